@@ -1,0 +1,1 @@
+//! The data plane of Slipway: exact weights, stickiness, shield, brake.

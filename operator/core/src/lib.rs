@@ -1,0 +1,1 @@
+//! The pure brain of the Slipway operator: plan(&Observed, now) -> Plan.

@@ -1,0 +1,1 @@
+//! Seeded simulator of cluster, gateway, Prometheus and traffic for slipway-core.

@@ -1,0 +1,1 @@
+//! The I/O shell of the Slipway operator.

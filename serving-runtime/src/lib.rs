@@ -1,0 +1,1 @@
+//! The model server of Slipway: ONNX models by the Open Inference Protocol v2.
