@@ -3,6 +3,7 @@
     python check.py
 
 - every file has the digest and the accuracy that models.json states;
+- every manifest of the examples names a digest that is stated there;
 - onnxruntime gives the answers of scikit-learn, to 1e-5, wherever a version claims to be right;
 - each broken version is broken in the way that it claims, and none of them notices during a warm-up with zeros.
 """
@@ -10,6 +11,7 @@
 import csv
 import json
 import pathlib
+import re
 import sys
 import time
 
@@ -82,6 +84,14 @@ def check_version(version, stated, estimator, rows, labels):
         print(f"{version}: one inference takes {time.process_time() - began:.2f} s of CPU")
 
 
+def check_manifests(stated):
+    """Every digest that stands below the URI of a version is the digest of that version."""
+    for path in sorted(HERE.parent.rglob("*.yaml")):
+        for version, digest in re.findall(r"uri: \S*/digits/(\S+)/model.onnx\n +digest: (\S+)", path.read_text()):
+            if stated[version]["digest"] != digest:
+                yield f"{path.name}: stale digest of {version}"
+
+
 def check_behaviour(stated):
     """The story of the example, as numbers."""
     claims = {
@@ -100,7 +110,7 @@ def main():
     (train_rows, train_labels), (rows, labels) = train.split()
     trained = {name: model.fit(train_rows, train_labels) for name, model in train.estimators().items()}
     stated = json.loads((HERE / "models.json").read_text())
-    wrong = list(check_heldout(rows, labels)) + check_behaviour(stated)
+    wrong = list(check_heldout(rows, labels)) + check_behaviour(stated) + list(check_manifests(stated))
     for version, (_, name, _) in train.versions(trained).items():
         wrong += check_version(version, stated[version], trained.get(name), rows, labels)
     print("\n".join(wrong) or "all as stated")
