@@ -1,0 +1,76 @@
+//! Condition types and reasons of a ModelDeployment. Both are API: tools match on them.
+
+/// The summary: the stable revision answers with all its replicas and no rollout is failing. `False` while degraded.
+pub const READY: &str = "Ready";
+/// At least one pod of the stable revision is ready to answer.
+pub const AVAILABLE: &str = "Available";
+/// A rollout goes on (`True`), or none does (`False`).
+pub const PROGRESSING: &str = "Progressing";
+/// The last verdict of the judge over all gates.
+pub const GATE_PASSED: &str = "GatePassed";
+/// The newest revision was taken back; the reason says by whom or why.
+pub const ROLLED_BACK: &str = "RolledBack";
+/// The rollout waits for a person: a pause step, `spec.paused`, or a hold that ran out.
+pub const PAUSED: &str = "Paused";
+/// All condition types, in the order in which they are written.
+pub const TYPES: [&str; 6] = [READY, AVAILABLE, PROGRESSING, GATE_PASSED, ROLLED_BACK, PAUSED];
+
+/// Reasons. One place, so that documentation and tests can list them.
+pub mod reason {
+    /// No rollout goes on and all is well.
+    pub const STABLE: &str = "Stable";
+    /// The first revision of a new ModelDeployment is coming up.
+    pub const INITIALIZING: &str = "Initializing";
+    /// The candidate's pods are coming up: capacity comes before weight.
+    pub const SCALING_CANDIDATE: &str = "ScalingCandidate";
+    /// A weight was written and not every gateway has confirmed it yet.
+    pub const WAITING_FOR_CONFIRMATION: &str = "WaitingForConfirmation";
+    /// The judge collects evidence at the current weight.
+    pub const ANALYZING: &str = "Analyzing";
+    /// A pause step runs.
+    pub const PAUSE_STEP: &str = "PauseStep";
+    /// `spec.paused` is true.
+    pub const USER_PAUSED: &str = "UserPaused";
+    /// Blue-green: green is up behind the preview address and waits for promotion.
+    pub const PREVIEW: &str = "Preview";
+    /// All traffic is at the new revision, the old one is still warm and rollback is armed.
+    pub const PROBATION: &str = "Probation";
+    /// The last rollout ended with the new revision as stable.
+    pub const PROMOTED: &str = "Promoted";
+    /// Fewer replicas of the stable revision are ready than asked for.
+    pub const DEGRADED: &str = "Degraded";
+    /// No pod of the stable revision is ready.
+    pub const UNAVAILABLE: &str = "Unavailable";
+    /// A person set the abort annotation.
+    pub const USER_ABORTED: &str = "UserAborted";
+    /// A gate failed.
+    pub const GATE_FAILED: &str = "GateFailed";
+    /// A gateway took the candidate out by itself.
+    pub const BRAKED: &str = "Braked";
+    /// The candidate did not become available within `progressDeadlineSeconds`.
+    pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+    /// The candidate cannot load its model; the message carries the runtime's reason.
+    pub const MODEL_LOAD_FAILED: &str = "ModelLoadFailed";
+    /// Another new revision took the candidate's place.
+    pub const SUPERSEDED: &str = "Superseded";
+    /// The evidence was held longer than `maxHoldSeconds`.
+    pub const HOLD_EXCEEDED: &str = "HoldExceeded";
+    /// The spec is back at the stable revision.
+    pub const REVERTED: &str = "Reverted";
+    /// No verdict yet.
+    pub const NO_VERDICT: &str = "NoVerdict";
+    /// Every gate passes.
+    pub const PASS: &str = "Pass";
+    /// At least one gate fails.
+    pub const FAIL: &str = "Fail";
+    /// There is evidence, and not enough of it.
+    pub const NEED_MORE_DATA: &str = "NeedMoreData";
+    /// The provider answers, and has no usable data.
+    pub const NO_DATA: &str = "NoData";
+    /// Prometheus cannot be reached, or answers wrongly.
+    pub const PROVIDER_DOWN: &str = "ProviderDown";
+    /// The spec cannot be acted on; the message names the field and the remedy.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// Nothing to report.
+    pub const NONE: &str = "None";
+}

@@ -1,0 +1,37 @@
+//! Labels and annotations: part of the API, see ARCHITECTURE.md.
+
+/// `app.kubernetes.io/managed-by`, always [`MANAGER`].
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`].
+pub const MANAGER: &str = "slipway";
+/// `app.kubernetes.io/part-of`: the name of the ModelDeployment.
+pub const PART_OF: &str = "app.kubernetes.io/part-of";
+/// `app.kubernetes.io/component`: one of the `COMPONENT_*` values.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// [`COMPONENT`] of the pods of the model server.
+pub const COMPONENT_RUNTIME: &str = "runtime";
+/// [`COMPONENT`] of the gateway's pods.
+pub const COMPONENT_GATEWAY: &str = "gateway";
+/// The ModelDeployment that an object belongs to.
+pub const MODEL_DEPLOYMENT: &str = "ml.slipway.dev/modeldeployment";
+/// The revision that an object belongs to.
+pub const REVISION: &str = "ml.slipway.dev/revision";
+
+/// Annotation of a person: end the current pause, or skip what the current step waits for. Value: any nonce.
+pub const PROMOTE: &str = "ml.slipway.dev/promote";
+/// Annotation of a person: skip all remaining steps and gates; capacity and confirmation still hold. Value: any nonce.
+pub const PROMOTE_FULL: &str = "ml.slipway.dev/promote-full";
+/// Annotation of a person: send all traffic back to the stable revision. Value: any nonce.
+pub const ABORT: &str = "ml.slipway.dev/abort";
+/// Annotation of a person: start an aborted revision again from its first step. Value: any nonce.
+pub const RETRY: &str = "ml.slipway.dev/retry";
+/// The commands, in the order in which they are looked at: an abort wins over everything.
+pub const COMMANDS: [&str; 4] = [ABORT, RETRY, PROMOTE_FULL, PROMOTE];
+
+/// Annotation on a ReplicaSet: the label `version` of the model that its pods serve, for people.
+pub const VERSION: &str = "ml.slipway.dev/version";
+
+/// The selector of the scale subresource: the runtime pods of all revisions, stable over time.
+pub fn scale_selector(name: &str) -> String {
+    format!("{COMPONENT}={COMPONENT_RUNTIME},{MODEL_DEPLOYMENT}={name}")
+}

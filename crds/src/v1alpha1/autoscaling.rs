@@ -1,0 +1,35 @@
+//! Autoscaling.
+
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscalerBehavior, MetricSpec};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+fn one() -> i32 {
+    1
+}
+
+/// A HorizontalPodAutoscaler (autoscaling/v2) that targets this ModelDeployment's scale subresource.
+///
+/// Its metrics cover the pods of all revisions, so that what it asks for is what the whole traffic needs, also in the middle of a rollout.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Autoscaling {
+    /// Fewest replicas.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub min_replicas: i32,
+
+    /// Most replicas.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_replicas: i32,
+
+    /// Metrics of autoscaling/v2. Default: CPU utilisation of 80 %.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub metrics: Vec<MetricSpec>,
+
+    /// Behaviour of autoscaling/v2: how fast it goes up and down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behavior: Option<HorizontalPodAutoscalerBehavior>,
+}

@@ -1,0 +1,17 @@
+//! `ml.slipway.dev/v1alpha1`.
+
+mod analysis;
+mod autoscaling;
+mod model;
+mod spec;
+mod status;
+mod strategy;
+mod traffic;
+
+pub use analysis::*;
+pub use autoscaling::*;
+pub use model::*;
+pub use spec::*;
+pub use status::*;
+pub use strategy::*;
+pub use traffic::*;

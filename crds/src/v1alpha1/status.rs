@@ -1,0 +1,317 @@
+//! What the operator reports, and the little that it must remember.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Observed state of a ModelDeployment.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelDeploymentStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Conditions: Ready, Available, Progressing, GatePassed, RolledBack, Paused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// Pods of all revisions; for the scale subresource.
+    #[serde(default)]
+    pub replicas: i32,
+
+    /// Selector of the pods of all revisions; for the scale subresource.
+    #[serde(default)]
+    #[schemars(length(max = 512))]
+    pub selector: String,
+
+    /// The revision that serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<RevisionStatus>,
+
+    /// The revision that is rolled out, or was taken back last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<RevisionStatus>,
+
+    /// The weights: what every gateway applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficStatus>,
+
+    /// Progress of the rollout of the candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStatus>,
+
+    /// Last verdict of every gate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub gates: Vec<GateStatus>,
+
+    /// The last rollouts that ended, newest first, with their steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub history: Vec<RolloutRecord>,
+
+    /// Commands of people that have been carried out: annotation to nonce.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(length(max = 8))]
+    pub handled_commands: BTreeMap<String, String>,
+}
+
+/// One revision as observed.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionStatus {
+    /// The revision.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// Version for people.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub version: String,
+    /// Share of the traffic that was asked for, for people (`5%`, `0.5%`).
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub weight: String,
+    /// Replicas asked for.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Replicas that are ready.
+    #[serde(default)]
+    pub ready_replicas: i32,
+}
+
+/// The weights. Backends sum to 1000; the generation grows with every change.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficStatus {
+    /// Grows by one with every change of the backends.
+    #[serde(default)]
+    pub generation: i64,
+    /// Revisions and their shares.
+    #[serde(default)]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["revision".into()]))]
+    pub backends: Vec<Backend>,
+    /// The revision behind the preview address, blue-green only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub preview_revision: Option<String>,
+    /// The newest generation that every ready gateway confirmed.
+    #[serde(default)]
+    pub confirmed_generation: i64,
+    /// When the current generation was confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_at: Option<Time>,
+    /// Requests that the candidate got since the weight was confirmed, as a share of all, for people (`5.1%`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub observed_candidate_share: Option<String>,
+}
+
+/// One revision's share.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// The revision.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// Its role.
+    pub role: Role,
+    /// Its share in thousandths.
+    #[schemars(range(min = 0, max = 1000))]
+    pub weight_permille: i32,
+}
+
+/// Role of a revision in the split.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The revision to which traffic returns.
+    Stable,
+    /// The revision on trial.
+    Candidate,
+}
+
+/// Progress of one rollout: the only memory that cannot be observed. When it is lost the candidate starts again at its first step.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// The revision that is rolled out.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// What the rollout does.
+    pub stage: Stage,
+    /// Index of the current step in the resolved list of steps, from 0.
+    #[serde(default)]
+    pub step_index: i32,
+    /// Steps, for people: `2/4`.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub step: String,
+    /// Start of the rollout.
+    pub started_at: Time,
+    /// Start of the current stage of the current step.
+    pub stage_started_at: Time,
+    /// Steps that were reached so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub steps: Vec<StepRecord>,
+    /// Why the candidate was taken back; only in stage Aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<AbortStatus>,
+    /// The rest of the steps and gates are skipped by a person's `promote-full`.
+    #[serde(default)]
+    pub promote_full: bool,
+}
+
+/// What a rollout does.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The candidate's pods come up for the weight of the step.
+    Scaling,
+    /// The weight was written and is not confirmed by every gateway yet.
+    Confirming,
+    /// The judge collects evidence at the confirmed weight.
+    Analyzing,
+    /// A pause step, or a person's decision is awaited.
+    Paused,
+    /// Blue-green: green is up and behind the preview address.
+    Preview,
+    /// All traffic is at the candidate; the old revision is whole and rollback is armed.
+    Probation,
+    /// The candidate was taken back.
+    Aborted,
+}
+
+/// Why a candidate was taken back.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AbortStatus {
+    /// CamelCase reason, one of the condition reasons.
+    #[schemars(length(min = 1, max = 64))]
+    pub reason: String,
+    /// For people.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// When the decision was taken.
+    pub at: Time,
+    /// Since when no gateway sends anything to the candidate, as confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_left_at: Option<Time>,
+}
+
+/// A step that was reached.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRecord {
+    /// Weight asked for, in thousandths.
+    pub weight_permille: i32,
+    /// When it was written.
+    pub set_at: Time,
+    /// When every gateway had confirmed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_at: Option<Time>,
+    /// When the step ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
+    /// Share of requests that the candidate got in this step, in thousandths, as counted by the gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_permille: Option<i32>,
+    /// Verdict at the end, with its numbers, for people.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub verdict: String,
+}
+
+/// A rollout that ended.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutRecord {
+    /// The revision.
+    #[schemars(length(max = 63))]
+    pub revision: String,
+    /// Version for people.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub version: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// CamelCase reason.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// For people.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Start.
+    pub started_at: Time,
+    /// End.
+    pub ended_at: Time,
+    /// Steps that were reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub steps: Vec<StepRecord>,
+}
+
+/// How a rollout ended.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The candidate became stable.
+    Promoted,
+    /// The candidate was taken back by a gate, the brake or a deadline.
+    RolledBack,
+    /// A person took it back.
+    Aborted,
+    /// Another revision took its place, or the spec went back to stable.
+    Superseded,
+}
+
+/// Last verdict of one gate.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GateStatus {
+    /// Name of the gate.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// The verdict.
+    pub verdict: GateVerdict,
+    /// Numbers behind it, for people: counts, rates, bounds, what is missing.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// Evidence of the candidate: successes or events counted, or the value of a PromQL gate, as text.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub candidate: String,
+    /// The same for stable.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub stable: String,
+    /// Looks in a row that passed (positive) or failed (negative); PromQL gates only.
+    #[serde(default)]
+    pub consecutive: i32,
+}
+
+/// A verdict. Only Pass advances; only Fail takes back.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateVerdict {
+    /// A regression worth catching is excluded.
+    Pass,
+    /// The candidate is worse.
+    Fail,
+    /// There is evidence, and not enough of it.
+    NeedMoreData,
+    /// The provider answers, and has no usable data.
+    NoData,
+    /// The provider cannot be reached, or answers wrongly.
+    ProviderDown,
+}

@@ -1,0 +1,156 @@
+//! How a new revision takes over. Words are those of Argo Rollouts where the thing is the same.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+fn thirty() -> i32 {
+    30
+}
+
+fn ten_minutes() -> i32 {
+    600
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How a new revision takes over from the running one.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.canary) || self.type == 'Canary'").message("spec.strategy.canary: only allowed when spec.strategy.type is Canary"),
+    validation = Rule::new("!has(self.blueGreen) || self.type == 'BlueGreen'").message("spec.strategy.blueGreen: only allowed when spec.strategy.type is BlueGreen")
+)]
+pub struct Strategy {
+    /// Kind of the strategy.
+    #[serde(default, rename = "type")]
+    pub type_: StrategyType,
+
+    /// Settings of a canary; only with type Canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+
+    /// Settings of blue-green; only with type BlueGreen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blue_green: Option<BlueGreen>,
+
+    /// How long a new revision may take to become available before it is aborted, in seconds. Restarts of its pods do not reset it.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 5, max = 86_400))]
+    pub progress_deadline_seconds: i32,
+
+    /// How long the old revision keeps its pods after the traffic has left it, in seconds.
+    #[serde(default = "thirty")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub scale_down_delay_seconds: i32,
+
+    /// How long rollback stays armed after all traffic is at the new revision, in seconds: the old revision stays whole, an abort or a failing gate sends
+    /// the traffic back. Default: 0 for Canary, 30 for BlueGreen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub probation_seconds: Option<i32>,
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self {
+            type_: StrategyType::default(),
+            canary: None,
+            blue_green: None,
+            progress_deadline_seconds: 600,
+            scale_down_delay_seconds: 30,
+            probation_seconds: None,
+        }
+    }
+}
+
+/// Kind of a strategy.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StrategyType {
+    /// The weight grows step by step, each step judged.
+    #[default]
+    Canary,
+    /// The new revision comes up whole behind a preview address and takes the traffic in one or several switches.
+    BlueGreen,
+}
+
+/// Settings of a canary.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// Steps, in order. Weights must grow; a last step of 100 is added when it is missing. Default: 5, 25, 50, 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub steps: Vec<CanaryStep>,
+}
+
+/// One step of a canary: exactly one of its members.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(has(self.setWeight) ? 1 : 0) + (has(self.pause) ? 1 : 0) + (has(self.setCanaryScale) ? 1 : 0) == 1").message("spec.strategy.canary.steps: every step has exactly one of setWeight, pause, setCanaryScale"),
+    validation = Rule::new("!has(self.setWeight) || (type(self.setWeight) == int ? (self.setWeight >= 0 && self.setWeight <= 100) : self.setWeight.matches('^(100(\\\\.0)?|[0-9]{1,2}(\\\\.[0-9])?)%$'))").message("spec.strategy.canary.steps.setWeight: a percentage from 0 to 100, as an integer (5) or a string with at most one decimal (\"0.5%\")")
+)]
+pub struct CanaryStep {
+    /// Share of the traffic that the candidate gets: an integer percentage (`5`) or a string with at most one decimal (`"0.5%"`). The judge must pass
+    /// the candidate at this weight before the next step begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_weight: Option<IntOrString>,
+
+    /// Waits: for a time, or for a person when `durationSeconds` is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+
+    /// Sizes the candidate apart from its weight, until the next `setWeight`. It never gets fewer replicas than its weight needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_canary_scale: Option<SetCanaryScale>,
+}
+
+/// A wait.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Pause {
+    /// How long, in seconds. Missing: until a person promotes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub duration_seconds: Option<i32>,
+}
+
+/// A size of the candidate.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SetCanaryScale {
+    /// Replicas of the candidate.
+    #[schemars(range(min = 1, max = 1000))]
+    pub replicas: i32,
+}
+
+/// Settings of blue-green.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct BlueGreen {
+    /// Whether green takes the traffic by itself once it is up (and `autoPromotionSeconds` are over). False: a person promotes.
+    #[serde(default = "yes")]
+    pub auto_promotion_enabled: bool,
+
+    /// How long green stays behind the preview address at least, once it is fully available, in seconds.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub auto_promotion_seconds: i32,
+
+    /// Weights of green at each switch, in percent, growing. A last switch of 100 is added when it is missing. Default: 100. The judge passes each switch below 100 before the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), inner(range(min = 1, max = 100)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub switch_steps: Vec<i32>,
+}
+
+impl Default for BlueGreen {
+    fn default() -> Self {
+        Self { auto_promotion_enabled: true, auto_promotion_seconds: 0, switch_steps: Vec::new() }
+    }
+}

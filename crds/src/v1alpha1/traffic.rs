@@ -1,0 +1,117 @@
+//! How traffic is split and protected.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+fn thirty() -> i32 {
+    30
+}
+
+fn ten() -> i32 {
+    10
+}
+
+fn fifty() -> i32 {
+    50
+}
+
+/// How traffic reaches the revisions.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// Who splits the traffic.
+    #[serde(default)]
+    pub provider: TrafficProvider,
+
+    /// Deadline of one request in seconds, retries and shield included; then the client gets 504.
+    #[serde(default = "thirty")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub timeout_seconds: i32,
+
+    /// Keeps an entity on its side of the split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stickiness: Option<Stickiness>,
+
+    /// Replays to the stable revision what the candidate failed to answer.
+    #[serde(default)]
+    pub shield: Shield,
+
+    /// Lets each gateway take a failing candidate out by itself, at once.
+    #[serde(default)]
+    pub brake: Brake,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self {
+            provider: TrafficProvider::default(),
+            timeout_seconds: 30,
+            stickiness: None,
+            shield: Shield::default(),
+            brake: Brake::default(),
+        }
+    }
+}
+
+/// Who splits the traffic.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficProvider {
+    /// The bundled gateway: exact weights for each request, no mesh needed.
+    #[default]
+    Gateway,
+}
+
+/// Stickiness: an entity that saw the candidate at a small weight still sees it at a larger one.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Stickiness {
+    /// Request header whose value names the entity, for example `x-user-id`. Requests without it are split without memory.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9-]+$"))]
+    pub header: String,
+}
+
+/// The shield: a prediction is a pure function, so a failed answer of the candidate can be asked of the stable revision instead.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Shield {
+    /// Whether failures of the candidate are replayed to the stable revision.
+    #[serde(default)]
+    pub mode: ShieldMode,
+
+    /// How long the candidate may take before the request is replayed, in milliseconds. Default: half of what is left of the deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub candidate_timeout_milliseconds: Option<i32>,
+}
+
+/// Whether the shield is up.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ShieldMode {
+    /// Failures of the candidate are replayed to the stable revision.
+    #[default]
+    Enabled,
+    /// Clients see the candidate's failures.
+    Disabled,
+}
+
+/// The brake: a hard bound on the candidate's own failures, held by each gateway pod without asking anybody.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Brake {
+    /// Failures of the candidate (5xx, timeouts, no connection) before the brake can act, counted by each gateway pod since the current weight was set.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub min_failures: i32,
+
+    /// Share of failures among the candidate's last 50 requests at which the brake acts, in percent. 0 turns the brake off.
+    #[serde(default = "fifty")]
+    #[schemars(range(min = 0, max = 100))]
+    pub failure_percent: i32,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self { min_failures: 10, failure_percent: 50 }
+    }
+}
