@@ -1,1 +1,8 @@
-//! The pure brain of the Slipway operator: plan(&Observed, now) -> Plan.
+//! The pure brain of the Slipway operator.
+//!
+//! [`plan::plan`] is a function of what was observed and of the time that it is given. It knows no client, no clock and no randomness; the same
+//! input gives the same bytes out. Everything that it needs to remember is in the status of the ModelDeployment.
+
+pub mod action;
+pub mod evidence;
+pub mod observed;

@@ -1,0 +1,101 @@
+//! What the plan wants done. No meaningful choice is left to who carries it out.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use slipway_crds::v1alpha1::ModelDeploymentStatus;
+
+use crate::evidence::EvidenceRequest;
+
+/// Annotation with the hash of what was applied last. A child is applied again when it differs, and only then.
+pub const APPLIED: &str = "ml.slipway.dev/applied";
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Server-side apply, forced, with our field manager.
+    Apply(Box<Desired>),
+    /// Sets `spec.replicas` of a ReplicaSet: server-side apply with the field manager for scale, preconditioned on the UID.
+    Scale {
+        /// ReplicaSet.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// New value.
+        replicas: i32,
+    },
+    /// Deletes an object, preconditioned on the UID, background propagation.
+    Delete {
+        /// Kind.
+        kind: Kind,
+        /// Name.
+        name: String,
+        /// Precondition.
+        uid: String,
+    },
+}
+
+/// Kinds that are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// apps/v1 ReplicaSet.
+    ReplicaSet,
+    /// v1 Service.
+    Service,
+    /// autoscaling/v2 HorizontalPodAutoscaler.
+    HorizontalPodAutoscaler,
+}
+
+/// An object as we want it: only the fields that we mean.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Desired {
+    /// A revision's pods. Applied once, when it is missing; scaled by [`Action::Scale`] afterwards.
+    ReplicaSet(ReplicaSet),
+    /// A Service.
+    Service(Service),
+    /// The autoscaler.
+    HorizontalPodAutoscaler(HorizontalPodAutoscaler),
+    /// A disruption budget.
+    PodDisruptionBudget(PodDisruptionBudget),
+    /// The gateway's identity.
+    ServiceAccount(ServiceAccount),
+    /// The gateway's rights.
+    RoleBinding(RoleBinding),
+    /// The gateway.
+    Deployment(Deployment),
+}
+
+/// The decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Writes, in order.
+    pub actions: Vec<Action>,
+    /// The whole status as it shall be. It is written only when it differs from the stored one.
+    pub status: ModelDeploymentStatus,
+    /// The status carries new weights: write it before the actions, so that traffic moves first.
+    pub status_first: bool,
+    /// The difference is only in counts of pods: writing may wait a little so that several changes become one write.
+    pub status_may_wait: bool,
+    /// Events to publish.
+    pub events: Vec<Note>,
+    /// When to look again although nothing changed.
+    pub wake_at: Option<Timestamp>,
+    /// What the metrics poller shall read; nothing: it rests.
+    pub evidence: Option<EvidenceRequest>,
+}
+
+/// An Event about the ModelDeployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Normal or Warning.
+    pub warning: bool,
+    /// CamelCase reason.
+    pub reason: String,
+    /// CamelCase verb: what was done.
+    pub action: String,
+    /// For people; at most 1 kB.
+    pub note: String,
+}

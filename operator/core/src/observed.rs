@@ -1,0 +1,157 @@
+//! The world as the plan sees it: data only. It may be stale; whatever cannot be undone therefore carries a precondition.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use crate::evidence::Evidence;
+
+/// Everything that one decision depends on, besides the time.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The ModelDeployment with its spec and its last written status.
+    pub object: ModelDeployment,
+    /// ReplicaSets that carry this ModelDeployment's label.
+    pub replica_sets: Vec<ReplicaSetView>,
+    /// Services that carry this ModelDeployment's label, by name.
+    pub services: BTreeMap<String, ObjectView>,
+    /// The HorizontalPodAutoscaler of this ModelDeployment's name, if there is one with our labels.
+    pub autoscaler: Option<ObjectView>,
+    /// The PodDisruptionBudget of this ModelDeployment's name, if there is one with our labels.
+    pub disruption_budget: Option<ObjectView>,
+    /// The namespace's gateway.
+    pub gateway: GatewayView,
+    /// What keeps pods of this ModelDeployment from running.
+    pub pod_problems: Vec<PodProblem>,
+    /// The newest evidence of the metrics poller, if any.
+    pub evidence: Option<Evidence>,
+    /// What the operator was started with.
+    pub settings: Settings,
+}
+
+/// Settings of the operator that decisions depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Image of the gateway.
+    pub gateway_image: String,
+    /// Replicas of a namespace's gateway.
+    pub gateway_replicas: i32,
+    /// Image of the model server when the spec names none.
+    pub runtime_image: String,
+    /// Pull policy of both, one of Always, IfNotPresent, Never.
+    pub image_pull_policy: String,
+}
+
+/// One ReplicaSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSetView {
+    /// Name.
+    pub name: String,
+    /// UID: precondition of scaling and deleting.
+    pub uid: String,
+    /// Value of the revision label.
+    pub revision: String,
+    /// Value of the version annotation.
+    pub version: String,
+    /// Creation.
+    pub created_at: Timestamp,
+    /// `spec.replicas`.
+    pub desired: i32,
+    /// `status.replicas`.
+    pub current: i32,
+    /// `status.readyReplicas`.
+    pub ready: i32,
+    /// `status.availableReplicas`.
+    pub available: i32,
+    /// Whether the ReplicaSet controller has seen the newest spec; otherwise the counts may lag.
+    pub observed: bool,
+    /// Whether our ModelDeployment is its controller. A foreign one is never touched.
+    pub owned: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// Any other child object: is it there, and is it what was applied last?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectView {
+    /// UID: precondition of deleting.
+    pub uid: String,
+    /// Value of the annotation [`crate::action::APPLIED`]: the hash of what was applied last.
+    pub applied: String,
+    /// UIDs of its owners.
+    pub owners: Vec<String>,
+}
+
+/// The namespace's gateway.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GatewayView {
+    /// ServiceAccount.
+    pub service_account: Option<ObjectView>,
+    /// RoleBinding.
+    pub role_binding: Option<ObjectView>,
+    /// Deployment.
+    pub deployment: Option<ObjectView>,
+    /// PodDisruptionBudget.
+    pub disruption_budget: Option<ObjectView>,
+    /// Pods of the gateway that are not being deleted or still serve.
+    pub pods: Vec<GatewayPod>,
+}
+
+/// One pod of the gateway.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GatewayPod {
+    /// Name.
+    pub name: String,
+    /// Whether the pod is ready: then Services send requests to it, and its confirmation is needed.
+    pub ready: bool,
+    /// Its newest line about this ModelDeployment (same UID), while the stream to it stands.
+    pub report: Option<GatewayReport>,
+}
+
+/// What a gateway pod says of one ModelDeployment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GatewayReport {
+    /// Newest generation of `status.traffic` that it applied.
+    pub generation: i64,
+    /// Requests by revision since that generation was applied.
+    pub requests: BTreeMap<String, u64>,
+    /// Requests in flight by revision.
+    pub in_flight: BTreeMap<String, u64>,
+    /// Endpoints that it holds for ready, by revision.
+    pub ready_endpoints: BTreeMap<String, u64>,
+    /// Set while this pod has taken a candidate out by itself.
+    pub brake: Option<BrakeReport>,
+}
+
+/// A brake that acted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrakeReport {
+    /// The revision that it took out.
+    pub revision: String,
+    /// Generation at which it acted.
+    pub generation: i64,
+    /// For people.
+    pub reason: String,
+    /// Failures that it had counted.
+    pub failures: u64,
+    /// Requests that it had counted.
+    pub requests: u64,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What keeps a pod from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodProblem {
+    /// Value of the revision label.
+    pub revision: String,
+    /// Pod.
+    pub pod: String,
+    /// Reason: of the waiting or terminated container, or of the scheduling condition (`CrashLoopBackOff`, `ImagePullBackOff`, `Unschedulable`, …).
+    pub reason: String,
+    /// Message of the same: for the runtime's container its termination message, which may be the JSON line of ARCHITECTURE.md ("Runtime process").
+    pub message: String,
+    /// Restarts of the container so far.
+    pub restarts: i32,
+}
