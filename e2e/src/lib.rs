@@ -1,1 +1,17 @@
-//! Harness, demo and end-to-end tests of Slipway on a real cluster.
+//! Harness that runs a real Kubernetes cluster on one Linux machine, for the demo and the end-to-end tests of Slipway.
+//!
+//! The cluster lives in one network namespace, one private mount namespace and one cgroup, all named after the cluster.
+//! Taking it down is therefore removing those three; nothing that belongs to it exists elsewhere, whoever was killed and when.
+
+pub mod cluster;
+pub mod error;
+pub mod images;
+pub mod layout;
+pub mod node;
+pub mod progress;
+pub mod provision;
+pub mod shell;
+
+pub use cluster::{Cluster, TempNamespace};
+pub use error::{Error, Result};
+pub use layout::Layout;

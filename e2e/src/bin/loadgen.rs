@@ -1,0 +1,21 @@
+//! `slipway-loadgen`: see `--help`.
+
+// Not part of the library: the load generator stands for a client, and shares no code with what it measures.
+#[path = "../loadgen/mod.rs"]
+mod loadgen;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    match loadgen::run(loadgen::Options::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("slipway-loadgen: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The handle that tests and the demo use: a running cluster, local or foreign.
+
+mod dump;
+mod temp_namespace;
+pub mod wait;
+
+use std::ffi::OsStr;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+pub use temp_namespace::TempNamespace;
+
+use crate::error::{Error, Result};
+use crate::layout::{self, Layout};
+use crate::node::{components, netns, process::Process};
+use crate::provision::toolchain;
+use crate::shell;
+
+/// Environment variable that names the cluster, for tests that `slipway-e2e exec` starts.
+pub const NAME_VARIABLE: &str = "SLIPWAY_E2E_NAME";
+/// Environment variable that names a kubectl context to use instead of a cluster of ours.
+pub const CONTEXT_VARIABLE: &str = "CONTEXT";
+/// Environment variable with the Prometheus of a foreign cluster.
+pub const PROMETHEUS_VARIABLE: &str = "PROMETHEUS_URL";
+
+/// A running cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    layout: Layout,
+    /// The kubectl context, when the cluster is not ours.
+    foreign: Option<String>,
+    client: kube::Client,
+}
+
+impl Cluster {
+    /// Opens the cluster that the environment names: the context in `CONTEXT`, else the cluster in `SLIPWAY_E2E_NAME`,
+    /// else `slipway`.
+    pub async fn from_env() -> Result<Self> {
+        let name = std::env::var(NAME_VARIABLE).unwrap_or_else(|_| layout::DEFAULT_NAME.into());
+        Self::open(&name).await
+    }
+
+    /// Opens a cluster by name; `CONTEXT` in the environment wins over it.
+    pub async fn open(name: &str) -> Result<Self> {
+        let layout = Layout::new(name)?;
+        if let Some(context) = foreign_context() {
+            let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
+            let config = kube::Config::from_kubeconfig(&options).await?;
+            return Ok(Self { layout, foreign: Some(context), client: kube::Client::try_from(config)? });
+        }
+        if !layout.kubeconfig().exists() || !netns::link_exists(&layout) {
+            return Err(Error::NotUp(name.into()));
+        }
+        let client = client(&layout).await?;
+        Ok(Self { layout, foreign: None, client })
+    }
+
+    /// A client with the rights of an administrator.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// Names, paths and addresses of the cluster.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether this is a context of the user's rather than a cluster of ours.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign.is_some()
+    }
+
+    /// Path of an administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> Result<PathBuf> {
+        self.local("kubeconfig path").map(|()| self.layout.kubeconfig())
+    }
+
+    /// Address of the node, reachable from the host, from the node and from pods.
+    pub fn node_ip(&self) -> Result<Ipv4Addr> {
+        self.local("node address").map(|()| self.layout.node_ip())
+    }
+
+    /// URL of Prometheus, reachable from the host, from the node and from pods.
+    pub fn prometheus_url(&self) -> Result<String> {
+        match &self.foreign {
+            None => Ok(self.layout.prometheus_url()),
+            Some(_) => std::env::var(PROMETHEUS_VARIABLE).map_err(|_| Error::Foreign("set PROMETHEUS_URL")),
+        }
+    }
+
+    /// The process of a component, by the name of its log file; `None` when it does not run.
+    pub fn component(&self, name: &str) -> Option<Process> {
+        Process::read(&self.layout, name)
+    }
+
+    /// Stops Prometheus; returns when it has ended.
+    pub fn stop_prometheus(&self) -> Result<()> {
+        self.local("stopping Prometheus")?;
+        self.component("prometheus").map_or(Ok(()), |process| process.stop())
+    }
+
+    /// Starts Prometheus unless it runs; returns when it answers.
+    pub async fn start_prometheus(&self) -> Result<()> {
+        self.local("starting Prometheus")?;
+        if self.component("prometheus").is_none() {
+            components::prometheus(&self.layout).start(&self.layout, &search_path(&self.layout))?;
+        }
+        let probe = components::probe("prometheus");
+        let deadline = Duration::from_secs(30);
+        wait::until("Prometheus answers", deadline, || crate::node::up::look(&self.layout, &self.client, probe)).await
+    }
+
+    /// A command that runs what follows in the node's network; files and processes stay the host's.
+    pub fn nsenter(&self) -> Result<Command> {
+        self.local("entering the node's network")?;
+        let mut command = netns::enter(&self.layout);
+        set_environment(&mut command, &self.layout);
+        Ok(command)
+    }
+
+    /// Path of kubectl.
+    pub fn kubectl_path(&self) -> Result<PathBuf> {
+        toolchain::program(&self.layout, "kubectl")
+    }
+
+    /// Runs kubectl and returns what it prints.
+    pub async fn kubectl(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+        let mut command = Command::new(self.kubectl_path()?);
+        set_environment(&mut command, &self.layout);
+        if let Some(context) = &self.foreign {
+            command.arg(format!("--context={context}"));
+        }
+        shell::run_async(with(command, arguments)).await
+    }
+
+    /// Runs helm and returns what it prints.
+    pub async fn helm(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+        let mut command = Command::new(toolchain::program(&self.layout, "helm")?);
+        set_environment(&mut command, &self.layout);
+        if let Some(context) = &self.foreign {
+            command.arg(format!("--kube-context={context}"));
+        }
+        shell::run_async(with(command, arguments)).await
+    }
+
+    /// Applies manifests (YAML or JSON) that are in memory.
+    pub async fn apply(&self, namespace: &str, manifests: &str) -> Result<String> {
+        let file = self.layout.root().join("target/e2e").join(format!("apply-{}-{namespace}.yaml", std::process::id()));
+        std::fs::write(&file, manifests).map_err(Error::io("write", &file))?;
+        let applied = self.kubectl(["apply", "-n", namespace, "-f", &file.display().to_string()]).await;
+        // The answer of kubectl matters more than a left-over file.
+        let _ = std::fs::remove_file(&file);
+        applied
+    }
+
+    /// Looks until `condition` answers `Ok`; when it does not in time, the error holds its last complaint and the state
+    /// of `namespace` and of the operator.
+    pub async fn wait_for<T, F>(
+        &self,
+        namespace: &str,
+        what: &str,
+        deadline: Duration,
+        condition: impl FnMut() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, String>>,
+    {
+        match wait::until(what, deadline, condition).await {
+            Err(Error::Timeout { what, after, last, .. }) => {
+                let state = self.dump(namespace).await;
+                Err(Error::Timeout { what, after, last, state })
+            }
+            other => other,
+        }
+    }
+
+    /// A namespace with a name of its own, deleted when the handle is dropped or [`TempNamespace::delete`]d.
+    pub async fn temp_namespace(&self, prefix: &str) -> Result<TempNamespace> {
+        TempNamespace::create(self, prefix).await
+    }
+
+    /// Runs `test` in a namespace of its own, deletes the namespace whatever the outcome, and returns the outcome. A
+    /// failure dumps the state of the namespace to stderr first.
+    pub async fn with_temp_ns<T, E, F>(&self, prefix: &str, test: impl FnOnce(String) -> F) -> Result<T, E>
+    where
+        E: From<Error> + std::fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        let namespace = self.temp_namespace(prefix).await?;
+        let outcome = test(namespace.name().to_string()).await;
+        if let Err(error) = &outcome {
+            eprintln!("{error}\n{}", self.dump(namespace.name()).await);
+        }
+        namespace.delete().await?;
+        outcome
+    }
+
+    fn local(&self, what: &'static str) -> Result<()> {
+        if self.is_foreign() { Err(Error::Foreign(what)) } else { Ok(()) }
+    }
+}
+
+/// The kubectl context to use instead of a cluster of ours.
+pub fn foreign_context() -> Option<String> {
+    std::env::var(CONTEXT_VARIABLE).ok().filter(|context| !context.is_empty())
+}
+
+/// PATH with our programs first.
+pub fn search_path(layout: &Layout) -> String {
+    let bins = toolchain::bin_dirs(layout).into_iter().map(|dir| dir.display().to_string());
+    let inherited = std::env::var("PATH").unwrap_or_default();
+    // runc, nft and others are in sbin, which not every user's PATH has.
+    bins.chain([inherited, "/usr/sbin:/usr/bin:/sbin:/bin".into()]).collect::<Vec<_>>().join(":")
+}
+
+/// Gives a command our programs, the kubeconfig and the name of the cluster.
+pub fn set_environment(command: &mut Command, layout: &Layout) {
+    command.env("PATH", search_path(layout));
+    if foreign_context().is_none() {
+        command.env("KUBECONFIG", layout.kubeconfig()).env(NAME_VARIABLE, layout.name());
+    }
+}
+
+/// A client of our cluster, also while it is coming up.
+pub(crate) async fn client(layout: &Layout) -> Result<kube::Client> {
+    let kubeconfig = Kubeconfig::read_from(layout.kubeconfig())?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+fn with(mut command: Command, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    command.args(arguments);
+    command
+}

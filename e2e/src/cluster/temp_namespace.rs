@@ -1,0 +1,61 @@
+//! Namespaces that live as long as a test.
+
+use std::process::{Command, Stdio};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::json;
+
+use crate::cluster::{Cluster, set_environment};
+use crate::error::{Error, Result};
+
+/// A namespace that is deleted when this handle goes.
+pub struct TempNamespace {
+    cluster: Cluster,
+    name: String,
+    deleted: bool,
+}
+
+impl TempNamespace {
+    pub(crate) async fn create(cluster: &Cluster, prefix: &str) -> Result<Self> {
+        let object = json!({"metadata": {"generateName": format!("{prefix}-"), "labels": {"slipway-e2e": "temporary"}}});
+        let object: Namespace =
+            serde_json::from_value(object).map_err(|source| Error::Json { what: "namespace".into(), source })?;
+        let made = api(cluster).create(&PostParams::default(), &object).await?;
+        Ok(Self { cluster: cluster.clone(), name: made.metadata.name.unwrap_or_default(), deleted: false })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Deletes it, without waiting until its objects are gone.
+    pub async fn delete(mut self) -> Result<()> {
+        self.deleted = true;
+        api(&self.cluster).delete(&self.name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+impl Drop for TempNamespace {
+    /// A test that panics gets here without an executor to run a client on, so kubectl does it.
+    fn drop(&mut self) {
+        let Ok(kubectl) = self.cluster.kubectl_path() else { return };
+        if self.deleted {
+            return;
+        }
+        let mut command = Command::new(kubectl);
+        set_environment(&mut command, self.cluster.layout());
+        if let Some(context) = &self.cluster.foreign {
+            command.arg(format!("--context={context}"));
+        }
+        command.args(["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"]);
+        // Nobody is left to tell of a failure; the cluster is thrown away in the end.
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+fn api(cluster: &Cluster) -> Api<Namespace> {
+    Api::all(cluster.client())
+}

@@ -1,0 +1,134 @@
+//! Building images with buildah, in a storage of our own, into archives that `ctr images import` takes.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::images::context::Context;
+use crate::images::table::Image;
+use crate::layout::Layout;
+use crate::progress::Step;
+use crate::shell;
+
+/// An image to build on, present in the storage.
+pub struct BaseImage {
+    /// What `FROM` gets.
+    reference: String,
+    /// Changes when its contents do.
+    key: String,
+}
+
+impl BaseImage {
+    /// The empty image.
+    pub fn scratch() -> Self {
+        Self { reference: "scratch".into(), key: "scratch".into() }
+    }
+}
+
+/// The archive of an image; built only when its contents, its Dockerfile or its base have changed.
+pub fn ensure(layout: &Layout, image: &Image, context: &Context, base: &BaseImage) -> Result<PathBuf> {
+    let dockerfile = layout.root().join(image.dockerfile);
+    let text = std::fs::read(&dockerfile).map_err(Error::io("read", &dockerfile))?;
+    let digest = Sha256::new().chain_update(&context.hash).chain_update(&text).chain_update(&base.key).finalize();
+    let dir = layout.cache().join("images");
+    let archive = dir.join(format!("{}-{}.tar", image.name, hex::encode(&digest[..8])));
+    if archive.exists() {
+        return Ok(archive);
+    }
+    std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+    Step::run(format!("building {}", image.tag()), || {
+        let mut build = buildah(layout, "build");
+        build.args(["--isolation", "chroot", "--pull-never", "--timestamp", "0", "--tag", &image.tag()]);
+        build.arg(format!("--build-arg=BASE={}", base.reference)).arg("--file").arg(&dockerfile).arg(&context.dir);
+        shell::run(&mut build)?;
+        remove_former(&dir, image.name)?;
+        push(layout, &image.tag(), &archive)
+    })?;
+    Ok(archive)
+}
+
+/// An image that was built before, for use as a base.
+pub fn loaded(layout: &Layout, tag: &str, archive: &Path) -> Result<BaseImage> {
+    if !has(layout, tag) {
+        // The cache of archives may have outlived the storage.
+        shell::run(buildah(layout, "pull").arg(format!("oci-archive:{}", archive.display())))?;
+    }
+    let key = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(BaseImage { reference: tag.into(), key })
+}
+
+/// An image that is this root file system and nothing else; its name must change with its contents.
+pub fn of_rootfs(layout: &Layout, reference: &str, rootfs: &Path) -> Result<BaseImage> {
+    if !has(layout, reference) {
+        Step::run(format!("building {reference}"), || {
+            let container = shell::run(buildah(layout, "from").arg("scratch"))?.trim().to_string();
+            shell::run(buildah(layout, "add").arg("--quiet").arg(&container).arg(rootfs).arg("/"))?;
+            shell::run(buildah(layout, "commit").args(["--quiet", "--rm", "--timestamp", "0", &container, reference]))
+        })?;
+    }
+    Ok(BaseImage { reference: reference.into(), key: reference.into() })
+}
+
+/// Removes the storage of images; the archives stay.
+pub fn prune(layout: &Layout) -> Result<()> {
+    let dir = storage(layout);
+    if dir.exists() { std::fs::remove_dir_all(&dir).map_err(Error::io("remove", &dir)) } else { Ok(()) }
+}
+
+fn push(layout: &Layout, tag: &str, archive: &Path) -> Result<()> {
+    // Written aside and renamed, so that a half-written archive is never imported.
+    let partial = archive.with_extension("partial");
+    let mut push = buildah(layout, "push");
+    // Compressing takes longer than anything else here, and saves only disk.
+    push.args(["--quiet", "--disable-compression", tag]).arg(format!("oci-archive:{}:{tag}", partial.display()));
+    shell::run(&mut push)?;
+    std::fs::rename(&partial, archive).map_err(Error::io("rename", &partial))
+}
+
+/// Only the newest archive of an image is ever imported.
+fn remove_former(dir: &Path, name: &str) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))?.filter_map(|entry| entry.ok()) {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let hash = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')?.split('.').next());
+        if hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            std::fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn has(layout: &Layout, reference: &str) -> bool {
+    shell::succeeds(buildah(layout, "inspect").args(["--type", "image", reference]))
+}
+
+fn storage(layout: &Layout) -> PathBuf {
+    layout.cache().join("buildah")
+}
+
+fn buildah(layout: &Layout, verb: &str) -> Command {
+    let dir = storage(layout);
+    let mut command = Command::new("buildah");
+    // Its own storage, with the one driver that needs neither mounts nor a kernel module.
+    command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
+    command.args(["--storage-driver", "vfs", verb]);
+    // Without limits to lower or processes to namespace, building works in any sandbox.
+    command.env("BUILDAH_ISOLATION", "chroot").env("STORAGE_DRIVER", "vfs");
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_archives_of_the_same_image_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["a-0123456789abcdef.tar", "a-b-0123456789abcdef.tar", "a-note.txt"];
+        files.iter().for_each(|file| std::fs::write(dir.path().join(file), "").unwrap());
+        remove_former(dir.path(), "a").unwrap();
+        let left = files.map(|file| dir.path().join(file).exists());
+        assert_eq!(left, [false, true, true]);
+    }
+}

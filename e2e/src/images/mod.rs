@@ -1,0 +1,84 @@
+//! Container images: built from the project's Dockerfiles on bases made of Debian's packages, without any registry.
+
+mod archive;
+mod base;
+mod context;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use table::Base;
+pub use table::{Image, TABLE};
+
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::node::process::{HOLDER, Process};
+use crate::progress::Step;
+use crate::provision::{packages, toolchain};
+use crate::shell;
+
+/// Builds the images of the project whose contents have changed, and imports into the cluster what it has not got.
+/// `only` names images to build, by their short names; empty means all.
+pub async fn images(layout: &Layout, only: &[String]) -> Result<()> {
+    packages::ensure_images()?;
+    if let Some(unknown) = only.iter().find(|name| !TABLE.iter().any(|image| image.name == name.as_str())) {
+        return Err(Error::Other(format!("no image is called `{unknown}`")));
+    }
+    let wanted: Vec<&Image> =
+        TABLE.iter().filter(|image| only.is_empty() || only.iter().any(|name| name == image.name)).collect();
+    context::cargo_build(layout, &wanted)?;
+    for image in wanted {
+        let archive = build(layout, image)?;
+        if Process::read(layout, HOLDER).is_some() {
+            import_changed(layout, image, &archive).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The images that every cluster has from the start: pause, and busybox.
+pub fn basic(layout: &Layout) -> Result<Vec<PathBuf>> {
+    [&table::PAUSE, &table::BUSYBOX].into_iter().map(|image| build(layout, image)).collect()
+}
+
+/// Imports archives into the cluster's containerd.
+pub async fn import(layout: &Layout, archives: &[PathBuf]) -> Result<()> {
+    for archive in archives {
+        let mut command = enter_mounts(layout)?;
+        command.arg(toolchain::program(layout, "ctr")?).args(["-n", "k8s.io", "images", "import"]).arg(archive);
+        shell::run_async(command).await?;
+    }
+    Ok(())
+}
+
+fn build(layout: &Layout, image: &Image) -> Result<PathBuf> {
+    let base = match image.base {
+        Base::Scratch => archive::BaseImage::scratch(),
+        Base::Image(base) => archive::loaded(layout, &base.tag(), &build(layout, base)?)?,
+        Base::Packages(name, packages) => base::ensure(layout, name, packages)?,
+    };
+    let context = context::assemble(layout, image)?;
+    archive::ensure(layout, image, &context, &base)
+}
+
+/// The name of an archive holds the hash of what is in it, so a note of it tells whether the cluster has it.
+async fn import_changed(layout: &Layout, image: &Image, archive: &Path) -> Result<()> {
+    let note = layout.data().join("images").join(image.name);
+    let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if std::fs::read_to_string(&note).is_ok_and(|imported| imported == name) {
+        return Ok(());
+    }
+    Step::wait(format!("importing {}", image.tag()), import(layout, &[archive.to_path_buf()])).await?;
+    let dir = layout.data().join("images");
+    std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+    std::fs::write(&note, name).map_err(Error::io("write", &note))
+}
+
+fn enter_mounts(layout: &Layout) -> Result<Command> {
+    let holder = Process::read(layout, HOLDER).ok_or_else(|| Error::NotUp(layout.name().into()))?;
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--mount=/proc/{}/ns/mnt", holder.pid)).arg("--");
+    command.env("PATH", crate::cluster::search_path(layout));
+    Ok(command)
+}

@@ -1,0 +1,207 @@
+//! Where the parts of a cluster live: every path, name and address follows from the name of the cluster.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Name of the cluster when none is given.
+pub const DEFAULT_NAME: &str = "slipway";
+/// Addresses of pods. The same in every cluster, as each has a network namespace of its own.
+pub const POD_CIDR: &str = "10.244.0.0/16";
+/// The part of [`POD_CIDR`] of the first node.
+pub const NODE_POD_CIDR: &str = "10.244.0.0/24";
+/// Addresses of Services.
+pub const SERVICE_CIDR: &str = "10.96.0.0/16";
+/// Address of the Service `kubernetes`.
+pub const API_SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// Address of the Service `kube-dns`.
+pub const DNS_SERVICE_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+/// Linux limits the name of a link to 15 bytes, of which the prefix takes 3.
+const NAME_LIMIT: usize = 12;
+/// Links are /30 subnets of the benchmarking range 198.18.0.0/15, which no real network uses.
+const LINK_BASE: u32 = u32::from_be_bytes([198, 18, 0, 0]);
+const LINK_SUBNETS: u32 = 1 << 15;
+
+/// Names, paths and addresses of one cluster.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    name: String,
+    root: PathBuf,
+    cache: PathBuf,
+}
+
+impl Layout {
+    /// The layout of cluster `name` in this workspace; `SLIPWAY_CACHE` moves the cache.
+    pub fn new(name: &str) -> Result<Self> {
+        let root = workspace_root();
+        let cache = std::env::var_os("SLIPWAY_CACHE").map_or_else(|| root.join("target/e2e/cache"), PathBuf::from);
+        Self::at(name, root, cache)
+    }
+
+    fn at(name: &str, root: PathBuf, cache: PathBuf) -> Result<Self> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+        if !begins || name.ends_with('-') || name.len() > NAME_LIMIT || !name.chars().all(legal) {
+            return Err(Error::Name(name.into()));
+        }
+        Ok(Self { name: name.into(), root, cache })
+    }
+
+    /// Name of the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Root of the workspace.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What outlives clusters: binaries, base images.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// Everything that dies with the cluster.
+    pub fn data(&self) -> PathBuf {
+        self.root.join("target/e2e/clusters").join(&self.name)
+    }
+
+    /// Log files, one a component.
+    pub fn logs(&self) -> PathBuf {
+        self.data().join("logs")
+    }
+
+    /// Log file of one component.
+    pub fn log(&self, component: &str) -> PathBuf {
+        self.logs().join(format!("{component}.log"))
+    }
+
+    /// The apiserver's audit log, when `up --audit` asked for it.
+    pub fn audit_log(&self) -> PathBuf {
+        self.logs().join("audit.jsonl")
+    }
+
+    /// Who runs as which component.
+    pub fn pid_file(&self, component: &str) -> PathBuf {
+        self.data().join("pids").join(format!("{component}.json"))
+    }
+
+    /// Certificates and keys.
+    pub fn pki(&self) -> PathBuf {
+        self.data().join("pki")
+    }
+
+    /// Rendered configuration of the components.
+    pub fn etc(&self) -> PathBuf {
+        self.data().join("etc")
+    }
+
+    /// Kubeconfig of an administrator, readable on and outside the node.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data().join("kubeconfig")
+    }
+
+    /// Name of the network namespace.
+    pub fn netns(&self) -> String {
+        format!("slipway-e2e-{}", self.name)
+    }
+
+    /// Path of the network namespace, as `ip netns add` makes it.
+    pub fn netns_path(&self) -> PathBuf {
+        Path::new("/run/netns").join(self.netns())
+    }
+
+    /// Name of the cgroup below the root of each hierarchy.
+    pub fn cgroup(&self) -> String {
+        format!("slipway-e2e-{}", self.name)
+    }
+
+    /// Name of the host's end of the link to the node.
+    pub fn link(&self) -> String {
+        format!("sw-{}", self.name)
+    }
+
+    /// Name of the Kubernetes node.
+    pub fn node_name(&self) -> String {
+        format!("{}-node", self.name)
+    }
+
+    /// Address of the host's end of the link.
+    pub fn host_ip(&self) -> Ipv4Addr {
+        self.link_ip(1)
+    }
+
+    /// Address of the node, reachable from the host and from pods.
+    pub fn node_ip(&self) -> Ipv4Addr {
+        self.link_ip(2)
+    }
+
+    /// Where Prometheus answers.
+    pub fn prometheus_url(&self) -> String {
+        format!("http://{}:9090", self.node_ip())
+    }
+
+    /// Where the apiserver answers.
+    pub fn api_url(&self) -> String {
+        format!("https://{}:6443", self.node_ip())
+    }
+
+    fn link_ip(&self, host: u32) -> Ipv4Addr {
+        let digest = Sha256::digest(self.name.as_bytes());
+        let hash = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+        Ipv4Addr::from(LINK_BASE + (hash % LINK_SUBNETS) * 4 + host)
+    }
+}
+
+/// Root of the workspace this crate was built in.
+pub fn workspace_root() -> PathBuf {
+    let room = Path::new(env!("CARGO_MANIFEST_DIR"));
+    room.parent().unwrap_or(room).to_path_buf()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(name: &str) -> Result<Layout> {
+        Layout::at(name, "/w".into(), "/c".into())
+    }
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "slipway", "a-b", "abcdefghijkl"] {
+            assert!(layout(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "1a", "a_b", "a/b", "abcdefghijklm", ".."] {
+            assert!(layout(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_fit_kernel_limits() {
+        assert!(layout("abcdefghijkl").unwrap().link().len() <= 15);
+    }
+
+    #[test]
+    fn addresses_follow_from_the_name() {
+        let (one, two) = (layout("slipway").unwrap(), layout("other").unwrap());
+        assert_eq!(one.node_ip(), layout("slipway").unwrap().node_ip());
+        assert_ne!(one.node_ip(), two.node_ip());
+        for ip in [one.host_ip(), one.node_ip(), two.host_ip(), two.node_ip()] {
+            assert_eq!(ip.octets()[0], 198);
+            assert!([18, 19].contains(&ip.octets()[1]));
+        }
+        assert_eq!(u32::from(one.node_ip()) - u32::from(one.host_ip()), 1);
+        assert_eq!(u32::from(one.host_ip()) % 4, 1);
+    }
+
+    #[test]
+    fn data_stays_in_the_workspace() {
+        assert!(layout("a").unwrap().kubeconfig().starts_with("/w/target/e2e/clusters/a"));
+    }
+}

@@ -1,0 +1,216 @@
+//! The load generator: held-out rows at a fixed rate in an open loop, every answer checked, every request accounted for.
+
+mod account;
+#[cfg(test)]
+mod account_tests;
+mod api;
+mod client;
+mod feedback;
+mod histogram;
+mod protocol;
+mod reason;
+mod rows;
+mod schedule;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+
+use account::Account;
+use api::Context;
+use client::Target;
+use summary::Summary;
+use worker::{Pace, Work};
+
+/// Sends held-out rows to a model at a fixed rate and keeps an account of every request.
+///
+/// The loop is open: requests are due at fixed times whatever the answers do, and latency counts from the time a request was
+/// due, so that a slow server cannot hide by being asked less. Nothing is ever retried.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "slipway-loadgen", version)]
+pub(crate) struct Options {
+    /// Where the model is served: http://host[:port].
+    #[arg(long)]
+    target: String,
+    /// `Host` header, when it is not the host of the target (behind a port-forward).
+    #[arg(long)]
+    host: Option<String>,
+    /// Name of the model in /v2/models/<name>.
+    #[arg(long)]
+    model: String,
+    /// Name of the model's input tensor.
+    #[arg(long, default_value = "X")]
+    input: String,
+    /// CSV of held-out rows: one line of header, then label and features.
+    #[arg(long)]
+    rows: PathBuf,
+    /// Requests per second; 0 waits for POST /rate.
+    #[arg(long, default_value_t = 100.0)]
+    rate: f64,
+    /// Connections, and so the most requests in flight.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// Requests that may wait for a connection; what comes due beyond it is counted as skipped.
+    #[arg(long, default_value_t = 2000)]
+    max_waiting: usize,
+    /// Share of answered requests whose true label is sent back, 0 to 1.
+    #[arg(long, default_value_t = 1.0)]
+    feedback_share: f64,
+    /// Deadline of one request, in seconds from when it is sent.
+    #[arg(long, default_value_t = 30.0)]
+    timeout: f64,
+    /// Address of the HTTP API.
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    /// After this many seconds no more requests are sent; the account stays readable.
+    #[arg(long, default_value_t = 7200.0)]
+    max_duration: f64,
+    /// Single requests that are remembered for GET /account/requests, 40 bytes each.
+    #[arg(long, default_value_t = 2_000_000)]
+    max_records: usize,
+    /// Send this many requests, print the account and exit: 1 when a request failed. There is no HTTP API.
+    #[arg(long, value_name = "N")]
+    once: Option<u64>,
+}
+
+impl Options {
+    fn check(&self) -> Result<()> {
+        ensure!((0.0..=100_000.0).contains(&self.rate), "--rate must be from 0 to 100000");
+        ensure!(self.once.is_none() || self.rate > 0.0, "--once needs a --rate above 0");
+        ensure!((1..=10_000).contains(&self.connections), "--connections must be from 1 to 10000");
+        ensure!((1..=1_000_000).contains(&self.max_waiting), "--max-waiting must be from 1 to 1000000");
+        ensure!((0.0..=1.0).contains(&self.feedback_share), "--feedback-share must be from 0 to 1");
+        ensure!((0.001..=3600.0).contains(&self.timeout), "--timeout must be from 0.001 to 3600");
+        ensure!((0.0..=604_800.0).contains(&self.max_duration), "--max-duration must be from 0 to 604800");
+        ensure!(self.once.is_none_or(|count| count <= 10_000_000), "--once must be at most 10000000");
+        ensure!(!self.model.is_empty() && !self.model.contains(['/', '?', '#', ' ']), "--model must be a path segment");
+        Ok(())
+    }
+}
+
+/// A running generator.
+pub(crate) struct Generator {
+    context: Arc<Context>,
+    tasks: JoinSet<()>,
+}
+
+impl Generator {
+    /// Starts dispatcher, workers and feedback.
+    pub(crate) fn start(options: &Options, csv: &str) -> Result<Self> {
+        options.check()?;
+        let timeout = Duration::from_secs_f64(options.timeout);
+        let target = Arc::new(Target::new(&options.target, options.host.as_deref(), timeout)?);
+        let account = Arc::new(Account::new(options.max_records.max(1)));
+        let (pace, pace_seen) = watch::channel(Pace::Rate(options.rate));
+        // All of a finite run may wait: nothing of it is skipped.
+        let waiting = options.once.map_or(options.max_waiting, |count| count.max(1) as usize);
+        let (slots, due) = mpsc::channel(waiting);
+        let (feedback, sender) = feedback::channel(options.feedback_share, &options.model, &target, &account);
+        let run = run_id();
+        let work = Arc::new(Work {
+            run: run.clone(),
+            model: options.model.clone(),
+            rows: rows::parse(csv, &options.input)?,
+            target,
+            account: Arc::clone(&account),
+            slots: Mutex::new(due),
+            pace: pace_seen.clone(),
+            feedback,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(worker::dispatch(pace_seen, slots, Arc::clone(&account), options.once));
+        tasks.spawn(sender.run());
+        for _ in 0..options.connections {
+            tasks.spawn(Arc::clone(&work).work());
+        }
+        let (target, model) = (options.target.clone(), options.model.clone());
+        Ok(Self { context: Arc::new(Context { run, target, model, account, pace: Arc::new(pace) }), tasks })
+    }
+
+    /// Waits until every request and all feedback have ended: after a finite run, or after a stop.
+    pub(crate) async fn finish(&mut self) -> Result<Summary> {
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.context("a task of the generator failed")?;
+        }
+        Ok(Summary::of(&self.context.account))
+    }
+
+    /// Sends no more.
+    pub(crate) fn stop(&self) {
+        self.context.pace.send_replace(Pace::Stopped);
+    }
+}
+
+/// Runs the program; true when no request failed.
+pub(crate) async fn run(options: Options) -> Result<bool> {
+    let path = &options.rows;
+    let csv = std::fs::read_to_string(path).with_context(|| format!("rows {}", path.display()))?;
+    let mut generator = Generator::start(&options, &csv)?;
+    let summary = if options.once.is_some() {
+        tokio::select! {
+            summary = generator.finish() => summary?,
+            signal = stop_signal() => {
+                signal?;
+                anyhow::bail!("interrupted\n{}", Summary::of(&generator.context.account).table());
+            }
+        }
+    } else {
+        serve(&options, &generator).await?;
+        generator.stop();
+        generator.finish().await?
+    };
+    print!("{}", summary.table());
+    Ok(summary.failed == 0)
+}
+
+/// Serves the API until a signal comes; the load itself ends by `--max-duration`.
+async fn serve(options: &Options, generator: &Generator) -> Result<()> {
+    let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listen {}", options.listen))?;
+    let pace = Arc::clone(&generator.context.pace);
+    let limit = Duration::from_secs_f64(options.max_duration);
+    // The process stays: a Deployment would start it again, and the load with it.
+    let timer = tokio::spawn(async move {
+        tokio::time::sleep(limit).await;
+        pace.send_replace(Pace::Stopped);
+    });
+    let mut failed = None;
+    let server = axum::serve(listener, api::router(Arc::clone(&generator.context)));
+    tokio::select! {
+        ended = server.into_future() => ended.context("HTTP API")?,
+        signal = stop_signal() => failed = signal.err(),
+    }
+    timer.abort();
+    failed.map_or(Ok(()), Err)
+}
+
+/// Resolves on SIGTERM and SIGINT.
+fn stop_signal() -> impl Future<Output = Result<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    }
+}
+
+/// Ids are unique over runs and pods: start time and process.
+fn run_id() -> String {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    format!("{:x}{:x}", nanos, std::process::id())
+}

@@ -1,0 +1,155 @@
+//! What is sent and what a right answer is: the Open Inference Protocol v2 in JSON, and Slipway's feedback.
+
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::reason::Defect;
+
+const REVISION: &str = "x-slipway-revision";
+const SHIELDED: &str = "x-slipway-shielded";
+const PREDICTION_ID: &str = "x-slipway-prediction-id";
+
+/// Body of an infer request.
+pub(crate) fn infer_body(id: &str, input: &str) -> String {
+    format!(r#"{{"id":"{id}","inputs":[{input}]}}"#)
+}
+
+/// Body of a feedback request.
+pub(crate) fn feedback_body(items: &[(String, i64)]) -> String {
+    let items: Vec<Value> =
+        items.iter().map(|(id, label)| serde_json::json!({"prediction_id": id, "label": label})).collect();
+    serde_json::json!({ "feedback": items }).to_string()
+}
+
+/// A well-formed answer.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// The predicted label.
+    pub(crate) label: i64,
+    /// The token that feedback refers to.
+    pub(crate) prediction_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct InferResponse {
+    model_name: String,
+    id: Option<String>,
+    #[serde(default)]
+    parameters: serde_json::Map<String, Value>,
+    outputs: Vec<Output>,
+}
+
+#[derive(Deserialize)]
+struct Output {
+    name: String,
+    datatype: String,
+    shape: Vec<u64>,
+    data: Vec<Value>,
+}
+
+/// Checks an answer with status 200: it must be this model's, echo the id, and hold one label for the one row.
+pub(crate) fn check_answer(headers: &HeaderMap, body: &[u8], model: &str, id: &str) -> Result<Answer, Defect> {
+    let response: InferResponse = serde_json::from_slice(body).map_err(|_| Defect::Json)?;
+    if response.id.as_deref() != Some(id) {
+        return Err(Defect::Id);
+    }
+    if response.model_name != model {
+        return Err(Defect::Model);
+    }
+    for output in &response.outputs {
+        if output.shape.iter().product::<u64>() != output.data.len() as u64 || output.shape.first() != Some(&1) {
+            return Err(Defect::Shape);
+        }
+    }
+    let label = response.outputs.iter().find(|output| output.name == "label").ok_or(Defect::Label)?;
+    let value = match (label.datatype.as_str(), label.data.as_slice()) {
+        ("INT64", [value]) => value.as_i64().ok_or(Defect::Label)?,
+        _ => return Err(Defect::Label),
+    };
+    let parameter = response.parameters.get("prediction_id").and_then(Value::as_str).map(str::to_owned);
+    Ok(Answer { label: value, prediction_id: parameter.or_else(|| text(headers, PREDICTION_ID)) })
+}
+
+/// Who answered, and for whom.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Origin {
+    /// The revision that answered.
+    pub(crate) revision: Option<String>,
+    /// The candidate in whose place it answered.
+    pub(crate) shielded: Option<String>,
+}
+
+/// Reads the gateway's headers.
+pub(crate) fn origin(headers: &HeaderMap) -> Origin {
+    Origin { revision: text(headers, REVISION), shielded: text(headers, SHIELDED) }
+}
+
+/// Header values end up in JSON and metrics: only what can be a revision or a token is taken.
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~=+/".contains(c);
+    (!value.is_empty() && value.len() <= 4096 && value.chars().all(plain)).then(|| value.to_owned())
+}
+
+/// How many items of a feedback request were taken, as its answer says: `accepted` as a count or as a list. Answers without it mean all.
+pub(crate) fn accepted(body: &[u8], sent: usize) -> u64 {
+    let answer: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    match answer.get("accepted") {
+        Some(Value::Number(count)) => count.as_u64().unwrap_or(0),
+        Some(Value::Array(list)) => list.len() as u64,
+        _ => sent as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(change: impl FnOnce(&mut Value)) -> Result<Answer, Defect> {
+        let mut body = serde_json::json!({
+            "model_name": "digits", "model_version": "v1", "id": "a-1",
+            "parameters": {"prediction_id": "token"},
+            "outputs": [
+                {"name": "probabilities", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.5]},
+                {"name": "label", "datatype": "INT64", "shape": [1], "data": [7]},
+            ],
+        });
+        change(&mut body);
+        check_answer(&HeaderMap::new(), body.to_string().as_bytes(), "digits", "a-1")
+    }
+
+    #[test]
+    fn a_right_answer_passes() {
+        let expected = Answer { label: 7, prediction_id: Some("token".into()) };
+        assert_eq!(answer(|_| ()), Ok(expected));
+    }
+
+    #[test]
+    fn every_defect_has_its_name() {
+        assert_eq!(answer(|body| body["id"] = "a-2".into()), Err(Defect::Id));
+        assert_eq!(answer(|body| body["id"] = Value::Null), Err(Defect::Id));
+        assert_eq!(answer(|body| body["model_name"] = "other".into()), Err(Defect::Model));
+        assert_eq!(answer(|body| body["outputs"][0]["data"] = serde_json::json!([1])), Err(Defect::Shape));
+        assert_eq!(answer(|body| body["outputs"][1]["shape"] = serde_json::json!([2])), Err(Defect::Shape));
+        assert_eq!(answer(|body| body["outputs"][1]["name"] = "other".into()), Err(Defect::Label));
+        assert_eq!(answer(|body| body["outputs"][1]["data"] = serde_json::json!(["7"])), Err(Defect::Label));
+        assert_eq!(answer(|body| body["outputs"] = Value::Null), Err(Defect::Json));
+        assert_eq!(check_answer(&HeaderMap::new(), b"<html>", "digits", "a-1"), Err(Defect::Json));
+    }
+
+    #[test]
+    fn headers_that_are_no_tokens_are_not_taken() {
+        let mut headers = HeaderMap::new();
+        headers.insert(REVISION, "0123456789".parse().unwrap());
+        headers.insert(SHIELDED, "a\"b".parse().unwrap());
+        assert_eq!(origin(&headers), Origin { revision: Some("0123456789".into()), shielded: None });
+    }
+
+    #[test]
+    fn accepted_feedback_is_read_from_either_form() {
+        assert_eq!(accepted(br#"{"accepted":3,"rejected":1}"#, 4), 3);
+        assert_eq!(accepted(br#"{"accepted":["a","b"]}"#, 4), 2);
+        assert_eq!(accepted(b"", 4), 4);
+    }
+}

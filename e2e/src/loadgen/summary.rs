@@ -1,0 +1,232 @@
+//! The account for people and scripts: JSON, a table, metrics.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::account::{Account, Record, Revision};
+use super::histogram::Histogram;
+
+/// The whole account.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Summary {
+    pub(crate) started_at: String,
+    pub(crate) at: String,
+    pub(crate) sent: u64,
+    pub(crate) answered: u64,
+    pub(crate) failed: u64,
+    pub(crate) in_flight: u64,
+    /// Due and not sent: too many were waiting for a connection. Not part of `sent`.
+    pub(crate) skipped: u64,
+    pub(crate) correct: u64,
+    pub(crate) shielded: u64,
+    pub(crate) failed_by_reason: BTreeMap<String, u64>,
+    pub(crate) latency_ms: Latency,
+    pub(crate) by_revision: BTreeMap<String, RevisionSummary>,
+    pub(crate) feedback: FeedbackSummary,
+}
+
+/// One revision; the empty name stands for answers without the header.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RevisionSummary {
+    pub(crate) answered: u64,
+    pub(crate) failed: u64,
+    pub(crate) correct: u64,
+    /// Answers of this revision in the place of another.
+    pub(crate) stood_in: u64,
+    /// Answers of another revision in the place of this one.
+    pub(crate) shielded: u64,
+    pub(crate) first_seen: Option<String>,
+    pub(crate) last_seen: Option<String>,
+    /// When the latest request was sent that this revision answered.
+    pub(crate) last_sent_at: Option<String>,
+    pub(crate) latency_ms: Latency,
+}
+
+/// Milliseconds from the intended time of sending.
+#[derive(Debug, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: Option<f64>,
+    pub(crate) p95: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    pub(crate) max: Option<f64>,
+}
+
+/// Feedback, in labels.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct FeedbackSummary {
+    pub(crate) sent: u64,
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
+    pub(crate) dropped: u64,
+    pub(crate) failed: u64,
+    pub(crate) failed_by_reason: BTreeMap<String, u64>,
+}
+
+/// One request.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RequestLine<'a> {
+    pub(crate) id: String,
+    pub(crate) sent_at: String,
+    pub(crate) answered_at: String,
+    /// How long it waited for a connection; part of `latencyMs`.
+    pub(crate) late_ms: f64,
+    pub(crate) latency_ms: f64,
+    pub(crate) status: u16,
+    pub(crate) revision: Option<&'a str>,
+    pub(crate) shielded: Option<&'a str>,
+    pub(crate) correct: Option<bool>,
+    pub(crate) failed: Option<String>,
+}
+
+impl Summary {
+    /// The account as it is now.
+    pub(crate) fn of(account: &Account) -> Self {
+        let at = account.wall(Instant::now());
+        let (started, counts) = account.counts();
+        let by_reason = |reasons: &BTreeMap<_, u64>| -> BTreeMap<String, u64> {
+            reasons.iter().map(|(reason, count): (&super::reason::Reason, _)| (reason.to_string(), *count)).collect()
+        };
+        let name = |index: &u16| counts.names.get(usize::from(*index)).cloned().unwrap_or_default();
+        let feedback = &counts.feedback;
+        Self {
+            started_at: rfc3339(started),
+            at: rfc3339(at),
+            sent: counts.sent,
+            answered: counts.answered,
+            failed: counts.failures(),
+            in_flight: counts.in_flight,
+            skipped: counts.skipped,
+            correct: counts.correct,
+            shielded: counts.revisions.values().map(|revision| revision.shielded).sum(),
+            failed_by_reason: by_reason(&counts.failed),
+            latency_ms: Latency::of(&counts.latency),
+            by_revision: counts.revisions.iter().map(|(index, revision)| (name(index), revision.into())).collect(),
+            feedback: FeedbackSummary {
+                sent: feedback.sent,
+                accepted: feedback.accepted,
+                rejected: feedback.rejected,
+                dropped: feedback.dropped,
+                failed: feedback.failed.values().sum(),
+                failed_by_reason: by_reason(&feedback.failed),
+            },
+        }
+    }
+
+    /// A table for a terminal.
+    pub(crate) fn table(&self) -> String {
+        let mut text = format!(
+            "sent {}  answered {}  failed {}  in flight {}  skipped {}  correct {}  shielded {}\n",
+            self.sent, self.answered, self.failed, self.in_flight, self.skipped, self.correct, self.shielded
+        );
+        for (reason, count) in &self.failed_by_reason {
+            let _ = writeln!(text, "  failed {reason}: {count}");
+        }
+        let _ = writeln!(
+            text,
+            "{:<14}{:>9}{:>8}{:>9}{:>10}{:>10}{:>10}{:>10}{:>10}",
+            "REVISION", "ANSWERED", "FAILED", "CORRECT", "STOOD IN", "SHIELDED", "P50 MS", "P95 MS", "P99 MS"
+        );
+        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+        for (name, r) in &self.by_revision {
+            let name = if name.is_empty() { "(no header)" } else { name };
+            let latency = [r.latency_ms.p50, r.latency_ms.p95, r.latency_ms.p99].map(number);
+            let _ = writeln!(
+                text,
+                "{name:<14}{:>9}{:>8}{:>9}{:>10}{:>10}{:>10}{:>10}{:>10}",
+                r.answered, r.failed, r.correct, r.stood_in, r.shielded, latency[0], latency[1], latency[2]
+            );
+        }
+        let f = &self.feedback;
+        let _ = writeln!(
+            text,
+            "feedback: sent {}  accepted {}  rejected {}  failed {}  dropped {}",
+            f.sent, f.accepted, f.rejected, f.failed, f.dropped
+        );
+        text
+    }
+
+    /// The text format of Prometheus.
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = String::from("# TYPE slipway_loadgen_requests_total counter\n");
+        let _ = writeln!(text, "slipway_loadgen_requests_total{{outcome=\"answered\"}} {}", self.answered);
+        for (reason, count) in &self.failed_by_reason {
+            let _ = writeln!(text, "slipway_loadgen_requests_total{{outcome=\"{reason}\"}} {count}");
+        }
+        for (kind, name, value) in [
+            ("counter", "slipway_loadgen_skipped_total", self.skipped),
+            ("counter", "slipway_loadgen_feedback_accepted_total", self.feedback.accepted),
+            ("gauge", "slipway_loadgen_in_flight", self.in_flight),
+        ] {
+            let _ = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
+        }
+        text.push_str("# TYPE slipway_loadgen_answers_total counter\n");
+        for (name, revision) in &self.by_revision {
+            for (correct, count) in [("true", revision.correct), ("false", revision.answered - revision.correct)] {
+                let labels = format!("{{revision=\"{name}\",correct=\"{correct}\"}}");
+                let _ = writeln!(text, "slipway_loadgen_answers_total{labels} {count}");
+            }
+        }
+        text
+    }
+}
+
+impl From<&Revision> for RevisionSummary {
+    fn from(revision: &Revision) -> Self {
+        Self {
+            answered: revision.answered,
+            failed: revision.failed,
+            correct: revision.correct,
+            stood_in: revision.stood_in,
+            shielded: revision.shielded,
+            first_seen: revision.first_seen.map(rfc3339),
+            last_seen: revision.last_seen.map(rfc3339),
+            last_sent_at: revision.last_sent.map(rfc3339),
+            latency_ms: Latency::of(&revision.latency),
+        }
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram) -> Self {
+        let quantile = |share| histogram.quantile(share).map(millis);
+        Self { p50: quantile(0.5), p95: quantile(0.95), p99: quantile(0.99), max: histogram.max().map(millis) }
+    }
+}
+
+impl<'a> RequestLine<'a> {
+    /// `run` is the prefix of this run's ids.
+    pub(crate) fn new(run: &str, record: &Record, names: &'a [String]) -> Self {
+        let name = |index: u16| names.get(usize::from(index)).map(String::as_str).filter(|name| !name.is_empty());
+        // Latency counts from the intended time, `late` before the request was sent.
+        let done = record.sent + i64::from(record.latency) - i64::from(record.late);
+        Self {
+            id: format!("{run}-{}", record.number),
+            sent_at: rfc3339(record.sent),
+            answered_at: rfc3339(done),
+            late_ms: millis(record.late),
+            latency_ms: millis(record.latency),
+            status: record.status,
+            revision: name(record.revision),
+            shielded: name(record.shielded),
+            correct: record.outcome.ok(),
+            failed: record.outcome.err().map(|reason| reason.to_string()),
+        }
+    }
+}
+
+fn millis(micros: u32) -> f64 {
+    f64::from(micros) / 1000.0
+}
+
+/// RFC 3339 with milliseconds.
+pub(crate) fn rfc3339(micros: i64) -> String {
+    Timestamp::from_microsecond(micros).map(|time| format!("{time:.3}")).unwrap_or_default()
+}

@@ -1,0 +1,87 @@
+//! What a normal cluster has in `kube-system`: the Services of DNS and of metrics, pointed at processes on the node.
+
+use serde_json::{Value, json};
+
+use crate::layout::{self, Layout};
+use crate::node::components::METRICS_PORT;
+
+/// The objects to apply, as one list.
+pub fn manifests(layout: &Layout) -> Value {
+    let dns_ports = [("dns", 53, 53, "UDP"), ("dns-tcp", 53, 53, "TCP")];
+    let metrics_ports = [("https", 443, METRICS_PORT, "TCP")];
+    let dns = Some(layout::DNS_SERVICE_IP.to_string());
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        service("kube-dns", dns, &dns_ports),
+        endpoints(layout, "kube-dns", &dns_ports),
+        service("metrics-server", None, &metrics_ports),
+        endpoints(layout, "metrics-server", &metrics_ports),
+        metrics_api(),
+    ]})
+}
+
+/// Name, port of the Service, port on the node, protocol.
+type Port = (&'static str, u16, u16, &'static str);
+
+fn service(name: &str, cluster_ip: Option<String>, ports: &[Port]) -> Value {
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|(name, port, target, protocol)| json!({"name": name, "port": port, "targetPort": target, "protocol": protocol}))
+        .collect();
+    let mut spec = json!({"ports": ports});
+    if let Some(ip) = cluster_ip {
+        spec["clusterIP"] = json!(ip);
+    }
+    let metadata = json!({"name": name, "namespace": "kube-system", "labels": {"k8s-app": name}});
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+}
+
+fn endpoints(layout: &Layout, name: &str, ports: &[Port]) -> Value {
+    let ports: Vec<Value> = ports
+        .iter()
+        .map(|(name, _, target, protocol)| json!({"name": name, "port": target, "protocol": protocol}))
+        .collect();
+    let labels = json!({"kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "slipway-e2e"});
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "kube-system", "labels": labels},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [layout.node_ip()], "conditions": {"ready": true}}],
+        "ports": ports,
+    })
+}
+
+fn metrics_api() -> Value {
+    json!({
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": METRICS_API},
+        "spec": {
+            "service": {"name": "metrics-server", "namespace": "kube-system"},
+            "group": "metrics.k8s.io",
+            "version": "v1beta1",
+            "insecureSkipTLSVerify": true,
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+        },
+    })
+}
+
+/// Name of the APIService of metrics-server.
+pub const METRICS_API: &str = "v1beta1.metrics.k8s.io";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_lead_to_the_node() {
+        let layout = Layout::new("one").unwrap();
+        let list = manifests(&layout);
+        let items = list["items"].as_array().unwrap();
+        assert_eq!(items[0]["spec"]["clusterIP"], "10.96.0.10");
+        for slice in items.iter().filter(|item| item["kind"] == "EndpointSlice") {
+            assert_eq!(slice["endpoints"][0]["addresses"][0], layout.node_ip().to_string());
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The components of a node and their command lines.
+
+use crate::error::Result;
+use crate::layout::{self, Layout};
+use crate::node::pki;
+use crate::node::process::Component;
+use crate::provision::toolchain;
+
+/// How a component shows that it is ready.
+#[derive(Debug, Clone, Copy)]
+pub enum Probe {
+    /// `GET` of this path on this port of the node answers 200.
+    Http(u16, &'static str),
+    /// The same over TLS, asked for as the administrator.
+    Api(&'static str),
+    /// Another component's probe covers it.
+    None,
+}
+
+/// What `up` was asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Whether the apiserver writes an audit log.
+    pub audit: bool,
+}
+
+/// The key-value store.
+pub fn etcd(layout: &Layout) -> Result<Component> {
+    let dir = format!("--data-dir={}", layout.data().join("etcd").display());
+    component(layout, "etcd", vec![
+        dir,
+        "--listen-client-urls=http://127.0.0.1:2379".into(),
+        "--advertise-client-urls=http://127.0.0.1:2379".into(),
+        "--listen-peer-urls=http://127.0.0.1:2380".into(),
+        // The data dies with the cluster, so waiting for the disk buys nothing.
+        "--unsafe-no-fsync".into(),
+        "--log-level=warn".into(),
+    ])
+}
+
+/// The apiserver, with the aggregation layer that metrics-server needs.
+pub fn apiserver(layout: &Layout, options: Options) -> Result<Component> {
+    let pki = |name: &str| layout.pki().join(name).display().to_string();
+    let mut arguments = vec![
+        "--etcd-servers=http://127.0.0.1:2379".into(),
+        format!("--advertise-address={}", layout.node_ip()),
+        format!("--service-cluster-ip-range={}", layout::SERVICE_CIDR),
+        format!("--tls-cert-file={}", pki("apiserver.crt")),
+        format!("--tls-private-key-file={}", pki("apiserver.key")),
+        format!("--client-ca-file={}", pki("ca.crt")),
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
+        format!("--service-account-key-file={}", pki("service-account.key")),
+        format!("--service-account-signing-key-file={}", pki("service-account.key")),
+        "--authorization-mode=Node,RBAC".into(),
+        "--enable-admission-plugins=NodeRestriction".into(),
+        "--allow-privileged=true".into(),
+        format!("--kubelet-certificate-authority={}", pki("ca.crt")),
+        format!("--kubelet-client-certificate={}", pki("apiserver-kubelet-client.crt")),
+        format!("--kubelet-client-key={}", pki("apiserver-kubelet-client.key")),
+        // Names of nodes do not resolve here; without this `kubectl logs` and `exec` fail.
+        "--kubelet-preferred-address-types=InternalIP".into(),
+        format!("--requestheader-client-ca-file={}", pki("front-proxy-ca.crt")),
+        "--requestheader-allowed-names=front-proxy-client".into(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".into(),
+        "--requestheader-group-headers=X-Remote-Group".into(),
+        "--requestheader-username-headers=X-Remote-User".into(),
+        format!("--proxy-client-cert-file={}", pki("front-proxy-client.crt")),
+        format!("--proxy-client-key-file={}", pki("front-proxy-client.key")),
+        "--enable-aggregator-routing=true".into(),
+        "--profiling=false".into(),
+    ];
+    if options.audit {
+        arguments.push(format!("--audit-policy-file={}", layout.etc().join("audit.json").display()));
+        arguments.push(format!("--audit-log-path={}", layout.audit_log().display()));
+    }
+    component(layout, "kube-apiserver", arguments)
+}
+
+/// The controllers. Leader election is off: there is one of each, and a lease would only delay the start.
+pub fn controller_manager(layout: &Layout) -> Result<Component> {
+    let pki = |name: &str| layout.pki().join(name).display().to_string();
+    let mut arguments = client_flags(layout, "controller-manager");
+    arguments.extend([
+        "--leader-elect=false".into(),
+        "--use-service-account-credentials=true".into(),
+        format!("--service-account-private-key-file={}", pki("service-account.key")),
+        format!("--root-ca-file={}", pki("ca.crt")),
+        format!("--cluster-signing-cert-file={}", pki("ca.crt")),
+        format!("--cluster-signing-key-file={}", pki("ca.key")),
+        "--allocate-node-cidrs=true".into(),
+        format!("--cluster-cidr={}", layout::POD_CIDR),
+        "--node-cidr-mask-size=24".into(),
+        // Autoscaling in seconds instead of minutes, so that a test of it can be run often.
+        "--horizontal-pod-autoscaler-sync-period=5s".into(),
+        "--horizontal-pod-autoscaler-cpu-initialization-period=20s".into(),
+        "--horizontal-pod-autoscaler-initial-readiness-delay=5s".into(),
+    ]);
+    component(layout, "kube-controller-manager", arguments)
+}
+
+/// The scheduler.
+pub fn scheduler(layout: &Layout) -> Result<Component> {
+    let mut arguments = client_flags(layout, "scheduler");
+    arguments.push("--leader-elect=false".into());
+    component(layout, "kube-scheduler", arguments)
+}
+
+/// The container runtime.
+pub fn containerd(layout: &Layout) -> Result<Component> {
+    let config = layout.etc().join("containerd.toml");
+    let component = component(layout, "containerd", vec!["--config".into(), config.display().to_string()])?;
+    Ok(Component { node_mounts: true, ..component })
+}
+
+/// The kubelet.
+pub fn kubelet(layout: &Layout) -> Result<Component> {
+    let component = component(layout, "kubelet", vec![
+        format!("--config={}", layout.etc().join("kubelet.json").display()),
+        format!("--kubeconfig={}", pki::kubeconfig(layout, "kubelet").display()),
+        format!("--hostname-override={}", layout.node_name()),
+        format!("--node-ip={}", layout.node_ip()),
+    ])?;
+    Ok(Component { node_mounts: true, ..component })
+}
+
+/// Service addresses, by nftables.
+pub fn proxy(layout: &Layout) -> Result<Component> {
+    component(layout, "kube-proxy", vec![
+        format!("--kubeconfig={}", pki::kubeconfig(layout, "kube-proxy").display()),
+        "--proxy-mode=nftables".into(),
+        format!("--cluster-cidr={}", layout::POD_CIDR),
+        format!("--hostname-override={}", layout.node_name()),
+        // The table of connections belongs to the host's kernel, whose limits a namespace may not set.
+        "--conntrack-max-per-core=0".into(),
+        "--conntrack-min=0".into(),
+        "--conntrack-tcp-timeout-established=0".into(),
+        "--conntrack-tcp-timeout-close-wait=0".into(),
+    ])
+}
+
+/// Names of Services.
+pub fn coredns(layout: &Layout) -> Result<Component> {
+    component(layout, "coredns", vec!["-conf".into(), layout.etc().join("Corefile").display().to_string()])
+}
+
+/// CPU and memory of pods, for `kubectl top` and autoscaling.
+pub fn metrics_server(layout: &Layout) -> Result<Component> {
+    let mut arguments = client_flags(layout, "admin");
+    arguments.extend([
+        format!("--secure-port={METRICS_PORT}"),
+        format!("--cert-dir={}", layout.data().join("metrics-server").display()),
+        "--kubelet-insecure-tls".into(),
+        "--kubelet-preferred-address-types=InternalIP".into(),
+        "--metric-resolution=10s".into(),
+        // Must be below the resolution.
+        "--kubelet-request-timeout=5s".into(),
+    ]);
+    component(layout, "metrics-server", arguments)
+}
+
+/// Port of metrics-server on the node.
+pub const METRICS_PORT: u16 = 4443;
+
+/// Prometheus; Debian's, unlike the others.
+pub fn prometheus(layout: &Layout) -> Component {
+    let arguments = vec![
+        format!("--config.file={}", layout.etc().join("prometheus.yml").display()),
+        format!("--storage.tsdb.path={}", layout.data().join("prometheus").display()),
+        "--storage.tsdb.retention.time=6h".into(),
+        format!("--web.listen-address={}:9090", layout.node_ip()),
+        "--log.level=warn".into(),
+    ];
+    Component { name: "prometheus", program: "prometheus".into(), arguments, node_mounts: false }
+}
+
+/// How to see that a component is ready.
+pub fn probe(component: &str) -> Probe {
+    match component {
+        "kube-apiserver" => Probe::Api("/readyz"),
+        "kube-proxy" => Probe::Http(10256, "/healthz"),
+        "coredns" => Probe::Http(8181, "/ready"),
+        "prometheus" => Probe::Http(9090, "/-/ready"),
+        _ => Probe::None,
+    }
+}
+
+fn client_flags(layout: &Layout, client: &str) -> Vec<String> {
+    let kubeconfig = pki::kubeconfig(layout, client);
+    let flag = |name: &str| format!("--{name}={}", kubeconfig.display());
+    vec![flag("kubeconfig"), flag("authentication-kubeconfig"), flag("authorization-kubeconfig")]
+}
+
+fn component(layout: &Layout, name: &'static str, arguments: Vec<String>) -> Result<Component> {
+    Ok(Component { name, program: toolchain::program(layout, name)?, arguments, node_mounts: false })
+}

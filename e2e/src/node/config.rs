@@ -1,0 +1,212 @@
+//! Configuration files of the components, rendered from the layout.
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::layout::{self, Layout};
+use crate::node::pki;
+
+/// The image of the container that holds a pod's namespaces.
+pub const PAUSE_IMAGE: &str = "docker.io/slipway/pause:dev";
+/// containerd's socket, as processes on the node see it.
+pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// Writes every file; returns nothing, as the paths follow from the layout.
+pub fn write(layout: &Layout) -> Result<()> {
+    let etc = layout.etc();
+    let files = [
+        ("containerd.toml", containerd(layout)),
+        ("cni/10-slipway.conflist", cni()),
+        ("kubelet.json", format!("{:#}", kubelet(layout))),
+        ("Corefile", corefile(layout)),
+        ("prometheus.yml", prometheus(layout)),
+        ("audit.json", format!("{:#}", audit_policy())),
+        // Pods with `dnsPolicy: Default` get a file without name servers: there is nothing outside to ask.
+        ("resolv.conf", "options ndots:5\n".into()),
+    ];
+    for (name, text) in files {
+        let path = etc.join(name);
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        }
+        std::fs::write(&path, text).map_err(Error::io("write", &path))?;
+    }
+    Ok(())
+}
+
+fn containerd(layout: &Layout) -> String {
+    let conf_dir = layout.etc().join("cni");
+    // Without `restrict_oom_score_adj` runc fails where CAP_SYS_RESOURCE is missing, which is common in sandboxes.
+    format!(
+        r#"version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp"]
+
+[grpc]
+address = "{CONTAINERD_SOCKET}"
+
+[plugins."io.containerd.internal.v1.opt"]
+path = "/var/lib/containerd/opt"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{PAUSE_IMAGE}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["/usr/lib/cni"]
+conf_dir = {conf_dir:?}
+"#
+    )
+}
+
+/// Routed links instead of a bridge: a reply cannot take a short cut past the node's address translation, and there is
+/// no bridge to clean up.
+fn cni() -> String {
+    let ipam = json!({
+        "type": "host-local",
+        "dataDir": "/run/cni-addresses",
+        "ranges": [[{"subnet": layout::NODE_POD_CIDR}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    });
+    let ptp = json!({"type": "ptp", "ipMasq": false, "ipam": ipam});
+    format!("{:#}\n", json!({"cniVersion": "0.4.0", "name": "slipway", "plugins": [ptp]}))
+}
+
+fn kubelet(layout: &Layout) -> Value {
+    let pki = layout.pki();
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "authentication": {"x509": {"clientCAFile": pki.join("ca.crt")}, "webhook": {"enabled": true}, "anonymous": {"enabled": false}},
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": pki.join("kubelet-server.crt"),
+        "tlsPrivateKeyFile": pki.join("kubelet-server.key"),
+        "containerRuntimeEndpoint": format!("unix://{CONTAINERD_SOCKET}"),
+        "clusterDNS": [layout::DNS_SERVICE_IP],
+        "clusterDomain": "cluster.local",
+        "resolvConf": layout.etc().join("resolv.conf"),
+        "address": layout.node_ip(),
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": format!("/{}", layout.cgroup()),
+        "failCgroupV1": false,
+        "failSwapOn": false,
+        "localStorageCapacityIsolation": false,
+        "makeIPTablesUtilChains": false,
+        "oomScoreAdj": 0,
+        // Images are imported, not pulled: one that is collected would never come back.
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+        // The disk belongs to the developer; only memory is worth an eviction here.
+        "evictionHard": {"memory.available": "200Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
+        "registryPullQPS": 0,
+        "eventRecordQPS": 0,
+        "maxPods": 200,
+        // Tests look at pods that come and go; the defaults make each of them a minute slower.
+        "syncFrequency": "5s",
+        "nodeStatusUpdateFrequency": "5s",
+    })
+}
+
+fn corefile(layout: &Layout) -> String {
+    let (ip, kubeconfig) = (layout.node_ip(), pki::kubeconfig(layout, "admin"));
+    // No cache: a Service or pod that a test just made must resolve at once.
+    format!(
+        r#".:53 {{
+    bind {ip}
+    errors
+    ready {ip}:8181
+    kubernetes cluster.local in-addr.arpa ip6.arpa {{
+        kubeconfig {}
+        pods insecure
+        fallthrough in-addr.arpa ip6.arpa
+        ttl 5
+    }}
+    loadbalance
+}}
+"#,
+        kubeconfig.display()
+    )
+}
+
+fn prometheus(layout: &Layout) -> String {
+    let rule = |sources: &[&str], target: &str| json!({"source_labels": sources, "target_label": target});
+    let matching = |source: &str, action: &str, regex: &str| json!({"source_labels": [source], "action": action, "regex": regex});
+    let annotation = |name: &str| format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}");
+    let mut path = rule(&[&annotation("path")], "__metrics_path__");
+    path["regex"] = json!("(.+)");
+    let mut address = rule(&["__meta_kubernetes_pod_ip", &annotation("port")], "__address__");
+    address["regex"] = json!(r"([^;]+);(\d+)");
+    address["replacement"] = json!("$1:$2");
+    let config = json!({
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": [{
+            "job_name": "pods",
+            "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": pki::kubeconfig(layout, "admin")}],
+            "relabel_configs": [
+                matching(&annotation("scrape"), "keep", "true"),
+                matching("__meta_kubernetes_pod_phase", "drop", "Pending|Succeeded|Failed|Completed"),
+                path,
+                address,
+                rule(&["__meta_kubernetes_namespace"], "namespace"),
+                rule(&["__meta_kubernetes_pod_name"], "pod"),
+            ],
+        }],
+    });
+    format!("{config:#}\n")
+}
+
+/// Who changed what, without the noise of reads and leases.
+fn audit_policy() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            {"level": "None", "resources": [{"group": "coordination.k8s.io"}, {"group": "", "resources": ["events"]}]},
+            {"level": "None", "userGroups": ["system:nodes"]},
+            {"level": "Request", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
+            {"level": "Metadata", "verbs": ["get", "list", "watch"], "userGroups": ["system:serviceaccounts"]},
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubelet_stays_in_its_cgroup_and_tolerates_old_hierarchies() {
+        let config = kubelet(&Layout::new("one").unwrap());
+        assert_eq!(config["cgroupRoot"], "/slipway-e2e-one");
+        assert_eq!(config["failCgroupV1"], false);
+        assert_eq!(config["clusterDNS"][0], "10.96.0.10");
+    }
+
+    #[test]
+    fn containerd_needs_no_registry_and_no_capability() {
+        let config = containerd(&Layout::new("one").unwrap());
+        assert!(config.contains("restrict_oom_score_adj = true"));
+        assert!(config.contains(&format!("sandbox = \"{PAUSE_IMAGE}\"")));
+    }
+
+    #[test]
+    fn prometheus_labels_by_namespace_and_pod() {
+        let config: Value = serde_json::from_str(&prometheus(&Layout::new("one").unwrap())).unwrap();
+        assert_eq!(config["global"]["scrape_interval"], "1s");
+        let rules = config["scrape_configs"][0]["relabel_configs"].as_array().unwrap();
+        let targets: Vec<&str> = rules.iter().filter_map(|rule| rule["target_label"].as_str()).collect();
+        assert_eq!(targets, ["__metrics_path__", "__address__", "namespace", "pod"]);
+    }
+
+    #[test]
+    fn dns_answers_on_the_node_address() {
+        let layout = Layout::new("one").unwrap();
+        assert!(corefile(&layout).contains(&format!("bind {}", layout.node_ip())));
+    }
+}

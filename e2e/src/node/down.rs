@@ -1,0 +1,46 @@
+//! Taking a cluster down, whatever state it is in.
+
+use nix::mount::{MntFlags, umount2};
+
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::node::{cgroup, netns};
+
+/// Removes everything that bears the name of the cluster; succeeds when nothing does.
+///
+/// Processes first: all are in our cgroup, shims and containers included. The last one takes the private mount
+/// namespace and with it all mounts along. Then network, cgroups and files can go.
+pub fn down(layout: &Layout) -> Result<()> {
+    cgroup::kill_all(layout)?;
+    netns::delete(layout)?;
+    cgroup::remove(layout)?;
+    unmount(layout)?;
+    let data = layout.data();
+    if data.exists() {
+        std::fs::remove_dir_all(&data).map_err(Error::io("remove", &data))?;
+    }
+    Ok(())
+}
+
+/// Whether something bears the name of the cluster.
+pub fn exists(layout: &Layout) -> Result<bool> {
+    let traces = layout.data().exists() || layout.netns_path().exists() || netns::link_exists(layout);
+    Ok(traces || !cgroup::roots(layout)?.is_empty())
+}
+
+/// Mounts of the cluster are in its own namespace, so there are none here, unless somebody made one by hand to look at
+/// something; removing files would then go through it.
+fn unmount(layout: &Layout) -> Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("read", "/proc/self/mountinfo"))?;
+    let data = layout.data();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| data_holds(&data, point));
+    // In reverse, as later mounts may be inside earlier ones.
+    for point in points.collect::<Vec<_>>().into_iter().rev() {
+        umount2(point, MntFlags::MNT_DETACH).map_err(std::io::Error::from).map_err(Error::io("unmount", point))?;
+    }
+    Ok(())
+}
+
+fn data_holds(data: &std::path::Path, point: &str) -> bool {
+    std::path::Path::new(point).starts_with(data)
+}

@@ -1,0 +1,162 @@
+//! Long-running processes of a node: started in its namespaces and cgroup, remembered in a pid file.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::wait;
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::node::cgroup;
+use crate::shell;
+
+/// Lines of a log that an error shows.
+const LOG_TAIL: usize = 30;
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Component {
+    /// Short name; names the log and the pid file.
+    pub name: &'static str,
+    /// Program to run.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Whether it sees the node's mounts rather than the host's.
+    pub node_mounts: bool,
+}
+
+/// A process, told from a later one with the same number by the time it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// When it began, in clock ticks since boot.
+    pub started: u64,
+}
+
+impl Component {
+    /// Starts it; the log goes on where a former run of it ended.
+    pub fn start(&self, layout: &Layout, path: &str) -> Result<Process> {
+        let log = layout.log(self.name);
+        let output = File::options().create(true).append(true).open(&log).map_err(Error::io("open", &log))?;
+        let errors = output.try_clone().map_err(Error::io("open", &log))?;
+        let mut command = self.command(layout)?;
+        command.env("PATH", path).current_dir(layout.data()).stdin(Stdio::null()).stdout(output).stderr(errors);
+        // Its own group, so that Ctrl-C on `up` or on a test does not reach it.
+        command.process_group(0);
+        let child = command.spawn().map_err(|source| Error::Start { command: self.name.into(), source })?;
+        let process = Process::of(child.id().cast_signed())
+            .ok_or_else(|| self.failure(layout, "ended at once"))?;
+        let file = layout.pid_file(self.name);
+        let text = serde_json::to_string(&process).map_err(|source| Error::Json { what: "pid file".into(), source })?;
+        std::fs::write(&file, text).map_err(Error::io("write", &file))?;
+        Ok(process)
+    }
+
+    /// The command that joins cgroup and namespaces and then becomes the component, all under one pid.
+    fn command(&self, layout: &Layout) -> Result<Command> {
+        let procs = cgroup::components(layout)?.join("cgroup.procs");
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(procs).arg("nsenter");
+        command.arg(format!("--net={}", layout.netns_path().display()));
+        if self.node_mounts {
+            let holder = Process::read(layout, HOLDER).ok_or_else(|| Error::NotUp(layout.name().into()))?;
+            command.arg(format!("--mount=/proc/{}/ns/mnt", holder.pid));
+        }
+        command.arg("--").arg(&self.program).args(&self.arguments);
+        Ok(command)
+    }
+
+    /// An error that shows what the component said last.
+    pub fn failure(&self, layout: &Layout, what: &str) -> Error {
+        Error::Component {
+            component: self.name.into(),
+            what: what.into(),
+            log: shell::tail(&layout.log(self.name), LOG_TAIL),
+        }
+    }
+}
+
+/// Name of the process that holds the node's mount namespace.
+pub const HOLDER: &str = "mounts";
+
+impl Process {
+    /// The running process with this number.
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (state, started) = parse_stat(&stat)?;
+        // A zombie has ended; its parent just has not looked.
+        (state != 'Z' && state != 'X').then_some(Self { pid, started })
+    }
+
+    /// The process that a component runs as, when it still runs.
+    pub fn read(layout: &Layout, component: &str) -> Option<Self> {
+        let text = std::fs::read_to_string(layout.pid_file(component)).ok()?;
+        serde_json::from_str::<Self>(&text).ok().filter(Self::runs)
+    }
+
+    /// Whether it still runs, and is not another one under its number.
+    pub fn runs(&self) -> bool {
+        Self::of(self.pid) == Some(*self)
+    }
+
+    /// Sends a signal, unless it has ended.
+    pub fn signal(&self, signal: Signal) {
+        if self.runs() {
+            // It may end between the look and the signal; then there is nothing to do.
+            let _ = kill(Pid::from_raw(self.pid), signal);
+        }
+    }
+
+    /// Asks it to end, insists after a while, and returns when it has ended.
+    pub fn stop(&self) -> Result<()> {
+        self.signal(Signal::SIGTERM);
+        if wait::until_blocking("process ends", STOP_DEADLINE, || !self.runs()).is_ok() {
+            return Ok(());
+        }
+        self.signal(Signal::SIGKILL);
+        wait::until_blocking("process ends after SIGKILL", STOP_DEADLINE, || !self.runs())
+    }
+}
+
+/// State and start time from `/proc/PID/stat`; the name in parentheses may itself hold spaces and parentheses.
+fn parse_stat(stat: &str) -> Option<(char, u64)> {
+    let after = stat.rsplit_once(')')?.1;
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_of_a_nasty_name() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 777 1000 10";
+        assert_eq!(parse_stat(stat), Some(('S', 777)));
+    }
+
+    #[test]
+    fn another_process_with_the_same_number_is_not_ours() {
+        let this = Process::of(std::process::id().cast_signed()).unwrap();
+        assert!(this.runs());
+        assert!(!Process { started: this.started + 1, ..this }.runs());
+    }
+
+    #[test]
+    fn an_ended_child_counts_as_ended_even_before_it_is_reaped() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = Process::of(child.id().cast_signed()).unwrap();
+        process.stop().unwrap();
+        assert!(!process.runs());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,242 @@
+//! Bringing a cluster up.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kube::api::{Api, DynamicObject};
+use kube::discovery::ApiResource;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::cluster::{self, wait};
+use crate::error::{Error, Result};
+use crate::images;
+use crate::layout::{self, Layout};
+use crate::node::components::{self, Options, Probe};
+use crate::node::process::{Component, HOLDER, Process};
+use crate::node::{addons, cgroup, config, down, netns, pki};
+use crate::progress::Step;
+use crate::provision::{packages, toolchain};
+use crate::shell;
+
+/// Bound for each part that comes up in a second or two on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// How often the watchdog looks whether everything still runs.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// Lines of a log in the error of a part that does not get ready.
+const LOG_TAIL: usize = 25;
+
+/// Brings the cluster up, from nothing or from whatever a former run of the same name left.
+pub async fn up(layout: &Layout, options: Options) -> Result<()> {
+    let step = Step::begin(format!("cluster {}\n", layout.name()));
+    packages::ensure_node()?;
+    packages::ensure_images()?;
+    toolchain::ensure(layout)?;
+    let basic = images::basic(layout)?;
+    if down::exists(layout)? {
+        Step::run("clearing leftovers", || down::down(layout))?;
+    }
+    let mut node = Step::run("preparing network, cgroup, certificates", || Bringup::prepare(layout))?;
+    node.control_plane(options, &basic).await?;
+    node.workers().await?;
+    step.done_on_own_line();
+    Ok(())
+}
+
+/// A cluster that is coming up.
+struct Bringup<'a> {
+    layout: &'a Layout,
+    path: String,
+    started: Vec<Component>,
+}
+
+impl<'a> Bringup<'a> {
+    fn prepare(layout: &'a Layout) -> Result<Self> {
+        let data = layout.data();
+        for dir in [layout.logs(), layout.pki(), data.join("pids")] {
+            std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        }
+        pki::write(layout)?;
+        config::write(layout)?;
+        cgroup::create(layout)?;
+        netns::create(layout)?;
+        let mut this = Self { layout, path: cluster::search_path(layout), started: vec![] };
+        this.start(mounts_holder(layout))?;
+        let ready = data.join("root/ready");
+        wait::until_blocking("mounts of the node", DEADLINE, || ready.exists())
+            .map_err(|_| mounts_holder(layout).failure(layout, "did not mount"))?;
+        Ok(this)
+    }
+
+    async fn control_plane(&mut self, options: Options, basic: &[PathBuf]) -> Result<()> {
+        self.start(components::etcd(self.layout)?)?;
+        self.start(components::containerd(self.layout)?)?;
+        self.start(components::apiserver(self.layout, options)?)?;
+        // containerd is ready long before the apiserver is, so the import costs no time.
+        let import = || async { images::import(self.layout, basic).await.map_err(|error| error.to_string()) };
+        self.wait("containerd", "containerd and its basic images", import).await?;
+        let client = cluster::client(self.layout).await?;
+        self.ready(&client, "kube-apiserver").await
+    }
+
+    async fn workers(&mut self) -> Result<()> {
+        self.start(components::controller_manager(self.layout)?)?;
+        self.start(components::scheduler(self.layout)?)?;
+        self.start(components::kubelet(self.layout)?)?;
+        self.start(components::proxy(self.layout)?)?;
+        self.start(components::coredns(self.layout)?)?;
+        self.start(components::prometheus(self.layout))?;
+        self.start(components::metrics_server(self.layout)?)?;
+        let client = cluster::client(self.layout).await?;
+        self.wait("kube-apiserver", "Services of DNS and metrics", || apply_addons(self.layout)).await?;
+        self.wait("kubelet", "node is ready", || node_ready(self.layout, &client)).await?;
+        for component in ["kube-proxy", "coredns", "prometheus"] {
+            self.ready(&client, component).await?;
+        }
+        self.wait("kube-controller-manager", "service accounts", || service_account(&client)).await?;
+        self.wait("kube-proxy", "names resolve", || name_resolves(self.layout)).await?;
+        self.wait("metrics-server", "metrics API is available", || metrics_available(&client)).await
+    }
+
+    fn start(&mut self, component: Component) -> Result<()> {
+        component.start(self.layout, &self.path)?;
+        self.started.push(component);
+        Ok(())
+    }
+
+    async fn ready(&self, client: &kube::Client, component: &str) -> Result<()> {
+        let probe = components::probe(component);
+        self.wait(component, &format!("{component} is ready"), || look(self.layout, client, probe)).await
+    }
+
+    /// Waits for a condition while watching that nothing dies; when it does not hold in time, shows the log of the
+    /// component that is behind it.
+    async fn wait<F>(&self, component: &str, what: &str, condition: impl FnMut() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<(), String>>,
+    {
+        let held = async {
+            tokio::select! {
+                held = wait::until(what, DEADLINE, condition) => held,
+                death = self.watch() => Err(death),
+            }
+        };
+        Step::wait(what, held).await.map_err(|error| match error {
+            Error::Timeout { what, after, last, .. } => {
+                let log = self.layout.log(component);
+                let state = format!("the last lines of {}:\n{}", log.display(), shell::tail(&log, LOG_TAIL));
+                Error::Timeout { what, after, last, state }
+            }
+            other => other,
+        })
+    }
+
+    /// Returns when a component has ended.
+    async fn watch(&self) -> Error {
+        loop {
+            let dead = self.started.iter().find(|component| Process::read(self.layout, component.name).is_none());
+            if let Some(component) = dead {
+                return component.failure(self.layout, "ended");
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+    }
+}
+
+/// One look at a component.
+pub async fn look(layout: &Layout, client: &kube::Client, probe: Probe) -> Result<(), String> {
+    match probe {
+        Probe::None => Ok(()),
+        Probe::Http(port, path) => http_ok(layout, port, path).await.map_err(|error| error.to_string()),
+        Probe::Api(path) => {
+            let request = http::Request::get(path).body(vec![]).map_err(|error| error.to_string())?;
+            client.request_text(request).await.map(drop).map_err(|error| format!("{error:?}"))
+        }
+    }
+}
+
+/// The process that holds the node's mount namespace.
+///
+/// Folders of `data` take the place of `/run`, `/var/lib` and `/var/log` there, so that container runtime and kubelet
+/// use the paths that everything expects of them, and still every file, socket and mount is in `data` or gone with the
+/// namespace. Nothing comes back to the host; inside, mounts are shared, as kubelets want it.
+fn mounts_holder(layout: &Layout) -> Component {
+    let script = r#"set -e
+        for path in run var/lib var/log; do
+            mkdir -p "$0/$path"
+            mount --bind "$0/$path" "/$path"
+        done
+        mount --make-rshared /
+        touch "$0/ready"
+        exec sleep infinity"#;
+    let root = layout.data().join("root").display().to_string();
+    let arguments = ["--mount", "--propagation", "private", "sh", "-c", script, &root];
+    let arguments = arguments.iter().map(|argument| (*argument).to_string()).collect();
+    Component { name: HOLDER, program: "unshare".into(), arguments, node_mounts: false }
+}
+
+async fn http_ok(layout: &Layout, port: u16, path: &str) -> std::io::Result<()> {
+    let mut stream = tokio::net::TcpStream::connect((layout.node_ip(), port)).await?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: node\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer.lines().next().unwrap_or_default();
+    if status.contains(" 200 ") { Ok(()) } else { Err(std::io::Error::other(format!("{path} answers `{status}`"))) }
+}
+
+async fn apply_addons(layout: &Layout) -> Result<(), String> {
+    let file = layout.etc().join("addons.json");
+    std::fs::write(&file, addons::manifests(layout).to_string()).map_err(|error| error.to_string())?;
+    let mut kubectl = Command::new(toolchain::program(layout, "kubectl").map_err(|error| error.to_string())?);
+    kubectl.arg("--kubeconfig").arg(layout.kubeconfig()).args(["apply", "--server-side", "-f"]).arg(&file);
+    shell::run_async(kubectl).await.map(drop).map_err(|error| error.to_string())
+}
+
+async fn node_ready(layout: &Layout, client: &kube::Client) -> Result<(), String> {
+    let node = Api::<Node>::all(client.clone()).get(&layout.node_name()).await.map_err(|error| error.to_string())?;
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    match conditions.iter().find(|condition| condition.type_ == "Ready") {
+        Some(ready) if ready.status == "True" => Ok(()),
+        Some(ready) => Err(ready.message.clone().unwrap_or_default()),
+        None => Err("no condition Ready".into()),
+    }
+}
+
+/// Pods cannot be made in a namespace before its service account is there.
+async fn service_account(client: &kube::Client) -> Result<(), String> {
+    let api: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    api.get("default").await.map(drop).map_err(|error| error.to_string())
+}
+
+/// Through the address of the Service, so that it shows kube-proxy as well as CoreDNS.
+async fn name_resolves(layout: &Layout) -> Result<(), String> {
+    let mut lookup = netns::enter(layout);
+    lookup.args(["busybox", "nslookup", "-type=a", "kubernetes.default.svc.cluster.local"]);
+    let answer = shell::run_async({
+        lookup.arg(layout::DNS_SERVICE_IP.to_string());
+        lookup
+    });
+    let answer = answer.await.map_err(|error| error.to_string())?;
+    let address = layout::API_SERVICE_IP.to_string();
+    if answer.contains(&address) { Ok(()) } else { Err(format!("no {address} in: {answer}")) }
+}
+
+async fn metrics_available(client: &kube::Client) -> Result<(), String> {
+    let resource = ApiResource {
+        group: "apiregistration.k8s.io".into(),
+        version: "v1".into(),
+        api_version: "apiregistration.k8s.io/v1".into(),
+        kind: "APIService".into(),
+        plural: "apiservices".into(),
+    };
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let service = api.get(addons::METRICS_API).await.map_err(|error| error.to_string())?;
+    let conditions = service.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let available = conditions.iter().find(|condition| condition["type"] == "Available");
+    match available {
+        Some(condition) if condition["status"] == "True" => Ok(()),
+        Some(condition) => Err(condition["message"].to_string()),
+        None => Err("no condition Available".into()),
+    }
+}
