@@ -110,7 +110,8 @@ impl Account {
     /// An empty account that keeps at most so many single records.
     pub(crate) fn new(most_records: usize) -> Self {
         let origin = (Timestamp::now(), Instant::now());
-        let state = State { started: origin.0.as_microsecond(), counts: empty(0), records: VecDeque::new(), dropped: 0 };
+        let state =
+            State { started: origin.0.as_microsecond(), counts: empty(0), records: VecDeque::new(), dropped: 0 };
         Self { origin, most_records, state: Mutex::new(state) }
     }
 

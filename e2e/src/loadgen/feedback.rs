@@ -83,7 +83,9 @@ impl Sender {
         let count = batch.len() as u64;
         let exchange = self.connection.post(&self.path, feedback_body(batch)).await;
         let outcome = match exchange {
-            Ok(exchange) if (200..300).contains(&exchange.status) => exchange.body.map(|body| accepted(&body, batch.len())),
+            Ok(exchange) if (200..300).contains(&exchange.status) => {
+                exchange.body.map(|body| accepted(&body, batch.len()))
+            }
             Ok(exchange) => Err(Reason::Status(exchange.status)),
             Err(reason) => Err(reason),
         };

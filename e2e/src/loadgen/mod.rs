@@ -39,7 +39,7 @@ use worker::{Pace, Work};
 /// The loop is open: requests are due at fixed times whatever the answers do, and latency counts from the time a request was
 /// due, so that a slow server cannot hide by being asked less. Nothing is ever retried.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "slipway-loadgen", version)]
+#[command(name = "slipway-loadgen", version, args_override_self = true)]
 pub(crate) struct Options {
     /// Where the model is served: http://host[:port].
     #[arg(long)]

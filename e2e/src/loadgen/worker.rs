@@ -38,7 +38,9 @@ pub(crate) async fn dispatch(
     total: Option<u64>,
 ) {
     let mut number = 0;
-    while let Pace::Rate(rate) = *pace.borrow_and_update() {
+    loop {
+        let now = *pace.borrow_and_update();
+        let Pace::Rate(rate) = now else { return };
         let mut schedule = Schedule::new(Instant::now(), rate);
         loop {
             for intended in schedule.due(Instant::now()) {
