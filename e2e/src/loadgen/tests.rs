@@ -28,14 +28,23 @@ const CSV: &str = "label,a,b\n3,1,2\n5,3,4\n";
 struct Server {
     infer: AtomicU64,
     labels: AtomicU64,
-    well: bool,
+    manners: Manners,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Manners {
+    #[default]
+    Bad,
+    Good,
+    /// Good, and every connection ends after one answer.
+    Closing,
 }
 
 type Answer = Result<Response<Full<Bytes>>, &'static str>;
 
 impl Server {
-    async fn start(well: bool) -> (Arc<Self>, SocketAddr) {
-        let server = Arc::new(Self { well, ..Self::default() });
+    async fn start(manners: Manners) -> (Arc<Self>, SocketAddr) {
+        let server = Arc::new(Self { manners, ..Self::default() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::clone(&server);
@@ -44,7 +53,9 @@ impl Server {
                 let shared = Arc::clone(&shared);
                 let service = service_fn(move |request| Arc::clone(&shared).answer(request));
                 tokio::spawn(async move {
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let mut http = http1::Builder::new();
+                    http.keep_alive(manners != Manners::Closing);
+                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         });
@@ -62,7 +73,7 @@ impl Server {
         self.infer.fetch_add(1, Ordering::Relaxed);
         let id = body["id"].as_str().unwrap();
         let number: u64 = id.split('-').nth(1).unwrap().parse().unwrap();
-        if self.well { Ok(right(id, number)) } else { misbehave(id, number).await }
+        if self.manners == Manners::Bad { misbehave(id, number).await } else { Ok(right(id, number)) }
     }
 
     fn feedback(&self, body: &Value) -> Response<Full<Bytes>> {
@@ -112,7 +123,7 @@ fn options(address: SocketAddr, more: &[&str]) -> Options {
 
 #[tokio::test]
 async fn every_kind_of_failure_is_counted_once() {
-    let (server, address) = Server::start(false).await;
+    let (server, address) = Server::start(Manners::Bad).await;
     let options = options(address, &["--once", "200", "--timeout", "0.3", "--connections", "8"]);
     let summary = Generator::start(&options, CSV).unwrap().finish().await.unwrap();
     assert_eq!(server.infer.load(Ordering::Relaxed), 200, "nothing is retried");
@@ -130,13 +141,21 @@ async fn every_kind_of_failure_is_counted_once() {
 
 #[tokio::test]
 async fn a_good_server_gets_every_request_and_loses_none() {
-    let (server, address) = Server::start(true).await;
+    let (server, address) = Server::start(Manners::Good).await;
     let options = options(address, &["--once", "500", "--feedback-share", "0.5"]);
     let summary = Generator::start(&options, CSV).unwrap().finish().await.unwrap();
     assert_eq!((summary.sent, summary.answered, summary.failed, summary.correct), (500, 500, 0, 250));
     assert_eq!(summary.by_revision["candidate"].answered, 125);
     assert_eq!(server.labels.load(Ordering::Relaxed), 250);
     assert!(summary.table().contains("candidate"), "{}", summary.table());
+}
+
+#[tokio::test]
+async fn connections_that_end_after_an_answer_lose_nothing() {
+    let (server, address) = Server::start(Manners::Closing).await;
+    let summary = Generator::start(&options(address, &["--once", "100"]), CSV).unwrap().finish().await.unwrap();
+    assert_eq!((summary.answered, summary.failed), (100, 0), "{summary:?}");
+    assert_eq!(server.infer.load(Ordering::Relaxed), 100);
 }
 
 #[tokio::test]
@@ -177,7 +196,7 @@ async fn call(generator: &Generator, method: &str, uri: &str, body: &str) -> (u1
 
 #[tokio::test]
 async fn the_api_tells_the_account_and_sets_the_pace() {
-    let (_, address) = Server::start(false).await;
+    let (_, address) = Server::start(Manners::Bad).await;
     let mut generator = Generator::start(&options(address, &["--once", "20", "--timeout", "0.3"]), CSV).unwrap();
     generator.finish().await.unwrap();
 
@@ -210,7 +229,7 @@ async fn the_api_tells_the_account_and_sets_the_pace() {
 
 #[tokio::test]
 async fn the_pace_can_change_while_it_runs() {
-    let (server, address) = Server::start(true).await;
+    let (server, address) = Server::start(Manners::Good).await;
     let mut generator = Generator::start(&options(address, &["--rate", "0"]), CSV).unwrap();
     assert_eq!(call(&generator, "POST", "/rate", r#"{"rate": 1000}"#).await.0, 200);
     while server.infer.load(Ordering::Relaxed) < 50 {
