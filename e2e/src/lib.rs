@@ -8,9 +8,11 @@ pub mod error;
 pub mod images;
 pub mod layout;
 pub mod node;
+pub mod product;
 pub mod progress;
 pub mod provision;
 pub mod shell;
+pub mod world;
 
 pub use cluster::{Cluster, TempNamespace};
 pub use error::{Error, Result};

@@ -1,0 +1,78 @@
+//! Slipway itself on a cluster: installed and taken away by helm, from the charts, as a user does it.
+
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::error::Result;
+
+/// Namespace of the operator.
+pub const NAMESPACE: &str = "slipway-system";
+/// Name of the release, and so of the operator's Deployment.
+pub const RELEASE: &str = "slipway";
+
+const READY: Duration = Duration::from_secs(120);
+
+/// Installs or upgrades both charts, with the images that `slipway-e2e images` built, and waits until the operator is ready.
+pub async fn install(cluster: &Cluster) -> Result<()> {
+    let charts = cluster.layout().root().join("charts");
+    let chart = |name: &str| charts.join(name).display().to_string();
+    let timeout = format!("{}s", READY.as_secs());
+    let base =
+        ["upgrade", "--install", "--create-namespace", "--namespace", NAMESPACE, "--wait", "--timeout", &timeout];
+    let crds = chart("slipway-crds");
+    cluster.helm([&base[..], &["slipway-crds", &crds]].concat()).await?;
+    let prometheus = format!("prometheus.url={}", cluster.prometheus_url()?);
+    let image = |part: &str, name: &str| {
+        [
+            format!("images.{part}.repository=docker.io/slipway/{name}"),
+            format!("images.{part}.tag=dev"),
+            format!("images.{part}.pullPolicy=IfNotPresent"),
+        ]
+    };
+    let mut values = vec![prometheus];
+    values.extend(image("operator", "slipway-operator"));
+    values.extend(image("gateway", "slipway-gateway"));
+    values.extend(image("runtime", "slipway-runtime"));
+    let release = chart(RELEASE);
+    let mut arguments: Vec<&str> = [&base[..], &[RELEASE, &release]].concat();
+    for value in &values {
+        arguments.extend(["--set", value]);
+    }
+    cluster.helm(&arguments).await.map(drop)
+}
+
+/// Takes both charts away: first the operator, then the definitions with all that is left of their objects.
+pub async fn uninstall(cluster: &Cluster) -> Result<()> {
+    let timeout = format!("{}s", READY.as_secs());
+    for release in [RELEASE, "slipway-crds"] {
+        cluster.helm(["uninstall", release, "--namespace", NAMESPACE, "--wait", "--timeout", &timeout]).await?;
+    }
+    Ok(())
+}
+
+/// Sets how many operators run; returns when that many are ready, or none is left.
+pub async fn scale_operator(cluster: &Cluster, replicas: u32) -> Result<()> {
+    let deployment = format!("deployment/{RELEASE}");
+    let count = format!("--replicas={replicas}");
+    cluster.kubectl(["scale", "-n", NAMESPACE, &deployment, &count]).await?;
+    cluster
+        .wait_for(NAMESPACE, "the operator to have its replicas", READY, || async {
+            let pods = cluster
+                .kubectl(["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=slipway", "-o", "name"])
+                .await
+                .map_err(|error| error.to_string())?;
+            let here = pods.lines().count();
+            if here != replicas as usize {
+                return Err(format!("{here} pods instead of {replicas}"));
+            }
+            if replicas == 0 {
+                return Ok(());
+            }
+            cluster
+                .kubectl(["rollout", "status", "-n", NAMESPACE, &deployment, "--timeout=2s"])
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string())
+        })
+        .await
+}

@@ -1,0 +1,95 @@
+//! The load generator's account of every request, as tests and the demo read it.
+
+use std::collections::BTreeMap;
+
+use anyhow::ensure;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// All requests so far.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// Requests that were sent.
+    pub sent: u64,
+    /// Requests with a right-formed answer.
+    pub answered: u64,
+    /// Requests without one.
+    pub failed: u64,
+    /// Requests that wait for their answer.
+    pub in_flight: u64,
+    /// Requests that were due and never sent.
+    pub skipped: u64,
+    /// Answers that agree with the label.
+    pub correct: u64,
+    /// Answers of stable in the place of a candidate.
+    pub shielded: u64,
+    /// Why requests failed.
+    pub failed_by_reason: BTreeMap<String, u64>,
+    /// By the revision that answered.
+    pub by_revision: BTreeMap<String, ByRevision>,
+    /// Labels sent back.
+    pub feedback: Feedback,
+}
+
+/// One revision.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ByRevision {
+    /// Answers.
+    pub answered: u64,
+    /// Failures that bear its name.
+    pub failed: u64,
+    /// Answers that agree with the label.
+    pub correct: u64,
+    /// Its answers in the place of another revision.
+    pub stood_in: u64,
+    /// Answers of another revision in its place.
+    pub shielded: u64,
+    /// When the latest request was sent that it answered.
+    pub last_sent_at: Option<Timestamp>,
+    /// Percentiles.
+    pub latency_ms: Latency,
+}
+
+/// Percentiles in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Latency {
+    /// Median.
+    pub p50: Option<f64>,
+    /// 95th.
+    pub p95: Option<f64>,
+    /// 99th.
+    pub p99: Option<f64>,
+}
+
+/// Labels sent back.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Feedback {
+    /// Sent.
+    pub sent: u64,
+    /// Taken by the runtime.
+    pub accepted: u64,
+    /// Refused by the runtime.
+    pub rejected: u64,
+}
+
+impl Account {
+    /// Every request has exactly one outcome, and none of them is a failure.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.sent > 0, "no request was sent");
+        ensure!(
+            self.sent == self.answered + self.failed + self.in_flight,
+            "requests are missing from the account: {self:?}"
+        );
+        let by_revision: u64 = self.by_revision.values().map(|revision| revision.answered).sum();
+        ensure!(by_revision == self.answered, "answers without a revision: {self:?}");
+        ensure!(self.failed == 0, "{} of {} requests failed: {:?}", self.failed, self.sent, self.failed_by_reason);
+        Ok(())
+    }
+
+    /// One revision; nothing when it never answered.
+    pub fn revision(&self, revision: &str) -> ByRevision {
+        self.by_revision.get(revision).cloned().unwrap_or_default()
+    }
+}

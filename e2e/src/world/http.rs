@@ -1,0 +1,72 @@
+//! A small HTTP client for tests and the demo: plain HTTP to addresses of the cluster.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+/// How long one request may take, the test's patience included.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client; cheap to clone.
+#[derive(Clone)]
+pub struct Http(Client<HttpConnector, Full<Bytes>>);
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self(Client::builder(TokioExecutor::new()).build_http())
+    }
+}
+
+impl Http {
+    /// GET.
+    pub async fn get(&self, url: &str) -> anyhow::Result<Answer> {
+        self.send(Request::get(url).body(Full::default())?).await
+    }
+
+    /// POST of JSON; `host` goes into the Host header when given.
+    pub async fn post(&self, url: &str, host: Option<&str>, json: &serde_json::Value) -> anyhow::Result<Answer> {
+        let mut request = Request::post(url).header(http::header::CONTENT_TYPE, "application/json");
+        if let Some(host) = host {
+            request = request.header(http::header::HOST, host);
+        }
+        self.send(request.body(Full::new(Bytes::from(serde_json::to_vec(json)?)))?).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        let exchange = async {
+            let (head, body) = self.0.request(request).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            anyhow::Ok(Answer { status: head.status, headers: head.headers, body })
+        };
+        tokio::time::timeout(PATIENCE, exchange).await?
+    }
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> anyhow::Result<T> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| anyhow::anyhow!("{}: {error}: {}", self.status, String::from_utf8_lossy(&self.body)))
+    }
+
+    /// A header as text; empty when it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,302 @@
+//! What a test or the demo works in: a namespace with a model store, a load generator, and ModelDeployments from `examples/`.
+
+mod account;
+mod http;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
+
+pub use account::{Account, ByRevision};
+pub use http::{Answer, Http};
+
+use crate::cluster::Cluster;
+
+/// Field manager of tests: a person who edits with kubectl.
+const MANAGER: &str = "slipway-e2e";
+/// How long pods may take to come up on a busy machine.
+pub const PODS: Duration = Duration::from_secs(120);
+/// How long a whole rollout may take on a busy machine.
+pub const ROLLOUT: Duration = Duration::from_secs(240);
+
+/// A namespace and what is in it.
+#[derive(Clone)]
+pub struct World {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The namespace.
+    pub namespace: String,
+    /// Plain HTTP.
+    pub http: Http,
+}
+
+/// Runs one test in a namespace of its own, with the model store in it. A failure prints the state of the namespace.
+pub async fn run(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let cluster = Cluster::from_env().await?;
+    let namespace = cluster.temp_namespace(prefix).await?;
+    let world = World { cluster: cluster.clone(), namespace: namespace.name().to_owned(), http: Http::default() };
+    let outcome = match world.prepare().await {
+        Ok(()) => test(world.clone()).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &outcome {
+        eprintln!("{prefix} failed: {error:#}\n{}", cluster.dump(namespace.name()).await);
+        if let Ok(account) = world.account().await {
+            eprintln!("--- account\n{account:#?}");
+        }
+    }
+    namespace.delete().await?;
+    outcome
+}
+
+impl World {
+    /// Restricted Pod Security for everything in the namespace, and the model store.
+    pub async fn prepare(&self) -> anyhow::Result<()> {
+        let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+        let namespaces: Api<Namespace> = Api::all(self.cluster.client());
+        namespaces.patch(&self.namespace, &PatchParams::default(), &Patch::Merge(labels)).await?;
+        self.cluster.apply(&self.namespace, &self.example("model-store.yaml")?).await?;
+        self.deployment_ready("model-store").await
+    }
+
+    /// Text of a file in `examples/`.
+    pub fn example(&self, file: &str) -> anyhow::Result<String> {
+        let path = self.cluster.layout().root().join("examples").join(file);
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+    }
+
+    /// A ModelDeployment of `examples/`, quick enough for a test.
+    pub fn quick(&self, file: &str) -> anyhow::Result<ModelDeployment> {
+        let mut object: ModelDeployment = serde_yaml::from_str(&self.example(file)?)?;
+        object.spec.analysis.interval_seconds = 1;
+        object.spec.strategy.scale_down_delay_seconds = 3;
+        Ok(object)
+    }
+
+    /// Applies a ModelDeployment as a person would.
+    pub async fn apply(&self, object: &ModelDeployment) -> anyhow::Result<()> {
+        self.cluster.apply(&self.namespace, &serde_json::to_string(object)?).await?;
+        Ok(())
+    }
+
+    /// ModelDeployments of the namespace.
+    pub fn models(&self) -> Api<ModelDeployment> {
+        Api::namespaced(self.cluster.client(), &self.namespace)
+    }
+
+    /// The status of a ModelDeployment, or what is missing.
+    pub async fn status(&self, name: &str) -> Result<ModelDeploymentStatus, String> {
+        let object = self.models().get(name).await.map_err(|error| error.to_string())?;
+        let generation = object.metadata.generation;
+        let status = object.status.ok_or("no status yet")?;
+        match status.observed_generation == generation {
+            true => Ok(status),
+            false => {
+                Err(format!("status is of generation {:?}, the spec of {generation:?}", status.observed_generation))
+            }
+        }
+    }
+
+    /// Waits until the status of `name` satisfies `condition`, and returns it.
+    pub async fn wait_status(
+        &self,
+        name: &str,
+        what: &str,
+        deadline: Duration,
+        condition: impl Fn(&ModelDeploymentStatus) -> Result<(), String>,
+    ) -> anyhow::Result<ModelDeploymentStatus> {
+        let look = || async {
+            let status = self.status(name).await?;
+            condition(&status).map(|()| status)
+        };
+        Ok(self.cluster.wait_for(&self.namespace, what, deadline, look).await?)
+    }
+
+    /// Applies the first version and waits until it serves with all its replicas.
+    pub async fn start(&self, object: &ModelDeployment) -> anyhow::Result<String> {
+        self.apply(object).await?;
+        let name = name(object);
+        let status = self.wait_status(name, "the first version to be ready", PODS, ready).await?;
+        Ok(stable_revision(&status))
+    }
+
+    /// Waits until `version` is promoted.
+    pub async fn promoted(&self, name: &str, version: &str) -> anyhow::Result<ModelDeploymentStatus> {
+        let what = format!("{version} to be promoted");
+        self.wait_status(name, &what, ROLLOUT, |status| match &status.stable {
+            Some(stable) if stable.version == version && status.rollout.is_none() => Ok(()),
+            _ => Err(brief(status)),
+        })
+        .await
+    }
+
+    /// Waits until the candidate `version` is taken back.
+    pub async fn aborted(&self, name: &str, version: &str) -> anyhow::Result<ModelDeploymentStatus> {
+        let what = format!("{version} to be taken back");
+        self.wait_status(name, &what, ROLLOUT, |status| {
+            let is_candidate = status.candidate.as_ref().is_some_and(|candidate| candidate.version == version);
+            let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_at.as_ref());
+            if is_candidate && left.is_some() { Ok(()) } else { Err(brief(status)) }
+        })
+        .await
+    }
+
+    /// Waits until the candidate has the confirmed weight (in thousandths) and the judge or a pause holds it.
+    pub async fn at_weight(&self, name: &str, permille: i32) -> anyhow::Result<ModelDeploymentStatus> {
+        let what = format!("the candidate to have {permille} thousandths");
+        self.wait_status(name, &what, ROLLOUT, |status| {
+            let settled = status.rollout.as_ref().is_some_and(|rollout| {
+                matches!(rollout.stage, Stage::Analyzing | Stage::Paused | Stage::Probation)
+                    && rollout
+                        .steps
+                        .last()
+                        .is_some_and(|step| step.weight_permille == permille && step.confirmed_at.is_some())
+            });
+            if settled { Ok(()) } else { Err(brief(status)) }
+        })
+        .await
+    }
+
+    /// Sets an annotation, for people's commands.
+    pub async fn annotate(&self, name: &str, key: &str, value: &str) -> anyhow::Result<()> {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        self.models().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Changes the spec by a merge patch.
+    pub async fn patch_spec(&self, name: &str, spec: serde_json::Value) -> anyhow::Result<()> {
+        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+        self.models().patch(name, &params, &Patch::Merge(json!({"spec": spec}))).await?;
+        Ok(())
+    }
+
+    /// Starts the load generator at `rate` requests a second against `name`.
+    pub async fn load(&self, name: &str, rate: u32) -> anyhow::Result<()> {
+        let manifest = self
+            .example("loadgen.yaml")?
+            .replace("--rate=200", &format!("--rate={rate}"))
+            .replace("--target=http://digits", &format!("--target=http://{name}"));
+        self.cluster.apply(&self.namespace, &manifest).await?;
+        self.deployment_ready("loadgen").await?;
+        let flows = || async {
+            let account = self.account().await.map_err(|error| error.to_string())?;
+            if account.answered > 0 { Ok(()) } else { Err(format!("{account:?}")) }
+        };
+        self.cluster.wait_for(&self.namespace, "requests to be answered", PODS, flows).await?;
+        Ok(())
+    }
+
+    /// Changes the rate of the load generator; 0 pauses it.
+    pub async fn rate(&self, rate: u32) -> anyhow::Result<()> {
+        let url = format!("{}/rate", self.service("loadgen", 8090).await?);
+        let answer = self.http.post(&url, None, &json!({"rate": rate})).await?;
+        anyhow::ensure!(answer.status.is_success(), "{url}: {answer:?}");
+        Ok(())
+    }
+
+    /// The account of all requests so far.
+    pub async fn account(&self) -> anyhow::Result<Account> {
+        let url = format!("{}/account", self.service("loadgen", 8090).await?);
+        self.http.get(&url).await?.json()
+    }
+
+    /// Stops the load, waits for the last answers, and checks that every request is accounted for and none failed.
+    pub async fn settle(&self) -> anyhow::Result<Account> {
+        self.rate(0).await?;
+        let look = || async {
+            let account = self.account().await.map_err(|error| error.to_string())?;
+            if account.in_flight == 0 { Ok(account) } else { Err(format!("{} in flight", account.in_flight)) }
+        };
+        let account = self.cluster.wait_for(&self.namespace, "the last answers", Duration::from_secs(40), look).await?;
+        account.check()?;
+        Ok(account)
+    }
+
+    /// Base URL of a Service by its cluster address.
+    pub async fn service(&self, name: &str, port: u16) -> anyhow::Result<String> {
+        let services: Api<Service> = Api::namespaced(self.cluster.client(), &self.namespace);
+        let address = services.get(name).await?.spec.and_then(|spec| spec.cluster_ip).context("no cluster address")?;
+        Ok(format!("http://{address}:{port}"))
+    }
+
+    /// Waits until a Deployment has all its pods.
+    pub async fn deployment_ready(&self, name: &str) -> anyhow::Result<()> {
+        let deployment = format!("deployment/{name}");
+        let look = || async {
+            let arguments = ["rollout", "status", "-n", &self.namespace, &deployment, "--timeout=5s"];
+            self.cluster.kubectl(arguments).await.map(drop).map_err(|error| error.to_string())
+        };
+        Ok(self.cluster.wait_for(&self.namespace, &format!("{deployment} to be ready"), PODS, look).await?)
+    }
+
+    /// `kubectl get` of names, a line each.
+    pub async fn names(&self, kind: &str, selector: &str) -> anyhow::Result<Vec<String>> {
+        let text = self.cluster.kubectl(["get", kind, "-n", &self.namespace, "-l", selector, "-o", "name"]).await?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}
+
+/// Name of a ModelDeployment.
+pub fn name(object: &ModelDeployment) -> &str {
+    object.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The revision that serves; empty when none does.
+pub fn stable_revision(status: &ModelDeploymentStatus) -> String {
+    status.stable.as_ref().map(|stable| stable.revision.clone()).unwrap_or_default()
+}
+
+/// The candidate's revision; empty when there is none.
+pub fn candidate_revision(status: &ModelDeploymentStatus) -> String {
+    status.candidate.as_ref().map(|candidate| candidate.revision.clone()).unwrap_or_default()
+}
+
+/// The weights by revision, in thousandths.
+pub fn weights(status: &ModelDeploymentStatus) -> BTreeMap<String, i32> {
+    let backends = status.traffic.iter().flat_map(|traffic| &traffic.backends);
+    backends.map(|backend| (backend.revision.clone(), backend.weight_permille)).collect()
+}
+
+/// Ready, with the reason when not.
+pub fn ready(status: &ModelDeploymentStatus) -> Result<(), String> {
+    match condition(status, "Ready") {
+        Some(("True", _)) => Ok(()),
+        _ => Err(brief(status)),
+    }
+}
+
+/// Status and reason of a condition.
+pub fn condition<'a>(status: &'a ModelDeploymentStatus, kind: &str) -> Option<(&'a str, &'a str)> {
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
+    Some((found.status.as_str(), found.reason.as_str()))
+}
+
+/// A status in one line, for the complaint of a wait that runs out.
+pub fn brief(status: &ModelDeploymentStatus) -> String {
+    let conditions: Vec<String> = status
+        .conditions
+        .iter()
+        .map(|condition| {
+            format!("{}={} {}: {}", condition.type_, condition.status, condition.reason, condition.message)
+        })
+        .collect();
+    let version = |revision: &Option<slipway_crds::v1alpha1::RevisionStatus>| {
+        revision
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |it| format!("{} {}/{}", it.version, it.ready_replicas, it.replicas))
+    };
+    let stage = status.rollout.as_ref().map(|rollout| (rollout.stage, rollout.step.clone()));
+    format!(
+        "stable {}, candidate {}, {stage:?}; {}",
+        version(&status.stable),
+        version(&status.candidate),
+        conditions.join("; ")
+    )
+}

@@ -1,0 +1,87 @@
+//! Green comes up whole behind the preview address, takes the traffic, blue stays warm, and an abort goes back to blue.
+
+use std::time::Duration;
+
+use serde_json::json;
+use slipway_crds::v1alpha1::{ModelDeployment, Stage};
+use slipway_e2e::world::{self, World, candidate_revision, stable_revision, weights};
+
+const NAME: &str = "digits-bg";
+
+/// Blue-green that waits for a person, so that every stage can be looked at.
+fn by_hand(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick(file)?;
+    object.spec.strategy.probation_seconds = Some(60);
+    if let Some(blue_green) = object.spec.strategy.blue_green.as_mut() {
+        blue_green.auto_promotion_enabled = false;
+        blue_green.switch_steps = vec![100];
+    }
+    Ok(object)
+}
+
+/// One request to the preview address; returns who answered.
+async fn ask_preview(world: &World) -> anyhow::Result<String> {
+    let url = format!("{}/v2/models/digits/infer", world.service(&format!("{NAME}-preview"), 80).await?);
+    let row = vec![0.0; 64];
+    let body = json!({"inputs": [{"name": "X", "shape": [1, 64], "datatype": "FP32", "data": row}]});
+    let answer = world.http.post(&url, Some(&format!("{NAME}-preview")), &body).await?;
+    anyhow::ensure!(answer.status.is_success(), "{answer:?}");
+    Ok(answer.header("x-slipway-revision").to_owned())
+}
+
+async fn until_stage(world: &World, stage: Stage) -> anyhow::Result<slipway_crds::v1alpha1::ModelDeploymentStatus> {
+    let what = format!("stage {stage:?}");
+    world
+        .wait_status(NAME, &what, world::ROLLOUT, |status| match &status.rollout {
+            Some(rollout) if rollout.stage == stage => Ok(()),
+            _ => Err(world::brief(status)),
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn blue_green() -> anyhow::Result<()> {
+    world::run("blue-green", async |world| {
+        let blue = world.start(&by_hand(&world, "digits/blue-green-v1.yaml")?).await?;
+        world.load(NAME, 60).await?;
+        world.apply(&by_hand(&world, "digits/blue-green-v2.yaml")?).await?;
+
+        // Preview: green is whole, and only the preview address reaches it.
+        let status = until_stage(&world, Stage::Preview).await?;
+        let green = candidate_revision(&status);
+        assert_eq!(weights(&status).get(&blue), Some(&1000));
+        let seen = || async {
+            let answered = ask_preview(&world).await.map_err(|error| error.to_string())?;
+            if answered == green { Ok(()) } else { Err(format!("answered by {answered}")) }
+        };
+        world.cluster.wait_for(&world.namespace, "green behind the preview", Duration::from_secs(30), seen).await?;
+        assert_eq!(world.account().await?.revision(&green).answered, 0);
+
+        // Switch: all traffic at green, blue warm and whole.
+        world.annotate(NAME, "ml.slipway.dev/promote", "1").await?;
+        let status = until_stage(&world, Stage::Probation).await?;
+        assert_eq!(weights(&status).get(&green), Some(&1000));
+        assert_eq!(stable_revision(&status), blue);
+        let kept = status.stable.as_ref().map(|stable| stable.ready_replicas);
+        assert_eq!(kept, Some(2), "blue must stay warm: {}", world::brief(&status));
+
+        // Abort: back to blue at once.
+        world.annotate(NAME, "ml.slipway.dev/abort", "1").await?;
+        let status = world.aborted(NAME, "v2").await?;
+        assert_eq!(weights(&status).get(&blue), Some(&1000));
+
+        // Again, and this time to the end.
+        world.annotate(NAME, "ml.slipway.dev/retry", "2").await?;
+        until_stage(&world, Stage::Preview).await?;
+        world.patch_spec(NAME, json!({"strategy": {"probationSeconds": 3}})).await?;
+        world.annotate(NAME, "ml.slipway.dev/promote", "2").await?;
+        let status = world.promoted(NAME, "v2").await?;
+        assert_eq!(stable_revision(&status), green);
+
+        let account = world.settle().await?;
+        assert!(account.revision(&blue).answered > 0 && account.revision(&green).answered > 0, "{account:?}");
+        Ok(())
+    })
+    .await
+}

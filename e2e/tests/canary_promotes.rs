@@ -1,0 +1,35 @@
+//! A better version grows through its steps, each judged, and becomes stable; no request is lost.
+
+use slipway_e2e::world::{self, weights};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn canary_promotes() -> anyhow::Result<()> {
+    world::run("canary-promotes", async |world| {
+        let first = world.start(&world.quick("digits/v1.yaml")?).await?;
+        world.load("digits", 120).await?;
+        world.apply(&world.quick("digits/v2.yaml")?).await?;
+        let status = world.promoted("digits", "v2").await?;
+
+        let record = status.history.first().expect("a rollout that ended is in the history");
+        let asked: Vec<i32> = record.steps.iter().map(|step| step.weight_permille).collect();
+        assert_eq!(asked, [50, 250, 500, 1000]);
+        for step in &record.steps {
+            assert!(step.confirmed_at.is_some(), "{step:?}");
+            let observed = step.observed_permille.expect("requests flowed in every step");
+            assert!((observed - step.weight_permille).abs() <= 30, "observed share is off: {step:?}");
+        }
+        let second = status.stable.as_ref().expect("a stable revision").revision.clone();
+        assert_ne!(first, second);
+        assert_eq!(weights(&status).get(&second), Some(&1000));
+
+        let account = world.settle().await?;
+        assert!(account.revision(&first).answered > 0 && account.revision(&second).answered > 0, "{account:?}");
+        // Applying the same content again is no rollout.
+        world.apply(&world.quick("digits/v2.yaml")?).await?;
+        let again = world.status("digits").await.map_err(anyhow::Error::msg)?;
+        assert!(again.rollout.is_none(), "{}", world::brief(&again));
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,82 @@
+//! The autoscaler writes replicas through our scale subresource: up under load, also in the middle of a canary, and down after.
+
+use std::time::Duration;
+
+use k8s_openapi::api::autoscaling::v2::{
+    HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior, MetricSpec, MetricTarget, ResourceMetricSource,
+};
+use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment};
+use slipway_e2e::world::{self, World};
+
+/// Twenty millicores a pod are soon used up, and both directions are quick.
+fn autoscaled(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick(file)?;
+    let quick = HPAScalingRules {
+        stabilization_window_seconds: Some(0),
+        policies: Some(vec![HPAScalingPolicy { type_: "Pods".into(), value: 4, period_seconds: 15 }]),
+        ..HPAScalingRules::default()
+    };
+    let target = MetricTarget {
+        type_: "AverageValue".into(),
+        average_value: Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity("30m".into())),
+        ..MetricTarget::default()
+    };
+    object.spec.autoscaling = Some(Autoscaling {
+        min_replicas: 1,
+        max_replicas: 3,
+        metrics: vec![MetricSpec {
+            type_: "Resource".into(),
+            resource: Some(ResourceMetricSource { name: "cpu".into(), target }),
+            ..MetricSpec::default()
+        }],
+        behavior: Some(HorizontalPodAutoscalerBehavior { scale_down: Some(quick.clone()), scale_up: Some(quick) }),
+    });
+    // What a person leaves out is not written: replicas belong to the autoscaler.
+    Ok(object)
+}
+
+/// Applies without `replicas`, as the documentation asks for.
+async fn apply_without_replicas(world: &World, object: &ModelDeployment) -> anyhow::Result<()> {
+    let mut json = serde_json::to_value(object)?;
+    if let Some(spec) = json["spec"].as_object_mut() {
+        spec.remove("replicas");
+    }
+    world.cluster.apply(&world.namespace, &json.to_string()).await?;
+    Ok(())
+}
+
+async fn until_replicas(world: &World, what: &str, wanted: impl Fn(i32) -> bool) -> anyhow::Result<()> {
+    let look = || async {
+        let object = world.models().get("digits").await.map_err(|error| error.to_string())?;
+        let ready =
+            object.status.as_ref().and_then(|status| status.stable.as_ref()).map_or(0, |stable| stable.ready_replicas);
+        match wanted(object.spec.replicas) && wanted(ready) {
+            true => Ok(()),
+            false => Err(format!("spec.replicas {}, ready {ready}", object.spec.replicas)),
+        }
+    };
+    Ok(world.cluster.wait_for(&world.namespace, what, Duration::from_secs(240), look).await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn hpa_scales() -> anyhow::Result<()> {
+    world::run("hpa-scales", async |world| {
+        apply_without_replicas(&world, &autoscaled(&world, "digits/v1.yaml")?).await?;
+        world.wait_status("digits", "the first version to be ready", world::PODS, world::ready).await?;
+        world.load("digits", 300).await?;
+        until_replicas(&world, "more replicas under load", |replicas| replicas >= 2).await?;
+
+        // A canary in the middle of it: the autoscaler goes on, nothing is fought over.
+        let mut second = autoscaled(&world, "digits/v2.yaml")?;
+        // Latency on a machine that is busy on purpose says nothing about the model.
+        second.spec.analysis.gates =
+            second.spec.analysis.gates.map(|gates| gates.into_iter().filter(|gate| gate.name != "latency").collect());
+        apply_without_replicas(&world, &second).await?;
+        world.promoted("digits", "v2").await?;
+        until_replicas(&world, "replicas after the canary", |replicas| replicas >= 2).await?;
+        world.settle().await?;
+        until_replicas(&world, "fewer replicas after the load", |replicas| replicas == 1).await
+    })
+    .await
+}

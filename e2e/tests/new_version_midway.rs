@@ -1,0 +1,62 @@
+//! A third version in the middle of the second's rollout: traffic goes to stable, the second goes, the third starts at its first
+//! step. Going back to the stable content ends the rollout without blame.
+
+use slipway_crds::v1alpha1::Outcome;
+use slipway_e2e::world::{self, candidate_revision, stable_revision};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn new_version_midway() -> anyhow::Result<()> {
+    world::run("new-version-midway", async |world| {
+        let first = world.start(&world.quick("digits/v1.yaml")?).await?;
+        world.load("digits", 80).await?;
+        let mut second = world.quick("digits/v3.yaml")?;
+        // Without labels enough for a verdict, version 3 stays at its first step.
+        for accuracy in second.spec.analysis.gates.iter_mut().flatten().filter_map(|gate| gate.accuracy.as_mut()) {
+            accuracy.min_labels = 1_000_000;
+            accuracy.max_drop_basis_points = 10_000;
+        }
+        second.spec.analysis.gates.iter_mut().flatten().for_each(|gate| {
+            if let Some(errors) = gate.error_rate.as_mut() {
+                errors.min_requests = 1_000_000;
+            }
+        });
+        second.spec.analysis.gates = second.spec.analysis.gates.map(|gates| {
+            let mut gates: Vec<_> = gates.into_iter().filter(|gate| gate.accuracy.is_none()).collect();
+            gates.iter_mut().for_each(|gate| {
+                gate.latency = None;
+                if gate.name == "errors" {
+                    gate.error_rate = Some(slipway_crds::v1alpha1::ErrorRateGate {
+                        max_increase_basis_points: 200,
+                        min_requests: 1_000_000,
+                    });
+                }
+            });
+            gates
+        });
+        world.apply(&second).await?;
+        let status = world.at_weight("digits", 50).await?;
+        let middle = candidate_revision(&status);
+
+        world.apply(&world.quick("digits/v2.yaml")?).await?;
+        let status = world.promoted("digits", "v2").await?;
+        let superseded =
+            status.history.iter().find(|record| record.revision == middle).expect("a record of the second");
+        assert_eq!(superseded.outcome, Outcome::Superseded);
+        let third = stable_revision(&status);
+
+        // Back to stable in the middle: the first content over the running one, and back.
+        let mut back = second.clone();
+        back.spec.model.version = Some("v3-again".into());
+        world.apply(&back).await?;
+        world.at_weight("digits", 50).await?;
+        world.apply(&world.quick("digits/v2.yaml")?).await?;
+        let status = world.promoted("digits", "v2").await?;
+        assert_eq!(stable_revision(&status), third);
+        assert_ne!(first, third);
+        assert_eq!(world::condition(&status, "RolledBack").map(|(status, _)| status), Some("False"), "no blame");
+        world.settle().await?;
+        Ok(())
+    })
+    .await
+}

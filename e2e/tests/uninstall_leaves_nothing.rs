@@ -1,0 +1,39 @@
+//! Deleting the ModelDeployments takes everything they own, and uninstalling the charts leaves nothing of Slipway.
+
+use std::time::Duration;
+
+use slipway_e2e::product;
+use slipway_e2e::world;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn uninstall_leaves_nothing() -> anyhow::Result<()> {
+    world::run("uninstall", async |world| {
+        world.start(&world.quick("digits/v1.yaml")?).await?;
+        world.cluster.kubectl(["delete", "modeldeployments", "-n", &world.namespace, "digits"]).await?;
+        let kinds = "pods,replicasets,services,deployments,serviceaccounts,rolebindings,poddisruptionbudgets,horizontalpodautoscalers,endpointslices";
+        let gone = || async {
+            let left = world
+                .names(kinds, "app.kubernetes.io/managed-by=slipway")
+                .await
+                .map_err(|error| error.to_string())?;
+            if left.is_empty() { Ok(()) } else { Err(left.join(" ")) }
+        };
+        world.cluster.wait_for(&world.namespace, "all children to go", Duration::from_secs(120), gone).await?;
+
+        product::uninstall(&world.cluster).await?;
+        let outcome = async {
+            let kinds = "clusterroles,clusterrolebindings,deployments,serviceaccounts,services,roles,rolebindings,configmaps,leases";
+            let left = world
+                .cluster
+                .kubectl(["get", kinds, "-A", "-l", "app.kubernetes.io/instance=slipway", "-o", "name"])
+                .await?;
+            anyhow::ensure!(left.trim().is_empty(), "left behind: {left}");
+            anyhow::Ok(())
+        }
+        .await;
+        product::install(&world.cluster).await?;
+        outcome
+    })
+    .await
+}

@@ -1,0 +1,47 @@
+//! A person aborts: traffic is back at stable, the candidate goes, a retry starts it again.
+
+use std::time::Duration;
+
+use slipway_e2e::world::{self, candidate_revision, weights};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn user_aborts() -> anyhow::Result<()> {
+    world::run("user-aborts", async |world| {
+        let stable = world.start(&world.quick("digits/v1.yaml")?).await?;
+        world.load("digits", 80).await?;
+        let mut second = world.quick("digits/v2.yaml")?;
+        // More labels than will ever come: the judge stays undecided at the first step.
+        for gate in second.spec.analysis.gates.iter_mut().flatten() {
+            if let Some(accuracy) = gate.accuracy.as_mut() {
+                accuracy.min_labels = 1_000_000;
+            }
+        }
+        world.apply(&second).await?;
+        world.at_weight("digits", 50).await?;
+        world.annotate("digits", "ml.slipway.dev/abort", "1").await?;
+        let status = world.aborted("digits", "v2").await?;
+        assert_eq!(world::condition(&status, "RolledBack"), Some(("True", "UserAborted")));
+        assert_eq!(weights(&status).get(&stable), Some(&1000));
+        let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
+        let took = abort.traffic_left_at.expect("traffic has left").0.duration_since(abort.at.0);
+        assert!(took < jiff::SignedDuration::from_secs(2), "traffic left the candidate only after {took}");
+
+        // Its pods go once nobody sends to them.
+        let candidate = candidate_revision(&status);
+        let gone = || async {
+            let selector = format!("ml.slipway.dev/revision={candidate}");
+            let pods = world.names("pods", &selector).await.map_err(|error| error.to_string())?;
+            if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}")) }
+        };
+        world.cluster.wait_for(&world.namespace, "the candidate's pods to go", Duration::from_secs(90), gone).await?;
+
+        // The same spec stays aborted until a person retries.
+        world.annotate("digits", "ml.slipway.dev/retry", "1").await?;
+        let status = world.at_weight("digits", 50).await?;
+        assert_eq!(candidate_revision(&status), candidate);
+        world.settle().await?;
+        Ok(())
+    })
+    .await
+}

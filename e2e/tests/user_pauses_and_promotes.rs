@@ -1,0 +1,58 @@
+//! A pause step waits for a person, `spec.paused` holds a rollout, `promote` goes on, `promote-full` goes to the end.
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
+use slipway_crds::v1alpha1::{Canary, CanaryStep, Pause, Stage};
+use slipway_e2e::world;
+
+fn weight(percent: i32) -> CanaryStep {
+    CanaryStep { set_weight: Some(IntOrString::Int(percent)), ..CanaryStep::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn user_pauses_and_promotes() -> anyhow::Result<()> {
+    world::run("user-pauses", async |world| {
+        world.start(&world.quick("digits/v1.yaml")?).await?;
+        world.load("digits", 100).await?;
+        let mut second = world.quick("digits/v2.yaml")?;
+        let pause = CanaryStep { pause: Some(Pause::default()), ..CanaryStep::default() };
+        second.spec.strategy.canary = Some(Canary { steps: vec![weight(20), pause, weight(60), weight(100)] });
+        second.spec.analysis.gates = Some(Vec::new());
+        world.apply(&second).await?;
+
+        let paused = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match &status.rollout {
+            Some(rollout) if rollout.stage == Stage::Paused => Ok(()),
+            _ => Err(world::brief(status)),
+        };
+        let status = world.wait_status("digits", "the pause step", world::ROLLOUT, paused).await?;
+        assert_eq!(world::condition(&status, "Paused").map(|(status, _)| status), Some("True"));
+        assert_eq!(status.candidate.as_ref().map(|candidate| candidate.weight.as_str()), Some("20%"));
+
+        // Held by the spec, a promote does not get past.
+        world.patch_spec("digits", json!({"paused": true})).await?;
+        let held = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match world::condition(status, "Paused") {
+            Some(("True", "UserPaused")) => Ok(()),
+            _ => Err(world::brief(status)),
+        };
+        world.wait_status("digits", "the pause of the spec", world::PODS, held).await?;
+        world.patch_spec("digits", json!({"paused": false})).await?;
+        world.wait_status("digits", "the pause step again", world::PODS, paused).await?;
+
+        world.annotate("digits", "ml.slipway.dev/promote", "1").await?;
+        world.promoted("digits", "v2").await?;
+
+        // The whole way in one go.
+        let mut third = world.quick("digits/v1.yaml")?;
+        third.spec.model.version = Some("v1-again".into());
+        third.spec.strategy = second.spec.strategy.clone();
+        third.spec.analysis = second.spec.analysis.clone();
+        world.apply(&third).await?;
+        world.wait_status("digits", "the pause step", world::ROLLOUT, paused).await?;
+        world.annotate("digits", "ml.slipway.dev/promote-full", "1").await?;
+        world.promoted("digits", "v1-again").await?;
+        world.settle().await?;
+        Ok(())
+    })
+    .await
+}
