@@ -1,1 +1,28 @@
-//! The data plane of Slipway: exact weights, stickiness, shield, brake.
+//! The data plane of Slipway: one gateway per namespace splits the traffic of every ModelDeployment there by exact weight.
+//!
+//! The path of a request: [`server`] accepts it, [`proxy`] reads it whole, [`table`] says which ModelDeployment and which arm,
+//! [`endpoint`] which pod, [`upstream`] carries it there. Around that, [`shield`](proxy) replays what the candidate failed to
+//! answer, [`brake`] takes a failing candidate out, [`metrics`] counts every request exactly once, and [`admin`] tells the operator.
+//! Weights and endpoints come from [`watch`] by way of [`convert`]; nothing else in this crate knows Kubernetes.
+
+pub mod admin;
+pub mod app;
+pub mod args;
+pub mod brake;
+pub mod budget;
+pub mod buffer;
+pub mod config;
+pub mod convert;
+pub mod endpoint;
+pub mod error;
+pub mod gateway;
+pub mod metrics;
+pub mod model;
+pub mod proxy;
+pub mod select;
+pub mod server;
+pub mod split;
+pub mod state;
+pub mod table;
+pub mod upstream;
+pub mod watch;

@@ -1,0 +1,101 @@
+//! The process: ports, watch, signals, and the order in which they end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::{Instant, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{admin, args::Args, error::Error, gateway::Gateway, server, watch};
+
+/// How often old series and unused connections are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Listening ports.
+#[derive(Debug)]
+pub struct Ports {
+    /// For clients.
+    pub data: TcpListener,
+    /// For the operator, Prometheus and probes.
+    pub admin: TcpListener,
+}
+
+/// Listens.
+///
+/// # Errors
+/// When an address is taken or not ours.
+pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(addr).await.map_err(|source| Error::Listen { addr, source })
+}
+
+/// Runs the gateway until SIGTERM or SIGINT, and then drains.
+///
+/// # Errors
+/// When it cannot start, or a task that must not end has ended.
+pub async fn run(args: Args) -> Result<(), Error> {
+    let gateway = Gateway::new(args.settings());
+    let ports = Ports { data: bind(args.listen).await?, admin: bind(args.admin_listen).await? };
+    let mut config = kube::Config::infer().await?;
+    // The watches retry by themselves, and sooner.
+    config.default_retry = false;
+    let client = kube::Client::try_from(config)?;
+
+    let mut term = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let shutdown = CancellationToken::new();
+    let end = CancellationToken::new();
+    let watching = watch::run(Arc::clone(&gateway), client, end.clone());
+    let serving = serve(Arc::clone(&gateway), ports, shutdown.clone());
+    let mut watching = std::pin::pin!(watching);
+    let mut serving = std::pin::pin!(serving);
+    loop {
+        tokio::select! {
+            _ = term.recv() => shutdown.cancel(),
+            _ = int.recv() => shutdown.cancel(),
+            // Without its watch the gateway would serve an ever older world: better to start again.
+            ended = &mut watching => return ended,
+            served = &mut serving => return served,
+        }
+    }
+}
+
+/// Serves both ports until `shutdown`, and then drains: not ready at once, serving on for a while, then the graceful end of every
+/// connection. The admin port answers until the last request is done.
+///
+/// # Errors
+/// When a task that must not end has ended.
+pub async fn serve(gateway: Arc<Gateway>, ports: Ports, shutdown: CancellationToken) -> Result<(), Error> {
+    let (stop_data, stop_admin) = (CancellationToken::new(), CancellationToken::new());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(admin::serve(Arc::clone(&gateway), ports.admin, stop_admin.clone()));
+    tasks.spawn(sweep(Arc::clone(&gateway), stop_admin.clone()));
+    let mut data = tokio::spawn(server::serve(Arc::clone(&gateway), ports.data, stop_data.clone()));
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        _ = &mut data => return Err(Error::Task("data port")),
+        _ = tasks.join_next() => return Err(Error::Task("admin port")),
+    }
+    tracing::info!(delay_seconds = gateway.settings.drain_delay.as_secs(), "draining");
+    gateway.set_draining();
+    sleep(gateway.settings.drain_delay).await;
+    stop_data.cancel();
+    let drained = data.await.map_err(|_| Error::Task("data port"));
+    stop_admin.cancel();
+    tasks.join_all().await;
+    tracing::info!("drained");
+    drained
+}
+
+async fn sweep(gateway: Arc<Gateway>, stop: CancellationToken) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => gateway.router.sweep(Instant::now()),
+        }
+    }
+}

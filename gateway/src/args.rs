@@ -1,0 +1,90 @@
+//! The command line; every argument can be given by an environment variable as well.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Parser;
+
+use crate::config::Settings;
+
+/// The data plane of Slipway.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "slipway-gateway", version)]
+pub struct Args {
+    /// Namespace whose ModelDeployments are served.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Name of this pod, as told to the operator.
+    #[arg(long, env = "POD_NAME", default_value = "slipway-gateway")]
+    pub pod_name: String,
+    /// Address of the data port.
+    #[arg(long, env = "SLIPWAY_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Address of the admin port.
+    #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "0.0.0.0:9091")]
+    pub admin_listen: SocketAddr,
+    /// Threads; as many as the CPU quota allows when absent.
+    #[arg(long, env = "SLIPWAY_THREADS")]
+    pub threads: Option<usize>,
+    /// Filter of the logs, for example `info,slipway_gateway=debug`.
+    #[arg(long, env = "SLIPWAY_LOG", default_value = "info")]
+    pub log: String,
+    /// Largest request body that is kept for retries and the shield, in bytes. Larger ones stream to stable only.
+    #[arg(long, env = "SLIPWAY_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 16 << 20)]
+    pub max_buffered_request_bytes: usize,
+    /// Largest answer of a candidate that is read whole before the client sees it, in bytes.
+    #[arg(long, env = "SLIPWAY_MAX_BUFFERED_RESPONSE_BYTES", default_value_t = 4 << 20)]
+    pub max_buffered_response_bytes: usize,
+    /// All bodies kept in memory at one time, in bytes. Beyond it bodies stream.
+    #[arg(long, env = "SLIPWAY_MAX_BUFFERED_TOTAL_BYTES", default_value_t = 256 << 20)]
+    pub max_buffered_total_bytes: usize,
+    /// Largest request body at all, in bytes.
+    #[arg(long, env = "SLIPWAY_MAX_BODY_BYTES", default_value_t = 512 << 20)]
+    pub max_body_bytes: u64,
+    /// Client connections at one time.
+    #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000)]
+    pub max_connections: usize,
+    /// Requests at one time; beyond it clients get 503 with Retry-After.
+    #[arg(long, env = "SLIPWAY_MAX_IN_FLIGHT", default_value_t = 4096)]
+    pub max_in_flight: usize,
+    /// Time for a client to send the head of its request, which is also how long a connection may idle.
+    #[arg(long, env = "SLIPWAY_HEADER_TIMEOUT_SECONDS", default_value_t = 120)]
+    pub header_timeout_seconds: u64,
+    /// Time to connect to a pod.
+    #[arg(long, env = "SLIPWAY_CONNECT_TIMEOUT_MILLISECONDS", default_value_t = 1000)]
+    pub connect_timeout_milliseconds: u64,
+    /// Replays of the shield that fail in ten seconds without regard to stable's traffic.
+    #[arg(long, env = "SLIPWAY_SHIELD_FLOOR", default_value_t = 500)]
+    pub shield_floor: u64,
+    /// Further ones, in percent of stable's requests.
+    #[arg(long, env = "SLIPWAY_SHIELD_PERCENT", default_value_t = 20)]
+    pub shield_percent: u64,
+    /// On SIGTERM: how long to serve on while the endpoints propagate.
+    #[arg(long, env = "SLIPWAY_DRAIN_DELAY_SECONDS", default_value_t = 5)]
+    pub drain_delay_seconds: u64,
+    /// Then: how long requests in flight may take.
+    #[arg(long, env = "SLIPWAY_DRAIN_TIMEOUT_SECONDS", default_value_t = 25)]
+    pub drain_timeout_seconds: u64,
+}
+
+impl Args {
+    /// The settings that these arguments stand for.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            namespace: self.namespace.clone(),
+            pod_name: self.pod_name.clone(),
+            max_buffered_request: self.max_buffered_request_bytes,
+            max_buffered_response: self.max_buffered_response_bytes,
+            max_buffered_total: self.max_buffered_total_bytes,
+            max_body: self.max_body_bytes,
+            max_connections: self.max_connections,
+            max_in_flight: self.max_in_flight,
+            header_timeout: Duration::from_secs(self.header_timeout_seconds),
+            connect_timeout: Duration::from_millis(self.connect_timeout_milliseconds),
+            shield_floor: self.shield_floor,
+            shield_percent: self.shield_percent,
+            drain_delay: Duration::from_secs(self.drain_delay_seconds),
+            drain_timeout: Duration::from_secs(self.drain_timeout_seconds),
+            ..Settings::default()
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The brake: a hard bound on a candidate's own failures, held by this gateway pod alone and at once.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::config::BrakeConfig;
+
+/// Requests over which the share of failures is taken.
+pub const WINDOW: u32 = 50;
+
+/// Why and when a candidate was taken out; reported to the operator as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Trip {
+    /// The candidate.
+    pub revision: String,
+    /// The generation of weights at that moment.
+    pub generation: i64,
+    /// For people.
+    pub reason: String,
+    /// Failures since the generation was applied.
+    pub failures: u64,
+    /// Judged requests since the generation was applied.
+    pub requests: u64,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The brake of one revision. It outlives route tables and generations.
+#[derive(Debug, Default)]
+pub struct Brake {
+    tripped: AtomicBool,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    generation: i64,
+    failures: u64,
+    requests: u64,
+    /// The last [`WINDOW`] requests, newest in bit 0; a set bit is a failure.
+    recent: u64,
+    trip: Option<Trip>,
+}
+
+impl Brake {
+    /// Whether the candidate gets nothing.
+    pub fn is_tripped(&self) -> bool {
+        self.tripped.load(Ordering::Acquire)
+    }
+
+    /// The trip, if there is one.
+    pub fn trip(&self) -> Option<Trip> {
+        self.ledger().trip.clone()
+    }
+
+    /// Notes one judged request and returns the trip when this request was the last straw.
+    pub fn observe(&self, revision: &str, failed: bool, config: BrakeConfig, at: Timestamp) -> Option<Trip> {
+        let mut ledger = self.ledger();
+        ledger.requests += 1;
+        ledger.failures += u64::from(failed);
+        ledger.recent = (ledger.recent << 1 | u64::from(failed)) & ((1 << WINDOW) - 1);
+        if !failed || ledger.trip.is_some() || !ledger.exceeds(config) {
+            return None;
+        }
+        let trip = ledger.trip(revision, at);
+        ledger.trip = Some(trip.clone());
+        self.tripped.store(true, Ordering::Release);
+        Some(trip)
+    }
+
+    /// Takes note of the weights in force, and releases the brake when they were written in knowledge of it.
+    ///
+    /// One newer generation may have been on its way when the brake acted, so the next one releases it only if it takes the
+    /// weight away. The one after that was written by an operator that had our report, or that aborted without waiting for it.
+    pub fn apply(&self, generation: i64, permille: u32) {
+        let mut ledger = self.ledger();
+        if generation == ledger.generation {
+            return;
+        }
+        let keep = ledger.trip.take().filter(|trip| {
+            let newer_by = generation.saturating_sub(trip.generation);
+            newer_by <= 0 || (newer_by == 1 && permille > 0)
+        });
+        self.tripped.store(keep.is_some(), Ordering::Release);
+        *ledger = Ledger { generation, trip: keep, ..Ledger::default() };
+    }
+
+    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        // Plain counters: they are whole even if a thread died while it held the lock.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ledger {
+    fn exceeds(&self, config: BrakeConfig) -> bool {
+        let seen = self.requests.min(u64::from(WINDOW));
+        let failed = u64::from(self.recent.count_ones());
+        config.failure_percent > 0
+            && self.failures >= config.min_failures
+            && failed * 100 >= seen * u64::from(config.failure_percent)
+    }
+
+    fn trip(&self, revision: &str, at: Timestamp) -> Trip {
+        let seen = self.requests.min(u64::from(WINDOW));
+        let failed = self.recent.count_ones();
+        Trip {
+            revision: revision.to_owned(),
+            generation: self.generation,
+            reason: format!("{failed} of the last {seen} requests to the candidate failed"),
+            failures: self.failures,
+            requests: self.requests,
+            at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONFIG: BrakeConfig = BrakeConfig { min_failures: 10, failure_percent: 50 };
+
+    fn feed(brake: &Brake, failures: impl IntoIterator<Item = bool>) -> Option<Trip> {
+        failures.into_iter().fold(None, |trip, failed| trip.or(brake.observe("rev", failed, CONFIG, Timestamp::UNIX_EPOCH)))
+    }
+
+    fn at(generation: i64) -> Brake {
+        let brake = Brake::default();
+        brake.apply(generation, 500);
+        brake
+    }
+
+    #[test]
+    fn a_candidate_that_always_fails_is_out_after_ten() {
+        let brake = at(3);
+        assert_eq!(feed(&brake, [true; 9]), None);
+        let trip = feed(&brake, [true]).unwrap();
+        assert_eq!((trip.generation, trip.failures, trip.requests), (3, 10, 10));
+        assert_eq!(trip.reason, "10 of the last 10 requests to the candidate failed");
+        assert!(brake.is_tripped());
+    }
+
+    #[test]
+    fn a_long_good_past_does_not_hide_a_bad_present() {
+        let brake = at(1);
+        assert_eq!(feed(&brake, [false; 10_000]), None);
+        assert_eq!(feed(&brake, [true; 24]), None);
+        assert!(feed(&brake, [true]).is_some(), "25 of the last 50");
+    }
+
+    #[test]
+    fn few_failures_among_many_do_nothing() {
+        let brake = at(1);
+        assert_eq!(feed(&brake, (0..10_000).map(|n| n % 3 == 0)), None);
+    }
+
+    #[test]
+    fn zero_percent_turns_it_off() {
+        let brake = at(1);
+        let off = BrakeConfig { min_failures: 1, failure_percent: 0 };
+        assert!((0..100).all(|_| brake.observe("rev", true, off, Timestamp::UNIX_EPOCH).is_none()));
+    }
+
+    #[test]
+    fn a_generation_that_was_on_its_way_keeps_the_brake_and_a_later_one_releases_it() {
+        let brake = at(12);
+        feed(&brake, [true; 10]);
+        brake.apply(12, 500);
+        assert!(brake.is_tripped(), "the same generation again");
+        brake.apply(13, 250);
+        assert!(brake.is_tripped(), "written before the operator knew");
+        brake.apply(14, 50);
+        assert!(!brake.is_tripped(), "a retry");
+    }
+
+    #[test]
+    fn taking_the_weight_away_releases_it() {
+        let brake = at(12);
+        feed(&brake, [true; 10]);
+        brake.apply(13, 0);
+        assert!(!brake.is_tripped());
+    }
+
+    #[test]
+    fn an_older_generation_does_not_release_it() {
+        let brake = at(12);
+        feed(&brake, [true; 10]);
+        brake.apply(11, 0);
+        assert!(brake.is_tripped());
+    }
+
+    proptest! {
+        #[test]
+        fn it_trips_exactly_when_both_bounds_are_met(failures in proptest::collection::vec(any::<bool>(), 0..300)) {
+            let brake = at(1);
+            let mut seen: Vec<bool> = Vec::new();
+            for failed in failures {
+                seen.push(failed);
+                let window = &seen[seen.len().saturating_sub(50)..];
+                let share_met = window.iter().filter(|f| **f).count() * 2 >= window.len();
+                let due = failed && share_met && seen.iter().filter(|f| **f).count() >= 10;
+                let trip = brake.observe("rev", failed, CONFIG, Timestamp::UNIX_EPOCH);
+                prop_assert_eq!(trip.is_some(), due);
+                if due { break; }
+            }
+        }
+    }
+}

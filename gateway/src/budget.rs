@@ -1,0 +1,162 @@
+//! The shield's budget: it bounds replays that help nobody.
+//!
+//! A replay is charged when it starts and given back when stable answered it. So a candidate that alone is bad never exhausts the
+//! budget (the brake is the bound on that, and stable keeps capacity for all traffic during a rollout), while in an outage that
+//! both arms share the load on stable grows by no more than the floor and the percentage.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+const SLOTS: usize = 10;
+const SLOT: Duration = Duration::from_secs(1);
+
+/// A budget over the last ten seconds.
+#[derive(Debug)]
+pub struct Budget {
+    floor: u64,
+    percent: u64,
+    origin: Instant,
+    window: Mutex<Window>,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    /// The second, since the origin, of the newest slot.
+    now: u64,
+    slots: [Slot; SLOTS],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    stable: u64,
+    charged: u64,
+}
+
+/// One charge. Hand it to [`Budget::give_back`] when the replay helped; else it stays charged until its second has left the window.
+#[derive(Debug)]
+#[must_use]
+pub struct Charge {
+    second: u64,
+}
+
+impl Budget {
+    /// A budget of `floor` replays and `percent` of stable's requests in any ten seconds.
+    pub fn new(floor: u64, percent: u64, origin: Instant) -> Self {
+        Self { floor, percent, origin, window: Mutex::default() }
+    }
+
+    /// Notes a request to stable that is no replay.
+    pub fn note_stable(&self, now: Instant) {
+        self.with(now, |window| window.slot().stable += 1);
+    }
+
+    /// Charges a replay, unless the budget is spent.
+    pub fn charge(&self, now: Instant) -> Option<Charge> {
+        self.with(now, |window| {
+            let (stable, charged) = window.sums();
+            (charged < self.floor + stable * self.percent / 100).then(|| {
+                window.slot().charged += 1;
+                Charge { second: window.now }
+            })
+        })
+    }
+
+    /// Gives a charge back.
+    pub fn give_back(&self, charge: Charge, now: Instant) {
+        self.with(now, |window| {
+            if window.now - charge.second < SLOTS as u64 {
+                let slot = &mut window.slots[(charge.second % SLOTS as u64) as usize];
+                slot.charged = slot.charged.saturating_sub(1);
+            }
+        });
+    }
+
+    fn with<T>(&self, now: Instant, act: impl FnOnce(&mut Window) -> T) -> T {
+        let second = now.saturating_duration_since(self.origin).as_secs() / SLOT.as_secs();
+        // Plain counters: they are whole even if a thread died while it held the lock.
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        window.advance(second);
+        act(&mut window)
+    }
+}
+
+impl Window {
+    fn advance(&mut self, second: u64) {
+        // A thread that read its clock earlier must not turn the window back.
+        let steps = second.saturating_sub(self.now).min(SLOTS as u64);
+        self.now = self.now.max(second);
+        for back in 0..steps {
+            self.slots[((self.now - back) % SLOTS as u64) as usize] = Slot::default();
+        }
+    }
+
+    fn slot(&mut self) -> &mut Slot {
+        &mut self.slots[(self.now % SLOTS as u64) as usize]
+    }
+
+    fn sums(&self) -> (u64, u64) {
+        self.slots.iter().fold((0, 0), |(stable, charged), slot| (stable + slot.stable, charged + slot.charged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn budget() -> (Budget, Instant) {
+        let origin = Instant::now();
+        (Budget::new(3, 20, origin), origin)
+    }
+
+    #[test]
+    fn the_floor_is_there_without_traffic() {
+        let (budget, now) = budget();
+        let charges: Vec<_> = std::iter::from_fn(|| budget.charge(now)).collect();
+        assert_eq!(charges.len(), 3);
+    }
+
+    #[test]
+    fn traffic_of_stable_earns_a_fifth() {
+        let (budget, now) = budget();
+        (0..100).for_each(|_| budget.note_stable(now));
+        assert_eq!(std::iter::from_fn(|| budget.charge(now)).count(), 23);
+        assert!(budget.charge(now + Duration::from_secs(9)).is_none(), "still in the window");
+        assert_eq!(std::iter::from_fn(|| budget.charge(now + Duration::from_secs(10))).count(), 3);
+    }
+
+    #[test]
+    fn replays_that_help_are_free() {
+        let (budget, now) = budget();
+        for _ in 0..1000 {
+            let charge = budget.charge(now).unwrap();
+            budget.give_back(charge, now);
+        }
+        let late = budget.charge(now).unwrap();
+        budget.give_back(late, now + Duration::from_secs(60));
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_allowed_in_any_window(steps in proptest::collection::vec((0u64..1500, any::<bool>()), 1..400)) {
+            let (budget, origin) = budget();
+            let (mut millis, mut granted, mut stable) = (0, Vec::new(), Vec::new());
+            for (pause, replay) in steps {
+                millis += pause;
+                let now = origin + Duration::from_millis(millis);
+                if !replay {
+                    budget.note_stable(now);
+                    stable.push(millis / 1000);
+                } else if budget.charge(now).is_some() {
+                    granted.push(millis / 1000);
+                    let from = (millis / 1000).saturating_sub(9);
+                    let inside = |seconds: &[u64]| seconds.iter().filter(|s| **s >= from).count();
+                    prop_assert!(inside(&granted) <= 3 + inside(&stable) / 5 );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What the gateway is told: the only types that stand between Kubernetes ([`crate::convert`]) and the data plane.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use http::HeaderName;
+
+/// Role of a revision in the split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// The revision to which traffic returns.
+    Stable,
+    /// The revision on trial.
+    Candidate,
+}
+
+impl Role {
+    /// As a label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Candidate => "candidate",
+        }
+    }
+}
+
+/// One revision's share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// The revision.
+    pub revision: String,
+    /// Its role.
+    pub role: Role,
+    /// Its share in thousandths.
+    pub permille: u32,
+}
+
+/// The weights as the operator wrote them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Grows with every change. 0 is never written by the operator: it marks weights that the gateway had to guess.
+    pub generation: i64,
+    /// Revisions and their shares.
+    pub backends: Vec<Backend>,
+    /// The revision behind the preview address.
+    pub preview: Option<String>,
+}
+
+/// The shield of one ModelDeployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShieldConfig {
+    /// Whether failures of the candidate are replayed to stable.
+    pub enabled: bool,
+    /// How long the candidate may take; half of what is left of the deadline when absent.
+    pub candidate_timeout: Option<Duration>,
+}
+
+/// The brake of one ModelDeployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrakeConfig {
+    /// Failures before the brake can act.
+    pub min_failures: u64,
+    /// Share of failures among the last 50 requests at which it acts, in percent; 0 turns it off.
+    pub failure_percent: u32,
+}
+
+/// One ModelDeployment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Its name.
+    pub name: String,
+    /// Its uid: another object of the same name is another ModelDeployment.
+    pub uid: String,
+    /// The name of the model in paths (`/v2/models/<model>/...`).
+    pub model_name: String,
+    /// The weights; absent when the status has none (yet, or any more).
+    pub weights: Option<Weights>,
+    /// The revision that the status calls stable, for when there are no weights.
+    pub stable: Option<String>,
+    /// Deadline of one request.
+    pub timeout: Duration,
+    /// Header that names the entity.
+    pub sticky_header: Option<HeaderName>,
+    /// The shield.
+    pub shield: ShieldConfig,
+    /// The brake.
+    pub brake: BrakeConfig,
+}
+
+/// The endpoints of one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointGroup {
+    /// Ready pods.
+    pub ready: BTreeSet<SocketAddr>,
+    /// Pods that shut down and still serve: used when none is ready.
+    pub draining: BTreeSet<SocketAddr>,
+    /// When the first EndpointSlice of the revision was created, in seconds; orders revisions by age.
+    pub created: i64,
+}
+
+/// The key of an [`EndpointGroup`]: ModelDeployment and revision.
+pub type GroupKey = (String, String);
+
+/// Everything the gateway is told, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// ModelDeployments by name.
+    pub models: BTreeMap<String, ModelConfig>,
+    /// Endpoints by ModelDeployment and revision.
+    pub endpoints: BTreeMap<GroupKey, EndpointGroup>,
+}
+
+/// Bounds and timings of this process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace whose hosts (`<name>.<namespace>.svc`) are ours.
+    pub namespace: String,
+    /// Name of this pod, as reported to the operator.
+    pub pod_name: String,
+    /// Largest request body that is kept for retries and the shield; larger ones stream to stable.
+    pub max_buffered_request: usize,
+    /// Largest answer of a candidate that is read whole before the client sees it; larger ones stream.
+    pub max_buffered_response: usize,
+    /// All bodies kept in memory at one time.
+    pub max_buffered_total: usize,
+    /// Largest request body at all.
+    pub max_body: u64,
+    /// Client connections at one time.
+    pub max_connections: usize,
+    /// Client requests at one time.
+    pub max_in_flight: usize,
+    /// Streams of `/v1/state` at one time.
+    pub max_state_streams: usize,
+    /// Time for a client to send its request's head; also how long a connection may idle.
+    pub header_timeout: Duration,
+    /// Time to connect to a pod.
+    pub connect_timeout: Duration,
+    /// How long an unused connection to a pod is kept.
+    pub pool_idle: Duration,
+    /// How long a request waits for an endpoint of stable when there is none.
+    pub endpoint_wait: Duration,
+    /// Replays without regard to stable's traffic, per 10 s.
+    pub shield_floor: u64,
+    /// Further replays per 10 s, in percent of stable's requests.
+    pub shield_percent: u64,
+    /// How long series of a revision outlive it.
+    pub series_retention: Duration,
+    /// On SIGTERM: how long to serve on while the endpoints propagate.
+    pub drain_delay: Duration,
+    /// Then: how long requests in flight may take.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            namespace: "default".into(),
+            pod_name: "slipway-gateway".into(),
+            max_buffered_request: 16 << 20,
+            max_buffered_response: 4 << 20,
+            max_buffered_total: 256 << 20,
+            max_body: 512 << 20,
+            max_connections: 10_000,
+            max_in_flight: 4096,
+            max_state_streams: 16,
+            // Longer than the pools of common clients (90 s), so that it is the client who closes an idle connection and no
+            // request meets a closing one.
+            header_timeout: Duration::from_secs(120),
+            connect_timeout: Duration::from_secs(1),
+            pool_idle: Duration::from_secs(30),
+            endpoint_wait: Duration::from_secs(1),
+            shield_floor: 500,
+            shield_percent: 20,
+            series_retention: Duration::from_secs(600),
+            drain_delay: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(25),
+        }
+    }
+}

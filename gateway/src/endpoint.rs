@@ -1,0 +1,211 @@
+//! Pods of one arm, and the choice among them.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    config::EndpointGroup,
+    split::mix,
+    upstream::{Connector, Pool},
+};
+
+/// How long a pod that refused a connection is the last choice.
+const SUSPICION: Duration = Duration::from_secs(2);
+
+/// One pod: its load as this gateway sees it, and its connections.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its connections; they go when the last user of the endpoint goes.
+    pub pool: Pool,
+    in_flight: AtomicUsize,
+    born: Instant,
+    suspect_until: AtomicU64,
+}
+
+impl Endpoint {
+    /// A pod without connections.
+    pub fn new(addr: SocketAddr, connector: Connector) -> Self {
+        Self {
+            addr,
+            pool: Pool::new(addr, connector),
+            in_flight: AtomicUsize::new(0),
+            born: Instant::now(),
+            suspect_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes it the last choice for a while.
+    pub fn suspect(&self) {
+        let until = self.born.elapsed() + SUSPICION;
+        self.suspect_until.store(until.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn is_suspect(&self) -> bool {
+        let until = self.suspect_until.load(Ordering::Relaxed);
+        until != 0 && self.born.elapsed().as_millis() as u64 <= until
+    }
+
+    fn load(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// A request at an endpoint, until it is dropped.
+#[derive(Debug)]
+pub struct Visit {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+}
+
+impl Visit {
+    fn new(endpoint: &Arc<Endpoint>) -> Self {
+        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint: Arc::clone(endpoint) }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The endpoints of one arm at one moment.
+#[derive(Debug, Default)]
+pub struct EndpointSet {
+    all: Vec<Arc<Endpoint>>,
+    ready: usize,
+    dice: AtomicU64,
+}
+
+impl EndpointSet {
+    /// The endpoints of a group: the ready ones, or if there is none those that still serve while they shut down.
+    /// Endpoints known from `previous` are taken over with their connections and load.
+    pub fn new(group: &EndpointGroup, previous: &EndpointSet, connector: &Connector) -> Self {
+        let chosen = if group.ready.is_empty() { &group.draining } else { &group.ready };
+        let known = |addr: &SocketAddr| previous.all.iter().find(|endpoint| endpoint.addr == *addr).map(Arc::clone);
+        let all = chosen
+            .iter()
+            .map(|addr| known(addr).unwrap_or_else(|| Arc::new(Endpoint::new(*addr, connector.clone()))))
+            .collect();
+        // Carried over, else every update of endpoints would start the same dice again.
+        let dice = AtomicU64::new(previous.dice.load(Ordering::Relaxed));
+        Self { all, ready: group.ready.len(), dice }
+    }
+
+    /// Endpoints that may be chosen.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there is nobody to choose.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Ready endpoints.
+    pub fn ready(&self) -> usize {
+        self.ready
+    }
+
+    /// Closes connections that were unused for too long.
+    pub fn sweep(&self) {
+        self.all.iter().for_each(|endpoint| endpoint.pool.sweep());
+    }
+
+    /// The less loaded of two random endpoints, without those that were tried.
+    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Visit> {
+        let roll = mix(self.dice.fetch_add(1, Ordering::Relaxed));
+        match self.all.as_slice() {
+            [] => None,
+            [only] => (!tried.contains(&only.addr)).then(|| Visit::new(only)),
+            all => {
+                let first = (roll >> 32) as usize % all.len();
+                // Another than the first: an offset of 1..len.
+                let second = (first + 1 + (roll as u32) as usize % (all.len() - 1)) % all.len();
+                let usable = |endpoint: &Endpoint| !tried.contains(&endpoint.addr) && !endpoint.is_suspect();
+                match (usable(&all[first]), usable(&all[second])) {
+                    (true, true) if all[second].load() < all[first].load() => Some(Visit::new(&all[second])),
+                    (true, _) => Some(Visit::new(&all[first])),
+                    (false, true) => Some(Visit::new(&all[second])),
+                    (false, false) => self.scan(tried),
+                }
+            }
+        }
+    }
+
+    /// The least loaded of all that were not tried; suspects last.
+    fn scan(&self, tried: &[SocketAddr]) -> Option<Visit> {
+        let untried = self.all.iter().filter(|endpoint| !tried.contains(&endpoint.addr));
+        untried.min_by_key(|endpoint| (endpoint.is_suspect(), endpoint.load())).map(Visit::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn group(ready: &[u16], draining: &[u16]) -> EndpointGroup {
+        let addrs = |ports: &[u16]| ports.iter().map(|port| SocketAddr::from(([10, 0, 0, 1], *port))).collect();
+        EndpointGroup { ready: addrs(ready), draining: addrs(draining), created: 0 }
+    }
+
+    fn set(ready: &[u16], draining: &[u16]) -> EndpointSet {
+        EndpointSet::new(&group(ready, draining), &EndpointSet::default(), &Connector::default())
+    }
+
+    #[test]
+    fn draining_pods_serve_only_when_nobody_is_ready() {
+        let both = set(&[1], &[2]);
+        assert_eq!((both.len(), both.ready()), (1, 1));
+        let last = set(&[], &[2]);
+        assert_eq!((last.len(), last.ready()), (1, 0));
+        assert!(set(&[], &[]).pick(&[]).is_none());
+    }
+
+    #[test]
+    fn idle_pods_share_the_work_and_a_busy_one_is_spared() {
+        let set = set(&[1, 2, 3, 4], &[]);
+        let mut visits = HashMap::<u16, u32>::new();
+        for _ in 0..4000 {
+            *visits.entry(set.pick(&[]).unwrap().endpoint.addr.port()).or_default() += 1;
+        }
+        assert!(visits.values().all(|count| (800..1200).contains(count)), "{visits:?}");
+
+        let busy = Arc::clone(&set.all[0]);
+        let _held: Vec<_> = (0..10).map(|_| Visit::new(&busy)).collect();
+        assert!((0..1000).all(|_| set.pick(&[]).unwrap().endpoint.addr != busy.addr));
+    }
+
+    #[test]
+    fn tried_pods_are_left_out_and_suspects_come_last() {
+        let set = set(&[1, 2, 3], &[]);
+        let addrs: Vec<_> = set.all.iter().map(|endpoint| endpoint.addr).collect();
+        set.all[0].suspect();
+        for _ in 0..100 {
+            assert_ne!(set.pick(&[]).unwrap().endpoint.addr, addrs[0]);
+            assert_eq!(set.pick(&addrs[1..]).unwrap().endpoint.addr, addrs[0]);
+        }
+        assert!(set.pick(&addrs).is_none());
+    }
+
+    #[test]
+    fn an_update_keeps_the_load_of_pods_that_stay() {
+        let old = set(&[1, 2], &[]);
+        let _held = Visit::new(&old.all[0]);
+        let new = EndpointSet::new(&group(&[1, 3], &[]), &old, &Connector::default());
+        assert_eq!(new.all.iter().map(|endpoint| endpoint.load()).collect::<Vec<_>>(), [1, 0]);
+    }
+}

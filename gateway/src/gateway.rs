@@ -1,0 +1,70 @@
+//! What all requests share.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use crate::{buffer::Memory, config::Settings, metrics::Metrics, table::Router, upstream::Connector};
+
+/// The gateway: settings, table, bounds, state of life.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Bounds and timings.
+    pub settings: Settings,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// The route table.
+    pub router: Router,
+    /// Room for bodies.
+    pub memory: Arc<Memory>,
+    in_flight: Arc<Semaphore>,
+    synced: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Gateway {
+    /// A gateway without any route.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let metrics = Metrics::new();
+        let connector =
+            Connector { timeout: settings.connect_timeout, idle: settings.pool_idle, tasks: TaskTracker::new() };
+        Arc::new(Self {
+            router: Router::new(settings.clone(), Arc::clone(&metrics), connector),
+            metrics,
+            memory: Memory::new(settings.max_buffered_total),
+            in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
+            synced: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            settings,
+        })
+    }
+
+    /// Admits one more request, if there is room.
+    pub fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.in_flight).try_acquire_owned().ok()
+    }
+
+    /// Both watches have delivered everything once. Returns whether this is news.
+    pub fn set_synced(&self) -> bool {
+        !self.synced.swap(true, Ordering::AcqRel)
+    }
+
+    /// From now on the gateway wants to lose its clients.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the gateway wants to lose its clients.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether new clients may come.
+    pub fn is_ready(&self) -> bool {
+        self.synced.load(Ordering::Acquire) && !self.is_draining()
+    }
+}

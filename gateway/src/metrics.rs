@@ -1,0 +1,362 @@
+//! What is counted. Handles are made once, when a weight becomes known, so that counting a request takes no lock.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::config::Role;
+
+/// How one request to an arm, or one request of a client, ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Below 400.
+    Success,
+    /// 4xx.
+    ClientError,
+    /// 5xx, a broken connection, a truncated body.
+    ServerError,
+    /// No whole answer in time.
+    Timeout,
+    /// No connection, or turned away for lack of room (429).
+    Unavailable,
+    /// The client left.
+    Cancelled,
+}
+
+impl Outcome {
+    /// All, in the order of their handles.
+    pub const ALL: [Self; 6] =
+        [Self::Success, Self::ClientError, Self::ServerError, Self::Timeout, Self::Unavailable, Self::Cancelled];
+
+    /// As a label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the arm is to blame.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::ServerError | Self::Timeout | Self::Unavailable)
+    }
+}
+
+/// Why a client's request reached no arm, or was kept from the candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Too many requests at one time.
+    Overloaded,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body is larger than is allowed.
+    BodyTooLarge,
+    /// The client broke off or sent nonsense.
+    BadRequest,
+    /// The client left while it sent its body.
+    ClientLeft,
+    /// No weights are known.
+    NoRevision,
+}
+
+impl Reason {
+    /// All, in the order of their handles.
+    pub const ALL: [Self; 6] = [
+        Self::Overloaded,
+        Self::BodyTimeout,
+        Self::BodyTooLarge,
+        Self::BadRequest,
+        Self::ClientLeft,
+        Self::NoRevision,
+    ];
+
+    /// As a label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overloaded => "overloaded",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BadRequest => "bad_request",
+            Self::ClientLeft => "client_left",
+            Self::NoRevision => "no_revision",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ModelLabels {
+    modeldeployment: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClientLabels {
+    modeldeployment: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    modeldeployment: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RevisionLabels {
+    modeldeployment: String,
+    revision: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ArmLabels {
+    modeldeployment: String,
+    revision: String,
+    role: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    modeldeployment: String,
+    revision: String,
+    role: &'static str,
+    outcome: &'static str,
+}
+
+type Histograms = Family<ArmLabels, Histogram, fn() -> Histogram>;
+
+/// The registry and its families.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<OutcomeLabels, Counter>,
+    duration: Histograms,
+    clients: Family<ClientLabels, Counter>,
+    rejected: Family<ReasonLabels, Counter>,
+    unshielded: Family<ModelLabels, Counter>,
+    shielded: Family<RevisionLabels, Counter>,
+    shield_refused: Family<RevisionLabels, Counter>,
+    retries: Family<RevisionLabels, Counter>,
+    weight: Family<RevisionLabels, Gauge>,
+    braked: Family<RevisionLabels, Gauge>,
+    endpoints: Family<RevisionLabels, Gauge>,
+    generation: Family<ModelLabels, Gauge>,
+    /// Requests for which there is no ModelDeployment.
+    pub unrouted: Counter,
+    /// Open client connections.
+    pub connections: Gauge,
+}
+
+/// Handles of one arm in one role.
+#[derive(Clone, Debug)]
+pub struct ArmMetrics {
+    outcomes: [Counter; 6],
+    duration: Histogram,
+    /// Replays to stable.
+    pub shielded: Counter,
+    /// Failures that were passed on because the budget was spent.
+    pub shield_refused: Counter,
+    /// Attempts on another pod.
+    pub retries: Counter,
+    /// The weight in force.
+    pub weight: Gauge,
+    /// 1 while the brake holds.
+    pub braked: Gauge,
+    /// Endpoints that are used.
+    pub endpoints: Gauge,
+}
+
+impl ArmMetrics {
+    /// Counts one request.
+    pub fn count(&self, outcome: Outcome, took: Duration) {
+        self.outcomes[outcome as usize].inc();
+        // Nobody answered, so there is no time of an answer.
+        if !matches!(outcome, Outcome::Unavailable | Outcome::Cancelled) {
+            self.duration.observe(took.as_secs_f64());
+        }
+    }
+}
+
+/// Handles of one ModelDeployment.
+#[derive(Clone, Debug)]
+pub struct ModelMetrics {
+    clients: [Counter; 6],
+    rejected: [Counter; 6],
+    /// Requests that had to be kept from the candidate, because they cannot be replayed.
+    pub unshielded: Counter,
+    /// The generation in force.
+    pub generation: Gauge,
+}
+
+impl ModelMetrics {
+    /// Counts what a client saw.
+    pub fn count(&self, outcome: Outcome) {
+        self.clients[outcome as usize].inc();
+    }
+
+    /// Counts a request that reached no arm.
+    pub fn count_rejected(&self, reason: Reason) {
+        self.rejected[reason as usize].inc();
+    }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new([
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    ])
+}
+
+impl Metrics {
+    /// All families, registered.
+    pub fn new() -> Arc<Self> {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            duration: Family::new_with_constructor(histogram as fn() -> Histogram),
+            clients: Family::default(),
+            rejected: Family::default(),
+            unshielded: Family::default(),
+            shielded: Family::default(),
+            shield_refused: Family::default(),
+            retries: Family::default(),
+            weight: Family::default(),
+            braked: Family::default(),
+            endpoints: Family::default(),
+            generation: Family::default(),
+            unrouted: Counter::default(),
+            connections: Gauge::default(),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    fn register(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("slipway_gateway");
+        registry.register("requests", "Requests to an arm by outcome, each once", self.requests.clone());
+        registry.register("request_duration_seconds", "Time of an arm's own answer", self.duration.clone());
+        registry.register("client_requests", "What clients saw, each request once", self.clients.clone());
+        registry.register("rejected", "Client requests that reached no arm", self.rejected.clone());
+        registry.register("unshielded", "Requests kept from the candidate: not replayable", self.unshielded.clone());
+        registry.register("shielded", "Failures of the candidate replayed to stable", self.shielded.clone());
+        registry.register("shield_refused", "Failures passed on: budget spent", self.shield_refused.clone());
+        registry.register("retries", "Attempts on another pod of the same arm", self.retries.clone());
+        registry.register("weight_permille", "Weight in force", self.weight.clone());
+        registry.register("braked", "1 while this gateway keeps traffic from the candidate", self.braked.clone());
+        registry.register("endpoints", "Endpoints in use", self.endpoints.clone());
+        registry.register("generation", "Generation of weights in force", self.generation.clone());
+        registry.register("unrouted", "Requests without a ModelDeployment", self.unrouted.clone());
+        registry.register("connections", "Open client connections", self.connections.clone());
+    }
+
+    /// Handles of an arm; its series exist from now on.
+    pub fn arm(&self, model: &str, revision: &str, role: Role) -> ArmMetrics {
+        let (modeldeployment, revision, role) = (model.to_owned(), revision.to_owned(), role.as_str());
+        let labels = RevisionLabels { modeldeployment: modeldeployment.clone(), revision: revision.clone() };
+        ArmMetrics {
+            outcomes: Outcome::ALL.map(|outcome| {
+                let (modeldeployment, revision) = (modeldeployment.clone(), revision.clone());
+                let labels = OutcomeLabels { modeldeployment, revision, role, outcome: outcome.as_str() };
+                self.requests.get_or_create_owned(&labels)
+            }),
+            duration: self.duration.get_or_create_owned(&ArmLabels { modeldeployment, revision, role }),
+            shielded: self.shielded.get_or_create_owned(&labels),
+            shield_refused: self.shield_refused.get_or_create_owned(&labels),
+            retries: self.retries.get_or_create_owned(&labels),
+            weight: self.weight.get_or_create_owned(&labels),
+            braked: self.braked.get_or_create_owned(&labels),
+            endpoints: self.endpoints.get_or_create_owned(&labels),
+        }
+    }
+
+    /// Handles of a ModelDeployment; its series exist from now on.
+    pub fn model(&self, model: &str) -> ModelMetrics {
+        let labels = ModelLabels { modeldeployment: model.to_owned() };
+        ModelMetrics {
+            clients: Outcome::ALL.map(|outcome| {
+                let labels = ClientLabels { modeldeployment: model.to_owned(), outcome: outcome.as_str() };
+                self.clients.get_or_create_owned(&labels)
+            }),
+            rejected: Reason::ALL.map(|reason| {
+                let labels = ReasonLabels { modeldeployment: model.to_owned(), reason: reason.as_str() };
+                self.rejected.get_or_create_owned(&labels)
+            }),
+            unshielded: self.unshielded.get_or_create_owned(&labels),
+            generation: self.generation.get_or_create_owned(&labels),
+        }
+    }
+
+    /// Drops the series of a revision that is gone, in all roles.
+    pub fn forget_arm(&self, model: &str, revision: &str) {
+        let (modeldeployment, revision) = (model.to_owned(), revision.to_owned());
+        for role in [Role::Stable, Role::Candidate].map(Role::as_str) {
+            for outcome in Outcome::ALL.map(Outcome::as_str) {
+                let (modeldeployment, revision) = (modeldeployment.clone(), revision.clone());
+                self.requests.remove(&OutcomeLabels { modeldeployment, revision, role, outcome });
+            }
+            let (modeldeployment, revision) = (modeldeployment.clone(), revision.clone());
+            self.duration.remove(&ArmLabels { modeldeployment, revision, role });
+        }
+        let labels = RevisionLabels { modeldeployment, revision };
+        for family in [&self.shielded, &self.shield_refused, &self.retries] {
+            family.remove(&labels);
+        }
+        for family in [&self.weight, &self.braked, &self.endpoints] {
+            family.remove(&labels);
+        }
+    }
+
+    /// Drops the series of a ModelDeployment that is gone.
+    pub fn forget_model(&self, model: &str) {
+        let modeldeployment = model.to_owned();
+        for outcome in Outcome::ALL.map(Outcome::as_str) {
+            self.clients.remove(&ClientLabels { modeldeployment: modeldeployment.clone(), outcome });
+        }
+        for reason in Reason::ALL.map(Reason::as_str) {
+            self.rejected.remove(&ReasonLabels { modeldeployment: modeldeployment.clone(), reason });
+        }
+        let labels = ModelLabels { modeldeployment };
+        self.unshielded.remove(&labels);
+        self.generation.remove(&labels);
+    }
+
+    /// All series as OpenMetrics text.
+    ///
+    /// # Errors
+    /// When a metric cannot be written, which would be a bug.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_exist_at_zero_and_go_when_forgotten() {
+        let metrics = Metrics::new();
+        let _ = (metrics.model("digits"), metrics.arm("digits", "aaa", Role::Candidate));
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"slipway_gateway_requests_total{modeldeployment="digits",revision="aaa",role="candidate",outcome="timeout"} 0"#,
+            r#"slipway_gateway_client_requests_total{modeldeployment="digits",outcome="success"} 0"#,
+            r#"slipway_gateway_shielded_total{modeldeployment="digits",revision="aaa"} 0"#,
+            r#"slipway_gateway_weight_permille{modeldeployment="digits",revision="aaa"} 0"#,
+            r#"slipway_gateway_generation{modeldeployment="digits"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(text.contains("slipway_gateway_request_duration_seconds_count"));
+        metrics.forget_arm("digits", "aaa");
+        metrics.forget_model("digits");
+        assert!(!metrics.encode().unwrap().contains("digits"));
+    }
+}

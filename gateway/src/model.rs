@@ -1,0 +1,180 @@
+//! One ModelDeployment as the data plane sees it: its arms, its split, and what outlives a change of weights.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use http::HeaderValue;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    brake::Brake,
+    budget::Budget,
+    config::{BrakeConfig, ModelConfig, Role, Weights},
+    endpoint::EndpointSet,
+    metrics::{ArmMetrics, ModelMetrics, Outcome},
+    split::{SLOTS, Schedule, sticky_slot},
+};
+
+/// Says that something changed that the operator wants to know at once.
+#[derive(Clone, Debug)]
+pub struct Changes(Arc<watch::Sender<u64>>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Changes {
+    /// Wakes everybody who waits for a change.
+    pub fn announce(&self) {
+        self.0.send_modify(|version| *version += 1);
+    }
+
+    /// Hears of changes from now on.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+/// What a revision keeps over changes of weights and endpoints.
+#[derive(Debug, Default)]
+pub struct ArmState {
+    /// Requests that are there now.
+    pub in_flight: AtomicUsize,
+    /// Its brake.
+    pub brake: Brake,
+}
+
+impl ArmState {
+    /// Requests that are there now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// One revision in one role under one generation of weights.
+#[derive(Debug)]
+pub struct Arm {
+    /// The revision.
+    pub revision: String,
+    /// The revision, as it goes into answers.
+    pub header: HeaderValue,
+    /// Its role.
+    pub role: Role,
+    /// Its share.
+    pub permille: u32,
+    /// Its pods.
+    pub endpoints: EndpointSet,
+    /// What outlives this generation.
+    pub state: Arc<ArmState>,
+    /// Requests since the generation was applied.
+    pub requests: Arc<AtomicU64>,
+    /// Handles of its series.
+    pub metrics: ArmMetrics,
+    /// Bounds of its brake.
+    pub brake: BrakeConfig,
+    /// Where to tell that the brake acted.
+    pub changes: Changes,
+}
+
+impl Arm {
+    /// Whether it gets nothing because its brake acted.
+    pub fn is_braked(&self) -> bool {
+        self.role == Role::Candidate && self.state.brake.is_tripped()
+    }
+
+    /// Tells the brake of one request. Stable has no brake: there is nowhere else to go.
+    pub fn judge(&self, failed: bool) {
+        if self.role != Role::Candidate {
+            return;
+        }
+        let trip = self.state.brake.observe(&self.revision, failed, self.brake, Timestamp::now());
+        if let Some(trip) = trip {
+            self.metrics.braked.set(1);
+            tracing::warn!(revision = trip.revision, generation = trip.generation, reason = trip.reason, "brake acted");
+            self.changes.announce();
+        }
+    }
+
+    /// Judges by outcome. Nothing can be said about a request whose client left.
+    pub fn judge_outcome(&self, outcome: Outcome) {
+        if outcome != Outcome::Cancelled {
+            self.judge(outcome.is_failure());
+        }
+    }
+}
+
+/// One ModelDeployment under one generation of weights.
+#[derive(Debug)]
+pub struct Model {
+    /// As it was told.
+    pub config: ModelConfig,
+    /// The weights in force: those told, the last ones known, or a guess; none while nothing is known.
+    pub weights: Option<Weights>,
+    /// Its arms in the order of the weights; the preview arm last, if it has no weight of its own.
+    pub arms: Vec<Arc<Arm>>,
+    /// Revisions without any weight that still answer requests.
+    pub lingering: Vec<(String, Arc<ArmState>)>,
+    /// Slots of requests without stickiness.
+    pub schedule: Arc<Schedule>,
+    /// Budget of the shield.
+    pub budget: Arc<Budget>,
+    /// Handles of its series.
+    pub metrics: Arc<ModelMetrics>,
+}
+
+impl Model {
+    /// The arm to which traffic returns.
+    pub fn stable(&self) -> Option<&Arc<Arm>> {
+        self.arms.iter().find(|arm| arm.role == Role::Stable)
+    }
+
+    /// The arm of a revision.
+    pub fn arm(&self, revision: &str) -> Option<&Arc<Arm>> {
+        self.arms.iter().find(|arm| arm.revision == revision)
+    }
+
+    /// The arm behind the preview address.
+    pub fn preview(&self) -> Option<&Arc<Arm>> {
+        self.weights.as_ref()?.preview.as_ref().and_then(|revision| self.arm(revision))
+    }
+
+    /// Whether any candidate gets a share now.
+    pub fn has_candidate(&self) -> bool {
+        self.candidates().any(|arm| arm.permille > 0 && !arm.is_braked())
+    }
+
+    /// The arm of the next request; `entity` is the value of the sticky header.
+    pub fn choose(&self, entity: Option<&[u8]>) -> Option<&Arc<Arm>> {
+        let stable = self.stable();
+        if stable.is_some() && self.candidates().all(|arm| arm.permille == 0) {
+            return stable;
+        }
+        let slot = entity.map_or_else(|| self.schedule.slot(), |entity| sticky_slot(&self.config.uid, entity));
+        match self.owner(slot) {
+            Some(arm) if !arm.is_braked() => Some(arm),
+            braked => stable.or(braked),
+        }
+    }
+
+    /// Candidates own the slots from 0 up, in their order; the rest is stable's.
+    fn owner(&self, slot: u32) -> Option<&Arc<Arm>> {
+        debug_assert!(slot < SLOTS);
+        let mut end = 0;
+        self.candidates()
+            .find(|arm| {
+                end += arm.permille;
+                slot < end
+            })
+            .or(self.stable())
+            .or(self.arms.first())
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = &Arc<Arm>> {
+        self.arms.iter().filter(|arm| arm.role == Role::Candidate)
+    }
+}

@@ -1,0 +1,279 @@
+//! What the client gets: an arm's answer, whole or passing through, or an answer of the gateway itself.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use http_body::{Body, Frame, SizeHint};
+use thiserror::Error;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::{
+    count::{ArmCall, ClientCall},
+    grpc,
+};
+use crate::{
+    buffer::{Replay, Whole},
+    metrics::Outcome,
+    upstream::Download,
+};
+
+/// Why a body ends before its end.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// The pod's connection broke.
+    #[error("the model server's answer broke off")]
+    Broken(#[from] hyper::Error),
+    /// The deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+}
+
+/// The body of an answer to a client.
+#[derive(Debug)]
+pub enum AnswerBody {
+    /// From memory.
+    Whole(Replay),
+    /// Passes through.
+    Passing(Box<Passing>),
+}
+
+impl AnswerBody {
+    /// A short text.
+    pub fn text(text: impl Into<Bytes>) -> Self {
+        Self::whole(Whole { chunks: vec![text.into()], ..Whole::default() })
+    }
+
+    /// A body from memory.
+    pub fn whole(whole: Whole) -> Self {
+        Self::Whole(Replay::new(whole.into()))
+    }
+}
+
+/// A body that passes through, and counts its request at its end.
+#[derive(Debug)]
+pub struct Passing {
+    prefix: VecDeque<Bytes>,
+    body: Download,
+    deadline: Pin<Box<Sleep>>,
+    arm: ArmCall,
+    client: ClientCall,
+    outcome: Outcome,
+    status: StatusCode,
+}
+
+impl Passing {
+    /// A body whose request ends with `outcome` unless something happens on the way.
+    pub fn new(body: Download, deadline: Instant, arm: ArmCall, client: ClientCall, head: Head) -> Self {
+        let deadline = Box::pin(sleep_until(deadline));
+        let (outcome, status) = (head.outcome, head.status);
+        let mut passing = Self { prefix: VecDeque::new(), body, deadline, arm, client, outcome, status };
+        if passing.body.is_end_stream() {
+            passing.close(outcome);
+        }
+        passing
+    }
+
+    /// Puts what was read already before the rest.
+    pub fn with_prefix(mut self, prefix: Vec<Bytes>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        self.arm.close(outcome);
+        self.client.close(for_client(outcome, self.status));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(chunk) = self.prefix.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            ready!(self.deadline.as_mut().poll(cx));
+            self.close(Outcome::Timeout);
+            return Poll::Ready(Some(Err(BodyError::Deadline)));
+        };
+        match &frame {
+            Some(Err(_)) => self.close(Outcome::ServerError),
+            None => self.close(self.outcome),
+            Some(Ok(frame)) => {
+                if let Some(outcome) = frame.trailers_ref().and_then(grpc::outcome) {
+                    self.outcome = outcome;
+                }
+                if self.body.is_end_stream() {
+                    self.close(self.outcome);
+                }
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let prefix = self.prefix.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        match self.body.size_hint().exact() {
+            Some(rest) => SizeHint::with_exact(rest + prefix),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            // The error type has no values, so the map is never called.
+            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
+            Self::Passing(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Passing(body) => body.prefix.is_empty() && body.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Passing(body) => body.size_hint(),
+        }
+    }
+}
+
+/// What the head of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The outcome, as far as the head tells.
+    pub outcome: Outcome,
+    /// The status.
+    pub status: StatusCode,
+}
+
+impl Head {
+    /// Reads the head of an answer. 429 is the arm's own lack of room, hence `unavailable` rather than the client's error.
+    pub fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+        let outcome = match status {
+            StatusCode::TOO_MANY_REQUESTS => Outcome::Unavailable,
+            _ if status.is_server_error() => Outcome::ServerError,
+            _ if status.is_client_error() => Outcome::ClientError,
+            _ => grpc::outcome(headers).unwrap_or(Outcome::Success),
+        };
+        Self { outcome, status }
+    }
+}
+
+/// What the client saw when an arm's request ended so.
+pub fn for_client(outcome: Outcome, status: StatusCode) -> Outcome {
+    if status == StatusCode::TOO_MANY_REQUESTS { Outcome::ClientError } else { outcome }
+}
+
+/// Answers of the gateway itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// No ModelDeployment.
+    #[error("no ModelDeployment serves this host or path")]
+    NoRoute,
+    /// No weights.
+    #[error("no revision is known yet")]
+    NoRevision,
+    /// CONNECT and the like.
+    #[error("this method is not supported")]
+    Method,
+    /// Too many requests at one time.
+    #[error("too many requests at one time")]
+    Overloaded,
+    /// The body is too large.
+    #[error("the body is larger than is allowed")]
+    BodyTooLarge,
+    /// The body did not come in time.
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    /// The body broke off.
+    #[error("the body could not be read")]
+    BadBody,
+    /// No pod could be reached.
+    #[error("no pod of the model could be reached")]
+    Unreachable,
+    /// A pod broke off.
+    #[error("the model server closed the connection")]
+    Broken,
+    /// The deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+}
+
+impl Refusal {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BadBody => StatusCode::BAD_REQUEST,
+            Self::Overloaded | Self::Unreachable | Self::NoRevision => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    fn grpc_status(self) -> &'static str {
+        match self {
+            Self::NoRoute | Self::Method => "12",
+            Self::BodyTooLarge => "8",
+            Self::BadBody => "3",
+            Self::BodyTimeout | Self::Deadline => "4",
+            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::Broken => "14",
+        }
+    }
+
+    /// What the client saw.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::NoRoute | Self::Method | Self::BodyTooLarge | Self::BodyTimeout | Self::BadBody => Outcome::ClientError,
+            Self::Overloaded | Self::Unreachable | Self::NoRevision => Outcome::Unavailable,
+            Self::Broken => Outcome::ServerError,
+            Self::Deadline => Outcome::Timeout,
+        }
+    }
+
+    /// The answer: JSON as the Open Inference Protocol has it, or a status of gRPC.
+    pub fn answer(self, grpc: bool) -> Response<AnswerBody> {
+        if grpc {
+            let mut response = Response::new(AnswerBody::whole(Whole::default()));
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert(grpc::STATUS, HeaderValue::from_static(self.grpc_status()));
+            if let Ok(message) = HeaderValue::from_str(&self.to_string()) {
+                headers.insert(grpc::MESSAGE, message);
+            }
+            return response;
+        }
+        let mut response = json(self.status(), &serde_json::json!({ "error": self.to_string() }));
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// An answer in JSON.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::text(value.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

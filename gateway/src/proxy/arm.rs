@@ -1,0 +1,132 @@
+//! One request at one arm: wait for a pod if there is none, choose pods, retry what is safe to retry.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::Response;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    answer::Refusal,
+    plan::Plan,
+};
+use crate::{
+    config::Role,
+    gateway::Gateway,
+    metrics::Outcome,
+    model::{Arm, Model},
+    upstream::{Download, SendError, send},
+};
+
+/// Pods that are tried for one request.
+const MAX_PODS: usize = 3;
+
+/// Why an arm gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No pod took the request: it did not run.
+    Unreachable,
+    /// A pod broke off: it may have run.
+    Broken,
+    /// No answer in time: it may have run.
+    Deadline,
+}
+
+impl Failure {
+    /// How the arm's request ended.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Unreachable => Outcome::Unavailable,
+            Self::Broken => Outcome::ServerError,
+            Self::Deadline => Outcome::Timeout,
+        }
+    }
+
+    /// What the client is told.
+    pub fn refusal(self) -> Refusal {
+        match self {
+            Self::Unreachable => Refusal::Unreachable,
+            Self::Broken => Refusal::Broken,
+            Self::Deadline => Refusal::Deadline,
+        }
+    }
+}
+
+/// Sends the request to the arm. `patient` waits for an endpoint when there is none, and sends a pure request that broke off once
+/// more; the shield needs neither.
+///
+/// # Errors
+/// When there is no answer; the head of an answer of any status is a success here.
+pub async fn reach(
+    gateway: &Gateway,
+    model: &Model,
+    arm: &Arc<Arm>,
+    plan: &mut Plan,
+    deadline: Instant,
+    patient: bool,
+) -> Result<Response<Download>, Failure> {
+    let work = async {
+        if !arm.endpoints.is_empty() || !patient {
+            return try_pods(arm, plan, patient).await;
+        }
+        match wait_for_endpoint(gateway, model, arm, deadline).await {
+            Some(arm) => try_pods(&arm, plan, patient).await,
+            None => Err(Failure::Unreachable),
+        }
+    };
+    timeout_at(deadline, work).await.unwrap_or(Err(Failure::Deadline))
+}
+
+async fn try_pods(arm: &Arm, plan: &mut Plan, patient: bool) -> Result<Response<Download>, Failure> {
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    let mut failure = Failure::Unreachable;
+    let mut resent = false;
+    while tried.len() < MAX_PODS {
+        let Some(visit) = arm.endpoints.pick(&tried) else { return Err(failure) };
+        let Some(request) = plan.request() else { return Err(failure) };
+        let endpoint = Arc::clone(&visit.endpoint);
+        if failure != Failure::Unreachable || !tried.is_empty() {
+            arm.metrics.retries.inc();
+        }
+        match send(visit, request, plan.protocol()).await {
+            Ok(response) => return Ok(response),
+            Err(SendError::Unsent(request, error)) => {
+                tracing::debug!(addr = %endpoint.addr, error, "no connection");
+                endpoint.suspect();
+                plan.take_back(*request);
+                tried.push(endpoint.addr);
+            }
+            Err(SendError::Broken { error, reused }) => {
+                tracing::debug!(addr = %endpoint.addr, %error, "broke off");
+                failure = Failure::Broken;
+                if resent || !patient || !plan.pure {
+                    return Err(failure);
+                }
+                resent = true;
+                // A connection that had served before may have been closed in the moment of sending: the pod itself is not to
+                // blame and may be the only one.
+                if !reused {
+                    tried.push(endpoint.addr);
+                }
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// Waits for the arm to have an endpoint: a moment without any is an ordinary part of a bad day (all pods restarted at once).
+async fn wait_for_endpoint(gateway: &Gateway, model: &Model, arm: &Arm, deadline: Instant) -> Option<Arc<Arm>> {
+    let until = deadline.min(Instant::now() + gateway.settings.endpoint_wait);
+    let mut changes = gateway.router.subscribe();
+    loop {
+        let current = gateway.router.table().models.get(&model.config.name).cloned();
+        // Stable may be another revision by now: what counts is that somebody answers.
+        let arm = current.and_then(|model| match arm.role {
+            Role::Stable => model.stable().cloned(),
+            Role::Candidate => model.arm(&arm.revision).cloned(),
+        });
+        if let Some(arm) = arm.filter(|arm| !arm.endpoints.is_empty()) {
+            return Some(arm);
+        }
+        timeout_at(until, changes.changed()).await.ok()?.ok()?;
+    }
+}

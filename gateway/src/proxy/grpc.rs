@@ -1,0 +1,98 @@
+//! The little of gRPC that a proxy must know: which calls are unary, and what a status means.
+
+use std::time::Duration;
+
+use http::{
+    HeaderMap, HeaderName,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+
+use crate::metrics::Outcome;
+
+/// The status of a call.
+pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// Its message, percent-encoded.
+pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Calls of the Open Inference Protocol with one request and one answer. Others may be streams in both directions, which cannot
+/// be read whole before they are sent on.
+const UNARY: [&str; 6] = ["ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer"];
+
+/// Whether these are the headers of gRPC.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether the call has one request and one answer, and can be repeated.
+pub fn is_known_unary(path: &str) -> bool {
+    let method = path.strip_prefix("/inference.GRPCInferenceService/");
+    method.is_some_and(|method| UNARY.contains(&method))
+}
+
+/// The client's own deadline.
+pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// What a status in headers or trailers means; none when there is no status.
+pub fn outcome(headers: &HeaderMap) -> Option<Outcome> {
+    headers.get(STATUS).map(outcome_of)
+}
+
+fn outcome_of(status: &HeaderValue) -> Outcome {
+    match status.as_bytes() {
+        b"0" => Outcome::Success,
+        // DEADLINE_EXCEEDED.
+        b"4" => Outcome::Timeout,
+        // RESOURCE_EXHAUSTED: what 429 is in HTTP.
+        b"8" => Outcome::Unavailable,
+        // UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS: what 5xx is in HTTP.
+        b"2" | b"13" | b"14" | b"15" => Outcome::ServerError,
+        // CANCELLED, INVALID_ARGUMENT, NOT_FOUND and the like.
+        _ => Outcome::ClientError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: HeaderName, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn timeouts() {
+        let cases = [("30S", Some(30_000)), ("250m", Some(250)), ("1H", Some(3_600_000)), ("", None), ("5", None), ("x1S", None)];
+        for (text, millis) in cases {
+            assert_eq!(timeout(&headers(TIMEOUT, text)), millis.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn statuses() {
+        let of = |status| outcome(&headers(STATUS, status));
+        assert_eq!(of("0"), Some(Outcome::Success));
+        assert_eq!(of("3"), Some(Outcome::ClientError));
+        assert_eq!(of("14"), Some(Outcome::ServerError));
+        assert_eq!(outcome(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn streams_are_not_unary() {
+        assert!(is_known_unary("/inference.GRPCInferenceService/ModelInfer"));
+        assert!(!is_known_unary("/inference.GRPCInferenceService/ModelStreamInfer"));
+    }
+}

@@ -1,0 +1,106 @@
+//! What may pass from one connection to the next.
+
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+};
+
+/// Who answered.
+pub const REVISION: HeaderName = HeaderName::from_static("x-slipway-revision");
+/// The candidate whose failure the client was spared.
+pub const SHIELDED: HeaderName = HeaderName::from_static("x-slipway-shielded");
+/// The client's own deadline in milliseconds; it can only shorten.
+pub const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes what speaks of one connection only (RFC 9110, 7.6.1). `te: trailers` stays, because gRPC asks for it.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let listed: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in listed {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    if headers.get(TE).is_some_and(|value| value != "trailers") {
+        headers.remove(TE);
+    }
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION] {
+        headers.remove(name);
+    }
+    for name in [TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
+        headers.remove(name);
+    }
+}
+
+/// Prepares a client's headers for the pod: hop-by-hop ones removed, `x-forwarded-*` set, the host kept in `host`.
+pub fn for_upstream(parts: &mut Parts, peer: IpAddr) {
+    let headers = &mut parts.headers;
+    strip_hop_by_hop(headers);
+    // Answered here: the body is asked for when it is read.
+    headers.remove(EXPECT);
+    if !headers.contains_key(HOST)
+        && let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+    {
+        headers.insert(HOST, host);
+    }
+    let chain = match headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok()) {
+        Some(before) => HeaderValue::from_str(&format!("{before}, {peer}")),
+        None => HeaderValue::from_str(&peer.to_string()),
+    };
+    if let Ok(chain) = chain {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn what_speaks_of_one_connection_does_not_pass() {
+        let request = Request::builder()
+            .uri("http://digits.ns/v2/models/digits/infer")
+            .header("connection", "close, x-private")
+            .header("x-private", "1")
+            .header("keep-alive", "timeout=5")
+            .header("transfer-encoding", "chunked")
+            .header("te", "trailers")
+            .header("expect", "100-continue")
+            .header("upgrade", "h2c")
+            .header("x-forwarded-for", "192.0.2.1")
+            .header("x-user-id", "7");
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        for_upstream(&mut parts, IpAddr::from([198, 51, 100, 2]));
+        let mut left: Vec<_> = parts.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                "host: digits.ns",
+                "te: trailers",
+                "x-forwarded-for: 192.0.2.1, 198.51.100.2",
+                "x-forwarded-proto: http",
+                "x-user-id: 7"
+            ]
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! One client request from its head to its answer.
+
+pub mod answer;
+pub mod arm;
+pub mod count;
+pub mod grpc;
+pub mod headers;
+pub mod plan;
+pub mod shield;
+pub mod upload;
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header::HOST};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use self::{
+    answer::{AnswerBody, Head, Passing, Refusal, json},
+    arm::{Failure, reach},
+    count::{ArmCall, ClientCall},
+    plan::{Plan, deadline},
+};
+use crate::{
+    config::Role,
+    gateway::Gateway,
+    metrics::Reason,
+    model::{Arm, Model},
+    select::{Route, select},
+    upstream::Download,
+};
+
+/// A request that was read, on its way to an arm.
+#[derive(Debug)]
+pub struct Job {
+    gateway: Arc<Gateway>,
+    model: Arc<Model>,
+    plan: Plan,
+    client: ClientCall,
+    deadline: Instant,
+}
+
+/// Answers one request.
+pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpAddr) -> Response<AnswerBody> {
+    let grpc = grpc::is_grpc(request.headers());
+    let host = request.uri().host().or_else(|| request.headers().get(HOST)?.to_str().ok());
+    let Some(route) = select(&gateway.router.table(), &gateway.settings.namespace, host, request.uri().path()) else {
+        gateway.metrics.unrouted.inc();
+        return Refusal::NoRoute.answer(grpc);
+    };
+    if let Some(answer) = health(&route, &request) {
+        return answer;
+    }
+    let mut client = ClientCall::start(&route.model.metrics);
+    let Some(permit) = gateway.admit() else { return reject(client, Refusal::Overloaded, grpc) };
+    client.hold(permit);
+    if request.method() == Method::CONNECT {
+        return reject(client, Refusal::Method, grpc);
+    }
+    let deadline = deadline(Instant::now(), route.model.config.timeout, request.headers());
+    let (parts, body) = request.into_parts();
+    let plan = match Plan::read(&gateway, parts, body, peer, deadline).await {
+        Ok(plan) => plan,
+        Err(refusal) => return reject(client, refusal, grpc),
+    };
+    // Weights may have changed while the body came in.
+    let current = gateway.router.table().models.get(&route.model.config.name).cloned();
+    let model = current.filter(|model| model.config.uid == route.model.config.uid).unwrap_or(route.model);
+    dispatch(Job { gateway, model, plan, client, deadline }, route.preview).await
+}
+
+fn reject(mut client: ClientCall, refusal: Refusal, grpc: bool) -> Response<AnswerBody> {
+    let reason = match refusal {
+        Refusal::Overloaded => Reason::Overloaded,
+        Refusal::BodyTimeout => Reason::BodyTimeout,
+        Refusal::BodyTooLarge => Reason::BodyTooLarge,
+        Refusal::NoRevision => Reason::NoRevision,
+        _ => Reason::BadRequest,
+    };
+    client.reject(refusal.outcome(), reason);
+    refusal.answer(grpc)
+}
+
+/// Health of the ModelDeployment itself; probes are no evidence, so they are answered here and not counted.
+fn health(route: &Route, request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
+    let ready = match request.uri().path() {
+        "/v2/health/live" => true,
+        "/v2/health/ready" => {
+            let arm = if route.preview { route.model.preview() } else { route.model.stable() };
+            arm.is_some_and(|arm| arm.endpoints.ready() > 0)
+        }
+        _ => return None,
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Some(Refusal::Method.answer(false));
+    }
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Some(json(status, &serde_json::json!({ "live": true, "ready": ready })))
+}
+
+/// Chooses the arm and the way to it.
+async fn dispatch(job: Job, preview: bool) -> Response<AnswerBody> {
+    let model = Arc::clone(&job.model);
+    if preview {
+        // Who looks at a preview wants to see the candidate as it is: no shield, and nothing for the brake to hear.
+        return match model.preview() {
+            Some(arm) => direct(job, Arc::clone(arm), false).await,
+            None => job.reject(Refusal::NoRevision),
+        };
+    }
+    let shield = model.config.shield.enabled;
+    let stable = model.stable();
+    if !job.plan.is_whole() && shield && model.has_candidate() {
+        // It cannot be replayed, so it is kept from the candidate: the shield never promises what it cannot do.
+        model.metrics.unshielded.inc();
+        if let Some(stable) = stable {
+            return direct(job, Arc::clone(stable), true).await;
+        }
+    }
+    let Some(arm) = model.choose(entity(&model, job.plan.headers())) else { return job.reject(Refusal::NoRevision) };
+    let arm = Arc::clone(arm);
+    match stable.filter(|_| arm.role == Role::Candidate && shield) {
+        Some(stable) if job.plan.is_whole() && job.plan.pure => shield::shielded(job, arm, Arc::clone(stable)).await,
+        Some(stable) => shield::rescued(job, arm, Arc::clone(stable)).await,
+        None => direct(job, arm, true).await,
+    }
+}
+
+fn entity<'a>(model: &Model, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    let value = headers.get(model.config.sticky_header.as_ref()?)?;
+    (!value.is_empty()).then_some(value.as_bytes())
+}
+
+/// Sends a request to an arm with nobody behind it.
+async fn direct(mut job: Job, arm: Arc<Arm>, judged: bool) -> Response<AnswerBody> {
+    let call = ArmCall::start(&arm, judged);
+    job.client.reach();
+    if arm.role == Role::Stable {
+        job.model.budget.note_stable(Instant::now().into_std());
+    }
+    let result = reach(&job.gateway, &job.model, &arm, &mut job.plan, job.deadline, true).await;
+    job.complete(result, call, None)
+}
+
+impl Job {
+    /// Answers a request that reached no arm.
+    fn reject(self, refusal: Refusal) -> Response<AnswerBody> {
+        reject(self.client, refusal, self.plan.grpc)
+    }
+
+    /// Answers a request whose arm gave no answer.
+    fn refuse(mut self, refusal: Refusal) -> Response<AnswerBody> {
+        self.client.close(refusal.outcome());
+        refusal.answer(self.plan.grpc)
+    }
+
+    /// Passes an arm's answer on, or tells the client that there is none.
+    fn complete(
+        self,
+        result: Result<Response<Download>, Failure>,
+        mut call: ArmCall,
+        shielded: Option<&Arm>,
+    ) -> Response<AnswerBody> {
+        match result {
+            Ok(response) => {
+                let arm = Arc::clone(call.arm());
+                let (parts, body) = response.into_parts();
+                let head = Head::of(parts.status, &parts.headers);
+                let body = Passing::new(body, self.deadline, call, self.client, head);
+                mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), &arm, shielded)
+            }
+            Err(failure) => {
+                call.close(failure.outcome());
+                self.refuse(failure.refusal())
+            }
+        }
+    }
+}
+
+/// Makes an arm's answer the gateway's: hop-by-hop headers removed, and who answered.
+fn mark(mut response: Response<AnswerBody>, arm: &Arm, shielded: Option<&Arm>) -> Response<AnswerBody> {
+    *response.version_mut() = Version::HTTP_11;
+    let headers = response.headers_mut();
+    headers::strip_hop_by_hop(headers);
+    headers.insert(headers::REVISION, arm.header.clone());
+    if let Some(candidate) = shielded {
+        headers.insert(headers::SHIELDED, candidate.header.clone());
+    }
+    response
+}

@@ -1,0 +1,193 @@
+//! A request, read and ready to be sent as often as it must be.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, Method, Request, Uri, Version,
+    header::HOST,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    answer::Refusal,
+    grpc, headers,
+    upload::{Stream, Upload},
+};
+use crate::{
+    buffer::{Replay, Reservation, Whole},
+    gateway::Gateway,
+    upstream::Protocol,
+};
+
+/// A request towards an arm.
+#[derive(Debug)]
+pub struct Plan {
+    method: Method,
+    path: PathAndQuery,
+    authority: Option<Authority>,
+    headers: HeaderMap,
+    /// Whether the client speaks gRPC.
+    pub grpc: bool,
+    /// Whether the request may run twice: predictions and reads are pure.
+    pub pure: bool,
+    body: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Whole(Arc<Whole>),
+    Stream(Option<Box<Stream>>),
+}
+
+enum Read {
+    Whole(Whole),
+    Stream(Box<Stream>),
+}
+
+impl Plan {
+    /// Reads a request. Bodies within bounds are read whole, so that they can be sent again.
+    ///
+    /// # Errors
+    /// When the body does not come, is too large, or breaks off.
+    pub async fn read(
+        gateway: &Gateway,
+        mut parts: Parts,
+        body: Incoming,
+        peer: IpAddr,
+        deadline: Instant,
+    ) -> Result<Self, Refusal> {
+        let grpc = grpc::is_grpc(&parts.headers);
+        let pure = is_pure(&parts, grpc);
+        headers::for_upstream(&mut parts, peer);
+        let max_body = gateway.settings.max_body;
+        if body.size_hint().lower() > max_body {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let whole = if grpc && !grpc::is_known_unary(parts.uri.path()) {
+            Read::Stream(Box::new(Stream { prefix: [].into(), rest: body, allowed: max_body }))
+        } else {
+            timeout_at(deadline, read_whole(gateway, body)).await.map_err(|_| Refusal::BodyTimeout)??
+        };
+        let body = match whole {
+            Read::Whole(whole) => Source::Whole(Arc::new(whole)),
+            Read::Stream(stream) => Source::Stream(Some(stream)),
+        };
+        let authority = parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        Ok(Self { method: parts.method, path, authority, headers: parts.headers, grpc, pure, body })
+    }
+
+    /// Whether the request can be sent more than once.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.body, Source::Whole(_))
+    }
+
+    /// Protocol towards the pod.
+    pub fn protocol(&self) -> Protocol {
+        if self.grpc { Protocol::Http2 } else { Protocol::Http1 }
+    }
+
+    /// The client's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The request for the next attempt; none when its body has gone with an earlier one.
+    pub fn request(&mut self) -> Option<Request<Upload>> {
+        let body = match &mut self.body {
+            Source::Whole(whole) => Upload::Replay(Replay::new(Arc::clone(whole))),
+            Source::Stream(stream) => Upload::Stream(stream.take()?),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        match self.protocol() {
+            Protocol::Http1 => *request.uri_mut() = Uri::from(self.path.clone()),
+            Protocol::Http2 => {
+                *request.version_mut() = Version::HTTP_2;
+                *request.uri_mut() = self.http2_uri();
+                // Said by `:authority`.
+                request.headers_mut().remove(HOST);
+            }
+        }
+        Some(request)
+    }
+
+    fn http2_uri(&self) -> Uri {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = self.authority.clone().or(Some(Authority::from_static("localhost")));
+        parts.path_and_query = Some(self.path.clone());
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+
+    /// Takes back a request that was never sent.
+    pub fn take_back(&mut self, request: Request<Upload>) {
+        if let (Source::Stream(stream), Upload::Stream(unsent)) = (&mut self.body, request.into_body()) {
+            *stream = Some(unsent);
+        }
+    }
+}
+
+/// A prediction is a pure function. So are reads. Feedback is at-least-once by its own ids, so it may be repeated as well: what it
+/// would cost to lose a label, and to answer a client with a failure of the candidate, is more than a label counted twice.
+fn is_pure(parts: &Parts, grpc: bool) -> bool {
+    let path = parts.uri.path();
+    let prediction = || {
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let verb = last.rsplit(':').next().unwrap_or_default();
+        ["infer", "generate", "predict", "explain", "feedback", "invocations", "predictions"].contains(&verb)
+    };
+    match parts.method {
+        Method::GET | Method::HEAD | Method::OPTIONS => true,
+        Method::POST if grpc => grpc::is_known_unary(path),
+        Method::POST => prediction(),
+        _ => false,
+    }
+}
+
+async fn read_whole(gateway: &Gateway, mut body: Incoming) -> Result<Read, Refusal> {
+    let (max, max_body) = (gateway.settings.max_buffered_request, gateway.settings.max_body);
+    let mut whole = Whole::default();
+    if body.is_end_stream() {
+        return Ok(Read::Whole(whole));
+    }
+    let mut reservation = Reservation::new(&gateway.memory);
+    let mut length = 0;
+    if body.size_hint().lower() > max as u64 {
+        return Ok(Read::Stream(Box::new(Stream { prefix: [].into(), rest: body, allowed: max_body })));
+    }
+    while let Some(frame) = body.frame().await {
+        match frame.map_err(|_| Refusal::BadBody)?.into_data() {
+            Ok(data) => {
+                length += data.len();
+                let fits = length <= max && reservation.grow(data.len());
+                whole.chunks.push(data);
+                if !fits {
+                    return Ok(Read::Stream(passing(whole.chunks, body, length, max_body)));
+                }
+            }
+            Err(frame) => whole.trailers = frame.into_trailers().ok(),
+        }
+    }
+    whole.reservation = Some(reservation);
+    Ok(Read::Whole(whole))
+}
+
+fn passing(chunks: Vec<Bytes>, rest: Incoming, length: usize, max_body: u64) -> Box<Stream> {
+    Box::new(Stream { prefix: chunks.into(), rest, allowed: max_body.saturating_sub(length as u64) })
+}
+
+/// When the client must have its answer: the ModelDeployment's timeout, or less when the client says so.
+pub fn deadline(now: Instant, timeout: Duration, headers: &HeaderMap) -> Instant {
+    let own = headers.get(headers::TIMEOUT).and_then(|value| value.to_str().ok()?.parse().ok());
+    let own = own.map(Duration::from_millis).or_else(|| grpc::timeout(headers));
+    now + own.map_or(timeout, |own| own.min(timeout))
+}
+
