@@ -1,1 +1,24 @@
 //! The model server of Slipway: ONNX models by the Open Inference Protocol v2.
+//!
+//! One process serves one revision of one model. A request goes from `server` (HTTP) through `protocol` (JSON or binary to tensors) into
+//! `pool` (a bounded queue, batches formed by `batch`) to an `engine` (ONNX Runtime) and back; `prediction`, `token`, `feedback` and
+//! `metrics` keep the evidence that a rollout is judged by.
+
+pub mod batch;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod feedback;
+pub mod fetch;
+pub mod load;
+pub mod metrics;
+pub mod pool;
+pub mod prediction;
+pub mod protocol;
+mod run;
+pub mod server;
+pub mod tensor;
+pub mod termination;
+pub mod token;
+
+pub use run::serve;

@@ -1,0 +1,167 @@
+//! Options of the command line, and what the operator passes in the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The model server of Slipway.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Load one model and serve it.
+    Serve(Box<ServeArgs>),
+}
+
+/// Options of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Name of the ModelDeployment; a label of all metrics.
+    #[arg(long, env = "SLIPWAY_MODELDEPLOYMENT", default_value = "")]
+    pub modeldeployment: String,
+    /// Revision of this pod: at most 16 of a-z and 0-9. A label of all metrics and part of prediction ids.
+    #[arg(long, env = "SLIPWAY_REVISION", default_value = "local", value_parser = revision)]
+    pub revision: String,
+    /// Name under which the model is served.
+    #[arg(long, env = "SLIPWAY_MODEL_NAME", default_value = "model")]
+    pub model_name: String,
+    /// Version under which the model is served.
+    #[arg(long, env = "SLIPWAY_MODEL_VERSION", default_value = "1")]
+    pub model_version: String,
+    /// Where the model is: a path, file://, pvc://claim/path, http(s)://, s3://, gs:// or az://.
+    #[arg(long, env = "SLIPWAY_MODEL_URI")]
+    pub model_uri: String,
+    /// `sha256:<hex>` of the model file; empty when not pinned.
+    #[arg(long, env = "SLIPWAY_MODEL_DIGEST", default_value = "")]
+    pub model_digest: String,
+    /// Name of this pod, for the log.
+    #[arg(long, env = "POD_NAME", default_value = "")]
+    pub pod_name: String,
+
+    /// ONNX Runtime's shared library.
+    #[arg(long, env = "ORT_DYLIB_PATH", default_value = "/usr/lib/libonnxruntime.so")]
+    pub onnxruntime: PathBuf,
+    /// Where downloaded models are kept.
+    #[arg(long, env = "SLIPWAY_CACHE_DIR", default_value = "/models")]
+    pub cache_dir: PathBuf,
+    /// Where `pvc://claim/path` is mounted: `<root>/claim/path`.
+    #[arg(long, env = "SLIPWAY_VOLUME_ROOT", default_value = "/mnt/models")]
+    pub volume_root: PathBuf,
+    /// Where the reason of a failed start is written.
+    #[arg(long, env = "SLIPWAY_TERMINATION_LOG", default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
+
+    /// Address of the inference API.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Address of metrics and probes.
+    #[arg(long, default_value = "0.0.0.0:9090")]
+    pub admin_listen: SocketAddr,
+
+    /// Largest model that is loaded, in bytes.
+    #[arg(long, default_value_t = 4 << 30)]
+    pub max_model_bytes: u64,
+    /// Time for the whole download, attempts included.
+    #[arg(long, default_value_t = 600)]
+    pub download_timeout_seconds: u64,
+    /// Attempts at a download.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub download_attempts: u32,
+
+    /// Threads that run the model, each with its own session. Default: the CPU quota of the cgroup, rounded down.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub workers: Option<u16>,
+    /// Threads for HTTP. Default: a quarter of the CPU quota.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub io_threads: Option<u16>,
+    /// Threads inside one run of the model. More lowers the latency of large models; then lower `--workers`.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub intra_op_threads: u16,
+
+    /// Requests that may wait before others are refused with 429.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub queue_capacity: u32,
+    /// Rows of a merged batch.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_batch_rows: u32,
+    /// Run every request alone (for models that mix the rows of a batch, and large convolutions that gain nothing).
+    #[arg(long)]
+    pub no_batching: bool,
+    /// Rows that one request may carry.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_request_rows: u32,
+    /// Largest request body in bytes, after decompression.
+    #[arg(long, default_value_t = 16 << 20)]
+    pub max_body_bytes: usize,
+    /// Longest time for one request; clients may ask for less.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub request_timeout_seconds: u64,
+    /// Age at which a prediction takes no more feedback.
+    #[arg(long, default_value_t = 24 * 3600)]
+    pub feedback_ttl_seconds: u64,
+
+    /// After SIGTERM: how long to serve on, so that everybody learns that this pod goes.
+    #[arg(long, default_value_t = 5)]
+    pub drain_delay_seconds: u64,
+    /// After that: how long to wait for what is in flight.
+    #[arg(long, default_value_t = 25)]
+    pub drain_timeout_seconds: u64,
+}
+
+fn revision(text: &str) -> Result<String, String> {
+    crate::token::valid_revision(text).then(|| text.to_owned()).ok_or_else(|| "want 1 to 16 of a-z and 0-9".into())
+}
+
+/// Threads by the CPU quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// Threads that run the model.
+    pub workers: usize,
+    /// Threads for HTTP.
+    pub io: usize,
+}
+
+impl ServeArgs {
+    /// The numbers of threads. The standard library reads the quotas of cgroup v1 and v2 and the affinity mask, rounded down to at
+    /// least 1: more threads than quota means throttling, which ruins the tail of the latency.
+    pub fn threads(&self) -> Threads {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Threads {
+            workers: self.workers.map_or(cpus, usize::from),
+            io: self.io_threads.map_or_else(|| (cpus / 4).max(1), usize::from),
+        }
+    }
+
+    /// Longest time for one request.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.request_timeout_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn threads_are_at_least_one() {
+        let cli = Cli::parse_from(["slipway-runtime", "serve", "--model-uri", "/m"]);
+        let Command::Serve(args) = cli.command;
+        assert!(args.threads().workers >= 1 && args.threads().io >= 1);
+        assert!(Cli::try_parse_from(["slipway-runtime", "serve", "--model-uri", "/m", "--revision", "Not!"]).is_err());
+    }
+}

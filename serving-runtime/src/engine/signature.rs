@@ -1,0 +1,125 @@
+//! What a model takes and gives, and whether rows of several requests may be merged.
+
+use crate::error::ApiError;
+use crate::tensor::{DataType, Tensor};
+
+/// One input or output. `None` is a dimension that the model leaves open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name.
+    pub name: String,
+    /// Its datatype.
+    pub datatype: DataType,
+    /// Its declared shape; empty also when the model declares none at all.
+    pub shape: Vec<Option<usize>>,
+    /// The name that the model gives to the first dimension, if it is open and named.
+    pub axis: Option<String>,
+}
+
+impl TensorSpec {
+    /// The shape in the protocol's notation: -1 where it is open.
+    pub fn wire_shape(&self) -> Vec<i64> {
+        self.shape.iter().map(|d| d.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX))).collect()
+    }
+
+    /// Checks the shape of a request's tensor.
+    pub fn check(&self, shape: &[usize]) -> Result<(), ApiError> {
+        let name = &self.name;
+        let want = self.wire_shape();
+        if let Some(axis) = shape.iter().position(|d| *d == 0) {
+            return Err(ApiError::bad(format!(
+                "input {name:?}: dimension {axis} of shape {shape:?} is 0; send at least one element"
+            )));
+        }
+        if self.shape.is_empty() {
+            return Ok(());
+        }
+        if shape.len() != self.shape.len() {
+            return Err(ApiError::bad(format!(
+                "input {name:?}: shape {shape:?} has {} dimensions; the model wants {} as in {want:?}",
+                shape.len(),
+                want.len()
+            )));
+        }
+        for (axis, (got, want_dim)) in shape.iter().zip(&self.shape).enumerate() {
+            if let Some(n) = want_dim.filter(|n| n != got) {
+                return Err(ApiError::bad(format!(
+                    "input {name:?}: dimension {axis} of shape {shape:?} must be {n}; the model wants {want:?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A shape that fits, with `rows` for the first open dimension and 1 for the others.
+    pub fn sample(&self, rows: usize) -> Tensor {
+        let shape = self.shape.iter().enumerate().map(|(i, d)| d.unwrap_or(if i == 0 { rows } else { 1 })).collect();
+        Tensor::zeros(self.datatype, shape)
+    }
+}
+
+/// The inputs and outputs of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// Inputs in the model's order.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs in the model's order.
+    pub outputs: Vec<TensorSpec>,
+}
+
+impl Signature {
+    /// Whether the first axis of everything looks like a batch axis: open and of one name on every input, and every output has a first
+    /// axis that follows it. Warm-up then verifies it with two rows, because converters declare shapes wrongly (LightGBM's label is `{1}`).
+    pub fn may_batch(&self) -> bool {
+        let Some(first) = self.inputs.first() else { return false };
+        let open = |s: &TensorSpec| s.shape.first() == Some(&None);
+        self.inputs.iter().all(|s| open(s) && s.axis == first.axis) && self.outputs.iter().all(|s| !s.shape.is_empty())
+    }
+
+    /// Rows of a request: the first dimension of the first input, when that dimension is open.
+    pub fn rows(&self, inputs: &[Tensor]) -> usize {
+        match (self.inputs.first(), inputs.first()) {
+            (Some(spec), Some(tensor)) if spec.shape.first() == Some(&None) => tensor.rows(),
+            _ => 1,
+        }
+    }
+
+    /// Names for error messages: `"a", "b"`.
+    pub fn names(specs: &[TensorSpec]) -> String {
+        specs.iter().map(|s| format!("{:?}", s.name)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(name: &str, shape: &[i64], axis: Option<&str>) -> TensorSpec {
+        let shape = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
+        TensorSpec { name: name.into(), datatype: DataType::F32, shape, axis: axis.map(Into::into) }
+    }
+
+    #[test]
+    fn shapes_are_checked_and_the_remedy_named() {
+        let s = spec("x", &[-1, 4], None);
+        assert!(s.check(&[7, 4]).is_ok());
+        let text = s.check(&[7, 3]).unwrap_err().to_string();
+        assert_eq!(text, "input \"x\": dimension 1 of shape [7, 3] must be 4; the model wants [-1, 4]");
+        assert!(s.check(&[4]).unwrap_err().to_string().contains("has 1 dimensions"));
+        assert!(s.check(&[0, 4]).unwrap_err().to_string().contains("is 0"));
+        assert!(spec("any", &[], None).check(&[3, 3, 3]).is_ok());
+        assert_eq!(s.sample(3).shape, [3, 4]);
+        assert_eq!(spec("y", &[2, -1], None).sample(3).shape, [2, 1]);
+    }
+
+    #[test]
+    fn a_batch_axis_needs_every_input_and_output() {
+        let out = spec("y", &[-1], None);
+        let sig = |inputs: Vec<TensorSpec>, outputs| Signature { inputs, outputs };
+        assert!(sig(vec![spec("a", &[-1, 2], Some("N"))], vec![out.clone()]).may_batch());
+        assert!(!sig(vec![spec("a", &[1, 2], None)], vec![out.clone()]).may_batch());
+        assert!(!sig(vec![spec("a", &[-1, 2], Some("N")), spec("b", &[-1], Some("M"))], vec![out.clone()]).may_batch());
+        assert!(!sig(vec![spec("a", &[-1, 2], None)], vec![spec("s", &[], None)]).may_batch());
+        assert!(!sig(vec![], vec![out]).may_batch());
+    }
+}

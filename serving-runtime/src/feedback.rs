@@ -1,0 +1,285 @@
+//! Feedback: true labels that arrive later, counted for the revision that predicted.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::prediction::Label;
+use crate::token::Token;
+
+/// Clocks of two nodes may differ by this much.
+const SKEW_SECONDS: u64 = 300;
+
+/// The body of a feedback request.
+#[derive(Debug, Deserialize)]
+pub struct Request {
+    /// The items.
+    pub feedback: Vec<Item>,
+}
+
+/// The truth for one prediction.
+#[derive(Debug, Deserialize)]
+pub struct Item {
+    /// As the answer carried it.
+    pub prediction_id: String,
+    /// The true label of a prediction of one row.
+    pub label: Option<Value>,
+    /// The true labels by row; null where unknown.
+    pub labels: Option<Vec<Value>>,
+}
+
+/// Why an item was not counted. The names are the values of the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejected {
+    /// Not a prediction id.
+    MalformedId,
+    /// Older than the time limit.
+    Expired,
+    /// From the future.
+    InvalidTime,
+    /// Counted before.
+    Duplicate,
+    /// The prediction has no labels (a regression, or a row beyond what a token holds).
+    NoPrediction,
+    /// Neither `label` nor `labels`, more labels than rows, or a label that is neither a number nor a string.
+    InvalidLabel,
+    /// More revisions than a pod exports.
+    TooManyRevisions,
+}
+
+impl Rejected {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::MalformedId,
+        Self::Expired,
+        Self::InvalidTime,
+        Self::Duplicate,
+        Self::NoPrediction,
+        Self::InvalidLabel,
+        Self::TooManyRevisions,
+    ];
+
+    /// The metric's label value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MalformedId => "malformed_id",
+            Self::Expired => "expired",
+            Self::InvalidTime => "invalid_time",
+            Self::Duplicate => "duplicate",
+            Self::NoPrediction => "no_prediction",
+            Self::InvalidLabel => "invalid_label",
+            Self::TooManyRevisions => "too_many_revisions",
+        }
+    }
+}
+
+/// What an accepted item adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// The revision that predicted.
+    pub revision: String,
+    /// Rows that were right.
+    pub correct: u64,
+    /// Rows that were wrong.
+    pub incorrect: u64,
+}
+
+/// The answer to a feedback request.
+#[derive(Debug, Default, Serialize, PartialEq, Eq)]
+pub struct Summary {
+    /// Items counted.
+    pub accepted: usize,
+    /// Items not counted.
+    pub rejected: usize,
+    /// The rejected by reason.
+    pub reasons: BTreeMap<&'static str, usize>,
+}
+
+/// The bounds on what feedback can do to a pod.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Age at which a prediction takes no more feedback, in seconds.
+    pub ttl_seconds: u64,
+    /// Revisions for which metrics are exported.
+    pub revisions: usize,
+    /// Predictions remembered to reject duplicates.
+    pub remembered: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { ttl_seconds: 24 * 3600, revisions: 8, remembered: 100_000 }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    seen: HashSet<(u32, u64)>,
+    order: VecDeque<(u32, u64)>,
+    revisions: HashSet<String>,
+}
+
+/// What a pod remembers of feedback.
+#[derive(Debug)]
+pub struct Book {
+    limits: Limits,
+    memory: Mutex<Memory>,
+}
+
+impl Book {
+    /// A book in which `own`, the pod's revision, has a page from the start.
+    pub fn new(own: &str, limits: Limits) -> Self {
+        let memory = Memory { revisions: HashSet::from([own.to_owned()]), ..Memory::default() };
+        Self { limits, memory: Mutex::new(memory) }
+    }
+
+    /// Judges one item. `now` is in Unix seconds.
+    pub fn record(&self, item: &Item, now: u64) -> Result<Counted, Rejected> {
+        let token = Token::decode(&item.prediction_id).map_err(|_| Rejected::MalformedId)?;
+        let made = u64::from(token.seconds);
+        if made + self.limits.ttl_seconds < now {
+            return Err(Rejected::Expired);
+        }
+        if made > now + SKEW_SECONDS {
+            return Err(Rejected::InvalidTime);
+        }
+        let (correct, incorrect) = compare(item, &token.labels)?;
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if !memory.revisions.contains(&token.revision) && memory.revisions.len() >= self.limits.revisions {
+            return Err(Rejected::TooManyRevisions);
+        }
+        let key = (token.seconds, token.nonce);
+        if !memory.seen.insert(key) {
+            return Err(Rejected::Duplicate);
+        }
+        memory.order.push_back(key);
+        if memory.order.len() > self.limits.remembered
+            && let Some(oldest) = memory.order.pop_front()
+        {
+            memory.seen.remove(&oldest);
+        }
+        memory.revisions.insert(token.revision.clone());
+        Ok(Counted { revision: token.revision, correct, incorrect })
+    }
+}
+
+/// Counts right and wrong rows.
+fn compare(item: &Item, predicted: &[Option<Label>]) -> Result<(u64, u64), Rejected> {
+    let truths: &[Value] = match (&item.label, &item.labels) {
+        (Some(one), None) => std::slice::from_ref(one),
+        (None, Some(many)) if !many.is_empty() => many,
+        _ => return Err(Rejected::InvalidLabel),
+    };
+    if predicted.iter().all(Option::is_none) {
+        return Err(Rejected::NoPrediction);
+    }
+    // One label for several rows would be a guess about which row is meant.
+    let ambiguous = item.label.is_some() && predicted.len() > 1;
+    if ambiguous || (truths.len() > predicted.len() && predicted.len() < crate::token::MAX_ROWS) {
+        return Err(Rejected::InvalidLabel);
+    }
+    let (mut correct, mut incorrect) = (0, 0);
+    for (truth, predicted) in truths.iter().zip(predicted) {
+        let Some(truth) = canonical(truth)? else { continue };
+        match predicted {
+            Some(label) if label.to_string() == truth => correct += 1,
+            Some(_) => incorrect += 1,
+            None => {}
+        }
+    }
+    if correct + incorrect == 0 { Err(Rejected::NoPrediction) } else { Ok((correct, incorrect)) }
+}
+
+/// The text by which labels are compared: 3, 3.0 and "3" are the same class.
+fn canonical(value: &Value) -> Result<Option<String>, Rejected> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(s) => Ok(Some(s.clone())),
+        Value::Number(n) => match n.as_f64() {
+            Some(f) if n.is_f64() && f.fract() == 0.0 => Ok(Some(format!("{f:.0}"))),
+            _ => Ok(Some(n.to_string())),
+        },
+        _ => Err(Rejected::InvalidLabel),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn id(revision: &str, nonce: u64, age: u64, labels: &[i64]) -> String {
+        let labels = labels.iter().map(|n| Some(Label::Number(*n))).collect();
+        Token { revision: revision.into(), seconds: (NOW - age) as u32, nonce, labels }.encode()
+    }
+
+    fn one(prediction_id: String, label: Value) -> Item {
+        Item { prediction_id, label: Some(label), labels: None }
+    }
+
+    #[test]
+    fn right_and_wrong_are_counted_for_who_predicted() {
+        let book = Book::new("own", Limits::default());
+        let got = book.record(&one(id("other", 1, 5, &[3]), json!(3)), NOW).unwrap();
+        assert_eq!(got, Counted { revision: "other".into(), correct: 1, incorrect: 0 });
+        assert_eq!(book.record(&one(id("own", 2, 5, &[3]), json!("3")), NOW).unwrap().correct, 1);
+        assert_eq!(book.record(&one(id("own", 3, 5, &[3]), json!(3.0)), NOW).unwrap().correct, 1);
+        assert_eq!(book.record(&one(id("own", 4, 5, &[3]), json!(4)), NOW).unwrap().incorrect, 1);
+        let many = Item {
+            prediction_id: id("own", 5, 5, &[1, 2, 3]),
+            label: None,
+            labels: Some(vec![json!(1), json!(null), json!(9)]),
+        };
+        let got = book.record(&many, NOW).unwrap();
+        assert_eq!((got.correct, got.incorrect), (1, 1));
+    }
+
+    #[test]
+    fn what_cannot_count_is_rejected_with_a_reason() {
+        let book = Book::new("own", Limits::default());
+        let reject = |item: Item| book.record(&item, NOW).unwrap_err();
+        assert_eq!(reject(one("nonsense".into(), json!(1))), Rejected::MalformedId);
+        assert_eq!(reject(one(id("own", 1, 90_000, &[1]), json!(1))), Rejected::Expired);
+        assert_eq!(reject(one(id("own", 1, 0, &[]), json!(1))), Rejected::NoPrediction);
+        assert_eq!(reject(one(id("own", 1, 0, &[1]), json!([1]))), Rejected::InvalidLabel);
+        assert_eq!(reject(one(id("own", 1, 0, &[1, 2]), json!(1))), Rejected::InvalidLabel);
+        let future = Token {
+            revision: "own".into(),
+            seconds: (NOW + 900) as u32,
+            nonce: 1,
+            labels: vec![Some(Label::Number(1))],
+        };
+        assert_eq!(reject(one(future.encode(), json!(1))), Rejected::InvalidTime);
+        let bad_revision =
+            Token { revision: "BAD!".into(), seconds: NOW as u32, nonce: 1, labels: vec![Some(Label::Number(1))] };
+        assert_eq!(reject(one(bad_revision.encode(), json!(1))), Rejected::MalformedId);
+    }
+
+    #[test]
+    fn duplicates_are_rejected_within_a_bounded_memory() {
+        let book = Book::new("own", Limits { remembered: 2, ..Limits::default() });
+        for nonce in 0..3 {
+            book.record(&one(id("own", nonce, 0, &[1]), json!(1)), NOW).unwrap();
+        }
+        assert_eq!(book.record(&one(id("own", 2, 0, &[1]), json!(1)), NOW), Err(Rejected::Duplicate));
+        assert!(book.record(&one(id("own", 0, 0, &[1]), json!(1)), NOW).is_ok(), "the oldest is forgotten");
+        assert_eq!(book.memory.lock().unwrap().seen.len(), 2);
+    }
+
+    #[test]
+    fn invented_revisions_are_bounded() {
+        let book = Book::new("own", Limits { revisions: 3, ..Limits::default() });
+        let mut accepted = 0;
+        for n in 0..10_u64 {
+            accepted += u64::from(book.record(&one(id(&format!("rev{n}"), n, 0, &[1]), json!(1)), NOW).is_ok());
+        }
+        assert_eq!(accepted, 2);
+        assert!(book.record(&one(id("own", 99, 0, &[1]), json!(1)), NOW).is_ok(), "the pod's own always counts");
+    }
+}

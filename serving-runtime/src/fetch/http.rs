@@ -1,0 +1,92 @@
+//! Downloads from web servers.
+
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, StatusCode};
+use url::Url;
+
+use super::Options;
+use super::disk::{Download, Writer, too_large};
+use crate::error::{LoadError, Reason};
+
+const MAX_REDIRECTS: usize = 5;
+
+fn failed(message: String) -> LoadError {
+    LoadError::transient(Reason::DownloadFailed, message)
+}
+
+fn client(url: &Url) -> Result<Client, LoadError> {
+    // A redirect to another scheme would leave TLS, or lead a plain address into a place that was not meant.
+    let scheme = url.scheme().to_owned();
+    let policy = Policy::custom(move |attempt| {
+        if attempt.url().scheme() != scheme {
+            attempt.error("the server redirects to another scheme")
+        } else if attempt.previous().len() > MAX_REDIRECTS {
+            attempt.error("too many redirects")
+        } else {
+            attempt.follow()
+        }
+    });
+    let mut builder = Client::builder()
+        .redirect(policy)
+        .connect_timeout(Duration::from_secs(10))
+        .read_timeout(Duration::from_secs(30))
+        .user_agent(concat!("slipway-runtime/", env!("CARGO_PKG_VERSION")));
+    if url.scheme() == "http" {
+        // No certificates are needed, and an image without any must still load over http.
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().map_err(|e| failed(format!("no HTTP client: {}", chain(&e))))
+}
+
+/// reqwest's own text leaves out the cause, which is what helps.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut next = e.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// One attempt.
+pub(super) async fn get(url: &Url, options: &Options) -> Result<Download, LoadError> {
+    let client = client(url)?;
+    let request = client.get(url.clone()).send().await;
+    let mut response = request.map_err(|e| {
+        let hopeless = e.is_redirect();
+        // The URL may carry a signature; it must not get into the status of an object.
+        let error = failed(format!("the download failed: {}", chain(&e.without_url())));
+        LoadError { permanent: hopeless, ..error }
+    })?;
+    let status = response.status();
+    if !status.is_success() {
+        return Err(refused(status));
+    }
+    if response.content_length().is_some_and(|n| n > options.max_bytes) {
+        return Err(too_large(options.max_bytes));
+    }
+    let mut writer = Writer::create(&options.cache_dir, options.max_bytes)?;
+    loop {
+        let piece = response
+            .chunk()
+            .await
+            .map_err(|e| failed(format!("the download broke off: {}", chain(&e.without_url()))))?;
+        match piece {
+            Some(piece) => writer.write(&piece)?,
+            None => return writer.finish(),
+        }
+    }
+}
+
+fn refused(status: StatusCode) -> LoadError {
+    let message = format!("the server answers {status}");
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::GONE => LoadError::permanent(Reason::ModelNotFound, message),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => failed(message),
+        s if s.is_client_error() => LoadError::permanent(Reason::DownloadFailed, message),
+        _ => failed(message),
+    }
+}

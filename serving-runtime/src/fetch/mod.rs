@@ -1,0 +1,186 @@
+//! Getting the model file: from a volume, by HTTP, or out of an object store, with its digest verified.
+
+mod disk;
+mod http;
+mod store;
+mod uri;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::disk::Download;
+pub use self::uri::Source;
+use crate::error::{LoadError, Reason};
+
+/// What bounds a fetch.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where downloads are kept.
+    pub cache_dir: PathBuf,
+    /// Where `pvc://` volumes are mounted.
+    pub volume_root: PathBuf,
+    /// Largest model in bytes.
+    pub max_bytes: u64,
+    /// Time for all attempts.
+    pub timeout: Duration,
+    /// Attempts.
+    pub attempts: u32,
+}
+
+/// A model file on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Where it is.
+    pub path: PathBuf,
+    /// `sha256:<hex>` of its content.
+    pub digest: String,
+}
+
+/// A pinned digest: the hex digits, if there is a pin.
+fn pin(digest: &str) -> Result<Option<String>, LoadError> {
+    if digest.is_empty() {
+        return Ok(None);
+    }
+    let hex = digest.strip_prefix("sha256:").map(str::to_ascii_lowercase);
+    let hex = hex.filter(|h| h.len() == 64 && h.bytes().all(|b| b.is_ascii_hexdigit()));
+    hex.map(Some).ok_or_else(|| {
+        LoadError::permanent(Reason::DigestMismatch, format!("digest {digest:?} is not sha256: and 64 hex digits"))
+    })
+}
+
+fn verify(pin: Option<&str>, hex: &str, source: &str) -> Result<(), LoadError> {
+    match pin.filter(|want| *want != hex) {
+        Some(want) => {
+            let message = format!(
+                "{source} has digest sha256:{hex}, not sha256:{want}; was the file changed after it was pinned?"
+            );
+            Err(LoadError::permanent(Reason::DigestMismatch, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Brings the model at `uri` onto the disk.
+pub async fn fetch(uri: &str, digest: &str, options: &Options) -> Result<Fetched, LoadError> {
+    let pin = pin(digest)?;
+    let source = Source::parse(uri, &options.volume_root)?;
+    if let Source::Path(path) = &source {
+        return local(path, pin.as_deref(), options);
+    }
+    if let Some(hex) = &pin
+        && let Some(fetched) = cached(hex, options)
+    {
+        return Ok(fetched);
+    }
+    let download = tokio::time::timeout(options.timeout, download(&source, options)).await.map_err(|_| {
+        let message = format!("{source} was not downloaded within {} s", options.timeout.as_secs());
+        LoadError::transient(Reason::DownloadFailed, message)
+    })??;
+    verify(pin.as_deref(), download.hex(), &source.to_string())?;
+    download.keep(&options.cache_dir)
+}
+
+fn local(path: &Path, pin: Option<&str>, options: &Options) -> Result<Fetched, LoadError> {
+    let path = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
+    let hex = disk::hash(&path, options.max_bytes)?;
+    verify(pin, &hex, &path.display().to_string())?;
+    Ok(Fetched { path, digest: format!("sha256:{hex}") })
+}
+
+/// A file in the cache is hashed again: a node may have gone down while it was written.
+fn cached(hex: &str, options: &Options) -> Option<Fetched> {
+    let path = disk::place(&options.cache_dir, hex);
+    let found = disk::hash(&path, options.max_bytes).ok()?;
+    (found == hex).then(|| Fetched { path, digest: format!("sha256:{hex}") })
+}
+
+/// Tries until it works, is hopeless, or the attempts are used up.
+async fn download(source: &Source, options: &Options) -> Result<Download, LoadError> {
+    let mut attempt = 1;
+    loop {
+        let result = match source {
+            Source::Http(url) => http::get(url, options).await,
+            Source::Store(url) => store::get(url, options).await,
+            Source::Path(path) => Err(disk::not_found(path)),
+        };
+        match result {
+            Err(error) if !error.permanent && attempt < options.attempts => {
+                let pause = backoff(attempt);
+                tracing::warn!(%error, attempt, pause_ms = pause.as_millis(), "the download failed and is tried again");
+                tokio::time::sleep(pause).await;
+                attempt += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// 0.25 s, doubling up to 8 s, with jitter so that the pods of a revision do not return in step.
+fn backoff(attempt: u32) -> Duration {
+    let base = 250_u64 << attempt.saturating_sub(1).min(5);
+    Duration::from_millis(base / 2 + rand::random_range(0..=base / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(dir: &Path) -> Options {
+        Options {
+            cache_dir: dir.join("cache"),
+            volume_root: dir.to_owned(),
+            max_bytes: 100,
+            timeout: Duration::from_secs(5),
+            attempts: 1,
+        }
+    }
+
+    const HEX_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[tokio::test]
+    async fn local_files_are_verified_and_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("model.onnx");
+        std::fs::write(&file, "abc").unwrap();
+        let o = options(dir.path());
+        let digest = format!("sha256:{HEX_ABC}");
+        let want = Fetched { path: file.clone(), digest: digest.clone() };
+        for uri in [file.display().to_string(), format!("file://{}", file.display()), dir.path().display().to_string()]
+        {
+            assert_eq!(fetch(&uri, &digest, &o).await.unwrap(), want);
+            assert_eq!(fetch(&uri, "", &o).await.unwrap(), want);
+        }
+        std::fs::create_dir(dir.path().join("claim")).unwrap();
+        std::fs::copy(&file, dir.path().join("claim/m.onnx")).unwrap();
+        assert_eq!(fetch("pvc://claim/m.onnx", &digest, &o).await.unwrap().digest, digest);
+
+        let reason = |r: Result<Fetched, LoadError>| r.map_err(|e| (e.reason, e.permanent)).unwrap_err();
+        let uri = file.display().to_string();
+        let other = format!("sha256:{}", "0".repeat(64));
+        assert_eq!(reason(fetch(&uri, &other, &o).await), (Reason::DigestMismatch, true));
+        assert_eq!(reason(fetch(&uri, "md5:00", &o).await), (Reason::DigestMismatch, true));
+        assert_eq!(reason(fetch("/nowhere/model.onnx", "", &o).await), (Reason::ModelNotFound, true));
+        std::fs::write(&file, [0; 101]).unwrap();
+        assert_eq!(reason(fetch(&uri, "", &o).await), (Reason::InvalidModel, true));
+    }
+
+    #[test]
+    fn a_damaged_cache_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let o = options(dir.path());
+        let place = disk::place(&o.cache_dir, HEX_ABC);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::write(&place, "ab").unwrap();
+        assert_eq!(cached(HEX_ABC, &o), None);
+        std::fs::write(&place, "abc").unwrap();
+        assert!(cached(HEX_ABC, &o).is_some());
+    }
+
+    #[test]
+    fn pauses_grow_within_bounds() {
+        for attempt in 1..20 {
+            let pause = backoff(attempt);
+            assert!(pause >= Duration::from_millis(125) && pause <= Duration::from_secs(8), "{pause:?}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Model URIs.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use url::Url;
+
+use crate::error::{LoadError, Reason};
+
+/// Where a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// On a file system.
+    Path(PathBuf),
+    /// At a web server.
+    Http(Url),
+    /// In an object store.
+    Store(Url),
+}
+
+impl Source {
+    /// Reads a URI. `volume_root` is where `pvc://claim/path` is mounted.
+    pub fn parse(uri: &str, volume_root: &Path) -> Result<Self, LoadError> {
+        let wrong = |why: &str| LoadError::permanent(Reason::ModelNotFound, format!("model URI {uri:?} {why}"));
+        if uri.starts_with('/') {
+            return Ok(Self::Path(uri.into()));
+        }
+        let (scheme, rest) = uri.split_once("://").ok_or_else(|| wrong("is neither an absolute path nor a URI"))?;
+        match scheme {
+            "file" if rest.starts_with('/') => Ok(Self::Path(rest.into())),
+            "file" => Err(wrong("must have three slashes: file:///path")),
+            "pvc" => {
+                let path = Path::new(rest);
+                // A claim's path must stay inside its mount.
+                let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
+                if plain && path.components().count() >= 2 {
+                    Ok(Self::Path(volume_root.join(path)))
+                } else {
+                    Err(wrong("must be pvc://<claim>/<path>"))
+                }
+            }
+            "http" | "https" => Url::parse(uri).map(Self::Http).map_err(|e| wrong(&format!("is no URL: {e}"))),
+            "s3" | "gs" | "az" => {
+                let url = Url::parse(uri).map_err(|e| wrong(&format!("is no URL: {e}")))?;
+                if url.host_str().is_none_or(str::is_empty) || url.path().len() < 2 {
+                    return Err(wrong("must be <scheme>://<bucket>/<key>"));
+                }
+                Ok(Self::Store(url))
+            }
+            _ => Err(wrong("has a scheme that we do not read; use file, pvc, http, https, s3, gs or az")),
+        }
+    }
+}
+
+/// Without user, password and query, which may hold secrets.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Http(url) | Self::Store(url) => {
+                write!(f, "{}://{}", url.scheme(), url.host_str().unwrap_or_default())?;
+                if let Some(port) = url.port() {
+                    write!(f, ":{port}")?;
+                }
+                f.write_str(url.path())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(uri: &str) -> Result<String, (Reason, bool)> {
+        Source::parse(uri, Path::new("/mnt/models")).map(|s| s.to_string()).map_err(|e| (e.reason, e.permanent))
+    }
+
+    #[test]
+    fn every_scheme() {
+        assert_eq!(parse("/a/b.onnx").unwrap(), "/a/b.onnx");
+        assert_eq!(parse("file:///a/b.onnx").unwrap(), "/a/b.onnx");
+        assert_eq!(parse("pvc://claim/a/b.onnx").unwrap(), "/mnt/models/claim/a/b.onnx");
+        assert_eq!(
+            parse("https://user:secret@example.com:8443/m.onnx?sig=secret").unwrap(),
+            "https://example.com:8443/m.onnx"
+        );
+        assert_eq!(parse("s3://bucket/key").unwrap(), "s3://bucket/key");
+        for bad in
+            ["a.onnx", "file://a", "pvc://claim", "pvc://claim/../../etc", "ftp://h/m", "s3://bucket", "s3:///key", ""]
+        {
+            assert_eq!(parse(bad), Err((Reason::ModelNotFound, true)), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! From a URI to a model that is warm.
+
+use crate::config::ServeArgs;
+use crate::engine::{self, Engine};
+use crate::error::{LoadError, Reason};
+use crate::fetch::{self, Options};
+use crate::pool::{Pool, PoolOptions};
+use crate::prediction::Reader;
+use crate::server::Loaded;
+
+/// Fetches, verifies, loads and warms the model; also gives its digest. Blocks: it has a thread to itself.
+pub fn load(args: &ServeArgs) -> Result<(Loaded, String), LoadError> {
+    let options = Options {
+        cache_dir: args.cache_dir.clone(),
+        volume_root: args.volume_root.clone(),
+        max_bytes: args.max_model_bytes,
+        timeout: std::time::Duration::from_secs(args.download_timeout_seconds),
+        attempts: args.download_attempts,
+    };
+    // Writing and hashing block, so the download has its own runtime on this thread and the probes answer meanwhile.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("no runtime for the download: {e}")))?;
+    let fetched = runtime.block_on(fetch::fetch(&args.model_uri, &args.model_digest, &options))?;
+    tracing::info!(path = %fetched.path.display(), digest = fetched.digest, "the model file is here");
+
+    let workers = args.threads().workers;
+    let mut engines = engine::load(&args.onnxruntime, &fetched.path, workers, usize::from(args.intra_op_threads))?;
+    let Some(signature) = engines.first().map(|e| e.signature().clone()) else {
+        return Err(LoadError::permanent(Reason::LoadFailed, "there are no workers"));
+    };
+    let max_rows = args.max_batch_rows as usize;
+    let mut batching = !args.no_batching && signature.may_batch() && max_rows > 1;
+    for engine in &mut engines {
+        batching &= warm_up(engine, batching, max_rows);
+    }
+    tracing::info!(workers, batching, inputs = ?signature.inputs, outputs = ?signature.outputs, "the model is loaded and warm");
+    let reader = Reader::new(&signature);
+    let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching };
+    let pool = Pool::start(engines, options);
+    let pool = pool.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the workers: {e}")))?;
+    Ok((Loaded { signature, pool, reader }, fetched.digest))
+}
+
+/// Runs zeros through each size of batch, and tells whether batches come back row by row.
+///
+/// A failure is no failure to load: zeros may be outside what a model takes (an encoder without that category).
+fn warm_up(engine: &mut Engine, batching: bool, max_rows: usize) -> bool {
+    let buckets = std::iter::successors(Some(1_usize), |n| Some(n * 2)).take_while(|n| *n < max_rows).chain([max_rows]);
+    let mut rows_kept = true;
+    for rows in buckets.take_while(|n| batching || *n == 1) {
+        match engine.warm_up(rows) {
+            Ok(outputs) => rows_kept &= outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == rows),
+            Err(error) => {
+                tracing::warn!(
+                    rows,
+                    error = error.message,
+                    "the model does not take zeros; its first requests will be slower"
+                );
+                break;
+            }
+        }
+    }
+    if batching && !rows_kept {
+        tracing::info!("the outputs do not follow the rows of a batch; every request runs alone");
+    }
+    rows_kept
+}

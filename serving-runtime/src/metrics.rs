@@ -1,0 +1,275 @@
+//! The evidence: what the operator judges this revision by.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::feedback::{Counted, Rejected};
+use crate::prediction::Predictions;
+
+/// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may invent them.
+const MAX_CLASSES: usize = 64;
+const MAX_CLASS_LENGTH: usize = 64;
+const OTHER: &str = "other";
+
+const LATENCY: [f64; 17] = [
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
+];
+const CONFIDENCE: [f64; 12] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+
+/// The status that is counted when the client left before the answer.
+pub const CLIENT_LEFT: u16 = 499;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Class {
+    class: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    modeldeployment: String,
+    revision: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Model {
+    model: String,
+    version: String,
+    digest: String,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    modeldeployment: String,
+    requests: Family<Code, Counter>,
+    request_duration: Histogram,
+    queue_duration: Histogram,
+    inference_duration: Histogram,
+    in_flight: Gauge,
+    predictions: Family<Class, Counter>,
+    classes: Mutex<HashSet<String>>,
+    confidence: Histogram,
+    nan_outputs: Counter,
+    feedback: Family<Outcome, Counter>,
+    feedback_rejected: Family<Reason, Counter>,
+    model_info: Family<Model, Gauge>,
+    model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+}
+
+impl Metrics {
+    /// Registers everything, and creates the series that `increase()` must see from their first step.
+    pub fn new(modeldeployment: &str, revision: &str) -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            modeldeployment: modeldeployment.to_owned(),
+            requests: Family::default(),
+            request_duration: Histogram::new(LATENCY),
+            queue_duration: Histogram::new(LATENCY),
+            inference_duration: Histogram::new(LATENCY),
+            in_flight: Gauge::default(),
+            predictions: Family::default(),
+            classes: Mutex::default(),
+            confidence: Histogram::new(CONFIDENCE),
+            nan_outputs: Counter::default(),
+            feedback: Family::default(),
+            feedback_rejected: Family::default(),
+            model_info: Family::default(),
+            model_load_seconds: Gauge::default(),
+        };
+        metrics.register(revision);
+        for code in [200, 400, 404, 413, 422, 429, CLIENT_LEFT, 500, 503, 504] {
+            let _ = metrics.requests.get_or_create(&Code { code });
+        }
+        for rejected in Rejected::ALL {
+            let _ = metrics.feedback_rejected.get_or_create(&Reason { reason: rejected.name() });
+        }
+        metrics.count_feedback(&Counted { revision: revision.to_owned(), correct: 0, incorrect: 0 });
+        metrics
+    }
+
+    fn register(&mut self, revision: &str) {
+        // Feedback is counted for whoever predicted, so its revision is not this pod's and it stands in the outer registry.
+        self.registry.register("slipway_runtime_feedback", "Rows of feedback by result", self.feedback.clone());
+        let labels = [("modeldeployment", self.modeldeployment.clone()), ("revision", revision.to_owned())];
+        let labels = labels.into_iter().map(|(k, v)| (Cow::Borrowed(k), Cow::Owned(v)));
+        let own = self.registry.sub_registry_with_labels(labels);
+        own.register(
+            "slipway_runtime_requests",
+            "Inference requests by status, each exactly once",
+            self.requests.clone(),
+        );
+        own.register(
+            "slipway_runtime_request_duration_seconds",
+            "From the head of an inference request to its answer",
+            self.request_duration.clone(),
+        );
+        own.register("slipway_runtime_queue_duration_seconds", "Time in the queue", self.queue_duration.clone());
+        own.register(
+            "slipway_runtime_inference_duration_seconds",
+            "Time in the engine, of the whole batch that the request was part of",
+            self.inference_duration.clone(),
+        );
+        own.register(
+            "slipway_runtime_requests_in_flight",
+            "Inference requests being worked on",
+            self.in_flight.clone(),
+        );
+        own.register("slipway_runtime_predictions", "Predicted rows by class", self.predictions.clone());
+        own.register(
+            "slipway_runtime_prediction_confidence",
+            "Highest probability of each row",
+            self.confidence.clone(),
+        );
+        own.register("slipway_runtime_nan_outputs", "Outputs that held a NaN or an infinity", self.nan_outputs.clone());
+        own.register(
+            "slipway_runtime_feedback_rejected",
+            "Items of feedback that were not counted",
+            self.feedback_rejected.clone(),
+        );
+        own.register("slipway_runtime_model_info", "The loaded model", self.model_info.clone());
+        own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
+    }
+
+    /// Counts a request in; the guard counts it out.
+    pub fn begin(&self) -> &Self {
+        self.in_flight.inc();
+        self
+    }
+
+    /// Counts a request out.
+    pub fn end(&self, code: u16, took: Duration) {
+        self.in_flight.dec();
+        self.requests.get_or_create(&Code { code }).inc();
+        self.request_duration.observe(took.as_secs_f64());
+    }
+
+    /// Notes where the time of an answered request went.
+    pub fn timed(&self, queued: Duration, inference: Duration) {
+        self.queue_duration.observe(queued.as_secs_f64());
+        self.inference_duration.observe(inference.as_secs_f64());
+    }
+
+    /// Counts predictions.
+    pub fn predicted(&self, predictions: &Predictions) {
+        for label in predictions.labels.iter().flatten() {
+            let class = self.bounded(label.to_string());
+            self.predictions.get_or_create(&Class { class }).inc();
+        }
+        for confidence in &predictions.confidences {
+            self.confidence.observe(*confidence);
+        }
+        if predictions.non_finite > 0 {
+            self.nan_outputs.inc_by(predictions.non_finite as u64);
+        }
+    }
+
+    fn bounded(&self, class: String) -> String {
+        let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if classes.contains(&class) {
+            return class;
+        }
+        if classes.len() >= MAX_CLASSES || class.len() > MAX_CLASS_LENGTH {
+            return OTHER.to_owned();
+        }
+        classes.insert(class.clone());
+        class
+    }
+
+    /// Counts accepted feedback. The caller bounds the revisions.
+    pub fn count_feedback(&self, counted: &Counted) {
+        for (result, n) in [("correct", counted.correct), ("incorrect", counted.incorrect)] {
+            let modeldeployment = self.modeldeployment.clone();
+            let outcome = Outcome { modeldeployment, revision: counted.revision.clone(), result };
+            self.feedback.get_or_create(&outcome).inc_by(n);
+        }
+    }
+
+    /// Counts rejected feedback.
+    pub fn reject_feedback(&self, rejected: Rejected) {
+        self.feedback_rejected.get_or_create(&Reason { reason: rejected.name() }).inc();
+    }
+
+    /// Tells which model was loaded, and in what time.
+    pub fn loaded(&self, model: &str, version: &str, digest: &str, took: Duration) {
+        let info = Model { model: model.to_owned(), version: version.to_owned(), digest: digest.to_owned() };
+        self.model_info.get_or_create(&info).set(1);
+        self.model_load_seconds.set(took.as_secs_f64());
+    }
+
+    /// The text for Prometheus.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prediction::Label;
+
+    #[test]
+    fn names_and_labels_are_those_of_the_contract() {
+        let m = Metrics::new("digits", "abc");
+        m.begin().end(200, Duration::from_millis(1));
+        m.timed(Duration::ZERO, Duration::from_micros(10));
+        m.loaded("digits", "1", "sha256:00", Duration::from_secs(1));
+        m.predicted(&Predictions { labels: vec![Some(Label::Number(3))], confidences: vec![0.7], non_finite: 1 });
+        m.count_feedback(&Counted { revision: "other".into(), correct: 2, incorrect: 1 });
+        let text = m.render();
+        let base = "modeldeployment=\"digits\",revision=\"abc\"";
+        for line in [
+            format!("slipway_runtime_requests_total{{{base},code=\"200\"}} 1"),
+            format!("slipway_runtime_requests_total{{{base},code=\"500\"}} 0"),
+            format!("slipway_runtime_request_duration_seconds_bucket{{le=\"0.0025\",{base}}} 1"),
+            format!("slipway_runtime_queue_duration_seconds_count{{{base}}} 1"),
+            format!("slipway_runtime_inference_duration_seconds_count{{{base}}} 1"),
+            format!("slipway_runtime_predictions_total{{{base},class=\"3\"}} 1"),
+            format!("slipway_runtime_prediction_confidence_count{{{base}}} 1"),
+            format!("slipway_runtime_nan_outputs_total{{{base}}} 1"),
+            format!("slipway_runtime_feedback_rejected_total{{{base},reason=\"duplicate\"}} 0"),
+            format!("slipway_runtime_model_info{{{base},model=\"digits\",version=\"1\",digest=\"sha256:00\"}} 1"),
+            format!("slipway_runtime_model_load_seconds{{{base}}} 1.0"),
+            "slipway_runtime_feedback_total{modeldeployment=\"digits\",revision=\"other\",result=\"correct\"} 2".into(),
+            "slipway_runtime_feedback_total{modeldeployment=\"digits\",revision=\"abc\",result=\"incorrect\"} 0".into(),
+        ] {
+            assert!(text.contains(&line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn classes_are_bounded() {
+        let m = Metrics::new("d", "r");
+        let labels = (0..200).map(|n| Some(Label::Number(n))).chain([Some(Label::Text("x".repeat(100)))]).collect();
+        m.predicted(&Predictions { labels, confidences: vec![], non_finite: 0 });
+        let text = m.render();
+        assert_eq!(
+            text.lines().filter(|l| l.starts_with("slipway_runtime_predictions_total")).count(),
+            MAX_CLASSES + 1
+        );
+        assert!(text.contains("class=\"other\"} 137"));
+    }
+}

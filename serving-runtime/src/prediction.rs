@@ -1,0 +1,155 @@
+//! What a model predicted, read off its outputs: the label and the confidence of each row.
+
+use crate::engine::Signature;
+use crate::tensor::{DataType, Tensor, TensorData};
+
+/// A predicted label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Label {
+    /// A number of a class.
+    Number(i64),
+    /// A name of a class.
+    Text(String),
+}
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(n) => n.fmt(f),
+            Self::Text(s) => s.fmt(f),
+        }
+    }
+}
+
+/// Which outputs of a model hold labels and scores; found once, when the model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reader {
+    labels: Option<usize>,
+    scores: Option<usize>,
+}
+
+impl Reader {
+    /// Converters call the label `label` (LightGBM, XGBoost, pipelines) or `output_label` (scikit-learn). Without such an output, the
+    /// highest of a row of scores is the label. Scores are the first float matrix, preferring one that is called probabilities.
+    pub fn new(signature: &Signature) -> Self {
+        let outputs = &signature.outputs;
+        let labels = outputs.iter().position(|s| {
+            matches!(s.name.as_str(), "label" | "output_label")
+                && matches!(s.datatype, DataType::I64 | DataType::I32 | DataType::Bytes)
+        });
+        let matrix = |i: &usize| {
+            let s = &outputs[*i];
+            matches!(s.datatype, DataType::F32 | DataType::F64) && s.shape.len() == 2 && s.shape[1] != Some(1)
+        };
+        let named = |i: &usize| matches!(outputs[*i].name.as_str(), "probabilities" | "output_probability");
+        let scores = (0..outputs.len()).filter(matrix).find(named).or_else(|| (0..outputs.len()).find(matrix));
+        Self { labels, scores }
+    }
+
+    /// Reads the rows of one answer.
+    pub fn read(self, outputs: &[Tensor]) -> Predictions {
+        let scores = self.scores.and_then(|i| outputs.get(i)).map(scores).unwrap_or_default();
+        let labels = match self.labels.and_then(|i| outputs.get(i)).map(|t| &t.data) {
+            Some(TensorData::I64(v)) => v.iter().map(|n| Some(Label::Number(*n))).collect(),
+            Some(TensorData::I32(v)) => v.iter().map(|n| Some(Label::Number(i64::from(*n)))).collect(),
+            Some(TensorData::Bytes(v)) => v.iter().map(|s| Some(Label::Text(s.clone()))).collect(),
+            _ => scores.iter().map(|row| row.best.map(|n| Label::Number(n as i64))).collect(),
+        };
+        let confidences = scores.iter().filter_map(|row| row.confidence).collect();
+        let non_finite = outputs.iter().filter(|t| t.data.first_non_finite().is_some()).count();
+        Predictions { labels, confidences, non_finite }
+    }
+}
+
+/// The predictions of one answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Predictions {
+    /// A label for each row; `None` where there is none (all scores NaN). Empty for models without labels.
+    pub labels: Vec<Option<Label>>,
+    /// The highest probability of each row whose scores are probabilities.
+    pub confidences: Vec<f64>,
+    /// Outputs that hold a NaN or an infinity.
+    pub non_finite: usize,
+}
+
+struct Row {
+    best: Option<usize>,
+    confidence: Option<f64>,
+}
+
+fn scores(tensor: &Tensor) -> Vec<Row> {
+    let [_, width] = tensor.shape[..] else { return Vec::new() };
+    // One column is a regression or a lone score: no class to read from it.
+    if width < 2 {
+        return Vec::new();
+    }
+    match &tensor.data {
+        TensorData::F32(v) => v.chunks_exact(width).map(|row| score(row.iter().map(|x| f64::from(*x)))).collect(),
+        TensorData::F64(v) => v.chunks_exact(width).map(|row| score(row.iter().copied())).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn score(row: impl Iterator<Item = f64>) -> Row {
+    let (mut best, mut sum, mut probabilities) = (None::<(usize, f64)>, 0.0, true);
+    for (i, x) in row.enumerate() {
+        sum += x;
+        probabilities &= (0.0..=1.000_001).contains(&x);
+        // A NaN compares false and never leads.
+        if !x.is_nan() && best.is_none_or(|(_, b)| x > b) {
+            best = Some((i, x));
+        }
+    }
+    // Raw scores (logits, margins) are no confidence.
+    let confidence = best.map(|(_, b)| b).filter(|_| probabilities && (sum - 1.0).abs() < 0.01);
+    Row { best: best.map(|(i, _)| i), confidence }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::TensorSpec;
+
+    fn spec(name: &str, datatype: DataType, shape: &[Option<usize>]) -> TensorSpec {
+        TensorSpec { name: name.into(), datatype, shape: shape.to_vec(), axis: None }
+    }
+
+    fn reader(outputs: Vec<TensorSpec>) -> Reader {
+        Reader::new(&Signature { inputs: vec![], outputs })
+    }
+
+    #[test]
+    fn a_label_output_wins_over_the_highest_score() {
+        let r = reader(vec![
+            spec("output_label", DataType::I64, &[None]),
+            spec("output_probability", DataType::F32, &[None, Some(2)]),
+        ]);
+        let outputs = [
+            Tensor { shape: vec![2], data: TensorData::I64(vec![7, 9]) },
+            Tensor { shape: vec![2, 2], data: TensorData::F32(vec![0.25, 0.75, 1.0, 0.0]) },
+        ];
+        let p = r.read(&outputs);
+        assert_eq!(p.labels, [Some(Label::Number(7)), Some(Label::Number(9))]);
+        assert_eq!(p.confidences, [0.75, 1.0]);
+        assert_eq!(p.non_finite, 0);
+    }
+
+    #[test]
+    fn logits_give_a_label_and_no_confidence() {
+        let r = reader(vec![spec("logits", DataType::F32, &[None, Some(3)])]);
+        let p = r.read(&[Tensor {
+            shape: vec![2, 3],
+            data: TensorData::F32(vec![-1.0, 5.0, 2.0, f32::NAN, f32::NAN, f32::NAN]),
+        }]);
+        assert_eq!(p.labels, [Some(Label::Number(1)), None]);
+        assert!(p.confidences.is_empty());
+        assert_eq!(p.non_finite, 1);
+    }
+
+    #[test]
+    fn regressions_have_neither() {
+        let r = reader(vec![spec("variable", DataType::F32, &[None, Some(1)])]);
+        let p = r.read(&[Tensor { shape: vec![1, 1], data: TensorData::F32(vec![0.5]) }]);
+        assert!(p.labels.is_empty() && p.confidences.is_empty());
+    }
+}

@@ -1,0 +1,138 @@
+//! Writing answers.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{InferRequest, PLATFORM, binary};
+use crate::engine::{Signature, TensorSpec};
+use crate::error::ApiError;
+use crate::tensor::{Tensor, TensorData};
+
+/// A written answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Length of the JSON part, when raw tensors follow it.
+    pub header_length: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    model_name: &'a str,
+    model_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    parameters: Map<String, Value>,
+    outputs: Vec<Output<'a>>,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: &'a [usize],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Data<'a>>,
+}
+
+/// The values of a tensor as a flat array.
+struct Data<'a>(&'a Tensor);
+
+impl Serialize for Data<'_> {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match &self.0.data {
+            TensorData::F16(v) => s.collect_seq(v.iter().map(|x| x.to_f32())),
+            TensorData::Bool(v) => v.serialize(s),
+            TensorData::U8(v) => v.serialize(s),
+            TensorData::U16(v) => v.serialize(s),
+            TensorData::U32(v) => v.serialize(s),
+            TensorData::U64(v) => v.serialize(s),
+            TensorData::I8(v) => v.serialize(s),
+            TensorData::I16(v) => v.serialize(s),
+            TensorData::I32(v) => v.serialize(s),
+            TensorData::I64(v) => v.serialize(s),
+            TensorData::F32(v) => v.serialize(s),
+            TensorData::F64(v) => v.serialize(s),
+            TensorData::Bytes(v) => v.serialize(s),
+        }
+    }
+}
+
+/// Writes the answer to `request`; `outputs` are all outputs of the model in the signature's order.
+pub fn write(
+    model: (&str, &str),
+    signature: &Signature,
+    request: &InferRequest,
+    outputs: &[Tensor],
+    prediction_id: Option<&str>,
+) -> Result<Body, ApiError> {
+    let mut blobs = Vec::new();
+    let mut listed = Vec::with_capacity(request.outputs.len());
+    for wanted in &request.outputs {
+        let (Some(spec), Some(tensor)) = (signature.outputs.get(wanted.index), outputs.get(wanted.index)) else {
+            return Err(ApiError::Internal("the model gave fewer outputs than it declares".into()));
+        };
+        let mut output = Output {
+            name: &spec.name,
+            datatype: tensor.data.datatype().name(),
+            shape: &tensor.shape,
+            parameters: None,
+            data: None,
+        };
+        if wanted.binary {
+            let before = blobs.len();
+            binary::write(&tensor.data, &mut blobs);
+            output.parameters = Some(json!({"binary_data_size": blobs.len() - before}));
+        } else {
+            expressible(spec, tensor)?;
+            output.data = Some(Data(tensor));
+        }
+        listed.push(output);
+    }
+    let any_binary = request.outputs.iter().any(|w| w.binary);
+    let mut parameters = Map::new();
+    if let Some(id) = prediction_id {
+        parameters.insert("prediction_id".into(), id.into());
+    }
+    let envelope = Envelope {
+        model_name: model.0,
+        model_version: model.1,
+        id: request.id.as_deref(),
+        parameters,
+        outputs: listed,
+    };
+    let mut bytes = Vec::with_capacity(256 + outputs.iter().map(|t| t.data.len() * 8).sum::<usize>());
+    serde_json::to_writer(&mut bytes, &envelope).map_err(|e| ApiError::Internal(e.to_string()))?;
+    let header_length = any_binary.then_some(bytes.len());
+    bytes.append(&mut blobs);
+    Ok(Body { bytes, header_length })
+}
+
+fn expressible(spec: &TensorSpec, tensor: &Tensor) -> Result<(), ApiError> {
+    match tensor.data.first_non_finite() {
+        Some(at) => Err(ApiError::Unprocessable(format!(
+            "output {:?} holds a NaN or an infinity at element {at}, which JSON cannot express; check the inputs, or ask for the output \
+             with parameter binary_data",
+            spec.name
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The metadata of the model.
+pub fn metadata(name: &str, version: &str, signature: &Signature) -> Value {
+    let tensors = |specs: &[TensorSpec]| -> Vec<Value> {
+        specs.iter().map(|s| json!({"name": s.name, "datatype": s.datatype.name(), "shape": s.wire_shape()})).collect()
+    };
+    json!({
+        "name": name,
+        "versions": [version],
+        "platform": PLATFORM,
+        "inputs": tensors(&signature.inputs),
+        "outputs": tensors(&signature.outputs),
+    })
+}

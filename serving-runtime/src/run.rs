@@ -1,0 +1,136 @@
+//! The life of the process: bind, load, serve, drain.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::config::ServeArgs;
+use crate::error::{LoadError, Reason};
+use crate::server::{App, Listener, Loaded, handle_admin, handle_api};
+use crate::{load, termination};
+
+/// Runs `serve` to its end.
+pub fn serve(args: ServeArgs) -> ExitCode {
+    // Both HTTP clients use whatever provider the process installs; an error means that one is installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(args.threads().io).enable_all().build();
+    let termination_log = args.termination_log.clone();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(live(args));
+            runtime.shutdown_background();
+            result
+        }
+        Err(e) => Err(LoadError::transient(Reason::LoadFailed, format!("cannot start threads: {e}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(reason = ?error.reason, permanent = error.permanent, message = error.message, "cannot serve");
+            termination::write(&termination_log, &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A listening port and how to end it.
+struct Port {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+async fn live(args: ServeArgs) -> Result<(), LoadError> {
+    let begun = Instant::now();
+    let io = |e: std::io::Error| LoadError::transient(Reason::LoadFailed, format!("cannot listen: {e}"));
+    let mut signals = Signals {
+        term: signal(SignalKind::terminate()).map_err(io)?,
+        int: signal(SignalKind::interrupt()).map_err(io)?,
+    };
+    let app = App::new(args);
+    let admin = Listener::bind(app.args.admin_listen).await.map_err(io)?;
+    let api = Listener::bind(app.args.listen).await.map_err(io)?;
+    tracing::info!(
+        api = %api.address(), admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision,
+        model = app.args.model_name, threads = ?app.args.threads(), "listening"
+    );
+    // The admin port lives until the process ends.
+    let _admin = start(admin, &app, |app, request| async move { handle_admin(&app, request).await });
+    let api = start(api, &app, |app, request| async move { handle_api(&app, request).await });
+
+    tokio::select! {
+        loaded = load_aside(&app) => {
+            let (loaded, digest) = loaded?;
+            let took = begun.elapsed();
+            app.metrics.loaded(&app.args.model_name, &app.args.model_version, &digest, took);
+            // This is the only place that sets it.
+            let _ = app.loaded.set(loaded);
+            tracing::info!(digest, seconds = took.as_secs_f64(), "ready");
+        }
+        () = signals.any() => {
+            tracing::info!("told to end while loading");
+            return Ok(());
+        }
+    }
+    signals.any().await;
+    drain(&app, api).await;
+    Ok(())
+}
+
+/// Either signal to end.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+fn start<H, F>(listener: Listener, app: &Arc<App>, handler: H) -> Port
+where
+    H: Fn(Arc<App>, http::Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = crate::server::Answer> + Send + 'static,
+{
+    let (stop, stopped) = oneshot::channel();
+    let app = Arc::clone(app);
+    let task = tokio::spawn(listener.serve(app, handler, async {
+        // Dropping the sender must not stop the port; only a message does.
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }));
+    Port { stop, task }
+}
+
+/// Loads on a thread of its own: hashing and building sessions block.
+async fn load_aside(app: &Arc<App>) -> Result<(Loaded, String), LoadError> {
+    let lost = |what: String| LoadError::transient(Reason::LoadFailed, format!("the loading thread {what}"));
+    let (done, answer) = oneshot::channel();
+    let args = app.args.clone();
+    let thread = std::thread::Builder::new().name("load".into());
+    thread.spawn(move || done.send(load::load(&args))).map_err(|e| lost(format!("did not start: {e}")))?;
+    answer.await.unwrap_or_else(|_| Err(lost("panicked".into())))
+}
+
+/// Not ready at once; serving on until everybody knows; then no new connections, and an end of what is in flight.
+async fn drain(app: &App, api: Port) {
+    let delay = Duration::from_secs(app.args.drain_delay_seconds);
+    let timeout = Duration::from_secs(app.args.drain_timeout_seconds);
+    tracing::info!(delay_seconds = delay.as_secs(), "draining");
+    app.start_draining();
+    tokio::time::sleep(delay).await;
+    let _ = api.stop.send(());
+    match tokio::time::timeout(timeout, api.task).await {
+        Ok(_) => tracing::info!("drained"),
+        Err(_) => tracing::warn!(timeout_seconds = timeout.as_secs(), "some requests did not end in time"),
+    }
+}

@@ -1,0 +1,22 @@
+//! Probes and metrics.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+
+use super::{Answer, App, bytes_answer};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Answers one request.
+pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
+    match request.uri().path() {
+        "/livez" => bytes_answer(StatusCode::OK, TEXT, "ok\n"),
+        "/readyz" => match app.not_ready() {
+            None => bytes_answer(StatusCode::OK, TEXT, "ok\n"),
+            Some(why) => bytes_answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, Bytes::from_static(why.as_bytes())),
+        },
+        "/metrics" => bytes_answer(StatusCode::OK, OPENMETRICS, app.metrics.render()),
+        _ => bytes_answer(StatusCode::NOT_FOUND, TEXT, "there is /livez, /readyz and /metrics\n"),
+    }
+}

@@ -1,0 +1,180 @@
+//! Routes of the inference API.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{Method, Request, StatusCode, Version};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::{Answer, App, ask_to_close, body, error_answer, infer, json_answer};
+use crate::error::ApiError;
+use crate::feedback::{self, Summary};
+use crate::protocol;
+
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    Server,
+    Live,
+    Ready,
+    Model(&'a str, Option<&'a str>, ModelRoute),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ModelRoute {
+    Metadata,
+    Ready,
+    Infer,
+    Feedback,
+}
+
+fn route(path: &str) -> Option<Route<'_>> {
+    let path = path.strip_prefix("/v2")?;
+    let mut parts = path.split('/').filter(|p| !p.is_empty());
+    let rest: Vec<&str> = parts.by_ref().take(6).collect();
+    Some(match rest.as_slice() {
+        [] => Route::Server,
+        ["health", "live"] => Route::Live,
+        ["health", "ready"] => Route::Ready,
+        ["models", m] => Route::Model(m, None, ModelRoute::Metadata),
+        ["models", m, "versions", v] => Route::Model(m, Some(v), ModelRoute::Metadata),
+        ["models", m, verb] => Route::Model(m, None, ModelRoute::parse(verb)?),
+        ["models", m, "versions", v, verb] => Route::Model(m, Some(v), ModelRoute::parse(verb)?),
+        _ => return None,
+    })
+}
+
+impl ModelRoute {
+    fn parse(verb: &str) -> Option<Self> {
+        Some(match verb {
+            "ready" => Self::Ready,
+            "infer" => Self::Infer,
+            "feedback" => Self::Feedback,
+            _ => return None,
+        })
+    }
+}
+
+/// Answers one request.
+pub async fn handle(app: &App, request: Request<Incoming>) -> Answer {
+    let version = request.version();
+    let mut answer = dispatch(app, request).await.unwrap_or_else(|e| error_answer(&e));
+    if app.draining() && version <= Version::HTTP_11 {
+        ask_to_close(&mut answer);
+    }
+    answer
+}
+
+async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
+    let path = request.uri().path().to_owned();
+    let Some(route) = route(&path) else {
+        return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
+    };
+    let posted = match route {
+        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback) => true,
+        Route::Server | Route::Live | Route::Ready | Route::Model(..) => false,
+    };
+    let method_fits =
+        if posted { request.method() == Method::POST } else { matches!(*request.method(), Method::GET | Method::HEAD) };
+    if !method_fits {
+        return Err(ApiError::MethodNotAllowed(if posted { "POST" } else { "GET" }));
+    }
+    match route {
+        Route::Server => Ok(server_metadata()),
+        Route::Live => Ok(json_answer(StatusCode::OK, &json!({"live": true}))),
+        Route::Ready => Ok(ready(app)),
+        Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
+        Route::Model(model, version, what) => {
+            known(app, model, version)?;
+            match what {
+                ModelRoute::Ready => Ok(ready(app)),
+                ModelRoute::Feedback => give_feedback(app, request).await,
+                ModelRoute::Metadata | ModelRoute::Infer => {
+                    let args = &app.args;
+                    let signature = &app.model()?.signature;
+                    let metadata = protocol::metadata(&args.model_name, &args.model_version, signature);
+                    Ok(json_answer(StatusCode::OK, &metadata))
+                }
+            }
+        }
+    }
+}
+
+/// Whether we serve that model in that version.
+pub(super) fn known(app: &App, model: &str, version: Option<&str>) -> Result<(), ApiError> {
+    let args = &app.args;
+    if model != args.model_name {
+        return Err(ApiError::NotFound(format!("there is no model {model:?} here; there is {:?}", args.model_name)));
+    }
+    match version.filter(|v| *v != args.model_version) {
+        Some(v) => Err(ApiError::NotFound(format!(
+            "model {model:?} has no version {v:?} here; there is {:?}",
+            args.model_version
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn server_metadata() -> Answer {
+    let extensions = ["binary_tensor_data"];
+    let body = json!({"name": "slipway-runtime", "version": env!("CARGO_PKG_VERSION"), "extensions": extensions});
+    json_answer(StatusCode::OK, &body)
+}
+
+fn ready(app: &App) -> Answer {
+    match app.not_ready() {
+        None => json_answer(StatusCode::OK, &json!({"ready": true})),
+        Some(why) => json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"ready": false, "error": why})),
+    }
+}
+
+async fn give_feedback(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
+    let (head, incoming) = request.into_parts();
+    let encoding = body::encoding(&head.headers)?;
+    let limit = app.args.max_body_bytes;
+    let collected =
+        tokio::time::timeout(app.args.request_timeout(), body::collect(&head.headers, incoming, limit)).await;
+    let collected = collected.map_err(|_| ApiError::Deadline(app.args.request_timeout().as_millis()))??;
+    let bytes = body::decode(collected, encoding, limit)?;
+    let request: feedback::Request = serde_json::from_slice(&bytes).map_err(|e| {
+        ApiError::bad(format!(
+            "want {{\"feedback\": [{{\"prediction_id\": \"...\", \"label\": 3}}]}} (or \"labels\" by row): {e}"
+        ))
+    })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let mut summary = Summary::default();
+    for item in &request.feedback {
+        match app.book.record(item, now) {
+            Ok(counted) => {
+                app.metrics.count_feedback(&counted);
+                summary.accepted += 1;
+            }
+            Err(rejected) => {
+                app.metrics.reject_feedback(rejected);
+                summary.rejected += 1;
+                *summary.reasons.entry(rejected.name()).or_default() += 1;
+            }
+        }
+    }
+    Ok(json_answer(StatusCode::OK, &summary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes() {
+        assert_eq!(route("/v2"), Some(Route::Server));
+        assert_eq!(route("/v2/"), Some(Route::Server));
+        assert_eq!(route("/v2/health/live"), Some(Route::Live));
+        assert_eq!(route("/v2/models/m"), Some(Route::Model("m", None, ModelRoute::Metadata)));
+        assert_eq!(route("/v2/models/m/versions/2"), Some(Route::Model("m", Some("2"), ModelRoute::Metadata)));
+        assert_eq!(route("/v2/models/m/infer"), Some(Route::Model("m", None, ModelRoute::Infer)));
+        assert_eq!(route("/v2/models/m/versions/2/ready"), Some(Route::Model("m", Some("2"), ModelRoute::Ready)));
+        assert_eq!(route("/v2/models/m/explain"), None);
+        assert_eq!(route("/v2/models"), None);
+        assert_eq!(route("/v1/models/m"), None);
+        assert_eq!(route("/v2/models/m/versions/2/infer/x/y/z"), None);
+    }
+}

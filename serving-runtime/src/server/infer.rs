@@ -1,0 +1,175 @@
+//! `POST /v2/models/{m}/infer`, from the body to the answer.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::body::{self, Encoding};
+use super::{Answer, App, Loaded, api, bytes_answer, error_answer};
+use crate::error::ApiError;
+use crate::metrics::{CLIENT_LEFT, Metrics};
+use crate::prediction::Predictions;
+use crate::protocol::{self, HEADER_LENGTH, InferRequest};
+use crate::tensor::Tensor;
+use crate::token::{MAX_ROWS, Token};
+
+const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
+const PREDICTION_HEADER: HeaderName = HeaderName::from_static("x-slipway-prediction-id");
+/// Bodies from here on are parsed off the HTTP threads, where they would hold up everybody else.
+const LARGE: usize = 128 << 10;
+
+/// Counts the request exactly once, however it ends: hyper drops the future when the client leaves.
+struct Counting<'a> {
+    metrics: &'a Metrics,
+    begun: Instant,
+    code: u16,
+}
+
+impl<'a> Counting<'a> {
+    fn begin(metrics: &'a Metrics) -> Self {
+        metrics.begin();
+        Self { metrics, begun: Instant::now(), code: CLIENT_LEFT }
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        self.metrics.end(self.code, self.begun.elapsed());
+    }
+}
+
+/// Answers one inference request.
+pub(super) async fn handle(app: &App, model: &str, version: Option<&str>, request: Request<Incoming>) -> Answer {
+    let mut counting = Counting::begin(&app.metrics);
+    let answer = match infer(app, model, version, request, counting.begun).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!(status = error.status().as_u16(), %error, "refused");
+            error_answer(&error)
+        }
+    };
+    counting.code = answer.status().as_u16();
+    answer
+}
+
+async fn infer(
+    app: &App,
+    model: &str,
+    version: Option<&str>,
+    request: Request<Incoming>,
+    begun: Instant,
+) -> Result<Answer, ApiError> {
+    api::known(app, model, version)?;
+    let loaded = app.model()?;
+    let (head, incoming) = request.into_parts();
+    let limit = time_limit(&head.headers, app.args.request_timeout())?;
+    let expired = |limit: Duration| ApiError::Deadline(limit.as_millis());
+    let work = async {
+        let parsed = read(app, loaded, &head, incoming).await?;
+        // The client's own limit in the body can only shorten the time.
+        let limit = parsed.timeout.map_or(limit, |own| own.min(limit));
+        let answer = tokio::time::timeout_at((begun + limit).into(), run(app, loaded, parsed, begun + limit));
+        answer.await.unwrap_or_else(|_| Err(expired(limit)))
+    };
+    tokio::time::timeout_at((begun + limit).into(), work).await.unwrap_or_else(|_| Err(expired(limit)))
+}
+
+/// The time for a request: ours, or less when the client asks for less.
+fn time_limit(headers: &HeaderMap, longest: Duration) -> Result<Duration, ApiError> {
+    let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(longest) };
+    let millis = value.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok()).filter(|n| *n > 0);
+    let millis = millis
+        .ok_or_else(|| ApiError::bad(format!("header {TIMEOUT_HEADER} must be a positive number of milliseconds")))?;
+    Ok(Duration::from_millis(millis).min(longest))
+}
+
+async fn read(app: &App, loaded: &Loaded, head: &Parts, incoming: Incoming) -> Result<InferRequest, ApiError> {
+    let encoding = body::encoding(&head.headers)?;
+    let header_length = header_length(&head.headers)?;
+    let limit = app.args.max_body_bytes;
+    let body = body::collect(&head.headers, incoming, limit).await?;
+    let request = if body.len() < LARGE && encoding == Encoding::Identity {
+        protocol::parse(&body, header_length, &loaded.signature)?
+    } else {
+        let signature = loaded.signature.clone();
+        let parse = move || protocol::parse(&body::decode(body, encoding, limit)?, header_length, &signature);
+        let parsed = tokio::task::spawn_blocking(parse).await;
+        parsed.map_err(|e| ApiError::Internal(format!("reading the request failed: {e}")))??
+    };
+    let (rows, most) = (loaded.signature.rows(&request.inputs), app.args.max_request_rows as usize);
+    if rows > most {
+        return Err(ApiError::bad(format!(
+            "the request has {rows} rows; send at most {most} in one (--max-request-rows)"
+        )));
+    }
+    Ok(request)
+}
+
+fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
+    let length = value.to_str().ok().and_then(|v| v.trim().parse().ok());
+    length.map(Some).ok_or_else(|| ApiError::bad("header Inference-Header-Content-Length must be a number of bytes"))
+}
+
+async fn run(app: &App, loaded: &Loaded, mut request: InferRequest, deadline: Instant) -> Result<Answer, ApiError> {
+    let inputs = std::mem::take(&mut request.inputs);
+    let rows = loaded.signature.rows(&inputs);
+    let answer = loaded.pool.submit(inputs, rows, deadline)?;
+    let done = answer.await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
+    app.metrics.timed(done.queued, done.inference);
+    let predictions = loaded.reader.read(&done.outputs);
+    app.metrics.predicted(&predictions);
+    let id = prediction_id(app, predictions);
+    respond(app, loaded, &request, &done.outputs, &id)
+}
+
+fn prediction_id(app: &App, predictions: Predictions) -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let mut labels = predictions.labels;
+    labels.truncate(MAX_ROWS);
+    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    Token { revision: app.args.revision.clone(), seconds, nonce: rand::random(), labels }.encode()
+}
+
+fn respond(
+    app: &App,
+    loaded: &Loaded,
+    request: &InferRequest,
+    outputs: &[Tensor],
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let model = (app.args.model_name.as_str(), app.args.model_version.as_str());
+    let body = protocol::write(model, &loaded.signature, request, outputs, Some(id))?;
+    let content_type = if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
+    let mut answer = bytes_answer(StatusCode::OK, content_type, Bytes::from(body.bytes));
+    let headers = answer.headers_mut();
+    if let Some(length) = body.header_length {
+        headers.insert(HEADER_LENGTH, HeaderValue::from(length));
+    }
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(PREDICTION_HEADER, value);
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_limit_only_shrinks() {
+        let longest = Duration::from_secs(30);
+        let with = |v: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TIMEOUT_HEADER, v.parse().unwrap());
+            time_limit(&headers, longest)
+        };
+        assert_eq!(time_limit(&HeaderMap::new(), longest), Ok(longest));
+        assert_eq!(with("250"), Ok(Duration::from_millis(250)));
+        assert_eq!(with("99999999"), Ok(longest));
+        assert!(with("soon").is_err() && with("0").is_err() && with("-1").is_err());
+    }
+}

@@ -1,0 +1,46 @@
+//! The message that tells the operator why a pod could not start.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::error::LoadError;
+
+/// Kubernetes keeps 4096 bytes of it.
+const MAX_MESSAGE: usize = 2000;
+
+/// Writes one line of JSON. A failure is only logged: outside of a pod there is no such file.
+pub fn write(path: &Path, error: &LoadError) {
+    let mut error = error.clone();
+    if error.message.len() > MAX_MESSAGE {
+        error.message = error.message.chars().take(MAX_MESSAGE / 4).collect();
+    }
+    let line = serde_json::to_string(&error).unwrap_or_default() + "\n";
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .and_then(|mut f| f.write_all(line.as_bytes()));
+    if let Err(e) = written {
+        tracing::warn!(path = %path.display(), error = %e, "cannot write the termination message");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Reason;
+
+    #[test]
+    fn one_line_of_json_that_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        write(&path, &LoadError::permanent(Reason::DigestMismatch, "é".repeat(9000)));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.len() < 4096 && text.ends_with('\n') && text.lines().count() == 1);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["reason"], "DigestMismatch");
+        assert_eq!(value["permanent"], true);
+    }
+}
