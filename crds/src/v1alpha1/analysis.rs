@@ -17,6 +17,9 @@ fn hundred() -> i32 {
     100
 }
 
+/// How a quantity in a string looks.
+const QUANTITY: &str = r"^[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$";
+
 fn basis_100() -> i32 {
     100
 }
@@ -25,6 +28,9 @@ fn basis_100() -> i32 {
 /// Only a pass of every gate advances; only a fail takes back; no data, too little data and an unreachable Prometheus hold.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.maxHoldSeconds >= self.intervalSeconds").message("spec.analysis.maxHoldSeconds: must not be less than intervalSeconds, or a step could end before its first look")
+)]
 pub struct Analysis {
     /// How often the evidence is read, in seconds.
     #[serde(default = "ten")]
@@ -227,7 +233,9 @@ impl Default for AccuracyGate {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.min) || has(self.max)").message("spec.analysis.gates.promQL: give min, max or both, or the gate could not fail"),
-    validation = Rule::new("self.query.contains('{{candidate}}') || self.query.contains('{{stable}}')").message("spec.analysis.gates.promQL.query: must name a revision by {{candidate}} or {{stable}}, or it would judge old revisions too")
+    validation = Rule::new("self.query.contains('{{candidate}}') || self.query.contains('{{stable}}')").message("spec.analysis.gates.promQL.query: must name a revision by {{candidate}} or {{stable}}, or it would judge old revisions too"),
+    // Integers only: a quantity in a string cannot be parsed within the cost budget. The operator checks the others.
+    validation = Rule::new("!has(self.min) || !has(self.max) || type(self.min) != int || type(self.max) != int || int(self.min) <= int(self.max)").message("spec.analysis.gates.promQL: min must not be greater than max, or no value could pass; swap them")
 )]
 pub struct PromQlGate {
     /// Query that yields exactly one number. Variables: `{{candidate}}` and `{{stable}}` (revisions), `{{modeldeployment}}`, `{{namespace}}`, and `{{window}}`: the time since
@@ -237,10 +245,12 @@ pub struct PromQlGate {
 
     /// The smallest value that passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = QUANTITY))]
     pub min: Option<Quantity>,
 
     /// The largest value that passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = QUANTITY))]
     pub max: Option<Quantity>,
 
     /// How long the weight must have been confirmed before the first look, in seconds.

@@ -49,7 +49,8 @@ fn ten() -> i32 {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.autoscaling) || !has(self.autoscaling.maxReplicas) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas").message("spec.autoscaling: minReplicas must not be greater than maxReplicas")
+    validation = Rule::new("!has(self.autoscaling) || !has(self.autoscaling.maxReplicas) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas").message("spec.autoscaling: minReplicas must not be greater than maxReplicas"),
+    validation = Rule::new("!has(self.autoscaling) || (has(self.autoscaling.metrics) && size(self.autoscaling.metrics) > 0) || (has(self.runtime.resources) && ((has(self.runtime.resources.requests) && 'cpu' in self.runtime.resources.requests) || (has(self.runtime.resources.limits) && 'cpu' in self.runtime.resources.limits)))").message("spec.runtime.resources.requests.cpu: required by spec.autoscaling without metrics, because the default metric is a share of the CPU request")
 )]
 pub struct ModelDeploymentSpec {
     /// What is served.

@@ -19,6 +19,9 @@ fn fifty() -> i32 {
 /// How traffic reaches the revisions.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.shield) || !has(self.shield.candidateTimeoutMilliseconds) || self.shield.candidateTimeoutMilliseconds < self.timeoutSeconds * 1000").message("spec.traffic.shield.candidateTimeoutMilliseconds: must be less than spec.traffic.timeoutSeconds, or no time would be left to ask the stable revision")
+)]
 pub struct Traffic {
     /// Who splits the traffic.
     #[serde(default)]
@@ -65,6 +68,9 @@ pub enum TrafficProvider {
 /// Stickiness: an entity that saw the candidate at a small weight still sees it at a larger one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(self.header.lowerAscii() in ['host', 'connection', 'content-length', 'content-type', 'transfer-encoding', 'te', 'trailer', 'upgrade', 'keep-alive', 'accept', 'accept-encoding'])").message("spec.traffic.stickiness.header: describes the connection or the body, not who asks; name a header that tells clients apart, such as x-user-id")
+)]
 pub struct Stickiness {
     /// Request header whose value names the entity, for example `x-user-id`. Requests without it are split without memory.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9-]+$"))]
