@@ -4,5 +4,6 @@
 //! input gives the same bytes out. Everything that it needs to remember is in the status of the ModelDeployment.
 
 pub mod action;
+pub mod build;
 pub mod evidence;
 pub mod observed;

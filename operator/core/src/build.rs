@@ -1,0 +1,53 @@
+//! Builders of every object of a ModelDeployment (the table "Objects of one ModelDeployment" in ARCHITECTURE.md).
+//!
+//! Each builder is a pure function and returns a [`Desired`] that holds only the fields that we mean: under server-side apply a field that is
+//! not there is not ours, so what others set stays. Every object is already [`stamped`].
+//!
+//! # When to apply
+//!
+//! [`is_applied`] compares the stamp of what we want with the stamp of what is there. Defaulting and foreign fields of the API server therefore never look
+//! like a difference, and an object that is as it was applied costs no request. (A person's change of *our* fields is not seen until the next
+//! difference; ReplicaSets, whose replicas matter most, are compared by value.)
+//!
+//! # Field managers
+//!
+//! Objects of one ModelDeployment have one controller owner and are applied with the field manager `slipway`.
+//!
+//! The gateway's objects are shared by all ModelDeployments of a namespace and carry a plain owner reference to each of them, so that they are collected
+//! with the last one. Each ModelDeployment applies them with its own manager, `slipway-` and the first eight characters of its UID ([`field_manager`]):
+//! `metadata.ownerReferences` merges by `uid`, so each manager owns exactly its own reference, and an apply by one never drops another's. All else in
+//! them is the same for every ModelDeployment (it depends on [`Settings`](crate::observed::Settings) alone), and the stamp leaves owner references
+//! out, so they never fight. The reference of a ModelDeployment that is gone is removed by Kubernetes' garbage collector.
+
+mod autoscaler;
+mod gateway;
+mod hash;
+mod meta;
+mod pod;
+mod replica_set;
+mod service;
+
+pub use autoscaler::{autoscaler, disruption_budget};
+pub use gateway::{
+    gateway_deployment, gateway_disruption_budget, gateway_role_binding, gateway_service_account, gateway_set,
+};
+pub use hash::{applied_hash, canonical_json, is_applied, stamped};
+pub use meta::field_manager;
+pub use replica_set::replica_set;
+pub use service::{preview_service, revision_service, stable_service};
+
+/// Name of all objects of a namespace's gateway.
+pub const GATEWAY: &str = "slipway-gateway";
+
+/// Name of a ReplicaSet and of a Service of one revision.
+pub fn revision_name(name: &str, revision: &str) -> String {
+    format!("{name}-{revision}")
+}
+
+/// Name of the preview Service.
+pub fn preview_name(name: &str) -> String {
+    format!("{name}-preview")
+}
+
+#[cfg(test)]
+mod tests;

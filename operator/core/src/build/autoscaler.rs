@@ -1,0 +1,79 @@
+//! What keeps the number of pods right: the autoscaler and the disruption budget.
+
+use k8s_openapi::api::autoscaling::v2::{
+    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
+    ResourceMetricSource,
+};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{Resource, ResourceExt};
+use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment};
+
+use super::hash::stamped;
+use super::meta::{Labels, controlled, matching, object_labels, runtime_selector};
+use crate::action::Desired;
+
+/// Average CPU utilisation at which the default metric holds the pods, in percent of their requests.
+const DEFAULT_CPU_PERCENT: i32 = 80;
+
+/// The HorizontalPodAutoscaler `<name>` for `autoscaling` (that of the spec). It targets our own scale subresource, whose selector covers all revisions and
+/// does not change in a rollout, so the autoscaler never has to be pointed anywhere else.
+pub fn autoscaler(object: &ModelDeployment, autoscaling: &Autoscaling) -> Desired {
+    let name = object.name_any();
+    let metrics =
+        if autoscaling.metrics.is_empty() { vec![cpu_utilisation()] } else { autoscaling.metrics.clone() };
+    stamped(Desired::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
+        metadata: controlled(object, name.clone(), object_labels(&name)),
+        spec: Some(HorizontalPodAutoscalerSpec {
+            scale_target_ref: CrossVersionObjectReference {
+                api_version: Some(ModelDeployment::api_version(&()).into_owned()),
+                kind: ModelDeployment::kind(&()).into_owned(),
+                name,
+            },
+            min_replicas: Some(autoscaling.min_replicas),
+            max_replicas: autoscaling.max_replicas,
+            metrics: Some(metrics),
+            behavior: autoscaling.behavior.clone(),
+        }),
+        status: None,
+    }))
+}
+
+fn cpu_utilisation() -> MetricSpec {
+    MetricSpec {
+        type_: "Resource".to_owned(),
+        resource: Some(ResourceMetricSource {
+            name: "cpu".to_owned(),
+            target: MetricTarget {
+                type_: "Utilization".to_owned(),
+                average_utilization: Some(DEFAULT_CPU_PERCENT),
+                ..MetricTarget::default()
+            },
+        }),
+        ..MetricSpec::default()
+    }
+}
+
+/// The PodDisruptionBudget `<name>` over the runtime pods of all revisions.
+///
+/// Kubernetes sums the replicas of the ReplicaSets behind the pods, so at most one pod of the ModelDeployment is evicted at a time.
+pub fn disruption_budget(object: &ModelDeployment) -> Desired {
+    let name = object.name_any();
+    let metadata = controlled(object, name.clone(), object_labels(&name));
+    stamped(Desired::PodDisruptionBudget(one_at_a_time(metadata, runtime_selector(&name))))
+}
+
+/// One eviction at a time. A pod that is not ready may always go: it serves nobody, and it must not keep a node from being drained.
+pub(super) fn one_at_a_time(metadata: ObjectMeta, selector: Labels) -> PodDisruptionBudget {
+    PodDisruptionBudget {
+        metadata,
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            selector: Some(matching(selector)),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    }
+}

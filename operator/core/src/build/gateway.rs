@@ -1,0 +1,127 @@
+//! The gateway of a namespace. Everything here but the owner reference is the same for every ModelDeployment of the namespace.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use super::GATEWAY;
+use super::autoscaler::one_at_a_time;
+use super::hash::stamped;
+use super::meta::{gateway_labels, gateway_selector, matching, shared};
+use super::pod::{
+    TERMINATION_GRACE_SECONDS, container_security, env_field, liveness, pod_security, port, readiness, scraped, spread,
+};
+use crate::action::Desired;
+use crate::observed::Settings;
+
+const ADMIN: &str = "admin";
+
+/// The whole set in the order in which it is applied: identity and rights before the pods that need them.
+pub fn gateway_set(object: &ModelDeployment, settings: &Settings) -> [Desired; 4] {
+    [
+        gateway_service_account(object),
+        gateway_role_binding(object),
+        gateway_deployment(object, settings),
+        gateway_disruption_budget(object),
+    ]
+}
+
+/// The gateway's identity. Its token is mounted by the pods alone.
+pub fn gateway_service_account(object: &ModelDeployment) -> Desired {
+    stamped(Desired::ServiceAccount(ServiceAccount {
+        metadata: shared(object),
+        automount_service_account_token: Some(false),
+        ..ServiceAccount::default()
+    }))
+}
+
+/// The gateway's rights: the chart's ClusterRole `slipway-gateway`, within this namespace.
+pub fn gateway_role_binding(object: &ModelDeployment) -> Desired {
+    stamped(Desired::RoleBinding(RoleBinding {
+        metadata: shared(object),
+        role_ref: RoleRef {
+            api_group: "rbac.authorization.k8s.io".to_owned(),
+            kind: "ClusterRole".to_owned(),
+            name: GATEWAY.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: GATEWAY.to_owned(),
+            namespace: object.namespace(),
+            ..Subject::default()
+        }]),
+    }))
+}
+
+/// The gateway's pods. A roll starts the new pod before the old one leaves: there is never less of the data plane than asked for.
+pub fn gateway_deployment(object: &ModelDeployment, settings: &Settings) -> Desired {
+    stamped(Desired::Deployment(Deployment {
+        metadata: shared(object),
+        spec: Some(DeploymentSpec {
+            replicas: Some(settings.gateway_replicas),
+            selector: matching(gateway_selector()),
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::Int(1)),
+                }),
+            }),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(gateway_labels()),
+                    annotations: Some(scraped("9091")),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(settings)),
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }))
+}
+
+/// At most one gateway pod is evicted at a time.
+pub fn gateway_disruption_budget(object: &ModelDeployment) -> Desired {
+    stamped(Desired::PodDisruptionBudget(one_at_a_time(shared(object), gateway_selector())))
+}
+
+fn pod(settings: &Settings) -> PodSpec {
+    PodSpec {
+        containers: vec![container(settings)],
+        service_account_name: Some(GATEWAY.to_owned()),
+        automount_service_account_token: Some(true),
+        enable_service_links: Some(false),
+        security_context: Some(pod_security()),
+        // On SIGTERM the gateway turns unready, waits until endpoints have spread and finishes what is in flight: no preStop hook is needed.
+        termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
+        affinity: Some(spread(gateway_selector())),
+        ..PodSpec::default()
+    }
+}
+
+fn container(settings: &Settings) -> Container {
+    let requests = [("cpu", "100m"), ("memory", "64Mi")];
+    Container {
+        name: "gateway".to_owned(),
+        image: Some(settings.gateway_image.clone()),
+        image_pull_policy: Some(settings.image_pull_policy.clone()),
+        env: Some(vec![env_field("POD_NAME", "metadata.name"), env_field("POD_NAMESPACE", "metadata.namespace")]),
+        ports: Some(vec![port("http", 8080), port(ADMIN, 9091)]),
+        readiness_probe: Some(readiness(ADMIN)),
+        liveness_probe: Some(liveness(ADMIN)),
+        // No limits: the gateway bounds its own memory by the requests that it takes at one time, and throttling it would slow down every model.
+        resources: Some(ResourceRequirements {
+            requests: Some(requests.into_iter().map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).collect()),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(container_security()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
+}

@@ -1,0 +1,119 @@
+//! Names, labels and owners.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::{Resource, ResourceExt};
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use super::GATEWAY;
+use crate::action::Desired;
+
+/// Labels as Kubernetes has them.
+pub(super) type Labels = BTreeMap<String, String>;
+
+/// A map from pairs.
+pub(super) fn map<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
+    pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+/// Labels of an object of one ModelDeployment.
+pub(super) fn object_labels(name: &str) -> Labels {
+    map([
+        (labels::MANAGED_BY, labels::MANAGER),
+        (labels::PART_OF, name),
+        (labels::COMPONENT, labels::COMPONENT_RUNTIME),
+        (labels::MODEL_DEPLOYMENT, name),
+    ])
+}
+
+/// Labels of an object of one revision.
+pub(super) fn revision_labels(name: &str, revision: &str) -> Labels {
+    let mut of_revision = object_labels(name);
+    of_revision.insert(labels::REVISION.to_owned(), revision.to_owned());
+    of_revision
+}
+
+/// Selector of the runtime pods of all revisions: [`labels::scale_selector`] as labels.
+pub(super) fn runtime_selector(name: &str) -> Labels {
+    map([(labels::COMPONENT, labels::COMPONENT_RUNTIME), (labels::MODEL_DEPLOYMENT, name)])
+}
+
+/// Selector of the runtime pods of one revision.
+pub(super) fn revision_selector(name: &str, revision: &str) -> Labels {
+    let mut of_revision = runtime_selector(name);
+    of_revision.insert(labels::REVISION.to_owned(), revision.to_owned());
+    of_revision
+}
+
+/// Labels of the gateway's objects and pods. They are shared, so no ModelDeployment's name is among them.
+pub(super) fn gateway_labels() -> Labels {
+    map([
+        (labels::MANAGED_BY, labels::MANAGER),
+        (labels::PART_OF, GATEWAY),
+        (labels::COMPONENT, labels::COMPONENT_GATEWAY),
+    ])
+}
+
+/// Selector of the gateway's pods.
+pub(super) fn gateway_selector() -> Labels {
+    map([(labels::MANAGED_BY, labels::MANAGER), (labels::COMPONENT, labels::COMPONENT_GATEWAY)])
+}
+
+/// A selector that matches labels.
+pub(super) fn matching(labels: Labels) -> LabelSelector {
+    LabelSelector { match_labels: Some(labels), match_expressions: None }
+}
+
+/// Metadata of an object that one ModelDeployment controls.
+pub(super) fn controlled(object: &ModelDeployment, name: String, labels: Labels) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: object.namespace(),
+        labels: Some(labels),
+        owner_references: Some(vec![OwnerReference {
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+            ..owner(object)
+        }]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Metadata of an object of the gateway, which has several owners and thus no controller.
+pub(super) fn shared(object: &ModelDeployment) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(GATEWAY.to_owned()),
+        namespace: object.namespace(),
+        labels: Some(gateway_labels()),
+        owner_references: Some(vec![owner(object)]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn owner(object: &ModelDeployment) -> OwnerReference {
+    OwnerReference {
+        api_version: ModelDeployment::api_version(&()).into_owned(),
+        kind: ModelDeployment::kind(&()).into_owned(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        controller: None,
+        block_owner_deletion: None,
+    }
+}
+
+/// The field manager with which `desired` is applied on behalf of the ModelDeployment with this UID. See the module's documentation.
+pub fn field_manager(desired: &Desired, uid: &str) -> String {
+    let shared = match desired {
+        Desired::ServiceAccount(_) | Desired::RoleBinding(_) | Desired::Deployment(_) => true,
+        Desired::PodDisruptionBudget(budget) => budget.metadata.name.as_deref() == Some(GATEWAY),
+        Desired::ReplicaSet(_) | Desired::Service(_) | Desired::HorizontalPodAutoscaler(_) => false,
+    };
+    if shared {
+        let short: String = uid.chars().take(8).collect();
+        format!("{}-{short}", labels::MANAGER)
+    } else {
+        labels::MANAGER.to_owned()
+    }
+}

@@ -1,0 +1,113 @@
+//! What the pods of the runtime and of the gateway have in common: the restricted Pod Security Standard, probes, spreading.
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodAffinityTerm,
+    PodAntiAffinity, PodSecurityContext, Probe, SeccompProfile, SecurityContext, WeightedPodAffinityTerm,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::meta::{Labels, map, matching};
+
+/// The user `nonroot` of distroless images.
+const NONROOT: i64 = 65532;
+
+/// Longer than the drain of both programs (5 s until endpoints have spread, 25 s for what is in flight) by a margin for slow nodes.
+pub(super) const TERMINATION_GRACE_SECONDS: i64 = 45;
+
+/// Security of a pod: not root, seccomp of the container runtime.
+pub(super) fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(NONROOT),
+        run_as_group: Some(NONROOT),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        ..PodSecurityContext::default()
+    }
+}
+
+/// Security of a container: no capabilities, no way to more privileges, nothing to write to but volumes.
+pub(super) fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+/// Readiness: looked at every second, so that a pod gets traffic as soon as its model is loaded. Losing it takes three looks, because one slow answer of a
+/// busy pod is no reason to give its load to the others.
+pub(super) fn readiness(port: &str) -> Probe {
+    Probe { period_seconds: Some(1), timeout_seconds: Some(2), failure_threshold: Some(3), ..get("/readyz", port) }
+}
+
+/// Liveness: only a process that has not answered for a minute is restarted. Loading a model does not count: `/livez` answers from the start.
+pub(super) fn liveness(port: &str) -> Probe {
+    Probe { period_seconds: Some(10), timeout_seconds: Some(5), failure_threshold: Some(6), ..get("/livez", port) }
+}
+
+fn get(path: &str, port: &str) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(port.to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        ..Probe::default()
+    }
+}
+
+/// A named TCP port.
+pub(super) fn port(name: &str, number: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: number,
+        // Part of the merge key of the list: without it the API server would have to guess.
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    }
+}
+
+/// An environment variable with a fixed value.
+pub(super) fn env(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+/// An environment variable from a field of the pod.
+pub(super) fn env_field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: path.to_owned() }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+/// Annotations that Prometheus' usual pod discovery looks at.
+pub(super) fn scraped(port: &str) -> Labels {
+    map([
+        ("prometheus.io/scrape", "true"),
+        ("prometheus.io/port", port),
+        ("prometheus.io/path", "/metrics"),
+    ])
+}
+
+/// Pods that match `selector` prefer different nodes: a preference, so that a single node still runs them all.
+pub(super) fn spread(selector: Labels) -> Affinity {
+    Affinity {
+        pod_anti_affinity: Some(PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
+                weight: 100,
+                pod_affinity_term: PodAffinityTerm {
+                    topology_key: "kubernetes.io/hostname".to_owned(),
+                    label_selector: Some(matching(selector)),
+                    ..PodAffinityTerm::default()
+                },
+            }]),
+            ..PodAntiAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}

@@ -1,0 +1,198 @@
+//! The pods of one revision.
+
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec,
+    ResourceRequirements, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::{ImagePullPolicy, ModelDeployment, Runtime};
+
+use super::hash::stamped;
+use super::meta::{controlled, map, matching, revision_labels, revision_selector, runtime_selector};
+use super::pod::{
+    TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, readiness, scraped,
+    spread,
+};
+use super::revision_name;
+use crate::action::Desired;
+use crate::observed::Settings;
+
+const METRICS: &str = "metrics";
+
+/// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the autoscaler need a CPU request to refer to.
+const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
+
+/// The ReplicaSet `<name>-<revision>` with the pods of ARCHITECTURE.md ("Runtime process").
+///
+/// It is applied once, when it is missing: its template is a function of the revision, and what an upgrade of the operator would change in it
+/// (a newer default image) reaches the user with their next revision, by a rollout, not by a restart of what runs.
+pub fn replica_set(
+    object: &ModelDeployment,
+    settings: &Settings,
+    revision: &str,
+    version: &str,
+    replicas: i32,
+) -> Desired {
+    let name = object.name_any();
+    let mut metadata = controlled(object, revision_name(&name, revision), revision_labels(&name, revision));
+    metadata.annotations = Some(map([(labels::VERSION, version)]));
+    stamped(Desired::ReplicaSet(ReplicaSet {
+        metadata,
+        spec: Some(ReplicaSetSpec {
+            replicas: Some(replicas),
+            selector: matching(revision_selector(&name, revision)),
+            template: Some(PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(revision_labels(&name, revision)),
+                    annotations: Some(scraped("9090")),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(object, settings, revision, version)),
+            }),
+            ..ReplicaSetSpec::default()
+        }),
+        status: None,
+    }))
+}
+
+fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
+    let runtime = &object.spec.runtime;
+    let (volumes, mounts) = volumes(&object.spec.model.uri);
+    PodSpec {
+        containers: vec![container(object, settings, revision, version, mounts)],
+        volumes: Some(volumes),
+        security_context: Some(pod_security()),
+        termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
+        service_account_name: runtime.service_account_name.clone(),
+        // A named account decides for itself whether its token is mounted; the namespace's default account has no business here.
+        automount_service_account_token: runtime.service_account_name.is_none().then_some(false),
+        // One variable for every Service of the namespace is a slow start and a leak.
+        enable_service_links: Some(false),
+        image_pull_secrets: filled(&runtime.image_pull_secrets),
+        node_selector: (!runtime.node_selector.is_empty()).then(|| runtime.node_selector.clone()),
+        tolerations: filled(&runtime.tolerations),
+        affinity: Some(
+            runtime.affinity.clone().unwrap_or_else(|| spread(runtime_selector(object.name_any().as_str()))),
+        ),
+        ..PodSpec::default()
+    }
+}
+
+fn container(
+    object: &ModelDeployment,
+    settings: &Settings,
+    revision: &str,
+    version: &str,
+    mounts: Vec<VolumeMount>,
+) -> Container {
+    let runtime = &object.spec.runtime;
+    let mut args = vec!["serve".to_owned()];
+    args.extend(runtime.args.iter().cloned());
+    Container {
+        name: "runtime".to_owned(),
+        image: Some(runtime.image.clone().unwrap_or_else(|| settings.runtime_image.clone())),
+        image_pull_policy: pull_policy(runtime, settings),
+        args: Some(args),
+        env: Some(environment(object, revision, version)),
+        ports: Some(vec![port("http", 8080), port(METRICS, 9090)]),
+        readiness_probe: Some(readiness(METRICS)),
+        liveness_probe: Some(liveness(METRICS)),
+        resources: Some(resources(runtime.resources.clone().unwrap_or_default())),
+        security_context: Some(container_security()),
+        // The runtime writes one line of JSON there when it cannot start; where another image does not, the end of its log is better than nothing.
+        termination_message_path: Some("/dev/termination-log".to_owned()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    }
+}
+
+/// The user's own image has no policy of ours: Kubernetes' default by tag is what they expect.
+fn pull_policy(runtime: &Runtime, settings: &Settings) -> Option<String> {
+    match runtime.image_pull_policy {
+        Some(ImagePullPolicy::Always) => Some("Always".to_owned()),
+        Some(ImagePullPolicy::IfNotPresent) => Some("IfNotPresent".to_owned()),
+        Some(ImagePullPolicy::Never) => Some("Never".to_owned()),
+        None => runtime.image.is_none().then(|| settings.image_pull_policy.clone()),
+    }
+}
+
+/// Ours first, so that the user's may refer to them as `$(POD_NAME)`; a name of ours in the user's list has no effect, because labels of metrics and the
+/// digest that is verified must be those of the revision.
+fn environment(object: &ModelDeployment, revision: &str, version: &str) -> Vec<EnvVar> {
+    let model = &object.spec.model;
+    let name = object.name_any();
+    let mut all = vec![
+        env("SLIPWAY_MODELDEPLOYMENT", &name),
+        env("SLIPWAY_REVISION", revision),
+        env("SLIPWAY_MODEL_NAME", model.name.as_deref().unwrap_or(&name)),
+        env("SLIPWAY_MODEL_VERSION", version),
+        env("SLIPWAY_MODEL_URI", &model.uri),
+        env("SLIPWAY_MODEL_DIGEST", model.digest.as_deref().unwrap_or_default()),
+        env_field("POD_NAME", "metadata.name"),
+    ];
+    let reserved = all.len();
+    for variable in &object.spec.runtime.env {
+        if !all.iter().take(reserved).any(|ours| ours.name == variable.name) {
+            all.push(variable.clone());
+        }
+    }
+    all
+}
+
+/// Fills in requests that are missing. Where there is a limit Kubernetes takes that for the request, so nothing is added.
+fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
+    for (key, value) in DEFAULT_REQUESTS {
+        let limited = resources.limits.as_ref().is_some_and(|l| l.contains_key(key));
+        if !limited {
+            let requests = resources.requests.get_or_insert_default();
+            requests.entry(key.to_owned()).or_insert_with(|| Quantity(value.to_owned()));
+        }
+    }
+    resources
+}
+
+/// The cache and `/tmp`, bounded so that one pod cannot fill a node, and the claim that a `pvc://claim/path` names.
+fn volumes(uri: &str) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let mut volumes = vec![scratch("models", "8Gi"), scratch("tmp", "1Gi")];
+    let mut mounts = vec![mount("models", "/models"), mount("tmp", "/tmp")];
+    if let Some(claim) = claim(uri) {
+        volumes.push(Volume {
+            name: "claim".to_owned(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim.to_owned(),
+                read_only: Some(true),
+            }),
+            ..Volume::default()
+        });
+        mounts
+            .push(VolumeMount { read_only: Some(true), ..mount("claim", &format!("/mnt/models/{claim}")) });
+    }
+    (volumes, mounts)
+}
+
+/// The claim of `pvc://claim/path`.
+fn claim(uri: &str) -> Option<&str> {
+    let claim = uri.strip_prefix("pvc://")?.split('/').next()?;
+    (!claim.is_empty()).then_some(claim)
+}
+
+fn scratch(name: &str, limit: &str) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None }),
+        ..Volume::default()
+    }
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
+}
+
+fn filled<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}

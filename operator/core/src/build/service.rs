@@ -1,0 +1,64 @@
+//! The addresses.
+
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use super::hash::stamped;
+use super::meta::{Labels, controlled, gateway_selector, object_labels, revision_labels, revision_selector};
+use super::{preview_name, revision_name};
+use crate::action::Desired;
+
+/// The headless Service `<name>-<revision>`: its EndpointSlices tell the gateway which pods of the revision are ready.
+pub fn revision_service(object: &ModelDeployment, revision: &str) -> Desired {
+    let name = object.name_any();
+    stamped(Desired::Service(Service {
+        metadata: controlled(object, revision_name(&name, revision), revision_labels(&name, revision)),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            publish_not_ready_addresses: Some(false),
+            selector: Some(revision_selector(&name, revision)),
+            ports: Some(vec![http(8080)]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }))
+}
+
+/// The Service `<name>`: the stable address. It selects the namespace's gateway, so it never changes in a rollout.
+pub fn stable_service(object: &ModelDeployment) -> Desired {
+    let name = object.name_any();
+    let labels = object_labels(&name);
+    to_gateway(object, name, labels)
+}
+
+/// The Service `<name>-preview` of blue-green: the gateway sends requests for this host to the candidate.
+pub fn preview_service(object: &ModelDeployment) -> Desired {
+    let name = object.name_any();
+    to_gateway(object, preview_name(&name), object_labels(&name))
+}
+
+fn to_gateway(object: &ModelDeployment, name: String, labels: Labels) -> Desired {
+    stamped(Desired::Service(Service {
+        metadata: controlled(object, name, labels),
+        spec: Some(ServiceSpec {
+            selector: Some(gateway_selector()),
+            ports: Some(vec![http(80)]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }))
+}
+
+/// `http`, by name at the pod, so that nothing here knows which number the program listens at.
+fn http(number: i32) -> ServicePort {
+    ServicePort {
+        name: Some("http".to_owned()),
+        port: number,
+        // Part of the merge key of the list.
+        protocol: Some("TCP".to_owned()),
+        target_port: Some(IntOrString::String("http".to_owned())),
+        ..ServicePort::default()
+    }
+}
