@@ -299,6 +299,9 @@ pub struct GateStatus {
     /// Looks in a row that passed (positive) or failed (negative); PromQL gates only.
     #[serde(default)]
     pub consecutive: i32,
+    /// When the reading was taken that `consecutive` counted last, so that no reading is counted twice; PromQL gates only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked_at: Option<Time>,
 }
 
 /// A verdict. Only Pass advances; only Fail takes back.
