@@ -4,6 +4,7 @@
 //! Taking it down is therefore removing those three; nothing that belongs to it exists elsewhere, whoever was killed and when.
 
 pub mod cluster;
+pub mod demo;
 pub mod error;
 pub mod images;
 pub mod layout;

@@ -74,6 +74,35 @@ pub struct Feedback {
     pub rejected: u64,
 }
 
+/// One request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SingleRequest {
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// Who answered.
+    pub revision: Option<String>,
+    /// In whose place stable answered.
+    pub shielded: Option<String>,
+    /// Whether the answer agrees with the label.
+    pub correct: Option<bool>,
+    /// Why it failed.
+    pub failed: Option<String>,
+}
+
+impl SingleRequest {
+    /// Whether it went to `revision`, whoever answered in the end.
+    pub fn reached(&self, revision: &str) -> bool {
+        self.revision.as_deref() == Some(revision) || self.shielded.as_deref() == Some(revision)
+    }
+
+    /// Whether it shows `revision` to be bad: it failed there, or the answer was wrong.
+    pub fn blames(&self, revision: &str) -> bool {
+        self.shielded.as_deref() == Some(revision)
+            || self.revision.as_deref() == Some(revision) && (self.correct == Some(false) || self.failed.is_some())
+    }
+}
+
 impl Account {
     /// Every request has exactly one outcome, and none of them is a failure.
     pub fn check(&self) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
 
-pub use account::{Account, ByRevision};
+pub use account::{Account, ByRevision, SingleRequest};
 pub use http::{Answer, Http};
 
 use crate::cluster::Cluster;
@@ -34,13 +34,15 @@ pub struct World {
     pub namespace: String,
     /// Plain HTTP.
     pub http: Http,
+    /// Name of the load generator.
+    pub generator: String,
 }
 
 /// Runs one test in a namespace of its own, with the model store in it. A failure prints the state of the namespace.
 pub async fn run(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let cluster = Cluster::from_env().await?;
     let namespace = cluster.temp_namespace(prefix).await?;
-    let world = World { cluster: cluster.clone(), namespace: namespace.name().to_owned(), http: Http::default() };
+    let world = World::new(cluster.clone(), namespace.name());
     let outcome = match world.prepare().await {
         Ok(()) => test(world.clone()).await,
         Err(error) => Err(error),
@@ -56,6 +58,11 @@ pub async fn run(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Result<(
 }
 
 impl World {
+    /// A namespace of a cluster.
+    pub fn new(cluster: Cluster, namespace: &str) -> Self {
+        Self { cluster, namespace: namespace.into(), http: Http::default(), generator: "loadgen".into() }
+    }
+
     /// Restricted Pod Security for everything in the namespace, and the model store.
     pub async fn prepare(&self) -> anyhow::Result<()> {
         let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
@@ -182,9 +189,10 @@ impl World {
         let manifest = self
             .example("loadgen.yaml")?
             .replace("--rate=200", &format!("--rate={rate}"))
-            .replace("--target=http://digits", &format!("--target=http://{name}"));
+            .replace("--target=http://digits", &format!("--target=http://{name}"))
+            .replace("name: loadgen", &format!("name: {}", self.generator));
         self.cluster.apply(&self.namespace, &manifest).await?;
-        self.deployment_ready("loadgen").await?;
+        self.deployment_ready(&self.generator).await?;
         let flows = || async {
             let account = self.account().await.map_err(|error| error.to_string())?;
             if account.answered > 0 { Ok(()) } else { Err(format!("{account:?}")) }
@@ -195,7 +203,7 @@ impl World {
 
     /// Changes the rate of the load generator; 0 pauses it.
     pub async fn rate(&self, rate: u32) -> anyhow::Result<()> {
-        let url = format!("{}/rate", self.service("loadgen", 8090).await?);
+        let url = format!("{}/rate", self.service(&self.generator, 8090).await?);
         let answer = self.http.post(&url, None, &json!({"rate": rate})).await?;
         anyhow::ensure!(answer.status.is_success(), "{url}: {answer:?}");
         Ok(())
@@ -203,8 +211,16 @@ impl World {
 
     /// The account of all requests so far.
     pub async fn account(&self) -> anyhow::Result<Account> {
-        let url = format!("{}/account", self.service("loadgen", 8090).await?);
+        let url = format!("{}/account", self.service(&self.generator, 8090).await?);
         self.http.get(&url).await?.json()
+    }
+
+    /// Single requests that were sent since a moment, in order of completion.
+    pub async fn requests(&self, since: jiff::Timestamp) -> anyhow::Result<Vec<SingleRequest>> {
+        let base = self.service(&self.generator, 8090).await?;
+        let answer = self.http.get(&format!("{base}/account/requests?since={since}&limit=1000000")).await?;
+        let text = String::from_utf8(answer.body.to_vec())?;
+        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
     /// Stops the load, waits for the last answers, and checks that every request is accounted for and none failed.

@@ -1,0 +1,151 @@
+//! One scene of the demo: apply, watch what `kubectl get modeldeployments` shows, and take down what happened.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use slipway_crds::v1alpha1::{ModelDeploymentStatus, Stage as RolloutStage};
+
+use super::table::Row;
+use crate::world::{self, World};
+
+/// How long a scene may take.
+const SCENE: Duration = Duration::from_secs(420);
+
+/// Says what happens, so that it stands out from what kubectl prints.
+pub(super) fn say(text: &str) {
+    println!("\n=== {text}");
+}
+
+/// Where the scenes play.
+pub(super) struct Stage {
+    pub(super) world: World,
+    /// Version by revision, for the account.
+    names: Mutex<BTreeMap<String, String>>,
+}
+
+impl Stage {
+    pub(super) fn new(world: World) -> Self {
+        Self { world, names: Mutex::default() }
+    }
+
+    /// The same namespace with the load generator of blue-green.
+    pub(super) fn blue_green(&self) -> World {
+        World { generator: "loadgen-bg".into(), ..self.world.clone() }
+    }
+
+    /// Versions by revision.
+    pub(super) fn names(&self) -> BTreeMap<String, String> {
+        self.names.lock().map(|names| names.clone()).unwrap_or_default()
+    }
+
+    fn remember(&self, status: &ModelDeploymentStatus) {
+        let Ok(mut names) = self.names.lock() else { return };
+        for seen in [&status.stable, &status.candidate].into_iter().flatten() {
+            names.insert(seen.revision.clone(), seen.version.clone());
+        }
+    }
+
+    /// Applies the first version and waits until it serves.
+    pub(super) async fn first(&self, name: &str, file: &str) -> anyhow::Result<()> {
+        self.kubectl_apply(file).await?;
+        self.watch(name, |status| world::ready(status).is_ok()).await?;
+        Ok(())
+    }
+
+    /// Rolls a version out to whatever end it comes.
+    pub(super) async fn rollout(&self, name: &str, file: &str, version: &str) -> anyhow::Result<Row> {
+        let since = Timestamp::now();
+        self.kubectl_apply(file).await?;
+        let status = self.watch(name, |status| ended(status, version)).await?;
+        self.row(&self.world, since, &status).await
+    }
+
+    /// Blue-green to the probation, then a person aborts.
+    pub(super) async fn blue_green_back(&self, file: &str, version: &str) -> anyhow::Result<Row> {
+        let since = Timestamp::now();
+        self.kubectl_apply(file).await?;
+        let warm = |status: &ModelDeploymentStatus| {
+            status.rollout.as_ref().is_some_and(|rollout| rollout.stage == RolloutStage::Probation)
+        };
+        self.watch("digits-bg", warm).await?;
+        say("green has all the traffic, blue is still warm; a person aborts");
+        println!("$ kubectl annotate modeldeployment digits-bg ml.slipway.dev/abort=1");
+        self.world.annotate("digits-bg", "ml.slipway.dev/abort", "1").await?;
+        let status = self.watch("digits-bg", |status| ended(status, version)).await?;
+        self.row(&self.blue_green(), since, &status).await
+    }
+
+    async fn kubectl_apply(&self, file: &str) -> anyhow::Result<()> {
+        println!("$ kubectl apply -f examples/{file}");
+        let path = self.world.cluster.layout().root().join("examples").join(file).display().to_string();
+        print!("{}", self.world.cluster.kubectl(["apply", "-n", &self.world.namespace, "-f", &path]).await?);
+        Ok(())
+    }
+
+    /// Prints the row of `kubectl get modeldeployments` whenever it changes, until `done`.
+    async fn watch(
+        &self,
+        name: &str,
+        done: impl Fn(&ModelDeploymentStatus) -> bool,
+    ) -> anyhow::Result<ModelDeploymentStatus> {
+        let shown = Mutex::new(String::new());
+        let begun = Instant::now();
+        let what = format!("{name} to get there");
+        let look = || async {
+            self.show(name, begun, &shown).await.map_err(|error| error.to_string())?;
+            let status = self.world.status(name).await?;
+            self.remember(&status);
+            if done(&status) { Ok(status) } else { Err(super::brief(&status)) }
+        };
+        let status = crate::cluster::wait::until(&what, SCENE, look).await?;
+        self.show(name, begun, &shown).await?;
+        Ok(status)
+    }
+
+    async fn show(&self, name: &str, begun: Instant, shown: &Mutex<String>) -> anyhow::Result<()> {
+        let text = self.world.cluster.kubectl(["get", "modeldeployments", "-n", &self.world.namespace, name]).await?;
+        // The age changes all the time and is the last column.
+        let without_age = |line: &str| line.rsplit_once(' ').map_or(line, |(rest, _)| rest).trim_end().to_owned();
+        let key: String = text.lines().skip(1).map(without_age).collect();
+        let mut shown = shown.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
+        if *shown != key {
+            let elapsed = begun.elapsed().as_secs_f64();
+            let skip = usize::from(!shown.is_empty());
+            for line in text.lines().skip(skip) {
+                println!("{elapsed:6.1} s  {line}");
+            }
+            *shown = key;
+        }
+        Ok(())
+    }
+
+    /// What the table says of a rollout: its record, and what the account of requests shows of a version that was taken back.
+    async fn row(&self, world: &World, since: Timestamp, status: &ModelDeploymentStatus) -> anyhow::Result<Row> {
+        let record = status.history.first().cloned().context("no record of the rollout")?;
+        let requests = world.requests(since).await?;
+        let reached: Vec<_> = requests.iter().filter(|request| request.reached(&record.revision)).collect();
+        let blamed =
+            requests.iter().filter(|request| request.blames(&record.revision)).map(|request| request.sent_at).min();
+        let last = reached.iter().map(|request| request.sent_at).max();
+        let abort = status.rollout.as_ref().and_then(|rollout| Some(rollout.abort.as_ref()?.at.0));
+        let between =
+            |from: Option<Timestamp>| Some(Duration::try_from(last?.duration_since(from?)).unwrap_or_default());
+        Ok(Row {
+            after_bad: abort.and_then(|_| between(blamed)),
+            after_abort: between(abort),
+            requests: reached.len(),
+            record,
+        })
+    }
+}
+
+/// The rollout of `version` is over, one way or the other.
+fn ended(status: &ModelDeploymentStatus, version: &str) -> bool {
+    let promoted = status.rollout.is_none() && status.stable.as_ref().is_some_and(|stable| stable.version == version);
+    let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_at.as_ref());
+    let candidate = status.candidate.as_ref().is_some_and(|candidate| candidate.version == version);
+    promoted || candidate && left.is_some()
+}

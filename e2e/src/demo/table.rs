@@ -1,0 +1,98 @@
+//! What the demo prints at its end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use slipway_crds::v1alpha1::{RolloutRecord, StepRecord};
+
+use crate::world::Account;
+
+/// One rollout.
+pub(super) struct Row {
+    /// Its record in status.
+    pub(super) record: RolloutRecord,
+    /// Requests that went to the new version.
+    pub(super) requests: usize,
+    /// From the first request that showed it to be bad to the last request that it got.
+    pub(super) after_bad: Option<Duration>,
+    /// From the decision to take it back to the last request that it got.
+    pub(super) after_abort: Option<Duration>,
+}
+
+pub(super) fn print(rows: &[Row]) {
+    println!("\n=== rollouts");
+    for row in rows {
+        let record = &row.record;
+        let took = seconds(record.started_at.0, Some(record.ended_at.0));
+        println!(
+            "\n{}: {:?} ({}) after {took}, {} requests went to it",
+            record.version, record.outcome, record.reason, row.requests
+        );
+        if !record.message.is_empty() {
+            println!("  why: {}", record.message);
+        }
+        println!("  {:>6} {:>9} {:>9} {:>9} {:>9}  verdict", "asked", "observed", "set at", "confirmed", "took");
+        for step in &record.steps {
+            println!("  {}", line(record, step));
+        }
+        let show = |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()));
+        if row.after_abort.is_some() {
+            println!(
+                "  last request at it: {} after the abort, {} after the first bad evidence",
+                show(row.after_abort),
+                show(row.after_bad)
+            );
+        }
+    }
+}
+
+fn line(record: &RolloutRecord, step: &StepRecord) -> String {
+    let percent = |permille: i32| format!("{:.1} %", f64::from(permille) / 10.0);
+    format!(
+        "{:>6} {:>9} {:>9} {:>9} {:>9}  {}",
+        percent(step.weight_permille),
+        step.observed_permille.map_or("-".to_owned(), percent),
+        seconds(record.started_at.0, Some(step.set_at.0)),
+        seconds(step.set_at.0, step.confirmed_at.as_ref().map(|time| time.0)),
+        seconds(step.set_at.0, step.ended_at.as_ref().map(|time| time.0)),
+        step.verdict,
+    )
+}
+
+fn seconds(from: Timestamp, to: Option<Timestamp>) -> String {
+    to.map_or("-".to_owned(), |to| format!("{:.1} s", to.duration_since(from).as_secs_f64()))
+}
+
+/// The account of requests.
+pub(super) fn print_account(name: &str, account: &Account, versions: &BTreeMap<String, String>) {
+    println!(
+        "\n=== requests at {name}: {} sent, {} answered, {} failed",
+        account.sent, account.answered, account.failed
+    );
+    println!(
+        "  {:<12} {:<12} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "version", "revision", "answered", "correct", "shielded", "p50 ms", "p95 ms", "p99 ms"
+    );
+    for (revision, it) in &account.by_revision {
+        let version = versions.get(revision).map_or("?", String::as_str);
+        let correct = if it.answered > 0 {
+            format!("{:.1} %", 100.0 * it.correct as f64 / it.answered as f64)
+        } else {
+            "-".into()
+        };
+        let show = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
+        println!(
+            "  {version:<12} {revision:<12} {:>9} {correct:>9} {:>9} {:>9} {:>9} {:>9}",
+            it.answered,
+            it.shielded,
+            show(it.latency_ms.p50),
+            show(it.latency_ms.p95),
+            show(it.latency_ms.p99)
+        );
+    }
+    for (reason, count) in &account.failed_by_reason {
+        println!("  failed: {count} {reason}");
+    }
+    println!("  labels sent back: {}, accepted: {}", account.feedback.sent, account.feedback.accepted);
+}
