@@ -38,8 +38,23 @@ pub struct World {
     pub generator: String,
 }
 
-/// Runs one test in a namespace of its own, with the model store in it. A failure prints the state of the namespace.
+/// Tests that disturb the whole cluster hold this alone; all others share it.
+static CLUSTER: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
+/// Runs one test in a namespace of its own, with the model store in it, beside other tests. A failure prints the state of the namespace.
 pub async fn run(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let _shared = CLUSTER.read().await;
+    in_namespace(prefix, test).await
+}
+
+/// The same for a test that stops the operator or Prometheus, or needs the machine for itself: no other test runs meanwhile.
+pub async fn run_alone(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let _alone = CLUSTER.write().await;
+    in_namespace(prefix, test).await
+}
+
+async fn in_namespace(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let begun = std::time::Instant::now();
     let cluster = Cluster::from_env().await?;
     let namespace = cluster.temp_namespace(prefix).await?;
     let world = World::new(cluster.clone(), namespace.name());
@@ -54,6 +69,7 @@ pub async fn run(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Result<(
         }
     }
     namespace.delete().await?;
+    eprintln!("{prefix}: {:.0} s", begun.elapsed().as_secs_f64());
     outcome
 }
 

@@ -7,7 +7,7 @@ use slipway_e2e::world;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn operator_killed_mid_step() -> anyhow::Result<()> {
-    world::run("operator-killed", async |world| {
+    world::run_alone("operator-killed", async |world| {
         world.start(&world.quick("digits/v1.yaml")?).await?;
         world.load("digits", 100).await?;
         world.apply(&world.quick("digits/v2.yaml")?).await?;

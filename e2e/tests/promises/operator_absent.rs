@@ -6,7 +6,7 @@ use slipway_e2e::world::{self, weights};
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn operator_absent() -> anyhow::Result<()> {
-    world::run("operator-absent", async |world| {
+    world::run_alone("operator-absent", async |world| {
         world.start(&world.quick("digits/v1.yaml")?).await?;
         world.load("digits", 80).await?;
         world.apply(&world.quick("digits/v2.yaml")?).await?;

@@ -61,7 +61,7 @@ async fn until_replicas(world: &World, what: &str, wanted: impl Fn(i32) -> bool)
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn hpa_scales() -> anyhow::Result<()> {
-    world::run("hpa-scales", async |world| {
+    world::run_alone("hpa-scales", async |world| {
         apply_without_replicas(&world, &autoscaled(&world, "digits/v1.yaml")?).await?;
         world.wait_status("digits", "the first version to be ready", world::PODS, world::ready).await?;
         world.load("digits", 300).await?;

@@ -8,7 +8,7 @@ use slipway_e2e::world;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn uninstall_leaves_nothing() -> anyhow::Result<()> {
-    world::run("uninstall", async |world| {
+    world::run_alone("uninstall", async |world| {
         world.start(&world.quick("digits/v1.yaml")?).await?;
         world.cluster.kubectl(["delete", "modeldeployments", "-n", &world.namespace, "digits"]).await?;
         let kinds = "pods,replicasets,services,deployments,serviceaccounts,rolebindings,poddisruptionbudgets,horizontalpodautoscalers,endpointslices";

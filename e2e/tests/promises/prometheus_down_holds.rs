@@ -5,7 +5,7 @@ use slipway_e2e::world::{self, weights};
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn prometheus_down_holds() -> anyhow::Result<()> {
-    world::run("prometheus-down", async |world| {
+    world::run_alone("prometheus-down", async |world| {
         world.start(&world.quick("digits/v1.yaml")?).await?;
         world.load("digits", 100).await?;
         world.cluster.stop_prometheus()?;

@@ -1,0 +1,19 @@
+//! One file for each promise to users, all in one program: it is linked once, and tests that do not disturb one another run side by side.
+//! They need a cluster with Slipway on it: `make e2e`.
+
+mod bad_model;
+mod bad_spec_is_refused;
+mod blue_green;
+mod canary_promotes;
+mod canary_rolls_back;
+mod gateway_rolls;
+mod hpa_scales;
+mod new_version_midway;
+mod no_traffic_holds;
+mod operator_absent;
+mod operator_killed_mid_step;
+mod pod_killed_under_load;
+mod prometheus_down_holds;
+mod uninstall_leaves_nothing;
+mod user_aborts;
+mod user_pauses_and_promotes;
