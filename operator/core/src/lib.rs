@@ -6,4 +6,5 @@
 pub mod action;
 pub mod build;
 pub mod evidence;
+pub mod judge;
 pub mod observed;

@@ -21,8 +21,7 @@ const DEFAULT_CPU_PERCENT: i32 = 80;
 /// does not change in a rollout, so the autoscaler never has to be pointed anywhere else.
 pub fn autoscaler(object: &ModelDeployment, autoscaling: &Autoscaling) -> Desired {
     let name = object.name_any();
-    let metrics =
-        if autoscaling.metrics.is_empty() { vec![cpu_utilisation()] } else { autoscaling.metrics.clone() };
+    let metrics = if autoscaling.metrics.is_empty() { vec![cpu_utilisation()] } else { autoscaling.metrics.clone() };
     stamped(Desired::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
         metadata: controlled(object, name.clone(), object_labels(&name)),
         spec: Some(HorizontalPodAutoscalerSpec {

@@ -87,11 +87,7 @@ pub(super) fn env_field(name: &str, path: &str) -> EnvVar {
 
 /// Annotations that Prometheus' usual pod discovery looks at.
 pub(super) fn scraped(port: &str) -> Labels {
-    map([
-        ("prometheus.io/scrape", "true"),
-        ("prometheus.io/port", port),
-        ("prometheus.io/path", "/metrics"),
-    ])
+    map([("prometheus.io/scrape", "true"), ("prometheus.io/port", port), ("prometheus.io/path", "/metrics")])
 }
 
 /// Pods that match `selector` prefer different nodes: a preference, so that a single node still runs them all.

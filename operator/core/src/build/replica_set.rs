@@ -169,8 +169,7 @@ fn volumes(uri: &str) -> (Vec<Volume>, Vec<VolumeMount>) {
             }),
             ..Volume::default()
         });
-        mounts
-            .push(VolumeMount { read_only: Some(true), ..mount("claim", &format!("/mnt/models/{claim}")) });
+        mounts.push(VolumeMount { read_only: Some(true), ..mount("claim", &format!("/mnt/models/{claim}")) });
     }
     (volumes, mounts)
 }

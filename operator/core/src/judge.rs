@@ -1,0 +1,174 @@
+//! The judge: from evidence to a verdict.
+//!
+//! A verdict is one of five. **Pass**: a regression worth catching is excluded. **Fail**: the candidate is worse. **NeedMoreData**, **NoData** and
+//! **ProviderDown** hold, each saying why. Only Pass advances, only Fail takes back; the absence of evidence does neither.
+//!
+//! Three gate types compare a rate of the candidate with that of stable in the same window (failed requests, slow requests, wrong predictions)
+//! by [`sequential`](self#the-test). A PromQL gate compares one number with thresholds. `docs/judge.md` has the operating characteristics as measured.
+//!
+//! # The test
+//!
+//! With `[low, high]` the confidence sequence for (candidate's rate - stable's rate), valid at all times together and so however often it is looked at:
+//!
+//! - `Pass` when `high` at level [`MISSED_REGRESSION`] is below the smallest increase worth catching and both arms have the fewest events that the gate asks for;
+//! - else `Fail` when `low` at the gate's share of [`Input::alpha`] is above 0 and the candidate has [`MIN_EVENTS_TO_FAIL`] events, [`MIN_BAD_TO_FAIL`] of them bad;
+//! - else `NeedMoreData`.
+//!
+//! A candidate that is worse beyond doubt, and beyond doubt by less than is worth catching, passes: that is what "worth catching" means.
+
+mod latency;
+mod query;
+mod rates;
+mod reading;
+mod sequential;
+mod text;
+mod value;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use slipway_crds::v1alpha1::{Analysis, Gate, GateStatus, GateType, GateVerdict};
+
+use crate::evidence::{Evidence, GateReading};
+
+pub use query::queries;
+pub use rates::{MIN_BAD_TO_FAIL, MIN_EVENTS_TO_FAIL, MISSED_REGRESSION};
+
+/// Longest message of a gate that the API takes, in characters.
+const MAX_MESSAGE: usize = 1024;
+
+/// Everything that a judgement depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The gates, as [`resolved_gates`] yields them.
+    pub gates: &'a [Gate],
+    /// Chance that a candidate as good as stable fails in this step, all gates together.
+    pub alpha: f64,
+    /// Revision of the candidate.
+    pub candidate: &'a str,
+    /// Revision of stable.
+    pub stable: &'a str,
+    /// The newest evidence.
+    pub evidence: Option<&'a Evidence>,
+    /// Generation of the weights that are judged.
+    pub generation: i64,
+    /// When that generation was confirmed: start of the window.
+    pub confirmed_at: Timestamp,
+    /// Now.
+    pub now: Timestamp,
+    /// The gates as the status has them: memory of PromQL gates.
+    pub previous: &'a [GateStatus],
+}
+
+/// What the judge says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// Over all gates: Fail when one fails, Pass when all pass, else the first of ProviderDown, NoData, NeedMoreData that a gate has.
+    pub verdict: GateVerdict,
+    /// Every gate, in the order of the input.
+    pub gates: Vec<GateStatus>,
+    /// For people: the gates that make the verdict, with their numbers.
+    pub message: String,
+}
+
+/// The gates of an analysis: those it names, or `errors` and `latency` with their defaults when it names none at all. An empty list stays empty: no judge.
+pub fn resolved_gates(analysis: &Analysis) -> Vec<Gate> {
+    let default = |name: &str, type_| Gate {
+        name: name.to_owned(),
+        type_,
+        error_rate: None,
+        latency: None,
+        accuracy: None,
+        prom_ql: None,
+    };
+    analysis
+        .gates
+        .clone()
+        .unwrap_or_else(|| vec![default("errors", GateType::ErrorRate), default("latency", GateType::Latency)])
+}
+
+/// Judges a candidate by the newest evidence. With no gates at all the verdict is Pass: nobody asked for a judge.
+pub fn judge(input: &Input<'_>) -> Judgement {
+    let reading = usable(input);
+    let statistical = input.gates.iter().filter(|g| g.type_ != GateType::PromQl).count();
+    // Bonferroni over the gates that run a test; a PromQL gate has the error rate that its author gave it. An unusable budget (a bug of the caller's) only ever
+    // makes failing harder.
+    let share = input.alpha / statistical.max(1) as f64;
+    let share = if share.is_finite() { share.clamp(1e-9, 0.5) } else { 1e-9 };
+    let gates: Vec<GateStatus> = input.gates.iter().map(|gate| gate_status(input, gate, reading, share)).collect();
+    let verdict = overall(&gates);
+    Judgement { verdict, message: text::summary(verdict, &gates), gates }
+}
+
+/// The evidence, if it speaks of the current weights at all; else what is missing. Whatever was counted before every gateway had confirmed belongs to
+/// another split.
+fn usable<'a>(input: &Input<'a>) -> Result<&'a Evidence, &'static str> {
+    let evidence = input.evidence.ok_or("no reading yet")?;
+    if evidence.generation != input.generation || evidence.taken_at < input.confirmed_at {
+        return Err("no reading yet at this weight");
+    }
+    Ok(evidence)
+}
+
+fn gate_status(input: &Input<'_>, gate: &Gate, evidence: Result<&Evidence, &'static str>, alpha: f64) -> GateStatus {
+    let finding = match evidence {
+        Err(missing) => value::kept(input, gate, Finding::no_data(missing)),
+        Ok(evidence) => match evidence.gates.get(&gate.name) {
+            None => value::kept(input, gate, Finding::no_data("the reading does not cover this gate")),
+            Some(GateReading::NoData(why)) => Finding::no_data(why),
+            Some(GateReading::ProviderDown(why)) => {
+                value::kept(input, gate, Finding::new(GateVerdict::ProviderDown, why.clone()))
+            }
+            Some(reading) if gate.type_ == GateType::PromQl => value::judge(input, gate, reading, evidence.taken_at),
+            Some(reading) => rates::judge(input, gate, reading, alpha, evidence.taken_at),
+        },
+    };
+    GateStatus {
+        name: gate.name.clone(),
+        verdict: finding.verdict,
+        message: text::truncated(&finding.message, MAX_MESSAGE),
+        candidate: text::truncated(&finding.candidate, 64),
+        stable: text::truncated(&finding.stable, 64),
+        consecutive: finding.consecutive,
+        looked_at: finding.looked_at.map(Time),
+    }
+}
+
+fn overall(gates: &[GateStatus]) -> GateVerdict {
+    use GateVerdict::{Fail, NeedMoreData, NoData, Pass, ProviderDown};
+    // What decides comes first; then what a person can do least about by waiting.
+    [Fail, ProviderDown, NoData, NeedMoreData]
+        .into_iter()
+        .find(|verdict| gates.iter().any(|g| g.verdict == *verdict))
+        .unwrap_or(Pass)
+}
+
+/// What one gate found.
+#[derive(Clone, Debug, PartialEq)]
+struct Finding {
+    verdict: GateVerdict,
+    message: String,
+    candidate: String,
+    stable: String,
+    consecutive: i32,
+    looked_at: Option<Timestamp>,
+}
+
+impl Finding {
+    fn new(verdict: GateVerdict, message: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            message: message.into(),
+            candidate: String::new(),
+            stable: String::new(),
+            consecutive: 0,
+            looked_at: None,
+        }
+    }
+
+    fn no_data(why: impl Into<String>) -> Self {
+        Self::new(GateVerdict::NoData, why)
+    }
+}
+
+#[cfg(test)]
+mod tests;

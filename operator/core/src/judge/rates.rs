@@ -1,0 +1,213 @@
+//! The three gates that compare a rate of bad events.
+
+use jiff::Timestamp;
+use slipway_crds::v1alpha1::{AccuracyGate, ErrorRateGate, Gate, GateType, GateVerdict, LatencyGate};
+
+use super::sequential::{Comparison, Events};
+use super::{Finding, Input, latency, reading, text};
+use crate::evidence::GateReading;
+
+/// Chance that one gate passes a regression of exactly the smallest size worth catching in one step, however often it is looked at. Every step of a rollout
+/// judges anew, so a whole rollout misses it with the product of these. It is larger than what is spent on false rollbacks because it is what makes a step
+/// pass after hundreds of requests instead of thousands; measured, it stays below a third of this.
+pub const MISSED_REGRESSION: f64 = 0.05;
+
+/// Fewest events of the candidate before it may fail. The test holds from the first event; this keeps one hiccup of the network from looking like a verdict.
+pub const MIN_EVENTS_TO_FAIL: f64 = 10.0;
+
+/// Fewest bad events of the candidate before it may fail, for the same reason.
+pub const MIN_BAD_TO_FAIL: f64 = 5.0;
+
+/// No projection looks further than this many times the evidence at hand.
+const FURTHEST_PROJECTION: f64 = 1e5;
+
+/// What a gate of this family asks, in one vocabulary.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    /// The smallest increase of the bad rate worth catching.
+    pub(super) worth_catching: f64,
+    /// Fewest events of each arm to pass.
+    pub(super) min_events: f64,
+    /// False-rollback budget of this gate in this step.
+    pub(super) alpha: f64,
+    /// What an event is called: `request`, `labelled prediction`.
+    pub(super) noun: &'static str,
+    /// What a bad one is: `failed`, `slow`, `wrong`.
+    pub(super) bad: &'static str,
+}
+
+/// Both arms and how the question was put for them.
+struct Arms {
+    candidate: Events,
+    stable: Events,
+    /// Precision added to the wording, such as the bound of slow.
+    detail: String,
+}
+
+/// Judges one gate by its reading.
+pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, alpha: f64, taken_at: Timestamp) -> Finding {
+    let question = question(gate, alpha);
+    let arms = match arms(input, gate, reading, &question) {
+        Ok(arms) => arms,
+        Err(why) => return Finding::no_data(why),
+    };
+    let seconds = taken_at.duration_since(input.confirmed_at).as_secs_f64();
+    let verdict = decide(arms.candidate, arms.stable, &question);
+    let told = describe(verdict, &arms, &question, seconds);
+    let shown = |e: Events| format!("{} of {} {}", text::count(e.bad), text::count(e.all), question.bad);
+    Finding { candidate: shown(arms.candidate), stable: shown(arms.stable), ..Finding::new(verdict, told) }
+}
+
+fn question(gate: &Gate, alpha: f64) -> Question {
+    let basis = |points: i32| f64::from(points.clamp(1, 10_000)) / 10_000.0;
+    let (points, min, noun, bad) = match gate.type_ {
+        GateType::Latency => {
+            let LatencyGate { max_increase_basis_points, min_requests, .. } = gate.latency.clone().unwrap_or_default();
+            (max_increase_basis_points, min_requests, "request", "slow")
+        }
+        GateType::Accuracy => {
+            let AccuracyGate { max_drop_basis_points, min_labels } = gate.accuracy.clone().unwrap_or_default();
+            (max_drop_basis_points, min_labels, "labelled prediction", "wrong")
+        }
+        GateType::ErrorRate | GateType::PromQl => {
+            let ErrorRateGate { max_increase_basis_points, min_requests } = gate.error_rate.clone().unwrap_or_default();
+            (max_increase_basis_points, min_requests, "request", "failed")
+        }
+    };
+    Question { worth_catching: basis(points), min_events: f64::from(min.max(1)), alpha, noun, bad }
+}
+
+fn arms(input: &Input<'_>, gate: &Gate, reading: &GateReading, question: &Question) -> Result<Arms, String> {
+    match (gate.type_, reading) {
+        (GateType::Latency, GateReading::Buckets(buckets)) => {
+            let settings = gate.latency.clone().unwrap_or_default();
+            let candidate = reading::buckets(buckets, input.candidate);
+            let stable = reading::buckets(buckets, input.stable);
+            let (candidate, stable) = both(candidate, stable, question.noun)?;
+            let bound = latency::threshold(&stable, &settings)?;
+            Ok(Arms {
+                candidate: latency::slower_than(&candidate, bound)?,
+                stable: latency::slower_than(&stable, bound)?,
+                detail: format!(" (over {})", text::seconds(bound)),
+            })
+        }
+        (GateType::ErrorRate | GateType::Accuracy, GateReading::Counts(counts)) => {
+            let candidate = reading::events(counts, input.candidate);
+            let stable = reading::events(counts, input.stable);
+            let (candidate, stable) = both(candidate, stable, question.noun)?;
+            Ok(Arms { candidate, stable, detail: String::new() })
+        }
+        _ => Err("the reading is not of the kind that the gate asked for".to_owned()),
+    }
+}
+
+/// Both arms, or which one is missing. The candidate's absence is named first: it is the one a person can do something about.
+fn both<T>(
+    candidate: Result<Option<T>, String>,
+    stable: Result<Option<T>, String>,
+    noun: &str,
+) -> Result<(T, T), String> {
+    let reached = |arm: &str| match noun {
+        "request" => format!("no request reached {arm}"),
+        _ => format!("no {noun} of {arm}"),
+    };
+    let candidate = candidate.map_err(|why| format!("candidate: {why}"))?;
+    let stable = stable.map_err(|why| format!("stable: {why}"))?;
+    let candidate = candidate.ok_or_else(|| reached("the candidate"))?;
+    let stable = stable.ok_or_else(|| reached("stable"))?;
+    Ok((candidate, stable))
+}
+
+/// The verdict on counts. See the documentation of [`crate::judge`].
+pub(super) fn decide(candidate: Events, stable: Events, question: &Question) -> GateVerdict {
+    let comparison = Comparison::new(candidate, stable);
+    let difference = comparison.difference();
+    let enough = candidate.all >= question.min_events && stable.all >= question.min_events;
+    let excludes = |d: f64, alpha: f64| comparison.evidence_against(d) >= -alpha.ln();
+    if enough && difference < question.worth_catching && excludes(question.worth_catching, MISSED_REGRESSION) {
+        return GateVerdict::Pass;
+    }
+    let may_fail = candidate.all >= MIN_EVENTS_TO_FAIL && candidate.bad >= MIN_BAD_TO_FAIL;
+    if may_fail && difference > 0.0 && excludes(0.0, question.alpha) {
+        return GateVerdict::Fail;
+    }
+    GateVerdict::NeedMoreData
+}
+
+fn describe(verdict: GateVerdict, arms: &Arms, question: &Question, seconds: f64) -> String {
+    let Arms { candidate, stable, detail } = arms;
+    let observed = format!(
+        "{} of {} {}{detail} {}, {} at stable",
+        text::percent(candidate.rate()),
+        text::plural(candidate.all, question.noun),
+        "at the candidate",
+        question.bad,
+        text::percent(stable.rate()),
+    );
+    let comparison = Comparison::new(*candidate, *stable);
+    match verdict {
+        GateVerdict::Pass => {
+            format!("{observed}: an increase of {} is excluded", text::percent(question.worth_catching))
+        }
+        GateVerdict::Fail => {
+            let (low, _) = comparison.interval(question.alpha);
+            format!("{observed}: worse by at least {}", text::percent(low))
+        }
+        _ => {
+            let (low, high) = comparison.interval(MISSED_REGRESSION);
+            format!(
+                "{observed}: between {} and {}, to pass below {}; {}",
+                text::signed_percent(low),
+                text::signed_percent(high),
+                text::signed_percent(question.worth_catching),
+                missing(arms, question, seconds)
+            )
+        }
+    }
+}
+
+/// How much more is needed, if both arms go on as they are.
+fn missing(arms: &Arms, question: &Question, seconds: f64) -> String {
+    let Some(factor) = projection(arms.candidate, arms.stable, question) else {
+        return "cannot say yet how much more is needed".to_owned();
+    };
+    // The arm with less traffic is the one that is waited for.
+    let (arm, has) = if arms.stable.all < arms.candidate.all {
+        ("stable", arms.stable.all)
+    } else {
+        ("the candidate", arms.candidate.all)
+    };
+    let more = text::two_digits_up(has * (factor - 1.0));
+    let when = text::duration(seconds * (factor - 1.0));
+    let eta = if seconds >= 1.0 { format!(", about {when} at this rate") } else { String::new() };
+    format!(
+        "needs about {} more {} at {arm} (has {}){eta}",
+        text::count(more),
+        text::plural_noun(more, question.noun),
+        text::count(has)
+    )
+}
+
+/// By which factor both arms must grow, at the rates observed so far, until there is a verdict.
+fn projection(candidate: Events, stable: Events, question: &Question) -> Option<f64> {
+    let scaled = |events: Events, by: f64| Events { bad: events.bad * by, all: events.all * by };
+    let decided = |by: f64| decide(scaled(candidate, by), scaled(stable, by), question) != GateVerdict::NeedMoreData;
+    let mut known = 1.0;
+    let mut reached = 2.0;
+    while !decided(reached) {
+        known = reached;
+        reached *= 2.0;
+        if reached > FURTHEST_PROJECTION {
+            return None;
+        }
+    }
+    for _ in 0..8 {
+        let middle = 0.5 * (known + reached);
+        if decided(middle) {
+            reached = middle;
+        } else {
+            known = middle;
+        }
+    }
+    Some(reached)
+}

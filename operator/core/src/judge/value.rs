@@ -1,0 +1,176 @@
+//! PromQL gates: one number against thresholds, so many looks in a row.
+//!
+//! A look is a reading that yielded a finite number after the initial delay. A reading without a usable number breaks the row; a reading that could not be taken
+//! is no look and leaves it as it is.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use slipway_crds::v1alpha1::{Gate, GateType, GateVerdict, PromQlGate};
+
+use super::{Finding, Input, text};
+use crate::evidence::GateReading;
+
+/// Judges one PromQL gate by its reading.
+pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, taken_at: Timestamp) -> Finding {
+    let Some(settings) = gate.prom_ql.as_ref() else {
+        return Finding::no_data("the gate has no query");
+    };
+    let GateReading::Value(value) = *reading else {
+        return Finding::no_data("the reading is not of the kind that the gate asked for");
+    };
+    if !value.is_finite() {
+        return Finding::no_data(format!("the query yields {value}, which is no number to judge by"));
+    }
+    let bounds = match Bounds::of(settings) {
+        Ok(bounds) => bounds,
+        Err(why) => return Finding::no_data(why),
+    };
+    let delay = SignedDuration::from_secs(i64::from(settings.initial_delay_seconds.max(0)));
+    if taken_at.duration_since(input.confirmed_at) < delay {
+        let left = (delay - input.now.duration_since(input.confirmed_at)).as_secs_f64().max(0.0);
+        let told = format!("the first look is {} from now", text::duration(left));
+        return Finding { candidate: text::number(value), ..Finding::new(GateVerdict::NeedMoreData, told) };
+    }
+    let (row, looked_at) = row(input, gate, taken_at, bounds.hold(value));
+    let needed = settings.consecutive_count.max(1);
+    let verdict = match row {
+        row if row >= needed => GateVerdict::Pass,
+        row if row <= -needed => GateVerdict::Fail,
+        _ => GateVerdict::NeedMoreData,
+    };
+    let side = if row > 0 { "within" } else { "outside" };
+    let told = format!(
+        "value {}, asked for {}: {} of {needed} looks in a row {side}",
+        text::number(value),
+        bounds.described(),
+        row.unsigned_abs()
+    );
+    Finding {
+        candidate: text::number(value),
+        consecutive: row,
+        looked_at: Some(looked_at),
+        ..Finding::new(verdict, told)
+    }
+}
+
+/// The new length of the row and the look that it counts last. The same reading seen again, by a plan that ran for another reason, counts once.
+fn row(input: &Input<'_>, gate: &Gate, taken_at: Timestamp, within: bool) -> (i32, Timestamp) {
+    let (row, last) = memory(input, gate);
+    // Times in the API have whole seconds.
+    let taken_at = Timestamp::from_second(taken_at.as_second()).unwrap_or(taken_at);
+    if let Some(last) = last
+        && taken_at <= last
+    {
+        return (row, last);
+    }
+    let row = match (within, row) {
+        (true, row) => row.max(0).saturating_add(1),
+        (false, row) => row.min(0).saturating_sub(1),
+    };
+    (row, taken_at)
+}
+
+/// What the status remembers of a gate: nothing, unless it was at this weight.
+fn memory(input: &Input<'_>, gate: &Gate) -> (i32, Option<Timestamp>) {
+    let since = input.confirmed_at.as_second();
+    input
+        .previous
+        .iter()
+        .find(|status| status.name == gate.name)
+        .and_then(|status| status.looked_at.as_ref().map(|at| (status.consecutive, at.0)))
+        .filter(|(_, at)| at.as_second() >= since)
+        .map_or((0, None), |(row, at)| (row, Some(at)))
+}
+
+/// `finding`, about a reading that could not be taken, with the row as it was.
+pub(super) fn kept(input: &Input<'_>, gate: &Gate, finding: Finding) -> Finding {
+    if gate.type_ != GateType::PromQl {
+        return finding;
+    }
+    let (consecutive, looked_at) = memory(input, gate);
+    Finding { consecutive, looked_at, ..finding }
+}
+
+struct Bounds {
+    min: Option<f64>,
+    max: Option<f64>,
+}
+
+impl Bounds {
+    fn of(settings: &PromQlGate) -> Result<Self, String> {
+        let parsed = |side: &str, quantity: &Option<Quantity>| match quantity {
+            None => Ok(None),
+            Some(text) => number(&text.0).map(Some).ok_or_else(|| format!("promQL.{side}: {:?} is no number", text.0)),
+        };
+        let bounds = Self { min: parsed("min", &settings.min)?, max: parsed("max", &settings.max)? };
+        if bounds.min.is_none() && bounds.max.is_none() {
+            return Err("promQL: neither min nor max is given".to_owned());
+        }
+        Ok(bounds)
+    }
+
+    fn hold(&self, value: f64) -> bool {
+        self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
+    }
+
+    fn described(&self) -> String {
+        match (self.min, self.max) {
+            (Some(min), Some(max)) => format!("{} to {}", text::number(min), text::number(max)),
+            (Some(min), None) => format!("at least {}", text::number(min)),
+            (None, Some(max)) => format!("at most {}", text::number(max)),
+            (None, None) => "nothing".to_owned(),
+        }
+    }
+}
+
+/// A Kubernetes quantity as a number: `0.95`, `950m`, `1k`, `2Gi`, `1e3`.
+fn number(quantity: &str) -> Option<f64> {
+    const SUFFIXES: [(&str, f64); 15] = [
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("n", 1e-9),
+        ("u", 1e-6),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("E", 1e18),
+    ];
+    let plain = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
+    let quantity = quantity.trim();
+    plain(quantity)
+        .or_else(|| SUFFIXES.iter().find_map(|(suffix, factor)| Some(plain(quantity.strip_suffix(suffix)?)? * factor)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn quantities_are_numbers() {
+        let near = |text: &str, want: f64| {
+            let got = number(text).unwrap();
+            assert!((got - want).abs() <= 1e-12 * want.abs(), "{text}: {got}");
+        };
+        for (text, want) in [
+            ("0.95", 0.95),
+            ("950m", 0.95),
+            ("1k", 1e3),
+            ("2Gi", 2_147_483_648.0),
+            ("1e3", 1e3),
+            ("1E", 1e18),
+            ("-5", -5.0),
+        ] {
+            near(text, want);
+        }
+        for text in ["", "abc", "inf", "NaN", "m", "1 %"] {
+            assert_eq!(number(text), None, "{text}");
+        }
+    }
+}
