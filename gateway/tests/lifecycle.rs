@@ -1,0 +1,295 @@
+//! Nothing is lost when weights change, pods come and go, or the gateway itself leaves. And what the operator is told.
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use slipway_gateway::config::{BrakeConfig, EndpointGroup};
+use support::{
+    CANDIDATE, STABLE, World,
+    client::{Http, get, http1, http2, infer, predict, send},
+    eventually,
+    upstream::{Mood, Upstream},
+    within,
+};
+use tokio::task::JoinSet;
+
+/// Clients that send one request after the other until they are told to stop.
+struct Load {
+    answered: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<Vec<String>>,
+}
+
+impl Load {
+    fn start(addr: SocketAddr, clients: usize, make: fn() -> Http) -> Self {
+        let (answered, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let mut load = Self { answered, stop, clients: JoinSet::new() };
+        for _ in 0..clients {
+            let (answered, stop, client) = (Arc::clone(&load.answered), Arc::clone(&load.stop), make());
+            load.clients.spawn(async move {
+                let mut lost = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    match send(&client, infer(addr).body(Full::from("{}")).unwrap()).await {
+                        Ok(answer) if answer.status == 200 => _ = answered.fetch_add(1, Ordering::Relaxed),
+                        Ok(answer) => lost.push(format!("{} {}", answer.status, answer.body)),
+                        // A new connection that was refused was never a request: the endpoint is gone by then.
+                        Err(error) if error.contains("Connect") => break,
+                        Err(error) => lost.push(error),
+                    }
+                }
+                lost
+            });
+        }
+        load
+    }
+
+    async fn more(&self, requests: usize) {
+        let goal = self.answered.load(Ordering::Relaxed) + requests;
+        eventually("the load goes on", || self.answered.load(Ordering::Relaxed) >= goal).await;
+    }
+
+    async fn lost(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        within(Duration::from_secs(10), self.clients.join_all()).await.concat()
+    }
+}
+
+async fn two_arms() -> (World, Upstream, Upstream) {
+    let (stable, candidate) =
+        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Good).await);
+    let mut world = World::new().await;
+    world.weigh(1, 0).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    (world, stable, candidate)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_weights_loses_nothing() {
+    let (mut world, ..) = two_arms().await;
+    let load = Load::start(world.data, 8, http1);
+    for (generation, permille) in [50, 250, 500, 1000, 0].into_iter().enumerate() {
+        world.weigh(generation as i64 + 2, permille).apply();
+        load.more(500).await;
+    }
+    assert_eq!(load.lost().await, [""; 0]);
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_that_come_and_go_lose_nothing() {
+    let (mut world, first, _) = two_arms().await;
+    let load = Load::start(world.data, 8, http1);
+    let mut leaving = first;
+    for _ in 0..5 {
+        load.more(200).await;
+        let next = Upstream::start("next", Mood::Good).await;
+        world.endpoints(STABLE, &[leaving.addr, next.addr]).apply();
+        load.more(200).await;
+        let shutting_down = EndpointGroup {
+            ready: [next.addr].into(),
+            draining: [leaving.addr].into(),
+            ..EndpointGroup::default()
+        };
+        world.snapshot.endpoints.insert(("digits".into(), STABLE.into()), shutting_down);
+        world.apply();
+        let gone = leaving.served();
+        load.more(200).await;
+        assert!(leaving.served() <= gone + 8, "chosen after it left");
+        leaving = next;
+    }
+    assert_eq!(load.lost().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_crashes_under_load_loses_nothing() {
+    let (mut world, first, second) = two_arms().await;
+    world.endpoints(STABLE, &[first.addr, second.addr]).apply();
+    let load = Load::start(world.data, 8, http1);
+    load.more(500).await;
+    first.crash();
+    load.more(500).await;
+    assert_eq!(load.lost().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_loses_nothing() {
+    for make in [http1 as fn() -> Http, http2] {
+        let (mut world, stable, _) = two_arms().await;
+        world.weigh(2, 250).apply();
+        let load = Load::start(world.data, 8, make);
+        load.more(300).await;
+
+        stable.set(Mood::Slow(Duration::from_millis(50)));
+        let ready = format!("http://{}/readyz", world.admin);
+        assert_eq!(get(&http1(), ready.clone()).await.status, 200);
+        world.terminate();
+        let gateway = Arc::clone(&world.gateway);
+        eventually("it wants no new clients", || gateway.is_draining()).await;
+        assert_eq!(get(&http1(), ready).await.status, StatusCode::SERVICE_UNAVAILABLE, "at once");
+        load.more(1).await;
+        let metrics = world.metrics();
+        within(Duration::from_secs(10), world.ended()).await;
+        assert_eq!(load.lost().await, [""; 0]);
+        assert_eq!(metrics.client("success"), metrics.sum("client_requests_total", &[]) - metrics.client("cancelled"));
+    }
+}
+
+#[tokio::test]
+async fn http1_clients_are_asked_to_leave_while_it_drains() {
+    let (world, ..) = two_arms().await;
+    assert_eq!(predict(&http1(), world.data).await.header("connection"), None);
+    world.gateway.set_draining();
+    assert_eq!(predict(&http1(), world.data).await.header("connection"), Some("close"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_always_fails_costs_no_client_an_error_and_is_taken_out() {
+    for mood in [Mood::Status(500), Mood::Reset, Mood::Truncate] {
+        let (mut world, _stable, candidate) = two_arms().await;
+        candidate.set(mood);
+        world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
+        world.weigh(2, 500).apply();
+        let load = Load::start(world.data, 16, http1);
+        let gateway = Arc::clone(&world.gateway);
+        eventually("the brake acts", || gateway.router.table().models["digits"].arms[1].is_braked()).await;
+        load.more(100).await;
+        let after = candidate.served();
+        load.more(500).await;
+        assert_eq!(candidate.served(), after, "it gets nothing any more");
+        assert_eq!(load.lost().await, [""; 0]);
+
+        let metrics = world.metrics();
+        assert_eq!(metrics.sum("braked", &[("revision", CANDIDATE)]), 1);
+        let failures = metrics.arm(CANDIDATE, "server_error");
+        assert!((10..=26).contains(&failures), "{failures}: ten, and what was on its way");
+        metrics.assert_conserved();
+
+        world.endpoints(CANDIDATE, &[candidate.addr]).apply();
+        assert!(world.gateway.router.table().models["digits"].arms[1].is_braked(), "an update of endpoints keeps it");
+        world.weigh(3, 0).apply();
+        assert_eq!(world.metrics().sum("braked", &[]), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_stable_shares_does_not_feed_the_brake() {
+    let (mut world, stable, candidate) = two_arms().await;
+    stable.set(Mood::Status(500));
+    candidate.set(Mood::Status(500));
+    world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
+    world.weigh(2, 500).apply();
+    let client = http1();
+    for _ in 0..100 {
+        assert_eq!(predict(&client, world.data).await.status, 500);
+    }
+    assert!(!world.gateway.router.table().models["digits"].arms[1].is_braked());
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
+async fn grpc_passes_with_its_trailers() {
+    let (world, ..) = two_arms().await;
+    for method in ["ModelInfer", "ModelStreamInfer"] {
+        let url = format!("http://{}/inference.GRPCInferenceService/{method}", world.data);
+        let request = Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
+        let answer = send(&http2(), request.body(Full::from(method)).unwrap()).await.unwrap();
+        let trailers = answer.trailers.unwrap();
+        assert_eq!((answer.body.as_str(), &trailers["grpc-status"]), (method, &"0".parse().unwrap()));
+        assert_eq!(trailers["x-trailer"], "kept");
+    }
+    assert_eq!(world.metrics().arm(STABLE, "success"), 2);
+}
+
+#[tokio::test]
+async fn grpc_is_refused_in_its_own_words() {
+    let mut world = World::with(|settings| settings.endpoint_wait = Duration::ZERO).await;
+    world.weigh(1, 0).apply();
+    let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
+    let request = Request::post(url).header("content-type", "application/grpc");
+    let answer = send(&http2(), request.body(Full::from("x")).unwrap()).await.unwrap();
+    assert_eq!((answer.status, answer.header("grpc-status")), (StatusCode::OK, Some("14")));
+}
+
+/// Lines of `/v1/state`.
+struct Stream(hyper::body::Incoming, Vec<u8>);
+
+impl Stream {
+    async fn open(world: &World) -> Self {
+        let request = Request::get(format!("http://{}/v1/state", world.admin)).body(Full::<Bytes>::default()).unwrap();
+        Self(http1().request(request).await.unwrap().into_body(), Vec::new())
+    }
+
+    async fn line(&mut self) -> Value {
+        loop {
+            if let Some(end) = self.1.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.1.drain(..=end).collect();
+                return serde_json::from_slice(&line).unwrap();
+            }
+            let frame = within(Duration::from_secs(5), self.0.frame()).await.unwrap().unwrap();
+            self.1.extend_from_slice(&frame.into_data().unwrap());
+        }
+    }
+
+    async fn until(&mut self, what: &str, met: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..20 {
+            let line = self.line().await;
+            if met(&line) {
+                return line;
+            }
+        }
+        panic!("no line tells of {what}");
+    }
+}
+
+#[tokio::test]
+async fn the_operator_hears_of_every_change_at_once() {
+    let (mut world, _stable, candidate) = two_arms().await;
+    let mut stream = Stream::open(&world).await;
+    let first = stream.line().await;
+    assert_eq!(first["pod"], "slipway-gateway");
+    let model = &first["models"][0];
+    assert_eq!((&model["name"], &model["generation"], &model["brake"]), (&"digits".into(), &1.into(), &Value::Null));
+    assert_eq!((&model["uid"], &model["readyEndpoints"][STABLE]), (&"uid-of-digits".into(), &1.into()));
+
+    let client = http1();
+    for _ in 0..3 {
+        predict(&client, world.data).await;
+    }
+    let counted = stream.until("requests", |line| line["models"][0]["requests"][STABLE] == 3).await;
+    assert_eq!(counted["models"][0]["inFlight"][STABLE], 0);
+
+    candidate.set(Mood::Status(500));
+    world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
+    world.weigh(2, 1000).apply();
+    let fresh = stream.until("generation 2", |line| line["models"][0]["generation"] == 2).await;
+    assert_eq!(fresh["models"][0]["requests"][STABLE], 0, "counted from the generation on");
+    for _ in 0..12 {
+        assert_eq!(predict(&client, world.data).await.status, 200);
+    }
+    let braked = stream.until("the brake", |line| !line["models"][0]["brake"].is_null()).await;
+    let brake = &braked["models"][0]["brake"];
+    assert_eq!((&brake["revision"], &brake["generation"]), (&CANDIDATE.into(), &2.into()));
+    assert_eq!((&brake["failures"], &brake["requests"]), (&10.into(), &10.into()));
+    assert!(brake["at"].as_str().unwrap().ends_with('Z') && !brake["reason"].as_str().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn streams_are_bounded() {
+    let world = World::with(|settings| settings.max_state_streams = 1).await;
+    world.apply();
+    let mut first = Stream::open(&world).await;
+    first.line().await;
+    let url = format!("http://{}/v1/state", world.admin);
+    assert_eq!(get(&http1(), url).await.status, StatusCode::TOO_MANY_REQUESTS);
+}

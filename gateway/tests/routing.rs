@@ -1,0 +1,264 @@
+//! Which ModelDeployment, which arm, which pod.
+
+mod support;
+
+use std::{collections::HashMap, time::Duration};
+
+use http::{HeaderName, Request, StatusCode};
+use http_body_util::Full;
+use slipway_gateway::config::Weights;
+use support::{
+    CANDIDATE, STABLE, World,
+    client::{Answer, Http, get, http1, infer, predict, send},
+    model,
+    upstream::{Mood, Upstream, nobody},
+    within,
+};
+use tokio::time::Instant;
+
+async fn two_arms() -> (World, Upstream, Upstream) {
+    let (stable, candidate) =
+        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Good).await);
+    let mut world = World::new().await;
+    world.weigh(1, 0).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
+    (world, stable, candidate)
+}
+
+async fn as_user(client: &Http, world: &World, user: &str) -> Answer {
+    send(client, infer(world.data).header("x-user-id", user).body(Full::default()).unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_split_is_exact_in_steps_of_a_thousandth() {
+    let (mut world, stable, candidate) = two_arms().await;
+    let client = http1();
+    let (mut from_stable, mut from_candidate) = (0, 0);
+    for (generation, permille) in [(1, 1), (2, 50), (3, 333), (4, 1000)] {
+        world.weigh(generation, permille).apply();
+        for _ in 0..1000 {
+            assert_eq!(predict(&client, world.data).await.status, 200);
+        }
+        from_candidate += permille as usize;
+        from_stable += 1000 - permille as usize;
+        assert_eq!((stable.served(), candidate.served()), (from_stable, from_candidate));
+    }
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
+async fn an_entity_stays_with_the_candidate_while_the_weight_grows() {
+    let (mut world, ..) = two_arms().await;
+    world.model().sticky_header = Some(HeaderName::from_static("x-user-id"));
+    let client = http1();
+    let mut saw: HashMap<usize, bool> = HashMap::new();
+    for (generation, permille) in [(1, 50), (2, 250), (3, 500), (4, 1000)] {
+        world.weigh(generation, permille).apply();
+        for user in 0..200 {
+            let answer = as_user(&client, &world, &format!("user-{user}")).await;
+            let again = as_user(&client, &world, &format!("user-{user}")).await;
+            assert_eq!(answer.header("x-slipway-revision"), again.header("x-slipway-revision"));
+            let candidate = answer.header("x-slipway-revision") == Some(CANDIDATE);
+            assert!(candidate || !saw.get(&user).copied().unwrap_or(false), "user-{user} was sent back");
+            saw.insert(user, candidate);
+        }
+        let share = saw.values().filter(|candidate| **candidate).count();
+        assert!(share.abs_diff(permille as usize / 5) < 25, "{share} of 200 at {permille}");
+    }
+    world.weigh(5, 500).apply();
+    for _ in 0..10 {
+        predict(&client, world.data).await;
+    }
+    let unsticky = world.snapshot.models["digits"].weights.clone();
+    assert_eq!(unsticky.map(|weights| weights.generation), Some(5));
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
+async fn a_modeldeployment_is_found_by_host_then_path_then_by_being_alone() {
+    let (digits, churn) = (Upstream::start("digits", Mood::Good).await, Upstream::start("churn", Mood::Good).await);
+    let mut world = World::new().await;
+    world.weigh(1, 0).endpoints(STABLE, &[digits.addr]).apply();
+    let client = http1();
+    let ask = async |host: &str, path: &str| {
+        let request = Request::get(format!("http://{}{path}", world.data)).header("host", host);
+        let answer = send(&client, request.body(Full::default()).unwrap()).await.unwrap();
+        (answer.status.as_u16(), answer.header("x-upstream").map(str::to_owned))
+    };
+    let found = |name: &str| (200, Some(name.to_owned()));
+    assert_eq!(ask("anything.example", "/v2").await, found("digits"), "the only one");
+
+    let mut snapshot = world.snapshot.clone();
+    let mut second = model("churn");
+    second.model_name = "churn-model".into();
+    second.weights.clone_from(&snapshot.models["digits"].weights);
+    snapshot.models.insert("churn".into(), second);
+    let group = snapshot.endpoints[&("digits".to_owned(), STABLE.to_owned())].clone();
+    let ready = [churn.addr].into();
+    snapshot.endpoints.insert(("churn".into(), STABLE.into()), slipway_gateway::config::EndpointGroup { ready, ..group });
+    world.gateway.router.apply(&snapshot);
+    for host in ["churn", "churn:8080", "churn.default", "churn.default.svc", "churn.default.svc.cluster.local"] {
+        assert_eq!(ask(host, "/v2/models/digits").await, found("churn"), "{host}");
+    }
+    assert_eq!(ask("gateway.example", "/v2/models/churn-model/infer").await, found("churn"));
+    assert_eq!(ask("gateway.example", "/v2/models/digits").await, found("digits"));
+    for (host, path) in [("churn.other", "/v2"), ("gateway.example", "/v2/models/nothing"), ("churn-preview.other", "/")] {
+        assert_eq!(ask(host, path).await, (404, None), "{host}{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_preview_address_shows_the_candidate_as_it_is() {
+    let (mut world, _stable, candidate) = two_arms().await;
+    let ask = async |world: &World| {
+        let request = infer(world.data).header("host", "digits-preview.default.svc");
+        send(&http1(), request.body(Full::default()).unwrap()).await.unwrap()
+    };
+    world.apply();
+    assert_eq!(ask(&world).await.status, StatusCode::SERVICE_UNAVAILABLE, "no preview revision");
+    if let Some(Weights { preview, .. }) = &mut world.model().weights {
+        *preview = Some(CANDIDATE.into());
+    }
+    world.apply();
+    assert_eq!(ask(&world).await.header("x-upstream"), Some("candidate"));
+    candidate.set(Mood::Status(500));
+    assert_eq!(ask(&world).await.status, 500);
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
+async fn health_is_the_modeldeployments_own() {
+    let (mut world, ..) = two_arms().await;
+    world.apply();
+    let url = |path: &str| format!("http://{}/v2/health/{path}", world.data);
+    let (live, ready) = (url("live"), url("ready"));
+    let client = http1();
+    assert_eq!((get(&client, live.clone()).await.status, get(&client, ready.clone()).await.status), (StatusCode::OK, StatusCode::OK));
+    world.endpoints(STABLE, &[]).apply();
+    assert_eq!((get(&client, live).await.status, get(&client, ready).await.status), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_retried_on_another_pod() {
+    let good = Upstream::start("good", Mood::Good).await;
+    let mut world = World::new().await;
+    world.weigh(1, 0).endpoints(STABLE, &[nobody().await, nobody().await, good.addr]).apply();
+    let client = http1();
+    for _ in 0..50 {
+        let request = Request::post(format!("http://{}/v2/repository/index", world.data));
+        let answer = send(&client, request.body(Full::from("{}")).unwrap()).await.unwrap();
+        assert_eq!(answer.status, 200, "nothing was sent, so even this may be retried");
+    }
+    assert_eq!(world.metrics().arm(STABLE, "success"), 50);
+    assert!(world.metrics().sum("retries_total", &[]) > 0);
+}
+
+#[tokio::test]
+async fn a_reset_is_retried_once_for_what_is_pure_and_never_for_the_rest() {
+    let (bad, good) = (Upstream::start("bad", Mood::Reset).await, Upstream::start("good", Mood::Good).await);
+    let mut world = World::new().await;
+    world.weigh(1, 0).endpoints(STABLE, &[bad.addr, good.addr]).apply();
+    let client = http1();
+    for _ in 0..20 {
+        assert_eq!(predict(&client, world.data).await.status, 200);
+    }
+    world.endpoints(STABLE, &[bad.addr]).apply();
+    let before = bad.served();
+    let request = Request::post(format!("http://{}/v2/repository/index", world.data)).body(Full::from("{}")).unwrap();
+    assert_eq!(send(&client, request).await.unwrap().status, StatusCode::BAD_GATEWAY);
+    assert_eq!(bad.served(), before + 1);
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
+async fn without_an_endpoint_of_stable_a_request_waits_a_moment() {
+    let late = Upstream::start("late", Mood::Good).await;
+    let mut world = World::with(|settings| settings.endpoint_wait = Duration::from_secs(8)).await;
+    world.weigh(1, 0).apply();
+    let (client, addr) = (http1(), world.data);
+    let waiting = tokio::spawn(async move { predict(&client, addr).await });
+    let gateway = std::sync::Arc::clone(&world.gateway);
+    support::eventually("the request arrives", || {
+        let table = gateway.router.table();
+        table.models["digits"].stable().is_some_and(|arm| arm.state.in_flight() == 1)
+    })
+    .await;
+    world.endpoints(STABLE, &[late.addr]).apply();
+    assert_eq!(within(Duration::from_secs(5), waiting).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn then_it_is_told_to_come_back() {
+    let mut world = World::with(|settings| settings.endpoint_wait = Duration::from_millis(50)).await;
+    world.weigh(1, 0).apply();
+    let answer = predict(&http1(), world.data).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    assert!(answer.body.starts_with("{\"error\":"), "{}", answer.body);
+    assert_eq!((world.metrics().arm(STABLE, "unavailable"), world.metrics().client("unavailable")), (1, 1));
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
+async fn the_deadline_is_the_modeldeployments_and_the_client_can_shorten_it() {
+    let slow = Upstream::start("slow", Mood::Hang).await;
+    let mut world = World::new().await;
+    world.weigh(1, 0).endpoints(STABLE, &[slow.addr]);
+    world.model().timeout = Duration::from_millis(300);
+    world.apply();
+    let client = http1();
+    let started = Instant::now();
+    let answer = predict(&client, world.data).await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(answer.body.starts_with("{\"error\":") && started.elapsed() >= Duration::from_millis(300));
+
+    world.model().timeout = Duration::from_secs(60);
+    world.apply();
+    let request = infer(world.data).header("x-request-timeout-ms", "100").body(Full::default()).unwrap();
+    let answer = within(Duration::from_secs(10), send(&client, request)).await.unwrap();
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!((world.metrics().arm(STABLE, "timeout"), world.metrics().client("timeout")), (2, 2));
+}
+
+#[tokio::test]
+async fn too_many_requests_at_one_time_are_turned_away() {
+    let slow = Upstream::start("slow", Mood::Hang).await;
+    let mut world = World::with(|settings| settings.max_in_flight = 1).await;
+    world.weigh(1, 0).endpoints(STABLE, &[slow.addr]).apply();
+    let (client, addr) = (http1(), world.data);
+    let first = tokio::spawn(async move { predict(&client, addr).await });
+    support::eventually("the first arrives", || slow.served() == 1).await;
+    let answer = predict(&http1(), world.data).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    first.abort();
+    let gateway = &world.gateway;
+    support::eventually("the client's leaving is noticed", || {
+        gateway.metrics.encode().unwrap().contains("outcome=\"cancelled\"} 1")
+    })
+    .await;
+    assert_eq!(world.metrics().arm(STABLE, "cancelled"), 1);
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_bound_are_refused() {
+    let good = Upstream::start("good", Mood::Good).await;
+    let mut world = World::with(|settings| settings.max_body = 100).await;
+    world.weigh(1, 0).endpoints(STABLE, &[good.addr]).apply();
+    let request = infer(world.data).body(Full::from(vec![b'x'; 101])).unwrap();
+    assert_eq!(send(&http1(), request).await.unwrap().status, StatusCode::PAYLOAD_TOO_LARGE);
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
+async fn the_pod_sees_the_clients_host_and_address() {
+    let good = Upstream::start("good", Mood::Good).await;
+    let mut world = World::new().await;
+    world.weigh(1, 0).endpoints(STABLE, &[good.addr]).apply();
+    let request = infer(world.data).header("host", "digits.default").header("connection", "x-a").header("x-a", "1");
+    send(&http1(), request.body(Full::from("{}")).unwrap()).await.unwrap();
+    let seen = good.last.lock().unwrap().take().unwrap();
+    assert_eq!(seen.headers["host"], "digits.default");
+    assert_eq!(seen.headers["x-forwarded-for"], "127.0.0.1");
+    assert_eq!(seen.headers["x-forwarded-proto"], "http");
+    assert_eq!(seen.uri, "/v2/models/digits/infer");
+    assert!(!seen.headers.contains_key("x-a"));
+}

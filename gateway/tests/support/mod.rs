@@ -1,0 +1,155 @@
+//! A gateway in this process, and model servers with real sockets that behave as badly as a test asks.
+
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+pub mod client;
+pub mod upstream;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use slipway_gateway::{
+    app::{self, Ports},
+    config::{
+        Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, Settings, ShieldConfig, Snapshot, Weights,
+    },
+    error::Error,
+    gateway::Gateway,
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+pub const STABLE: &str = "aaaaaaaaaa";
+pub const CANDIDATE: &str = "bbbbbbbbbb";
+
+pub struct World {
+    pub gateway: Arc<Gateway>,
+    pub data: SocketAddr,
+    pub admin: SocketAddr,
+    pub snapshot: Snapshot,
+    shutdown: CancellationToken,
+    process: Option<JoinHandle<Result<(), Error>>>,
+}
+
+impl World {
+    /// A gateway with one ModelDeployment `digits`, without endpoints.
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(adjust: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings { drain_delay: Duration::from_millis(300), ..Settings::default() };
+        adjust(&mut settings);
+        let gateway = Gateway::new(settings);
+        let bind = || app::bind(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let ports = Ports { data: bind().await.unwrap(), admin: bind().await.unwrap() };
+        let (data, admin) = (ports.data.local_addr().unwrap(), ports.admin.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let process = tokio::spawn(app::serve(Arc::clone(&gateway), ports, shutdown.clone()));
+        let snapshot =
+            Snapshot { models: BTreeMap::from([("digits".to_owned(), model("digits"))]), endpoints: BTreeMap::new() };
+        Self { gateway, data, admin, snapshot, shutdown, process: Some(process) }
+    }
+
+    pub fn model(&mut self) -> &mut ModelConfig {
+        self.snapshot.models.get_mut("digits").unwrap()
+    }
+
+    /// Candidate at `permille`, stable at the rest.
+    pub fn weigh(&mut self, generation: i64, permille: u32) -> &mut Self {
+        let backend = |revision: &str, role, permille| Backend { revision: revision.into(), role, permille };
+        self.model().weights = Some(Weights {
+            generation,
+            backends: vec![
+                backend(STABLE, Role::Stable, 1000 - permille),
+                backend(CANDIDATE, Role::Candidate, permille),
+            ],
+            preview: None,
+        });
+        self
+    }
+
+    pub fn endpoints(&mut self, revision: &str, addrs: &[SocketAddr]) -> &mut Self {
+        let group = EndpointGroup { ready: addrs.iter().copied().collect(), ..EndpointGroup::default() };
+        self.snapshot.endpoints.insert(("digits".into(), revision.into()), group);
+        self
+    }
+
+    pub fn apply(&self) {
+        self.gateway.router.apply(&self.snapshot);
+        self.gateway.set_synced();
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Waits for the process to end.
+    pub async fn ended(mut self) {
+        let process = self.process.take().unwrap();
+        within(Duration::from_secs(20), process).await.unwrap().unwrap();
+    }
+
+    pub fn metrics(&self) -> Scrape {
+        Scrape(self.gateway.metrics.encode().unwrap())
+    }
+}
+
+pub fn model(name: &str) -> ModelConfig {
+    ModelConfig {
+        name: name.into(),
+        uid: format!("uid-of-{name}"),
+        model_name: name.into(),
+        weights: None,
+        stable: None,
+        timeout: Duration::from_secs(5),
+        sticky_header: None,
+        shield: ShieldConfig { enabled: true, candidate_timeout: None },
+        brake: BrakeConfig { min_failures: 10, failure_percent: 0 },
+    }
+}
+
+/// What Prometheus would read.
+pub struct Scrape(pub String);
+
+impl Scrape {
+    /// Sum of a metric over the series that have all these labels.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let name = format!("slipway_gateway_{name}");
+        let lines = self.0.lines().filter(|line| line.split(['{', ' ']).next() == Some(name.as_str()));
+        let matching = lines.filter(|line| labels.iter().all(|(k, v)| line.contains(&format!("{k}=\"{v}\""))));
+        matching.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    }
+
+    pub fn arm(&self, revision: &str, outcome: &str) -> u64 {
+        self.sum("requests_total", &[("revision", revision), ("outcome", outcome)])
+    }
+
+    pub fn client(&self, outcome: &str) -> u64 {
+        self.sum("client_requests_total", &[("outcome", outcome)])
+    }
+
+    /// Every client's request reached one arm, or two by way of the shield, or was rejected: nothing is lost or counted twice.
+    pub fn assert_conserved(&self) {
+        let arms = self.sum("requests_total", &[]);
+        let (shielded, rejected) = (self.sum("shielded_total", &[]), self.sum("rejected_total", &[]));
+        assert_eq!(self.sum("client_requests_total", &[]), arms - shielded + rejected, "{}", self.0);
+    }
+}
+
+/// Fails the test when something takes too long.
+pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(limit, work).await.expect("took too long")
+}
+
+/// Waits for a condition.
+pub async fn eventually(what: &str, mut met: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !met() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
