@@ -5,5 +5,6 @@ COPY busybox /bin/busybox
 COPY passwd group /etc/
 # Runs the busybox itself, as there is no shell yet.
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
+RUN mkdir -m 1777 /tmp
 ENTRYPOINT []
 CMD ["/bin/sh"]

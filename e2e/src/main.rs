@@ -1,7 +1,7 @@
 //! `slipway-e2e`: brings a real Kubernetes cluster up and down on this machine, and runs things in it.
 
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -55,7 +55,18 @@ enum Verb {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace: what failed is a program or a condition, and the message shows its output.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let layout = Layout::new(&arguments.name)?;
     match arguments.verb {
@@ -63,7 +74,9 @@ async fn main() -> anyhow::Result<()> {
             Some(context) => use_foreign(&layout, &context).await,
             None => Ok(up::up(&layout, Options { audit }).await?),
         },
-        Verb::Down if cluster::foreign_context().is_some() => bail!("CONTEXT is set: that cluster is not ours to take down"),
+        Verb::Down if cluster::foreign_context().is_some() => {
+            bail!("CONTEXT is set: that cluster is not ours to take down")
+        }
         Verb::Down => Ok(Step::run(format!("taking cluster {} down", layout.name()), || down::down(&layout))?),
         Verb::Images { only } => Ok(images::images(&layout, &only).await?),
         Verb::Wait { deadline } => wait_until_up(&arguments.name, Duration::from_secs(deadline)).await,

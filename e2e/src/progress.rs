@@ -1,32 +1,19 @@
-//! One line for each part of the work, with the time it took.
+//! One line for each part of the work, with the time it took. Goes to stderr, so that commands may be used in `$(...)`.
 
 use std::io::Write;
 use std::time::Instant;
 
-/// A part of the work that is going on; [`Step::done`] prints how long it took.
+/// A part of the work.
 pub struct Step {
-    what: String,
     since: Instant,
 }
 
 impl Step {
-    /// Says what begins. Goes to stderr, so that commands may be used in `$(...)`.
-    pub fn begin(what: impl Into<String>) -> Self {
-        let what = what.into();
-        eprint!("{what} ...");
+    fn begin(what: impl Into<String>) -> Self {
+        eprint!("{} ...", what.into());
         // A lost progress line harms nobody.
         let _ = std::io::stderr().flush();
-        Self { what, since: Instant::now() }
-    }
-
-    /// Says how long it took.
-    pub fn done(self) {
-        eprintln!(" {}", seconds(self.since));
-    }
-
-    /// Says how long it took when other output came in between, so that the line stands alone.
-    pub fn done_on_own_line(self) {
-        eprintln!("{}: {}", self.what, seconds(self.since));
+        Self { since: Instant::now() }
     }
 
     /// Runs `work` as a step; a failure ends the line and passes on.
@@ -47,7 +34,7 @@ impl Step {
 
     fn end<T, E>(self, result: &Result<T, E>) {
         match result {
-            Ok(_) => self.done(),
+            Ok(_) => eprintln!(" {}", seconds(self.since)),
             Err(_) => eprintln!(" failed after {}", seconds(self.since)),
         }
     }

@@ -12,7 +12,19 @@ impl Cluster {
             ("pods", vec!["get", "pods,replicasets,services,endpointslices", "-o", "wide", "-n", namespace]),
             ("modeldeployments", vec!["get", "modeldeployments", "-o", "yaml", "-n", namespace]),
             ("events", vec!["get", "events", "--sort-by=.lastTimestamp", "-n", namespace]),
-            ("logs of pods", vec!["logs", "--prefix", "--all-containers", "--tail=20", "-l", "app.kubernetes.io/managed-by=slipway", "-n", namespace]),
+            (
+                "logs of pods",
+                vec![
+                    "logs",
+                    "--prefix",
+                    "--all-containers",
+                    "--tail=20",
+                    "-l",
+                    "app.kubernetes.io/managed-by=slipway",
+                    "-n",
+                    namespace,
+                ],
+            ),
             ("operator", [&["get", "pods", "-o", "wide"], OPERATOR.as_slice()].concat()),
             ("logs of the operator", vec![]),
         ];
@@ -30,7 +42,8 @@ impl Cluster {
     /// `kubectl logs` wants one namespace, and the operator may be in any.
     async fn operator_logs(&self) -> String {
         let place = "jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{\"\\n\"}{end}";
-        let pods = self.kubectl([&["get", "pods", "-o", place], OPERATOR.as_slice()].concat()).await.unwrap_or_default();
+        let pods =
+            self.kubectl([&["get", "pods", "-o", place], OPERATOR.as_slice()].concat()).await.unwrap_or_default();
         let mut text = String::new();
         for (namespace, pod) in pods.lines().filter_map(|line| line.split_once('/')) {
             let logs = self.kubectl(["logs", "-n", namespace, pod, "--tail=80"]).await;

@@ -107,7 +107,7 @@ impl Cluster {
     pub async fn start_prometheus(&self) -> Result<()> {
         self.local("starting Prometheus")?;
         if self.component("prometheus").is_none() {
-            components::prometheus(&self.layout).start(&self.layout, &search_path(&self.layout))?;
+            components::prometheus(&self.layout)?.start(&self.layout, &search_path(&self.layout))?;
         }
         let probe = components::probe("prometheus");
         let deadline = Duration::from_secs(30);

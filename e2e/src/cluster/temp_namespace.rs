@@ -18,7 +18,8 @@ pub struct TempNamespace {
 
 impl TempNamespace {
     pub(crate) async fn create(cluster: &Cluster, prefix: &str) -> Result<Self> {
-        let object = json!({"metadata": {"generateName": format!("{prefix}-"), "labels": {"slipway-e2e": "temporary"}}});
+        let object =
+            json!({"metadata": {"generateName": format!("{prefix}-"), "labels": {"slipway-e2e": "temporary"}}});
         let object: Namespace =
             serde_json::from_value(object).map_err(|source| Error::Json { what: "namespace".into(), source })?;
         let made = api(cluster).create(&PostParams::default(), &object).await?;

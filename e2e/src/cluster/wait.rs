@@ -33,7 +33,12 @@ pub fn until_blocking(what: &str, deadline: Duration, mut condition: impl FnMut(
     let since = Instant::now();
     while !condition() {
         if since.elapsed() >= deadline {
-            return Err(Error::Timeout { what: what.into(), after: deadline, last: "not yet".into(), state: String::new() });
+            return Err(Error::Timeout {
+                what: what.into(),
+                after: deadline,
+                last: "not yet".into(),
+                state: String::new(),
+            });
         }
         std::thread::sleep(INTERVAL / 5);
     }

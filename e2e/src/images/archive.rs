@@ -13,7 +13,7 @@ use crate::progress::Step;
 use crate::shell;
 
 /// An image to build on, present in the storage.
-pub struct BaseImage {
+pub(super) struct BaseImage {
     /// What `FROM` gets.
     reference: String,
     /// Changes when its contents do.
@@ -22,13 +22,13 @@ pub struct BaseImage {
 
 impl BaseImage {
     /// The empty image.
-    pub fn scratch() -> Self {
+    pub(super) fn scratch() -> Self {
         Self { reference: "scratch".into(), key: "scratch".into() }
     }
 }
 
 /// The archive of an image; built only when its contents, its Dockerfile or its base have changed.
-pub fn ensure(layout: &Layout, image: &Image, context: &Context, base: &BaseImage) -> Result<PathBuf> {
+pub(super) fn ensure(layout: &Layout, image: &Image, context: &Context, base: &BaseImage) -> Result<PathBuf> {
     let dockerfile = layout.root().join(image.dockerfile);
     let text = std::fs::read(&dockerfile).map_err(Error::io("read", &dockerfile))?;
     let digest = Sha256::new().chain_update(&context.hash).chain_update(&text).chain_update(&base.key).finalize();
@@ -50,7 +50,7 @@ pub fn ensure(layout: &Layout, image: &Image, context: &Context, base: &BaseImag
 }
 
 /// An image that was built before, for use as a base.
-pub fn loaded(layout: &Layout, tag: &str, archive: &Path) -> Result<BaseImage> {
+pub(super) fn loaded(layout: &Layout, tag: &str, archive: &Path) -> Result<BaseImage> {
     if !has(layout, tag) {
         // The cache of archives may have outlived the storage.
         shell::run(buildah(layout, "pull").arg(format!("oci-archive:{}", archive.display())))?;
@@ -60,7 +60,7 @@ pub fn loaded(layout: &Layout, tag: &str, archive: &Path) -> Result<BaseImage> {
 }
 
 /// An image that is this root file system and nothing else; its name must change with its contents.
-pub fn of_rootfs(layout: &Layout, reference: &str, rootfs: &Path) -> Result<BaseImage> {
+pub(super) fn of_rootfs(layout: &Layout, reference: &str, rootfs: &Path) -> Result<BaseImage> {
     if !has(layout, reference) {
         Step::run(format!("building {reference}"), || {
             let container = shell::run(buildah(layout, "from").arg("scratch"))?.trim().to_string();
@@ -69,12 +69,6 @@ pub fn of_rootfs(layout: &Layout, reference: &str, rootfs: &Path) -> Result<Base
         })?;
     }
     Ok(BaseImage { reference: reference.into(), key: reference.into() })
-}
-
-/// Removes the storage of images; the archives stay.
-pub fn prune(layout: &Layout) -> Result<()> {
-    let dir = storage(layout);
-    if dir.exists() { std::fs::remove_dir_all(&dir).map_err(Error::io("remove", &dir)) } else { Ok(()) }
 }
 
 fn push(layout: &Layout, tag: &str, archive: &Path) -> Result<()> {

@@ -29,7 +29,7 @@ rm -rf usr/share/doc usr/share/man usr/share/locale usr/share/lintian var/cache 
 "#;
 
 /// The image of these packages; made once for each list of packages.
-pub fn ensure(layout: &Layout, name: &str, packages: &[&str]) -> Result<BaseImage> {
+pub(super) fn ensure(layout: &Layout, name: &str, packages: &[&str]) -> Result<BaseImage> {
     let key = hex::encode(&Sha256::digest(format!("{SUITE} {packages:?} {FINISH}"))[..6]);
     let dir = layout.cache().join("base").join(format!("{name}-{key}"));
     let rootfs = dir.join("rootfs.tar");

@@ -16,11 +16,11 @@ use crate::shell;
 const PROFILE_VARIABLE: &str = "PROFILE";
 
 /// A folder that is ready to build from.
-pub struct Context {
+pub(super) struct Context {
     /// Where it is.
-    pub dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// Hash of names, modes and contents.
-    pub hash: [u8; 32],
+    pub(super) hash: [u8; 32],
 }
 
 /// The library that the runtime loads, from the wheel on PyPI.
@@ -39,7 +39,7 @@ struct Wheel {
 }
 
 /// Builds the programs that the images need, in one call, so that cargo shares the work.
-pub fn cargo_build(layout: &Layout, images: &[&Image]) -> Result<()> {
+pub(super) fn cargo_build(layout: &Layout, images: &[&Image]) -> Result<()> {
     let mut command = Command::new("cargo");
     command.current_dir(layout.root()).args(["build", "--quiet", "--profile", profile().0]);
     for part in images.iter().flat_map(|image| image.parts) {
@@ -51,7 +51,7 @@ pub fn cargo_build(layout: &Layout, images: &[&Image]) -> Result<()> {
 }
 
 /// Puts the context of an image together, from nothing.
-pub fn assemble(layout: &Layout, image: &Image) -> Result<Context> {
+pub(super) fn assemble(layout: &Layout, image: &Image) -> Result<Context> {
     let dir = layout.root().join("target/e2e/image-context").join(image.name);
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(Error::io("remove", &dir))?;
@@ -91,8 +91,17 @@ impl Wheel {
         Step::run(format!("fetching {}", self.requirement), || {
             fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
             let wheel = self.download(&dir)?;
-            for (member, target) in [(format!("capi/{}", self.library), &files[0]), ("ThirdPartyNotices.txt".into(), &files[1])] {
-                shell::run(Command::new("unzip").args(["-joq"]).arg(&wheel).arg(format!("onnxruntime/{member}")).arg("-d").arg(&dir))?;
+            for (member, target) in
+                [(format!("capi/{}", self.library), &files[0]), ("ThirdPartyNotices.txt".into(), &files[1])]
+            {
+                shell::run(
+                    Command::new("unzip")
+                        .args(["-joq"])
+                        .arg(&wheel)
+                        .arg(format!("onnxruntime/{member}"))
+                        .arg("-d")
+                        .arg(&dir),
+                )?;
                 let extracted = dir.join(Path::new(&member).file_name().unwrap_or_default());
                 fs::rename(&extracted, target).map_err(Error::io("rename", &extracted))?;
             }

@@ -8,6 +8,7 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use context::onnx_runtime;
 use table::Base;
 pub use table::{Image, TABLE};
 

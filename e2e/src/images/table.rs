@@ -43,7 +43,7 @@ pub struct Image {
 const SLIM: Base = Base::Packages("slim", &["libc6", "libgcc-s1", "libstdc++6", "ca-certificates"]);
 
 /// The container that holds a pod's namespaces; `up` builds it by itself.
-pub const PAUSE: Image = Image {
+pub(super) const PAUSE: Image = Image {
     name: "pause",
     dockerfile: "e2e/images/pause.Dockerfile",
     base: Base::Scratch,
@@ -51,7 +51,7 @@ pub const PAUSE: Image = Image {
 };
 
 /// A shell with the usual tools; `up` brings it as well, so that tests of the cluster itself have something to run.
-pub const BUSYBOX: Image = Image {
+pub(super) const BUSYBOX: Image = Image {
     name: "busybox",
     dockerfile: "e2e/images/busybox.Dockerfile",
     base: Base::Scratch,
@@ -87,7 +87,7 @@ pub const TABLE: &[Image] = &[
         dockerfile: "e2e/Dockerfile.loadgen",
         base: SLIM,
         parts: &[
-            Part::Binary("slipway-e2e", "loadgen"),
+            Part::Binary("slipway-e2e", "slipway-loadgen"),
             Part::Workspace("examples/digits/heldout.csv", "heldout.csv"),
         ],
     },

@@ -27,15 +27,19 @@ pub struct Options {
 /// The key-value store.
 pub fn etcd(layout: &Layout) -> Result<Component> {
     let dir = format!("--data-dir={}", layout.data().join("etcd").display());
-    component(layout, "etcd", vec![
-        dir,
-        "--listen-client-urls=http://127.0.0.1:2379".into(),
-        "--advertise-client-urls=http://127.0.0.1:2379".into(),
-        "--listen-peer-urls=http://127.0.0.1:2380".into(),
-        // The data dies with the cluster, so waiting for the disk buys nothing.
-        "--unsafe-no-fsync".into(),
-        "--log-level=warn".into(),
-    ])
+    component(
+        layout,
+        "etcd",
+        vec![
+            dir,
+            "--listen-client-urls=http://127.0.0.1:2379".into(),
+            "--advertise-client-urls=http://127.0.0.1:2379".into(),
+            "--listen-peer-urls=http://127.0.0.1:2380".into(),
+            // The data dies with the cluster, so waiting for the disk buys nothing.
+            "--unsafe-no-fsync".into(),
+            "--log-level=warn".into(),
+        ],
+    )
 }
 
 /// The apiserver, with the aggregation layer that metrics-server needs.
@@ -49,7 +53,7 @@ pub fn apiserver(layout: &Layout, options: Options) -> Result<Component> {
         format!("--tls-private-key-file={}", pki("apiserver.key")),
         format!("--client-ca-file={}", pki("ca.crt")),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
-        format!("--service-account-key-file={}", pki("service-account.key")),
+        format!("--service-account-key-file={}", pki("service-account.pub")),
         format!("--service-account-signing-key-file={}", pki("service-account.key")),
         "--authorization-mode=Node,RBAC".into(),
         "--enable-admission-plugins=NodeRestriction".into(),
@@ -114,28 +118,36 @@ pub fn containerd(layout: &Layout) -> Result<Component> {
 
 /// The kubelet.
 pub fn kubelet(layout: &Layout) -> Result<Component> {
-    let component = component(layout, "kubelet", vec![
-        format!("--config={}", layout.etc().join("kubelet.json").display()),
-        format!("--kubeconfig={}", pki::kubeconfig(layout, "kubelet").display()),
-        format!("--hostname-override={}", layout.node_name()),
-        format!("--node-ip={}", layout.node_ip()),
-    ])?;
+    let component = component(
+        layout,
+        "kubelet",
+        vec![
+            format!("--config={}", layout.etc().join("kubelet.json").display()),
+            format!("--kubeconfig={}", pki::kubeconfig(layout, "kubelet").display()),
+            format!("--hostname-override={}", layout.node_name()),
+            format!("--node-ip={}", layout.node_ip()),
+        ],
+    )?;
     Ok(Component { node_mounts: true, ..component })
 }
 
 /// Service addresses, by nftables.
 pub fn proxy(layout: &Layout) -> Result<Component> {
-    component(layout, "kube-proxy", vec![
-        format!("--kubeconfig={}", pki::kubeconfig(layout, "kube-proxy").display()),
-        "--proxy-mode=nftables".into(),
-        format!("--cluster-cidr={}", layout::POD_CIDR),
-        format!("--hostname-override={}", layout.node_name()),
-        // The table of connections belongs to the host's kernel, whose limits a namespace may not set.
-        "--conntrack-max-per-core=0".into(),
-        "--conntrack-min=0".into(),
-        "--conntrack-tcp-timeout-established=0".into(),
-        "--conntrack-tcp-timeout-close-wait=0".into(),
-    ])
+    component(
+        layout,
+        "kube-proxy",
+        vec![
+            format!("--kubeconfig={}", pki::kubeconfig(layout, "kube-proxy").display()),
+            "--proxy-mode=nftables".into(),
+            format!("--cluster-cidr={}", layout::POD_CIDR),
+            format!("--hostname-override={}", layout.node_name()),
+            // The table of connections belongs to the host's kernel, whose limits a namespace may not set.
+            "--conntrack-max-per-core=0".into(),
+            "--conntrack-min=0".into(),
+            "--conntrack-tcp-timeout-established=0".into(),
+            "--conntrack-tcp-timeout-close-wait=0".into(),
+        ],
+    )
 }
 
 /// Names of Services.
@@ -161,16 +173,19 @@ pub fn metrics_server(layout: &Layout) -> Result<Component> {
 /// Port of metrics-server on the node.
 pub const METRICS_PORT: u16 = 4443;
 
-/// Prometheus; Debian's, unlike the others.
-pub fn prometheus(layout: &Layout) -> Component {
-    let arguments = vec![
-        format!("--config.file={}", layout.etc().join("prometheus.yml").display()),
-        format!("--storage.tsdb.path={}", layout.data().join("prometheus").display()),
-        "--storage.tsdb.retention.time=6h".into(),
-        format!("--web.listen-address={}:9090", layout.node_ip()),
-        "--log.level=warn".into(),
-    ];
-    Component { name: "prometheus", program: "prometheus".into(), arguments, node_mounts: false }
+/// Prometheus, with the discovery of pods that its users have.
+pub fn prometheus(layout: &Layout) -> Result<Component> {
+    component(
+        layout,
+        "prometheus",
+        vec![
+            format!("--config.file={}", layout.etc().join("prometheus.yml").display()),
+            format!("--storage.tsdb.path={}", layout.data().join("prometheus").display()),
+            "--storage.tsdb.retention.time=6h".into(),
+            format!("--web.listen-address={}:9090", layout.node_ip()),
+            "--log.level=warn".into(),
+        ],
+    )
 }
 
 /// How to see that a component is ready.

@@ -136,7 +136,8 @@ fn corefile(layout: &Layout) -> String {
 
 fn prometheus(layout: &Layout) -> String {
     let rule = |sources: &[&str], target: &str| json!({"source_labels": sources, "target_label": target});
-    let matching = |source: &str, action: &str, regex: &str| json!({"source_labels": [source], "action": action, "regex": regex});
+    let matching =
+        |source: &str, action: &str, regex: &str| json!({"source_labels": [source], "action": action, "regex": regex});
     let annotation = |name: &str| format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}");
     let mut path = rule(&[&annotation("path")], "__metrics_path__");
     path["regex"] = json!("(.+)");
@@ -147,6 +148,8 @@ fn prometheus(layout: &Layout) -> String {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "scrape_configs": [{
             "job_name": "pods",
+            // For servers that do not say what they send.
+            "fallback_scrape_protocol": "PrometheusText0.0.4",
             "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": pki::kubeconfig(layout, "admin")}],
             "relabel_configs": [
                 matching(&annotation("scrape"), "keep", "true"),

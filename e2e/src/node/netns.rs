@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, SERVICE_CIDR};
 use crate::shell;
 
 const GONE_DEADLINE: Duration = Duration::from_secs(20);
@@ -20,6 +20,9 @@ pub fn create(layout: &Layout) -> Result<()> {
     ip(&["-n", &netns, "addr", "add", &format!("{}/30", layout.node_ip()), "dev", "eth0"])?;
     ip(&["-n", &netns, "link", "set", "lo", "up"])?;
     ip(&["-n", &netns, "link", "set", "eth0", "up"])?;
+    // The node itself needs a route before an address is translated. There is no default route: what asks for the world
+    // outside learns at once that it is not there.
+    ip(&["-n", &netns, "route", "add", SERVICE_CIDR, "dev", "eth0"])?;
     // Pods are routed, not bridged, so forwarding is all they need. The kernel would otherwise refuse a reply that
     // leaves by another interface than the request came in, which Service addresses cause.
     let settings = "echo 1 >/proc/sys/net/ipv4/ip_forward && echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter";

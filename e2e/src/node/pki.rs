@@ -35,7 +35,9 @@ pub fn write(layout: &Layout) -> Result<()> {
     issue(&dir, proxy.file, &front, client_params(&proxy))?;
     issue(&dir, "apiserver", &cluster, server_params(layout, &api_names(layout)))?;
     issue(&dir, "kubelet-server", &cluster, server_params(layout, &[layout.node_name()]))?;
-    write_secret(&dir.join("service-account.key"), &KeyPair::generate()?.serialize_pem())?;
+    let tokens = KeyPair::generate()?;
+    write_secret(&dir.join("service-account.key"), &tokens.serialize_pem())?;
+    write_secret(&dir.join("service-account.pub"), &tokens.public_key_pem())?;
     write_secret(&layout.kubeconfig(), &kubeconfig_json(layout, "admin"))
 }
 

@@ -53,8 +53,7 @@ impl Component {
         // Its own group, so that Ctrl-C on `up` or on a test does not reach it.
         command.process_group(0);
         let child = command.spawn().map_err(|source| Error::Start { command: self.name.into(), source })?;
-        let process = Process::of(child.id().cast_signed())
-            .ok_or_else(|| self.failure(layout, "ended at once"))?;
+        let process = Process::of(child.id().cast_signed()).ok_or_else(|| self.failure(layout, "ended at once"))?;
         let file = layout.pid_file(self.name);
         let text = serde_json::to_string(&process).map_err(|source| Error::Json { what: "pid file".into(), source })?;
         std::fs::write(&file, text).map_err(Error::io("write", &file))?;

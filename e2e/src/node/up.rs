@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::{Api, DynamicObject};
@@ -29,7 +29,7 @@ const LOG_TAIL: usize = 25;
 
 /// Brings the cluster up, from nothing or from whatever a former run of the same name left.
 pub async fn up(layout: &Layout, options: Options) -> Result<()> {
-    let step = Step::begin(format!("cluster {}\n", layout.name()));
+    let since = Instant::now();
     packages::ensure_node()?;
     packages::ensure_images()?;
     toolchain::ensure(layout)?;
@@ -40,7 +40,7 @@ pub async fn up(layout: &Layout, options: Options) -> Result<()> {
     let mut node = Step::run("preparing network, cgroup, certificates", || Bringup::prepare(layout))?;
     node.control_plane(options, &basic).await?;
     node.workers().await?;
-    step.done_on_own_line();
+    eprintln!("cluster {} is up after {:.1} s", layout.name(), since.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -86,7 +86,7 @@ impl<'a> Bringup<'a> {
         self.start(components::kubelet(self.layout)?)?;
         self.start(components::proxy(self.layout)?)?;
         self.start(components::coredns(self.layout)?)?;
-        self.start(components::prometheus(self.layout))?;
+        self.start(components::prometheus(self.layout)?)?;
         self.start(components::metrics_server(self.layout)?)?;
         let client = cluster::client(self.layout).await?;
         self.wait("kube-apiserver", "Services of DNS and metrics", || apply_addons(self.layout)).await?;

@@ -24,7 +24,6 @@ const NODE: &[Package] = &[
     package("nftables", &["/usr/sbin/nft"]),
     package("iproute2", &["/usr/sbin/ip", "/sbin/ip"]),
     package("conntrack", &["/usr/sbin/conntrack"]),
-    package("prometheus", &["/usr/bin/prometheus"]),
     package("busybox-static", &["/bin/busybox"]),
     package("util-linux", &["/usr/bin/nsenter"]),
     package("ca-certificates", &["/etc/ssl/certs/ca-certificates.crt"]),
@@ -76,8 +75,8 @@ fn stop_services(installed: &[&str]) {
     if !Path::new("/run/systemd/system").exists() {
         return;
     }
-    for service in ["redis-server", "prometheus"].iter().filter(|service| installed.contains(service)) {
-        shell::succeeds(Command::new("systemctl").args(["disable", "--now", service]));
+    if installed.contains(&"redis-server") {
+        shell::succeeds(Command::new("systemctl").args(["disable", "--now", "redis-server"]));
     }
 }
 
