@@ -1,1 +1,293 @@
-//! Tests of the builders.
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use serde_json::{Value, json};
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use super::*;
+use crate::action::{APPLIED, Desired};
+use crate::observed::{ObjectView, Settings};
+
+const UID: &str = "5f2d8a3e-0000-4000-8000-000000000001";
+const REVISION: &str = "0123456789";
+
+fn full() -> ModelDeployment {
+    serde_yaml::from_str(include_str!("testdata/modeldeployment.yaml")).unwrap()
+}
+
+fn minimal() -> ModelDeployment {
+    serde_yaml::from_str(
+        "
+        apiVersion: ml.slipway.dev/v1alpha1
+        kind: ModelDeployment
+        metadata: { name: digits, namespace: lab, uid: aaaaaaaa-0000-4000-8000-000000000002 }
+        spec: { model: { uri: 'http://store/digits.onnx' } }
+        ",
+    )
+    .unwrap()
+}
+
+fn settings() -> Settings {
+    Settings {
+        gateway_image: "registry.example/slipway-gateway:1".to_owned(),
+        gateway_replicas: 2,
+        runtime_image: "registry.example/slipway-runtime:1".to_owned(),
+        image_pull_policy: "IfNotPresent".to_owned(),
+    }
+}
+
+/// Every object of one ModelDeployment, in no particular order but always the same.
+fn all(object: &ModelDeployment) -> Vec<Desired> {
+    let mut all = vec![
+        replica_set(object, &settings(), REVISION, "v7", 3),
+        revision_service(object, REVISION),
+        stable_service(object),
+        preview_service(object),
+        disruption_budget(object),
+    ];
+    all.extend(object.spec.autoscaling.as_ref().map(|autoscaling| autoscaler(object, autoscaling)));
+    all.extend(gateway_set(object, &settings()));
+    all
+}
+
+fn json_of(desired: &Desired) -> Value {
+    let value = match desired {
+        Desired::ReplicaSet(object) => serde_json::to_value(object),
+        Desired::Service(object) => serde_json::to_value(object),
+        Desired::HorizontalPodAutoscaler(object) => serde_json::to_value(object),
+        Desired::PodDisruptionBudget(object) => serde_json::to_value(object),
+        Desired::ServiceAccount(object) => serde_json::to_value(object),
+        Desired::RoleBinding(object) => serde_json::to_value(object),
+        Desired::Deployment(object) => serde_json::to_value(object),
+    };
+    value.unwrap()
+}
+
+fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
+    let replica_set = replica_set(object, &settings(), REVISION, "v7", 3);
+    let gateway = gateway_deployment(object, &settings());
+    let (Desired::ReplicaSet(replica_set), Desired::Deployment(gateway)) = (replica_set, gateway) else {
+        panic!("other kinds");
+    };
+    let of_runtime = replica_set.spec.unwrap().template.unwrap().spec.unwrap();
+    vec![of_runtime, gateway.spec.unwrap().template.spec.unwrap()]
+}
+
+fn runtime(object: &ModelDeployment) -> Container {
+    pods(object).remove(0).containers.remove(0)
+}
+
+#[test]
+fn golden() {
+    let yaml = |desired: &Desired| serde_yaml::to_string(&json_of(desired)).unwrap();
+    let objects: Vec<String> = all(&full()).iter().map(yaml).collect();
+    let now = format!("# Written by the test `build::tests::golden`; do not edit.\n{}", objects.join("---\n"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/build/testdata/golden.yaml");
+    if std::fs::read_to_string(path).ok().as_deref() != Some(now.as_str()) {
+        std::fs::write(path, now).unwrap();
+        panic!("the objects changed; {path} was rewritten: look at the difference and commit it");
+    }
+}
+
+#[test]
+fn names_and_labels_are_those_of_the_map() {
+    let kind_and_name = |desired: &Desired| {
+        let value = json_of(desired);
+        format!("{}/{}", value["kind"].as_str().unwrap(), value["metadata"]["name"].as_str().unwrap())
+    };
+    let names: Vec<String> = all(&full()).iter().map(kind_and_name).collect();
+    assert_eq!(
+        names,
+        [
+            "ReplicaSet/churn-0123456789",
+            "Service/churn-0123456789",
+            "Service/churn",
+            "Service/churn-preview",
+            "PodDisruptionBudget/churn",
+            "HorizontalPodAutoscaler/churn",
+            "ServiceAccount/slipway-gateway",
+            "RoleBinding/slipway-gateway",
+            "Deployment/slipway-gateway",
+            "PodDisruptionBudget/slipway-gateway",
+        ]
+    );
+    for desired in all(&full()) {
+        let value = json_of(&desired);
+        let labels = &value["metadata"]["labels"];
+        let gateway = value["metadata"]["name"] == json!(GATEWAY);
+        assert_eq!(labels[labels::MANAGED_BY], labels::MANAGER);
+        assert_eq!(labels[labels::COMPONENT], if gateway { "gateway" } else { "runtime" });
+        assert_eq!(labels[labels::PART_OF], if gateway { GATEWAY } else { "churn" });
+        assert_eq!(labels[labels::MODEL_DEPLOYMENT], if gateway { Value::Null } else { json!("churn") });
+        let of_revision = value["metadata"]["name"] == json!("churn-0123456789");
+        assert_eq!(labels[labels::REVISION], if of_revision { json!(REVISION) } else { Value::Null });
+        assert_eq!(value["metadata"]["namespace"], "shop");
+        let owner = &value["metadata"]["ownerReferences"][0];
+        assert_eq!(owner["uid"], UID);
+        assert_eq!(owner["controller"], if gateway { Value::Null } else { json!(true) });
+    }
+}
+
+#[test]
+fn selectors_select_what_they_shall() {
+    let Desired::ReplicaSet(set) = replica_set(&full(), &settings(), REVISION, "v7", 3) else { panic!() };
+    let spec = set.spec.unwrap();
+    let pod_labels = spec.template.unwrap().metadata.unwrap().labels.unwrap();
+    let selected = |value: &Value| {
+        value.as_object().unwrap().iter().all(|(k, v)| pod_labels.get(k).map(String::as_str) == v.as_str())
+    };
+    assert!(selected(&serde_json::to_value(spec.selector.match_labels.unwrap()).unwrap()));
+    assert!(selected(&json_of(&revision_service(&full(), REVISION))["spec"]["selector"]));
+    assert!(selected(&json_of(&disruption_budget(&full()))["spec"]["selector"]["matchLabels"]));
+    assert!(!selected(&json_of(&revision_service(&full(), "other"))["spec"]["selector"]));
+
+    let gateway = json_of(&gateway_deployment(&full(), &settings()));
+    let gateway_pods = gateway["spec"]["template"]["metadata"]["labels"].as_object().unwrap();
+    for service in [stable_service(&full()), preview_service(&full())] {
+        let selector = json_of(&service)["spec"]["selector"].clone();
+        assert!(selector.as_object().unwrap().iter().all(|(k, v)| gateway_pods.get(k) == Some(v)));
+        assert!(!selected(&selector), "the stable address must not reach runtime pods past the gateway");
+    }
+}
+
+#[test]
+fn pods_meet_the_restricted_standard() {
+    for pod in pods(&full()) {
+        let of_pod = pod.security_context.unwrap();
+        assert_eq!(of_pod.run_as_non_root, Some(true));
+        assert_eq!(of_pod.run_as_user, Some(65532));
+        assert_eq!(of_pod.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        assert!(pod.host_network.is_none() && pod.host_pid.is_none() && pod.host_ipc.is_none());
+        for container in pod.containers {
+            let of_container = container.security_context.unwrap();
+            assert_eq!(of_container.allow_privilege_escalation, Some(false));
+            assert_eq!(of_container.read_only_root_filesystem, Some(true));
+            assert_eq!(of_container.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+            assert!(container.ports.unwrap().iter().all(|port| port.host_port.is_none()));
+        }
+    }
+}
+
+#[test]
+fn the_revision_in_the_environment_cannot_be_forged() {
+    let env = runtime(&full()).env.unwrap();
+    let values = |name: &str| env.iter().filter(|e| e.name == name).map(|e| e.value.clone()).collect::<Vec<_>>();
+    assert_eq!(values("SLIPWAY_REVISION"), [Some(REVISION.to_owned())]);
+    assert_eq!(values("SLIPWAY_MODEL_NAME"), [Some("churn-model".to_owned())]);
+    assert_eq!(values("AWS_REGION"), [Some("eu-central-1".to_owned())]);
+}
+
+#[test]
+fn defaults_of_a_minimal_object() {
+    let pod = pods(&minimal()).remove(0);
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    assert_eq!(pod.volumes.unwrap().len(), 2);
+    let container = runtime(&minimal());
+    assert_eq!(container.image.as_deref(), Some("registry.example/slipway-runtime:1"));
+    assert_eq!(container.image_pull_policy.as_deref(), Some("IfNotPresent"));
+    let requests = container.resources.unwrap().requests.unwrap();
+    assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("100m", "128Mi"));
+    let env = container.env.unwrap();
+    assert!(env.iter().any(|e| e.name == "SLIPWAY_MODEL_NAME" && e.value.as_deref() == Some("digits")));
+    assert!(env.iter().any(|e| e.name == "SLIPWAY_MODEL_DIGEST" && e.value.as_deref() == Some("")));
+}
+
+#[test]
+fn what_the_user_names_is_taken() {
+    let mut object = minimal();
+    object.spec.runtime.image = Some("mine:7".to_owned());
+    object.spec.runtime.service_account_name = Some("store-reader".to_owned());
+    let container = runtime(&object);
+    assert_eq!(container.image.as_deref(), Some("mine:7"));
+    assert_eq!(container.image_pull_policy, None, "Kubernetes' default by tag");
+    let pod = pods(&object).remove(0);
+    assert_eq!(pod.service_account_name.as_deref(), Some("store-reader"));
+    assert_eq!(pod.automount_service_account_token, None, "the account decides");
+    // A limit without a request is the request: Kubernetes says so, and adding another would break Guaranteed pods.
+    let requests = runtime(&full()).resources.unwrap().requests.unwrap();
+    assert!(!requests.contains_key("memory") && requests.contains_key("cpu"));
+}
+
+#[test]
+fn a_claim_is_mounted_read_only() {
+    let pod = pods(&full()).remove(0);
+    let volume = pod.volumes.unwrap().into_iter().find_map(|v| v.persistent_volume_claim).unwrap();
+    assert_eq!((volume.claim_name.as_str(), volume.read_only), ("models", Some(true)));
+    let mounts = runtime(&full()).volume_mounts.unwrap();
+    let mount = mounts.iter().find(|m| m.name == "claim").unwrap();
+    assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/mnt/models/models", Some(true)));
+}
+
+#[test]
+fn stamps_are_stable_and_tell_differences() {
+    for desired in all(&full()) {
+        let hash = applied_hash(&desired);
+        assert_eq!(json_of(&desired)["metadata"]["annotations"][APPLIED], json!(hash));
+        assert_eq!(applied_hash(&stamped(desired.clone())), hash, "stamping again changes nothing");
+        assert_eq!(hash.len(), 16);
+    }
+    let mut other = full();
+    other.spec.model.uri = "http://elsewhere/model.onnx".to_owned();
+    let hash = |object: &ModelDeployment| applied_hash(&replica_set(object, &settings(), REVISION, "v7", 3));
+    assert_ne!(hash(&full()), hash(&other));
+    // Pinned: a change of this value applies every object of every ModelDeployment once more after an upgrade of the operator.
+    assert_eq!(applied_hash(&stable_service(&full())), PINNED);
+}
+
+const PINNED: &str = "d2573daf6655481d";
+
+#[test]
+fn model_deployments_do_not_fight_over_the_gateway() {
+    let (mine, mut other) = (full(), minimal());
+    other.metadata.namespace = mine.metadata.namespace.clone();
+    for (a, b) in gateway_set(&mine, &settings()).iter().zip(&gateway_set(&other, &settings())) {
+        assert_eq!(applied_hash(a), applied_hash(b));
+        let without_owners = |desired: &Desired| {
+            let mut value = json_of(desired);
+            value["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+            value
+        };
+        assert_eq!(without_owners(a), without_owners(b));
+        assert_eq!(field_manager(a, UID), "slipway-5f2d8a3e");
+        assert_ne!(field_manager(a, UID), field_manager(b, "aaaaaaaa-0000"));
+    }
+    assert_eq!(field_manager(&disruption_budget(&mine), UID), "slipway");
+    assert_eq!(field_manager(&stable_service(&mine), UID), "slipway");
+}
+
+#[test]
+fn applied_means_same_content_and_our_owner() {
+    let desired = gateway_service_account(&full());
+    let view =
+        |applied: String, owner: &str| ObjectView { uid: "x".to_owned(), applied, owners: vec![owner.to_owned()] };
+    assert!(is_applied(&desired, Some(&view(applied_hash(&desired), UID)), UID));
+    assert!(!is_applied(&desired, Some(&view(applied_hash(&desired), "another")), UID));
+    assert!(!is_applied(&desired, Some(&view("stale".to_owned(), UID)), UID));
+    assert!(!is_applied(&desired, None, UID));
+}
+
+#[test]
+fn the_default_metric_gives_way_to_the_users() {
+    let mut autoscaling = full().spec.autoscaling.unwrap();
+    let value = json_of(&autoscaler(&full(), &autoscaling));
+    assert_eq!(value["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
+    assert_eq!(
+        value["spec"]["scaleTargetRef"],
+        json!({"apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "name": "churn"})
+    );
+    autoscaling.metrics = serde_yaml::from_str(
+        "
+        - type: Pods
+          pods: { metric: { name: queue }, target: { type: AverageValue, averageValue: 3 } }
+        ",
+    )
+    .unwrap();
+    let value = json_of(&autoscaler(&full(), &autoscaling));
+    assert_eq!(value["spec"]["metrics"].as_array().unwrap().len(), 1);
+    assert_eq!(value["spec"]["metrics"][0]["type"], "Pods");
+}
+
+#[test]
+fn canonical_json_sorts_keys_and_keeps_the_order_of_lists() {
+    let value = json!({"b": [3, 1, {"z": null, "a": "\"ü"}], "a": true});
+    assert_eq!(canonical_json(&value), r#"{"a":true,"b":[3,1,{"a":"\"ü","z":null}]}"#);
+}

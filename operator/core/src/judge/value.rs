@@ -31,8 +31,10 @@ pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, taken
         let told = format!("the first look is {} from now", text::duration(left));
         return Finding { candidate: text::number(value), ..Finding::new(GateVerdict::NeedMoreData, told) };
     }
-    let (row, looked_at) = row(input, gate, taken_at, bounds.hold(value));
     let needed = settings.consecutive_count.max(1);
+    let (row, looked_at) = row(input, gate, taken_at, bounds.hold(value));
+    // A row that is long enough stays as it is: no change of the status for each further look.
+    let row = row.clamp(-needed, needed);
     let verdict = match row {
         row if row >= needed => GateVerdict::Pass,
         row if row <= -needed => GateVerdict::Fail,
