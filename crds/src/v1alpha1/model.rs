@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.uri.matches('^(https?|s3|gs|az|file|pvc)://.+')").message("spec.model.uri: must begin with http://, https://, s3://, gs://, az://, pvc:// or file://"),
-    validation = Rule::new("!self.uri.matches('^https?://') || self.uri.matches('^https?://([A-Za-z0-9][-.A-Za-z0-9]*|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?/[^ ]+$')").message("spec.model.uri: an http(s) URI has a host and a path, as in http://host/path/model.onnx; credentials go into spec.runtime.env"),
+    validation = Rule::new("!self.uri.matches('^https?://') || self.uri.matches('^https?://([A-Za-z0-9][-.A-Za-z0-9]*|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?/[^ ]+$')").message("spec.model.uri: an http(s) URI has a host and a path, as in http://host/path/model.onnx; credentials go into spec.runtime.env"),
     validation = Rule::new("!self.uri.matches('^(s3|gs|az)://') || self.uri.matches('^(s3|gs|az)://[^/ ]+/[^ ]+$')").message("spec.model.uri: an object store's URI has a bucket and a key, as in s3://bucket/path/model.onnx"),
     validation = Rule::new("!self.uri.startsWith('pvc://') || self.uri.matches('^pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[^/].*$')").message("spec.model.uri: names a PersistentVolumeClaim of this namespace and a file in it, as in pvc://claim/path/model.onnx"),
     validation = Rule::new("!self.uri.startsWith('file://') || self.uri.matches('^file:///[^/].*$')").message("spec.model.uri: the path of a file is absolute, with three slashes, as in file:///models/model.onnx"),

@@ -1,0 +1,61 @@
+//! The generated files that are committed are those that the types generate. A stale file is rewritten, and the test fails once.
+
+mod common;
+
+use std::fs;
+
+use common::{documents, root, schema};
+use serde_json::{Value, json};
+
+#[test]
+fn generated_files_are_fresh() {
+    let mut stale = Vec::new();
+    for crd in slipway_crds::all() {
+        let text = slipway_crds::to_yaml(&crd).unwrap();
+        let name = format!("{}.yaml", crd.spec.names.plural);
+        for folder in ["crds", "charts/slipway-crds/files"] {
+            let path = root().join(folder).join(&name);
+            if fs::read_to_string(&path).unwrap_or_default() != text {
+                fs::write(&path, &text).unwrap();
+                stale.push(path);
+            }
+        }
+    }
+    assert!(stale.is_empty(), "these were stale and have been rewritten; look at the change and commit it: {stale:?}");
+}
+
+#[test]
+fn the_yaml_says_what_the_types_say() {
+    let parsed = documents(&root().join("crds/modeldeployments.yaml")).remove(0);
+    assert_eq!(parsed, serde_json::to_value(&slipway_crds::all()[0]).unwrap());
+}
+
+/// API conventions: see `schema.rs`.
+#[test]
+fn conventions_hold_everywhere() {
+    fn walk(path: &str, value: &Value) {
+        if let Some(map) = value.as_object() {
+            assert!(!map.contains_key("nullable"), "{path}: nullable");
+            let unsigned = map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint"));
+            assert!(!unsigned, "{path}: unsigned");
+            let null = map.get("enum").and_then(Value::as_array).is_some_and(|values| values.contains(&Value::Null));
+            assert!(!null, "{path}: null among the values");
+            map.iter().for_each(|(key, child)| walk(&format!("{path}.{key}"), child));
+        } else if let Some(list) = value.as_array() {
+            list.iter().for_each(|child| walk(path, child));
+        }
+    }
+    walk("", &schema());
+}
+
+#[test]
+fn the_root_says_what_the_kind_is_for() {
+    let description = schema()["description"].as_str().unwrap().to_owned();
+    assert!(description.starts_with("A model that is served at one stable address"), "{description}");
+}
+
+#[test]
+fn uninstalling_the_chart_keeps_the_definition() {
+    let crd = serde_json::to_value(&slipway_crds::all()[0]).unwrap();
+    assert_eq!(crd["metadata"]["annotations"], json!({"helm.sh/resource-policy": "keep"}));
+}
