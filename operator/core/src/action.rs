@@ -75,7 +75,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The whole status as it shall be. It is written only when it differs from the stored one.
     pub status: ModelDeploymentStatus,
-    /// The status carries new weights: write it before the actions, so that traffic moves first.
+    /// Write the status before the actions, and carry out no action when that write fails: it carries new weights, so that traffic moves first, or the
+    /// actions take something away, so that a stale view is found out (the write is refused by its resourceVersion) before it can do harm.
     pub status_first: bool,
     /// The difference is only in counts of pods: writing may wait a little so that several changes become one write.
     pub status_may_wait: bool,

@@ -5,6 +5,15 @@
 
 pub mod action;
 pub mod build;
+pub mod check;
+pub mod command;
 pub mod evidence;
 pub mod judge;
 pub mod observed;
+pub mod plan;
+mod report;
+pub mod revision;
+pub mod sizing;
+mod strategy;
+pub mod traffic;
+pub mod validate;

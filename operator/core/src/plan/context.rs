@@ -1,0 +1,77 @@
+//! What one decision looks at.
+
+use jiff::{SignedDuration, Timestamp};
+use slipway_crds::v1alpha1::ModelDeploymentStatus;
+
+use crate::observed::{Observed, ReplicaSetView};
+use crate::validate::{Validated, validate};
+
+/// The input of one decision, resolved.
+pub(crate) struct Context<'a> {
+    /// The world.
+    pub(crate) observed: &'a Observed,
+    /// The time.
+    pub(crate) now: Timestamp,
+    /// The spec.
+    pub(crate) spec: Validated,
+    /// The status as stored; empty when there is none.
+    pub(crate) stored: ModelDeploymentStatus,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(observed: &'a Observed, now: Timestamp) -> Self {
+        let stored = observed.object.status.clone().unwrap_or_default();
+        Self { observed, now, spec: validate(&observed.object), stored }
+    }
+
+    /// ReplicaSets that are ours and here to stay.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &'a ReplicaSetView> + use<'a> {
+        self.observed.replica_sets.iter().filter(|set| set.owned && !set.deleting)
+    }
+
+    /// The ReplicaSet of a revision.
+    pub(crate) fn set(&self, revision: &str) -> Option<&'a ReplicaSetView> {
+        self.sets().find(|set| set.revision == revision)
+    }
+
+    /// Pods of a revision that are ready.
+    pub(crate) fn ready(&self, revision: &str) -> i32 {
+        self.set(revision).map_or(0, |set| set.ready)
+    }
+
+    /// Pods of a revision that are available and not about to be taken away: what it can carry. Counts that may lag behind a change of size do not count.
+    pub(crate) fn capacity(&self, revision: &str) -> i32 {
+        self.set(revision).filter(|set| set.observed).map_or(0, |set| set.available.min(set.desired))
+    }
+
+    /// Version of a revision, for people.
+    pub(crate) fn version(&self, revision: &str) -> String {
+        if revision == self.spec.revision {
+            return self.spec.version.clone();
+        }
+        let known = [&self.stored.stable, &self.stored.candidate].into_iter().flatten();
+        let known = known.filter(|status| status.revision == revision).map(|status| status.version.clone());
+        let found = self.set(revision).map(|set| set.version.clone()).into_iter().chain(known);
+        found.into_iter().find(|version| !version.is_empty()).unwrap_or_else(|| revision.to_owned())
+    }
+
+    /// The time as status keeps it: whole seconds.
+    pub(crate) fn stamp(&self) -> Timestamp {
+        Timestamp::from_second(self.now.as_second()).unwrap_or(self.now)
+    }
+
+    /// The same, rounded up: a window that begins here holds nothing older.
+    pub(crate) fn stamp_after(&self) -> Timestamp {
+        if self.now.subsec_nanosecond() == 0 { self.now } else { after(self.stamp(), 1) }
+    }
+
+    /// Whether so many seconds have passed since a time. A clock that was set back only makes it later.
+    pub(crate) fn passed(&self, since: Timestamp, seconds: i64) -> bool {
+        self.now >= after(since, seconds)
+    }
+}
+
+/// A time and some seconds; the end of time when there is none so late.
+pub(crate) fn after(time: Timestamp, seconds: i64) -> Timestamp {
+    time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+}

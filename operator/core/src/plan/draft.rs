@@ -1,0 +1,145 @@
+//! The status in the making.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use slipway_crds::v1alpha1::{Backend, GateStatus, Outcome, RolloutRecord, RolloutStatus, Stage, TrafficStatus};
+
+use super::context::Context;
+use crate::action::Note;
+use crate::traffic;
+
+/// Longest message in status.
+pub(crate) const MESSAGE_BYTES: usize = 1000;
+/// Rollouts that are remembered.
+const HISTORY: usize = 10;
+/// Steps that are remembered of one rollout.
+const STEPS: usize = 64;
+
+/// What is decided so far.
+pub(crate) struct Draft {
+    /// The revision to which traffic returns; nothing before the first one was ready.
+    pub(crate) stable: Option<String>,
+    /// The weights.
+    pub(crate) traffic: TrafficStatus,
+    /// The rollout of the candidate; stays while that is taken back.
+    pub(crate) rollout: Option<RolloutStatus>,
+    /// Last verdicts.
+    pub(crate) gates: Vec<GateStatus>,
+    /// Rollouts that ended, newest first.
+    pub(crate) history: Vec<RolloutRecord>,
+    /// Commands that were carried out.
+    pub(crate) handled: BTreeMap<String, String>,
+    /// A person wants the current step to end.
+    pub(crate) skip: bool,
+    /// Events.
+    pub(crate) events: Vec<Note>,
+    /// Times at which something may change by itself.
+    pub(crate) wakes: Vec<Timestamp>,
+}
+
+impl Draft {
+    /// Begins with what is stored.
+    pub(crate) fn new(cx: &Context<'_>, stable: Option<String>) -> Self {
+        Self {
+            stable,
+            traffic: cx.stored.traffic.clone().unwrap_or_default(),
+            rollout: cx.stored.rollout.clone(),
+            gates: cx.stored.gates.clone(),
+            history: cx.stored.history.clone(),
+            handled: cx.stored.handled_commands.clone(),
+            skip: false,
+            events: Vec::new(),
+            wakes: Vec::new(),
+        }
+    }
+
+    /// The revision on trial, or taken back last.
+    pub(crate) fn candidate(&self) -> Option<&str> {
+        self.rollout.as_ref().map(|rollout| rollout.revision.as_str())
+    }
+
+    /// The rollout, unless it was taken back.
+    pub(crate) fn active(&self) -> Option<&RolloutStatus> {
+        self.rollout.as_ref().filter(|rollout| rollout.stage != Stage::Aborted)
+    }
+
+    /// Index of the current step.
+    pub(crate) fn step_index(&self) -> usize {
+        self.rollout.as_ref().map_or(0, |rollout| usize::try_from(rollout.step_index).unwrap_or_default())
+    }
+
+    /// The candidate's share as asked for, in thousandths.
+    pub(crate) fn weight(&self) -> i32 {
+        self.candidate().map_or(0, |candidate| traffic::weight_of(&self.traffic, candidate))
+    }
+
+    /// Writes weights; see [`traffic::write`].
+    pub(crate) fn write(&mut self, cx: &Context<'_>, backends: Vec<Backend>, preview: Option<String>) -> bool {
+        traffic::write(&mut self.traffic, backends, preview, &cx.observed.gateway)
+    }
+
+    /// Sends everything to the stable revision.
+    pub(crate) fn all_to_stable(&mut self, cx: &Context<'_>) {
+        if let Some(stable) = self.stable.clone() {
+            self.write(cx, traffic::only(&stable), None);
+        }
+    }
+
+    /// Enters a stage of a step now.
+    pub(crate) fn enter(&mut self, cx: &Context<'_>, index: usize, stage: Stage) {
+        if let Some(rollout) = &mut self.rollout {
+            rollout.step_index = i32::try_from(index).unwrap_or(i32::MAX);
+            rollout.stage = stage;
+            rollout.stage_started_at = Time(cx.stamp());
+        }
+    }
+
+    /// Ends the record of the step, if it is still open.
+    pub(crate) fn close_step(&mut self, cx: &Context<'_>, verdict: &str) {
+        let share = self.candidate().and_then(|it| traffic::observed_share(&cx.observed.gateway, &self.traffic, it));
+        let last = self.rollout.as_mut().and_then(|rollout| rollout.steps.last_mut());
+        if let Some(record) = last.filter(|record| record.ended_at.is_none()) {
+            record.ended_at = Some(Time(cx.stamp()));
+            record.observed_permille = share;
+            record.verdict = clipped(verdict);
+        }
+    }
+
+    /// Puts the rollout into the history.
+    pub(crate) fn record(&mut self, cx: &Context<'_>, outcome: Outcome, reason: &str, message: &str) {
+        let Some(rollout) = &self.rollout else { return };
+        let record = RolloutRecord {
+            revision: rollout.revision.clone(),
+            version: cx.version(&rollout.revision),
+            outcome,
+            reason: reason.to_owned(),
+            message: clipped(message),
+            started_at: rollout.started_at.clone(),
+            ended_at: Time(cx.stamp()),
+            steps: rollout.steps.iter().take(STEPS).cloned().collect(),
+        };
+        self.history.insert(0, record);
+        self.history.truncate(HISTORY);
+    }
+
+    /// An event for people.
+    pub(crate) fn note(&mut self, warning: bool, reason: &str, action: &str, note: &str) {
+        self.events.push(Note { warning, reason: reason.to_owned(), action: action.to_owned(), note: clipped(note) });
+    }
+
+    /// Looks again at a time.
+    pub(crate) fn wake(&mut self, at: Timestamp) {
+        self.wakes.push(at);
+    }
+}
+
+/// Text that fits into status.
+pub(crate) fn clipped(text: &str) -> String {
+    if text.len() <= MESSAGE_BYTES {
+        return text.to_owned();
+    }
+    let end = (0..=MESSAGE_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    format!("{}…", text.get(..end).unwrap_or_default())
+}

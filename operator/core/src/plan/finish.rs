@@ -1,0 +1,133 @@
+//! From the draft to the plan: the status in full, and how urgent its write is.
+
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::{Backend, ModelDeploymentStatus, RevisionStatus};
+
+use super::context::Context;
+use super::draft::Draft;
+use crate::action::{Action, Plan};
+use crate::{report, sizing, strategy, traffic};
+
+/// The plan for an object that is being deleted.
+pub(crate) fn nothing(cx: &Context<'_>) -> Plan {
+    Plan {
+        actions: Vec::new(),
+        status: cx.stored.clone(),
+        status_first: false,
+        status_may_wait: false,
+        events: Vec::new(),
+        wake_at: None,
+        evidence: None,
+    }
+}
+
+/// The plan. `taken`: the actions take something away.
+pub(crate) fn finish(cx: &Context<'_>, mut draft: Draft, actions: Vec<Action>, taken: bool) -> Plan {
+    label_step(cx, &mut draft);
+    tell_share(cx, &mut draft);
+    let mut status = status(cx, &mut draft);
+    status.conditions = report::conditions(cx, &draft);
+    keep_share(&cx.stored, &mut status);
+    let weights_change = weights(&cx.stored) != weights(&status);
+    let evidence = strategy::evidence_request(cx, &draft);
+    Plan {
+        actions,
+        status_first: weights_change || taken,
+        status_may_wait: !weights_change && essence(&cx.stored) == essence(&status),
+        status,
+        events: draft.events,
+        // A time that is over cannot be waited for: looking again would change nothing, for ever.
+        wake_at: draft.wakes.into_iter().filter(|at| *at > cx.now).min(),
+        evidence,
+    }
+}
+
+fn label_step(cx: &Context<'_>, draft: &mut Draft) {
+    if cx.spec.problem.is_some() {
+        return;
+    }
+    let steps = cx.spec.steps.len();
+    let at = draft.step_index().saturating_add(1).min(steps);
+    if let Some(rollout) = &mut draft.rollout {
+        rollout.step = format!("{at}/{steps}");
+    }
+}
+
+fn tell_share(cx: &Context<'_>, draft: &mut Draft) {
+    let Some(candidate) = draft.active().map(|rollout| rollout.revision.clone()) else { return };
+    if let Some(share) = traffic::observed_share(&cx.observed.gateway, &draft.traffic, &candidate) {
+        draft.traffic.observed_candidate_share = Some(traffic::percent(share));
+    }
+}
+
+fn status(cx: &Context<'_>, draft: &mut Draft) -> ModelDeploymentStatus {
+    let stable = draft.stable.clone().map(|revision| revision_status(cx, draft, revision));
+    let candidate = draft.candidate().map(str::to_owned).map(|revision| revision_status(cx, draft, revision));
+    ModelDeploymentStatus {
+        observed_generation: Some(cx.spec.generation),
+        conditions: Vec::new(),
+        replicas: cx.sets().fold(0, |sum, set| sum.saturating_add(set.current.max(0))),
+        selector: labels::scale_selector(&cx.spec.name),
+        stable,
+        candidate,
+        traffic: (draft.traffic.generation > 0).then(|| draft.traffic.clone()),
+        rollout: draft.rollout.clone(),
+        gates: draft.gates.clone(),
+        history: draft.history.clone(),
+        handled_commands: draft.handled.clone(),
+    }
+}
+
+fn revision_status(cx: &Context<'_>, draft: &mut Draft, revision: String) -> RevisionStatus {
+    RevisionStatus {
+        version: cx.version(&revision),
+        weight: traffic::percent(traffic::weight_of(&draft.traffic, &revision)),
+        replicas: sizing::target(cx, draft, &revision),
+        ready_replicas: cx.ready(&revision),
+        revision,
+    }
+}
+
+/// What gateways act on.
+fn weights(status: &ModelDeploymentStatus) -> Option<(i64, &[Backend], Option<&str>)> {
+    let traffic = status.traffic.as_ref()?;
+    Some((traffic.generation, &traffic.backends, traffic.preview_revision.as_deref()))
+}
+
+/// The observed share moves with every request. It is told whenever status is written for another reason, and is never a reason itself.
+fn keep_share(stored: &ModelDeploymentStatus, status: &mut ModelDeploymentStatus) {
+    let (Some(old), Some(new)) = (&stored.traffic, &mut status.traffic) else { return };
+    let told = std::mem::replace(&mut new.observed_candidate_share, old.observed_candidate_share.clone());
+    if status != stored
+        && let Some(new) = &mut status.traffic
+    {
+        new.observed_candidate_share = told;
+    }
+}
+
+/// The status without counts of pods, without the texts that carry them, and without the confirmation of weights that no rollout waits for.
+fn essence(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
+    let mut status = status.clone();
+    status.replicas = 0;
+    for revision in [&mut status.stable, &mut status.candidate].into_iter().flatten() {
+        revision.replicas = 0;
+        revision.ready_replicas = 0;
+    }
+    for condition in &mut status.conditions {
+        condition.message.clear();
+    }
+    for gate in &mut status.gates {
+        gate.message.clear();
+        gate.candidate.clear();
+        gate.stable.clear();
+    }
+    let idle = status.rollout.is_none();
+    if let Some(traffic) = &mut status.traffic {
+        traffic.observed_candidate_share = None;
+        if idle {
+            traffic.confirmed_generation = 0;
+            traffic.confirmed_at = None;
+        }
+    }
+    status
+}

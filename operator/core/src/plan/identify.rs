@@ -1,0 +1,103 @@
+//! Which revision serves, and whether what is remembered of it can be true.
+
+use slipway_crds::v1alpha1::{Role, Stage};
+
+use super::context::Context;
+use super::draft::Draft;
+use crate::observed::ReplicaSetView;
+use crate::traffic;
+
+/// The stable revision; nothing while the first one is not up.
+pub(crate) fn stable(cx: &Context<'_>) -> Option<String> {
+    let told = cx.stored.stable.as_ref().map(|stable| stable.revision.clone());
+    let told = told.filter(|revision| !revision.is_empty());
+    if let Some(revision) = told.filter(|it| cx.set(it).is_some() || can_be_made(cx, it)) {
+        return Some(revision);
+    }
+    let served = cx.stored.traffic.iter().flat_map(|traffic| &traffic.backends);
+    let served = served.filter(|backend| backend.role == Role::Stable).map(|backend| backend.revision.clone()).next();
+    match served {
+        // The first revision: stable as soon as it answers. With no replicas asked for there is nothing to wait for.
+        Some(first) if cx.ready(&first) > 0 => Some(first),
+        Some(first) if cx.spec.replicas == 0 && first == cx.spec.revision && cx.set(&first).is_some() => Some(first),
+        Some(_) if cx.stored.stable.is_none() => None,
+        _ => reconstructed(cx),
+    }
+}
+
+/// Only the content of the spec's revision is known; the pods of any other one are described by its ReplicaSet alone.
+fn can_be_made(cx: &Context<'_>, revision: &str) -> bool {
+    revision == cx.spec.revision
+}
+
+/// When status is lost, or the stable ReplicaSet is: the revision that serves, from what can be seen. Never a guess in favour of the spec's revision, which may
+/// be a candidate: an older one that can carry the traffic goes first, and of several the one that gateways send to, then the oldest.
+fn reconstructed(cx: &Context<'_>) -> Option<String> {
+    let usable = || cx.sets().filter(|set| set.available > 0);
+    let others = || usable().filter(|set| set.revision != cx.spec.revision);
+    let whole = others().filter(|set| set.available >= cx.spec.replicas);
+    let serving = |set: &&ReplicaSetView| is_serving(cx, &set.revision);
+    best(cx, whole)
+        .or_else(|| best(cx, others().filter(serving)))
+        .or_else(|| best(cx, usable().filter(serving)))
+        .or_else(|| best(cx, others()))
+        .or_else(|| best(cx, usable()))
+        .map(|set| set.revision.clone())
+}
+
+fn best<'a>(cx: &Context<'_>, sets: impl Iterator<Item = &'a ReplicaSetView>) -> Option<&'a ReplicaSetView> {
+    sets.min_by_key(|set| (!is_serving(cx, &set.revision), set.created_at, set.name.clone()))
+}
+
+fn is_serving(cx: &Context<'_>, revision: &str) -> bool {
+    let reports = cx.observed.gateway.pods.iter().filter_map(|pod| pod.report.as_ref());
+    reports.filter_map(|report| report.requests.get(revision)).any(|requests| *requests > 0)
+}
+
+/// Makes what is remembered consistent: weights only of revisions that we know, a rollout only of a revision that is not stable. What cannot be true is replaced
+/// by what is safe: all traffic at stable, the candidate at its first step.
+pub(crate) fn repair(cx: &Context<'_>, draft: &mut Draft) {
+    if draft.rollout.as_ref().is_some_and(|rollout| Some(&rollout.revision) == draft.stable.as_ref()) {
+        draft.rollout = None;
+    }
+    if draft.stable.is_none() {
+        draft.rollout = None;
+    }
+    if draft.traffic.confirmed_generation > draft.traffic.generation {
+        draft.traffic.confirmed_generation = 0;
+        draft.traffic.confirmed_at = None;
+    }
+    if let Some(stable) = draft.stable.clone() {
+        let candidate = draft.active().map(|rollout| rollout.revision.clone());
+        if !traffic::is_well_formed(&draft.traffic.backends, &stable, candidate.as_deref()) {
+            draft.all_to_stable(cx);
+            restart(cx, draft);
+        }
+        let preview = draft.traffic.preview_revision.clone();
+        if preview.is_some() && preview != candidate {
+            let backends = draft.traffic.backends.clone();
+            draft.write(cx, backends, None);
+        }
+    }
+    outgrow(cx, draft);
+}
+
+/// A gateway that reports weights newer than ours read another status than we did. If ours is stale, the write will be refused; if the newer one is lost, this
+/// makes ours the newest.
+fn outgrow(cx: &Context<'_>, draft: &mut Draft) {
+    if draft.traffic.backends.is_empty() || traffic::newest_report(&cx.observed.gateway) <= draft.traffic.generation {
+        return;
+    }
+    traffic::renew(&mut draft.traffic, &cx.observed.gateway);
+    if draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Analyzing) {
+        let index = draft.step_index();
+        draft.enter(cx, index, Stage::Confirming);
+    }
+}
+
+fn restart(cx: &Context<'_>, draft: &mut Draft) {
+    if draft.active().is_some() {
+        draft.gates.clear();
+        draft.enter(cx, 0, Stage::Scaling);
+    }
+}

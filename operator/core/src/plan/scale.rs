@@ -1,0 +1,73 @@
+//! Sizes of ReplicaSets, and the end of old ones.
+
+use super::context::Context;
+use super::draft::Draft;
+use crate::action::{Action, Kind};
+use crate::observed::ReplicaSetView;
+use crate::{revision, sizing, traffic};
+
+/// Adds what grows, then what shrinks, then what goes. True when anything is taken away: then status must be written first.
+pub(crate) fn actions(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) -> bool {
+    let (mut grow, mut shrink) = (Vec::new(), Vec::new());
+    for set in sorted(cx) {
+        let replicas = sizing::target(cx, draft, &set.revision);
+        let scale = Action::Scale { name: set.name.clone(), uid: set.uid.clone(), replicas };
+        match replicas.cmp(&set.desired) {
+            std::cmp::Ordering::Greater => grow.push(scale),
+            std::cmp::Ordering::Less => shrink.push(scale),
+            std::cmp::Ordering::Equal => {}
+        }
+    }
+    let gone = forgotten(cx, draft);
+    let taken = !shrink.is_empty() || !gone.is_empty();
+    actions.extend(grow.into_iter().chain(shrink).chain(gone));
+    taken
+}
+
+fn sorted<'a>(cx: &Context<'a>) -> Vec<&'a ReplicaSetView> {
+    let mut sets: Vec<_> = cx.sets().collect();
+    sets.sort_by(|a, b| a.name.cmp(&b.name));
+    sets
+}
+
+/// ReplicaSets beyond the history, each with its headless Service, and headless Services whose ReplicaSet is gone.
+fn forgotten(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
+    let mut idle: Vec<_> = sorted(cx).into_iter().filter(|set| is_idle(cx, draft, set)).collect();
+    idle.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
+    let mut actions = Vec::new();
+    for set in idle.into_iter().skip(cx.spec.history_limit) {
+        if let Some(service) = cx.observed.services.get(&set.name) {
+            actions.push(Action::Delete { kind: Kind::Service, name: set.name.clone(), uid: service.uid.clone() });
+        }
+        actions.push(Action::Delete { kind: Kind::ReplicaSet, name: set.name.clone(), uid: set.uid.clone() });
+    }
+    for (name, service) in &cx.observed.services {
+        let orphan = revision::in_name(&cx.spec.name, name).is_some_and(|revision| {
+            !has_role(cx, draft, revision)
+                && cx.observed.replica_sets.iter().all(|set| set.revision != revision)
+                && sizing::is_drained(cx, draft, revision)
+        });
+        if orphan {
+            actions.push(Action::Delete { kind: Kind::Service, name: name.clone(), uid: service.uid.clone() });
+        }
+    }
+    actions
+}
+
+/// An old revision without pods, which no gateway can still mean.
+fn is_idle(cx: &Context<'_>, draft: &mut Draft, set: &ReplicaSetView) -> bool {
+    set.desired == 0
+        && set.current == 0
+        && set.observed
+        && !has_role(cx, draft, &set.revision)
+        && sizing::is_drained(cx, draft, &set.revision)
+}
+
+fn has_role(cx: &Context<'_>, draft: &Draft, revision: &str) -> bool {
+    let stored = cx.stored.traffic.as_ref().is_some_and(|stored| traffic::selects(stored, revision));
+    stored
+        || traffic::selects(&draft.traffic, revision)
+        || draft.stable.as_deref() == Some(revision)
+        || draft.candidate() == Some(revision)
+        || cx.spec.revision == revision
+}

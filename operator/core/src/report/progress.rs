@@ -1,0 +1,118 @@
+//! What the rollout does or waits for.
+
+use slipway_crds::conditions::reason;
+use slipway_crds::v1alpha1::{Outcome, RolloutStatus, Stage};
+
+use super::{Said, judged};
+use crate::plan::{Context, Draft, after};
+use crate::validate::Step;
+use crate::{sizing, traffic};
+
+const PROMOTE: &str = "annotate ml.slipway.dev/promote to go on";
+
+/// Whether a rollout goes on, and what it waits for.
+pub(super) fn progressing(cx: &Context<'_>, draft: &Draft) -> Said {
+    if let Some(problem) = &cx.spec.problem {
+        return Said::is(draft.active().is_some(), reason::INVALID_SPEC, problem);
+    }
+    let Some(rollout) = &draft.rollout else { return at_rest(cx, draft) };
+    let version = cx.version(&rollout.revision);
+    if rollout.stage == Stage::Aborted {
+        return aborted(cx, draft, rollout);
+    }
+    let (reason, wait) = waits(cx, draft, rollout);
+    let held = cx.spec.paused && rollout.stage != Stage::Confirming;
+    let reason = if held { reason::USER_PAUSED } else { reason };
+    let hold = if held { "spec.paused holds the rollout; " } else { "" };
+    Said::new("True", reason, format!("version {version}, step {}: {hold}{wait}", rollout.step))
+}
+
+fn at_rest(cx: &Context<'_>, draft: &Draft) -> Said {
+    let Some(stable) = &draft.stable else {
+        let message = format!("the first version {} comes up", cx.spec.version);
+        return Said::new("True", reason::INITIALIZING, message);
+    };
+    let promoted = draft.history.first().is_some_and(|it| it.outcome == Outcome::Promoted && it.revision == *stable);
+    let reason = if promoted { reason::PROMOTED } else { reason::STABLE };
+    Said::new("False", reason, format!("version {} serves; no rollout goes on", cx.version(stable)))
+}
+
+fn aborted(cx: &Context<'_>, draft: &Draft, rollout: &RolloutStatus) -> Said {
+    let Some(abort) = &rollout.abort else { return Said::new("False", reason::USER_ABORTED, "taken back") };
+    let left = match &abort.traffic_left_at {
+        Some(at) => format!("no gateway sends to it since {}", at.0),
+        None => format!("its traffic leaves: {}", confirmation(cx, draft)),
+    };
+    let next = "change the spec, or annotate ml.slipway.dev/retry";
+    let version = cx.version(&rollout.revision);
+    let message = format!("version {version} was taken back: {}; {left}; {next}", abort.message);
+    Said::new("False", &abort.reason, message)
+}
+
+fn waits(cx: &Context<'_>, draft: &Draft, rollout: &RolloutStatus) -> (&'static str, String) {
+    let since = rollout.stage_started_at.0;
+    let weight = traffic::percent(draft.weight());
+    match rollout.stage {
+        Stage::Scaling => {
+            let (have, want) = (cx.capacity(&rollout.revision), sizing::candidate(cx, draft));
+            let next = traffic::percent(cx.spec.weight_at(draft.step_index()));
+            let trouble = super::service::trouble(cx, &rollout.revision);
+            (reason::SCALING_CANDIDATE, format!("waits for {have} of {want} pods before weight {next}{trouble}"))
+        }
+        Stage::Confirming => {
+            (reason::WAITING_FOR_CONFIRMATION, format!("weight {weight}: {}", confirmation(cx, draft)))
+        }
+        Stage::Analyzing => (reason::ANALYZING, format!("weight {weight} is judged: {}", judged(draft))),
+        Stage::Paused => pause(cx, draft, since, &weight),
+        Stage::Preview => (reason::PREVIEW, preview(cx, since)),
+        Stage::Probation => {
+            let until = after(since, cx.spec.probation);
+            (reason::PROBATION, format!("has all traffic; rollback stays armed until {until}"))
+        }
+        Stage::Aborted => (reason::USER_ABORTED, String::new()),
+    }
+}
+
+fn pause(cx: &Context<'_>, draft: &Draft, since: jiff::Timestamp, weight: &str) -> (&'static str, String) {
+    match cx.spec.step(draft.step_index()) {
+        Step::Pause(Some(seconds)) => {
+            (reason::PAUSE_STEP, format!("pauses at weight {weight} until {}", after(since, seconds)))
+        }
+        Step::Pause(None) => (reason::PAUSE_STEP, format!("pauses at weight {weight} for a person; {PROMOTE}")),
+        _ => {
+            let held = format!("no verdict after {} s at weight {weight}: {}", cx.spec.max_hold, judged(draft));
+            (reason::HOLD_EXCEEDED, format!("{held}; {PROMOTE}"))
+        }
+    }
+}
+
+fn preview(cx: &Context<'_>, since: jiff::Timestamp) -> String {
+    let wait = match cx.spec.auto_promotion {
+        Some(seconds) => format!("takes the traffic at {}", after(since, seconds)),
+        None => format!("waits for a person; {PROMOTE}"),
+    };
+    format!("is up behind the preview address; {wait}")
+}
+
+fn confirmation(cx: &Context<'_>, draft: &Draft) -> String {
+    let generation = draft.traffic.generation;
+    let (have, ready) = traffic::ready_at(&cx.observed.gateway, generation);
+    format!("{have} of {ready} gateways confirmed generation {generation}")
+}
+
+/// Whether a person is waited for.
+pub(super) fn paused(cx: &Context<'_>, draft: &Draft) -> Said {
+    if cx.spec.paused {
+        let message = match draft.active() {
+            Some(_) => "spec.paused holds the rollout where it is; an abort still works",
+            None => "spec.paused holds the next rollout before its first weight",
+        };
+        return Said::new("True", reason::USER_PAUSED, message);
+    }
+    if let Some(rollout) = draft.active().filter(|rollout| rollout.stage == Stage::Paused) {
+        let weight = traffic::percent(draft.weight());
+        let (reason, message) = pause(cx, draft, rollout.stage_started_at.0, &weight);
+        return Said::new("True", reason, message);
+    }
+    Said::new("False", reason::NONE, "nobody is waited for")
+}

@@ -1,0 +1,75 @@
+//! Whether the stable revision serves.
+
+use slipway_crds::conditions::reason;
+use slipway_crds::v1alpha1::Stage;
+
+use super::Said;
+use crate::build;
+use crate::plan::{Context, Draft};
+use crate::strategy::LoadFailure;
+
+/// The summary.
+pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
+    if let Some(problem) = &cx.spec.problem {
+        return Said::new("False", reason::INVALID_SPEC, problem);
+    }
+    let Some(stable) = &draft.stable else {
+        return initializing(cx);
+    };
+    let (have, want) = (cx.ready(stable), cx.spec.replicas);
+    let pods = format!("{have} of {want} pods of version {} are ready", cx.version(stable));
+    if have == 0 && want > 0 {
+        return Said::new("False", reason::UNAVAILABLE, format!("{pods}{}", trouble(cx, stable)));
+    }
+    if !cx.observed.gateway.pods.iter().any(|pod| pod.ready) {
+        return Said::new("False", reason::UNAVAILABLE, "no gateway pod is ready, so nothing reaches the model");
+    }
+    if have < want {
+        return Said::new("False", reason::DEGRADED, format!("{pods}{}", trouble(cx, stable)));
+    }
+    let aborted = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted);
+    if let Some(abort) = aborted.and_then(|rollout| rollout.abort.as_ref()) {
+        let message = format!("{pods}; the spec's version {} was taken back: {}", cx.spec.version, abort.message);
+        return Said::new("False", &abort.reason, message);
+    }
+    Said::new("True", reason::STABLE, pods)
+}
+
+/// Whether anybody answers at all.
+pub(super) fn available(cx: &Context<'_>, draft: &Draft) -> Said {
+    let Some(stable) = &draft.stable else {
+        return Said { status: "False", ..initializing(cx) };
+    };
+    let ready = cx.ready(stable);
+    let message = format!("{ready} pods of version {} are ready", cx.version(stable));
+    Said::is(ready > 0, if ready > 0 { reason::STABLE } else { reason::UNAVAILABLE }, message)
+}
+
+/// The first revision has nothing to go back to: it is tried until it comes up or the spec changes.
+fn initializing(cx: &Context<'_>) -> Said {
+    let revision = &cx.spec.revision;
+    if let Some(problem) = &cx.spec.problem {
+        return Said::new("False", reason::INVALID_SPEC, problem);
+    }
+    let name = build::revision_name(&cx.spec.name, revision);
+    if cx.observed.replica_sets.iter().any(|set| set.name == name && !set.owned) {
+        let message = format!("ReplicaSet {name} exists and is not ours; delete it, or change spec.model.version");
+        return Said::new("False", reason::UNAVAILABLE, message);
+    }
+    if let Some(failure) = LoadFailure::of(cx, revision) {
+        return Said::new("False", reason::MODEL_LOAD_FAILED, format!("{}: {}", failure.reason, failure.message));
+    }
+    let have = cx.ready(revision);
+    let pods = format!("{have} of {} pods of the first version {} are ready", cx.spec.replicas, cx.spec.version);
+    Said::new("False", reason::INITIALIZING, format!("{pods}{}", trouble(cx, revision)))
+}
+
+/// The first thing that keeps a pod of a revision from running.
+pub(super) fn trouble(cx: &Context<'_>, revision: &str) -> String {
+    let problems = cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision);
+    problems.min_by(|a, b| a.pod.cmp(&b.pod)).map_or_else(String::new, |problem| {
+        let text = [&problem.reason, &problem.message].map(|part| part.trim().to_owned());
+        let text: Vec<String> = text.into_iter().filter(|part| !part.is_empty()).collect();
+        format!("; pod {}: {}", problem.pod, text.join(": "))
+    })
+}

@@ -1,0 +1,66 @@
+//! Revisions: what makes one, what its objects are called, and which of them serves.
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use slipway_crds::v1alpha1::ModelDeploymentSpec;
+
+use crate::build::canonical_json;
+
+/// Prefix of what is hashed. A change of what the hash covers changes this too, and would roll out every ModelDeployment again: so it does not happen.
+const VERSION: &str = "slipway.dev/revision/v1\n";
+
+/// Hex digits of a revision.
+const DIGITS: usize = 10;
+
+/// The revision of a spec: a hash of what the user wrote in `model` and `runtime`, and of nothing else.
+pub fn of(spec: &ModelDeploymentSpec) -> String {
+    let content = json!({ "model": spec.model, "runtime": spec.runtime });
+    let digest = Sha256::new().chain_update(VERSION).chain_update(canonical_json(&content)).finalize();
+    hex::encode(digest).chars().take(DIGITS).collect()
+}
+
+/// The revision in the name of a Service of one revision of `name`, if it is one.
+pub fn in_name<'a>(name: &str, object: &'a str) -> Option<&'a str> {
+    let revision = object.strip_prefix(name)?.strip_prefix('-')?;
+    let hex = revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (revision.len() == DIGITS && hex).then_some(revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(yaml: serde_json::Value) -> ModelDeploymentSpec {
+        serde_json::from_value(yaml).unwrap()
+    }
+
+    #[test]
+    fn only_model_and_runtime_make_the_revision() {
+        let base = spec(json!({ "model": { "uri": "http://store/a" } }));
+        let same = spec(json!({
+            "model": { "uri": "http://store/a" }, "runtime": {}, "replicas": 7, "paused": true,
+            "strategy": { "type": "BlueGreen" }, "analysis": { "gates": [] }, "traffic": { "timeoutSeconds": 3 }
+        }));
+        let other = spec(json!({ "model": { "uri": "http://store/b" } }));
+        let pods = spec(json!({ "model": { "uri": "http://store/a" }, "runtime": { "args": ["--x"] } }));
+        assert_eq!(of(&base), of(&same));
+        assert_ne!(of(&base), of(&other));
+        assert_ne!(of(&base), of(&pods));
+    }
+
+    #[test]
+    fn the_revision_never_changes_between_versions_of_the_operator() {
+        let spec = spec(
+            json!({ "model": { "uri": "http://store/a", "version": "v1" }, "runtime": { "env": [{ "name": "A", "value": "1" }] } }),
+        );
+        assert_eq!(of(&spec), "7596ef16b6");
+    }
+
+    #[test]
+    fn revisions_are_found_in_names() {
+        assert_eq!(in_name("digits", "digits-0123456789"), Some("0123456789"));
+        for other in ["digits", "digits-preview", "digits-x-0123456789", "digits-012345678g", "igits-0123456789"] {
+            assert_eq!(in_name("digits", other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Taking a candidate back. Traffic goes first and unconditionally: nothing here looks at the candidate's health before it moves it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
+use slipway_crds::conditions::reason;
+use slipway_crds::v1alpha1::{AbortStatus, GateVerdict, HoldPolicy, Outcome, Stage};
+
+use super::judging;
+use crate::plan::{Context, Draft, after, clipped};
+use crate::{sizing, traffic};
+
+/// Takes the candidate back when there is a reason to. True when it did.
+pub(super) fn when_needed(cx: &Context<'_>, draft: &mut Draft) -> bool {
+    if draft.active().is_none() {
+        return false;
+    }
+    let found = braked(cx, draft)
+        .or_else(|| load_failed(cx, draft))
+        .or_else(|| gate_failed(cx, draft))
+        .or_else(|| deadline_exceeded(cx, draft))
+        .or_else(|| held_too_long(cx, draft));
+    let Some((reason, message)) = found else { return false };
+    abort(cx, draft, Outcome::RolledBack, reason, &message);
+    true
+}
+
+/// A person takes the candidate back; nothing when there is none.
+pub(super) fn by_person(cx: &Context<'_>, draft: &mut Draft) {
+    if draft.active().is_some() {
+        abort(cx, draft, Outcome::Aborted, reason::USER_ABORTED, "a person set the annotation ml.slipway.dev/abort");
+    }
+}
+
+/// Notes since when nobody sends to the candidate any more.
+pub(crate) fn traffic_left(cx: &Context<'_>, draft: &mut Draft) {
+    let settled =
+        traffic::is_confirmed(&draft.traffic) && traffic::is_settled(&cx.observed.gateway, draft.traffic.generation);
+    let abort = draft.rollout.as_mut().and_then(|rollout| rollout.abort.as_mut());
+    if let Some(abort) = abort.filter(|abort| settled && abort.traffic_left_at.is_none()) {
+        abort.traffic_left_at = Some(Time(cx.stamp()));
+    }
+}
+
+fn abort(cx: &Context<'_>, draft: &mut Draft, outcome: Outcome, reason: &str, message: &str) {
+    draft.close_step(cx, message);
+    draft.record(cx, outcome, reason, message);
+    let index = draft.step_index();
+    draft.enter(cx, index, Stage::Aborted);
+    let Some(rollout) = &mut draft.rollout else { return };
+    rollout.promote_full = false;
+    rollout.abort = Some(AbortStatus {
+        reason: reason.to_owned(),
+        message: clipped(message),
+        at: Time(cx.stamp()),
+        traffic_left_at: None,
+    });
+    let version = cx.version(&rollout.revision);
+    draft.all_to_stable(cx);
+    draft.note(true, reason, "Abort", &format!("version {version} is taken back: {message}"));
+}
+
+type Found = Option<(&'static str, String)>;
+
+/// A brake that a gateway holds under the current weights, or that acted under them. One that is older was for weights that are gone.
+fn braked(cx: &Context<'_>, draft: &Draft) -> Found {
+    let candidate = draft.candidate().filter(|_| draft.weight() > 0)?;
+    let generation = draft.traffic.generation;
+    cx.observed.gateway.pods.iter().find_map(|pod| {
+        let report = pod.report.as_ref()?;
+        let brake = report.brake.as_ref().filter(|brake| brake.revision == candidate)?;
+        let current = brake.generation == generation || report.generation == generation;
+        current.then(|| {
+            let counts = format!("{} of {} requests failed", brake.failures, brake.requests);
+            (reason::BRAKED, format!("gateway {} took it out: {} ({counts})", pod.name, brake.reason))
+        })
+    })
+}
+
+/// The line that the runtime leaves when it cannot load its model.
+#[derive(Deserialize)]
+pub(crate) struct LoadFailure {
+    /// What failed.
+    pub(crate) reason: String,
+    /// For people.
+    pub(crate) message: String,
+    /// Whether trying again cannot help.
+    pub(crate) permanent: bool,
+}
+
+impl LoadFailure {
+    /// The permanent failure that pods of a revision report, if any.
+    pub(crate) fn of(cx: &Context<'_>, revision: &str) -> Option<Self> {
+        let ours =
+            cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision && problem.restarts >= 1);
+        ours.filter_map(|problem| serde_json::from_str::<Self>(problem.message.trim()).ok()).find(|it| it.permanent)
+    }
+}
+
+fn load_failed(cx: &Context<'_>, draft: &Draft) -> Found {
+    let candidate = draft.candidate()?;
+    // With all its pods available, the line is of a pod that has been replaced.
+    if sizing::has_capacity(cx, draft) {
+        return None;
+    }
+    let failure = LoadFailure::of(cx, candidate)?;
+    Some((reason::MODEL_LOAD_FAILED, format!("{}: {}", failure.reason, failure.message)))
+}
+
+fn gate_failed(cx: &Context<'_>, draft: &mut Draft) -> Found {
+    let judgement = judging::judged(cx, draft)?;
+    if judgement.verdict != GateVerdict::Fail {
+        return None;
+    }
+    draft.gates = judgement.gates;
+    Some((reason::GATE_FAILED, judgement.message))
+}
+
+/// Counted from the start of the stage as status has it, so that pods that come and go do not start it again.
+fn deadline_exceeded(cx: &Context<'_>, draft: &mut Draft) -> Found {
+    let rollout = draft.active().filter(|rollout| rollout.stage == Stage::Scaling)?;
+    let (since, candidate) = (rollout.stage_started_at.0, rollout.revision.clone());
+    if sizing::has_capacity(cx, draft) {
+        return None;
+    }
+    draft.wake(after(since, cx.spec.progress_deadline));
+    if !cx.passed(since, cx.spec.progress_deadline) {
+        return None;
+    }
+    let (have, want) = (cx.capacity(&candidate), sizing::candidate(cx, draft));
+    let mut message = format!("{have} of {want} pods are available after {} s", cx.spec.progress_deadline);
+    if let Some(problem) = cx.observed.pod_problems.iter().find(|problem| problem.revision == candidate) {
+        message.push_str(&format!("; pod {}: {}: {}", problem.pod, problem.reason, problem.message));
+    }
+    Some((reason::PROGRESS_DEADLINE_EXCEEDED, message))
+}
+
+/// Only where the user asked for it; otherwise the step waits for a person.
+fn held_too_long(cx: &Context<'_>, draft: &mut Draft) -> Found {
+    if cx.spec.on_hold_exceeded != HoldPolicy::Abort || !super::steps::is_held_too_long(cx, draft) {
+        return None;
+    }
+    let why = super::judging::judged(cx, draft).map(|judgement| judgement.message).unwrap_or_default();
+    Some((reason::HOLD_EXCEEDED, format!("no verdict after {} s: {why}", cx.spec.max_hold)))
+}

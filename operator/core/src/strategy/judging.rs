@@ -1,0 +1,82 @@
+//! The judge's part in a rollout: when it is asked, and how much of its answer is kept.
+
+use slipway_crds::v1alpha1::{GateStatus, Stage};
+
+use crate::evidence::EvidenceRequest;
+use crate::judge;
+use crate::plan::{Context, Draft};
+use crate::traffic;
+
+/// One reading in so many has its numbers written down although no verdict changed: often enough to watch, seldom enough for the API server.
+const TOLD_EVERY: u64 = 6;
+
+/// The judge's answer about the candidate at its confirmed weight. Nothing while there is nothing to judge: no weight, no confirmation, no gates, or a person
+/// who wants none.
+pub(super) fn judged(cx: &Context<'_>, draft: &mut Draft) -> Option<judge::Judgement> {
+    let window = window(cx, draft)?;
+    let evidence = cx.observed.evidence.as_ref();
+    let evidence = evidence.filter(|it| it.generation == draft.traffic.generation && it.taken_at >= window.since);
+    let judgement = judge::judge(&judge::Input {
+        gates: &cx.spec.gates,
+        alpha: cx.spec.alpha(),
+        candidate: &window.candidate,
+        stable: &window.stable,
+        evidence,
+        generation: draft.traffic.generation,
+        confirmed_at: window.since,
+        now: cx.now,
+        previous: &draft.gates,
+    });
+    let due = evidence.is_some_and(|evidence| evidence.serial % TOLD_EVERY == 0);
+    if due || is_news(cx, &draft.gates, &judgement.gates) {
+        draft.gates = judgement.gates.clone();
+    }
+    Some(judgement)
+}
+
+/// What the poller shall read, as long as the candidate has weight.
+pub(crate) fn evidence_request(cx: &Context<'_>, draft: &Draft) -> Option<EvidenceRequest> {
+    let window = window(cx, draft)?;
+    let namespace = cx.observed.object.metadata.namespace.as_deref().unwrap_or_default();
+    let gates = judge::queries(namespace, &cx.spec.name, &cx.spec.gates, &window.candidate, &window.stable);
+    Some(EvidenceRequest {
+        generation: draft.traffic.generation,
+        since: window.since,
+        interval_seconds: cx.spec.interval,
+        gates,
+    })
+}
+
+struct Window {
+    stable: String,
+    candidate: String,
+    since: jiff::Timestamp,
+}
+
+/// The window in which evidence counts. It is open in every stage, also in pauses and while the next step scales up: a candidate that turns bad is taken back
+/// at any time.
+fn window(cx: &Context<'_>, draft: &Draft) -> Option<Window> {
+    let rollout = draft.active().filter(|rollout| !rollout.promote_full)?;
+    let candidate = rollout.revision.clone();
+    let since = traffic::confirmed_at(&draft.traffic)?;
+    let open = draft.weight() > 0 && !cx.spec.gates.is_empty() && cx.spec.problem.is_none();
+    // With all traffic at the candidate there is only the probation to watch over.
+    let watched = draft.weight() < traffic::ALL || matches!(rollout.stage, Stage::Probation | Stage::Paused);
+    let stable = draft.stable.clone()?;
+    (open && watched).then_some(Window { stable, candidate, since })
+}
+
+/// Whether something changed that must not be lost: a gate, a verdict, or a row of looks that is not complete yet.
+fn is_news(cx: &Context<'_>, old: &[GateStatus], new: &[GateStatus]) -> bool {
+    let facts = |gates: &[GateStatus]| -> Vec<_> {
+        gates.iter().map(|gate| (gate.name.clone(), gate.verdict, row(cx, gate))).collect()
+    };
+    facts(old) != facts(new)
+}
+
+/// A row that is complete says no more when it grows.
+fn row(cx: &Context<'_>, gate: &GateStatus) -> i32 {
+    let settings = cx.spec.gates.iter().find(|it| it.name == gate.name).and_then(|it| it.prom_ql.as_ref());
+    let complete = settings.map_or(1, |settings| settings.consecutive_count.max(1));
+    gate.consecutive.clamp(complete.saturating_neg(), complete)
+}

@@ -1,0 +1,96 @@
+//! Which revision is rolled out: the spec decides.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use slipway_crds::conditions::reason;
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::{Outcome, RolloutStatus, Stage};
+
+use crate::command::Pending;
+use crate::plan::{Context, Draft};
+use crate::traffic;
+
+/// Follows the spec: to its first revision, to a new candidate, or back to stable.
+pub(crate) fn retarget(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
+    // A spec that cannot be acted on starts nothing and stops nothing.
+    if cx.spec.problem.is_some() {
+        return;
+    }
+    let asked = cx.spec.revision.clone();
+    let Some(stable) = draft.stable.clone() else {
+        // Before anything serves there is nobody to protect: no split, no steps.
+        draft.write(cx, traffic::only(&asked), None);
+        pending.drop_all(&mut draft.handled);
+        return;
+    };
+    if draft.candidate() == Some(asked.as_str()) {
+        return;
+    }
+    if asked == stable {
+        revert(cx, draft);
+        return;
+    }
+    for command in [labels::RETRY, labels::PROMOTE_FULL, labels::PROMOTE] {
+        // They were for the candidate that is leaving.
+        pending.handle(command, &mut draft.handled);
+    }
+    supersede(cx, draft, &asked);
+}
+
+/// The candidate that was taken back starts again from its first step.
+pub(super) fn retry(cx: &Context<'_>, draft: &mut Draft) {
+    let aborted = draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Aborted);
+    if aborted && draft.candidate() == Some(cx.spec.revision.as_str()) && cx.spec.problem.is_none() {
+        begin(cx, draft, &cx.spec.revision);
+        draft.note(
+            false,
+            "RolloutRetried",
+            "Retry",
+            &format!("version {} starts again at its first step", cx.spec.version),
+        );
+    }
+}
+
+fn revert(cx: &Context<'_>, draft: &mut Draft) {
+    let Some(rollout) = &draft.rollout else { return };
+    if rollout.stage != Stage::Aborted {
+        let left = cx.version(&rollout.revision);
+        let message =
+            format!("the spec is back at version {}; version {left} is taken out without blame", cx.spec.version);
+        draft.close_step(cx, &message);
+        draft.record(cx, Outcome::Superseded, reason::REVERTED, &message);
+        draft.note(false, reason::REVERTED, "Revert", &message);
+    }
+    draft.rollout = None;
+    draft.gates.clear();
+    draft.all_to_stable(cx);
+}
+
+fn supersede(cx: &Context<'_>, draft: &mut Draft, asked: &str) {
+    let mut message = format!("version {} is rolled out", cx.spec.version);
+    if let Some(old) = draft.active().map(|rollout| rollout.revision.clone()) {
+        let why = format!("version {} took the place of version {}", cx.spec.version, cx.version(&old));
+        draft.close_step(cx, &why);
+        draft.record(cx, Outcome::Superseded, reason::SUPERSEDED, &why);
+        message = why;
+    }
+    begin(cx, draft, asked);
+    draft.note(false, "RolloutStarted", "Rollout", &message);
+}
+
+/// Traffic first: whatever the weights were, a rollout begins with all of it at stable.
+fn begin(cx: &Context<'_>, draft: &mut Draft, revision: &str) {
+    draft.all_to_stable(cx);
+    draft.gates.clear();
+    draft.rollout = Some(RolloutStatus {
+        revision: revision.to_owned(),
+        stage: Stage::Scaling,
+        step_index: 0,
+        step: String::new(),
+        started_at: Time(cx.stamp()),
+        stage_started_at: Time(cx.stamp()),
+        steps: Vec::new(),
+        abort: None,
+        promote_full: false,
+    });
+    super::steps::enter_step(cx, draft, 0);
+}

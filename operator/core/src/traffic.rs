@@ -1,0 +1,192 @@
+//! Weights: their shape, their way to the gateways, and what the gateways say of them.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
+
+use crate::observed::{GatewayPod, GatewayReport, GatewayView};
+
+/// All traffic.
+pub const ALL: i32 = 1000;
+
+/// All traffic to one revision.
+pub fn only(stable: &str) -> Vec<Backend> {
+    vec![Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: ALL }]
+}
+
+/// `weight` thousandths to the candidate, the rest to stable, which stays in the list at 0: it answers what the shield replays.
+pub fn split(stable: &str, candidate: &str, weight: i32) -> Vec<Backend> {
+    let weight = weight.clamp(0, ALL);
+    vec![
+        Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: ALL - weight },
+        Backend { revision: candidate.to_owned(), role: Role::Candidate, weight_permille: weight },
+    ]
+}
+
+/// Whether the weights are some that we would write for these two revisions.
+pub fn is_well_formed(backends: &[Backend], stable: &str, candidate: Option<&str>) -> bool {
+    match backends {
+        [only] => *only == Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: ALL },
+        [first, second] => candidate.is_some_and(|candidate| {
+            let [ours, theirs] = if first.role == Role::Stable { [first, second] } else { [second, first] };
+            (0..=ALL).contains(&theirs.weight_permille)
+                && split(stable, candidate, theirs.weight_permille) == [ours.clone(), theirs.clone()]
+        }),
+        _ => false,
+    }
+}
+
+/// The share of a revision, in thousandths.
+pub fn weight_of(traffic: &TrafficStatus, revision: &str) -> i32 {
+    traffic.backends.iter().find(|backend| backend.revision == revision).map_or(0, |backend| backend.weight_permille)
+}
+
+/// Whether the weights name a revision, be it as the target of the shield or behind the preview address.
+pub fn selects(traffic: &TrafficStatus, revision: &str) -> bool {
+    traffic.backends.iter().any(|backend| backend.revision == revision)
+        || traffic.preview_revision.as_deref() == Some(revision)
+}
+
+/// Whether every gateway confirmed the newest weights.
+pub fn is_confirmed(traffic: &TrafficStatus) -> bool {
+    traffic.generation > 0 && traffic.confirmed_generation == traffic.generation && traffic.confirmed_at.is_some()
+}
+
+/// When the newest weights were confirmed.
+pub fn confirmed_at(traffic: &TrafficStatus) -> Option<Timestamp> {
+    let confirmed = is_confirmed(traffic);
+    traffic.confirmed_at.as_ref().filter(|_| confirmed).map(|time| time.0)
+}
+
+/// Writes weights. The generation grows beyond everything that a gateway ever reported, so that no report of another life of this object counts as a
+/// confirmation. False when they are what they were.
+pub fn write(
+    traffic: &mut TrafficStatus,
+    backends: Vec<Backend>,
+    preview: Option<String>,
+    gateway: &GatewayView,
+) -> bool {
+    // A list that is a map to the API server may come back in another order.
+    let same = traffic.backends.len() == backends.len() && backends.iter().all(|b| traffic.backends.contains(b));
+    if same && traffic.preview_revision == preview {
+        return false;
+    }
+    traffic.backends = backends;
+    traffic.preview_revision = preview;
+    renew(traffic, gateway);
+    true
+}
+
+/// A new generation of the same weights.
+pub fn renew(traffic: &mut TrafficStatus, gateway: &GatewayView) {
+    traffic.generation = traffic.generation.max(newest_report(gateway)).max(0).saturating_add(1);
+    traffic.confirmed_at = None;
+    traffic.observed_candidate_share = None;
+}
+
+/// Notes that all gateways confirmed.
+pub fn confirm(traffic: &mut TrafficStatus, at: Timestamp) {
+    traffic.confirmed_generation = traffic.generation;
+    traffic.confirmed_at = Some(Time(at));
+}
+
+/// The newest generation that any gateway reports.
+pub fn newest_report(gateway: &GatewayView) -> i64 {
+    reports(gateway).map(|report| report.generation).max().unwrap_or_default()
+}
+
+/// Whether every ready gateway applied `generation`, and at least one is ready.
+pub fn all_ready_at(gateway: &GatewayView, generation: i64) -> bool {
+    let (confirmed, ready) = ready_at(gateway, generation);
+    ready > 0 && confirmed == ready
+}
+
+/// How many ready gateways applied `generation`, of how many.
+pub fn ready_at(gateway: &GatewayView, generation: i64) -> (usize, usize) {
+    let ready: Vec<&GatewayPod> = gateway.pods.iter().filter(|pod| pod.ready).collect();
+    let applied = |pod: &&&GatewayPod| pod.report.as_ref().is_some_and(|report| report.generation >= generation);
+    (ready.iter().filter(applied).count(), ready.len())
+}
+
+/// Whether nobody uses older weights: all ready gateways applied `generation`, and so did those that are leaving and still finish connections.
+pub fn is_settled(gateway: &GatewayView, generation: i64) -> bool {
+    all_ready_at(gateway, generation) && reports(gateway).all(|report| report.generation >= generation)
+}
+
+/// Requests in flight to a revision, at all gateways.
+pub fn in_flight(gateway: &GatewayView, revision: &str) -> u64 {
+    reports(gateway).filter_map(|report| report.in_flight.get(revision)).fold(0, |sum, more| sum.saturating_add(*more))
+}
+
+/// The candidate's share of the requests under this generation, in thousandths; nothing without requests.
+pub fn observed_share(gateway: &GatewayView, traffic: &TrafficStatus, candidate: &str) -> Option<i32> {
+    let (mut theirs, mut all) = (0_u64, 0_u64);
+    for report in reports(gateway).filter(|report| report.generation == traffic.generation) {
+        for (revision, count) in &report.requests {
+            all = all.saturating_add(*count);
+            if revision == candidate {
+                theirs = theirs.saturating_add(*count);
+            }
+        }
+    }
+    let share = u128::from(theirs) * 1000 + u128::from(all) / 2;
+    (all > 0).then(|| i32::try_from(share / u128::from(all)).unwrap_or(ALL))
+}
+
+/// Thousandths as people read them: `5%`, `0.5%`.
+pub fn percent(permille: i32) -> String {
+    let (whole, tenth) = (permille / 10, permille % 10);
+    if tenth == 0 { format!("{whole}%") } else { format!("{whole}.{tenth}%") }
+}
+
+fn reports(gateway: &GatewayView) -> impl Iterator<Item = &GatewayReport> {
+    gateway.pods.iter().filter_map(|pod| pod.report.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(ready: bool, generation: Option<i64>) -> GatewayPod {
+        let report = generation.map(|generation| GatewayReport { generation, ..GatewayReport::default() });
+        GatewayPod { ready, report, ..GatewayPod::default() }
+    }
+
+    fn gateway(pods: Vec<GatewayPod>) -> GatewayView {
+        GatewayView { pods, ..GatewayView::default() }
+    }
+
+    #[test]
+    fn nobody_is_not_everybody() {
+        assert!(!all_ready_at(&gateway(vec![]), 1));
+        assert!(!all_ready_at(&gateway(vec![pod(false, Some(1))]), 1));
+        assert!(!all_ready_at(&gateway(vec![pod(true, Some(1)), pod(true, None)]), 1));
+        assert!(all_ready_at(&gateway(vec![pod(true, Some(1)), pod(false, Some(0))]), 1));
+        assert!(!is_settled(&gateway(vec![pod(true, Some(1)), pod(false, Some(0))]), 1));
+    }
+
+    #[test]
+    fn generations_outgrow_every_report() {
+        let mut traffic = TrafficStatus { generation: 3, ..TrafficStatus::default() };
+        assert!(write(&mut traffic, only("a"), None, &gateway(vec![pod(true, Some(12))])));
+        assert_eq!(traffic.generation, 13);
+        assert!(!write(&mut traffic, only("a"), None, &gateway(vec![])));
+    }
+
+    #[test]
+    fn weights_of_others_are_not_well_formed() {
+        assert!(is_well_formed(&split("a", "b", 50), "a", Some("b")));
+        assert!(is_well_formed(&only("a"), "a", None));
+        assert!(!is_well_formed(&split("a", "b", 50), "a", None));
+        assert!(!is_well_formed(&split("a", "b", 50), "b", Some("a")));
+        assert!(!is_well_formed(&[], "a", None));
+    }
+
+    #[test]
+    fn percentages_read_well() {
+        assert_eq!(
+            (percent(50), percent(5), percent(1000), percent(0)),
+            ("5%".into(), "0.5%".into(), "100%".into(), "0%".into())
+        );
+    }
+}

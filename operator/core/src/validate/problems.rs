@@ -1,0 +1,52 @@
+//! What makes a spec one that cannot be acted on. The schema refuses most of it at the door; this is for what CEL cannot say and for CRDs that are older than
+//! the operator.
+
+use std::collections::BTreeSet;
+
+use kube::ResourceExt;
+use slipway_crds::v1alpha1::{Gate, GateType, ModelDeployment};
+
+/// The first problem, with its field and the remedy.
+pub(super) fn find(object: &ModelDeployment) -> Option<String> {
+    name(&object.name_any())
+        .or_else(|| object.spec.model.uri.is_empty().then(|| "spec.model.uri: must name the model file".to_owned()))
+        .or_else(|| autoscaling(object))
+        .or_else(|| gates(object.spec.analysis.gates.as_deref().unwrap_or_default()))
+}
+
+fn name(name: &str) -> Option<String> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let framed = name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.ends_with('-');
+    let fits = !name.is_empty() && name.len() <= 40 && !name.ends_with("-preview");
+    (!plain || !framed || !fits).then(|| {
+        "metadata.name: must be 1 to 40 lower-case letters, digits and '-', start with a letter and not end in '-preview'".to_owned()
+    })
+}
+
+fn autoscaling(object: &ModelDeployment) -> Option<String> {
+    let autoscaling = object.spec.autoscaling.as_ref()?;
+    (autoscaling.min_replicas > autoscaling.max_replicas)
+        .then(|| "spec.autoscaling: minReplicas must not be greater than maxReplicas".to_owned())
+}
+
+fn gates(gates: &[Gate]) -> Option<String> {
+    let mut names = BTreeSet::new();
+    gates.iter().find_map(|gate| {
+        if !names.insert(gate.name.as_str()) {
+            return Some(format!(
+                "spec.analysis.gates: the name '{}' is used twice; every gate needs its own",
+                gate.name
+            ));
+        }
+        if (gate.type_ == GateType::PromQl) != gate.prom_ql.is_some() {
+            return Some(format!(
+                "spec.analysis.gates[{}].promQL: required when the type is PromQL, and only allowed then",
+                gate.name
+            ));
+        }
+        let bounds = gate.prom_ql.as_ref()?;
+        (bounds.min.is_none() && bounds.max.is_none()).then(|| {
+            format!("spec.analysis.gates[{}].promQL: give min, max or both, or the gate could not fail", gate.name)
+        })
+    })
+}

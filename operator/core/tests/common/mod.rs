@@ -1,0 +1,343 @@
+//! A small world for tests of the plan: it does what a plan says, at once and without faults. The simulator is for everything else.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::{Value, json};
+use slipway_core::action::{Action, Desired, Kind, Plan};
+use slipway_core::build;
+use slipway_core::evidence::{Counts, Evidence, GateReading};
+use slipway_core::observed::{
+    BrakeReport, GatewayPod, GatewayReport, GatewayView, ObjectView, Observed, PodProblem, ReplicaSetView, Settings,
+};
+use slipway_core::plan::plan;
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
+
+pub const UID: &str = "4d2c1a9e-0000-4000-8000-000000000001";
+
+/// The world.
+pub struct World {
+    pub observed: Observed,
+    pub now: Timestamp,
+    /// Writes to the API server so far, by a word for each.
+    pub writes: Vec<String>,
+    pub events: Vec<String>,
+    pub last: Option<Plan>,
+    created: i64,
+    serial: u64,
+}
+
+impl World {
+    /// One ModelDeployment with three replicas, gates `errors` only, and this spec merged in.
+    pub fn new(spec: Value) -> Self {
+        let mut object: Value = json!({
+            "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": { "name": "digits", "namespace": "ml", "uid": UID, "generation": 1 },
+            "spec": { "model": { "uri": "http://store/v1", "version": "v1" }, "replicas": 3,
+                      "analysis": { "gates": [{ "name": "errors", "type": "ErrorRate" }] } }
+        });
+        merge(&mut object["spec"], spec);
+        let object: ModelDeployment = serde_json::from_value(object).unwrap();
+        let observed = Observed {
+            object,
+            replica_sets: vec![],
+            services: BTreeMap::new(),
+            autoscaler: None,
+            disruption_budget: None,
+            gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
+            pod_problems: vec![],
+            evidence: None,
+            settings: Settings {
+                gateway_image: "gateway:1".into(),
+                gateway_replicas: 2,
+                runtime_image: "runtime:1".into(),
+                image_pull_policy: "IfNotPresent".into(),
+            },
+        };
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        Self { observed, now, writes: vec![], events: vec![], last: None, created: 0, serial: 0 }
+    }
+
+    /// A world whose first version serves everything, confirmed and at rest.
+    pub fn serving(spec: Value) -> Self {
+        let mut world = Self::new(spec);
+        for _ in 0..6 {
+            world.tick(1);
+        }
+        assert_eq!(world.stable(), "v1");
+        assert!(world.plan().actions.is_empty());
+        world.writes.clear();
+        world.events.clear();
+        world
+    }
+
+    /// Changes the spec.
+    pub fn edit(&mut self, spec: Value) {
+        let mut all = serde_json::to_value(&self.observed.object.spec).unwrap();
+        merge(&mut all, spec);
+        self.observed.object.spec = serde_json::from_value(all).unwrap();
+        *self.observed.object.metadata.generation.as_mut().unwrap() += 1;
+    }
+
+    /// Asks for a version.
+    pub fn version(&mut self, version: &str) {
+        self.edit(json!({ "model": { "uri": format!("http://store/{version}"), "version": version } }));
+    }
+
+    /// A person's command.
+    pub fn command(&mut self, command: &str, nonce: &str) {
+        let annotations = self.observed.object.metadata.annotations.get_or_insert_default();
+        annotations.insert(format!("ml.slipway.dev/{command}"), nonce.into());
+    }
+
+    /// The plan for the world as it is; nothing is done.
+    pub fn plan(&self) -> Plan {
+        let plan = plan(&self.observed, self.now);
+        let broken = slipway_core::check::check(&self.observed, &plan, self.now);
+        assert!(broken.is_empty(), "{broken:#?}");
+        plan
+    }
+
+    /// Plans and carries it out.
+    pub fn step(&mut self) -> Plan {
+        let plan = self.plan();
+        if self.observed.object.status.as_ref() != Some(&plan.status) {
+            self.writes.push("status".into());
+            self.observed.object.status = Some(stored(&plan.status));
+        }
+        for action in &plan.actions {
+            self.carry_out(action);
+        }
+        for note in &plan.events {
+            self.writes.push(format!("event {}", note.reason));
+            self.events.push(format!("{}: {}", note.reason, note.note));
+        }
+        self.last = Some(plan.clone());
+        plan
+    }
+
+    /// One round: a plan is carried out, pods follow, gateways follow, time passes.
+    pub fn tick(&mut self, seconds: i64) -> Plan {
+        let plan = self.step();
+        self.pods_follow();
+        self.gateways_follow();
+        self.pass(seconds);
+        plan
+    }
+
+    /// Rounds until nothing changes any more, without time passing.
+    pub fn settle(&mut self) {
+        for _ in 0..20 {
+            let before = (self.observed.object.status.clone(), self.observed.replica_sets.clone());
+            self.tick(0);
+            if before == (self.observed.object.status.clone(), self.observed.replica_sets.clone()) {
+                return;
+            }
+        }
+        panic!("does not come to rest: {:#?}", self.writes);
+    }
+
+    pub fn pass(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    /// All pods that are asked for are there and ready.
+    pub fn pods_follow(&mut self) {
+        for set in &mut self.observed.replica_sets {
+            (set.current, set.ready, set.available, set.observed) = (set.desired, set.desired, set.desired, true);
+        }
+    }
+
+    /// Every gateway applies the weights that are written.
+    pub fn gateways_follow(&mut self) {
+        for index in 0..self.observed.gateway.pods.len() {
+            self.gateway_follows(index);
+        }
+    }
+
+    pub fn gateway_follows(&mut self, index: usize) {
+        let generation = self.status().traffic.as_ref().map_or(0, |traffic| traffic.generation);
+        let pod = &mut self.observed.gateway.pods[index];
+        let report = pod.report.get_or_insert_default();
+        if report.generation != generation {
+            *report = GatewayReport { generation, ..GatewayReport::default() };
+        }
+    }
+
+    /// A reading of the gate `errors`: (bad, good) of candidate and of stable.
+    pub fn errors(&mut self, candidate: (f64, f64), stable: (f64, f64)) {
+        let status = self.status();
+        let counts =
+            [(&status.candidate, candidate), (&status.stable, stable)].into_iter().filter_map(|(it, counts)| {
+                let revision = it.as_ref()?.revision.clone();
+                Some((revision, Counts { bad: counts.0, good: counts.1 }))
+            });
+        let reading = GateReading::Counts(counts.collect());
+        let generation = status.traffic.as_ref().map_or(0, |traffic| traffic.generation);
+        self.read(generation, "errors", reading);
+    }
+
+    pub fn read(&mut self, generation: i64, gate: &str, reading: GateReading) {
+        self.serial += 1;
+        let gates = BTreeMap::from([(gate.to_owned(), reading)]);
+        self.observed.evidence = Some(Evidence { generation, taken_at: self.now, serial: self.serial, gates });
+    }
+
+    pub fn good(&mut self) {
+        self.pass(1);
+        self.errors((10.0, 9990.0), (10.0, 9990.0));
+    }
+
+    pub fn bad(&mut self) {
+        self.pass(1);
+        self.errors((500.0, 500.0), (10.0, 9990.0));
+    }
+
+    pub fn brake(&mut self, index: usize) {
+        let revision = self.status().candidate.as_ref().unwrap().revision.clone();
+        let at = self.now;
+        let report = self.observed.gateway.pods[index].report.as_mut().unwrap();
+        let generation = report.generation;
+        report.brake =
+            Some(BrakeReport { revision, generation, reason: "failures".into(), failures: 11, requests: 14, at });
+    }
+
+    pub fn problem(&mut self, version: &str, message: &str, restarts: i32) {
+        let revision = self.set(version).revision.clone();
+        self.observed.pod_problems.push(PodProblem {
+            revision,
+            pod: format!("digits-{version}-x"),
+            reason: "CrashLoopBackOff".into(),
+            message: message.into(),
+            restarts,
+        });
+    }
+
+    pub fn status(&self) -> ModelDeploymentStatus {
+        self.observed.object.status.clone().unwrap_or_default()
+    }
+
+    pub fn stage(&self) -> Option<Stage> {
+        self.status().rollout.map(|rollout| rollout.stage)
+    }
+
+    pub fn stable(&self) -> String {
+        self.status().stable.map(|it| it.version).unwrap_or_default()
+    }
+
+    pub fn condition(&self, kind: &str) -> Condition {
+        self.status().conditions.into_iter().find(|it| it.type_ == kind).unwrap()
+    }
+
+    /// `Type=Status Reason`.
+    pub fn says(&self, kind: &str) -> String {
+        let condition = self.condition(kind);
+        format!("{} {}", condition.status, condition.reason)
+    }
+
+    pub fn set(&self, version: &str) -> &ReplicaSetView {
+        self.observed.replica_sets.iter().find(|set| set.version == version).unwrap()
+    }
+
+    pub fn set_mut(&mut self, version: &str) -> &mut ReplicaSetView {
+        self.observed.replica_sets.iter_mut().find(|set| set.version == version).unwrap()
+    }
+
+    /// Replicas asked for, by version.
+    pub fn sizes(&self) -> Vec<(String, i32)> {
+        self.observed.replica_sets.iter().map(|set| (set.version.clone(), set.desired)).collect()
+    }
+
+    /// Weights by version, in thousandths.
+    pub fn weights(&self) -> Vec<(String, i32)> {
+        let version = |revision: &str| {
+            let set = self.observed.replica_sets.iter().find(|set| set.revision == revision);
+            set.map_or_else(|| revision.to_owned(), |set| set.version.clone())
+        };
+        let traffic = self.status().traffic.unwrap_or_default();
+        traffic.backends.iter().map(|it| (version(&it.revision), it.weight_permille)).collect()
+    }
+
+    fn carry_out(&mut self, action: &Action) {
+        match action {
+            Action::Apply(desired) => self.apply(desired),
+            Action::Scale { name, uid, replicas } => {
+                self.writes.push(format!("scale {name} {replicas}"));
+                let set =
+                    self.observed.replica_sets.iter_mut().find(|set| set.name == *name && set.uid == *uid).unwrap();
+                set.desired = *replicas;
+                set.observed = false;
+            }
+            Action::Delete { kind, name, .. } => {
+                self.writes.push(format!("delete {kind:?} {name}"));
+                match kind {
+                    Kind::ReplicaSet => self.observed.replica_sets.retain(|set| set.name != *name),
+                    Kind::Service => drop(self.observed.services.remove(name)),
+                    Kind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, desired: &Desired) {
+        let view = ObjectView { uid: "x".into(), applied: build::applied_hash(desired), owners: vec![UID.into()] };
+        let mut word = "apply ".to_owned();
+        match desired {
+            Desired::ReplicaSet(set) => {
+                self.created += 1;
+                word += set.metadata.name.as_deref().unwrap();
+                let meta = &set.metadata;
+                let labels = meta.labels.as_ref().unwrap();
+                self.observed.replica_sets.push(ReplicaSetView {
+                    name: meta.name.clone().unwrap(),
+                    uid: format!("set-{}", self.created),
+                    revision: labels[slipway_crds::labels::REVISION].clone(),
+                    version: meta.annotations.as_ref().unwrap()[slipway_crds::labels::VERSION].clone(),
+                    created_at: self.now,
+                    desired: set.spec.as_ref().unwrap().replicas.unwrap(),
+                    current: 0,
+                    ready: 0,
+                    available: 0,
+                    observed: false,
+                    owned: true,
+                    deleting: false,
+                });
+            }
+            Desired::Service(service) => {
+                word += service.metadata.name.as_deref().unwrap();
+                self.observed.services.insert(service.metadata.name.clone().unwrap(), view);
+            }
+            Desired::HorizontalPodAutoscaler(_) => self.observed.autoscaler = Some(view),
+            Desired::PodDisruptionBudget(budget) if budget.metadata.name.as_deref() == Some("digits") => {
+                self.observed.disruption_budget = Some(view);
+            }
+            Desired::PodDisruptionBudget(_) => self.observed.gateway.disruption_budget = Some(view),
+            Desired::ServiceAccount(_) => self.observed.gateway.service_account = Some(view),
+            Desired::RoleBinding(_) => self.observed.gateway.role_binding = Some(view),
+            Desired::Deployment(_) => self.observed.gateway.deployment = Some(view),
+        }
+        self.writes.push(word);
+    }
+}
+
+/// A status as it comes back from the API server.
+pub fn stored(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
+    serde_json::from_value(serde_json::to_value(status).unwrap()).unwrap()
+}
+
+fn pod(name: &str) -> GatewayPod {
+    GatewayPod { name: name.into(), ready: true, report: None }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
