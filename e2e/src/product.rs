@@ -9,6 +9,8 @@ use crate::error::Result;
 pub const NAMESPACE: &str = "slipway-system";
 /// Name of the release, and so of the operator's Deployment.
 pub const RELEASE: &str = "slipway";
+/// Selector of the operator's pods.
+pub const OPERATOR: &str = "app.kubernetes.io/name=slipway-operator";
 
 const READY: Duration = Duration::from_secs(120);
 
@@ -22,17 +24,11 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
     let crds = chart("slipway-crds");
     cluster.helm([&base[..], &["slipway-crds", &crds]].concat()).await?;
     let prometheus = format!("prometheus.url={}", cluster.prometheus_url()?);
-    let image = |part: &str, name: &str| {
-        [
-            format!("images.{part}.repository=docker.io/slipway/{name}"),
-            format!("images.{part}.tag=dev"),
-            format!("images.{part}.pullPolicy=IfNotPresent"),
-        ]
+    let image = |part: &str| {
+        [format!("{part}.image.repository=docker.io/slipway/slipway-{part}"), format!("{part}.image.tag=dev")]
     };
-    let mut values = vec![prometheus];
-    values.extend(image("operator", "slipway-operator"));
-    values.extend(image("gateway", "slipway-gateway"));
-    values.extend(image("runtime", "slipway-runtime"));
+    let values: Vec<String> =
+        [prometheus].into_iter().chain(["operator", "gateway", "runtime"].into_iter().flat_map(image)).collect();
     let release = chart(RELEASE);
     let mut arguments: Vec<&str> = [&base[..], &[RELEASE, &release]].concat();
     for value in &values {
@@ -58,7 +54,7 @@ pub async fn scale_operator(cluster: &Cluster, replicas: u32) -> Result<()> {
     cluster
         .wait_for(NAMESPACE, "the operator to have its replicas", READY, || async {
             let pods = cluster
-                .kubectl(["get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=slipway", "-o", "name"])
+                .kubectl(["get", "pods", "-n", NAMESPACE, "-l", OPERATOR, "-o", "name"])
                 .await
                 .map_err(|error| error.to_string())?;
             let here = pods.lines().count();

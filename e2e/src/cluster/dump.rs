@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 
 /// Namespace and label of the operator, as the chart installs it.
-const OPERATOR: [&str; 3] = ["--all-namespaces", "-l", "app.kubernetes.io/name=slipway"];
+const OPERATOR: [&str; 3] = ["--all-namespaces", "-l", "app.kubernetes.io/name=slipway-operator"];
 
 impl Cluster {
     /// What a person would look at first; never fails, as it runs while something else has failed.

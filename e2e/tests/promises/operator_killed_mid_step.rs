@@ -13,16 +13,8 @@ async fn operator_killed_mid_step() -> anyhow::Result<()> {
         world.apply(&world.quick("digits/v2.yaml")?).await?;
         for permille in [50, 250] {
             let before = world.at_weight("digits", permille).await?;
-            let kill = [
-                "delete",
-                "pods",
-                "-n",
-                product::NAMESPACE,
-                "-l",
-                "app.kubernetes.io/name=slipway",
-                "--grace-period=0",
-                "--force",
-            ];
+            let kill =
+                ["delete", "pods", "-n", product::NAMESPACE, "-l", product::OPERATOR, "--grace-period=0", "--force"];
             world.cluster.kubectl(kill).await?;
             let now = world.status("digits").await.map_err(anyhow::Error::msg)?;
             let reached = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| {
