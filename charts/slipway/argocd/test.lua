@@ -1,0 +1,57 @@
+-- lua5.1 test.lua, in this folder: what the scripts say of a ModelDeployment in each state.
+local failures = 0
+
+local function run(file, object)
+  obj = object
+  return assert(loadfile(file))()
+end
+
+local function expect(name, actual, expected)
+  if actual ~= expected then
+    failures = failures + 1
+    print(name .. ": expected " .. tostring(expected) .. ", not " .. tostring(actual))
+  end
+end
+
+local function object(conditions, observed)
+  local list = {}
+  for type, condition in pairs(conditions) do
+    table.insert(list, { type = type, status = condition[1], reason = condition[2], message = condition[3] or "" })
+  end
+  return { metadata = { generation = 2 }, status = { observedGeneration = observed or 2, conditions = list } }
+end
+
+local T, F = "True", "False"
+local states = {
+  { "never seen", "Progressing", { metadata = { generation = 1 } } },
+  { "spec not seen yet", "Progressing", object({ Ready = { T, "Stable" } }, 1) },
+  { "no conditions", "Degraded", object({}) },
+  { "stable", "Healthy", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, RolledBack = { F, "None" } }) },
+  { "first revision comes up", "Progressing", object({ Ready = { F, "Unavailable" }, Progressing = { T, "Initializing" } }) },
+  { "rollout", "Progressing", object({ Ready = { T, "Stable" }, Progressing = { T, "Analyzing", "5%" } }) },
+  { "pause step", "Suspended", object({ Ready = { T, "Stable" }, Progressing = { T, "PauseStep" }, Paused = { T, "PauseStep" } }) },
+  { "rolled back", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, RolledBack = { T, "GateFailed" } }) },
+  { "stable pods missing", "Degraded", object({ Ready = { F, "Degraded" }, Progressing = { F, "Stable" } }) },
+  { "spec that cannot be acted on", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "InvalidSpec", "fix it" } }) },
+}
+for _, state in ipairs(states) do
+  expect(state[1], run("health.lua", state[3]).status, state[2])
+end
+expect("message", run("health.lua", states[6][3]).message, "Analyzing: 5%")
+
+local function offered(stage)
+  local status = { rollout = stage and { stage = stage } }
+  return run("actions/discovery.lua", { metadata = {}, status = status })
+end
+expect("abort without a rollout", offered(nil)["abort"].disabled, true)
+expect("abort in a rollout", offered("Analyzing")["abort"].disabled, false)
+expect("retry in a rollout", offered("Analyzing")["retry"].disabled, true)
+expect("retry after an abort", offered("Aborted")["retry"].disabled, false)
+expect("promote after an abort", offered("Aborted")["promote"].disabled, true)
+
+local commanded = run("actions/command.lua", { metadata = {} })
+expect("length of the nonce", #commanded.metadata.annotations["ml.slipway.dev/COMMAND"], 20)
+
+if failures > 0 then
+  os.exit(1)
+end
