@@ -47,8 +47,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let mut term = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let shutdown = CancellationToken::new();
-    let end = CancellationToken::new();
-    let watching = watch::run(Arc::clone(&gateway), client, end.clone());
+    // Goes on while the gateway drains: until the last request is done, endpoints must be right.
+    let watching = watch::run(Arc::clone(&gateway), client);
     let serving = serve(Arc::clone(&gateway), ports, shutdown.clone());
     let mut watching = std::pin::pin!(watching);
     let mut serving = std::pin::pin!(serving);
@@ -57,7 +57,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
             _ = term.recv() => shutdown.cancel(),
             _ = int.recv() => shutdown.cancel(),
             // Without its watch the gateway would serve an ever older world: better to start again.
-            ended = &mut watching => return ended,
+            ended = &mut watching => return ended.map(|never| match never {}),
             served = &mut serving => return served,
         }
     }

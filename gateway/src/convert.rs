@@ -147,3 +147,6 @@ fn state(endpoint: &Endpoint) -> Readiness {
         Readiness::Out
     }
 }
+
+#[cfg(test)]
+mod tests;

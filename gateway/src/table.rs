@@ -122,13 +122,17 @@ impl Router {
         let old = old.models.get(&config.name).filter(|old| old.config.uid == config.uid);
 
         let told = config.weights.clone().filter(|weights| !weights.backends.is_empty());
-        known.weights = told.or_else(|| known.weights.filter(|last| last.generation > 0));
-        known.weights = known.weights.or_else(|| guess(config, snapshot));
+        let last = known.weights.take();
+        let in_force = told.or_else(|| last.clone().filter(|last| last.generation > 0));
+        known.weights = in_force.or_else(|| guess(config, snapshot));
+        if known.weights != last {
+            tracing::info!(modeldeployment = config.name, weights = ?known.weights, "weights in force");
+        }
 
         let generation = known.weights.as_ref().map_or(0, |weights| weights.generation);
         known.metrics.generation.set(generation);
         let backends = known.weights.as_ref().map(with_preview).unwrap_or_default();
-        self.settle_brakes(&mut known, generation, &backends, &config.name);
+        Self::settle_brakes(&mut known, generation, &backends);
         let arms: Vec<_> = backends.iter().map(|backend| self.arm(&mut known, old, config, snapshot, backend)).collect();
 
         let model = Model {
@@ -159,17 +163,13 @@ impl Router {
     }
 
     /// Tells every brake the weights in force, also those of revisions that have no weight any more: that is what releases them.
-    fn settle_brakes(&self, known: &mut Remembered, generation: i64, backends: &[Backend], model: &str) {
+    fn settle_brakes(known: &mut Remembered, generation: i64, backends: &[Backend]) {
         for backend in backends {
             known.arms.entry(backend.revision.clone()).or_default();
         }
         known.arms.retain(|revision, state| {
             let backend = backends.iter().find(|backend| backend.revision == *revision);
             state.brake.apply(generation, backend.map_or(0, |backend| backend.permille));
-            if let Some(backend) = backend {
-                let braked = backend.role == Role::Candidate && state.brake.is_tripped();
-                self.metrics.arm(model, revision, backend.role).braked.set(i64::from(braked));
-            }
             backend.is_some() || state.in_flight() > 0
         });
     }
@@ -189,6 +189,9 @@ impl Router {
         let requests = same_generation.and(before).map_or_else(Arc::default, |arm| Arc::clone(&arm.requests));
         let endpoints = EndpointSet::new(group, before.map_or(&empty.1, |arm| &arm.endpoints), &self.connector);
         let metrics = self.metrics.arm(&config.name, &backend.revision, backend.role);
+        let state = known.arms.entry(backend.revision.clone()).or_default().clone();
+        let braked = backend.role == Role::Candidate && state.brake.is_tripped();
+        metrics.braked.set(i64::from(braked));
         metrics.weight.set(i64::from(backend.permille));
         metrics.endpoints.set(endpoints.len() as i64);
         Arc::new(Arm {
@@ -198,7 +201,7 @@ impl Router {
             role: backend.role,
             permille: backend.permille,
             endpoints,
-            state: known.arms.entry(backend.revision.clone()).or_default().clone(),
+            state,
             requests,
             metrics,
             brake: config.brake,
@@ -239,7 +242,6 @@ fn guess(config: &ModelConfig, snapshot: &Snapshot) -> Option<Weights> {
         let best = usable.max_by_key(|(_, group)| (group.ready.len(), std::cmp::Reverse(group.created)))?;
         Some(best.0.1.clone())
     })?;
-    tracing::warn!(modeldeployment = config.name, revision, "no weights are known: all traffic goes to one revision");
     let backends = vec![Backend { revision, role: Role::Stable, permille: 1000 }];
     Some(Weights { generation: 0, backends, preview: None })
 }
@@ -281,3 +283,6 @@ fn note_gone(memory: &mut Memory, old: &RouteTable, new: &RouteTable) {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The gateway's own view of the cluster. No operator stands between a change and the traffic.
 
-use std::{fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,7 +19,6 @@ use slipway_crds::{
     labels::{MANAGED_BY, MANAGER, REVISION},
     v1alpha1::ModelDeployment,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{convert::Converter, error::Error, gateway::Gateway};
 
@@ -43,13 +42,13 @@ enum Source {
     Slices,
 }
 
-/// Watches the namespace and applies every change, until `stop`.
+/// Watches the namespace and applies every change, for ever.
 ///
 /// What is known stays known while the API server is away: a reflector swaps its content only when a new list is complete.
 ///
 /// # Errors
 /// When a watch ends by itself, which it never should.
-pub async fn run(gateway: Arc<Gateway>, client: Client, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Error> {
     let namespace = gateway.settings.namespace.clone();
     let models = Api::<DeserializeGuard<ModelDeployment>>::namespaced(client.clone(), &namespace);
     let slices = Api::<EndpointSlice>::namespaced(client, &namespace);
@@ -60,11 +59,7 @@ pub async fn run(gateway: Arc<Gateway>, client: Client, stop: CancellationToken)
     let mut events = stream::select(model_events, slice_events);
     let (mut synced, mut converter) = ((false, false), Converter::default());
     loop {
-        let event = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            event = events.next() => event.ok_or(Error::Task("watch"))?,
-        };
-        match event {
+        match events.next().await.ok_or(Error::Task("watch"))? {
             Heard::Nothing => continue,
             Heard::Trouble(source, error) => {
                 tracing::warn!(?source, %error, "watch failed: what is known stays in force");

@@ -47,7 +47,7 @@ async fn the_split_is_exact_in_steps_of_a_thousandth() {
 
 #[tokio::test]
 async fn an_entity_stays_with_the_candidate_while_the_weight_grows() {
-    let (mut world, ..) = two_arms().await;
+    let (mut world, _stable, _candidate) = two_arms().await;
     world.model().sticky_header = Some(HeaderName::from_static("x-user-id"));
     let client = http1();
     let mut saw: HashMap<usize, bool> = HashMap::new();
@@ -127,7 +127,7 @@ async fn the_preview_address_shows_the_candidate_as_it_is() {
 
 #[tokio::test]
 async fn health_is_the_modeldeployments_own() {
-    let (mut world, ..) = two_arms().await;
+    let (mut world, _stable, _candidate) = two_arms().await;
     world.apply();
     let url = |path: &str| format!("http://{}/v2/health/{path}", world.data);
     let (live, ready) = (url("live"), url("ready"));

@@ -1,6 +1,6 @@
 //! One request at one arm: wait for a pod if there is none, choose pods, retry what is safe to retry.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{error::Error, net::SocketAddr, sync::Arc};
 
 use http::Response;
 use tokio::time::{Instant, timeout_at};
@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     answer::Refusal,
     plan::Plan,
+    upload::UploadError,
 };
 use crate::{
     config::Role,
@@ -29,6 +30,10 @@ pub enum Failure {
     Broken,
     /// No answer in time: it may have run.
     Deadline,
+    /// The client broke off while its body passed through.
+    ClientLeft,
+    /// The client's body passed through until it was larger than is allowed.
+    TooLarge,
 }
 
 impl Failure {
@@ -38,6 +43,7 @@ impl Failure {
             Self::Unreachable => Outcome::Unavailable,
             Self::Broken => Outcome::ServerError,
             Self::Deadline => Outcome::Timeout,
+            Self::ClientLeft | Self::TooLarge => Outcome::Cancelled,
         }
     }
 
@@ -47,12 +53,14 @@ impl Failure {
             Self::Unreachable => Refusal::Unreachable,
             Self::Broken => Refusal::Broken,
             Self::Deadline => Refusal::Deadline,
+            Self::ClientLeft => Refusal::BadBody,
+            Self::TooLarge => Refusal::BodyTooLarge,
         }
     }
 }
 
-/// Sends the request to the arm. `patient` waits for an endpoint when there is none, and sends a pure request that broke off once
-/// more; the shield needs neither.
+/// Sends the request to the arm. `patient` waits for an endpoint when there is none, and sends a pure request that a pod broke off
+/// to another one; the shield needs neither.
 ///
 /// # Errors
 /// When there is no answer; the head of an answer of any status is a success here.
@@ -95,15 +103,16 @@ async fn try_pods(arm: &Arm, plan: &mut Plan, patient: bool) -> Result<Response<
                 plan.take_back(*request);
                 tried.push(endpoint.addr);
             }
+            Err(SendError::Broken { error, .. }) if error.is_user() => return Err(upload_failure(&error)),
             Err(SendError::Broken { error, reused }) => {
                 tracing::debug!(addr = %endpoint.addr, %error, "broke off");
                 failure = Failure::Broken;
-                if resent || !patient || !plan.pure {
+                // A connection that had served before may have been closed in the moment of sending: the pod is not to blame, and
+                // may be the only one. On a new connection it is, and only the patient try another.
+                if resent || !plan.pure || !(patient || reused) {
                     return Err(failure);
                 }
                 resent = true;
-                // A connection that had served before may have been closed in the moment of sending: the pod itself is not to
-                // blame and may be the only one.
                 if !reused {
                     tried.push(endpoint.addr);
                 }
@@ -111,6 +120,13 @@ async fn try_pods(arm: &Arm, plan: &mut Plan, patient: bool) -> Result<Response<
         }
     }
     Err(failure)
+}
+
+fn upload_failure(error: &hyper::Error) -> Failure {
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(UploadError::TooLarge) => Failure::TooLarge,
+        _ => Failure::ClientLeft,
+    }
 }
 
 /// Waits for the arm to have an endpoint: a moment without any is an ordinary part of a bad day (all pods restarted at once).

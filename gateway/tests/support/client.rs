@@ -41,7 +41,10 @@ pub fn infer(gateway: SocketAddr) -> request::Builder {
 }
 
 pub async fn send(client: &Http, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-    let response: Response<_> = client.request(request).await.map_err(|error| format!("{error:?}"))?;
+    let response: Response<_> = client.request(request).await.map_err(|error| {
+        let kind = if error.is_connect() { "refused" } else { "lost" };
+        format!("{kind}: {error:?}")
+    })?;
     let (parts, body) = response.into_parts();
     let collected = body.collect().await.map_err(|error| format!("{error:?}"))?;
     let trailers = collected.trailers().cloned();

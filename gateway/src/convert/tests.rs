@@ -1,0 +1,120 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn guard(value: Value) -> DeserializeGuard<ModelDeployment> {
+    serde_json::from_value(value).unwrap()
+}
+
+fn digits(traffic: Value, status: Value) -> Value {
+    json!({
+        "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": {"name": "digits", "namespace": "default", "uid": "1-2-3"},
+        "spec": {"model": {"uri": "file:///models/digits", "name": "digits-model"}, "traffic": traffic},
+        "status": status,
+    })
+}
+
+fn slice(labels: Value, created: &str, endpoints: Value) -> EndpointSlice {
+    serde_json::from_value(json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "s", "labels": labels, "creationTimestamp": created},
+        "ports": [{"name": "metrics", "port": 9090}, {"name": "http", "port": 8080}],
+        "endpoints": endpoints,
+    }))
+    .unwrap()
+}
+
+fn of_revision(revision: &str) -> Value {
+    json!({"ml.slipway.dev/modeldeployment": "digits", "ml.slipway.dev/revision": revision})
+}
+
+fn addrs(list: &[&str]) -> std::collections::BTreeSet<SocketAddr> {
+    list.iter().map(|addr| addr.parse().unwrap()).collect()
+}
+
+#[test]
+fn everything_that_a_user_and_the_operator_wrote_arrives() {
+    let traffic = json!({
+        "timeoutSeconds": 7, "stickiness": {"header": "X-User-Id"},
+        "shield": {"mode": "Disabled", "candidateTimeoutMilliseconds": 250},
+        "brake": {"minFailures": 3, "failurePercent": 20},
+    });
+    let status = json!({
+        "stable": {"revision": "aaa"},
+        "traffic": {"generation": 12, "previewRevision": "bbb", "backends": [
+            {"revision": "aaa", "role": "Stable", "weightPermille": 950},
+            {"revision": "bbb", "role": "Candidate", "weightPermille": 50},
+        ]},
+    });
+    let snapshot = Converter::default().snapshot([&guard(digits(traffic, status))], []);
+    let backend = |revision: &str, role, permille| Backend { revision: revision.into(), role, permille };
+    let expected = ModelConfig {
+        name: "digits".into(),
+        uid: "1-2-3".into(),
+        model_name: "digits-model".into(),
+        weights: Some(Weights {
+            generation: 12,
+            backends: vec![backend("aaa", Role::Stable, 950), backend("bbb", Role::Candidate, 50)],
+            preview: Some("bbb".into()),
+        }),
+        stable: Some("aaa".into()),
+        timeout: Duration::from_secs(7),
+        sticky_header: Some(HeaderName::from_static("x-user-id")),
+        shield: ShieldConfig { enabled: false, candidate_timeout: Some(Duration::from_millis(250)) },
+        brake: BrakeConfig { min_failures: 3, failure_percent: 20 },
+    };
+    assert_eq!(snapshot.models["digits"], expected);
+}
+
+#[test]
+fn defaults_are_those_of_the_api() {
+    let snapshot = Converter::default().snapshot([&guard(digits(json!({}), json!(null)))], []);
+    let config = &snapshot.models["digits"];
+    assert_eq!((config.timeout, config.weights.as_ref()), (Duration::from_secs(30), None));
+    assert_eq!(config.shield, ShieldConfig { enabled: true, candidate_timeout: None });
+    assert_eq!(config.brake, BrakeConfig { min_failures: 10, failure_percent: 50 });
+}
+
+#[test]
+fn a_broken_modeldeployment_stays_as_it_was_and_a_deleted_one_goes() {
+    let mut converter = Converter::default();
+    let valid = guard(digits(json!({"timeoutSeconds": 7}), json!(null)));
+    let broken = guard(digits(json!({"timeoutSeconds": "soon"}), json!(null)));
+    assert!(broken.0.is_err());
+    let before = converter.snapshot([&valid], []);
+    for _ in 0..3 {
+        assert_eq!(converter.snapshot([&broken], []), before);
+    }
+    assert_eq!(converter.snapshot([], []), Snapshot::default());
+    assert_eq!(converter.snapshot([&broken], []), Snapshot::default());
+}
+
+#[test]
+fn endpoints_are_grouped_by_revision_and_state() {
+    let slices = [
+        slice(
+            of_revision("aaa"),
+            "2026-01-02T00:00:00Z",
+            json!([
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
+                {"addresses": ["10.0.0.2"]},
+                {"addresses": ["10.0.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+                {"addresses": ["10.0.0.4"], "conditions": {"ready": false, "serving": false}},
+                {"addresses": ["10.0.0.5"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+            ]),
+        ),
+        slice(
+            of_revision("aaa"),
+            "2026-01-01T00:00:00Z",
+            json!([{"addresses": ["10.0.0.5"], "conditions": {"ready": true}}]),
+        ),
+        slice(json!({"ml.slipway.dev/modeldeployment": "digits"}), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.9.9.9"]}])),
+    ];
+    let groups = Converter::default().snapshot([], &slices).endpoints;
+    assert_eq!(groups.len(), 1);
+    let group = &groups[&("digits".to_owned(), "aaa".to_owned())];
+    assert_eq!(group.ready, addrs(&["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.5:8080"]));
+    assert_eq!(group.draining, addrs(&["10.0.0.3:8080"]));
+    assert_eq!(group.created, "2026-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second());
+}

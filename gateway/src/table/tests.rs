@@ -1,0 +1,158 @@
+use std::{net::SocketAddr, time::Duration};
+
+use super::*;
+use crate::config::{BrakeConfig, ShieldConfig};
+
+struct Fixture {
+    router: Router,
+    metrics: Arc<Metrics>,
+    snapshot: Snapshot,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let metrics = Metrics::new();
+        let settings = Settings { series_retention: Duration::from_secs(600), ..Settings::default() };
+        let router = Router::new(settings, Arc::clone(&metrics), Connector::default());
+        let config = ModelConfig {
+            name: "digits".into(),
+            uid: "uid".into(),
+            model_name: "digits".into(),
+            weights: None,
+            stable: None,
+            timeout: Duration::from_secs(30),
+            sticky_header: None,
+            shield: ShieldConfig { enabled: true, candidate_timeout: None },
+            brake: BrakeConfig { min_failures: 1, failure_percent: 1 },
+        };
+        let snapshot = Snapshot { models: [("digits".to_owned(), config)].into(), ..Snapshot::default() };
+        Self { router, metrics, snapshot }
+    }
+
+    fn config(&mut self) -> &mut ModelConfig {
+        self.snapshot.models.get_mut("digits").unwrap()
+    }
+
+    fn weigh(&mut self, generation: i64, backends: &[(&str, Role, u32)]) -> Arc<Model> {
+        let backends = backends.iter().map(|(revision, role, permille)| Backend {
+            revision: (*revision).into(),
+            role: *role,
+            permille: *permille,
+        });
+        self.config().weights = Some(Weights { generation, backends: backends.collect(), preview: None });
+        self.apply()
+    }
+
+    fn pods(&mut self, revision: &str, count: u16, created: i64) {
+        let ready = (0..count).map(|port| SocketAddr::from(([10, 0, 0, 1], port + 1))).collect();
+        let group = EndpointGroup { ready, created, ..EndpointGroup::default() };
+        self.snapshot.endpoints.insert(("digits".into(), revision.into()), group);
+    }
+
+    fn apply(&self) -> Arc<Model> {
+        self.router.apply(&self.snapshot);
+        Arc::clone(&self.router.table().models["digits"])
+    }
+}
+
+const HALF: [(&str, Role, u32); 2] = [("aaa", Role::Stable, 500), ("bbb", Role::Candidate, 500)];
+
+fn backends(model: &Model) -> Vec<(&str, u32)> {
+    model.arms.iter().map(|arm| (arm.revision.as_str(), arm.permille)).collect()
+}
+
+#[test]
+fn weights_that_vanish_stay_in_force() {
+    let mut fixture = Fixture::new();
+    fixture.weigh(7, &HALF);
+    fixture.config().weights = None;
+    let model = fixture.apply();
+    assert_eq!(backends(&model), [("aaa", 500), ("bbb", 500)]);
+    assert_eq!(model.weights.as_ref().map(|weights| weights.generation), Some(7));
+
+    fixture.config().uid = "another".into();
+    assert!(fixture.apply().weights.is_none(), "another object of the same name starts afresh");
+}
+
+#[test]
+fn without_any_weights_the_safest_revision_gets_all() {
+    let mut fixture = Fixture::new();
+    assert!(fixture.apply().arms.is_empty());
+    fixture.pods("bbb", 1, 5);
+    assert_eq!(backends(&fixture.apply()), [("bbb", 1000)], "the only one");
+    fixture.pods("aaa", 1, 3);
+    assert_eq!(backends(&fixture.apply()), [("aaa", 1000)], "of equals the oldest");
+    fixture.pods("bbb", 2, 5);
+    assert_eq!(backends(&fixture.apply()), [("bbb", 1000)], "the one with most pods");
+    fixture.config().stable = Some("aaa".into());
+    let model = fixture.apply();
+    assert_eq!(backends(&model), [("aaa", 1000)], "what the status calls stable");
+    assert_eq!(model.weights.as_ref().map(|weights| weights.generation), Some(0), "confirms nothing");
+    assert_eq!(backends(&fixture.weigh(1, &HALF)), [("aaa", 500), ("bbb", 500)]);
+}
+
+#[test]
+fn requests_count_from_the_generation_and_endpoints_do_not_reset_them() {
+    let mut fixture = Fixture::new();
+    let count = |model: &Model| model.arms[0].requests.load(std::sync::atomic::Ordering::Relaxed);
+    fixture.weigh(1, &HALF).arms[0].requests.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
+    fixture.pods("aaa", 3, 0);
+    let model = fixture.apply();
+    assert_eq!((count(&model), model.arms[0].endpoints.ready()), (5, 3));
+    assert_eq!(count(&fixture.weigh(2, &HALF)), 0);
+}
+
+#[test]
+fn a_braked_candidate_gets_nothing_until_the_weights_are_written_anew() {
+    let mut fixture = Fixture::new();
+    let model = fixture.weigh(1, &HALF);
+    model.arms[1].judge(true);
+    assert!((0..2000).all(|_| model.choose(None).unwrap().revision == "aaa"), "in the table of that moment");
+    let model = fixture.weigh(2, &HALF);
+    assert!((0..2000).all(|_| model.choose(None).unwrap().revision == "aaa"), "one generation may have been on its way");
+    let model = fixture.weigh(3, &HALF);
+    assert!((0..2000).any(|_| model.choose(None).unwrap().revision == "bbb"));
+    model.arms[0].judge(true);
+    assert!(!model.arms[0].is_braked(), "stable has no brake");
+}
+
+#[test]
+fn slots_beyond_the_candidates_are_stables() {
+    let mut fixture = Fixture::new();
+    let three = [("bbb", Role::Candidate, 100), ("aaa", Role::Stable, 700), ("ccc", Role::Candidate, 200)];
+    let model = fixture.weigh(1, &three);
+    let mut counts = HashMap::<&str, u32>::new();
+    for _ in 0..1000 {
+        *counts.entry(&model.choose(None).unwrap().revision).or_default() += 1;
+    }
+    assert_eq!(counts, HashMap::from([("aaa", 700), ("bbb", 100), ("ccc", 200)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_of_a_revision_that_is_gone_stay_for_a_while_at_weight_zero() {
+    let mut fixture = Fixture::new();
+    fixture.weigh(1, &HALF);
+    fixture.weigh(2, &[("aaa", Role::Stable, 1000)]);
+    let weight = r#"weight_permille{modeldeployment="digits",revision="bbb"} 0"#;
+    assert!(fixture.metrics.encode().unwrap().contains(weight));
+    fixture.router.sweep(Instant::now() + Duration::from_secs(599));
+    assert!(fixture.metrics.encode().unwrap().contains("bbb"));
+    fixture.router.sweep(Instant::now() + Duration::from_secs(601));
+    let text = fixture.metrics.encode().unwrap();
+    assert!(!text.contains("bbb") && text.contains("aaa"));
+
+    fixture.snapshot = Snapshot::default();
+    fixture.router.apply(&fixture.snapshot);
+    fixture.router.sweep(Instant::now() + Duration::from_secs(601));
+    assert!(!fixture.metrics.encode().unwrap().contains("digits"));
+}
+
+#[test]
+fn answers_of_a_revision_without_weight_are_still_told() {
+    let mut fixture = Fixture::new();
+    let model = fixture.weigh(1, &HALF);
+    model.arms[1].state.in_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let model = fixture.weigh(2, &[("aaa", Role::Stable, 1000)]);
+    let lingering: Vec<_> = model.lingering.iter().map(|(revision, state)| (revision.as_str(), state.in_flight())).collect();
+    assert_eq!(lingering, [("bbb", 1)]);
+}
