@@ -1,1 +1,28 @@
-//! The I/O shell of the Slipway operator.
+//! The I/O shell of the Slipway operator: watch, observe, plan, apply, status. It decides nothing about rollouts; that is
+//! [`slipway_core::plan`]'s.
+
+pub mod admin;
+pub mod apply;
+pub mod args;
+pub mod backoff;
+pub mod cache;
+pub mod children;
+pub mod client;
+pub mod context;
+pub mod controller;
+pub mod error;
+pub mod events;
+pub mod gateway_link;
+pub mod gateway_report;
+pub mod lease;
+pub mod main_watch;
+pub mod metrics_source;
+pub mod observe;
+pub mod own_writes;
+pub mod promql;
+pub mod rbac;
+pub mod reconcile;
+pub mod run;
+pub mod status;
+pub mod telemetry;
+pub mod views;

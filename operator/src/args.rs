@@ -1,0 +1,138 @@
+//! Arguments.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use slipway_core::observed::Settings;
+
+/// Ships machine-learning models by canary and blue-green.
+#[derive(Debug, Parser)]
+#[command(name = "slipway-operator", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `run` when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Arguments of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator.
+    Run(Box<RunArgs>),
+    /// Print the CustomResourceDefinitions as YAML.
+    Crd,
+}
+
+/// Arguments of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Namespace to look after; all when left out.
+    #[arg(long, env = "SLIPWAY_NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Prometheus that the gates are judged by, for example http://prometheus-server.monitoring.
+    #[arg(long, env = "SLIPWAY_PROMETHEUS_URL")]
+    pub prometheus_url: Option<String>,
+
+    /// Image of the gateway.
+    #[arg(long, env = "SLIPWAY_GATEWAY_IMAGE", default_value = concat!("slipway-gateway:", env!("CARGO_PKG_VERSION")))]
+    pub gateway_image: String,
+
+    /// Image of the model server where a ModelDeployment names none.
+    #[arg(long, env = "SLIPWAY_RUNTIME_IMAGE", default_value = concat!("slipway-runtime:", env!("CARGO_PKG_VERSION")))]
+    pub runtime_image: String,
+
+    /// Pods of the gateway in a namespace.
+    #[arg(long, env = "SLIPWAY_GATEWAY_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub gateway_replicas: i32,
+
+    /// When the images of gateway and model server are pulled.
+    #[arg(long, env = "SLIPWAY_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
+    pub image_pull_policy: PullPolicy,
+
+    /// Whether only the holder of a lease acts; needed with more than one replica.
+    #[arg(long, env = "SLIPWAY_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub leader_elect: bool,
+
+    /// Namespace of the lease. Default: that of the pod, else `default`.
+    #[arg(long, env = "SLIPWAY_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// Name of the lease.
+    #[arg(long, env = "SLIPWAY_LEASE_NAME", default_value = "slipway-operator")]
+    pub lease_name: String,
+
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "[::]:9090")]
+    pub admin_listen: SocketAddr,
+
+    /// Port of the gateways' admin server.
+    #[arg(long, env = "SLIPWAY_GATEWAY_ADMIN_PORT", default_value_t = crate::gateway_link::PORT, hide = true)]
+    pub gateway_admin_port: u16,
+
+    /// Form of the log.
+    #[arg(long, env = "SLIPWAY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+}
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum PullPolicy {
+    /// At every start of a pod.
+    Always,
+    /// When the node does not have it.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl RunArgs {
+    /// Settings that plans depend on.
+    pub fn settings(&self) -> Settings {
+        let policy = match self.image_pull_policy {
+            PullPolicy::Always => "Always",
+            PullPolicy::IfNotPresent => "IfNotPresent",
+            PullPolicy::Never => "Never",
+        };
+        Settings {
+            gateway_image: self.gateway_image.clone(),
+            gateway_replicas: self.gateway_replicas,
+            runtime_image: self.runtime_image.clone(),
+            image_pull_policy: policy.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_and_takes_its_arguments_either_way() {
+        let plain = Cli::parse_from(["slipway-operator", "--namespace=a", "--image-pull-policy=Never"]);
+        assert!(plain.command.is_none());
+        assert_eq!(plain.run.namespace.as_deref(), Some("a"));
+        assert_eq!(plain.run.settings().image_pull_policy, "Never");
+        let named = Cli::parse_from(["slipway-operator", "run", "--leader-elect=false"]);
+        assert!(matches!(named.command, Some(Command::Run(args)) if !args.leader_elect));
+    }
+}

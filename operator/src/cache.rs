@@ -1,0 +1,276 @@
+//! Caches of views: of every watched object only what a plan looks at is kept, indexed by whom it belongs to. One watch feeds
+//! both the reads (no GET or LIST per reconcile) and the triggers (a reconcile only when a view changed).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{PoisonError, RwLock};
+
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+use slipway_crds::labels;
+use tokio::sync::watch;
+
+/// To whom an object belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Namespace.
+    pub namespace: String,
+    /// The ModelDeployment; nothing for the gateway, which all ModelDeployments of the namespace share.
+    pub model: Option<String>,
+}
+
+impl Owner {
+    /// The owner that the labels of an object name, if they name one.
+    pub fn of(object: &impl ResourceExt) -> Option<Self> {
+        let namespace = object.namespace()?;
+        let labels = object.labels();
+        match labels.get(labels::MODEL_DEPLOYMENT) {
+            Some(model) => Some(Self { namespace, model: Some(model.clone()) }),
+            None if labels.get(labels::COMPONENT).map(String::as_str) == Some(labels::COMPONENT_GATEWAY) => {
+                Some(Self { namespace, model: None })
+            }
+            None => None,
+        }
+    }
+
+    /// A ModelDeployment.
+    pub fn model(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), model: Some(name.to_owned()) }
+    }
+
+    /// The gateway of a namespace.
+    pub fn gateway(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), model: None }
+    }
+}
+
+/// One object as kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry<V> {
+    /// Resource version: tells whether one of our own writes has arrived. Numeric since ever, by contract since Kubernetes 1.35.
+    pub version: u64,
+    /// What a plan looks at.
+    pub view: V,
+}
+
+/// A view that changed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change<V> {
+    /// To whom the object belongs.
+    pub owner: Owner,
+    /// Its name.
+    pub name: String,
+    /// The view before, if it was there.
+    pub before: Option<V>,
+    /// The view now, if it is there.
+    pub after: Option<V>,
+}
+
+type Views<V> = HashMap<Owner, BTreeMap<String, Entry<V>>>;
+
+struct Inner<V> {
+    views: Views<V>,
+    /// Owner by (namespace, name): labels can change.
+    owners: HashMap<(String, String), Owner>,
+    /// What a relist brought so far. It replaces the rest at its end, so that nobody sees half a list.
+    relist: Option<Vec<(Owner, String, Entry<V>)>>,
+}
+
+/// The cache of one kind.
+pub struct Cache<V> {
+    inner: RwLock<Inner<V>>,
+    synced: watch::Sender<bool>,
+}
+
+impl<V> Default for Cache<V> {
+    fn default() -> Self {
+        let inner = Inner { views: HashMap::new(), owners: HashMap::new(), relist: None };
+        Self { inner: RwLock::new(inner), synced: watch::Sender::new(false) }
+    }
+}
+
+/// The resource version of an object as a number; 0 when there is none.
+pub fn version_of(object: &impl Resource) -> u64 {
+    object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+impl<V: Clone + PartialEq> Cache<V> {
+    /// Takes in one event of the watch and says which views changed. `view` gives nothing for objects that are not looked at.
+    pub fn take<K: ResourceExt>(&self, event: Event<K>, view: impl Fn(&K) -> Option<(Owner, V)>) -> Vec<Change<V>> {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let read = |object: &K| {
+            let (owner, view) = view(object)?;
+            Some((owner, object.name_any(), Entry { version: version_of(object), view }))
+        };
+        match event {
+            Event::Init => {
+                inner.relist = Some(Vec::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                let found = read(&object);
+                inner.relist.get_or_insert_default().extend(found);
+                Vec::new()
+            }
+            Event::InitDone => {
+                let changes = inner.replace_all();
+                drop(inner);
+                self.synced.send_replace(true);
+                changes
+            }
+            Event::Apply(object) => match read(&object) {
+                Some((owner, name, entry)) => inner.put(owner, name, entry),
+                None => inner.remove(&object.namespace().unwrap_or_default(), &object.name_any()),
+            },
+            Event::Delete(object) => inner.remove(&object.namespace().unwrap_or_default(), &object.name_any()),
+        }
+    }
+
+    /// Everything of one owner, by name.
+    pub fn of(&self, owner: &Owner) -> BTreeMap<String, Entry<V>> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).views.get(owner).cloned().unwrap_or_default()
+    }
+
+    /// One object of an owner.
+    pub fn get(&self, owner: &Owner, name: &str) -> Option<Entry<V>> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).views.get(owner)?.get(name).cloned()
+    }
+
+    /// Names of all owners in a namespace.
+    pub fn models_in(&self, namespace: &str) -> Vec<String> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.views.keys().filter(|o| o.namespace == namespace).filter_map(|o| o.model.clone()).collect()
+    }
+
+    /// Whether the first list is complete.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// Waits until the first list is complete. False: it never will be.
+    pub async fn wait_until_synced(&self) -> bool {
+        self.synced.subscribe().wait_for(|synced| *synced).await.is_ok()
+    }
+}
+
+impl<V: Clone + PartialEq> Inner<V> {
+    fn put(&mut self, owner: Owner, name: String, entry: Entry<V>) -> Vec<Change<V>> {
+        let mut changes = Vec::new();
+        let key = (owner.namespace.clone(), name.clone());
+        if self.owners.get(&key).is_some_and(|before| *before != owner) {
+            changes = self.remove(&key.0, &key.1);
+        }
+        self.owners.insert(key, owner.clone());
+        let after = entry.view.clone();
+        let before = self.views.entry(owner.clone()).or_default().insert(name.clone(), entry).map(|e| e.view);
+        if before.as_ref() != Some(&after) {
+            changes.push(Change { owner, name, before, after: Some(after) });
+        }
+        changes
+    }
+
+    fn remove(&mut self, namespace: &str, name: &str) -> Vec<Change<V>> {
+        let Some(owner) = self.owners.remove(&(namespace.to_owned(), name.to_owned())) else {
+            return Vec::new();
+        };
+        let Some(objects) = self.views.get_mut(&owner) else {
+            return Vec::new();
+        };
+        let before = objects.remove(name).map(|e| e.view);
+        if objects.is_empty() {
+            self.views.remove(&owner);
+        }
+        before
+            .map(|view| Change { owner, name: name.to_owned(), before: Some(view), after: None })
+            .into_iter()
+            .collect()
+    }
+
+    fn replace_all(&mut self) -> Vec<Change<V>> {
+        let listed = self.relist.take().unwrap_or_default();
+        let mut gone = std::mem::take(&mut self.owners);
+        for (owner, name, _) in &listed {
+            let key = (owner.namespace.clone(), name.clone());
+            if let Some(before) = gone.remove(&key) {
+                self.owners.insert(key, before);
+            }
+        }
+        let mut changes = Vec::new();
+        for (key, owner) in gone {
+            self.owners.insert(key.clone(), owner);
+            changes.extend(self.remove(&key.0, &key.1));
+        }
+        for (owner, name, entry) in listed {
+            changes.extend(self.put(owner, name, entry));
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    fn object(name: &str, model: &str, version: u64, value: &str) -> ConfigMap {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "ns", "resourceVersion": version.to_string(), "labels": {labels::MODEL_DEPLOYMENT: model}},
+            "data": {"value": value}
+        }))
+        .unwrap()
+    }
+
+    fn view(object: &ConfigMap) -> Option<(Owner, String)> {
+        Some((Owner::of(object)?, object.data.as_ref().and_then(|d| d.get("value")).cloned().unwrap_or_default()))
+    }
+
+    fn take(cache: &Cache<String>, event: Event<ConfigMap>) -> Vec<(String, Option<String>)> {
+        cache.take(event, view).into_iter().map(|c| (format!("{:?}/{}", c.owner.model, c.name), c.after)).collect()
+    }
+
+    #[test]
+    fn only_changes_of_views_are_reported_and_versions_follow() {
+        let cache = Cache::default();
+        assert_eq!(take(&cache, Event::Apply(object("a", "m", 1, "x"))).len(), 1);
+        assert_eq!(take(&cache, Event::Apply(object("a", "m", 2, "x"))).len(), 0);
+        assert_eq!(cache.get(&Owner::model("ns", "m"), "a").map(|e| e.version), Some(2));
+        assert_eq!(take(&cache, Event::Apply(object("a", "m", 3, "y"))).len(), 1);
+        assert_eq!(take(&cache, Event::Delete(object("a", "m", 4, "y"))), [("Some(\"m\")/a".to_owned(), None)]);
+        assert!(cache.of(&Owner::model("ns", "m")).is_empty());
+    }
+
+    #[test]
+    fn a_relist_reports_what_went_missing_and_shows_no_half_list() {
+        let cache = Cache::default();
+        for name in ["a", "b"] {
+            take(&cache, Event::Apply(object(name, "m", 1, "x")));
+        }
+        assert!(!cache.is_synced());
+        take(&cache, Event::Init);
+        assert!(take(&cache, Event::InitApply(object("b", "m", 5, "x"))).is_empty());
+        assert!(take(&cache, Event::InitApply(object("c", "m", 6, "x"))).is_empty());
+        assert_eq!(cache.of(&Owner::model("ns", "m")).len(), 2, "the old view stands until the list is whole");
+        let mut changes = take(&cache, Event::InitDone);
+        changes.sort();
+        assert_eq!(changes, [("Some(\"m\")/a".to_owned(), None), ("Some(\"m\")/c".to_owned(), Some("x".to_owned()))]);
+        assert!(cache.is_synced());
+        assert_eq!(cache.models_in("ns"), ["m"]);
+    }
+
+    #[test]
+    fn an_object_that_changes_hands_is_reported_to_both() {
+        let cache = Cache::default();
+        take(&cache, Event::Apply(object("a", "m", 1, "x")));
+        let changes = take(&cache, Event::Apply(object("a", "n", 2, "x")));
+        assert_eq!(changes, [("Some(\"m\")/a".to_owned(), None), ("Some(\"n\")/a".to_owned(), Some("x".to_owned()))]);
+    }
+
+    #[test]
+    fn gateway_objects_belong_to_the_namespace() {
+        let mut shared = object("g", "m", 1, "x");
+        shared.metadata.labels = Some([(labels::COMPONENT.to_owned(), labels::COMPONENT_GATEWAY.to_owned())].into());
+        assert_eq!(Owner::of(&shared), Some(Owner::gateway("ns")));
+        shared.metadata.labels = None;
+        assert_eq!(Owner::of(&shared), None);
+    }
+}

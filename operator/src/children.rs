@@ -1,0 +1,216 @@
+//! The kinds that we write, and what the caches know of one object of them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use slipway_core::action::{Desired, Kind};
+use slipway_core::observed::ObjectView;
+
+use crate::cache::{Cache, Owner};
+use crate::views::Views;
+
+/// How long a plan waits for the watch to bring back what was written. A watch that is slower than this is broken, and the
+/// preconditions of the writes keep a stale plan harmless.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A kind that we write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the kinds")]
+pub enum Child {
+    ReplicaSet,
+    Service,
+    HorizontalPodAutoscaler,
+    PodDisruptionBudget,
+    ServiceAccount,
+    RoleBinding,
+    Deployment,
+}
+
+impl Child {
+    /// Name of the kind.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::ReplicaSet => "ReplicaSet",
+            Self::Service => "Service",
+            Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::RoleBinding => "RoleBinding",
+            Self::Deployment => "Deployment",
+        }
+    }
+}
+
+impl From<&Desired> for Child {
+    fn from(desired: &Desired) -> Self {
+        match desired {
+            Desired::ReplicaSet(_) => Self::ReplicaSet,
+            Desired::Service(_) => Self::Service,
+            Desired::HorizontalPodAutoscaler(_) => Self::HorizontalPodAutoscaler,
+            Desired::PodDisruptionBudget(_) => Self::PodDisruptionBudget,
+            Desired::ServiceAccount(_) => Self::ServiceAccount,
+            Desired::RoleBinding(_) => Self::RoleBinding,
+            Desired::Deployment(_) => Self::Deployment,
+        }
+    }
+}
+
+impl From<Kind> for Child {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::ReplicaSet => Self::ReplicaSet,
+            Kind::Service => Self::Service,
+            Kind::HorizontalPodAutoscaler => Self::HorizontalPodAutoscaler,
+        }
+    }
+}
+
+/// What the caches know of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Known {
+    /// UID.
+    pub uid: String,
+    /// Resource version.
+    pub version: u64,
+    /// UIDs of its owners; of a ReplicaSet its controller.
+    pub owners: Vec<String>,
+}
+
+impl Views {
+    /// What is known of an object that carries our labels.
+    pub fn known(&self, child: Child, owner: &Owner, name: &str) -> Option<Known> {
+        let plain = |cache: &Cache<ObjectView>| {
+            cache.get(owner, name).map(|e| Known { uid: e.view.uid, version: e.version, owners: e.view.owners })
+        };
+        match child {
+            Child::ReplicaSet => self.replica_sets.get(owner, name).map(|e| Known {
+                uid: e.view.view.uid,
+                version: e.version,
+                owners: e.view.controller.into_iter().collect(),
+            }),
+            Child::Service => plain(&self.services),
+            Child::HorizontalPodAutoscaler => plain(&self.autoscalers),
+            Child::PodDisruptionBudget => plain(&self.disruption_budgets),
+            Child::ServiceAccount => plain(&self.service_accounts),
+            Child::RoleBinding => plain(&self.role_bindings),
+            Child::Deployment => plain(&self.deployments),
+        }
+    }
+}
+
+/// A write that the watch shall bring back.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// Kind.
+    pub child: Child,
+    /// To whom it belongs.
+    pub owner: Owner,
+    /// Name.
+    pub name: String,
+    /// What is awaited.
+    pub awaited: Awaited,
+}
+
+/// What is awaited of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// This resource version or a later one.
+    Version(u64),
+    /// No object of this UID that is not being deleted.
+    Gone(String),
+}
+
+impl Expectation {
+    fn is_met(&self, views: &Views) -> bool {
+        let known = views.known(self.child, &self.owner, &self.name);
+        match &self.awaited {
+            Awaited::Version(version) => known.is_some_and(|k| k.version >= *version),
+            Awaited::Gone(uid) => {
+                let deleting = || {
+                    let replica_set = views.replica_sets.get(&self.owner, &self.name);
+                    self.child == Child::ReplicaSet && replica_set.is_some_and(|e| e.view.view.deleting)
+                };
+                known.is_none_or(|k| k.uid != *uid) || deleting()
+            }
+        }
+    }
+}
+
+/// Writes that have not come back yet, by UID of the ModelDeployment. Planning waits for them, so that nothing is done twice.
+#[derive(Default)]
+pub struct Expectations {
+    by_uid: Mutex<HashMap<String, Vec<(Expectation, Instant)>>>,
+}
+
+impl Expectations {
+    /// Notes a write.
+    pub fn expect(&self, uid: &str, expectation: Expectation, now: Instant) {
+        let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(uid.to_owned()).or_default().push((expectation, now + PATIENCE));
+    }
+
+    /// How long to wait at most for what is still missing; nothing: the caches have it all, or patience is over.
+    pub fn missing(&self, uid: &str, views: &Views, now: Instant) -> Option<Duration> {
+        let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = all.get_mut(uid)?;
+        open.retain(|(expectation, until)| *until > now && !expectation.is_met(views));
+        let wait = open.iter().map(|(_, until)| until.duration_since(now)).max();
+        if wait.is_none() {
+            all.remove(uid);
+        }
+        wait
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    fn service(version: u64) -> Service {
+        serde_json::from_value(json!({"metadata": {
+            "name": "m", "namespace": "ns", "uid": "u", "resourceVersion": version.to_string(),
+            "labels": {"ml.slipway.dev/modeldeployment": "m"}
+        }}))
+        .unwrap()
+    }
+
+    fn put(views: &Views, event: Event<Service>) {
+        views.services.take(event, |s| Some((Owner::of(s)?, crate::observe::object(s)?)));
+    }
+
+    fn expectation(awaited: Awaited) -> Expectation {
+        Expectation { child: Child::Service, owner: Owner::model("ns", "m"), name: "m".into(), awaited }
+    }
+
+    #[test]
+    fn a_plan_waits_for_its_own_writes_and_not_for_ever() {
+        let (views, expectations, now) = (Views::default(), Expectations::default(), Instant::now());
+        expectations.expect("x", expectation(Awaited::Version(7)), now);
+        assert_eq!(expectations.missing("x", &views, now), Some(PATIENCE));
+        put(&views, Event::Apply(service(6)));
+        assert!(expectations.missing("x", &views, now).is_some(), "still the version before");
+        put(&views, Event::Apply(service(7)));
+        assert_eq!(expectations.missing("x", &views, now), None);
+        expectations.expect("x", expectation(Awaited::Version(99)), now);
+        assert_eq!(expectations.missing("x", &views, now + PATIENCE), None, "patience is over");
+    }
+
+    #[test]
+    fn a_deleted_object_is_awaited_to_go() {
+        let (views, expectations, now) = (Views::default(), Expectations::default(), Instant::now());
+        put(&views, Event::Apply(service(1)));
+        expectations.expect("x", expectation(Awaited::Gone("u".into())), now);
+        assert!(expectations.missing("x", &views, now).is_some());
+        put(&views, Event::Delete(service(2)));
+        assert_eq!(expectations.missing("x", &views, now), None);
+    }
+}

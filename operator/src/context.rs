@@ -1,0 +1,96 @@
+//! What all reconciles share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use slipway_core::observed::Settings;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::children::Expectations;
+use crate::events::Events;
+use crate::gateway_link::Links;
+use crate::metrics_source::Poller;
+use crate::own_writes::OwnWrites;
+use crate::status::Waiting;
+use crate::telemetry::Metrics;
+use crate::views::Views;
+
+/// Handles and memory of the process. Nothing here is needed after a restart: all progress of rollouts is in statuses.
+pub struct Context {
+    /// Client.
+    pub client: Client,
+    /// Caches.
+    pub views: Arc<Views>,
+    /// Streams to gateways.
+    pub links: Arc<Links>,
+    /// Poller of metrics.
+    pub poller: Arc<Poller>,
+    /// Publisher of events.
+    pub events: Events,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Settings that plans depend on.
+    pub settings: Settings,
+    /// Waits after failures.
+    pub backoff: Backoff,
+    /// Statuses that we wrote.
+    pub own: Arc<OwnWrites>,
+    /// Children that we wrote.
+    pub expectations: Expectations,
+    /// Statuses that wait.
+    pub waiting: Waiting,
+    /// Reconciles that run.
+    pub running: Arc<Running>,
+    /// The end.
+    pub stop: CancellationToken,
+}
+
+impl Context {
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str, object: &kube::runtime::reflector::ObjectRef<crate::main_watch::Guarded>) {
+        self.poller.ask(uid, object, None);
+        self.links.set_draining(uid, std::collections::BTreeSet::new());
+        self.backoff.reset(uid);
+        self.own.forget(uid);
+        self.expectations.forget(uid);
+        self.waiting.done(uid);
+    }
+}
+
+/// Reconciles that run, for the liveness probe: one that never ends means that the process must.
+#[derive(Default)]
+pub struct Running {
+    next: AtomicU64,
+    since: Mutex<HashMap<u64, Instant>>,
+}
+
+impl Running {
+    /// Notes a reconcile until the guard is dropped.
+    pub fn start(self: &Arc<Self>) -> RunningGuard {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+        RunningGuard { running: Arc::clone(self), id }
+    }
+
+    /// How long the oldest reconcile runs.
+    pub fn oldest(&self) -> Option<Duration> {
+        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.values().map(Instant::elapsed).max()
+    }
+}
+
+/// Notes the end of a reconcile.
+pub struct RunningGuard {
+    running: Arc<Running>,
+    id: u64,
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        self.running.since.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}

@@ -1,0 +1,235 @@
+//! Every watch, with the reason why it exists, and the controller that they feed.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use slipway_core::observed::ObjectView;
+use slipway_crds::labels;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::cache::{Cache, Change, Owner};
+use crate::context::Context;
+use crate::main_watch::{Guarded, print};
+use crate::observe;
+use crate::reconcile::{on_error, reconcile};
+use crate::views::Views;
+
+/// Gathers what changes together, such as a ReplicaSet and its pods, into one reconcile.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Reconciles at one time. They wait for the API server most of the time.
+const CONCURRENCY: u16 = 16;
+/// Objects in one page of a list: bounds the memory of a start with many objects.
+const PAGE: u32 = 200;
+
+type Trigger = ObjectRef<Guarded>;
+type Triggers = BoxStream<'static, Trigger>;
+
+/// What is watched.
+#[derive(Clone)]
+pub struct Scope {
+    /// Client.
+    pub client: kube::Client,
+    /// One namespace, or all.
+    pub namespace: Option<String>,
+}
+
+impl Scope {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+}
+
+/// Runs the controller until `ctx.stop`; reconciles that have begun are finished.
+pub async fn run(scope: Scope, ctx: Arc<Context>, pushed: UnboundedReceiver<Trigger>) {
+    let (reader, writer) = reflector::store::<Guarded>();
+    let pushed = stream::unfold(pushed, |mut from| async move { from.recv().await.map(|t| (t, from)) });
+    // The main watch feeds the store; what triggers is decided by `print`, so the stream of objects itself triggers nothing.
+    let controller = Controller::for_stream(stream::pending(), reader)
+        .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
+        .reconcile_on(models(&scope, &ctx, writer))
+        .reconcile_on(children(&scope, &ctx))
+        // Gateways that confirmed, braked, drained or went silent, and new evidence.
+        .reconcile_on(pushed)
+        .graceful_shutdown_on(ctx.stop.clone().cancelled_owned());
+    controller
+        .run(reconcile, on_error, ctx)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                // Failures of reconciles are logged where they happen; the rest is an object that has gone meanwhile.
+                tracing::debug!(%error, "controller");
+            }
+        })
+        .await;
+}
+
+/// ModelDeployments: specs, commands of people, statuses that others wrote.
+fn models(scope: &Scope, ctx: &Arc<Context>, writer: reflector::store::Writer<Guarded>) -> Triggers {
+    let ctx = Arc::clone(ctx);
+    watcher::watcher(scope.api::<Guarded>(), watcher::Config::default().page_size(PAGE))
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .filter_map({
+            let ctx = Arc::clone(&ctx);
+            move |event| std::future::ready(logged(event, &ctx))
+        })
+        .flat_map(move |event| {
+            let changes = ctx.views.models.take(event, |object| print(object, &ctx.own));
+            let mut triggers = Vec::with_capacity(changes.len());
+            for change in changes {
+                let object = ObjectRef::new(&change.name).within(&change.owner.namespace);
+                let uid = |p: &Option<crate::main_watch::Print>| p.as_ref().map(|p| p.uid.clone());
+                match (uid(&change.before), uid(&change.after)) {
+                    (Some(before), after) if Some(&before) != after.as_ref() => ctx.forget(&before, &object),
+                    _ => {}
+                }
+                if change.after.is_some() {
+                    triggers.push(object);
+                }
+            }
+            stream::iter(triggers)
+        })
+        .boxed()
+}
+
+/// Children: only those that carry our labels, and of most only the metadata.
+fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
+    let mut all: Vec<Triggers> = Vec::new();
+    // Counts of pods, and ReplicaSets that somebody scaled or deleted.
+    all.push(watched(
+        scope,
+        ctx,
+        |v| &v.replica_sets,
+        |o: &ReplicaSet| Some((Owner::of(o)?, observe::replica_set(o)?)),
+        |_, _| {},
+    ));
+    // Pods that cannot start, and gateways that come and go.
+    let selector = format!(
+        "{}={},{} in ({},{})",
+        labels::MANAGED_BY,
+        labels::MANAGER,
+        labels::COMPONENT,
+        labels::COMPONENT_RUNTIME,
+        labels::COMPONENT_GATEWAY
+    );
+    let pods = |o: &Pod| Some((Owner::of(o)?, observe::pod(o)?));
+    all.push(selected(
+        scope,
+        ctx,
+        &selector,
+        |v| &v.pods,
+        pods,
+        |ctx, change| {
+            if change.owner.model.is_none() {
+                ctx.links.follow(change);
+            }
+        },
+    ));
+    // The rest: only whether each is there, and as it was applied last.
+    all.push(metadata::<Service>(scope, ctx, |v| &v.services));
+    all.push(metadata::<HorizontalPodAutoscaler>(scope, ctx, |v| &v.autoscalers));
+    all.push(metadata::<PodDisruptionBudget>(scope, ctx, |v| &v.disruption_budgets));
+    all.push(metadata::<Deployment>(scope, ctx, |v| &v.deployments));
+    all.push(metadata::<ServiceAccount>(scope, ctx, |v| &v.service_accounts));
+    all.push(metadata::<RoleBinding>(scope, ctx, |v| &v.role_bindings));
+    stream::select_all(all).boxed()
+}
+
+fn metadata<K>(scope: &Scope, ctx: &Arc<Context>, cache: fn(&Views) -> &Cache<ObjectView>) -> Triggers
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let view = |o: &PartialObjectMeta<K>| Some((Owner::of(o)?, observe::object(o)?));
+    watched(scope, ctx, cache, view, |_, _| {})
+}
+
+fn watched<K, V>(
+    scope: &Scope,
+    ctx: &Arc<Context>,
+    cache: fn(&Views) -> &Cache<V>,
+    view: impl Fn(&K) -> Option<(Owner, V)> + Send + 'static,
+    seen: impl Fn(&Context, &Change<V>) + Send + 'static,
+) -> Triggers
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    V: Clone + PartialEq + Send + Sync + 'static,
+{
+    selected(scope, ctx, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, seen)
+}
+
+/// One watch: feeds its cache, lets `seen` look at each change, and triggers whoever the change concerns.
+fn selected<K, V>(
+    scope: &Scope,
+    ctx: &Arc<Context>,
+    selector: &str,
+    cache: fn(&Views) -> &Cache<V>,
+    view: impl Fn(&K) -> Option<(Owner, V)> + Send + 'static,
+    seen: impl Fn(&Context, &Change<V>) + Send + 'static,
+) -> Triggers
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+    V: Clone + PartialEq + Send + Sync + 'static,
+{
+    let config = watcher::Config::default().labels(selector).page_size(PAGE);
+    let ctx = Arc::clone(ctx);
+    watcher::watcher(scope.api::<K>(), config)
+        .default_backoff()
+        .flat_map(move |event| {
+            let Some(event) = logged(event, &ctx) else {
+                return stream::iter(Vec::new());
+            };
+            let changes = cache(&ctx.views).take(event, &view);
+            let mut triggers = Vec::new();
+            for change in &changes {
+                seen(&ctx, change);
+                triggers.extend(concerned(&ctx.views, &change.owner));
+            }
+            stream::iter(triggers)
+        })
+        .boxed()
+}
+
+/// The ModelDeployments that a change of an owner's object concerns: a gateway concerns all of its namespace.
+fn concerned(views: &Views, owner: &Owner) -> Vec<Trigger> {
+    let names = match &owner.model {
+        Some(model) => vec![model.clone()],
+        None => views.models.models_in(&owner.namespace),
+    };
+    names.iter().map(|name| ObjectRef::new(name).within(&owner.namespace)).collect()
+}
+
+fn logged<K>(event: Result<Event<K>, watcher::Error>, ctx: &Context) -> Option<Event<K>>
+where
+    K: Resource<DynamicType = ()>,
+{
+    match event {
+        Ok(event) => Some(event),
+        Err(error) => {
+            ctx.metrics.watch_errors.inc();
+            tracing::warn!(kind = %K::kind(&()), %error, "watch ended and starts again");
+            None
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What can go wrong, each with a static category for metrics.
+
+use std::time::Duration;
+
+/// A write that did not happen.
+#[derive(Debug, thiserror::Error)]
+#[error("{verb} {kind} {name}: {fault}")]
+pub struct WriteError {
+    /// What was tried, in one word.
+    pub verb: &'static str,
+    /// Kind of the object.
+    pub kind: &'static str,
+    /// Name of the object.
+    pub name: String,
+    /// Why it did not happen.
+    #[source]
+    pub fault: Fault,
+}
+
+/// Why a write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// An object of that name is there and belongs to somebody else; it is never overwritten.
+    #[error("an object of this name exists and is not managed by this ModelDeployment ({0}); delete or rename it")]
+    Foreign(String),
+    /// The object changed or was replaced under our feet: look again.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// The object is gone: look again.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// The operator lacks a right.
+    #[error("forbidden: {0}")]
+    Forbidden(String),
+    /// The API server or an admission webhook refuses the content.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The API server asks for patience.
+    #[error("throttled: {0}")]
+    Throttled(String),
+    /// The API server failed.
+    #[error("server error: {0}")]
+    Server(String),
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// No connection, or an answer that cannot be read.
+    #[error(transparent)]
+    Transport(Box<kube::Error>),
+}
+
+impl Fault {
+    /// Static label for metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Foreign(_) => "foreign",
+            Self::Conflict(_) => "conflict",
+            Self::NotFound(_) => "not_found",
+            Self::Forbidden(_) => "forbidden",
+            Self::Refused(_) => "refused",
+            Self::Throttled(_) => "throttled",
+            Self::Server(_) => "server",
+            Self::Timeout(_) => "timeout",
+            Self::Transport(_) => "transport",
+        }
+    }
+
+    /// Whether a person has to act: trying again alone does not help. Such faults are shown in the status at once.
+    pub fn needs_person(&self) -> bool {
+        matches!(self, Self::Foreign(_) | Self::Forbidden(_) | Self::Refused(_))
+    }
+}
+
+impl From<kube::Error> for Fault {
+    fn from(error: kube::Error) -> Self {
+        let kube::Error::Api(status) = &error else {
+            return Self::Transport(Box::new(error));
+        };
+        let message = status.message.clone();
+        // A server-side apply with the UID of an object that was replaced answers 422 "metadata.uid: field is immutable".
+        let replaced = status.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.field == "metadata.uid"));
+        match status.code {
+            404 => Self::NotFound(message),
+            409 => Self::Conflict(message),
+            422 if replaced => Self::Conflict(message),
+            403 => Self::Forbidden(message),
+            429 => Self::Throttled(message),
+            400..=499 => Self::Refused(message),
+            _ => Self::Server(message),
+        }
+    }
+}
+
+/// Why a reconcile ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A write failed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The caches will not come: the operator is ending.
+    #[error("caches are gone")]
+    CachesGone,
+}
+
+impl Error {
+    /// Static label for metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Write(error) => error.fault.category(),
+            Self::CachesGone => "caches",
+        }
+    }
+}
+
+/// Why the process ends with a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No usable configuration of the Kubernetes client.
+    #[error("no access to a cluster: {0}")]
+    Config(String),
+    /// The client cannot be built.
+    #[error("cannot build the client: {0}")]
+    Client(#[source] Box<kube::Error>),
+    /// The admin server cannot listen.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    /// An argument makes no sense.
+    #[error("{0}")]
+    Argument(String),
+    /// The lease was lost: another process may lead now, so this one must end.
+    #[error("lost the lease: {0}")]
+    LeaseLost(String),
+    /// The controller ended although nobody asked it to.
+    #[error("the controller ended by itself")]
+    ControllerEnded,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn api(code: u16, reason: &str) -> kube::Error {
+        kube::Error::Api(Status::failure("no", reason).with_code(code).boxed())
+    }
+
+    #[test]
+    fn answers_map_to_faults() {
+        for (code, reason, category) in [
+            (404, "NotFound", "not_found"),
+            (409, "Conflict", "conflict"),
+            (403, "Forbidden", "forbidden"),
+            (422, "Invalid", "refused"),
+            (400, "BadRequest", "refused"),
+            (429, "TooManyRequests", "throttled"),
+            (500, "InternalError", "server"),
+            (503, "ServiceUnavailable", "server"),
+        ] {
+            assert_eq!(Fault::from(api(code, reason)).category(), category, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_object_is_a_conflict() {
+        let status: Status = serde_json::from_value(serde_json::json!({
+            "code": 422, "reason": "Invalid", "details": {"causes": [{"field": "metadata.uid"}]}
+        }))
+        .unwrap();
+        assert_eq!(Fault::from(kube::Error::Api(status.boxed())).category(), "conflict");
+    }
+}

@@ -1,0 +1,285 @@
+//! One stream to every gateway pod that serves, and the newest word of each pod about each ModelDeployment.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use kube::runtime::reflector::ObjectRef;
+use slipway_core::observed::GatewayReport;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::Change;
+use crate::gateway_report::{Lines, StateLine, is_news};
+use crate::main_watch::Guarded;
+use crate::observe::PodKept;
+use crate::telemetry::Metrics;
+
+/// Admin port of a gateway pod.
+pub const PORT: u16 = 9091;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A line comes at least every second.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// A gateway pod.
+#[derive(Clone, Debug)]
+struct Pod {
+    uid: String,
+    namespace: String,
+    name: String,
+    ip: IpAddr,
+}
+
+/// What one pod says, by UID of the ModelDeployment: its name, and the report.
+type Reports = HashMap<String, (String, GatewayReport)>;
+
+struct Shared {
+    reports: RwLock<HashMap<String, Reports>>,
+    /// Revisions that get no traffic, by UID of the ModelDeployment.
+    draining: RwLock<HashMap<String, BTreeSet<String>>>,
+    triggers: UnboundedSender<ObjectRef<Guarded>>,
+    metrics: Arc<Metrics>,
+    port: u16,
+}
+
+/// The streams.
+pub struct Links {
+    shared: Arc<Shared>,
+    streams: RwLock<HashMap<String, CancellationToken>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Links {
+    /// No streams yet; `triggers` gets the ModelDeployments about which there is news. All ends with `stop`.
+    pub fn new(
+        triggers: UnboundedSender<ObjectRef<Guarded>>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+        port: u16,
+    ) -> Self {
+        let (reports, draining) = (RwLock::default(), RwLock::default());
+        let shared = Arc::new(Shared { reports, draining, triggers, metrics, port });
+        Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
+    }
+
+    /// Follows a gateway pod: a stream begins when it is ready and stays until it is gone. One that leaves still finishes connections, and
+    /// what it sends where must be known until its end.
+    pub fn follow(&self, change: &Change<PodKept>) {
+        let address = |view: &Option<PodKept>| {
+            let view = view.as_ref()?;
+            Some((view.uid.clone(), view.ip.as_deref()?.parse::<IpAddr>().ok()?))
+        };
+        let (before, after) = (address(&change.before), address(&change.after));
+        if let Some((uid, _)) = before.filter(|before| Some(before) != after.as_ref()) {
+            self.end(&uid);
+        }
+        let serves = change.after.as_ref().is_some_and(|view| view.ready || view.deleting);
+        if let Some((uid, ip)) = after.filter(|(uid, _)| serves && !self.has(uid)) {
+            self.begin(Pod { uid, namespace: change.owner.namespace.clone(), name: change.name.clone(), ip });
+        }
+    }
+
+    fn has(&self, pod_uid: &str) -> bool {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).contains_key(pod_uid)
+    }
+
+    /// The newest word of a pod about a ModelDeployment, while the stream to it stands.
+    pub fn report(&self, pod_uid: &str, model_uid: &str) -> Option<GatewayReport> {
+        let reports = self.shared.reports.read().unwrap_or_else(PoisonError::into_inner);
+        reports.get(pod_uid)?.get(model_uid).map(|(_, report)| report.clone())
+    }
+
+    /// Notes which revisions of a ModelDeployment get no traffic: the last request that leaves them is news.
+    pub fn set_draining(&self, model_uid: &str, revisions: BTreeSet<String>) {
+        let mut draining = self.shared.draining.write().unwrap_or_else(PoisonError::into_inner);
+        if revisions.is_empty() {
+            draining.remove(model_uid);
+        } else {
+            draining.insert(model_uid.to_owned(), revisions);
+        }
+    }
+
+    /// Ends all streams and waits for their tasks.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn begin(&self, pod: Pod) {
+        let token = self.stop.child_token();
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(former) = streams.insert(pod.uid.clone(), token.clone()) {
+            former.cancel();
+        }
+        drop(streams);
+        self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).insert(pod.uid.clone(), Reports::new());
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            token.run_until_cancelled(keep(&shared, &pod)).await;
+        });
+    }
+
+    fn end(&self, pod_uid: &str) {
+        if let Some(token) = self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid) {
+            token.cancel();
+        }
+        // The pod's own change triggers the reconciles; its reports only must not outlive it.
+        self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
+    }
+}
+
+/// Keeps a stream to a pod, for ever.
+async fn keep(shared: &Shared, pod: &Pod) {
+    let mut wait = FIRST_RETRY;
+    loop {
+        let mut spoke = false;
+        let error = stream(shared, pod, &mut spoke).await;
+        lose(shared, pod);
+        if spoke {
+            wait = FIRST_RETRY;
+        }
+        tracing::debug!(pod = pod.name, namespace = pod.namespace, %error, "stream to a gateway ended");
+        tokio::time::sleep(wait.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;
+        wait = (wait * 2).min(LAST_RETRY);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("no answer in time")]
+    Timeout,
+    #[error("no connection: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("transport: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("request: {0}")]
+    Request(#[from] http::Error),
+    #[error("answer {0}")]
+    Answer(http::StatusCode),
+    #[error("not a state line: {0}")]
+    Line(#[from] serde_json::Error),
+    #[error(transparent)]
+    TooLong(#[from] crate::gateway_report::TooLong),
+    #[error("the address answers for pod {0}")]
+    OtherPod(String),
+    #[error("the gateway closed the stream")]
+    Closed,
+}
+
+/// Counts a stream as long as it lives, however it ends.
+struct Standing<'a>(&'a Metrics);
+
+impl<'a> Standing<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.gateway_streams.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        self.0.gateway_streams.dec();
+    }
+}
+
+async fn stream(shared: &Shared, pod: &Pod, spoke: &mut bool) -> StreamError {
+    match read(shared, pod, spoke).await {
+        Ok(()) => StreamError::Closed,
+        Err(error) => error,
+    }
+}
+
+async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), StreamError> {
+    let late = |_| StreamError::Timeout;
+    let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect((pod.ip, shared.port))).await.map_err(late)??;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    // The connection must be polled for the body to arrive; it ends with the sender and the body.
+    let conversation = async {
+        let request = http::Request::get("/v1/state")
+            .header(http::header::HOST, "gateway")
+            .header(http::header::USER_AGENT, "slipway-operator")
+            .body(Empty::<Bytes>::new())?;
+        let answer = timeout(READ_TIMEOUT, sender.send_request(request)).await.map_err(late)??;
+        if !answer.status().is_success() {
+            return Err(StreamError::Answer(answer.status()));
+        }
+        let standing = Standing::new(&shared.metrics);
+        let (mut body, mut lines) = (answer.into_body(), Lines::default());
+        while let Some(frame) = timeout(READ_TIMEOUT, body.frame()).await.map_err(late)? {
+            let Ok(data) = frame?.into_data() else { continue };
+            for line in lines.push(&data)? {
+                if !line.is_empty() {
+                    take_in(shared, pod, serde_json::from_slice(&line)?)?;
+                    *spoke = true;
+                }
+            }
+        }
+        drop(standing);
+        Ok(())
+    };
+    tokio::select! {
+        result = conversation => result,
+        Err(error) = connection => Err(error.into()),
+    }
+}
+
+/// Keeps a line and reports the ModelDeployments about which it has news.
+fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<(), StreamError> {
+    // Addresses are given to new pods soon after the old ones are gone.
+    if line.pod != pod.name {
+        return Err(StreamError::OtherPod(line.pod));
+    }
+    let mut news = Vec::new();
+    {
+        let draining = shared.draining.read().unwrap_or_else(PoisonError::into_inner);
+        let none = BTreeSet::new();
+        let mut all = shared.reports.write().unwrap_or_else(PoisonError::into_inner);
+        // Missing: the pod left while the line was on its way.
+        let Some(known) = all.get_mut(&pod.uid) else {
+            return Ok(());
+        };
+        let mut fresh = Reports::with_capacity(line.models.len());
+        for model in line.models {
+            let (uid, name) = (model.uid.clone(), model.name.clone());
+            let report = model.report();
+            let before = known.remove(&uid).map(|(_, before)| before);
+            if is_news(before.as_ref(), &report, draining.get(&uid).unwrap_or(&none)) {
+                news.push(name.clone());
+            }
+            fresh.insert(uid, (name, report));
+        }
+        news.extend(known.drain().map(|(_, (name, _))| name));
+        *known = fresh;
+    }
+    notify(shared, pod, news);
+    Ok(())
+}
+
+/// The stream is lost: what the pod said is no longer known.
+fn lose(shared: &Shared, pod: &Pod) {
+    let lost = shared.reports.write().unwrap_or_else(PoisonError::into_inner).get_mut(&pod.uid).map(std::mem::take);
+    notify(shared, pod, lost.into_iter().flatten().map(|(_, (name, _))| name).collect());
+}
+
+fn notify(shared: &Shared, pod: &Pod, names: Vec<String>) {
+    for name in names {
+        // The receiver is gone only when the operator ends.
+        let _ = shared.triggers.send(ObjectRef::new(&name).within(&pod.namespace));
+    }
+}
+
+#[cfg(test)]
+#[path = "gateway_link_tests.rs"]
+mod tests;

@@ -1,0 +1,108 @@
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, tcp::OwnedWriteHalf};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::*;
+use crate::cache::Owner;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future).await.expect("in time")
+}
+
+/// Takes one connection and answers with the head of a stream.
+async fn accept(listener: &TcpListener) -> OwnedWriteHalf {
+    let (socket, _) = soon(listener.accept()).await.unwrap();
+    let (mut read, mut write) = socket.into_split();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon(read.read_u8()).await.unwrap());
+    }
+    assert!(head.starts_with(b"GET /v1/state "), "{}", String::from_utf8_lossy(&head));
+    write.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n").await.unwrap();
+    tokio::spawn(async move { while read.read_u8().await.is_ok() {} });
+    write
+}
+
+async fn say(to: &mut OwnedWriteHalf, pod: &str, generation: i64) {
+    let line =
+        format!("{{\"pod\":\"{pod}\",\"models\":[{{\"name\":\"m\",\"uid\":\"u\",\"generation\":{generation}}}]}}\n");
+    to.write_all(line.as_bytes()).await.unwrap();
+}
+
+fn pod(uid: &str, address: SocketAddr, ready: bool, deleting: bool) -> PodKept {
+    PodKept { uid: uid.into(), ip: Some(address.ip().to_string()), ready, deleting, problem: None }
+}
+
+fn change(before: Option<PodKept>, after: Option<PodKept>) -> Change<PodKept> {
+    Change { owner: Owner::gateway("ns"), name: "gw".into(), before, after }
+}
+
+async fn world() -> (TcpListener, Links, UnboundedReceiver<ObjectRef<Guarded>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (triggers, triggered) = unbounded_channel();
+    let port = listener.local_addr().unwrap().port();
+    let links = Links::new(triggers, Arc::new(Metrics::default()), CancellationToken::new(), port);
+    (listener, links, triggered)
+}
+
+#[tokio::test]
+async fn news_triggers_and_a_lost_stream_is_forgotten_and_made_again() {
+    let (listener, links, mut triggered) = world().await;
+    let ready = pod("p", listener.local_addr().unwrap(), true, false);
+    links.follow(&change(None, Some(ready.clone())));
+
+    let mut stream = accept(&listener).await;
+    say(&mut stream, "gw", 3).await;
+    let trigger = soon(triggered.recv()).await.unwrap();
+    assert_eq!((trigger.name.as_str(), trigger.namespace.as_deref()), ("m", Some("ns")));
+    assert_eq!(links.report("p", "u").map(|r| r.generation), Some(3));
+    // The same line again is no news; the next generation is.
+    say(&mut stream, "gw", 3).await;
+    say(&mut stream, "gw", 4).await;
+    soon(triggered.recv()).await.unwrap();
+    assert_eq!(links.report("p", "u").map(|r| r.generation), Some(4));
+
+    drop(stream);
+    soon(triggered.recv()).await.unwrap();
+    assert_eq!(links.report("p", "u"), None, "what a lost stream said is not known any more");
+    let mut stream = accept(&listener).await;
+    say(&mut stream, "gw", 4).await;
+    soon(triggered.recv()).await.unwrap();
+    assert!(links.report("p", "u").is_some());
+
+    links.follow(&change(Some(ready), None));
+    assert_eq!(links.report("p", "u"), None);
+    soon(links.close()).await;
+}
+
+#[tokio::test]
+async fn the_stream_outlives_readiness_until_the_pod_is_gone() {
+    let (listener, links, mut triggered) = world().await;
+    let address = listener.local_addr().unwrap();
+    let (starting, ready) = (pod("p", address, false, false), pod("p", address, true, false));
+    links.follow(&change(None, Some(starting.clone())));
+    links.follow(&change(Some(starting), Some(ready.clone())));
+    let mut stream = accept(&listener).await;
+    let leaving = pod("p", address, false, true);
+    links.follow(&change(Some(ready), Some(leaving)));
+    say(&mut stream, "gw", 7).await;
+    soon(triggered.recv()).await.unwrap();
+    assert_eq!(links.report("p", "u").map(|r| r.generation), Some(7));
+    soon(links.close()).await;
+}
+
+#[tokio::test]
+async fn an_address_that_answers_for_another_pod_is_not_believed() {
+    let (listener, links, _triggered) = world().await;
+    links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
+    let mut stream = accept(&listener).await;
+    say(&mut stream, "another", 3).await;
+    // It hangs up and tries again.
+    drop(accept(&listener).await);
+    assert_eq!(links.report("p", "u"), None);
+    soon(links.close()).await;
+}

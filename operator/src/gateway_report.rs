@@ -1,0 +1,172 @@
+//! The wire format of a gateway's state stream (ARCHITECTURE.md, "Weights"), and what of a change is worth a reconcile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use slipway_core::observed::{BrakeReport, GatewayReport};
+
+/// Longest line that is read: some thousand ModelDeployments.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// One line.
+#[derive(Debug, Deserialize)]
+pub struct StateLine {
+    /// Name of the pod that says it.
+    pub pod: String,
+    /// What it says of each ModelDeployment.
+    #[serde(default)]
+    pub models: Vec<ModelLine>,
+}
+
+/// What a gateway says of one ModelDeployment.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelLine {
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    #[serde(default)]
+    generation: i64,
+    #[serde(default)]
+    requests: BTreeMap<String, u64>,
+    #[serde(default)]
+    in_flight: BTreeMap<String, u64>,
+    #[serde(default)]
+    ready_endpoints: BTreeMap<String, u64>,
+    #[serde(default)]
+    brake: Option<BrakeLine>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BrakeLine {
+    revision: String,
+    #[serde(default)]
+    generation: i64,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    failures: u64,
+    #[serde(default)]
+    requests: u64,
+    at: Timestamp,
+}
+
+impl ModelLine {
+    /// The report in the words of the plan.
+    pub fn report(self) -> GatewayReport {
+        GatewayReport {
+            generation: self.generation,
+            requests: self.requests,
+            in_flight: self.in_flight,
+            ready_endpoints: self.ready_endpoints,
+            brake: self.brake.map(|b| BrakeReport {
+                revision: b.revision,
+                generation: b.generation,
+                reason: b.reason,
+                failures: b.failures,
+                requests: b.requests,
+                at: b.at,
+            }),
+        }
+    }
+}
+
+/// Whether a plan could decide otherwise because of this change. Request counts grow all the time and are read when planning. Requests in flight
+/// matter when the last one leaves a revision that gets no new ones.
+pub fn is_news(before: Option<&GatewayReport>, after: &GatewayReport, draining: &BTreeSet<String>) -> bool {
+    let Some(before) = before else {
+        return true;
+    };
+    let left = |revision: &String| {
+        before.in_flight.get(revision).is_some_and(|n| *n > 0) && after.in_flight.get(revision).is_none_or(|n| *n == 0)
+    };
+    before.generation != after.generation
+        || before.brake != after.brake
+        || before.ready_endpoints != after.ready_endpoints
+        || draining.iter().any(left)
+}
+
+/// Cuts a stream of bytes into lines, none longer than [`MAX_LINE`].
+#[derive(Default)]
+pub struct Lines {
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes in bytes and gives the lines that are complete; an error when a line is too long.
+    ///
+    /// # Errors
+    /// When a line is longer than [`MAX_LINE`].
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TooLong> {
+        let mut lines = Vec::new();
+        let mut bytes = bytes;
+        while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
+            let mut line = std::mem::take(&mut self.rest);
+            line.extend_from_slice(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            if line.len() > MAX_LINE {
+                return Err(TooLong);
+            }
+            lines.push(line);
+        }
+        self.rest.extend_from_slice(bytes);
+        if self.rest.len() > MAX_LINE { Err(TooLong) } else { Ok(lines) }
+    }
+}
+
+/// A line is longer than [`MAX_LINE`].
+#[derive(Debug, thiserror::Error)]
+#[error("a line is longer than {MAX_LINE} bytes")]
+pub struct TooLong;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"pod":"gw-1","models":[{"name":"digits","uid":"u","generation":12,"requests":{"a":123},"inFlight":{"a":2},
+        "readyEndpoints":{"a":3},"brake":{"revision":"b","generation":12,"reason":"r","failures":11,"requests":14,"at":"2026-01-02T03:04:05Z"}},
+        {"name":"other","uid":"v","generation":1,"requests":{},"inFlight":{},"readyEndpoints":{},"brake":null}]}"#;
+
+    #[test]
+    fn the_line_of_the_architecture_is_understood() {
+        let line: StateLine = serde_json::from_str(LINE).unwrap();
+        let mut models = line.models.into_iter();
+        let digits = models.next().unwrap().report();
+        assert_eq!((digits.generation, digits.requests["a"], digits.in_flight["a"]), (12, 123, 2));
+        assert_eq!(digits.brake.map(|b| (b.revision, b.failures)), Some(("b".to_owned(), 11)));
+        assert_eq!(models.next().unwrap().report().brake, None);
+    }
+
+    fn report(generation: i64, requests: u64, in_flight: u64) -> GatewayReport {
+        GatewayReport {
+            generation,
+            requests: [("old".to_owned(), requests)].into(),
+            in_flight: [("old".to_owned(), in_flight)].into(),
+            ..GatewayReport::default()
+        }
+    }
+
+    #[test]
+    fn only_what_a_plan_waits_for_is_news() {
+        let (none, old) = (BTreeSet::new(), BTreeSet::from(["old".to_owned()]));
+        assert!(is_news(None, &report(1, 0, 0), &none), "the first word");
+        assert!(!is_news(Some(&report(1, 0, 3)), &report(1, 9, 2), &old), "counts");
+        assert!(is_news(Some(&report(1, 0, 3)), &report(2, 0, 3), &none), "confirmed");
+        assert!(!is_news(Some(&report(1, 0, 3)), &report(1, 0, 0), &none), "a quiet moment of a revision in use");
+        assert!(is_news(Some(&report(1, 0, 3)), &report(1, 0, 0), &old), "drained");
+        let mut endpoints = report(1, 0, 3);
+        endpoints.ready_endpoints.insert("old".into(), 1);
+        assert!(is_news(Some(&report(1, 0, 3)), &endpoints, &none), "endpoints");
+    }
+
+    #[test]
+    fn lines_are_cut_wherever_the_bytes_break() {
+        let mut lines = Lines::default();
+        assert!(lines.push(b"ab").unwrap().is_empty());
+        assert_eq!(lines.push(b"c\nd\n\ne").unwrap(), [b"abc".to_vec(), b"d".to_vec(), b"".to_vec()]);
+        assert_eq!(lines.push(b"\n").unwrap(), [b"e".to_vec()]);
+        assert!(lines.push(&vec![b'x'; MAX_LINE + 1]).is_err(), "a line that never ends is not collected");
+    }
+}

@@ -1,0 +1,65 @@
+//! The operator's process: arguments, log, signals.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use slipway_operator::args::{Cli, Command, LogFormat, RunArgs};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Some(Command::Crd) => print_crds(),
+        Some(Command::Run(args)) => run(*args),
+        None => run(cli.run),
+    }
+}
+
+fn print_crds() -> ExitCode {
+    for crd in slipway_crds::all() {
+        match slipway_crds::to_yaml(&crd) {
+            Ok(yaml) => println!("---\n{yaml}"),
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+#[tokio::main]
+async fn run(args: RunArgs) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.init(),
+    }
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "cannot listen for signals");
+            return ExitCode::FAILURE;
+        }
+    };
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tracing::info!("asked to end");
+            stop.cancel();
+        }
+    });
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    match slipway_operator::run::run(args, stop).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "ending");
+            ExitCode::FAILURE
+        }
+    }
+}

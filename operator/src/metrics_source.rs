@@ -1,0 +1,216 @@
+//! The metrics poller: reads the evidence that plans ask for, once an interval, and rests when none asks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use kube::runtime::reflector::ObjectRef;
+use prometheus_http_query::Client;
+use slipway_core::evidence::{Evidence, EvidenceRequest, GateQueries, GateReading, Queries};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::RunError;
+use crate::main_watch::Guarded;
+use crate::promql;
+use crate::telemetry::Metrics;
+
+/// How long one query may take, body included.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest body that is read: some ten thousand series.
+const MAX_BODY: usize = 4 << 20;
+/// Queries at one time, over all ModelDeployments.
+const CONCURRENT: usize = 8;
+
+/// Asks Prometheus.
+struct Source {
+    client: Option<Client>,
+    permits: Semaphore,
+    serial: AtomicU64,
+    metrics: Arc<Metrics>,
+    triggers: UnboundedSender<ObjectRef<Guarded>>,
+}
+
+struct Polled {
+    request: EvidenceRequest,
+    evidence: Option<Evidence>,
+    stop: CancellationToken,
+}
+
+type Requests = Mutex<HashMap<String, Polled>>;
+
+/// The poller.
+pub struct Poller {
+    source: Arc<Source>,
+    requests: Arc<Requests>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Poller {
+    /// A poller of the Prometheus at `url`; without one every reading says so. `triggers` gets the ModelDeployments that have new evidence.
+    ///
+    /// # Errors
+    /// When `url` is none, or TLS cannot be set up.
+    pub fn new(
+        url: Option<&str>,
+        triggers: UnboundedSender<ObjectRef<Guarded>>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Result<Self, RunError> {
+        let client = url.map(connect).transpose()?;
+        let permits = Semaphore::new(CONCURRENT);
+        // A serial that a process before this one gave must not come again.
+        let first = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+        let source = Arc::new(Source { client, permits, serial: AtomicU64::new(first), metrics, triggers });
+        Ok(Self { source, requests: Arc::default(), tasks: TaskTracker::new(), stop })
+    }
+
+    /// Notes what the newest plan of a ModelDeployment asks for. The same request again changes nothing; none lets the poller rest.
+    pub fn ask(&self, uid: &str, object: &ObjectRef<Guarded>, request: Option<&EvidenceRequest>) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = requests.get(uid);
+        if running.map(|p| &p.request) == request {
+            return;
+        }
+        // Only the interval or the queries may have changed: evidence of the same generation stays good.
+        let kept =
+            running.and_then(|p| p.evidence.clone()).filter(|e| Some(e.generation) == request.map(|r| r.generation));
+        if let Some(former) = requests.remove(uid) {
+            former.stop.cancel();
+        }
+        let Some(request) = request else { return };
+        let stop = self.stop.child_token();
+        requests.insert(uid.to_owned(), Polled { request: request.clone(), evidence: kept, stop: stop.clone() });
+        drop(requests);
+        let task =
+            poll(Arc::clone(&self.source), Arc::clone(&self.requests), uid.to_owned(), object.clone(), request.clone());
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+
+    /// The newest evidence of a ModelDeployment.
+    pub fn evidence(&self, uid: &str) -> Option<Evidence> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(uid)?.evidence.clone()
+    }
+
+    /// Ends all polling and waits for the tasks.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// The provider does not answer: the whole chain of reasons, of which the last says most.
+fn unreachable(error: &dyn std::error::Error) -> GateReading {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    promql::down(text)
+}
+
+fn connect(url: &str) -> Result<Client, RunError> {
+    let wrong = |e: &dyn std::fmt::Display| RunError::Argument(format!("--prometheus-url {url}: {e}"));
+    let http = reqwest::Client::builder()
+        .timeout(QUERY_TIMEOUT)
+        .connect_timeout(Duration::from_secs(2))
+        .redirect(reqwest::redirect::Policy::limited(2))
+        .build()
+        .map_err(|e| wrong(&e))?;
+    Client::from(http, url).map_err(|e| wrong(&e))
+}
+
+/// Reads once an interval, for ever.
+async fn poll(
+    source: Arc<Source>,
+    requests: Arc<Requests>,
+    uid: String,
+    object: ObjectRef<Guarded>,
+    request: EvidenceRequest,
+) {
+    let interval = Duration::from_secs(u64::try_from(request.interval_seconds).unwrap_or(1).max(1));
+    let age = Timestamp::now().duration_since(request.since);
+    let age = Duration::try_from(age).unwrap_or_default();
+    // A young window has nothing to say yet; one that is older than the interval was polled by a process before this one.
+    let mut wait = interval.saturating_sub(age);
+    loop {
+        // A tenth of jitter keeps ModelDeployments that were changed together from asking together.
+        tokio::time::sleep(wait.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
+        let evidence = source.read(&request).await;
+        if let Some(polled) = requests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&uid) {
+            if polled.request == request {
+                polled.evidence = Some(evidence);
+            }
+        }
+        // The receiver is gone only when the operator ends.
+        let _ = source.triggers.send(object.clone());
+        wait = interval;
+    }
+}
+
+impl Source {
+    async fn read(&self, request: &EvidenceRequest) -> Evidence {
+        let now = Timestamp::now();
+        let gates = join_all(request.gates.iter().map(|gate| self.gate(gate, request.since, now))).await;
+        Evidence {
+            generation: request.generation,
+            taken_at: now,
+            serial: self.serial.fetch_add(1, Ordering::Relaxed) + 1,
+            gates: gates.into_iter().collect(),
+        }
+    }
+
+    async fn gate(&self, gate: &GateQueries, since: Timestamp, now: Timestamp) -> (String, GateReading) {
+        let query = promql::with_window(promql::text(&gate.queries), since, now);
+        let reading = match self.permits.acquire().await {
+            Ok(_permit) => self.ask(&gate.queries, &query).await,
+            Err(_) => promql::down("the operator is ending"),
+        };
+        self.metrics.queried(match reading {
+            GateReading::ProviderDown(_) => "provider_down",
+            GateReading::NoData(_) => "no_data",
+            _ => "ok",
+        });
+        (gate.gate.clone(), reading)
+    }
+
+    async fn ask(&self, queries: &Queries, query: &str) -> GateReading {
+        let Some(client) = &self.client else {
+            return promql::down("the operator runs without --prometheus-url");
+        };
+        let asked = async {
+            let timeout = i64::try_from(QUERY_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
+            let mut answer = client.query(query).timeout(timeout).post_raw().await.map_err(|e| unreachable(&e))?;
+            let status = answer.status().as_u16();
+            let mut body = Vec::new();
+            while let Some(chunk) = answer.chunk().await.map_err(|e| unreachable(&e))? {
+                if body.len() + chunk.len() > MAX_BODY {
+                    return Err(promql::down(format!("answer is larger than {MAX_BODY} bytes")));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok((status, body))
+        };
+        match asked.await {
+            Ok((status, body)) => promql::reading(queries, status, &body),
+            Err(reading) => reading,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "metrics_source_tests.rs"]
+mod tests;

@@ -1,0 +1,102 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::timeout;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Answers one request with `body`; gives the request's body.
+async fn answer(listener: &TcpListener, head: &str, body: &str) -> String {
+    let (mut socket, _) = timeout(DEADLINE, listener.accept()).await.expect("a query in time").unwrap();
+    let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+    let whole = |request: &[u8]| {
+        let text = String::from_utf8_lossy(request).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length =
+            head.lines().find_map(|l| l.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
+        (body.len() >= length.unwrap_or(0)).then(|| body.to_owned())
+    };
+    let asked = loop {
+        let read = socket.read(&mut buffer).await.unwrap();
+        request.extend_from_slice(&buffer[..read]);
+        if let Some(body) = whole(&request) {
+            break body;
+        }
+    };
+    let text = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    socket.write_all(text.as_bytes()).await.unwrap();
+    asked
+}
+
+fn request(generation: i64) -> EvidenceRequest {
+    EvidenceRequest {
+        generation,
+        // So old that the first reading is due at once.
+        since: Timestamp::now() - Duration::from_secs(100),
+        interval_seconds: 1,
+        gates: vec![GateQueries { gate: "g".into(), queries: Queries::Value("up[{{window}}]".into()) }],
+    }
+}
+
+async fn world() -> (TcpListener, Poller, UnboundedReceiver<ObjectRef<Guarded>>, ObjectRef<Guarded>) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (triggers, triggered) = unbounded_channel();
+    let poller = Poller::new(Some(&url), triggers, Arc::default(), CancellationToken::new()).unwrap();
+    (listener, poller, triggered, ObjectRef::new("m").within("ns"))
+}
+
+const ONE: &str = r#"{"status":"success","data":{"resultType":"scalar","result":[1,"0.5"]}}"#;
+
+#[tokio::test]
+async fn a_request_is_polled_until_it_is_withdrawn() {
+    let (listener, poller, mut triggered, object) = world().await;
+    poller.ask("u", &object, Some(&request(3)));
+    let asked = answer(&listener, "200 OK", ONE).await;
+    assert!(asked.contains("query=up%5B100s%5D") || asked.contains("query=up%5B101s%5D"), "{asked}");
+    timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
+    let first = poller.evidence("u").unwrap();
+    assert_eq!((first.generation, &first.gates["g"]), (3, &GateReading::Value(0.5)));
+
+    answer(&listener, "503 Unavailable", "").await;
+    timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
+    let second = poller.evidence("u").unwrap();
+    assert!(second.serial > first.serial);
+    assert_eq!(second.gates["g"], GateReading::ProviderDown("HTTP 503".into()));
+
+    poller.ask("u", &object, None);
+    assert_eq!(poller.evidence("u"), None);
+    timeout(DEADLINE, poller.tasks_ended()).await.expect("nothing polls any more");
+}
+
+#[tokio::test]
+async fn evidence_of_another_generation_is_dropped() {
+    let (listener, poller, mut triggered, object) = world().await;
+    poller.ask("u", &object, Some(&request(3)));
+    answer(&listener, "200 OK", ONE).await;
+    timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
+    poller.ask("u", &object, Some(&request(4)));
+    assert_eq!(poller.evidence("u"), None);
+    timeout(DEADLINE, poller.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_prometheus_is_said_to_people() {
+    let (triggers, mut triggered) = unbounded_channel();
+    let poller = Poller::new(None, triggers, Arc::default(), CancellationToken::new()).unwrap();
+    poller.ask("u", &ObjectRef::new("m").within("ns"), Some(&request(1)));
+    timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
+    let reading = poller.evidence("u").unwrap().gates["g"].clone();
+    assert_eq!(reading, GateReading::ProviderDown("the operator runs without --prometheus-url".into()));
+    timeout(DEADLINE, poller.close()).await.unwrap();
+}
+
+impl Poller {
+    async fn tasks_ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,198 @@
+//! Objects to views, and views to what the plan sees. All pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt;
+use slipway_core::action::APPLIED;
+use slipway_core::build::GATEWAY;
+use slipway_core::evidence::Evidence;
+use slipway_core::observed::{
+    GatewayPod, GatewayReport, GatewayView, ObjectView, Observed, PodProblem, ReplicaSetView, Settings,
+};
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use crate::cache::{Cache, Entry, Owner};
+use crate::views::Views;
+
+/// Longest message of a pod that is kept.
+const MESSAGE_CHARS: usize = 1024;
+/// Reasons of waiting that are part of every start.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+/// A ReplicaSet as kept: the controller's UID instead of the answer whether it is ours, which depends on who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSetKept {
+    /// The view, `owned` unset.
+    pub view: ReplicaSetView,
+    /// UID of its controller.
+    pub controller: Option<String>,
+}
+
+/// A pod as kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodKept {
+    /// UID.
+    pub uid: String,
+    /// Address.
+    pub ip: Option<String>,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// What keeps it from running; runtime pods only.
+    pub problem: Option<PodProblem>,
+}
+
+/// View of a ReplicaSet; nothing without our revision label.
+pub fn replica_set(object: &ReplicaSet) -> Option<ReplicaSetKept> {
+    let status = object.status.as_ref();
+    let view = ReplicaSetView {
+        name: object.name_any(),
+        uid: object.uid()?,
+        revision: object.labels().get(labels::REVISION)?.clone(),
+        version: object.annotations().get(labels::VERSION).cloned().unwrap_or_default(),
+        created_at: object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+        desired: object.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
+        current: status.map_or(0, |s| s.replicas),
+        ready: status.and_then(|s| s.ready_replicas).unwrap_or(0),
+        available: status.and_then(|s| s.available_replicas).unwrap_or(0),
+        observed: status.and_then(|s| s.observed_generation) >= object.metadata.generation,
+        owned: false,
+        deleting: object.metadata.deletion_timestamp.is_some(),
+    };
+    let controller = object.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| o.uid.clone());
+    Some(ReplicaSetKept { view, controller })
+}
+
+/// View of any other child, from its metadata alone.
+pub fn object(object: &impl ResourceExt) -> Option<ObjectView> {
+    Some(ObjectView {
+        uid: object.uid()?,
+        applied: object.annotations().get(APPLIED).cloned().unwrap_or_default(),
+        owners: object.owner_references().iter().map(|o| o.uid.clone()).collect(),
+    })
+}
+
+/// View of a pod of the gateway or of the runtime.
+pub fn pod(object: &Pod) -> Option<PodKept> {
+    let status = object.status.as_ref();
+    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let deleting = object.metadata.deletion_timestamp.is_some();
+    let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    Some(PodKept {
+        uid: object.uid()?,
+        ip: status.and_then(|s| s.pod_ip.clone()),
+        ready,
+        deleting,
+        problem: if deleting || ready { None } else { problem(object) },
+    })
+}
+
+/// What keeps a pod from running: first what a container says, then the phase, then the scheduler.
+fn problem(pod: &Pod) -> Option<PodProblem> {
+    let revision = pod.labels().get(labels::REVISION)?;
+    let status = pod.status.as_ref()?;
+    let made = |reason: &str, message: &str, restarts: i32| PodProblem {
+        revision: revision.clone(),
+        pod: pod.name_any(),
+        reason: reason.to_owned(),
+        message: message.chars().take(MESSAGE_CHARS).collect(),
+        restarts,
+    };
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    if let Some((reason, message, restarts)) = containers.filter_map(container_problem).next() {
+        return Some(made(&reason, &message, restarts));
+    }
+    if status.phase.as_deref() == Some("Failed") {
+        let reason = status.reason.as_deref().unwrap_or("Failed");
+        return Some(made(reason, status.message.as_deref().unwrap_or_default(), 0));
+    }
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let reason = unscheduled.reason.as_deref().unwrap_or("Unschedulable");
+    Some(made(reason, unscheduled.message.as_deref().unwrap_or_default(), 0))
+}
+
+/// The termination message is the runtime's own word, so it wins over kubelet's "back-off restarting". A container that runs
+/// again after a crash still counts until its pod is ready, or the problem would blink with every restart.
+fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32)> {
+    let restarts = container.restart_count;
+    let state = container.state.as_ref();
+    let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0);
+    let word = |t: &k8s_openapi::api::core::v1::ContainerStateTerminated| match &t.message {
+        Some(message) if !message.is_empty() => message.clone(),
+        _ => format!("exit code {}", t.exit_code),
+    };
+    if let Some(waiting) = state.and_then(|s| s.waiting.as_ref()) {
+        let reason = waiting.reason.clone().unwrap_or_default();
+        if !reason.is_empty() && !STARTING.contains(&reason.as_str()) {
+            let message = last.map(word).or_else(|| waiting.message.clone()).unwrap_or_default();
+            return Some((reason, message, restarts));
+        }
+    }
+    let ended = state.and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0).or(last)?;
+    Some((ended.reason.clone().unwrap_or_else(|| "Error".into()), word(ended), restarts))
+}
+
+/// Puts together what the plan sees of one ModelDeployment. `report` gives the newest line of a gateway pod, by the pod's UID.
+pub fn observe(
+    object: ModelDeployment,
+    views: &Views,
+    report: impl Fn(&str) -> Option<GatewayReport>,
+    evidence: Option<Evidence>,
+    settings: &Settings,
+) -> Observed {
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.name_any();
+    let uid = object.uid().unwrap_or_default();
+    let owner = Owner::model(&namespace, &name);
+    let replica_sets = views.replica_sets.of(&owner).into_values();
+    Observed {
+        replica_sets: replica_sets
+            .map(|e| ReplicaSetView { owned: e.view.controller.as_deref() == Some(&uid), ..e.view.view })
+            .collect(),
+        services: plain(views.services.of(&owner)),
+        autoscaler: one(&views.autoscalers, &owner, &name),
+        disruption_budget: one(&views.disruption_budgets, &owner, &name),
+        gateway: gateway(views, &namespace, report),
+        pod_problems: views.pods.of(&owner).into_values().filter_map(|e| e.view.problem).collect(),
+        evidence,
+        settings: settings.clone(),
+        object,
+    }
+}
+
+fn gateway(views: &Views, namespace: &str, report: impl Fn(&str) -> Option<GatewayReport>) -> GatewayView {
+    let owner = Owner::gateway(namespace);
+    // The name is fixed; whatever else carries our labels is not the gateway.
+    let name = GATEWAY;
+    // A pod that leaves counts as long as it says what it still does.
+    let pods = views.pods.of(&owner).into_iter().map(|(name, e)| {
+        let pod = GatewayPod { name, ready: e.view.ready, report: report(&e.view.uid) };
+        (e.view.deleting, pod)
+    });
+    let pods = pods.filter(|(deleting, pod)| !deleting || pod.ready || pod.report.is_some());
+    GatewayView {
+        service_account: one(&views.service_accounts, &owner, name),
+        role_binding: one(&views.role_bindings, &owner, name),
+        deployment: one(&views.deployments, &owner, name),
+        disruption_budget: one(&views.disruption_budgets, &owner, name),
+        pods: pods.map(|(_, pod)| pod).collect(),
+    }
+}
+
+fn plain<V>(entries: BTreeMap<String, Entry<V>>) -> BTreeMap<String, V> {
+    entries.into_iter().map(|(name, e)| (name, e.view)).collect()
+}
+
+fn one<V: Clone + PartialEq>(cache: &Cache<V>, owner: &Owner, name: &str) -> Option<V> {
+    cache.get(owner, name).map(|e| e.view)
+}
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;

@@ -1,0 +1,218 @@
+use super::*;
+use kube::runtime::watcher::Event;
+use slipway_core::observed::Settings;
+
+fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
+    serde_yaml::from_str(text).unwrap()
+}
+
+fn settings() -> Settings {
+    Settings {
+        gateway_image: "gateway:1".into(),
+        gateway_replicas: 2,
+        runtime_image: "runtime:1".into(),
+        image_pull_policy: "IfNotPresent".into(),
+    }
+}
+
+fn model() -> ModelDeployment {
+    yaml(
+        "
+apiVersion: ml.slipway.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: digits, namespace: ns, uid: u-digits}
+spec: {model: {uri: 'http://store/m'}}
+",
+    )
+}
+
+fn replica_set_of(controller: &str) -> ReplicaSet {
+    yaml(&format!(
+        "
+metadata:
+  name: digits-aaaa
+  namespace: ns
+  uid: u-rs
+  generation: 3
+  creationTimestamp: 2026-01-02T03:04:05Z
+  labels: {{app.kubernetes.io/managed-by: slipway, ml.slipway.dev/modeldeployment: digits, ml.slipway.dev/revision: aaaa}}
+  annotations: {{ml.slipway.dev/version: v1}}
+  ownerReferences:
+  - {{apiVersion: ml.slipway.dev/v1alpha1, kind: ModelDeployment, name: digits, uid: {controller}, controller: true}}
+spec:
+  replicas: 4
+  selector: {{}}
+status: {{replicas: 3, readyReplicas: 2, availableReplicas: 1, observedGeneration: 2}}
+"
+    ))
+}
+
+fn pod_with(status: &str) -> Pod {
+    yaml(&format!(
+        "
+metadata:
+  name: digits-aaaa-x
+  namespace: ns
+  uid: u-pod
+  labels: {{app.kubernetes.io/component: runtime, ml.slipway.dev/modeldeployment: digits, ml.slipway.dev/revision: aaaa}}
+status:
+{status}
+"
+    ))
+}
+
+fn problem_of(status: &str) -> Option<(String, String, i32)> {
+    pod(&pod_with(status)).unwrap().problem.map(|p| (p.reason, p.message, p.restarts))
+}
+
+fn found(reason: &str, message: &str, restarts: i32) -> Option<(String, String, i32)> {
+    Some((reason.to_owned(), message.to_owned(), restarts))
+}
+
+#[test]
+fn a_replica_set_is_read_in_full() {
+    let kept = replica_set(&replica_set_of("u-digits")).unwrap();
+    let view = kept.view;
+    assert_eq!((view.name.as_str(), view.revision.as_str(), view.version.as_str()), ("digits-aaaa", "aaaa", "v1"));
+    assert_eq!((view.desired, view.current, view.ready, view.available), (4, 3, 2, 1));
+    assert!(!view.observed, "the controller has seen generation 2 of 3");
+    assert_eq!(view.created_at, "2026-01-02T03:04:05Z".parse().unwrap());
+}
+
+#[test]
+fn a_replica_set_of_somebody_else_is_not_owned() {
+    for (controller, owned) in [("u-digits", true), ("u-former", false)] {
+        let views = Views::default();
+        let read = |o: &ReplicaSet| Some((Owner::of(o)?, replica_set(o)?));
+        views.replica_sets.take(Event::Apply(replica_set_of(controller)), read);
+        let observed = observe(model(), &views, |_| None, None, &settings());
+        assert_eq!(observed.replica_sets[0].owned, owned, "{controller}");
+    }
+}
+
+#[test]
+fn the_runtimes_own_word_wins_over_back_off() {
+    let status = "
+  containerStatuses:
+  - name: runtime
+    image: i
+    imageID: i
+    ready: false
+    restartCount: 3
+    state: {waiting: {reason: CrashLoopBackOff, message: back-off 40s restarting failed container}}
+    lastState: {terminated: {exitCode: 1, reason: Error, message: '{\"reason\":\"ModelNotFound\",\"message\":\"404\",\"permanent\":true}'}}
+";
+    let message = r#"{"reason":"ModelNotFound","message":"404","permanent":true}"#;
+    assert_eq!(problem_of(status), found("CrashLoopBackOff", message, 3));
+}
+
+#[test]
+fn a_container_that_runs_again_after_a_crash_still_counts() {
+    let status = "
+  containerStatuses:
+  - {name: r, image: i, imageID: i, ready: false, restartCount: 1, state: {running: {}}, lastState: {terminated: {exitCode: 137, reason: OOMKilled}}}
+";
+    assert_eq!(problem_of(status), found("OOMKilled", "exit code 137", 1));
+}
+
+#[test]
+fn images_init_containers_and_the_scheduler_speak() {
+    let image = "
+  containerStatuses:
+  - {name: r, image: i, imageID: '', ready: false, restartCount: 0, state: {waiting: {reason: ImagePullBackOff, message: no such image}}}
+";
+    assert_eq!(problem_of(image), found("ImagePullBackOff", "no such image", 0));
+    let init = "
+  initContainerStatuses:
+  - {name: fetch, image: i, imageID: i, ready: false, restartCount: 2, state: {terminated: {exitCode: 2, reason: Error, message: disk full}}}
+  containerStatuses:
+  - {name: r, image: i, imageID: '', ready: false, restartCount: 0, state: {waiting: {reason: PodInitializing}}}
+";
+    assert_eq!(problem_of(init), found("Error", "disk full", 2));
+    let unscheduled = "
+  phase: Pending
+  conditions:
+  - {type: PodScheduled, status: 'False', reason: Unschedulable, message: 0/3 nodes are available}
+";
+    assert_eq!(problem_of(unscheduled), found("Unschedulable", "0/3 nodes are available", 0));
+    let evicted = "
+  phase: Failed
+  reason: Evicted
+  message: low on memory
+";
+    assert_eq!(problem_of(evicted), found("Evicted", "low on memory", 0));
+}
+
+#[test]
+fn a_pod_that_starts_or_serves_has_no_problem() {
+    let starting = "
+  containerStatuses:
+  - {name: r, image: i, imageID: '', ready: false, restartCount: 0, state: {waiting: {reason: ContainerCreating}}}
+";
+    assert_eq!(problem_of(starting), None);
+    let recovered = "
+  conditions: [{type: Ready, status: 'True'}]
+  containerStatuses:
+  - {name: r, image: i, imageID: i, ready: true, restartCount: 5, state: {running: {}}, lastState: {terminated: {exitCode: 1}}}
+";
+    assert_eq!(problem_of(recovered), None);
+    let done = "
+  containerStatuses:
+  - {name: r, image: i, imageID: i, ready: false, restartCount: 0, state: {terminated: {exitCode: 0, reason: Completed}}}
+";
+    assert_eq!(problem_of(done), None);
+}
+
+fn gateway_pod(name: &str, extra: &str) -> Pod {
+    yaml(&format!(
+        "
+metadata:
+  name: {name}
+  namespace: ns
+  uid: u-{name}
+  labels: {{app.kubernetes.io/managed-by: slipway, app.kubernetes.io/component: gateway}}
+{extra}
+"
+    ))
+}
+
+#[test]
+fn a_gateway_pod_that_leaves_counts_while_it_speaks() {
+    let views = Views::default();
+    let ready = "status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}";
+    let leaving = "  deletionTimestamp: 2026-01-01T00:00:00Z\nstatus: {podIP: 10.0.0.2}";
+    for pod_ in [
+        gateway_pod("ready", ready),
+        gateway_pod("starting", ""),
+        gateway_pod("leaves", leaving),
+        gateway_pod("left", leaving),
+    ] {
+        views.pods.take(Event::Apply(pod_), |o| Some((Owner::of(o)?, pod(o)?)));
+    }
+    let report = |uid: &str| matches!(uid, "u-ready" | "u-leaves").then(GatewayReport::default);
+    let observed = observe(model(), &views, report, None, &settings());
+    let seen: Vec<_> = observed.gateway.pods.iter().map(|p| (p.name.as_str(), p.ready, p.report.is_some())).collect();
+    assert_eq!(seen, [("leaves", false, true), ("ready", true, true), ("starting", false, false)]);
+    assert!(observed.pod_problems.is_empty(), "pods of the gateway are not the model's");
+}
+
+#[test]
+fn other_children_are_known_by_name() {
+    let views = Views::default();
+    let service: k8s_openapi::api::core::v1::Service = yaml(
+        "
+metadata:
+  name: digits
+  namespace: ns
+  uid: u-svc
+  labels: {ml.slipway.dev/modeldeployment: digits}
+  annotations: {ml.slipway.dev/applied: abc}
+  ownerReferences: [{apiVersion: v, kind: k, name: n, uid: u-digits}]
+",
+    );
+    views.services.take(Event::Apply(service), |o| Some((Owner::of(o)?, object(o)?)));
+    let observed = observe(model(), &views, |_| None, None, &settings());
+    let expected = ObjectView { uid: "u-svc".into(), applied: "abc".into(), owners: vec!["u-digits".into()] };
+    assert_eq!(observed.services.get("digits"), Some(&expected));
+    assert_eq!(observed.gateway.deployment, None);
+}

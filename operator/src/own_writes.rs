@@ -1,0 +1,94 @@
+//! What we wrote and the watch may not have brought back yet. A plan on a status older than our own last one would repeat
+//! transitions: start a step twice, count a look twice, publish an event twice.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kube::ResourceExt;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use crate::cache::version_of;
+
+#[derive(Default)]
+struct Own {
+    /// Hash of the status that was sent last, noted before sending: the watch may be faster than the answer.
+    sent: Option<u64>,
+    /// The answer to the last write, until the store is as new.
+    answer: Option<ModelDeployment>,
+}
+
+/// Our last writes of ModelDeployment statuses, by UID.
+#[derive(Default)]
+pub struct OwnWrites {
+    by_uid: Mutex<HashMap<String, Own>>,
+}
+
+impl OwnWrites {
+    /// Notes that a status goes out.
+    pub fn sending(&self, uid: &str, status: u64) {
+        self.lock().entry(uid.to_owned()).or_default().sent = Some(status);
+    }
+
+    /// Keeps the server's answer to a write.
+    pub fn written(&self, uid: &str, answer: ModelDeployment) {
+        self.lock().entry(uid.to_owned()).or_default().answer = Some(answer);
+    }
+
+    /// Whether a status of this hash is the one that was sent last.
+    pub fn is_own(&self, uid: &str, status: u64) -> bool {
+        self.lock().get(uid).is_some_and(|own| own.sent == Some(status))
+    }
+
+    /// The newer of what the store has and what the last write answered.
+    pub fn newest(&self, stored: &ModelDeployment) -> ModelDeployment {
+        let mut all = self.lock();
+        let own = stored.uid().and_then(|uid| all.get_mut(&uid));
+        match own {
+            Some(Own { answer: Some(answer), .. }) if version_of(answer) > version_of(stored) => answer.clone(),
+            Some(own) => {
+                own.answer = None;
+                stored.clone()
+            }
+            None => stored.clone(),
+        }
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Own>> {
+        self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(uid: &str, version: u64, replicas: i32) -> ModelDeployment {
+        serde_json::from_value(json!({
+            "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "m", "namespace": "ns", "uid": uid, "resourceVersion": version.to_string()},
+            "spec": {"model": {"uri": "http://store/m"}},
+            "status": {"replicas": replicas, "selector": ""}
+        }))
+        .unwrap()
+    }
+
+    fn replicas(own: &OwnWrites, stored: &ModelDeployment) -> i32 {
+        own.newest(stored).status.unwrap().replicas
+    }
+
+    #[test]
+    fn a_stale_store_never_hides_our_own_write() {
+        let own = OwnWrites::default();
+        own.written("u", object("u", 9, 2));
+        assert_eq!(replicas(&own, &object("u", 5, 1)), 2, "the store is older: our answer stands");
+        assert_eq!(replicas(&own, &object("u", 10, 3)), 3, "the store is newer");
+        assert_eq!(replicas(&own, &object("u", 9, 4)), 4, "the answer was dropped once the store was as new");
+        assert_eq!(replicas(&own, &object("another", 1, 5)), 5, "an object that was made again is another object");
+    }
+}

@@ -1,0 +1,44 @@
+//! What the operator does with the API, as rules of RBAC. A test compares this table with the chart.
+
+/// Verbs on one resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// API group.
+    pub group: &'static str,
+    /// Resource, with its subresource.
+    pub resource: &'static str,
+    /// Verbs.
+    pub verbs: &'static [&'static str],
+}
+
+const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Rule {
+    Rule { group, resource, verbs }
+}
+
+/// A watch lists first.
+const READ: &[&str] = &["list", "watch"];
+/// Server-side apply is `patch`, and `create` where the object is missing; `get` tells a foreign object from one that the caches lack.
+const KEPT: &[&str] = &["list", "watch", "get", "create", "patch"];
+const OWNED: &[&str] = &["list", "watch", "get", "create", "patch", "delete"];
+
+/// In the namespaces that are looked after.
+pub const CLUSTER: &[Rule] = &[
+    rule("ml.slipway.dev", "modeldeployments", READ),
+    rule("ml.slipway.dev", "modeldeployments/status", &["patch"]),
+    // Owner references that block the owner's deletion.
+    rule("ml.slipway.dev", "modeldeployments/finalizers", &["update"]),
+    rule("apps", "replicasets", OWNED),
+    rule("", "services", OWNED),
+    rule("autoscaling", "horizontalpodautoscalers", OWNED),
+    rule("policy", "poddisruptionbudgets", KEPT),
+    rule("apps", "deployments", KEPT),
+    rule("", "serviceaccounts", KEPT),
+    rule("rbac.authorization.k8s.io", "rolebindings", KEPT),
+    rule("", "pods", READ),
+    rule("events.k8s.io", "events", &["create", "patch"]),
+    // The gateways' RoleBinding names this ClusterRole.
+    rule("rbac.authorization.k8s.io", "clusterroles", &["bind"]),
+];
+
+/// In the namespace of the lease.
+pub const LEASE: &[Rule] = &[rule("coordination.k8s.io", "leases", &["get", "create", "patch"])];

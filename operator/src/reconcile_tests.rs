@@ -1,0 +1,67 @@
+use slipway_crds::v1alpha1::{Backend, Outcome, RevisionStatus, Role, TrafficStatus};
+
+use super::*;
+
+fn empty() -> Plan {
+    Plan {
+        actions: Vec::new(),
+        status: ModelDeploymentStatus::default(),
+        status_first: false,
+        status_may_wait: false,
+        events: Vec::new(),
+        wake_at: None,
+        evidence: None,
+    }
+}
+
+#[test]
+fn the_next_look_is_the_earliest_reason_for_one() {
+    let now = Timestamp::now();
+    let net = next_look(&empty(), None, now);
+    assert!((SAFETY_NET.mul_f64(0.9)..=SAFETY_NET.mul_f64(1.1)).contains(&net));
+    let plan = Plan { wake_at: Some(now + Duration::from_secs(30)), ..empty() };
+    assert_eq!(next_look(&plan, None, now), Duration::from_secs(30));
+    assert_eq!(next_look(&plan, Some(Duration::from_secs(2)), now), Duration::from_secs(2));
+    let past = Plan { wake_at: Some(now - Duration::from_secs(5)), ..empty() };
+    assert_eq!(next_look(&past, None, now), Duration::ZERO);
+}
+
+fn backend(revision: &str, role: Role, weight_permille: i32) -> Backend {
+    Backend { revision: revision.into(), role, weight_permille }
+}
+
+#[test]
+fn what_has_no_weight_drains() {
+    let revision = |name: &str| Some(RevisionStatus { revision: name.into(), ..RevisionStatus::default() });
+    let backends = vec![backend("a", Role::Stable, 1000), backend("b", Role::Candidate, 0)];
+    let status = ModelDeploymentStatus {
+        stable: revision("a"),
+        candidate: revision("c"),
+        traffic: Some(TrafficStatus { backends, ..TrafficStatus::default() }),
+        ..ModelDeploymentStatus::default()
+    };
+    assert_eq!(draining(&status), BTreeSet::from(["b".to_owned(), "c".to_owned()]));
+}
+
+fn record(revision: &str, started: i64) -> RolloutRecord {
+    let at = |s| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::from_second(s).unwrap());
+    RolloutRecord {
+        revision: revision.into(),
+        version: String::new(),
+        outcome: Outcome::Promoted,
+        reason: String::new(),
+        message: String::new(),
+        started_at: at(started),
+        ended_at: at(started + 1),
+        steps: Vec::new(),
+    }
+}
+
+#[test]
+fn a_rollout_that_ended_is_counted_once() {
+    let with = |history| ModelDeploymentStatus { history, ..ModelDeploymentStatus::default() };
+    let (one, two) = (with(vec![record("a", 1)]), with(vec![record("a", 9), record("a", 1)]));
+    assert_eq!(ended(None, &one).len(), 1);
+    assert_eq!(ended(Some(&one), &one).len(), 0);
+    assert_eq!(ended(Some(&one), &two).len(), 1, "the same revision again");
+}

@@ -1,0 +1,135 @@
+//! Puts the parts together: admin server, lease, controller, streams, poller; and ends them in order.
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Health, Phase};
+use crate::args::RunArgs;
+use crate::client;
+use crate::context::{Context, Running};
+use crate::controller::{self, Scope};
+use crate::error::RunError;
+use crate::events::Events;
+use crate::gateway_link::Links;
+use crate::lease::{self, Candidacy};
+use crate::metrics_source::Poller;
+use crate::own_writes::OwnWrites;
+use crate::telemetry::Metrics;
+use crate::views::Views;
+
+/// Runs the operator in the cluster that the environment names, until `stop`.
+///
+/// # Errors
+/// When it cannot start, or must end because it lost the lease.
+pub async fn run(args: RunArgs, stop: CancellationToken) -> Result<(), RunError> {
+    // Two providers could be compiled in; kube and reqwest must find one. An error means that one is installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    run_in(client::configuration().await?, args, stop).await
+}
+
+/// Runs the operator in a given cluster, until `stop`.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(config: kube::Config, args: RunArgs, stop: CancellationToken) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::default());
+    let mut of_lease = config.clone();
+    of_lease.connect_timeout = Some(lease::READ_TIMEOUT);
+    of_lease.read_timeout = Some(lease::READ_TIMEOUT);
+    of_lease.reset_reader_on_write = true;
+    let clients = (client::client(config, Arc::clone(&metrics))?, client::client(of_lease, Arc::clone(&metrics))?);
+    let health = Health::new(Arc::new(Views::default()), Arc::new(Running::default()), Arc::clone(&metrics));
+
+    let listen = |e| RunError::Listen(args.admin_listen, e);
+    let listener = TcpListener::bind(args.admin_listen).await.map_err(listen)?;
+    // The probes answer until the very end.
+    let ended = CancellationToken::new();
+    let server = tokio::spawn(admin::serve(listener, health.clone(), ended.clone()));
+    let result = lead(&args, clients, &health, &stop).await;
+    health.set(Phase::Ending);
+    ended.cancel();
+    let _ = server.await;
+    result
+}
+
+/// Waits for the lease if one is wanted, and acts as long as it is held.
+async fn lead(
+    args: &RunArgs,
+    (main, of_lease): (Client, Client),
+    health: &Health,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    if !args.leader_elect {
+        return act(args, main, health, stop.child_token()).await;
+    }
+    let candidacy = candidacy(args);
+    let Some(held) = lease::acquire(&of_lease, &candidacy, stop).await else {
+        return Ok(());
+    };
+    tracing::info!(lease = candidacy.name, identity = candidacy.identity, "leading");
+    // The controller ends first; the lease is given back only then.
+    let (acting, kept) = (stop.child_token(), CancellationToken::new());
+    let keep = async {
+        let result = held.keep(&kept).await;
+        acting.cancel();
+        result
+    };
+    let act = async {
+        let result = act(args, main, health, acting.clone()).await;
+        kept.cancel();
+        result
+    };
+    tokio::pin!(keep, act);
+    tokio::select! {
+        // Lost: what runs now must not go on beside another leader, so nothing is waited for.
+        lost = &mut keep => lost,
+        result = &mut act => {
+            // `kept` is cancelled: this gives the lease back.
+            keep.await?;
+            result
+        }
+    }
+}
+
+fn candidacy(args: &RunArgs) -> Candidacy {
+    let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let namespace = args.lease_namespace.clone().or_else(|| env("POD_NAMESPACE")).unwrap_or_else(|| "default".into());
+    let pod = env("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
+    // A container that restarts keeps its pod's name, and must not mistake its predecessor's lease for its own.
+    let identity = format!("{pod}-{:08x}", rand::random::<u32>());
+    Candidacy { namespace, name: args.lease_name.clone(), identity }
+}
+
+/// Runs controller, streams and poller until `stop`.
+async fn act(args: &RunArgs, client: Client, health: &Health, stop: CancellationToken) -> Result<(), RunError> {
+    let (push, pushed) = mpsc::unbounded_channel();
+    let metrics = Arc::clone(&health.metrics);
+    let links = Links::new(push.clone(), Arc::clone(&metrics), stop.child_token(), args.gateway_admin_port);
+    let poller = Poller::new(args.prometheus_url.as_deref(), push, Arc::clone(&metrics), stop.child_token())?;
+    let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "slipway-operator".into());
+    let ctx = Arc::new(Context {
+        events: Events::new(client.clone(), instance),
+        views: Arc::clone(&health.views),
+        links: Arc::new(links),
+        poller: Arc::new(poller),
+        metrics,
+        settings: args.settings(),
+        backoff: crate::backoff::Backoff::default(),
+        own: Arc::new(OwnWrites::default()),
+        expectations: crate::children::Expectations::default(),
+        waiting: crate::status::Waiting::default(),
+        running: Arc::clone(&health.running),
+        stop: stop.clone(),
+        client: client.clone(),
+    });
+    health.set(Phase::Leading);
+    controller::run(Scope { client, namespace: args.namespace.clone() }, Arc::clone(&ctx), pushed).await;
+    health.set(Phase::Ending);
+    ctx.links.close().await;
+    ctx.poller.close().await;
+    if stop.is_cancelled() { Ok(()) } else { Err(RunError::ControllerEnded) }
+}

@@ -1,0 +1,159 @@
+//! Metrics of the operator. All labels come from fixed sets: no names of objects, no text of errors.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use slipway_crds::v1alpha1::Outcome;
+
+/// One label `result`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ResultLabel {
+    /// `ok`, or the category of the error.
+    pub result: &'static str,
+}
+
+/// Labels of a request to the API server.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// Verb as in RBAC, with `apply` for server-side apply.
+    pub verb: &'static str,
+    /// Resource, with its subresource.
+    pub kind: &'static str,
+    /// Class of the answer.
+    pub result: &'static str,
+}
+
+/// One label `outcome`.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// How a rollout ended.
+    pub outcome: &'static str,
+}
+
+/// All metrics.
+pub struct Metrics {
+    registry: Registry,
+    /// Reconciles by result.
+    pub reconciles: Family<ResultLabel, Counter>,
+    /// Seconds a reconcile took.
+    pub reconcile_duration: Histogram,
+    /// Requests to the API server.
+    pub api_requests: Family<RequestLabels, Counter>,
+    /// Rollouts that ended.
+    pub rollouts: Family<OutcomeLabel, Counter>,
+    /// Queries to Prometheus by result.
+    pub queries: Family<ResultLabel, Counter>,
+    /// Streams to gateway pods that stand.
+    pub gateway_streams: Gauge,
+    /// 1 while this process leads.
+    pub leader: Gauge,
+    /// Events that could not be published.
+    pub events_lost: Counter,
+    /// Watches that ended with an error and were started again.
+    pub watch_errors: Counter<u64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("slipway_operator"),
+            reconciles: Family::default(),
+            reconcile_duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            api_requests: Family::default(),
+            rollouts: Family::default(),
+            queries: Family::default(),
+            gateway_streams: Gauge::default(),
+            leader: Gauge::default(),
+            events_lost: Counter::default(),
+            watch_errors: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let r = &mut self.registry;
+        r.register("reconciles", "Reconciles by result", self.reconciles.clone());
+        r.register("reconcile_duration_seconds", "Time of a reconcile", self.reconcile_duration.clone());
+        r.register("api_requests", "Requests to the Kubernetes API server", self.api_requests.clone());
+        r.register("rollouts", "Rollouts that ended, by outcome", self.rollouts.clone());
+        r.register("prometheus_queries", "Queries to Prometheus by result", self.queries.clone());
+        r.register("gateway_streams", "Streams to gateway pods that stand", self.gateway_streams.clone());
+        r.register("leader", "Whether this process leads", self.leader.clone());
+        r.register("events_lost", "Events that could not be published", self.events_lost.clone());
+        r.register("watch_errors", "Watches that ended with an error", self.watch_errors.clone());
+        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        r.register("build", "Version of the operator", build);
+    }
+
+    /// Counts one reconcile.
+    pub fn reconciled(&self, result: &'static str, seconds: f64) {
+        self.reconciles.get_or_create(&ResultLabel { result }).inc();
+        self.reconcile_duration.observe(seconds);
+    }
+
+    /// Counts one query to Prometheus.
+    pub fn queried(&self, result: &'static str) {
+        self.queries.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts one rollout that ended.
+    pub fn rollout_ended(&self, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Promoted => "promoted",
+            Outcome::RolledBack => "rolled_back",
+            Outcome::Aborted => "aborted",
+            Outcome::Superseded => "superseded",
+        };
+        self.rollouts.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts one request to the API server.
+    pub fn requested(&self, verb: &'static str, kind: &'static str, result: &'static str) {
+        self.api_requests.get_or_create(&RequestLabels { verb, kind, result }).inc();
+    }
+
+    /// All metrics as text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_documentation() {
+        let metrics = Metrics::default();
+        metrics.reconciled("ok", 0.01);
+        metrics.requested("apply", "replicasets", "ok");
+        metrics.queried("ok");
+        metrics.rollout_ended(Outcome::RolledBack);
+        let text = metrics.text();
+        for line in [
+            "slipway_operator_reconciles_total{result=\"ok\"} 1",
+            "slipway_operator_api_requests_total{verb=\"apply\",kind=\"replicasets\",result=\"ok\"} 1",
+            "slipway_operator_prometheus_queries_total{result=\"ok\"} 1",
+            "slipway_operator_rollouts_total{outcome=\"rolled_back\"} 1",
+            "slipway_operator_reconcile_duration_seconds_count 1",
+            "slipway_operator_gateway_streams 0",
+            "slipway_operator_leader 0",
+            "slipway_operator_build_info{version=",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The caches of all watched kinds.
+
+use slipway_core::observed::ObjectView;
+
+use crate::cache::Cache;
+use crate::observe::{PodKept, ReplicaSetKept};
+
+/// One cache a kind. The ModelDeployments themselves are in kube's store, which the Controller needs.
+#[derive(Default)]
+pub struct Views {
+    /// What is known of each ModelDeployment besides the object: whether it changed.
+    pub models: Cache<crate::main_watch::Print>,
+    /// ReplicaSets.
+    pub replica_sets: Cache<ReplicaSetKept>,
+    /// Services.
+    pub services: Cache<ObjectView>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Cache<ObjectView>,
+    /// PodDisruptionBudgets, of ModelDeployments and of gateways.
+    pub disruption_budgets: Cache<ObjectView>,
+    /// Deployments of gateways.
+    pub deployments: Cache<ObjectView>,
+    /// ServiceAccounts of gateways.
+    pub service_accounts: Cache<ObjectView>,
+    /// RoleBindings of gateways.
+    pub role_bindings: Cache<ObjectView>,
+    /// Pods of runtimes and gateways.
+    pub pods: Cache<PodKept>,
+}
+
+impl Views {
+    /// Whether every first list is complete.
+    pub fn are_synced(&self) -> bool {
+        self.models.is_synced()
+            && self.replica_sets.is_synced()
+            && self.services.is_synced()
+            && self.autoscalers.is_synced()
+            && self.disruption_budgets.is_synced()
+            && self.deployments.is_synced()
+            && self.service_accounts.is_synced()
+            && self.role_bindings.is_synced()
+            && self.pods.is_synced()
+    }
+
+    /// Waits for that: a plan on half a view could create or delete wrongly. False: it never will be.
+    pub async fn wait_until_synced(&self) -> bool {
+        self.models.wait_until_synced().await
+            && self.replica_sets.wait_until_synced().await
+            && self.services.wait_until_synced().await
+            && self.autoscalers.wait_until_synced().await
+            && self.disruption_budgets.wait_until_synced().await
+            && self.deployments.wait_until_synced().await
+            && self.service_accounts.wait_until_synced().await
+            && self.role_bindings.wait_until_synced().await
+            && self.pods.wait_until_synced().await
+    }
+}
