@@ -244,7 +244,7 @@ mod tests {
         for line in [
             format!("slipway_runtime_requests_total{{{base},code=\"200\"}} 1"),
             format!("slipway_runtime_requests_total{{{base},code=\"500\"}} 0"),
-            format!("slipway_runtime_request_duration_seconds_bucket{{le=\"0.0025\",{base}}} 1"),
+            format!("slipway_runtime_request_duration_seconds_bucket{{{base},le=\"0.0025\"}} 1"),
             format!("slipway_runtime_queue_duration_seconds_count{{{base}}} 1"),
             format!("slipway_runtime_inference_duration_seconds_count{{{base}}} 1"),
             format!("slipway_runtime_predictions_total{{{base},class=\"3\"}} 1"),

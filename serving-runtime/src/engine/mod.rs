@@ -26,8 +26,8 @@ fn environment(library: &Path) -> Result<&'static Environment, LoadError> {
     let made = ENVIRONMENT.get_or_init(|| {
         let env = ort::init_from(library).map_err(|e| e.to_string())?;
         let env = env.with_name("slipway").with_telemetry(false).build().map_err(|e| e.to_string())?;
-        // Warnings would be one line a request for some converters' wrong shape declarations.
-        env.set_log_level(ort::logging::LogLevel::Error);
+        // It would write its own lines between ours, for some models one for every request. What fails comes back as an error anyway.
+        env.set_log_level(ort::logging::LogLevel::Fatal);
         Ok(env)
     });
     made.as_ref().map_err(|e| LoadError::transient(Reason::LoadFailed, format!("ONNX Runtime does not start: {e}")))

@@ -1,0 +1,225 @@
+//! Answers: JSON and binary, every datatype, merged batches.
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use super::support::{Server, affine, answer};
+
+const HEADER: &str = "inference-header-content-length";
+
+fn f32s(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect()
+}
+
+fn raw(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Sends a JSON header and blobs; gives the header and the blobs of the answer.
+async fn binary(server: &Server, header: &Value, blobs: &[u8]) -> (Value, Vec<u8>) {
+    let json = header.to_string();
+    let request = server.post("/v2/models/m/infer").header(HEADER, json.len()).body([json.as_bytes(), blobs].concat());
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let length: usize = response.headers().get(HEADER).map_or(usize::MAX, |v| v.to_str().unwrap().parse().unwrap());
+    let body = response.bytes().await.unwrap();
+    let (json, blobs) = body.split_at(length.min(body.len()));
+    (serde_json::from_slice(json).unwrap(), blobs.to_vec())
+}
+
+#[tokio::test]
+async fn json_and_binary_agree() {
+    let server = Server::start("classifier", &[]);
+    let x = [[1.5, 2.0, 2.25, 4.0], [5.0, 1.0, 0.0, 0.0]];
+    let (status, json) = server
+        .infer(&json!({"id": "abc", "inputs": [{"name": "X", "shape": [2, 4], "datatype": "FP32", "data": x}]}))
+        .await;
+    assert_eq!(status, 200, "{json}");
+    assert_eq!(json["id"], "abc");
+    assert_eq!(json["model_name"], "m");
+    assert_eq!(json["model_version"], "1");
+    assert_eq!(json["outputs"][0], json!({"name": "label", "shape": [2], "datatype": "INT64", "data": [30, 10]}));
+    let probabilities: Vec<f32> = serde_json::from_value(json["outputs"][1]["data"].clone()).unwrap();
+    assert_eq!(json["outputs"][1]["shape"], json!([2, 3]));
+    for row in probabilities.chunks(3) {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+
+    // Binary in, binary out for all.
+    let blob = raw(x.as_flattened());
+    let input =
+        json!({"name": "X", "shape": [2, 4], "datatype": "FP32", "parameters": {"binary_data_size": blob.len()}});
+    let header = json!({"inputs": [input], "parameters": {"binary_data_output": true}});
+    let (answer, blobs) = binary(&server, &header, &blob).await;
+    assert_eq!(answer["outputs"][0]["parameters"]["binary_data_size"], 16);
+    assert_eq!(answer["outputs"][1]["parameters"]["binary_data_size"], 24);
+    assert_eq!(answer["outputs"][0].get("data"), None);
+    assert_eq!(blobs[..16], [30_i64.to_le_bytes(), 10_i64.to_le_bytes()].concat());
+    assert_eq!(f32s(&blobs[16..]), probabilities);
+
+    // One output only, binary beside JSON input.
+    let outputs = json!([{"name": "probabilities", "parameters": {"binary_data": true}}]);
+    let header = json!({"inputs": [{"name": "X", "shape": [2, 4], "datatype": "FP32", "data": x.as_flattened()}], "outputs": outputs});
+    let (answer, blobs) = binary(&server, &header, &[]).await;
+    assert_eq!(answer["outputs"].as_array().unwrap().len(), 1);
+    assert_eq!(f32s(&blobs), probabilities);
+
+    // Nothing but the bytes of the one input, batch 1.
+    let response = server.post("/v2/models/m/infer").header(HEADER, 0).body(raw(&x[0])).send().await.unwrap();
+    let length: usize = response.headers()[HEADER].to_str().unwrap().parse().unwrap();
+    assert_eq!(response.headers()["content-type"], "application/octet-stream");
+    let body = response.bytes().await.unwrap();
+    assert_eq!(f32s(&body[length + 8..]), probabilities[..3]);
+}
+
+#[tokio::test]
+async fn every_datatype_passes_through() {
+    let server = Server::start("types", &[]);
+    let cases = [
+        ("bool", "BOOL", json!([true, false]), vec![1, 0]),
+        ("u8", "UINT8", json!([0, 255]), vec![0, 255]),
+        ("u16", "UINT16", json!([1, 65535]), vec![1, 0, 255, 255]),
+        ("u32", "UINT32", json!([1, 4_294_967_295_u32]), [1_u32.to_le_bytes(), u32::MAX.to_le_bytes()].concat()),
+        ("u64", "UINT64", json!([1, u64::MAX]), [1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat()),
+        ("i8", "INT8", json!([-128, 127]), vec![128, 127]),
+        ("i16", "INT16", json!([-2, 2]), [(-2_i16).to_le_bytes(), 2_i16.to_le_bytes()].concat()),
+        ("i32", "INT32", json!([-2, 2]), [(-2_i32).to_le_bytes(), 2_i32.to_le_bytes()].concat()),
+        ("i64", "INT64", json!([i64::MIN, i64::MAX]), [i64::MIN.to_le_bytes(), i64::MAX.to_le_bytes()].concat()),
+        ("f32", "FP32", json!([0.1, -1.5]), raw(&[0.1, -1.5])),
+        ("f64", "FP64", json!([0.1, -1.5]), [0.1_f64.to_le_bytes(), (-1.5_f64).to_le_bytes()].concat()),
+        ("text", "BYTES", json!(["é", ""]), vec![2, 0, 0, 0, 0xc3, 0xa9, 0, 0, 0, 0]),
+    ];
+    // Half floats exist in binary form only.
+    let half = [0x3c00_u16.to_le_bytes(), 0xc000_u16.to_le_bytes()].concat();
+    let half_input = json!({"name": "f16", "datatype": "FP16", "shape": [2], "parameters": {"binary_data_size": 4}});
+
+    let mut inputs: Vec<Value> =
+        cases.iter().map(|(n, d, data, _)| json!({"name": n, "datatype": d, "shape": [2], "data": data})).collect();
+    inputs.push(half_input.clone());
+    let names: Vec<Value> = cases.iter().map(|(n, ..)| json!({"name": format!("{n}_out")})).collect();
+    let (answer, _) = binary(&server, &json!({"inputs": inputs, "outputs": names}), &half).await;
+    for (output, (name, datatype, data, _)) in answer["outputs"].as_array().unwrap().iter().zip(&cases) {
+        assert_eq!(output["datatype"], *datatype);
+        assert_eq!(output["data"], *data, "{name}");
+    }
+
+    let mut blobs = Vec::new();
+    let mut inputs = Vec::new();
+    for (name, datatype, _, bytes) in &cases {
+        blobs.extend_from_slice(bytes);
+        inputs.push(
+            json!({"name": name, "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": bytes.len()}}),
+        );
+    }
+    inputs.push(half_input);
+    blobs.extend_from_slice(&half);
+    let mut names: Vec<Value> = cases.iter().map(|(n, ..)| json!({"name": format!("{n}_out")})).collect();
+    names.push(json!({"name": "f16_out"}));
+    let header = json!({"inputs": inputs, "outputs": names, "parameters": {"binary_data_output": true}});
+    let (_, back) = binary(&server, &header, &blobs).await;
+    assert_eq!(back, blobs);
+}
+
+#[tokio::test]
+async fn metadata_health_and_versions() {
+    let server = Server::start("simple", &["--model-version", "7"]);
+    let (status, body) = server.get("/v2").await;
+    assert_eq!(
+        (status, &body["name"], &body["extensions"]),
+        (200, &json!("slipway-runtime"), &json!(["binary_tensor_data"]))
+    );
+    assert!(body["version"].is_string());
+    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/m/ready", "/v2/models/m/versions/7/ready"] {
+        assert_eq!(server.get(path).await.0, 200, "{path}");
+    }
+    let tensor = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [-1, 4]});
+    let want = json!({"name": "m", "versions": ["7"], "platform": "onnx_onnxv1",
+        "inputs": [tensor("INPUT0"), tensor("INPUT1")], "outputs": [tensor("OUTPUT0"), tensor("OUTPUT1")]});
+    assert_eq!(server.get("/v2/models/m").await, (200, want.clone()));
+    assert_eq!(server.get("/v2/models/m/versions/7").await, (200, want));
+    let input = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [1, 4], "data": [1, 2, 3, 4]});
+    // The order of the inputs is the client's own affair.
+    let body =
+        json!({"inputs": [input("INPUT1"), input("INPUT0")], "outputs": [{"name": "OUTPUT1"}, {"name": "OUTPUT0"}]});
+    let response = server.post("/v2/models/m/versions/7/infer").body(body.to_string()).send().await.unwrap();
+    let (_, body) = answer(response).await;
+    assert_eq!(body["outputs"][0]["data"], json!([0, 0, 0, 0]));
+    assert_eq!(body["outputs"][1]["data"], json!([2, 4, 6, 8]));
+    assert_eq!(body.get("id"), None);
+}
+
+#[tokio::test]
+async fn compressed_bodies_and_http2() {
+    let server = Server::start("affine", &[]);
+    let body = affine(&[[1.0, 2.0]]).to_string();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(body.as_bytes()).unwrap();
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    zlib.write_all(body.as_bytes()).unwrap();
+    for (encoding, packed) in [("gzip", gzip.finish().unwrap()), ("deflate", zlib.finish().unwrap())] {
+        let request = server.post("/v2/models/m/infer").header("content-encoding", encoding).body(packed);
+        let (status, body) = answer(request.send().await.unwrap()).await;
+        assert_eq!((status, &body["outputs"][0]["data"]), (200, &json!([3.0, 5.0])), "{encoding}");
+    }
+    let h2 = reqwest::Client::builder().no_proxy().tls_certs_only([]).http2_prior_knowledge().build().unwrap();
+    let response = h2.post(format!("{}/v2/models/m/infer", server.api)).body(body).send().await.unwrap();
+    assert_eq!(response.version(), reqwest::Version::HTTP_2);
+    assert_eq!(answer(response).await.1["outputs"][0]["data"], json!([3.0, 5.0]));
+}
+
+#[tokio::test]
+async fn merged_requests_get_their_own_rows() {
+    let server = Server::start("affine", &["--workers", "1"]);
+    assert_eq!(server.line("the model is loaded and warm")["batching"], true);
+    let requests = (0..200_u16).map(|i| {
+        let rows: Vec<[f32; 2]> = (0..=i % 3).map(|r| [f32::from(i), f32::from(r)]).collect();
+        let server = &server;
+        async move {
+            let (status, body) = server.infer(&affine(&rows)).await;
+            let want: Vec<f32> = rows.as_flattened().iter().map(|x| 2.0 * x + 1.0).collect();
+            assert_eq!(status, 200, "{body}");
+            assert_eq!(body["outputs"][0]["shape"], json!([rows.len(), 2]));
+            assert_eq!(serde_json::from_value::<Vec<f32>>(body["outputs"][0]["data"].clone()).unwrap(), want);
+        }
+    });
+    futures::future::join_all(requests).await;
+    assert_eq!(server.code(200).await, 200.0);
+}
+
+#[tokio::test]
+async fn one_bad_request_does_not_spoil_its_batch() {
+    let server = Server::start("picky", &["--workers", "1"]);
+    let requests = (0..100_u64).map(|i| {
+        let server = &server;
+        async move {
+            let index = if i % 10 == 0 { 99 } else { i % 3 };
+            let (status, body) = server
+                .infer(&json!({"inputs": [{"name": "index", "shape": [1], "datatype": "INT64", "data": [index]}]}))
+                .await;
+            if index == 99 {
+                assert_eq!(status, 400, "{body}");
+            } else {
+                assert_eq!((status, &body["outputs"][0]["data"]), (200, &json!([index as f32 + 1.0])));
+            }
+        }
+    });
+    futures::future::join_all(requests).await;
+    assert_eq!((server.code(200).await, server.code(400).await), (90.0, 10.0));
+}
+
+#[tokio::test]
+async fn models_that_mix_rows_are_not_batched() {
+    let server = Server::start("mean", &[]);
+    assert_eq!(server.line("the model is loaded and warm")["batching"], false);
+    let requests = (0..50_u8).map(|i| {
+        let server = &server;
+        async move {
+            let x = f32::from(i);
+            let body =
+                json!({"inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [x, 0, x + 2.0, 4]}]});
+            assert_eq!(server.infer(&body).await.1["outputs"][0]["data"], json!([x + 1.0, 2.0]));
+        }
+    });
+    futures::future::join_all(requests).await;
+}

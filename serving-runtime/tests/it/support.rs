@@ -1,0 +1,212 @@
+//! Starts the server as a process, and waits for conditions.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, Once, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// No condition of these tests takes this long on a machine that is merely busy.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+const DRAIN_DELAY: &str = "--drain-delay-seconds";
+const BINARY: &str = env!("CARGO_BIN_EXE_slipway-runtime");
+
+/// ONNX Runtime's library, fetched when it is not there yet.
+pub(crate) fn onnxruntime() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
+            return path.into();
+        }
+        let target = Path::new(BINARY).parent().and_then(Path::parent).unwrap();
+        let path = target.join("onnxruntime-1.32.0/libonnxruntime.so");
+        if !path.is_file() {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fetch-onnxruntime.sh");
+            assert!(Command::new(script).arg(target).status().unwrap().success(), "cannot fetch ONNX Runtime");
+        }
+        path
+    })
+}
+
+/// A committed test model.
+pub(crate) fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(format!("{name}.onnx"))
+}
+
+/// `sha256:<hex>` of a file.
+pub(crate) fn digest(path: &Path) -> String {
+    use sha2::Digest as _;
+    format!("sha256:{}", hex::encode(sha2::Sha256::digest(std::fs::read(path).unwrap())))
+}
+
+/// A client with its own connections.
+pub(crate) fn client() -> reqwest::Client {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(DEADLINE).build().unwrap()
+}
+
+/// Waits for a condition.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let until = Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(Instant::now() < until, "not within the deadline: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+type Log = Arc<(Mutex<Vec<Value>>, Condvar)>;
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    log: Log,
+    pub(crate) dir: TempDir,
+    pub(crate) api: String,
+    pub(crate) admin: String,
+    pub(crate) http: reqwest::Client,
+}
+
+impl Server {
+    /// Starts a server for a test model and waits until it is ready.
+    pub(crate) fn start(name: &str, args: &[&str]) -> Self {
+        let server = Self::spawn(&model(name).display().to_string(), args, &[]);
+        server.line("ready");
+        server
+    }
+
+    /// Starts a server, and waits until it listens.
+    pub(crate) fn spawn(uri: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(BINARY)
+            .args(["serve", "--model-name", "m", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--model-uri", uri])
+            .args(if args.contains(&DRAIN_DELAY) { &[][..] } else { &[DRAIN_DELAY, "0"] })
+            .args(args)
+            .env_remove("RUST_LOG")
+            .env("ORT_DYLIB_PATH", onnxruntime())
+            .env("SLIPWAY_MODELDEPLOYMENT", "test")
+            .env("SLIPWAY_REVISION", "rev1")
+            .env("SLIPWAY_CACHE_DIR", dir.path().join("models"))
+            .env("SLIPWAY_TERMINATION_LOG", dir.path().join("termination"))
+            .envs(env.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Log::default();
+        let (sink, out) = (Arc::clone(&log), BufReader::new(child.stdout.take().unwrap()));
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                sink.0.lock().unwrap().push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+                sink.1.notify_all();
+            }
+            // The end of the log: whoever waits for a line waits in vain.
+            sink.0.lock().unwrap().push(Value::Null);
+            sink.1.notify_all();
+        });
+        let mut server = Self { child, log, dir, api: String::new(), admin: String::new(), http: client() };
+        let listening = server.line("listening");
+        server.api = format!("http://{}", listening["api"].as_str().unwrap());
+        server.admin = format!("http://{}", listening["admin"].as_str().unwrap());
+        server
+    }
+
+    /// Waits for a line of the log with that message.
+    pub(crate) fn line(&self, message: &str) -> Value {
+        let until = Instant::now() + DEADLINE;
+        let mut lines = self.log.0.lock().unwrap();
+        loop {
+            if let Some(line) = lines.iter().find(|l| l["message"] == message) {
+                return line.clone();
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && !lines.contains(&Value::Null), "no line {message:?} in {lines:#?}");
+            lines = self.log.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "the server does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for a failed start and reads its reason.
+    pub(crate) fn failure(&mut self) -> Value {
+        assert_eq!(self.wait().code(), Some(1));
+        serde_json::from_str(&std::fs::read_to_string(self.dir.path().join("termination")).unwrap()).unwrap()
+    }
+
+    /// GET, with the body as JSON if it is.
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        answer(self.http.get(format!("{}{path}", self.api)).send().await.unwrap()).await
+    }
+
+    /// POST to the model.
+    pub(crate) async fn infer(&self, body: &Value) -> (u16, Value) {
+        answer(self.post("/v2/models/m/infer").body(body.to_string()).send().await.unwrap()).await
+    }
+
+    /// A POST to be completed.
+    pub(crate) fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.post(format!("{}{path}", self.api))
+    }
+
+    /// Status of a probe.
+    pub(crate) async fn probe(&self, path: &str) -> u16 {
+        self.http.get(format!("{}{path}", self.admin)).send().await.unwrap().status().as_u16()
+    }
+
+    /// The sum of all series whose name and labels start with `prefix`.
+    pub(crate) async fn metric(&self, prefix: &str) -> f64 {
+        let text = self.http.get(format!("{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap();
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        text.lines().filter(|l| l.starts_with(prefix)).map(value).sum()
+    }
+
+    /// Requests that ended with a status.
+    pub(crate) async fn code(&self, code: u16) -> f64 {
+        let series =
+            format!("slipway_runtime_requests_total{{modeldeployment=\"test\",revision=\"rev1\",code=\"{code}\"}}");
+        self.metric(&series).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Status and body of an answer.
+pub(crate) async fn answer(response: reqwest::Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// A request for the model `affine`.
+pub(crate) fn affine(rows: &[[f32; 2]]) -> Value {
+    json!({"inputs": [{"name": "x", "shape": [rows.len(), 2], "datatype": "FP32", "data": rows}], "outputs": [{"name": "y"}]})
+}
+
+/// A request for the model `slow`.
+pub(crate) fn slow(rounds: u64) -> Value {
+    json!({"inputs": [{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [rounds]}]})
+}
