@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 cache=${SLIPWAY_CACHE:-target/e2e/cache}
 helm=${HELM:-$(find "$cache" -path '*/helm-*/bin/helm' 2>/dev/null | sort -V | tail -n 1)}
 helm=${helm:-$(command -v helm || true)}
-[ -n "$helm" ] || { echo "helm is missing: 'make cluster-programs' builds it" >&2; exit 1; }
+[ -n "$helm" ] || { echo "helm is missing: 'make up' builds it once" >&2; exit 1; }
 
 failures=0
 fail() { echo "FAIL: $*" >&2; failures=$((failures + 1)); }

@@ -1,0 +1,65 @@
+# One door to everything: `make` lists what there is. Every step says what it does and how long it took.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+STEP := .ci/step
+CARGO := cargo --locked
+HARNESS := $(CARGO) run --quiet --package slipway-e2e --bin slipway-e2e --
+export SLIPWAY_E2E_NAME ?= slipway
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## Roll models out and back on a real cluster under load (KEEP=1 leaves the cluster up, RATE=200 requests/s)
+	@.ci/demo
+
+.PHONY: down
+down: ## Take the cluster down and leave nothing of it
+	@$(HARNESS) down
+
+.PHONY: test
+test: check deny e2e ## Everything: check, deny, e2e. What continuous integration runs
+
+.PHONY: check
+check: setup ## The fast part, without a cluster: format, lints, all tests of the workspace, generated files
+	@$(STEP) 'format' cargo fmt --all --check
+	@$(STEP) 'lints' $(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	@$(STEP) 'tests of the workspace, generated files' $(CARGO) test --workspace
+
+.PHONY: setup
+setup: ## Install what the build needs and this machine lacks
+	@$(STEP) 'what the build needs' .ci/setup
+
+.PHONY: deny
+deny: ## Licences, duplicate versions and origins of the dependencies
+	@$(STEP) 'dependencies' .ci/deny
+
+.PHONY: sim
+sim: ## Whole rollouts with faults in the simulator
+	@$(STEP) 'simulator' $(CARGO) test --package slipway-core --package slipway-sim
+
+.PHONY: e2e
+e2e: ## Every promise on a real cluster, charts included (T=name for some, KEEP=1, TEST_THREADS=4, CONTEXT=name)
+	@.ci/e2e $(T)
+
+.PHONY: up
+up: ## Bring the cluster up
+	@$(STEP) 'cluster up' $(HARNESS) up
+
+.PHONY: images
+images: ## Build the images, and import them when the cluster is up
+	@$(STEP) 'build images' $(HARNESS) images
+
+.PHONY: crds
+crds: ## Write the generated CRDs again (crds/*.yaml and charts/slipway-crds/files)
+	@$(STEP) 'generate the CRDs' bash -c '$(CARGO) run --quiet --package slipway-crds --bin crdgen >target/crds.yaml && \
+	  cp target/crds.yaml crds/modeldeployments.yaml && mv target/crds.yaml charts/slipway-crds/files/modeldeployments.yaml'
+	@git --no-pager diff --stat -- crds charts/slipway-crds/files
+
+.PHONY: charts
+charts: ## Lint and render the charts, compare with golden files, run alert rules and Argo CD scripts
+	@$(STEP) 'charts' charts/tests/run.sh
