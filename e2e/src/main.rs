@@ -37,6 +37,9 @@ enum Verb {
     Images {
         /// Short names of the images; all, when none is given.
         only: Vec<String>,
+        /// Take the programs as they were built last, without asking cargo.
+        #[arg(long)]
+        no_cargo: bool,
     },
     /// Waits until the cluster answers.
     Wait {
@@ -78,7 +81,7 @@ async fn run() -> anyhow::Result<()> {
             bail!("CONTEXT is set: that cluster is not ours to take down")
         }
         Verb::Down => Ok(Step::run(format!("taking cluster {} down", layout.name()), || down::down(&layout))?),
-        Verb::Images { only } => Ok(images::images(&layout, &only).await?),
+        Verb::Images { only, no_cargo } => Ok(images::images(&layout, &only, !no_cargo).await?),
         Verb::Wait { deadline } => wait_until_up(&arguments.name, Duration::from_secs(deadline)).await,
         Verb::Env => print_env(&layout),
         Verb::Exec { command } => exec(&arguments.name, &command).await,

@@ -40,7 +40,7 @@ pub(super) fn ensure(layout: &Layout, image: &Image, context: &Context, base: &B
     std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
     Step::run(format!("building {}", image.tag()), || {
         let mut build = buildah(layout, "build");
-        build.args(["--isolation", "chroot", "--pull-never", "--timestamp", "0", "--tag", &image.tag()]);
+        build.args(["--pull-never", "--timestamp", "0", "--tag", &image.tag()]);
         build.arg(format!("--build-arg=BASE={}", base.reference)).arg("--file").arg(&dockerfile).arg(&context.dir);
         shell::run(&mut build)?;
         remove_former(&dir, image.name)?;
@@ -101,14 +101,18 @@ fn storage(layout: &Layout) -> PathBuf {
     layout.cache().join("buildah")
 }
 
+/// buildah in a mount namespace of its own, where a folder of the cache takes the place of `/var/lib`: it keeps notes
+/// there besides the storage that it is told to use, and mounts that it may leave when killed end with the namespace.
 fn buildah(layout: &Layout, verb: &str) -> Command {
     let dir = storage(layout);
-    let mut command = Command::new("buildah");
-    // Its own storage, with the one driver that needs neither mounts nor a kernel module.
-    command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
-    command.args(["--storage-driver", "vfs", verb]);
-    // Without limits to lower or processes to namespace, building works in any sandbox.
-    command.env("BUILDAH_ISOLATION", "chroot").env("STORAGE_DRIVER", "vfs");
+    let script = r#"set -e
+        mkdir -p "$0/lib" "$0/run"
+        mount --no-mtab --bind "$0/lib" /var/lib
+        exec buildah --root "$0/lib/images" --runroot "$0/run" --storage-driver vfs "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(dir).arg(verb);
+    // Of the ways to run a step of a Dockerfile, the one that works in any sandbox.
+    command.env("BUILDAH_ISOLATION", "chroot");
     command
 }
 

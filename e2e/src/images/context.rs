@@ -42,10 +42,13 @@ struct Wheel {
 pub(super) fn cargo_build(layout: &Layout, images: &[&Image]) -> Result<()> {
     let mut command = Command::new("cargo");
     command.current_dir(layout.root()).args(["build", "--quiet", "--profile", profile().0]);
-    for part in images.iter().flat_map(|image| image.parts) {
-        if let Part::Binary(package, program) = part {
-            command.args(["--package", package, "--bin", program]);
-        }
+    let parts = images.iter().flat_map(|image| image.parts);
+    let programs: Vec<[&str; 2]> = parts.filter_map(Part::program).collect();
+    if programs.is_empty() {
+        return Ok(());
+    }
+    for [package, program] in programs {
+        command.args(["--package", package, "--bin", program]);
     }
     Step::run("building programs", || shell::run(&mut command)).map(drop)
 }

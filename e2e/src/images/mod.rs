@@ -20,15 +20,18 @@ use crate::provision::{packages, toolchain};
 use crate::shell;
 
 /// Builds the images of the project whose contents have changed, and imports into the cluster what it has not got.
-/// `only` names images to build, by their short names; empty means all.
-pub async fn images(layout: &Layout, only: &[String]) -> Result<()> {
+/// `only` names images to build, by their short names; empty means all. Without
+/// `cargo`, programs are taken as they were built last.
+pub async fn images(layout: &Layout, only: &[String], cargo: bool) -> Result<()> {
     packages::ensure_images()?;
     if let Some(unknown) = only.iter().find(|name| !TABLE.iter().any(|image| image.name == name.as_str())) {
         return Err(Error::Other(format!("no image is called `{unknown}`")));
     }
     let wanted: Vec<&Image> =
         TABLE.iter().filter(|image| only.is_empty() || only.iter().any(|name| name == image.name)).collect();
-    context::cargo_build(layout, &wanted)?;
+    if cargo {
+        context::cargo_build(layout, &wanted)?;
+    }
     for image in wanted {
         let archive = build(layout, image)?;
         if Process::read(layout, HOLDER).is_some() {

@@ -26,6 +26,16 @@ pub enum Part {
     OnnxRuntime,
 }
 
+impl Part {
+    /// Package and program, when cargo builds it.
+    pub fn program(&self) -> Option<[&'static str; 2]> {
+        match *self {
+            Self::Binary(package, program) => Some([package, program]),
+            _ => None,
+        }
+    }
+}
+
 /// An image.
 #[derive(Debug)]
 pub struct Image {

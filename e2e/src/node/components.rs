@@ -94,6 +94,9 @@ pub fn controller_manager(layout: &Layout) -> Result<Component> {
         "--allocate-node-cidrs=true".into(),
         format!("--cluster-cidr={}", layout::POD_CIDR),
         "--node-cidr-mask-size=24".into(),
+        // The default of 20 requests a second makes the start of some forty controllers take four seconds.
+        "--kube-api-qps=200".into(),
+        "--kube-api-burst=400".into(),
         // Autoscaling in seconds instead of minutes, so that a test of it can be run often.
         "--horizontal-pod-autoscaler-sync-period=5s".into(),
         "--horizontal-pod-autoscaler-cpu-initialization-period=20s".into(),

@@ -96,7 +96,6 @@ fn kubelet(layout: &Layout) -> Value {
         "cgroupRoot": format!("/{}", layout.cgroup()),
         "failCgroupV1": false,
         "failSwapOn": false,
-        "localStorageCapacityIsolation": false,
         "makeIPTablesUtilChains": false,
         "oomScoreAdj": 0,
         // Images are imported, not pulled: one that is collected would never come back.

@@ -1,5 +1,7 @@
 //! Taking a cluster down, whatever state it is in.
 
+use std::path::Path;
+
 use nix::mount::{MntFlags, umount2};
 
 use crate::error::{Error, Result};
@@ -13,6 +15,7 @@ use crate::node::{cgroup, netns};
 pub fn down(layout: &Layout) -> Result<()> {
     cgroup::kill_all(layout)?;
     netns::delete(layout)?;
+    unmount_netns_dir();
     cgroup::remove(layout)?;
     unmount(layout)?;
     let data = layout.data();
@@ -41,6 +44,16 @@ fn unmount(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-fn data_holds(data: &std::path::Path, point: &str) -> bool {
-    std::path::Path::new(point).starts_with(data)
+/// `ip netns add` makes the folder of all network namespaces a mount; the last one that leaves takes it along.
+fn unmount_netns_dir() {
+    let dir = Path::new("/run/netns");
+    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none()) {
+        // Fails when it is no mount, or when somebody makes a namespace at this moment; both are fine. Once for each
+        // mount, as `ip` may have stacked two.
+        while umount2(dir, MntFlags::empty()).is_ok() {}
+    }
+}
+
+fn data_holds(data: &Path, point: &str) -> bool {
+    Path::new(point).starts_with(data)
 }

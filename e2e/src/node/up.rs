@@ -162,12 +162,14 @@ pub async fn look(layout: &Layout, client: &kube::Client, probe: Probe) -> Resul
 /// use the paths that everything expects of them, and still every file, socket and mount is in `data` or gone with the
 /// namespace. Nothing comes back to the host; inside, mounts are shared, as kubelets want it.
 fn mounts_holder(layout: &Layout) -> Component {
+    // The networks of other clusters are left behind: a copy of their mounts would keep them alive when they go down.
     let script = r#"set -e
+        umount --no-mtab --recursive --lazy /run/netns
         for path in run var/lib var/log; do
             mkdir -p "$0/$path"
-            mount --bind "$0/$path" "/$path"
+            mount --no-mtab --bind "$0/$path" "/$path"
         done
-        mount --make-rshared /
+        mount --no-mtab --make-rshared /
         touch "$0/ready"
         exec sleep infinity"#;
     let root = layout.data().join("root").display().to_string();
