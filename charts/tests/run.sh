@@ -48,7 +48,7 @@ refused '/gateway/replicas' --set prometheus.url=http://p,gateway.replicas=0
 echo "- dashboard and alerts name metrics that docs/metrics.md lists"
 used=$(grep -ohE 'slipway_[a-z_]+' charts/slipway/files/* | sed -E 's/_(bucket|sum|count)$//' | sort -u)
 for metric in $used; do
-  grep -qE "\`$metric[\`{]" docs/metrics.md || fail "$metric is not in docs/metrics.md"
+  grep -qE "\`${metric}[\`{]" docs/metrics.md || fail "$metric is not in docs/metrics.md"
 done
 render --values charts/tests/values/default.yaml --set dashboard.enabled=true --show-only templates/dashboard.yaml >/dev/null
 python3 -m json.tool charts/slipway/files/rollout.json >/dev/null || fail "rollout.json is not JSON"

@@ -32,6 +32,11 @@ end
 if holds("RolledBack") then
   return is("Degraded", "RolledBack")
 end
+-- Nobody answers, and it is not that the first version is still coming up.
+local available, progressing = conditions["Available"], conditions["Progressing"]
+if available ~= nil and available.status == "False" and (progressing == nil or progressing.reason ~= "Initializing") then
+  return is("Degraded", "Available")
+end
 if holds("Paused") then
   return is("Suspended", "Paused")
 end

@@ -27,7 +27,8 @@ local states = {
   { "spec not seen yet", "Progressing", object({ Ready = { T, "Stable" } }, 1) },
   { "no conditions", "Degraded", object({}) },
   { "stable", "Healthy", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, RolledBack = { F, "None" } }) },
-  { "first revision comes up", "Progressing", object({ Ready = { F, "Unavailable" }, Progressing = { T, "Initializing" } }) },
+  { "first revision comes up", "Progressing", object({ Available = { F, "Initializing" }, Progressing = { T, "Initializing" } }) },
+  { "nobody answers in a rollout", "Degraded", object({ Available = { F, "Unavailable" }, Progressing = { T, "Analyzing" } }) },
   { "rollout", "Progressing", object({ Ready = { T, "Stable" }, Progressing = { T, "Analyzing", "5%" } }) },
   { "pause step", "Suspended", object({ Ready = { T, "Stable" }, Progressing = { T, "PauseStep" }, Paused = { T, "PauseStep" } }) },
   { "rolled back", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, RolledBack = { T, "GateFailed" } }) },
@@ -37,7 +38,7 @@ local states = {
 for _, state in ipairs(states) do
   expect(state[1], run("health.lua", state[3]).status, state[2])
 end
-expect("message", run("health.lua", states[6][3]).message, "Analyzing: 5%")
+expect("message", run("health.lua", states[7][3]).message, "Analyzing: 5%")
 
 local function offered(stage)
   local status = { rollout = stage and { stage = stage } }
