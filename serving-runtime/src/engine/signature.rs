@@ -84,6 +84,21 @@ impl Signature {
         }
     }
 
+    /// Checks that inputs whose first dimensions have one name in the model have equally many rows. ONNX Runtime would find out only in
+    /// the middle of the graph, and blame itself.
+    pub fn check_rows(&self, inputs: &[Tensor]) -> Result<(), ApiError> {
+        let named = self.inputs.iter().zip(inputs).filter_map(|(s, t)| Some((s.axis.as_deref()?, &s.name, t.rows())));
+        let named: Vec<_> = named.collect();
+        for (axis, name, rows) in &named {
+            if let Some((_, other, others)) = named.iter().find(|(a, _, n)| a == axis && n != rows) {
+                return Err(ApiError::bad(format!(
+                    "input {name:?} has {rows} rows and input {other:?} has {others}; the model wants equally many ({axis})"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Names for error messages: `"a", "b"`.
     pub fn names(specs: &[TensorSpec]) -> String {
         specs.iter().map(|s| format!("{:?}", s.name)).collect::<Vec<_>>().join(", ")
@@ -110,6 +125,21 @@ mod tests {
         assert!(spec("any", &[], None).check(&[3, 3, 3]).is_ok());
         assert_eq!(s.sample(3).shape, [3, 4]);
         assert_eq!(spec("y", &[2, -1], None).sample(3).shape, [2, 1]);
+    }
+
+    #[test]
+    fn rows_of_one_name_must_agree() {
+        let inputs = vec![
+            spec("a", &[-1, 2], Some("N")),
+            spec("b", &[-1], Some("N")),
+            spec("c", &[-1], Some("M")),
+            spec("d", &[-1], None),
+        ];
+        let signature = Signature { inputs, outputs: vec![] };
+        let tensors = |rows: [usize; 4]| rows.map(|n| Tensor::zeros(DataType::F32, vec![n, 1]));
+        assert!(signature.check_rows(&tensors([3, 3, 1, 2])).is_ok());
+        let text = signature.check_rows(&tensors([3, 2, 1, 1])).unwrap_err().to_string();
+        assert!(text.contains("\"a\" has 3 rows") && text.contains("\"b\" has 2"), "{text}");
     }
 
     #[test]

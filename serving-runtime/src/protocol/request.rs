@@ -129,7 +129,9 @@ fn inputs(raw: Option<&RawValue>, blobs: &mut &[u8], signature: &Signature) -> R
     if !missing.is_empty() {
         return Err(ApiError::bad(format!("inputs: missing {}", missing.join(", "))));
     }
-    Ok(found.into_iter().flatten().collect())
+    let inputs: Vec<Tensor> = found.into_iter().flatten().collect();
+    signature.check_rows(&inputs)?;
+    Ok(inputs)
 }
 
 fn tensor(input: &Input<'_>, path: &str, spec: &TensorSpec, blobs: &mut &[u8]) -> Result<Tensor, ApiError> {

@@ -11,6 +11,9 @@ use crate::error::ApiError;
 use crate::feedback::{self, Summary};
 use crate::protocol;
 
+/// Items of one feedback request; they are counted on an HTTP thread, where others wait meanwhile.
+const MAX_ITEMS: usize = 10_000;
+
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Route<'a> {
@@ -141,6 +144,12 @@ async fn give_feedback(app: &App, request: Request<Incoming>) -> Result<Answer, 
             "want {{\"feedback\": [{{\"prediction_id\": \"...\", \"label\": 3}}]}} (or \"labels\" by row): {e}"
         ))
     })?;
+    if request.feedback.len() > MAX_ITEMS {
+        return Err(ApiError::bad(format!(
+            "{} items of feedback; send at most {MAX_ITEMS} at once",
+            request.feedback.len()
+        )));
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let mut summary = Summary::default();
     for item in &request.feedback {

@@ -72,7 +72,11 @@ async fn infer(
         // The client's own limit in the body can only shorten the time.
         let limit = parsed.timeout.map_or(limit, |own| own.min(limit));
         let answer = tokio::time::timeout_at((begun + limit).into(), run(app, loaded, parsed, begun + limit));
-        answer.await.unwrap_or_else(|_| Err(expired(limit)))
+        match answer.await {
+            // The worker and this clock may notice at the same time; the client hears the same.
+            Err(_) | Ok(Err(ApiError::Deadline(_))) => Err(expired(limit)),
+            Ok(answer) => answer,
+        }
     };
     tokio::time::timeout_at((begun + limit).into(), work).await.unwrap_or_else(|_| Err(expired(limit)))
 }

@@ -1,4 +1,5 @@
 //! The real server with the real ONNX Runtime, over HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 mod errors;
 mod feedback;
