@@ -45,7 +45,7 @@ pub(super) fn buckets(
     buckets: &BTreeMap<String, Vec<(f64, f64)>>,
     revision: &str,
 ) -> Result<Option<Histogram>, String> {
-    let Some(buckets) = buckets.get(revision) else {
+    let Some(buckets) = buckets.get(revision).filter(|list| !list.is_empty()) else {
         return Ok(None);
     };
     let mut finite = Vec::with_capacity(buckets.len());

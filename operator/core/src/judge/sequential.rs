@@ -18,7 +18,7 @@
 //! `p + d` (candidate)
 //!
 //! ```text
-//! E(p, d) = 1/4 E_{p+d}(candidate) + 1/4 E_p(stable) + 1/2 E_{p+d}(candidate) E_p(stable)
+//! E(p, d) = 0.4 E_{p+d}(candidate) + 0.1 E_p(stable) + 0.5 E_{p+d}(candidate) E_p(stable)
 //! ```
 //!
 //! is one as well. The product is the strong test when both arms have seen about as much; the single terms are the strong ones when one arm has seen far
@@ -45,6 +45,11 @@ impl Events {
 /// The mixture: weights and parameters of Beta priors. Jeffreys' prior is never far off at any rate; the other two put their mass at the rates of healthy services,
 /// around one in a hundred and one in a thousand, where most tests happen.
 const PRIORS: [(f64, f64, f64); 3] = [(0.2, 0.5, 0.5), (0.4, 0.5, 10.0), (0.4, 0.5, 100.0)];
+
+/// Weights of the terms of `E(p, d)`; they sum to 1. In a canary it is the candidate's data that are scarce, so its term alone weighs more than stable's.
+const CANDIDATE_ALONE: f64 = 0.4;
+const STABLE_ALONE: f64 = 0.1;
+const BOTH: f64 = 0.5;
 
 /// What the two arms have shown so far.
 #[derive(Clone, Copy, Debug)]
@@ -81,9 +86,7 @@ impl Comparison {
     fn ln_e(&self, p: f64, d: f64) -> f64 {
         let candidate = self.mixture_candidate - ln_likelihood(p + d, self.candidate);
         let stable = self.mixture_stable - ln_likelihood(p, self.stable);
-        let quarter = 0.25_f64.ln();
-        let half = 0.5_f64.ln();
-        ln_sum_exp([quarter + candidate, quarter + stable, half + candidate + stable])
+        ln_sum_exp([CANDIDATE_ALONE.ln() + candidate, STABLE_ALONE.ln() + stable, BOTH.ln() + candidate + stable])
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, taken
     if taken_at.duration_since(input.confirmed_at) < delay {
         let left = (delay - input.now.duration_since(input.confirmed_at)).as_secs_f64().max(0.0);
         let told = format!("the first look is {} from now", text::duration(left));
-        return Finding { candidate: text::number(value), ..Finding::new(GateVerdict::NeedMoreData, told) };
+        let early = Finding { candidate: text::number(value), ..Finding::new(GateVerdict::NeedMoreData, told) };
+        return kept(input, gate, early);
     }
     let needed = settings.consecutive_count.max(1);
     let (row, looked_at) = row(input, gate, taken_at, bounds.hold(value));
