@@ -128,7 +128,9 @@ mod tests {
     const CONFIG: BrakeConfig = BrakeConfig { min_failures: 10, failure_percent: 50 };
 
     fn feed(brake: &Brake, failures: impl IntoIterator<Item = bool>) -> Option<Trip> {
-        failures.into_iter().fold(None, |trip, failed| trip.or(brake.observe("rev", failed, CONFIG, Timestamp::UNIX_EPOCH)))
+        failures
+            .into_iter()
+            .fold(None, |trip, failed| trip.or(brake.observe("rev", failed, CONFIG, Timestamp::UNIX_EPOCH)))
     }
 
     fn at(generation: i64) -> Brake {

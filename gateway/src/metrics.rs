@@ -69,14 +69,8 @@ pub enum Reason {
 
 impl Reason {
     /// All, in the order of their handles.
-    pub const ALL: [Self; 6] = [
-        Self::Overloaded,
-        Self::BodyTimeout,
-        Self::BodyTooLarge,
-        Self::BadRequest,
-        Self::ClientLeft,
-        Self::NoRevision,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Overloaded, Self::BodyTimeout, Self::BodyTooLarge, Self::BadRequest, Self::ClientLeft, Self::NoRevision];
 
     /// As a label value.
     pub fn as_str(self) -> &'static str {
@@ -207,9 +201,7 @@ impl ModelMetrics {
 }
 
 fn histogram() -> Histogram {
-    Histogram::new([
-        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    ])
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
 }
 
 impl Metrics {

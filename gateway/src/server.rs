@@ -103,8 +103,12 @@ impl Server {
     }
 
     fn spawn(&self, stream: TcpStream, peer: IpAddr, permit: OwnedSemaphorePermit) {
-        let connection =
-            Connection { gateway: Arc::clone(&self.gateway), peer, began: Notify::new(), has_begun: AtomicBool::new(false) };
+        let connection = Connection {
+            gateway: Arc::clone(&self.gateway),
+            peer,
+            began: Notify::new(),
+            has_begun: AtomicBool::new(false),
+        };
         let (builder, stop) = (Arc::clone(&self.builder), self.stop.clone());
         self.tasks.spawn(async move {
             let _permit = permit;

@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn sticky_shares_are_even() {
         for weight in [1u32, 50, 250, 500, 900] {
-            let hits = (0..100_000).filter(|n| sticky_slot("uid", format!("user-{n}").as_bytes()) < weight).count() as f64;
+            let hits =
+                (0..100_000).filter(|n| sticky_slot("uid", format!("user-{n}").as_bytes()) < weight).count() as f64;
             let expected = f64::from(weight) * 100.0;
             // Five standard deviations of a binomial.
             let spread = 5.0 * (expected * (1.0 - f64::from(weight) / 1000.0)).sqrt();

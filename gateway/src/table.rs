@@ -133,7 +133,8 @@ impl Router {
         known.metrics.generation.set(generation);
         let backends = known.weights.as_ref().map(with_preview).unwrap_or_default();
         Self::settle_brakes(&mut known, generation, &backends);
-        let arms: Vec<_> = backends.iter().map(|backend| self.arm(&mut known, old, config, snapshot, backend)).collect();
+        let arms: Vec<_> =
+            backends.iter().map(|backend| self.arm(&mut known, old, config, snapshot, backend)).collect();
 
         let model = Model {
             config: config.clone(),
@@ -150,8 +151,7 @@ impl Router {
 
     fn remember(&self, config: &ModelConfig) -> Remembered {
         let start = hash(&[self.settings.pod_name.as_bytes(), config.uid.as_bytes()]);
-        let budget =
-            Budget::new(self.settings.shield_floor, self.settings.shield_percent, Instant::now().into_std());
+        let budget = Budget::new(self.settings.shield_floor, self.settings.shield_percent, Instant::now().into_std());
         Remembered {
             uid: config.uid.clone(),
             weights: None,
@@ -282,7 +282,6 @@ fn note_gone(memory: &mut Memory, old: &RouteTable, new: &RouteTable) {
         memory.gone.entry(key.clone()).or_insert_with(Instant::now);
     }
 }
-
 
 #[cfg(test)]
 mod tests;

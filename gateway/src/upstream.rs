@@ -123,7 +123,8 @@ impl Pool {
 
     async fn connect(&self) -> Result<TokioIo<TcpStream>, String> {
         let connecting = tokio::time::timeout(self.connector.timeout, TcpStream::connect(self.addr));
-        let stream = connecting.await.map_err(|_| "connect timed out".to_owned())?.map_err(|error| error.to_string())?;
+        let stream =
+            connecting.await.map_err(|_| "connect timed out".to_owned())?.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         Ok(TokioIo::new(stream))
     }

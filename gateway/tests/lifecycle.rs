@@ -96,11 +96,8 @@ async fn pods_that_come_and_go_lose_nothing() {
         let next = Upstream::start("next", Mood::Good).await;
         world.endpoints(STABLE, &[leaving.addr, next.addr]).apply();
         load.more(200).await;
-        let shutting_down = EndpointGroup {
-            ready: [next.addr].into(),
-            draining: [leaving.addr].into(),
-            ..EndpointGroup::default()
-        };
+        let shutting_down =
+            EndpointGroup { ready: [next.addr].into(), draining: [leaving.addr].into(), ..EndpointGroup::default() };
         world.snapshot.endpoints.insert(("digits".into(), STABLE.into()), shutting_down);
         world.apply();
         let gone = leaving.served();

@@ -94,14 +94,18 @@ async fn a_modeldeployment_is_found_by_host_then_path_then_by_being_alone() {
     snapshot.models.insert("churn".into(), second);
     let group = snapshot.endpoints[&("digits".to_owned(), STABLE.to_owned())].clone();
     let ready = [churn.addr].into();
-    snapshot.endpoints.insert(("churn".into(), STABLE.into()), slipway_gateway::config::EndpointGroup { ready, ..group });
+    snapshot
+        .endpoints
+        .insert(("churn".into(), STABLE.into()), slipway_gateway::config::EndpointGroup { ready, ..group });
     world.gateway.router.apply(&snapshot);
     for host in ["churn", "churn:8080", "churn.default", "churn.default.svc", "churn.default.svc.cluster.local"] {
         assert_eq!(ask(host, "/v2/models/digits").await, found("churn"), "{host}");
     }
     assert_eq!(ask("gateway.example", "/v2/models/churn-model/infer").await, found("churn"));
     assert_eq!(ask("gateway.example", "/v2/models/digits").await, found("digits"));
-    for (host, path) in [("churn.other", "/v2"), ("gateway.example", "/v2/models/nothing"), ("churn-preview.other", "/")] {
+    for (host, path) in
+        [("churn.other", "/v2"), ("gateway.example", "/v2/models/nothing"), ("churn-preview.other", "/")]
+    {
         assert_eq!(ask(host, path).await, (404, None), "{host}{path}");
     }
 }
@@ -132,9 +136,15 @@ async fn health_is_the_modeldeployments_own() {
     let url = |path: &str| format!("http://{}/v2/health/{path}", world.data);
     let (live, ready) = (url("live"), url("ready"));
     let client = http1();
-    assert_eq!((get(&client, live.clone()).await.status, get(&client, ready.clone()).await.status), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(
+        (get(&client, live.clone()).await.status, get(&client, ready.clone()).await.status),
+        (StatusCode::OK, StatusCode::OK)
+    );
     world.endpoints(STABLE, &[]).apply();
-    assert_eq!((get(&client, live).await.status, get(&client, ready).await.status), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(
+        (get(&client, live).await.status, get(&client, ready).await.status),
+        (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE)
+    );
 }
 
 #[tokio::test]

@@ -191,7 +191,11 @@ async fn a_grpc_status_is_a_failure_wherever_it_stands() {
         let request = http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
         let answer = send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
         let trailers = answer.trailers.expect("trailers");
-        assert_eq!((answer.body.as_str(), &trailers["grpc-status"], &trailers["x-trailer"]), ("message", &"0".parse().unwrap(), &"kept".parse().unwrap()), "{mood:?}");
+        assert_eq!(
+            (answer.body.as_str(), &trailers["grpc-status"], &trailers["x-trailer"]),
+            ("message", &"0".parse().unwrap(), &"kept".parse().unwrap()),
+            "{mood:?}"
+        );
         assert_eq!(answer.headers["x-slipway-shielded"], CANDIDATE);
         world.metrics().assert_conserved();
     }

@@ -109,7 +109,11 @@ fn endpoints_are_grouped_by_revision_and_state() {
             "2026-01-01T00:00:00Z",
             json!([{"addresses": ["10.0.0.5"], "conditions": {"ready": true}}]),
         ),
-        slice(json!({"ml.slipway.dev/modeldeployment": "digits"}), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.9.9.9"]}])),
+        slice(
+            json!({"ml.slipway.dev/modeldeployment": "digits"}),
+            "2026-01-01T00:00:00Z",
+            json!([{"addresses": ["10.9.9.9"]}]),
+        ),
     ];
     let groups = Converter::default().snapshot([], &slices).endpoints;
     assert_eq!(groups.len(), 1);

@@ -243,7 +243,9 @@ impl Refusal {
     /// What the client saw.
     pub fn outcome(self) -> Outcome {
         match self {
-            Self::NoRoute | Self::Method | Self::BodyTooLarge | Self::BodyTimeout | Self::BadBody => Outcome::ClientError,
+            Self::NoRoute | Self::Method | Self::BodyTooLarge | Self::BodyTimeout | Self::BadBody => {
+                Outcome::ClientError
+            }
             Self::Overloaded | Self::Unreachable | Self::NoRevision => Outcome::Unavailable,
             Self::Broken => Outcome::ServerError,
             Self::Deadline => Outcome::Timeout,

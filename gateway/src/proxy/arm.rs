@@ -5,11 +5,7 @@ use std::{error::Error, net::SocketAddr, sync::Arc};
 use http::Response;
 use tokio::time::{Instant, timeout_at};
 
-use super::{
-    answer::Refusal,
-    plan::Plan,
-    upload::UploadError,
-};
+use super::{answer::Refusal, plan::Plan, upload::UploadError};
 use crate::{
     config::Role,
     gateway::Gateway,

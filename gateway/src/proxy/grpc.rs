@@ -75,7 +75,14 @@ mod tests {
 
     #[test]
     fn timeouts() {
-        let cases = [("30S", Some(30_000)), ("250m", Some(250)), ("1H", Some(3_600_000)), ("", None), ("5", None), ("x1S", None)];
+        let cases = [
+            ("30S", Some(30_000)),
+            ("250m", Some(250)),
+            ("1H", Some(3_600_000)),
+            ("", None),
+            ("5", None),
+            ("x1S", None),
+        ];
         for (text, millis) in cases {
             assert_eq!(timeout(&headers(TIMEOUT, text)), millis.map(Duration::from_millis), "{text}");
         }

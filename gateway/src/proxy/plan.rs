@@ -190,4 +190,3 @@ pub fn deadline(now: Instant, timeout: Duration, headers: &HeaderMap) -> Instant
     let own = own.map(Duration::from_millis).or_else(|| grpc::timeout(headers));
     now + own.map_or(timeout, |own| own.min(timeout))
 }
-

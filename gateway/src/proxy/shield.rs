@@ -10,15 +10,15 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Job, mark,
+    Job,
     answer::{AnswerBody, Head, Passing, for_client},
     arm::{Failure, reach},
     count::ArmCall,
-    grpc,
+    grpc, mark,
 };
 use crate::{
-    buffer::{Reservation, Whole},
     budget::Charge,
+    buffer::{Reservation, Whole},
     gateway::Gateway,
     metrics::Outcome,
     model::Arm,
@@ -100,7 +100,8 @@ async fn replay(
     call.close_unjudged(outcome);
     let stable_call = ArmCall::start(&stable, false);
     let result = reach(&job.gateway, &job.model, &stable, &mut job.plan, job.deadline, true).await;
-    let answered = result.as_ref().is_ok_and(|response| !Head::of(response.status(), response.headers()).outcome.is_failure());
+    let answered =
+        result.as_ref().is_ok_and(|response| !Head::of(response.status(), response.headers()).outcome.is_failure());
     if answered {
         candidate.judge(true);
         if let Some(charge) = charge {

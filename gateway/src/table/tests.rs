@@ -109,7 +109,10 @@ fn a_braked_candidate_gets_nothing_until_the_weights_are_written_anew() {
     model.arms[1].judge(true);
     assert!((0..2000).all(|_| model.choose(None).unwrap().revision == "aaa"), "in the table of that moment");
     let model = fixture.weigh(2, &HALF);
-    assert!((0..2000).all(|_| model.choose(None).unwrap().revision == "aaa"), "one generation may have been on its way");
+    assert!(
+        (0..2000).all(|_| model.choose(None).unwrap().revision == "aaa"),
+        "one generation may have been on its way"
+    );
     let model = fixture.weigh(3, &HALF);
     assert!((0..2000).any(|_| model.choose(None).unwrap().revision == "bbb"));
     model.arms[0].judge(true);
@@ -153,6 +156,7 @@ fn answers_of_a_revision_without_weight_are_still_told() {
     let model = fixture.weigh(1, &HALF);
     model.arms[1].state.in_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let model = fixture.weigh(2, &[("aaa", Role::Stable, 1000)]);
-    let lingering: Vec<_> = model.lingering.iter().map(|(revision, state)| (revision.as_str(), state.in_flight())).collect();
+    let lingering: Vec<_> =
+        model.lingering.iter().map(|(revision, state)| (revision.as_str(), state.in_flight())).collect();
     assert_eq!(lingering, [("bbb", 1)]);
 }

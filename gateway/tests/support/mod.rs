@@ -9,9 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use slipway_gateway::{
     app::{self, Ports},
-    config::{
-        Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, Settings, ShieldConfig, Snapshot, Weights,
-    },
+    config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, Settings, ShieldConfig, Snapshot, Weights},
     error::Error,
     gateway::Gateway,
 };

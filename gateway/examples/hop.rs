@@ -1,0 +1,77 @@
+//! The hop alone, for measuring: a gateway whose routes are given on the command line, or a model server that does nothing.
+//!
+//! `hop upstream 127.0.0.1:9001` and `hop gateway 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002 100` (stable, candidate, permille),
+//! then load 127.0.0.1:8080 and read the CPU time of the process.
+
+use std::{convert::Infallible, env::args, error::Error, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use slipway_gateway::{
+    app::{self, Ports},
+    config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, Settings, ShieldConfig, Snapshot, Weights},
+    gateway::Gateway,
+};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["upstream", listen] => upstream(listen.parse()?).await,
+        ["gateway", listen, stable, candidate, permille] => {
+            gateway(listen.parse()?, stable.parse()?, candidate.parse()?, permille.parse()?).await
+        }
+        _ => Err("usage: hop upstream ADDR | hop gateway ADDR STABLE CANDIDATE PERMILLE".into()),
+    }
+}
+
+async fn gateway(
+    listen: SocketAddr,
+    stable: SocketAddr,
+    candidate: SocketAddr,
+    permille: u32,
+) -> Result<(), Box<dyn Error>> {
+    let gateway = Gateway::new(Settings::default());
+    let backend = |revision: &str, role, permille| Backend { revision: revision.into(), role, permille };
+    let backends = vec![backend("aaa", Role::Stable, 1000 - permille), backend("bbb", Role::Candidate, permille)];
+    let config = ModelConfig {
+        name: "digits".into(),
+        uid: "uid".into(),
+        model_name: "digits".into(),
+        weights: Some(Weights { generation: 1, backends, preview: None }),
+        stable: None,
+        timeout: Duration::from_secs(30),
+        sticky_header: None,
+        shield: ShieldConfig { enabled: true, candidate_timeout: None },
+        brake: BrakeConfig { min_failures: 10, failure_percent: 50 },
+    };
+    let group = |addr| EndpointGroup { ready: [addr].into(), ..EndpointGroup::default() };
+    let key = |revision: &str| ("digits".to_owned(), revision.to_owned());
+    gateway.router.apply(&Snapshot {
+        models: [("digits".to_owned(), config)].into(),
+        endpoints: [(key("aaa"), group(stable)), (key("bbb"), group(candidate))].into(),
+    });
+    gateway.set_synced();
+    let admin = app::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    println!("admin on {}", admin.local_addr()?);
+    Ok(app::serve(gateway, Ports { data: app::bind(listen).await?, admin }, CancellationToken::new()).await?)
+}
+
+async fn upstream(listen: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let listener = app::bind(listen).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(nothing)));
+    }
+}
+
+async fn nothing(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    drop(request.into_body().collect().await);
+    let answer = r#"{"model_name":"digits","outputs":[{"name":"p","shape":[1],"datatype":"FP32","data":[0.5]}]}"#;
+    Ok(Response::new(Full::from(answer)))
+}
