@@ -1,6 +1,8 @@
 //! Objects that must be accepted and objects that must be refused: one file each below `cases/`. A file in `reject/` begins with
 //! `# expect: <text that the answer contains>`. The e2e tests apply the same files to a real apiserver.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -32,11 +34,17 @@ fn accepted() {
 fn rejected_with_a_message_that_helps() {
     let schema = schema();
     let rules = rules(&schema);
-    let unseen = |expected: &str| rules.iter().any(|(_, _, rule, message)| only_in_a_cluster(rule) && message.contains(expected));
+    let unseen = |expected: &str| {
+        rules.iter().any(|(_, _, rule, message)| only_in_a_cluster(rule) && message.contains(expected))
+    };
     for file in yaml_files(&root().join("crds/tests/cases/reject")) {
         let expected = expectation(&file);
         let found: Vec<String> = documents(&file).iter().flat_map(|object| problems(&schema, object)).collect();
-        assert!(unseen(&expected) || found.iter().any(|problem| problem.contains(&expected)), "{}: {found:?}", file.display());
+        assert!(
+            unseen(&expected) || found.iter().any(|problem| problem.contains(&expected)),
+            "{}: {found:?}",
+            file.display()
+        );
     }
 }
 

@@ -1,6 +1,7 @@
 //! What an apiserver would say of an object, without one: structure by [`structure`], rules by the CEL of the same schema.
 //! e2e applies the same cases to a real apiserver.
 #![allow(dead_code, reason = "every test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test ends where it finds what it did not expect")]
 
 pub(crate) mod structure;
 
@@ -71,7 +72,9 @@ pub(crate) fn documents(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     let documents = serde_yaml::Deserializer::from_str(&text);
     documents
-        .map(|document| serde::Deserialize::deserialize(document).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        .map(|document| {
+            serde::Deserialize::deserialize(document).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        })
         .collect()
 }
 

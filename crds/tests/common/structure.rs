@@ -94,6 +94,7 @@ fn has_twins(schema: &Value, items: &[Value]) -> bool {
         return false;
     }
     let keys = schema["x-kubernetes-list-map-keys"].as_array().cloned().unwrap_or_default();
-    let key_of = |item: &Value| keys.iter().map(|key| item[key.as_str().unwrap_or_default()].to_string()).collect::<Vec<_>>();
+    let key_of =
+        |item: &Value| keys.iter().map(|key| item[key.as_str().unwrap_or_default()].to_string()).collect::<Vec<_>>();
     items.iter().map(key_of).collect::<BTreeSet<_>>().len() < items.len()
 }
