@@ -1,10 +1,11 @@
 //! Objects that are missing, or are not what they shall be.
 
+use k8s_openapi::Metadata;
 use slipway_crds::v1alpha1::Stage;
 
 use super::context::Context;
 use super::draft::Draft;
-use crate::action::{Action, Desired, Kind};
+use crate::action::{APPLIED, Action, Desired, Kind};
 use crate::build;
 use crate::observed::ObjectView;
 use crate::sizing;
@@ -82,8 +83,24 @@ fn helpers(cx: &Context<'_>, actions: &mut Vec<Action>) {
     }
 }
 
+/// An object that is missing, not as it was applied last, or not ours yet. Its stamp was just made by the builder; making it once more would be the greater
+/// part of a plan's time.
 fn apply(cx: &Context<'_>, desired: Desired, view: Option<&ObjectView>, actions: &mut Vec<Action>) {
-    if !build::is_applied(&desired, view, &cx.spec.uid) {
+    let ours = view.is_some_and(|view| view.owners.contains(&cx.spec.uid) && view.applied == stamp(&desired));
+    if !ours {
         actions.push(Action::Apply(Box::new(desired)));
     }
+}
+
+fn stamp(desired: &Desired) -> &str {
+    let metadata = match desired {
+        Desired::ReplicaSet(object) => object.metadata(),
+        Desired::Service(object) => object.metadata(),
+        Desired::HorizontalPodAutoscaler(object) => object.metadata(),
+        Desired::PodDisruptionBudget(object) => object.metadata(),
+        Desired::ServiceAccount(object) => object.metadata(),
+        Desired::RoleBinding(object) => object.metadata(),
+        Desired::Deployment(object) => object.metadata(),
+    };
+    metadata.annotations.as_ref().and_then(|all| all.get(APPLIED)).map(String::as_str).unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use slipway_crds::v1alpha1::{Backend, GateStatus, Outcome, RolloutRecord, Rollou
 
 use super::context::Context;
 use crate::action::Note;
+use crate::judge::Judgement;
 use crate::traffic;
 
 /// Longest message in status.
@@ -31,6 +32,8 @@ pub(crate) struct Draft {
     pub(crate) history: Vec<RolloutRecord>,
     /// Commands that were carried out.
     pub(crate) handled: BTreeMap<String, String>,
+    /// What the judge said, and of which generation of the weights.
+    pub(crate) judged: Option<(i64, Judgement)>,
     /// A person wants the current step to end.
     pub(crate) skip: bool,
     /// Events.
@@ -49,6 +52,7 @@ impl Draft {
             gates: cx.stored.gates.clone(),
             history: cx.stored.history.clone(),
             handled: cx.stored.handled_commands.clone(),
+            judged: None,
             skip: false,
             events: Vec::new(),
             wakes: Vec::new(),

@@ -10,10 +10,13 @@ use crate::traffic;
 /// One reading in so many has its numbers written down although no verdict changed: often enough to watch, seldom enough for the API server.
 const TOLD_EVERY: u64 = 6;
 
-/// The judge's answer about the candidate at its confirmed weight. Nothing while there is nothing to judge: no weight, no confirmation, no gates, or a person
-/// who wants none.
+/// The judge's answer about the candidate at its confirmed weight, asked for once a plan and generation. Nothing while there is nothing to judge: no weight, no
+/// confirmation, no gates, or a person who wants none.
 pub(super) fn judged(cx: &Context<'_>, draft: &mut Draft) -> Option<judge::Judgement> {
     let window = window(cx, draft)?;
+    if let Some((_, known)) = draft.judged.as_ref().filter(|(generation, _)| *generation == draft.traffic.generation) {
+        return Some(known.clone());
+    }
     let evidence = cx.observed.evidence.as_ref();
     let evidence = evidence.filter(|it| it.generation == draft.traffic.generation && it.taken_at >= window.since);
     let judgement = judge::judge(&judge::Input {
@@ -31,6 +34,7 @@ pub(super) fn judged(cx: &Context<'_>, draft: &mut Draft) -> Option<judge::Judge
     if due || is_news(cx, &draft.gates, &judgement.gates) {
         draft.gates = judgement.gates.clone();
     }
+    draft.judged = Some((draft.traffic.generation, judgement.clone()));
     Some(judgement)
 }
 

@@ -260,6 +260,41 @@ impl World {
         traffic.backends.iter().map(|it| (version(&it.revision), it.weight_permille)).collect()
     }
 
+    /// Good rounds until a stage at a step is reached (from 0).
+    pub fn until(&mut self, stage: Stage, step: i32) -> &mut Self {
+        for _ in 0..200 {
+            let rollout = self.status().rollout;
+            if rollout.is_some_and(|it| it.stage == stage && it.step_index == step) {
+                return self;
+            }
+            if self.stage() == Some(Stage::Analyzing) {
+                self.good();
+            }
+            self.tick(1);
+        }
+        panic!("never reaches {stage:?} at {step}: {:#?}", self.status());
+    }
+
+    /// Good rounds until no rollout goes on.
+    pub fn finish(&mut self) -> &mut Self {
+        self.step();
+        for _ in 0..400 {
+            if self.status().rollout.is_none() {
+                return self;
+            }
+            if self.stage() == Some(Stage::Analyzing) {
+                self.good();
+            }
+            self.tick(1);
+        }
+        panic!("never ends: {:#?}", self.status());
+    }
+
+    /// Size of a version's ReplicaSet.
+    pub fn size(&self, version: &str) -> i32 {
+        self.set(version).desired
+    }
+
     fn carry_out(&mut self, action: &Action) {
         match action {
             Action::Apply(desired) => self.apply(desired),

@@ -1,0 +1,75 @@
+//! Invariants about pods.
+
+use super::{Case, require};
+use crate::action::{Action, Kind};
+use crate::observed::ReplicaSetView;
+use crate::sizing::need;
+use crate::traffic;
+
+/// I3, I4 and I11.
+pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
+    capacity_before_weight(case, broken);
+    for action in &case.plan.actions {
+        match action {
+            Action::Scale { name, uid, replicas } => match found(case, name, uid) {
+                Some(set) => scaled(case, set, *replicas, broken),
+                None => broken.push(format!("I11: {name} is scaled and is not ours")),
+            },
+            Action::Delete { kind: Kind::ReplicaSet, name, uid } => match found(case, name, uid) {
+                Some(set) => {
+                    scaled(case, set, 0, broken);
+                    require(broken, set.desired == 0 && set.current == 0, || {
+                        format!("I4: {name} is deleted with pods")
+                    });
+                    let role = [&case.new.stable, &case.new.candidate].into_iter().flatten();
+                    require(broken, role.into_iter().all(|it| it.revision != set.revision), || {
+                        format!("I4: {name} has a role")
+                    });
+                }
+                None => broken.push(format!("I11: {name} is deleted and is not ours")),
+            },
+            Action::Apply(_) | Action::Delete { .. } => {}
+        }
+    }
+}
+
+fn found<'a>(case: &'a Case<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSetView> {
+    case.observed.replica_sets.iter().find(|set| set.name == name && set.uid == uid && set.owned && !set.deleting)
+}
+
+/// I3: the pods are there before the weight rises.
+fn capacity_before_weight(case: &Case<'_>, broken: &mut Vec<String>) {
+    let Some(candidate) = case.new.rollout.as_ref().map(|rollout| rollout.revision.as_str()) else { return };
+    let (old, new) = (Case::weight(&case.old, candidate), Case::weight(case.new, candidate));
+    if new > old {
+        let set = case.observed.replica_sets.iter().find(|set| set.revision == candidate && set.owned && !set.deleting);
+        let (have, want) = (set.map_or(0, |set| set.available), need(case.spec.replicas, new));
+        require(broken, have >= want.max(1), || format!("I3: weight rises to {new} with {have} of {want} pods"));
+    }
+}
+
+/// I4: what gateways select, or may still select, keeps what it needs.
+fn scaled(case: &Case<'_>, set: &ReplicaSetView, replicas: i32, broken: &mut Vec<String>) {
+    if replicas >= set.desired {
+        return;
+    }
+    let stable = case.new.stable.as_ref().is_none_or(|stable| stable.revision == set.revision);
+    if stable && set.revision == case.new.stable.as_ref().map_or(&case.spec.revision, |it| &it.revision).as_str() {
+        // It follows the number that the user, or the autoscaler, asks for.
+        require(broken, replicas == case.spec.replicas, || format!("I4: stable {} shrinks to {replicas}", set.name));
+        return;
+    }
+    let weight = Case::weight(&case.old, &set.revision).max(Case::weight(case.new, &set.revision));
+    let want = need(case.spec.replicas, weight);
+    require(broken, replicas >= want, || format!("I4: {} shrinks to {replicas}, its share needs {want}", set.name));
+    let generation = case.new.traffic.as_ref().map_or(0, |it| it.generation);
+    require(broken, traffic::is_settled(&case.observed.gateway, generation), || {
+        format!("I4: {} shrinks while a gateway may use older weights", set.name)
+    });
+    if weight == 0 && replicas == 0 {
+        let selected = case.new.traffic.as_ref().is_some_and(|it| traffic::selects(it, &set.revision));
+        require(broken, !selected, || {
+            format!("I4: {} goes while the shield or the preview address may need it", set.name)
+        });
+    }
+}

@@ -1,0 +1,67 @@
+//! Invariants about what is written, and when.
+
+use slipway_crds::conditions;
+
+use super::{Case, require};
+use crate::action::Action;
+
+/// Longest text that the API takes.
+const LONGEST: usize = 1024;
+
+/// I9, I10, I12 and I13.
+pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
+    order(case, broken);
+    conditions_are_whole(case, broken);
+    texts_fit(case, broken);
+    let plan = case.plan;
+    require(broken, plan.wake_at.is_none_or(|at| at > case.now), || "I10: wakes in the past: a hot loop".to_owned());
+    if let Some(request) = &plan.evidence {
+        let confirmed = case.new.traffic.as_ref().and_then(crate::traffic::confirmed_at);
+        require(broken, confirmed == Some(request.since), || {
+            "I12: evidence of weights that are not confirmed".to_owned()
+        });
+        let generation = case.new.traffic.as_ref().map(|it| it.generation);
+        require(broken, generation == Some(request.generation), || "I12: evidence of another generation".to_owned());
+    }
+}
+
+/// I9: traffic moves first, and nothing is taken away on a stale view.
+fn order(case: &Case<'_>, broken: &mut Vec<String>) {
+    let takes = case.plan.actions.iter().any(|action| match action {
+        Action::Scale { name, replicas, .. } => {
+            case.observed.replica_sets.iter().any(|set| set.name == *name && *replicas < set.desired)
+        }
+        Action::Delete { name, .. } => case.observed.replica_sets.iter().any(|set| set.name == *name),
+        Action::Apply(_) => false,
+    });
+    require(broken, case.plan.status_first || !(takes || case.weights_change()), || {
+        "I9: status is not written first".to_owned()
+    });
+    require(broken, !(case.plan.status_may_wait && case.weights_change()), || "I9: weights may wait".to_owned());
+}
+
+/// I13.
+fn conditions_are_whole(case: &Case<'_>, broken: &mut Vec<String>) {
+    let kinds: Vec<&str> = case.new.conditions.iter().map(|condition| condition.type_.as_str()).collect();
+    require(broken, kinds == conditions::TYPES, || format!("I13: conditions are {kinds:?}"));
+    for condition in &case.new.conditions {
+        let whole = !condition.reason.is_empty() && !condition.message.is_empty();
+        require(broken, whole, || format!("I13: {} says nothing", condition.type_));
+        let current = condition.observed_generation == Some(case.spec.generation);
+        require(broken, current, || format!("I13: {} speaks of another generation", condition.type_));
+        let before =
+            case.old.conditions.iter().find(|old| old.type_ == condition.type_ && old.status == condition.status);
+        let kept = before.is_none_or(|old| old.last_transition_time == condition.last_transition_time);
+        require(broken, kept, || format!("I13: {} changed its time without a flip", condition.type_));
+    }
+}
+
+fn texts_fit(case: &Case<'_>, broken: &mut Vec<String>) {
+    let conditions = case.new.conditions.iter().map(|it| &it.message);
+    let gates = case.new.gates.iter().map(|it| &it.message);
+    let records = case.new.history.iter().map(|it| &it.message);
+    let fit = conditions.chain(gates).chain(records).all(|text| text.chars().count() <= LONGEST);
+    require(broken, fit, || "I13: a text is longer than the API takes".to_owned());
+    let lists = case.new.history.len() <= 10 && case.new.rollout.as_ref().is_none_or(|it| it.steps.len() <= 64);
+    require(broken, lists, || "I13: a list is longer than the API takes".to_owned());
+}

@@ -1,0 +1,219 @@
+//! Status: what is remembered, what is told, and what happens when it is lost.
+
+mod common;
+
+use common::{World, stored};
+use serde_json::json;
+use slipway_core::observed::GatewayReport;
+use slipway_crds::conditions;
+use slipway_crds::v1alpha1::{ModelDeploymentStatus, Stage};
+
+fn canary() -> World {
+    let mut world =
+        World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "setWeight": 50 }] } } }));
+    world.version("v2");
+    world
+}
+
+/// Requests as the gateways count them.
+fn requests(world: &mut World, counts: &[(&str, u64)]) {
+    let counts: Vec<_> = counts.iter().map(|(version, count)| (world.set(version).revision.clone(), *count)).collect();
+    for pod in &mut world.observed.gateway.pods {
+        let report = pod.report.get_or_insert_with(GatewayReport::default);
+        report.requests = counts.iter().cloned().collect();
+    }
+}
+
+#[test]
+fn a_lost_status_in_the_middle_keeps_stable_and_starts_the_candidate_again() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 1);
+    let generation = world.status().traffic.unwrap().generation;
+    requests(&mut world, &[("v1", 100), ("v2", 100)]);
+    world.observed.object.status = None;
+    world.step();
+    // The pods for the first step are there, so its weight is given at once.
+    assert_eq!((world.stable().as_str(), world.weights()[1].1), ("v1", 50));
+    assert!(world.status().traffic.unwrap().generation > generation, "no old report may count as a confirmation");
+    let rollout = world.status().rollout.unwrap();
+    assert_eq!((rollout.stage, rollout.step_index), (Stage::Confirming, 0));
+    world.finish();
+    assert_eq!(world.stable(), "v2");
+}
+
+#[test]
+fn a_lost_status_after_promotion_finds_the_promoted_revision() {
+    let mut world = canary();
+    world.finish();
+    world.tick(60);
+    world.settle();
+    requests(&mut world, &[("v2", 100)]);
+    world.observed.object.status = None;
+    world.settle();
+    assert_eq!((world.stable().as_str(), world.stage()), ("v2", None));
+}
+
+#[test]
+fn a_lost_status_during_probation_is_no_promotion() {
+    let mut world = canary();
+    world.edit(json!({ "strategy": { "probationSeconds": 1000 } }));
+    world.until(Stage::Probation, 2);
+    requests(&mut world, &[("v2", 100)]);
+    world.observed.object.status = None;
+    world.step();
+    assert_eq!((world.stable().as_str(), world.weights()[1].1), ("v1", 50));
+}
+
+#[test]
+fn a_lost_rollout_starts_again_at_the_first_step() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 1);
+    world.observed.object.status.as_mut().unwrap().rollout = None;
+    world.step();
+    assert_eq!(world.weights()[1].1, 50);
+    assert_eq!(world.status().rollout.map(|it| (it.stage, it.step_index)), Some((Stage::Confirming, 0)));
+}
+
+#[test]
+fn a_status_from_a_backup_outgrows_what_gateways_have() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 0);
+    let backup = world.status();
+    world.until(Stage::Analyzing, 1);
+    let newest = world.status().traffic.unwrap().generation;
+    world.observed.object.status = Some(backup);
+    world.step();
+    assert!(world.status().traffic.unwrap().generation > newest);
+    assert_eq!(world.stage(), Some(Stage::Confirming));
+    world.finish();
+    assert_eq!(world.stable(), "v2");
+}
+
+#[test]
+fn a_stable_replica_set_that_was_deleted_is_made_again_when_its_content_is_known() {
+    let mut world = World::serving(json!({}));
+    world.observed.replica_sets.clear();
+    world.step();
+    assert_eq!((world.size("v1"), world.stable().as_str()), (3, "v1"));
+}
+
+#[test]
+fn without_stable_the_traffic_goes_to_what_is_left() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 1);
+    let stable = world.status().stable.unwrap().revision;
+    world.observed.replica_sets.retain(|set| set.revision != stable);
+    world.step();
+    assert_eq!((world.stable().as_str(), world.weights()), ("v2", vec![("v2".to_owned(), 1000)]));
+    world.settle();
+    assert_eq!(world.size("v2"), 3);
+}
+
+#[test]
+fn an_identical_spec_does_nothing() {
+    let mut world = World::serving(json!({}));
+    *world.observed.object.metadata.generation.as_mut().unwrap() += 1;
+    world.settle();
+    assert_eq!(world.writes, ["status"], "only the observed generation moved");
+}
+
+#[test]
+fn conditions_are_always_whole_and_keep_their_times() {
+    let mut world = canary();
+    let mut old: Option<ModelDeploymentStatus> = None;
+    for _ in 0..40 {
+        if world.stage() == Some(Stage::Analyzing) {
+            world.good();
+        }
+        world.tick(1);
+        let status = world.status();
+        assert_eq!(status.conditions.len(), conditions::TYPES.len());
+        for (index, condition) in status.conditions.iter().enumerate() {
+            assert_eq!(condition.type_, conditions::TYPES[index]);
+            assert!(!condition.reason.is_empty() && !condition.message.is_empty());
+            if let Some(before) = old.as_ref().map(|old| &old.conditions[index]) {
+                let flipped = before.status != condition.status;
+                assert!(flipped || before.last_transition_time == condition.last_transition_time);
+            }
+        }
+        old = Some(status);
+    }
+    assert_eq!(world.stable(), "v2");
+}
+
+#[test]
+fn people_see_what_is_waited_for() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 0);
+    let status = world.status();
+    let candidate = status.candidate.unwrap();
+    assert_eq!((candidate.version.as_str(), candidate.weight.as_str()), ("v2", "5%"));
+    assert_eq!(status.stable.unwrap().weight, "95%");
+    assert_eq!(status.rollout.unwrap().step, "1/3");
+    world.pass(1);
+    world.errors((0.0, 30.0), (0.0, 570.0));
+    world.step();
+    let message = world.condition("Progressing").message;
+    assert!(message.contains("5%") && message.contains("errors"), "{message}");
+    let mut world = canary();
+    world.step();
+    assert!(world.condition("Progressing").message.contains("0 of 1 pods"));
+}
+
+#[test]
+fn the_status_comes_back_from_the_api_server_as_it_was_written() {
+    let mut world = canary();
+    world.now += jiff::SignedDuration::from_millis(123);
+    for _ in 0..40 {
+        if world.stage() == Some(Stage::Analyzing) {
+            world.good();
+        }
+        let plan = world.tick(1);
+        assert_eq!(stored(&plan.status), plan.status, "whole seconds, or every look would be a change");
+    }
+}
+
+#[test]
+fn old_revisions_beyond_the_history_are_deleted_with_their_service() {
+    let mut world = World::serving(
+        json!({ "revisionHistoryLimit": 1, "strategy": { "canary": { "steps": [{ "setWeight": 50 }] } } }),
+    );
+    for version in ["v2", "v3", "v4"] {
+        world.version(version);
+        world.step();
+        world.finish();
+        world.tick(60);
+        world.pass(60);
+        world.settle();
+    }
+    let versions: Vec<_> = world.sizes();
+    assert_eq!(versions, [("v3".to_owned(), 0), ("v4".to_owned(), 3)]);
+    let services = world.observed.services.keys().filter(|name| name.starts_with("digits-")).count();
+    assert_eq!(services, 2);
+}
+
+#[test]
+fn the_observed_share_is_told_and_is_no_reason_to_write() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 0);
+    requests(&mut world, &[("v1", 949), ("v2", 51)]);
+    world.writes.clear();
+    world.step();
+    assert!(world.writes.is_empty());
+    world.good();
+    world.step();
+    let record = world.status().rollout.unwrap().steps[0].clone();
+    assert_eq!(record.observed_permille, Some(51));
+    assert!(record.verdict.contains("errors"), "{}", record.verdict);
+}
+
+#[test]
+fn an_object_that_goes_is_left_alone() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 0);
+    world.observed.object.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
+    let plan = world.plan();
+    assert!(plan.actions.is_empty() && plan.events.is_empty());
+    assert_eq!(Some(plan.status), world.observed.object.status);
+}
