@@ -83,7 +83,10 @@ async fn run() -> anyhow::Result<()> {
         Verb::Down => Ok(Step::run(format!("taking cluster {} down", layout.name()), || down::down(&layout))?),
         Verb::Images { only, no_cargo } => Ok(images::images(&layout, &only, !no_cargo).await?),
         Verb::Wait { deadline } => wait_until_up(&arguments.name, Duration::from_secs(deadline)).await,
-        Verb::Env => print_env(&layout),
+        Verb::Env => {
+            print_env(&layout);
+            Ok(())
+        }
         Verb::Exec { command } => exec(&arguments.name, &command).await,
     }
 }
@@ -104,14 +107,11 @@ async fn wait_until_up(name: &str, deadline: Duration) -> anyhow::Result<()> {
     Ok(wait::until("the cluster answers", deadline, answers).await?)
 }
 
-fn print_env(layout: &Layout) -> anyhow::Result<()> {
-    println!("export PATH='{}'", cluster::search_path(layout));
-    println!("export {}='{}'", cluster::NAME_VARIABLE, layout.name());
-    if cluster::foreign_context().is_none() {
-        println!("export KUBECONFIG='{}'", layout.kubeconfig().display());
-        println!("export {}='{}'", cluster::PROMETHEUS_VARIABLE, layout.prometheus_url());
+fn print_env(layout: &Layout) {
+    for (variable, value) in cluster::environment(layout) {
+        // Single quotes, with those inside written as shells want them.
+        println!("export {variable}='{}'", value.replace('\'', "'\\''"));
     }
-    Ok(())
 }
 
 /// Becomes the command, so that signals and the exit status are its own.

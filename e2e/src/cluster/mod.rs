@@ -217,12 +217,24 @@ pub fn search_path(layout: &Layout) -> String {
     bins.chain([inherited, "/usr/sbin:/usr/bin:/sbin:/bin".into()]).collect::<Vec<_>>().join(":")
 }
 
-/// Gives a command our programs, the kubeconfig and the name of the cluster.
-pub fn set_environment(command: &mut Command, layout: &Layout) {
-    command.env("PATH", search_path(layout));
+/// Variables for programs that talk to the cluster: our programs in PATH, kubeconfig, name and addresses; what the programs
+/// keep for themselves goes where it goes down with the cluster.
+pub fn environment(layout: &Layout) -> Vec<(&'static str, String)> {
+    let mut all = vec![("PATH", search_path(layout)), (NAME_VARIABLE, layout.name().to_string())];
     if foreign_context().is_none() {
-        command.env("KUBECONFIG", layout.kubeconfig()).env(NAME_VARIABLE, layout.name());
+        all.push(("KUBECONFIG", layout.kubeconfig().display().to_string()));
+        all.push((PROMETHEUS_VARIABLE, layout.prometheus_url()));
+        let notes = layout.data().join("clients");
+        for variable in ["KUBECACHEDIR", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            all.push((variable, notes.join(variable.to_lowercase()).display().to_string()));
+        }
     }
+    all
+}
+
+/// Gives a command the [`environment`] of the cluster.
+pub fn set_environment(command: &mut Command, layout: &Layout) {
+    command.envs(environment(layout));
 }
 
 /// A client of our cluster, also while it is coming up.

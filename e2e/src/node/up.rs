@@ -1,6 +1,6 @@
 //! Bringing a cluster up.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ const LOG_TAIL: usize = 25;
 /// Brings the cluster up, from nothing or from whatever a former run of the same name left.
 pub async fn up(layout: &Layout, options: Options) -> Result<()> {
     let since = Instant::now();
+    check_place(layout)?;
     packages::ensure_node()?;
     packages::ensure_images()?;
     toolchain::ensure(layout)?;
@@ -156,6 +157,20 @@ pub async fn look(layout: &Layout, client: &kube::Client, probe: Probe) -> Resul
     }
 }
 
+/// Paths that are something else on the node.
+const NODE_PATHS: [&str; 3] = ["run", "var/lib", "var/log"];
+
+/// The node could not see its own files in a place that it hides.
+fn check_place(layout: &Layout) -> Result<()> {
+    let hidden = |place: &Path| NODE_PATHS.iter().any(|path| place.starts_with(Path::new("/").join(path)));
+    match [layout.root(), layout.cache()].into_iter().find(|place| hidden(place)) {
+        Some(place) => {
+            Err(Error::Other(format!("a cluster cannot run from {}: the node hides that place", place.display())))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The process that holds the node's mount namespace.
 ///
 /// Folders of `data` take the place of `/run`, `/var/lib` and `/var/log` there, so that container runtime and kubelet
@@ -165,7 +180,7 @@ fn mounts_holder(layout: &Layout) -> Component {
     // The networks of other clusters are left behind: a copy of their mounts would keep them alive when they go down.
     let script = r#"set -e
         umount --no-mtab --recursive --lazy /run/netns
-        for path in run var/lib var/log; do
+        for path in "$@"; do
             mkdir -p "$0/$path"
             mount --no-mtab --bind "$0/$path" "/$path"
         done
@@ -174,7 +189,7 @@ fn mounts_holder(layout: &Layout) -> Component {
         exec sleep infinity"#;
     let root = layout.data().join("root").display().to_string();
     let arguments = ["--mount", "--propagation", "private", "sh", "-c", script, &root];
-    let arguments = arguments.iter().map(|argument| (*argument).to_string()).collect();
+    let arguments = arguments.iter().chain(&NODE_PATHS).map(|argument| (*argument).to_string()).collect();
     Component { name: HOLDER, program: "unshare".into(), arguments, node_mounts: false }
 }
 
@@ -191,7 +206,8 @@ async fn apply_addons(layout: &Layout) -> Result<(), String> {
     let file = layout.etc().join("addons.json");
     std::fs::write(&file, addons::manifests(layout).to_string()).map_err(|error| error.to_string())?;
     let mut kubectl = Command::new(toolchain::program(layout, "kubectl").map_err(|error| error.to_string())?);
-    kubectl.arg("--kubeconfig").arg(layout.kubeconfig()).args(["apply", "--server-side", "-f"]).arg(&file);
+    cluster::set_environment(&mut kubectl, layout);
+    kubectl.args(["apply", "--server-side", "-f"]).arg(&file);
     shell::run_async(kubectl).await.map(drop).map_err(|error| error.to_string())
 }
 
