@@ -6,7 +6,7 @@ SHELL := bash
 
 STEP := .ci/step
 CARGO := cargo --locked
-HARNESS := $(CARGO) run --quiet --package slipway-e2e --bin slipway-e2e --
+HARNESS := $(CARGO) build --quiet --workspace --bins && target/debug/slipway-e2e
 export SLIPWAY_E2E_NAME ?= slipway
 
 .PHONY: help
@@ -43,16 +43,20 @@ sim: ## Whole rollouts with faults in the simulator
 	@$(STEP) 'simulator' $(CARGO) test --package slipway-core --package slipway-sim
 
 .PHONY: e2e
-e2e: ## Every promise on a real cluster, charts included (T=name for some, KEEP=1, TEST_THREADS=4, CONTEXT=name)
+e2e: ## Charts, apiserver, and every promise on a real cluster (T=name for some, KEEP=1, TEST_THREADS=4, CONTEXT=name)
 	@.ci/e2e $(T)
+
+.PHONY: apiserver
+apiserver: ## The operator against a real kube-apiserver and etcd, which `make up` builds
+	@$(STEP) 'operator against a real apiserver' $(CARGO) test --workspace --test apiserver -- --ignored
 
 .PHONY: up
 up: ## Bring the cluster up
-	@$(STEP) 'cluster up' $(HARNESS) up
+	@$(STEP) 'cluster up' bash -c '$(HARNESS) up'
 
 .PHONY: images
 images: ## Build the images, and import them when the cluster is up
-	@$(STEP) 'build images' $(HARNESS) images
+	@$(STEP) 'build images' bash -c '$(HARNESS) images --no-cargo'
 
 .PHONY: crds
 crds: ## Write the generated CRDs again (crds/*.yaml and charts/slipway-crds/files)
