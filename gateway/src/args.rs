@@ -25,8 +25,8 @@ pub struct Args {
     /// Threads; as many as the CPU quota allows when absent.
     #[arg(long, env = "SLIPWAY_THREADS")]
     pub threads: Option<usize>,
-    /// Filter of the logs, for example `info,slipway_gateway=debug`.
-    #[arg(long, env = "SLIPWAY_LOG", default_value = "info")]
+    /// Filter of the logs, for example `info,slipway_gateway=debug`. What kube's client reports, the watch reports too.
+    #[arg(long, env = "SLIPWAY_LOG", default_value = "info,kube_client=off")]
     pub log: String,
     /// Largest request body that is kept for retries and the shield, in bytes. Larger ones stream to stable only.
     #[arg(long, env = "SLIPWAY_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 16 << 20)]

@@ -1,5 +1,7 @@
 //! Nothing is lost when weights change, pods come and go, or the gateway itself leaves. And what the operator is told.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+
 mod support;
 
 use std::{

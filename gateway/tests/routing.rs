@@ -1,5 +1,7 @@
 //! Which ModelDeployment, which arm, which pod.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+
 mod support;
 
 use std::{collections::HashMap, time::Duration};

@@ -1,5 +1,7 @@
 //! A broken candidate costs no client an error, whatever way it breaks.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The gateway's own watch, against an API server that lists, streams and breaks off.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+
 mod support;
 
 use std::{
