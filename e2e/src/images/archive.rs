@@ -31,7 +31,7 @@ impl BaseImage {
 pub(super) fn ensure(layout: &Layout, image: &Image, context: &Context, base: &BaseImage) -> Result<PathBuf> {
     let dockerfile = layout.root().join(image.dockerfile);
     let text = std::fs::read(&dockerfile).map_err(Error::io("read", &dockerfile))?;
-    let digest = Sha256::new().chain_update(&context.hash).chain_update(&text).chain_update(&base.key).finalize();
+    let digest = Sha256::new().chain_update(context.hash).chain_update(&text).chain_update(&base.key).finalize();
     let dir = layout.cache().join("images");
     let archive = dir.join(format!("{}-{}.tar", image.name, hex::encode(&digest[..8])));
     if archive.exists() {
