@@ -110,6 +110,11 @@ impl Poller {
 
 /// The provider does not answer: the whole chain of reasons, of which the last says most.
 fn unreachable(error: &dyn std::error::Error) -> GateReading {
+    promql::down(chain(error))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -119,11 +124,11 @@ fn unreachable(error: &dyn std::error::Error) -> GateReading {
         }
         cause = error.source();
     }
-    promql::down(text)
+    text
 }
 
 fn connect(url: &str) -> Result<Client, RunError> {
-    let wrong = |e: &dyn std::fmt::Display| RunError::Argument(format!("--prometheus-url {url}: {e}"));
+    let wrong = |e: &dyn std::error::Error| RunError::Argument(format!("--prometheus-url {url}: {}", chain(e)));
     let http = reqwest::Client::builder()
         .timeout(QUERY_TIMEOUT)
         .connect_timeout(Duration::from_secs(2))
