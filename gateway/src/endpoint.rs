@@ -113,6 +113,11 @@ impl EndpointSet {
         self.all.is_empty()
     }
 
+    /// Whether there is an endpoint that was not tried.
+    pub fn has_other_than(&self, tried: &[SocketAddr]) -> bool {
+        self.all.iter().any(|endpoint| !tried.contains(&endpoint.addr))
+    }
+
     /// Ready endpoints.
     pub fn ready(&self) -> usize {
         self.ready

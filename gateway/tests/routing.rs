@@ -184,18 +184,20 @@ async fn a_reset_is_retried_once_for_what_is_pure_and_never_for_the_rest() {
 #[tokio::test]
 async fn without_an_endpoint_of_stable_a_request_waits_a_moment() {
     let late = Upstream::start("late", Mood::Good).await;
-    let mut world = World::with(|settings| settings.endpoint_wait = Duration::from_secs(8)).await;
-    world.weigh(1, 0).apply();
-    let (client, addr) = (http1(), world.data);
-    let waiting = tokio::spawn(async move { predict(&client, addr).await });
-    let gateway = std::sync::Arc::clone(&world.gateway);
-    support::eventually("the request arrives", || {
-        let table = gateway.router.table();
-        table.models["digits"].stable().is_some_and(|arm| arm.state.in_flight() == 1)
-    })
-    .await;
-    world.endpoints(STABLE, &[late.addr]).apply();
-    assert_eq!(within(Duration::from_secs(5), waiting).await.unwrap().status, 200);
+    for before in [vec![], vec![nobody().await]] {
+        let mut world = World::with(|settings| settings.endpoint_wait = Duration::from_secs(8)).await;
+        world.weigh(1, 0).endpoints(STABLE, &before).apply();
+        let (client, addr) = (http1(), world.data);
+        let waiting = tokio::spawn(async move { predict(&client, addr).await });
+        let gateway = std::sync::Arc::clone(&world.gateway);
+        support::eventually("the request arrives", || {
+            let table = gateway.router.table();
+            table.models["digits"].stable().is_some_and(|arm| arm.state.in_flight() == 1)
+        })
+        .await;
+        world.endpoints(STABLE, &[late.addr]).apply();
+        assert_eq!(within(Duration::from_secs(5), waiting).await.unwrap().status, 200);
+    }
 }
 
 #[tokio::test]

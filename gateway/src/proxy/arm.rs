@@ -55,7 +55,7 @@ impl Failure {
     }
 }
 
-/// Sends the request to the arm. `patient` waits for an endpoint when there is none, and sends a pure request that a pod broke off
+/// Sends the request to the arm. `patient` waits for an endpoint when none is left to try, and sends a pure request that a pod broke off
 /// to another one; the shield needs neither.
 ///
 /// # Errors
@@ -69,23 +69,33 @@ pub async fn reach(
     patient: bool,
 ) -> Result<Response<Download>, Failure> {
     let work = async {
-        if !arm.endpoints.is_empty() || !patient {
-            return try_pods(arm, plan, patient).await;
-        }
-        match wait_for_endpoint(gateway, model, arm, deadline).await {
-            Some(arm) => try_pods(&arm, plan, patient).await,
-            None => Err(Failure::Unreachable),
+        let until = deadline.min(Instant::now() + gateway.settings.endpoint_wait);
+        let (mut tried, mut current) = (Vec::new(), Arc::clone(arm));
+        loop {
+            let result = try_pods(&current, plan, patient, &mut tried).await;
+            let unsent = result.as_ref().is_err_and(|failure| *failure == Failure::Unreachable);
+            if !unsent || !patient || tried.len() >= MAX_PODS {
+                return result;
+            }
+            match wait_for_endpoint(gateway, model, arm, &tried, until).await {
+                Some(arm) => current = arm,
+                None => return result,
+            }
         }
     };
     timeout_at(deadline, work).await.unwrap_or(Err(Failure::Deadline))
 }
 
-async fn try_pods(arm: &Arm, plan: &mut Plan, patient: bool) -> Result<Response<Download>, Failure> {
-    let mut tried: Vec<SocketAddr> = Vec::new();
+async fn try_pods(
+    arm: &Arm,
+    plan: &mut Plan,
+    patient: bool,
+    tried: &mut Vec<SocketAddr>,
+) -> Result<Response<Download>, Failure> {
     let mut failure = Failure::Unreachable;
     let mut resent = false;
     while tried.len() < MAX_PODS {
-        let Some(visit) = arm.endpoints.pick(&tried) else { return Err(failure) };
+        let Some(visit) = arm.endpoints.pick(tried) else { return Err(failure) };
         let Some(request) = plan.request() else { return Err(failure) };
         let endpoint = Arc::clone(&visit.endpoint);
         if failure != Failure::Unreachable || !tried.is_empty() {
@@ -125,9 +135,15 @@ fn upload_failure(error: &hyper::Error) -> Failure {
     }
 }
 
-/// Waits for the arm to have an endpoint: a moment without any is an ordinary part of a bad day (all pods restarted at once).
-async fn wait_for_endpoint(gateway: &Gateway, model: &Model, arm: &Arm, deadline: Instant) -> Option<Arc<Arm>> {
-    let until = deadline.min(Instant::now() + gateway.settings.endpoint_wait);
+/// Waits for the arm to have an endpoint that was not tried. A moment without any is an ordinary part of a bad day (all pods
+/// restarted at once), and the pods that were tried may be those of a table that has been replaced meanwhile.
+async fn wait_for_endpoint(
+    gateway: &Gateway,
+    model: &Model,
+    arm: &Arm,
+    tried: &[SocketAddr],
+    until: Instant,
+) -> Option<Arc<Arm>> {
     let mut changes = gateway.router.subscribe();
     loop {
         let current = gateway.router.table().models.get(&model.config.name).cloned();
@@ -136,7 +152,7 @@ async fn wait_for_endpoint(gateway: &Gateway, model: &Model, arm: &Arm, deadline
             Role::Stable => model.stable().cloned(),
             Role::Candidate => model.arm(&arm.revision).cloned(),
         });
-        if let Some(arm) = arm.filter(|arm| !arm.endpoints.is_empty()) {
+        if let Some(arm) = arm.filter(|arm| arm.endpoints.has_other_than(tried)) {
             return Some(arm);
         }
         timeout_at(until, changes.changed()).await.ok()?.ok()?;
