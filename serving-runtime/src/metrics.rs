@@ -67,6 +67,7 @@ pub struct Metrics {
     queue_duration: Histogram,
     inference_duration: Histogram,
     in_flight: Gauge,
+    queued: Gauge,
     predictions: Family<Class, Counter>,
     classes: Mutex<HashSet<String>>,
     confidence: Histogram,
@@ -88,6 +89,7 @@ impl Metrics {
             queue_duration: Histogram::new(LATENCY),
             inference_duration: Histogram::new(LATENCY),
             in_flight: Gauge::default(),
+            queued: Gauge::default(),
             predictions: Family::default(),
             classes: Mutex::default(),
             confidence: Histogram::new(CONFIDENCE),
@@ -134,6 +136,11 @@ impl Metrics {
             "slipway_runtime_requests_in_flight",
             "Inference requests being worked on",
             self.in_flight.clone(),
+        );
+        own.register(
+            "slipway_runtime_requests_queued",
+            "Inference requests that wait for a worker",
+            self.queued.clone(),
         );
         own.register("slipway_runtime_predictions", "Predicted rows by class", self.predictions.clone());
         own.register(
@@ -217,8 +224,9 @@ impl Metrics {
         self.model_load_seconds.set(took.as_secs_f64());
     }
 
-    /// The text for Prometheus.
-    pub fn render(&self) -> String {
+    /// The text for Prometheus; `queued` is the length of the queue at this moment.
+    pub fn render(&self, queued: usize) -> String {
+        self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -239,7 +247,7 @@ mod tests {
         m.loaded("digits", "1", "sha256:00", Duration::from_secs(1));
         m.predicted(&Predictions { labels: vec![Some(Label::Number(3))], confidences: vec![0.7], non_finite: 1 });
         m.count_feedback(&Counted { revision: "other".into(), correct: 2, incorrect: 1 });
-        let text = m.render();
+        let text = m.render(0);
         let base = "modeldeployment=\"digits\",revision=\"abc\"";
         for line in [
             format!("slipway_runtime_requests_total{{{base},code=\"200\"}} 1"),
@@ -265,7 +273,7 @@ mod tests {
         let m = Metrics::new("d", "r");
         let labels = (0..200).map(|n| Some(Label::Number(n))).chain([Some(Label::Text("x".repeat(100)))]).collect();
         m.predicted(&Predictions { labels, confidences: vec![], non_finite: 0 });
-        let text = m.render();
+        let text = m.render(0);
         assert_eq!(
             text.lines().filter(|l| l.starts_with("slipway_runtime_predictions_total")).count(),
             MAX_CLASSES + 1

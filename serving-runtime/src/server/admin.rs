@@ -16,7 +16,10 @@ pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
             None => bytes_answer(StatusCode::OK, TEXT, "ok\n"),
             Some(why) => bytes_answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, Bytes::from_static(why.as_bytes())),
         },
-        "/metrics" => bytes_answer(StatusCode::OK, OPENMETRICS, app.metrics.render()),
+        "/metrics" => {
+            let queued = app.loaded.get().map_or(0, |l| l.pool.queued());
+            bytes_answer(StatusCode::OK, OPENMETRICS, app.metrics.render(queued))
+        }
         _ => bytes_answer(StatusCode::NOT_FOUND, TEXT, "there is /livez, /readyz and /metrics\n"),
     }
 }

@@ -21,6 +21,9 @@ use super::{Answer, App};
 /// idle connection, so that it is never us who close one at the moment of use.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Connections that the kernel holds for us at most; tokio's own number.
+const BACKLOG: usize = 1024;
+
 /// A bound port.
 #[derive(Debug)]
 pub struct Listener {
@@ -53,6 +56,8 @@ impl Listener {
         loop {
             tokio::select! {
                 biased;
+                // First, or a flood of connections would keep the port open.
+                () = &mut stop => break,
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, _)) => spawn(stream, &app, handler.clone(), &graceful),
                     // Out of file descriptors, mostly: connections that end free some.
@@ -61,11 +66,11 @@ impl Listener {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 },
-                () = &mut stop => break,
             }
         }
         // Those who are connected already, in the kernel's eyes, are served too.
-        while let Some(Ok((stream, _))) = self.socket.accept().now_or_never() {
+        for _ in 0..BACKLOG {
+            let Some(Ok((stream, _))) = self.socket.accept().now_or_never() else { break };
             spawn(stream, &app, handler.clone(), &graceful);
         }
         drop(self.socket);
