@@ -1,0 +1,309 @@
+//! The operator against a real API server. Run with
+//! `cargo test -p slipway-operator --test apiserver -- --ignored`; see [`support`] for the binaries that it needs.
+
+mod support;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_operator::error::RunError;
+
+use support::fakes::Fakes;
+use support::world::{World, condition, model, spec};
+use support::{audit, eventually};
+
+const LEADS: &str = "leading";
+
+fn is_stable(object: Option<&ModelDeployment>) -> bool {
+    condition(object, "Progressing") == "False/Stable" && condition(object, "Ready").starts_with("True")
+}
+
+/// ModelDeployments without our types: what a user could write.
+fn untyped(world: &World) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("ml.slipway.dev", "v1alpha1", "ModelDeployment");
+    Api::namespaced_with(world.admin.clone(), &world.namespace, &ApiResource::from_gvk(&kind))
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn the_api_server_holds_the_rules_of_the_crd() {
+    let world = World::new("rules").await;
+    let api = untyped(&world);
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let create = async |name: &str, spec: Value| {
+        let object: DynamicObject = serde_json::from_value(model(name, spec)).unwrap();
+        api.create(&dry, &object).await.map(drop).map_err(|e| e.to_string())
+    };
+    let with = |more: Value| {
+        let mut spec = spec("v1");
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    create("plain", spec("v1")).await.unwrap();
+    create("steps", with(json!({"strategy": {"canary": {"steps": [{"setWeight": "0.5%"}, {"pause": {}}]}}})))
+        .await
+        .unwrap();
+    create("cpu", with(json!({"runtime": {"resources": {"requests": {"cpu": 1}}}}))).await.unwrap();
+    for (name, more, message) in [
+        ("a-preview", json!({}), "must not end in '-preview'"),
+        ("too-many-characters-for-the-name-of-a-service", json!({}), "at most 40 characters"),
+        ("uri", json!({"model": {"uri": "ftp://host/model"}}), "spec.model.uri"),
+        ("digest", json!({"model": {"uri": "http://host/m", "digest": "sha256:zz"}}), "spec.model.digest"),
+        ("two", json!({"strategy": {"canary": {"steps": [{"setWeight": 5, "pause": {}}]}}}), "exactly one of"),
+        ("weight", json!({"strategy": {"canary": {"steps": [{"setWeight": 101}]}}}), "less than or equal to 100"),
+        ("percent", json!({"strategy": {"canary": {"steps": [{"setWeight": "101%"}]}}}), "a percentage from 0 to 100"),
+        (
+            "kind",
+            json!({"strategy": {"type": "BlueGreen", "canary": {}}}),
+            "only allowed when spec.strategy.type is Canary",
+        ),
+        (
+            "gate",
+            json!({"analysis": {"gates": [{"name": "g", "type": "PromQL"}]}}),
+            "required when the gate's type is PromQL",
+        ),
+        ("scale", json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}), "must not be greater than maxReplicas"),
+    ] {
+        let refusal = create(name, with(more)).await.expect_err(name);
+        assert!(refusal.contains(message), "{name}: {refusal}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn only_our_fields_are_ours() {
+    let world = World::new("fields").await;
+    let fakes = Fakes::start(&world, 11).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("m", spec("v1")).await;
+    world.until("stable", "m", is_stable).await;
+
+    // Somebody else adds fields of their own and takes our mark away, so that we apply again.
+    let theirs = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "m", "annotations": {"theirs": "yes"}}, "spec": {"sessionAffinity": "ClientIP"}
+    });
+    let services = world.api::<Service>();
+    services.patch("m", &PatchParams::apply("somebody").force(), &Patch::Apply(theirs)).await.unwrap();
+    let unmark = json!({"metadata": {"annotations": {"ml.slipway.dev/applied": null}}});
+    services.patch("m", &PatchParams::default(), &Patch::Merge(unmark)).await.unwrap();
+    let healed = |s: Option<&Service>| s.is_some_and(|s| s.annotations().contains_key("ml.slipway.dev/applied"));
+    let service = world.until("applied again", "m", healed).await.unwrap();
+    assert_eq!(service.annotations().get("theirs").map(String::as_str), Some("yes"));
+    assert_eq!(service.spec.as_ref().unwrap().session_affinity.as_deref(), Some("ClientIP"));
+
+    // A status that somebody else wrote is healed, too.
+    let object = world.api::<ModelDeployment>().get("m").await.unwrap();
+    let generation = object.status.as_ref().unwrap().traffic.as_ref().unwrap().generation;
+    let broken = json!({"status": {"selector": "nonsense"}});
+    world.api::<ModelDeployment>().patch_status("m", &PatchParams::default(), &Patch::Merge(broken)).await.unwrap();
+    let right = |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().selector != "nonsense");
+    let object = world.until("status healed", "m", right).await.unwrap();
+    assert_eq!(object.status.as_ref().unwrap().traffic.as_ref().unwrap().generation, generation);
+    let managers: Vec<_> = object.managed_fields().iter().map(|m| m.manager.clone().unwrap()).collect();
+    assert!(managers.contains(&"slipway-status".to_owned()), "{managers:?}");
+    assert!(!managers.contains(&"slipway".to_owned()), "we never write to the spec: {managers:?}");
+    operator.end().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn the_scale_subresource_sizes_the_stable_revision() {
+    let world = World::new("scale").await;
+    let fakes = Fakes::start(&world, 12).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("m", spec("v1")).await;
+    let object = world.until("stable", "m", is_stable).await.unwrap();
+    let revision = object.status.unwrap().stable.unwrap().revision;
+
+    let models = world.api::<ModelDeployment>();
+    let five = json!({"spec": {"replicas": 5}});
+    models.patch_scale("m", &PatchParams::default(), &Patch::Merge(five)).await.unwrap();
+    let name = format!("m-{revision}");
+    let sized = |s: Option<&ReplicaSet>| s.is_some_and(|s| s.spec.as_ref().unwrap().replicas == Some(5));
+    let set = world.until("five replicas", &name, sized).await.unwrap();
+    let owner = |f: &str| {
+        set.managed_fields().iter().find(|m| {
+            let fields = m.fields_v1.as_ref().map(|f| f.0.clone()).unwrap_or_default();
+            fields.pointer("/f:spec/f:replicas").is_some() && m.manager.as_deref() == Some(f)
+        })
+    };
+    assert!(owner("slipway-scale").is_some(), "{:?}", set.managed_fields());
+    let five = |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == 5);
+    world.until("five in the status", "m", five).await;
+    let scale: Scale = models.get_scale("m").await.unwrap();
+    let status = scale.status.unwrap();
+    assert_eq!(status.replicas, 5);
+    assert_eq!(status.selector.unwrap(), slipway_crds::labels::scale_selector("m"));
+    operator.end().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn a_foreign_object_of_the_same_name_is_never_overwritten() {
+    let world = World::new("foreign").await;
+    let fakes = Fakes::start(&world, 13).await;
+    let foreign: Service = serde_json::from_value(json!({
+        "metadata": {"name": "m", "labels": {"app": "theirs"}}, "spec": {"ports": [{"port": 1234}], "selector": {"app": "theirs"}}
+    }))
+    .unwrap();
+    let services = world.api::<Service>();
+    let before = services.create(&PostParams::default(), &foreign).await.unwrap();
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("m", spec("v1")).await;
+
+    let refused = |o: Option<&ModelDeployment>| condition(o, "Ready") == "False/WriteRefused";
+    let object = world.until("the refusal is shown", "m", refused).await.unwrap();
+    let ready = object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Ready").unwrap();
+    assert!(ready.message.contains("Service m") && ready.message.contains("not managed by"), "{}", ready.message);
+    let events = world.api::<Event>();
+    eventually("an event", async || {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.iter().any(|e| e.reason.as_deref() == Some("WriteRefused"))
+    })
+    .await;
+    assert_eq!(services.get("m").await.unwrap().resource_version(), before.resource_version());
+
+    services.delete("m", &Default::default()).await.unwrap();
+    world.until("stable once the name is free", "m", is_stable).await;
+    operator.end().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn an_object_that_cannot_be_read_does_not_stop_the_others() {
+    let world = World::new("unreadable").await;
+    let fakes = Fakes::start(&world, 14).await;
+    world.create("bad", spec("v1")).await;
+    // The API server takes any number of digits; our types take nine.
+    let time = json!({"status": {"traffic": {"confirmedAt": "2020-01-01T00:00:00.1234567890123Z"}}});
+    untyped(&world).patch_status("bad", &PatchParams::default(), &Patch::Merge(time)).await.unwrap();
+    world.api::<ModelDeployment>().get("bad").await.expect_err("our types cannot read it");
+
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("good", spec("v1")).await;
+    world.until("the other one is stable", "good", is_stable).await;
+    let events = world.api::<Event>();
+    eventually("an event about the bad one", async || {
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.iter().any(|e| {
+            e.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some("bad") && e.type_.as_deref() == Some("Warning")
+        })
+    })
+    .await;
+    assert!(world.api::<Service>().get_opt("bad").await.unwrap().is_none(), "nothing of it is touched");
+    operator.end().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn of_two_operators_one_acts_and_the_other_takes_over() {
+    let world = World::new("leaders").await;
+    let fakes = Fakes::start(&world, 15).await;
+    let arguments = fakes.arguments();
+    let arguments = arguments.each_ref().map(String::as_str);
+    let first = world.operator(&arguments);
+    eventually("the first leads", async || first.readiness().await == LEADS).await;
+    let second = world.operator(&arguments);
+    eventually("the second stands by", async || second.readiness().await == "standing by").await;
+    world.create("m", spec("v1")).await;
+    world.until("stable", "m", is_stable).await;
+    let log = world.plane.audit_log();
+    let acted = |user: &str| audit::requests(&log, user).into_iter().filter(|r| !r.is_of_lease()).count();
+    assert_eq!(acted(&second.user), 0, "who stands by asks only for the lease");
+
+    let (user, start) = (first.user.clone(), std::time::Instant::now());
+    first.end().await.unwrap();
+    let before = acted(&user);
+    eventually("the second leads", async || second.readiness().await == LEADS).await;
+    let took = start.elapsed();
+    println!("hand-over took {} ms", took.as_millis());
+    assert!(took.as_secs() < 4, "{took:?}");
+    world.merge("m", json!({"spec": {"replicas": 2}})).await;
+    let two = |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == 2);
+    world.until("the second acts", "m", two).await;
+    assert_eq!(acted(&user), before, "the first is silent");
+    second.end().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn an_operator_that_lost_the_lease_ends() {
+    let world = World::new("lost").await;
+    let operator = world.operator(&[]);
+    eventually("it leads", async || operator.readiness().await == LEADS).await;
+    let theirs = json!({"spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 3600}});
+    let leases = world.api::<Lease>();
+    leases.patch("slipway-operator", &PatchParams::default(), &Patch::Merge(theirs)).await.unwrap();
+    let end = operator.ended().await;
+    assert!(matches!(end, Err(RunError::LeaseLost(_))), "{end:?}");
+}
+
+/// What one canary may cost: two weights, three replicas, events included, renewals of the lease left out.
+const BUDGET: usize = 16;
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn a_canary_stays_within_its_budget_of_requests_and_idleness_costs_none() {
+    let world = World::new("budget").await;
+    let fakes = Fakes::start(&world, 16).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    let more = json!({
+        "replicas": 3,
+        "strategy": {"canary": {"steps": [{"setWeight": 50}, {"setWeight": 100}]}, "scaleDownDelaySeconds": 1},
+        "analysis": {"intervalSeconds": 1}
+    });
+    let mut first = spec("v1");
+    first.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    world.create("m", first).await;
+    world.until("stable", "m", is_stable).await;
+    let log = world.plane.audit_log();
+    let asked = || -> Vec<audit::Request> {
+        audit::requests(&log, &operator.user).into_iter().filter(|r| !r.is_of_lease()).collect()
+    };
+    quiet(&log, &operator.user).await;
+    let before = asked().len();
+    println!("creation: {before} requests");
+
+    world.merge("m", json!({"spec": spec("v2")})).await;
+    let promoted = |o: Option<&ModelDeployment>| {
+        o.and_then(|o| o.status.as_ref())
+            .is_some_and(|s| s.stable.as_ref().is_some_and(|r| r.version == "v2") && s.rollout.is_none())
+    };
+    world.until("promoted", "m", promoted).await;
+    let old = |list: Vec<ReplicaSet>| list.iter().any(|s| s.spec.as_ref().unwrap().replicas == Some(0));
+    let sets = world.api::<ReplicaSet>();
+    eventually("the old revision is scaled down", async || old(sets.list(&ListParams::default()).await.unwrap().items))
+        .await;
+    quiet(&log, &operator.user).await;
+    let all = asked();
+    let cost: Vec<String> = all[before..].iter().map(audit::Request::line).collect();
+    println!("canary: {} requests\n  {}", cost.len(), cost.join("\n  "));
+    assert!(cost.len() <= BUDGET, "{} requests are more than {BUDGET}", cost.len());
+
+    quiet(&log, &operator.user).await;
+    assert_eq!(asked().len(), all.len(), "idleness costs nothing");
+    operator.end().await.unwrap();
+}
+
+/// Waits until nothing but renewals of the lease was asked from one renewal to the next.
+async fn quiet(log: &std::path::Path, user: &str) {
+    let seen = || audit::requests(log, user);
+    let mut since = seen().len();
+    eventually("a quiet time between two renewals of the lease", async || {
+        let all = seen();
+        if let Some(last) = all[since..].iter().rposition(|r| !r.is_of_lease()) {
+            since += last + 1;
+        }
+        // The renewal that ends the quiet time is the third: each is a patch and a get.
+        all[since..].iter().filter(|r| r.verb == "patch").count() >= 2
+    })
+    .await;
+}

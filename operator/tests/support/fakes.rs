@@ -1,0 +1,162 @@
+//! What a cluster without nodes lacks: a ReplicaSet controller with its pods, gateways that confirm, a Prometheus that has seen traffic.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Form, State};
+use axum::routing::{get, post};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use slipway_crds::v1alpha1::ModelDeployment;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::free_port;
+use super::world::World;
+
+/// Fakes that end when this is dropped.
+pub struct Fakes {
+    tasks: JoinSet<()>,
+    /// Port of the gateways' admin servers.
+    pub gateway_port: u16,
+    /// Address of Prometheus.
+    pub prometheus: String,
+}
+
+/// What the gateways say, as JSON models; changes with the statuses that they watch.
+type Said = watch::Sender<Vec<Value>>;
+
+impl Fakes {
+    /// Starts all of them. `loopback` is a network of the test's own (127.x), so that tests side by side do not meet.
+    pub async fn start(world: &World, loopback: u8) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run_replica_sets(world.api(), world.api()));
+        let said = Said::new(Vec::new());
+        let gateway_port = free_port();
+        for number in [1, 2] {
+            let (name, ip) = (format!("slipway-gateway-{number}"), IpAddr::from([127, loopback, 0, number]));
+            let listener = TcpListener::bind(SocketAddr::from((ip, gateway_port))).await.unwrap();
+            tasks.spawn(serve_gateway(listener, name.clone(), said.clone()));
+            create_gateway_pod(&world.api(), &name, ip).await;
+        }
+        tasks.spawn(run_gateways(world.api(), said));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let prometheus = format!("http://{}", listener.local_addr().unwrap());
+        tasks.spawn(serve_prometheus(listener));
+        Self { tasks, gateway_port, prometheus }
+    }
+
+    /// Arguments of the operator that meets them.
+    pub fn arguments(&self) -> [String; 2] {
+        [format!("--gateway-admin-port={}", self.gateway_port), format!("--prometheus-url={}", self.prometheus)]
+    }
+}
+
+/// Every ReplicaSet has its pods at once, in one status write, as a quick controller would.
+async fn run_replica_sets(sets: Api<ReplicaSet>, _pods: Api<Pod>) {
+    let all = watcher(sets.clone(), watcher::Config::default()).default_backoff().applied_objects();
+    all.try_for_each(|set| {
+        let sets = sets.clone();
+        async move {
+            let wanted = set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
+            let status = set.status.as_ref();
+            let current = status.is_some_and(|s| s.observed_generation == set.metadata.generation && s.replicas == wanted);
+            if !current {
+                let status = json!({"status": {
+                    "replicas": wanted, "readyReplicas": wanted, "availableReplicas": wanted, "observedGeneration": set.metadata.generation
+                }});
+                // One that was deleted meanwhile needs no status.
+                let _ = sets.patch_status(&set.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
+            }
+            Ok(())
+        }
+    })
+    .await
+    .unwrap();
+}
+
+async fn create_gateway_pod(pods: &Api<Pod>, name: &str, ip: IpAddr) {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {
+            "app.kubernetes.io/managed-by": "slipway", "app.kubernetes.io/part-of": "slipway-gateway", "app.kubernetes.io/component": "gateway"
+        }},
+        "spec": {"containers": [{"name": "gateway", "image": "gateway"}], "automountServiceAccountToken": false}
+    }))
+    .unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let status = json!({"status": {
+        "phase": "Running", "podIP": ip.to_string(), "podIPs": [{"ip": ip.to_string()}], "conditions": [{"type": "Ready", "status": "True"}]
+    }});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+}
+
+/// Gateways apply the weights that they see, and have answered a thousand requests of each revision.
+async fn run_gateways(models: Api<ModelDeployment>, said: Said) {
+    let known = Mutex::new(BTreeMap::<String, Value>::new());
+    let all = watcher(models, watcher::Config::default()).default_backoff().applied_objects();
+    all.try_for_each(|object| {
+        let traffic = object.status.as_ref().and_then(|s| s.traffic.clone()).unwrap_or_default();
+        let per =
+            |n: u64| traffic.backends.iter().map(|b| (b.revision.clone(), n.into())).collect::<serde_json::Map<_, _>>();
+        let line = json!({
+            "name": object.name_any(), "uid": object.uid(), "generation": traffic.generation,
+            "requests": per(1000), "inFlight": per(0), "readyEndpoints": per(3), "brake": null
+        });
+        let mut known = known.lock().unwrap();
+        known.insert(object.name_any(), line);
+        let lines: Vec<Value> = known.values().cloned().collect();
+        said.send_if_modified(|before| std::mem::replace(before, lines.clone()) != lines);
+        async { Ok(()) }
+    })
+    .await
+    .unwrap();
+}
+
+async fn serve_gateway(listener: TcpListener, pod: String, said: Said) {
+    let state = Arc::new((pod, said));
+    let router = Router::new().route("/v1/state", get(gateway_state)).with_state(state);
+    axum::serve(listener, router).await.unwrap();
+}
+
+/// A line at once, on every change, and every second.
+async fn gateway_state(State(state): State<Arc<(String, Said)>>) -> Body {
+    let (pod, said) = &*state;
+    let begin = (pod.clone(), said.subscribe(), tokio::time::interval(Duration::from_secs(1)));
+    let lines = stream::unfold(begin, |(pod, mut said, mut second)| async move {
+        tokio::select! { _ = second.tick() => {}, _ = said.changed() => {} }
+        let line = format!("{}\n", json!({"pod": pod, "models": *said.borrow_and_update()}));
+        Some((Ok::<_, Infallible>(line), (pod, said, second)))
+    });
+    Body::from_stream(lines.boxed())
+}
+
+async fn serve_prometheus(listener: TcpListener) {
+    let router = Router::new().route("/api/v1/query", post(answer_query));
+    axum::serve(listener, router).await.unwrap();
+}
+
+/// Both revisions that the query names answered very many requests, all well and fast.
+async fn answer_query(Form(form): Form<BTreeMap<String, String>>) -> String {
+    let query = &form["query"];
+    let revisions = query.split_once("revision=~\"").and_then(|(_, rest)| rest.split_once('"')).map(|(r, _)| r);
+    let metrics = revisions.unwrap_or_default().split('|').flat_map(|revision| {
+        if query.contains("_bucket") {
+            vec![json!({"revision": revision, "le": "0.1"}), json!({"revision": revision, "le": "+Inf"})]
+        } else {
+            vec![json!({"revision": revision, "result": "good"})]
+        }
+    });
+    let series: Vec<Value> = metrics.map(|metric| json!({"metric": metric, "value": [1, "1000000"]})).collect();
+    json!({"status": "success", "data": {"resultType": "vector", "result": series}}).to_string()
+}
