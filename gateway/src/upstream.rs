@@ -155,21 +155,26 @@ impl Pool {
     }
 }
 
-/// Sends a request to the endpoint of the visit.
+/// Sends a request to the endpoint of the visit; `anew` on a connection of its own (HTTP/2 finds out by itself which are dead).
 ///
 /// # Errors
 /// [`SendError`] tells whether the request may have run.
-pub async fn send(visit: Visit, request: Request<Upload>, protocol: Protocol) -> Result<Response<Download>, SendError> {
+pub async fn send(
+    visit: Visit,
+    request: Request<Upload>,
+    protocol: Protocol,
+    anew: bool,
+) -> Result<Response<Download>, SendError> {
     match protocol {
-        Protocol::Http1 => send_http1(visit, request).await,
+        Protocol::Http1 => send_http1(visit, request, anew).await,
         Protocol::Http2 => send_http2(visit, request).await,
     }
 }
 
-async fn send_http1(visit: Visit, mut request: Request<Upload>) -> Result<Response<Download>, SendError> {
+async fn send_http1(visit: Visit, mut request: Request<Upload>, anew: bool) -> Result<Response<Download>, SendError> {
     let pool = &visit.endpoint.pool;
     for _ in 0..MAX_STALE {
-        let (mut sender, reused) = match pool.take() {
+        let (mut sender, reused) = match if anew { None } else { pool.take() } {
             Some(sender) => (sender, true),
             None => match pool.dial().await {
                 Ok(sender) => (sender, false),

@@ -166,10 +166,15 @@ async fn a_refused_connection_is_retried_on_another_pod() {
 
 #[tokio::test]
 async fn a_reset_is_retried_once_for_what_is_pure_and_never_for_the_rest() {
-    let (bad, good) = (Upstream::start("bad", Mood::Reset).await, Upstream::start("good", Mood::Good).await);
+    let slow = Mood::Slow(Duration::from_millis(50));
+    let (bad, good) = (Upstream::start("bad", slow.clone()).await, Upstream::start("good", slow).await);
     let mut world = World::new().await;
     world.weigh(1, 0).endpoints(STABLE, &[bad.addr, good.addr]).apply();
     let client = http1();
+    // Fills the pool of either pod with connections, of which the bad one's are about to break.
+    futures::future::join_all((0..20).map(|_| predict(&client, world.data))).await;
+    good.set(Mood::Good);
+    bad.set(Mood::Reset);
     for _ in 0..20 {
         assert_eq!(predict(&client, world.data).await.status, 200);
     }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{answer::Refusal, plan::Plan, upload::UploadError};
 use crate::{
     config::Role,
+    endpoint::Visit,
     gateway::Gateway,
     metrics::Outcome,
     model::{Arm, Model},
@@ -93,15 +94,16 @@ async fn try_pods(
     tried: &mut Vec<SocketAddr>,
 ) -> Result<Response<Download>, Failure> {
     let mut failure = Failure::Unreachable;
-    let mut resent = false;
+    let mut broke_at = None;
     while tried.len() < MAX_PODS {
-        let Some(visit) = arm.endpoints.pick(tried) else { return Err(failure) };
+        let Some(visit) = pick(arm, tried, broke_at) else { return Err(failure) };
         let Some(request) = plan.request() else { return Err(failure) };
         let endpoint = Arc::clone(&visit.endpoint);
         if failure != Failure::Unreachable || !tried.is_empty() {
             arm.metrics.retries.inc();
         }
-        match send(visit, request, plan.protocol()).await {
+        // After one broken connection the others to the same pod are doubtful.
+        match send(visit, request, plan.protocol(), broke_at.is_some()).await {
             Ok(response) => return Ok(response),
             Err(SendError::Unsent(request, error)) => {
                 tracing::debug!(addr = %endpoint.addr, error, "no connection");
@@ -115,10 +117,10 @@ async fn try_pods(
                 failure = Failure::Broken;
                 // A connection that had served before may have been closed in the moment of sending: the pod is not to blame, and
                 // may be the only one. On a new connection it is, and only the patient try another.
-                if resent || !plan.pure || !(patient || reused) {
+                if broke_at.is_some() || !plan.pure || !(patient || reused) {
                     return Err(failure);
                 }
-                resent = true;
+                broke_at = Some(endpoint.addr);
                 if !reused {
                     tried.push(endpoint.addr);
                 }
@@ -126,6 +128,13 @@ async fn try_pods(
         }
     }
     Err(failure)
+}
+
+/// Chooses a pod that was not tried; the one that broke off only when there is no other.
+fn pick(arm: &Arm, tried: &[SocketAddr], broke_at: Option<SocketAddr>) -> Option<Visit> {
+    let Some(broke_at) = broke_at else { return arm.endpoints.pick(tried) };
+    let doubtful: Vec<_> = tried.iter().copied().chain([broke_at]).collect();
+    arm.endpoints.pick(&doubtful).or_else(|| arm.endpoints.pick(tried))
 }
 
 fn upload_failure(error: &hyper::Error) -> Failure {

@@ -12,14 +12,14 @@ use hyper_util::{
 
 pub type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// With a pool, HTTP/1.1.
+/// With a pool, HTTP/1.1. Like every pooling client it sends a request again that found its connection closed and was never sent.
 pub fn http1() -> Http {
-    Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http()
+    Client::builder(TokioExecutor::new()).build_http()
 }
 
 /// HTTP/2 with prior knowledge.
 pub fn http2() -> Http {
-    Client::builder(TokioExecutor::new()).http2_only(true).retry_canceled_requests(false).build_http()
+    Client::builder(TokioExecutor::new()).http2_only(true).build_http()
 }
 
 #[derive(Debug)]
