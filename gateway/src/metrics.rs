@@ -17,6 +17,8 @@ pub enum Outcome {
     Success,
     /// 4xx.
     ClientError,
+    /// The candidate's 4xx to a request that stable answered well: its contract is another, or it fails and blames the client.
+    ContractError,
     /// 5xx, a broken connection, a truncated body.
     ServerError,
     /// No whole answer in time.
@@ -29,14 +31,22 @@ pub enum Outcome {
 
 impl Outcome {
     /// All, in the order of their handles.
-    pub const ALL: [Self; 6] =
-        [Self::Success, Self::ClientError, Self::ServerError, Self::Timeout, Self::Unavailable, Self::Cancelled];
+    pub const ALL: [Self; 7] = [
+        Self::Success,
+        Self::ClientError,
+        Self::ContractError,
+        Self::ServerError,
+        Self::Timeout,
+        Self::Unavailable,
+        Self::Cancelled,
+    ];
 
     /// As a label value.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::ClientError => "client_error",
+            Self::ContractError => "contract_error",
             Self::ServerError => "server_error",
             Self::Timeout => "timeout",
             Self::Unavailable => "unavailable",
@@ -46,7 +56,7 @@ impl Outcome {
 
     /// Whether the arm is to blame.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::ServerError | Self::Timeout | Self::Unavailable)
+        matches!(self, Self::ContractError | Self::ServerError | Self::Timeout | Self::Unavailable)
     }
 }
 
@@ -150,7 +160,7 @@ pub struct Metrics {
 /// Handles of one arm in one role.
 #[derive(Clone, Debug)]
 pub struct ArmMetrics {
-    outcomes: [Counter; 6],
+    outcomes: [Counter; Outcome::ALL.len()],
     duration: Histogram,
     /// Replays to stable.
     pub shielded: Counter,
@@ -180,8 +190,8 @@ impl ArmMetrics {
 /// Handles of one ModelDeployment.
 #[derive(Clone, Debug)]
 pub struct ModelMetrics {
-    clients: [Counter; 6],
-    rejected: [Counter; 6],
+    clients: [Counter; Outcome::ALL.len()],
+    rejected: [Counter; Reason::ALL.len()],
     /// Requests that had to be kept from the candidate, because they cannot be replayed.
     pub unshielded: Counter,
     /// The generation in force.

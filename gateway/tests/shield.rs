@@ -50,6 +50,35 @@ async fn of_server_errors() {
 }
 
 #[tokio::test]
+async fn of_blaming_the_client() {
+    for status in [400, 404, 422] {
+        let world = ten_requests(Mood::Status(status)).await;
+        assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 5);
+    }
+}
+
+/// What stable refuses as well is the client's mistake, and nobody else's.
+#[tokio::test]
+async fn a_clients_mistake_is_not_blamed_on_the_candidate() {
+    let (stable, candidate) =
+        (Upstream::start("stable", Mood::Status(400)).await, Upstream::start("candidate", Mood::Status(400)).await);
+    let mut world = World::new().await;
+    world.weigh(1, 500).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
+    world.apply();
+    let client = http1();
+    for _ in 0..100 {
+        let answer = within(Duration::from_secs(4), predict(&client, world.data)).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    }
+    let metrics = world.metrics();
+    assert!((48..=52).contains(&metrics.arm(CANDIDATE, "client_error")));
+    assert_eq!(metrics.arm(CANDIDATE, "contract_error"), 0);
+    assert_eq!(metrics.client("client_error"), 100);
+    assert_eq!(metrics.arm(STABLE, "client_error"), 100);
+    metrics.assert_conserved();
+}
+
+#[tokio::test]
 async fn of_a_full_queue() {
     let world = ten_requests(Mood::Status(429)).await;
     assert_eq!(world.metrics().arm(CANDIDATE, "unavailable"), 5);
@@ -93,17 +122,6 @@ async fn of_refused_connections_and_of_having_no_pods() {
         assert_eq!(world.metrics().arm(CANDIDATE, "unavailable"), 5);
         world.metrics().assert_conserved();
     }
-}
-
-#[tokio::test]
-async fn client_errors_are_answers_and_are_not_replayed() {
-    let (stable, candidate) =
-        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Status(422)).await);
-    let mut world = World::new().await;
-    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
-    assert_eq!(predict(&http1(), world.data).await.status, 422);
-    assert_eq!((world.metrics().arm(CANDIDATE, "client_error"), world.metrics().client("client_error")), (1, 1));
-    assert_eq!(stable.served(), 0);
 }
 
 #[tokio::test]

@@ -49,11 +49,16 @@ pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Re
         Ok(Gathered::Whole(_, _, head) | Gathered::Passing(_, _, _, head)) => head.outcome,
         Err(failure) => failure.outcome(),
     };
-    if outcome.is_failure() && covered {
+    if covered && outcome.is_failure() {
         match charge(&job, &candidate) {
             Ok(charge) => return replay(job, call, outcome, stable, charge).await,
             Err(Spent) => candidate.metrics.shield_refused.inc(),
         };
+    } else if covered
+        && outcome == Outcome::ClientError
+        && let Ok(charge) = charge(&job, &candidate)
+    {
+        return second_opinion(job, call, stable, charge).await;
     }
     match gathered {
         Ok(Gathered::Whole(parts, whole, head)) => {
@@ -109,6 +114,28 @@ async fn replay(
         }
     }
     job.complete(result, stable_call, Some(&candidate))
+}
+
+/// The candidate says that the client is wrong. If stable says so too, it is; if stable answers, the candidate's contract is another,
+/// or it fails and blames the client, which would hide from everybody who counts only 5xx.
+async fn second_opinion(
+    mut job: Job,
+    mut call: ArmCall,
+    stable: Arc<Arm>,
+    charge: Option<Charge>,
+) -> Response<AnswerBody> {
+    let candidate = Arc::clone(call.arm());
+    candidate.metrics.shielded.inc();
+    let stable_call = ArmCall::start(&stable, false);
+    let result = reach(&job.gateway, &job.model, &stable, &mut job.plan, job.deadline, true).await;
+    let outcome = result.as_ref().map(|response| Head::of(response.status(), response.headers()).outcome);
+    let contradicted = outcome.is_ok_and(|outcome| outcome == Outcome::Success);
+    call.close(if contradicted { Outcome::ContractError } else { Outcome::ClientError });
+    // Refusing is cheap, for stable as well: what it agrees with need not be paid for.
+    if let Some(charge) = charge.filter(|_| outcome.is_ok_and(|outcome| !outcome.is_failure())) {
+        job.model.budget.give_back(charge, Instant::now().into_std());
+    }
+    job.complete(result, stable_call, contradicted.then_some(&candidate))
 }
 
 struct Spent;

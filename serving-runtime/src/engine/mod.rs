@@ -38,8 +38,6 @@ fn environment(library: &Path) -> Result<&'static Environment, LoadError> {
 pub struct RunError {
     /// What ONNX Runtime says.
     pub message: String,
-    /// Whether it blames the arguments.
-    pub argument: bool,
 }
 
 /// One session. A session runs one call at a time, so every worker thread has its own.
@@ -178,10 +176,7 @@ impl Engine {
 
     /// Runs the model; inputs and outputs are in the signature's order.
     pub fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, RunError> {
-        self.try_run(inputs).map_err(|e| RunError {
-            message: e.message().to_owned(),
-            argument: e.code() == ort::ErrorCode::InvalidArgument,
-        })
+        self.try_run(inputs).map_err(|e| RunError { message: e.message().to_owned() })
     }
 
     fn try_run(&mut self, inputs: Vec<Tensor>) -> ort::Result<Vec<Tensor>> {
