@@ -14,6 +14,27 @@ use crate::world::{self, World};
 /// How long a scene may take.
 const SCENE: Duration = Duration::from_secs(420);
 
+/// Widths of the columns of `kubectl get modeldeployments`, without the age: it changes all the time.
+const WIDTHS: [usize; 8] = [10, 9, 10, 7, 5, 13, 6, 24];
+
+/// The cells of a table of kubectl. Its columns begin where the words of the first line do; cells may be empty.
+fn cells(text: &str) -> Vec<Vec<String>> {
+    let header = text.lines().next().unwrap_or_default();
+    let begins = |at: &usize| {
+        header[*at..].starts_with(|c: char| !c.is_whitespace()) && (*at == 0 || header[..*at].ends_with(' '))
+    };
+    let starts: Vec<usize> = (0..header.len()).filter(|at| header.is_char_boundary(*at)).filter(begins).collect();
+    let cut = |line: &str| -> Vec<String> {
+        let ends = starts.iter().skip(1).copied().chain([usize::MAX]);
+        starts
+            .iter()
+            .zip(ends)
+            .map(|(from, to)| line.get(*from..to.min(line.len())).unwrap_or_default().trim().to_owned())
+            .collect()
+    };
+    text.lines().map(cut).collect()
+}
+
 /// Says what happens, so that it stands out from what kubectl prints.
 pub(super) fn say(text: &str) {
     println!("\n=== {text}");
@@ -107,15 +128,15 @@ impl Stage {
 
     async fn show(&self, name: &str, begun: Instant, shown: &Mutex<String>) -> anyhow::Result<()> {
         let text = self.world.cluster.kubectl(["get", "modeldeployments", "-n", &self.world.namespace, name]).await?;
-        // The age changes all the time and is the last column.
-        let without_age = |line: &str| line.rsplit_once(' ').map_or(line, |(rest, _)| rest).trim_end().to_owned();
-        let key: String = text.lines().skip(1).map(without_age).collect();
+        let rows: Vec<Vec<String>> =
+            cells(&text).into_iter().map(|row| row[..row.len().saturating_sub(1)].to_vec()).collect();
+        let key = rows.last().map(|row| row.join("|")).unwrap_or_default();
         let mut shown = shown.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
         if *shown != key {
             let elapsed = begun.elapsed().as_secs_f64();
-            let skip = usize::from(!shown.is_empty());
-            for line in text.lines().skip(skip) {
-                println!("{elapsed:6.1} s  {line}");
+            for row in rows.iter().skip(usize::from(!shown.is_empty())) {
+                let line: Vec<String> = row.iter().zip(WIDTHS).map(|(cell, width)| format!("{cell:<width$}")).collect();
+                println!("{elapsed:6.1} s  {}", line.join(" ").trim_end());
             }
             *shown = key;
         }
@@ -148,4 +169,15 @@ fn ended(status: &ModelDeploymentStatus, version: &str) -> bool {
     let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_at.as_ref());
     let candidate = status.candidate.as_ref().is_some_and(|candidate| candidate.version == version);
     promoted || candidate && left.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cells;
+
+    #[test]
+    fn empty_cells_keep_their_place() {
+        let table = "NAME     STABLE   CANDIDATE   AGE\ndigits   v2                   58s\n";
+        assert_eq!(cells(table)[1], ["digits", "v2", "", "58s"]);
+    }
 }

@@ -16,7 +16,11 @@ async fn canary_promotes() -> anyhow::Result<()> {
         assert_eq!(asked, [50, 250, 500, 1000]);
         for step in &record.steps {
             assert!(step.confirmed_at.is_some(), "{step:?}");
-            let observed = step.observed_permille.expect("requests flowed in every step");
+            // The last step ends with its confirmation, before any request could be counted.
+            let Some(observed) = step.observed_permille else {
+                assert_eq!(step.weight_permille, 1000, "requests flowed in every step: {step:?}");
+                continue;
+            };
             assert!((observed - step.weight_permille).abs() <= 30, "observed share is off: {step:?}");
         }
         let second = status.stable.as_ref().expect("a stable revision").revision.clone();
