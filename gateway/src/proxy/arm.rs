@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{answer::Refusal, plan::Plan, upload::UploadError};
 use crate::{
     config::Role,
-    endpoint::Visit,
+    endpoint::{Endpoint, Visit},
     gateway::Gateway,
     metrics::Outcome,
     model::{Arm, Model},
@@ -71,63 +71,92 @@ pub async fn reach(
 ) -> Result<Response<Download>, Failure> {
     let work = async {
         let until = deadline.min(Instant::now() + gateway.settings.endpoint_wait);
-        let (mut tried, mut current) = (Vec::new(), Arc::clone(arm));
+        let (mut attempts, mut current) = (Attempts::default(), Arc::clone(arm));
         loop {
-            let result = try_pods(&current, plan, patient, &mut tried).await;
-            let unsent = result.as_ref().is_err_and(|failure| *failure == Failure::Unreachable);
-            if !unsent || !patient || tried.len() >= MAX_PODS {
-                return result;
+            let failure = match attempts.run(&current, plan, patient).await {
+                Ok(response) => return Ok(response),
+                Err(Stop::Final(failure)) => return Err(failure),
+                Err(Stop::NobodyLeft(failure)) => failure,
+            };
+            if !patient {
+                return Err(failure);
             }
-            match wait_for_endpoint(gateway, model, arm, &tried, until).await {
+            match wait_for_endpoint(gateway, model, arm, &attempts.tried, until).await {
                 Some(arm) => current = arm,
-                None => return result,
+                None => return Err(failure),
             }
         }
     };
     timeout_at(deadline, work).await.unwrap_or(Err(Failure::Deadline))
 }
 
-async fn try_pods(
-    arm: &Arm,
-    plan: &mut Plan,
-    patient: bool,
-    tried: &mut Vec<SocketAddr>,
-) -> Result<Response<Download>, Failure> {
-    let mut failure = Failure::Unreachable;
-    let mut broke_at = None;
-    while tried.len() < MAX_PODS {
-        let Some(visit) = pick(arm, tried, broke_at) else { return Err(failure) };
-        let Some(request) = plan.request() else { return Err(failure) };
-        let endpoint = Arc::clone(&visit.endpoint);
-        if failure != Failure::Unreachable || !tried.is_empty() {
-            arm.metrics.retries.inc();
-        }
-        // After one broken connection the others to the same pod are doubtful.
-        match send(visit, request, plan.protocol(), broke_at.is_some()).await {
-            Ok(response) => return Ok(response),
-            Err(SendError::Unsent(request, error)) => {
-                tracing::debug!(addr = %endpoint.addr, error, "no connection");
-                endpoint.suspect();
-                plan.take_back(*request);
-                tried.push(endpoint.addr);
+/// Why a round of attempts ended without an answer.
+enum Stop {
+    /// Nothing more may be tried.
+    Final(Failure),
+    /// Every pod of the table was tried; one that is not in it may still be.
+    NobodyLeft(Failure),
+}
+
+/// What was tried for one request.
+#[derive(Debug, Default)]
+struct Attempts {
+    tried: Vec<SocketAddr>,
+    /// Where the request broke off; it is sent again once.
+    broke_at: Option<SocketAddr>,
+    sent: usize,
+}
+
+impl Attempts {
+    /// Tries the pods of an arm.
+    async fn run(&mut self, arm: &Arm, plan: &mut Plan, patient: bool) -> Result<Response<Download>, Stop> {
+        while self.tried.len() < MAX_PODS {
+            let Some(visit) = pick(arm, &self.tried, self.broke_at) else {
+                return Err(Stop::NobodyLeft(self.failure()));
+            };
+            let Some(request) = plan.request() else { return Err(Stop::Final(self.failure())) };
+            let endpoint = Arc::clone(&visit.endpoint);
+            if self.sent > 0 {
+                arm.metrics.retries.inc();
             }
-            Err(SendError::Broken { error, .. }) if error.is_user() => return Err(upload_failure(&error)),
-            Err(SendError::Broken { error, reused }) => {
-                tracing::debug!(addr = %endpoint.addr, %error, "broke off");
-                failure = Failure::Broken;
-                // A connection that had served before may have been closed in the moment of sending: the pod is not to blame, and
-                // may be the only one. On a new connection it is, and only the patient try another.
-                if broke_at.is_some() || !plan.pure || !(patient || reused) {
-                    return Err(failure);
+            self.sent += 1;
+            // After one broken connection the others to the same pod are doubtful.
+            match send(visit, request, plan.protocol(), self.broke_at.is_some()).await {
+                Ok(response) => return Ok(response),
+                Err(SendError::Unsent(request, error)) => {
+                    tracing::debug!(addr = %endpoint.addr, error, "no connection");
+                    endpoint.suspect();
+                    plan.take_back(*request);
+                    self.tried.push(endpoint.addr);
                 }
-                broke_at = Some(endpoint.addr);
-                if !reused {
-                    tried.push(endpoint.addr);
+                Err(SendError::Broken { error, .. }) if error.is_user() => {
+                    return Err(Stop::Final(upload_failure(&error)));
+                }
+                Err(SendError::Broken { error, reused }) => {
+                    tracing::debug!(addr = %endpoint.addr, %error, "broke off");
+                    self.broke(&endpoint, reused, plan.pure, patient)?;
                 }
             }
         }
+        Err(Stop::Final(self.failure()))
     }
-    Err(failure)
+
+    /// Allows one more attempt, or none. A connection that had served before may have been closed in the moment of sending: the pod
+    /// is not to blame, and may be the only one. On a new connection it is, and only the patient try another.
+    fn broke(&mut self, endpoint: &Endpoint, reused: bool, pure: bool, patient: bool) -> Result<(), Stop> {
+        if self.broke_at.is_some() || !pure || !(patient || reused) {
+            return Err(Stop::Final(Failure::Broken));
+        }
+        self.broke_at = Some(endpoint.addr);
+        if !reused {
+            self.tried.push(endpoint.addr);
+        }
+        Ok(())
+    }
+
+    fn failure(&self) -> Failure {
+        self.broke_at.map_or(Failure::Unreachable, |_| Failure::Broken)
+    }
 }
 
 /// Chooses a pod that was not tried; the one that broke off only when there is no other.
