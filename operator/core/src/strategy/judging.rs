@@ -1,6 +1,6 @@
 //! The judge's part in a rollout: when it is asked, and how much of its answer is kept.
 
-use slipway_crds::v1alpha1::{GateStatus, Stage};
+use slipway_crds::v1alpha1::{GateStatus, GateType, GateVerdict, Stage};
 
 use crate::evidence::EvidenceRequest;
 use crate::judge;
@@ -19,7 +19,7 @@ pub(super) fn judged(cx: &Context<'_>, draft: &mut Draft) -> Option<judge::Judge
     }
     let evidence = cx.observed.evidence.as_ref();
     let evidence = evidence.filter(|it| it.generation == draft.traffic.generation && it.taken_at >= window.since);
-    let judgement = judge::judge(&judge::Input {
+    let mut judgement = judge::judge(&judge::Input {
         gates: &cx.spec.gates,
         alpha: cx.spec.alpha(),
         candidate: &window.candidate,
@@ -30,12 +30,25 @@ pub(super) fn judged(cx: &Context<'_>, draft: &mut Draft) -> Option<judge::Judge
         now: cx.now,
         previous: &draft.gates,
     });
+    if draft.weight() == traffic::ALL {
+        keep_rates(cx, &draft.gates, &mut judgement.gates);
+    }
     let due = evidence.is_some_and(|evidence| evidence.serial % TOLD_EVERY == 0);
     if due || is_news(cx, &draft.gates, &judgement.gates) {
         draft.gates = judgement.gates.clone();
     }
     draft.judged = Some((draft.traffic.generation, judgement.clone()));
     Some(judgement)
+}
+
+/// With all traffic at the candidate nothing runs beside it to compare rates with. The verdict that it got while there was says more than the absence of one.
+fn keep_rates(cx: &Context<'_>, old: &[GateStatus], new: &mut [GateStatus]) {
+    for gate in new.iter_mut().filter(|gate| gate.verdict == GateVerdict::NoData) {
+        let compares = cx.spec.gates.iter().any(|it| it.name == gate.name && it.type_ != GateType::PromQl);
+        if let Some(earlier) = old.iter().find(|it| compares && it.name == gate.name) {
+            gate.clone_from(earlier);
+        }
+    }
 }
 
 /// What the poller shall read, as long as the candidate has weight.
