@@ -172,6 +172,12 @@ pub struct LatencyGate {
     #[schemars(range(min = 100, max = 10_000))]
     pub max_ratio_percent: i32,
 
+    /// A request that is answered faster than this is never slow, whatever stable's quantile, in milliseconds. A model of 1 ms beside one of 4 ms is a difference
+    /// that no user notices.
+    #[serde(default = "LatencyGate::default_floor")]
+    #[schemars(range(min = 0, max = 3_600_000))]
+    pub min_slow_milliseconds: i32,
+
     /// The smallest increase of the share of slow requests worth catching, in basis points.
     #[serde(default = "LatencyGate::default_increase")]
     #[schemars(range(min = 1, max = 10_000))]
@@ -190,6 +196,9 @@ impl LatencyGate {
     fn default_ratio() -> i32 {
         150
     }
+    fn default_floor() -> i32 {
+        10
+    }
     fn default_increase() -> i32 {
         500
     }
@@ -197,7 +206,13 @@ impl LatencyGate {
 
 impl Default for LatencyGate {
     fn default() -> Self {
-        Self { quantile_percent: 95, max_ratio_percent: 150, max_increase_basis_points: 500, min_requests: 100 }
+        Self {
+            quantile_percent: 95,
+            max_ratio_percent: 150,
+            min_slow_milliseconds: 10,
+            max_increase_basis_points: 500,
+            min_requests: 100,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Slow requests, from cumulative histograms.
 //!
 //! A quantile of the candidate cannot be compared with one of stable by counts; a share above a fixed time can. The time is stable's own
-//! quantile, times the allowed ratio, rounded up to a bound of the histogram: above that bound both arms are counted exactly, without interpolation.
+//! quantile, times the allowed ratio, and at least the time that is slow to anybody, rounded up to a bound of the histogram: above that bound both arms are counted exactly, without interpolation.
 
 use slipway_crds::v1alpha1::LatencyGate;
 
@@ -15,7 +15,8 @@ pub(super) fn threshold(stable: &Histogram, settings: &LatencyGate) -> Result<f6
     let ratio = f64::from(settings.max_ratio_percent.max(100)) / 100.0;
     let largest = stable.finite.last().ok_or("the histogram has no bucket but +Inf")?.0;
     // A hair is forgiven, so that 1.5 times a quantile that lies on a bound does not skip a bucket by a rounding error.
-    let wanted = interpolated(stable, quantile).unwrap_or(largest) * ratio * (1.0 - 1e-9);
+    let floor = f64::from(settings.min_slow_milliseconds.max(0)) / 1000.0;
+    let wanted = (interpolated(stable, quantile).unwrap_or(largest) * ratio).max(floor) * (1.0 - 1e-9);
     Ok(stable.finite.iter().map(|(bound, _)| *bound).find(|bound| *bound >= wanted).unwrap_or(largest))
 }
 
