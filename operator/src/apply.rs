@@ -14,7 +14,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use slipway_core::action::{Action, Desired, Kind};
+use slipway_core::action::{APPLIED, Action, Desired, Kind};
 use slipway_core::build::field_manager;
 use slipway_crds::labels;
 
@@ -25,6 +25,8 @@ use crate::views::Views;
 
 /// Field manager of `spec.replicas` of ReplicaSets.
 pub const SCALE_MANAGER: &str = "slipway-scale";
+/// Field manager of the references to the owners of shared objects.
+pub const OWNERS_MANAGER: &str = "slipway-owners";
 /// How long one write may take, connection included.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A resource version that no object has: the apply of an object that shall not exist yet. The API server creates it when it is
@@ -50,6 +52,22 @@ pub struct Applier<'a> {
     pub views: &'a Views,
     /// On whose behalf.
     pub subject: &'a Subject,
+    /// Turns at shared objects.
+    pub turns: &'a Turns,
+}
+
+/// Turns at the shared objects of a namespace.
+#[derive(Default)]
+pub struct Turns {
+    /// Namespaces that fall together only wait for each other a little.
+    shards: [tokio::sync::Mutex<()>; 16],
+}
+
+impl Turns {
+    async fn take(&self, namespace: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let sum = namespace.bytes().fold(0_usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+        self.shards[sum % self.shards.len()].lock().await
+    }
 }
 
 /// Runs one request with a time limit and names the write in its error.
@@ -82,19 +100,18 @@ impl Applier<'_> {
     }
 
     async fn apply(&self, desired: &Desired) -> Result<Expectation, WriteError> {
-        let write = Write {
-            child: Child::from(desired),
-            manager: field_manager(desired, &self.subject.uid),
-            shared: field_manager(desired, &self.subject.uid) != labels::MANAGER,
-        };
+        // The core names objects that are shared by a manager of their own.
+        let shared = field_manager(desired, &self.subject.uid) != labels::MANAGER;
+        let write = Write { child: Child::from(desired), shared };
         match desired {
             Desired::ReplicaSet(o) => self.apply_one(&write, o).await,
             Desired::Service(o) => self.apply_one(&write, o).await,
             Desired::HorizontalPodAutoscaler(o) => self.apply_one(&write, o).await,
+            Desired::PodDisruptionBudget(o) if write.shared => self.share(&write, o).await,
             Desired::PodDisruptionBudget(o) => self.apply_one(&write, o).await,
-            Desired::ServiceAccount(o) => self.apply_one(&write, o).await,
-            Desired::RoleBinding(o) => self.apply_one(&write, o).await,
-            Desired::Deployment(o) => self.apply_one(&write, o).await,
+            Desired::ServiceAccount(o) => self.share(&write, o).await,
+            Desired::RoleBinding(o) => self.share(&write, o).await,
+            Desired::Deployment(o) => self.share(&write, o).await,
         }
     }
 
@@ -102,27 +119,76 @@ impl Applier<'_> {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
     {
+        let body = body_of(desired).map_err(|fault| write.error(&desired.name_any(), fault))?;
+        let answer = self.put::<K>(write, &desired.name_any(), body).await?;
+        Ok(self.expect_version(write, &answer))
+    }
+
+    /// An object that all ModelDeployments of a namespace own: its content is applied like any other, by one field manager for all of them, and the
+    /// reference of each owner is merged in by its UID. A field manager for each owner would be the other way, and does not bear many of them: every
+    /// manager adds its list of fields to the object, and every write is compared with all of them (a hundred owners made writes take longer than
+    /// ten seconds); besides, what the manager of an owner that is gone once applied could never be removed.
+    async fn share<K>(&self, write: &Write, desired: &K) -> Result<Expectation, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        let name = desired.name_any();
+        // Many owners that come at one time would only make each other's writes start again.
+        let _turn = self.turns.take(&self.subject.namespace).await;
+        let known = self.views.known(write.child, &self.owner(write), &name);
+        let wanted = desired.annotations().get(APPLIED);
+        let uid = match known.filter(|known| Some(&known.applied) == wanted) {
+            Some(known) => Some(known.uid),
+            None => {
+                let mut content = body_of(desired).map_err(|fault| write.error(&name, fault))?;
+                if let Some(metadata) = content["metadata"].as_object_mut() {
+                    metadata.remove("ownerReferences");
+                }
+                self.put::<K>(write, &name, content).await?.metadata.uid
+            }
+        };
+        let reference = json!({"metadata": {"uid": uid, "ownerReferences": desired.owner_references()}});
         let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
-        let (name, owner) = (desired.name_any(), self.owner(write));
-        let refused = |fault| WriteError { verb: "apply", kind: write.child.kind(), name: name.clone(), fault };
-        let uid = match self.views.known(write.child, &owner, &name) {
-            Some(known) if self.is_ours(write, &known.owners) => Some(known.uid),
-            Some(known) => {
-                return Err(refused(Fault::Foreign(format!("its owner has UID {}", known.owners.join(", ")))));
+        let params = PatchParams { field_manager: Some(OWNERS_MANAGER.into()), ..PatchParams::default() };
+        let merge = Patch::Strategic(&reference);
+        let answer = limited("own", write.child.kind(), &name, api.patch_metadata(&name, &params, &merge)).await?;
+        Ok(self.expect_version(write, &answer))
+    }
+
+    /// Applies an object that is there and ours, or makes it where there is none.
+    async fn put<K>(&self, write: &Write, name: &str, mut body: Value) -> Result<PartialObjectMeta<K>, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
+        if let Some(known) = self.views.known(write.child, &self.owner(write), name) {
+            if !self.is_ours(write, &known.owners) {
+                let fault = Fault::Foreign(format!("its owner has UID {}", known.owners.join(", ")));
+                return Err(write.error(name, fault));
             }
-            None => None,
-        };
-        let body = |uid: &Option<String>| body_of(desired, uid.as_deref()).map_err(&refused);
-        let answer = match patch(&api, write, &name, &body(&uid)?).await {
+            body["metadata"]["uid"] = known.uid.into();
+            return patch(&api, write, name, &body).await;
+        }
+        let mut made = body.clone();
+        made["metadata"]["resourceVersion"] = ABSENT.into();
+        match patch(&api, write, name, &made).await {
             // It is there although the caches do not show it: they are behind, or it is not ours.
-            Err(WriteError { fault: Fault::Conflict(_), .. }) if uid.is_none() => {
-                let there = limited("get", write.child.kind(), &name, api.get_metadata(&name)).await?;
-                self.check_ours(write, &there.metadata).map_err(&refused)?;
-                patch(&api, write, &name, &body(&there.metadata.uid)?).await?
+            Err(WriteError { fault: Fault::Conflict(_), .. }) => {
+                let there = limited("get", write.child.kind(), name, api.get_metadata(name)).await?;
+                self.check_ours(write, &there.metadata).map_err(|fault| write.error(name, fault))?;
+                body["metadata"]["uid"] = there.metadata.uid.into();
+                patch(&api, write, name, &body).await
             }
-            other => other?,
-        };
-        Ok(Expectation { child: write.child, owner, name, awaited: Awaited::Version(version_of(&answer)) })
+            other => other,
+        }
+    }
+
+    fn expect_version<K>(&self, write: &Write, answer: &PartialObjectMeta<K>) -> Expectation
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let awaited = Awaited::Version(version_of(answer));
+        Expectation { child: write.child, owner: self.owner(write), name: answer.name_any(), awaited }
     }
 
     async fn scale(&self, name: &str, uid: &str, replicas: i32) -> Result<Expectation, WriteError> {
@@ -202,25 +268,24 @@ impl Applier<'_> {
 
 struct Write {
     child: Child,
-    manager: String,
     /// Belongs to all ModelDeployments of the namespace.
     shared: bool,
 }
 
-/// The object as it is sent: with the UID of the object that it changes, or with the demand that there is none.
-fn body_of(desired: &impl Serialize, uid: Option<&str>) -> Result<Value, Fault> {
-    let mut body = serde_json::to_value(desired).map_err(|e| Fault::Transport(Box::new(kube::Error::SerdeError(e))))?;
-    match uid {
-        Some(uid) => body["metadata"]["uid"] = uid.into(),
-        None => body["metadata"]["resourceVersion"] = ABSENT.into(),
+impl Write {
+    fn error(&self, name: &str, fault: Fault) -> WriteError {
+        WriteError { verb: "apply", kind: self.child.kind(), name: name.to_owned(), fault }
     }
-    Ok(body)
+}
+
+fn body_of(desired: &impl Serialize) -> Result<Value, Fault> {
+    serde_json::to_value(desired).map_err(|e| Fault::Transport(Box::new(kube::Error::SerdeError(e))))
 }
 
 async fn patch<K>(api: &Api<K>, write: &Write, name: &str, body: &Value) -> Result<PartialObjectMeta<K>, WriteError>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    let params = PatchParams::apply(&write.manager).force();
+    let params = PatchParams::apply(labels::MANAGER).force();
     limited("apply", write.child.kind(), name, api.patch_metadata(name, &params, &Patch::Apply(body))).await
 }

@@ -135,10 +135,12 @@ impl<V: Clone + PartialEq> Cache<V> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).views.get(owner)?.get(name).cloned()
     }
 
-    /// Names of all owners in a namespace.
-    pub fn models_in(&self, namespace: &str) -> Vec<String> {
+    /// Names of the ModelDeployments in a namespace of which a view is as asked.
+    pub fn models_where(&self, namespace: &str, asked: impl Fn(&V) -> bool) -> Vec<String> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.views.keys().filter(|o| o.namespace == namespace).filter_map(|o| o.model.clone()).collect()
+        let here = inner.views.iter().filter(|(owner, _)| owner.namespace == namespace);
+        let asked = here.filter(|(_, entries)| entries.values().any(|entry| asked(&entry.view)));
+        asked.filter_map(|(owner, _)| owner.model.clone()).collect()
     }
 
     /// Whether the first list is complete.
@@ -254,7 +256,8 @@ mod tests {
         changes.sort();
         assert_eq!(changes, [("Some(\"m\")/a".to_owned(), None), ("Some(\"m\")/c".to_owned(), Some("x".to_owned()))]);
         assert!(cache.is_synced());
-        assert_eq!(cache.models_in("ns"), ["m"]);
+        assert_eq!(cache.models_where("ns", |_| true), ["m"]);
+        assert!(cache.models_where("ns", |view| view == "y").is_empty());
     }
 
     #[test]

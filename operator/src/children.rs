@@ -75,19 +75,27 @@ pub struct Known {
     pub version: u64,
     /// UIDs of its owners; of a ReplicaSet its controller.
     pub owners: Vec<String>,
+    /// Hash of what was applied last; of a ReplicaSet, which is applied once, nothing.
+    pub applied: String,
 }
 
 impl Views {
     /// What is known of an object that carries our labels.
     pub fn known(&self, child: Child, owner: &Owner, name: &str) -> Option<Known> {
         let plain = |cache: &Cache<ObjectView>| {
-            cache.get(owner, name).map(|e| Known { uid: e.view.uid, version: e.version, owners: e.view.owners })
+            cache.get(owner, name).map(|e| Known {
+                uid: e.view.uid,
+                version: e.version,
+                owners: e.view.owners,
+                applied: e.view.applied,
+            })
         };
         match child {
             Child::ReplicaSet => self.replica_sets.get(owner, name).map(|e| Known {
                 uid: e.view.view.uid,
                 version: e.version,
                 owners: e.view.controller.into_iter().collect(),
+                applied: String::new(),
             }),
             Child::Service => plain(&self.services),
             Child::HorizontalPodAutoscaler => plain(&self.autoscalers),

@@ -43,6 +43,8 @@ pub struct Context {
     pub expectations: Expectations,
     /// Statuses that wait.
     pub waiting: Waiting,
+    /// Turns at shared objects.
+    pub turns: crate::apply::Turns,
     /// Reconciles that run.
     pub running: Arc<Running>,
     /// The end.

@@ -174,7 +174,7 @@ fn watched<K, V>(
 ) -> Triggers
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
-    V: Clone + PartialEq + Send + Sync + 'static,
+    V: Shared + Clone + PartialEq + Send + Sync + 'static,
 {
     selected(scope, ctx, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, seen)
 }
@@ -190,7 +190,7 @@ fn selected<K, V>(
 ) -> Triggers
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
-    V: Clone + PartialEq + Send + Sync + 'static,
+    V: Shared + Clone + PartialEq + Send + Sync + 'static,
 {
     let config = watcher::Config::default().labels(selector).page_size(PAGE);
     let ctx = Arc::clone(ctx);
@@ -204,20 +204,47 @@ where
             let mut triggers = Vec::new();
             for change in &changes {
                 seen(&ctx, change);
-                triggers.extend(concerned(&ctx.views, &change.owner));
+                triggers.extend(concerns(&ctx.views, change));
             }
             stream::iter(triggers)
         })
         .boxed()
 }
 
-/// The ModelDeployments that a change of an owner's object concerns: a gateway concerns all of its namespace.
-fn concerned(views: &Views, owner: &Owner) -> Vec<Trigger> {
-    let names = match &owner.model {
-        Some(model) => vec![model.clone()],
-        None => views.models.models_in(&owner.namespace),
+/// A view of an object that several ModelDeployments may share.
+trait Shared {
+    /// UIDs of the owners of the one and not of the other, when nothing else differs.
+    fn owners_changed(&self, _other: &Self) -> Option<Vec<String>> {
+        None
+    }
+}
+
+impl Shared for observe::ReplicaSetKept {}
+
+impl Shared for observe::PodKept {}
+
+impl Shared for ObjectView {
+    fn owners_changed(&self, other: &Self) -> Option<Vec<String>> {
+        let same = self.uid == other.uid && self.applied == other.applied;
+        let only = |a: &Self, b: &Self| -> Vec<String> {
+            a.owners.iter().filter(|o| !b.owners.contains(o)).cloned().collect()
+        };
+        same.then(|| [only(self, other), only(other, self)].concat())
+    }
+}
+
+/// The ModelDeployments that a change concerns: a gateway concerns all of its namespace, but not with every owner that it gets or loses.
+fn concerns<V: Shared>(views: &Views, change: &Change<V>) -> Vec<Trigger> {
+    let namespace = &change.owner.namespace;
+    let names = match (&change.owner.model, &change.before, &change.after) {
+        (Some(model), ..) => vec![model.clone()],
+        (None, Some(before), Some(after)) => match after.owners_changed(before) {
+            Some(uids) => views.models.models_where(namespace, |print| uids.contains(&print.uid)),
+            None => views.models.models_where(namespace, |_| true),
+        },
+        (None, ..) => views.models.models_where(namespace, |_| true),
     };
-    names.iter().map(|name| ObjectRef::new(name).within(&owner.namespace)).collect()
+    names.iter().map(|name| ObjectRef::new(name).within(namespace)).collect()
 }
 
 fn logged<K>(event: Result<Event<K>, watcher::Error>, ctx: &Context) -> Option<Event<K>>
@@ -231,5 +258,43 @@ where
             tracing::warn!(kind = %K::kind(&()), %error, "watch ended and starts again");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::own_writes::OwnWrites;
+    use serde_json::json;
+
+    fn gateway(applied: &str, owners: &[&str]) -> ObjectView {
+        let owners = owners.iter().map(|o| (*o).to_owned()).collect();
+        ObjectView { uid: "u".into(), applied: applied.into(), owners }
+    }
+
+    fn concerned(before: Option<ObjectView>, after: Option<ObjectView>) -> Vec<String> {
+        let views = Views::default();
+        for name in ["a", "b", "c"] {
+            let object: Guarded = serde_json::from_value(json!({
+                "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+                "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}")},
+                "spec": {"model": {"uri": "http://store/m"}}
+            }))
+            .unwrap();
+            views.models.take(Event::Apply(object), |o| print(o, &OwnWrites::default()));
+        }
+        let change = Change { owner: Owner::gateway("ns"), name: "slipway-gateway".into(), before, after };
+        let mut names: Vec<String> = concerns(&views, &change).into_iter().map(|t| t.name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_further_owner_of_the_gateway_concerns_nobody_else() {
+        let one = || Some(gateway("x", &["uid-a"]));
+        assert_eq!(concerned(one(), Some(gateway("x", &["uid-a", "uid-b"]))), ["b"]);
+        assert_eq!(concerned(one(), Some(gateway("y", &["uid-a"]))), ["a", "b", "c"]);
+        assert_eq!(concerned(one(), None), ["a", "b", "c"]);
+        assert_eq!(concerned(None, one()), ["a", "b", "c"]);
     }
 }

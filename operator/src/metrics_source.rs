@@ -109,7 +109,7 @@ impl Poller {
 }
 
 /// The provider does not answer: the whole chain of reasons, of which the last says most.
-fn unreachable(error: &dyn std::error::Error) -> GateReading {
+fn no_answer(error: &dyn std::error::Error) -> GateReading {
     promql::down(chain(error))
 }
 
@@ -155,10 +155,10 @@ async fn poll(
         // A tenth of jitter keeps ModelDeployments that were changed together from asking together.
         tokio::time::sleep(wait.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
         let evidence = source.read(&request).await;
-        if let Some(polled) = requests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&uid) {
-            if polled.request == request {
-                polled.evidence = Some(evidence);
-            }
+        if let Some(polled) = requests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&uid)
+            && polled.request == request
+        {
+            polled.evidence = Some(evidence);
         }
         // The receiver is gone only when the operator ends.
         let _ = source.triggers.send(object.clone());
@@ -198,10 +198,10 @@ impl Source {
         };
         let asked = async {
             let timeout = i64::try_from(QUERY_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
-            let mut answer = client.query(query).timeout(timeout).post_raw().await.map_err(|e| unreachable(&e))?;
+            let mut answer = client.query(query).timeout(timeout).post_raw().await.map_err(|e| no_answer(&e))?;
             let status = answer.status().as_u16();
             let mut body = Vec::new();
-            while let Some(chunk) = answer.chunk().await.map_err(|e| unreachable(&e))? {
+            while let Some(chunk) = answer.chunk().await.map_err(|e| no_answer(&e))? {
                 if body.len() + chunk.len() > MAX_BODY {
                     return Err(promql::down(format!("answer is larger than {MAX_BODY} bytes")));
                 }

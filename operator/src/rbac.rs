@@ -17,8 +17,9 @@ const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'st
 
 /// A watch lists first.
 const READ: &[&str] = &["list", "watch"];
-/// Server-side apply is `patch`, and `create` where the object is missing; `get` tells a foreign object from one that the caches lack.
-const KEPT: &[&str] = &["list", "watch", "get", "create", "patch"];
+/// Server-side apply is `patch`, and `create` where the object is missing; `get` tells a foreign object from one that the caches lack. `delete` is
+/// also needed where nothing is ever deleted: with the admission plug-in OwnerReferencesPermissionEnforcement only who may delete an object may give it
+/// a further owner, as every ModelDeployment of a namespace but the first does with the gateway.
 const OWNED: &[&str] = &["list", "watch", "get", "create", "patch", "delete"];
 
 /// In the namespaces that are looked after.
@@ -30,10 +31,10 @@ pub const CLUSTER: &[Rule] = &[
     rule("apps", "replicasets", OWNED),
     rule("", "services", OWNED),
     rule("autoscaling", "horizontalpodautoscalers", OWNED),
-    rule("policy", "poddisruptionbudgets", KEPT),
-    rule("apps", "deployments", KEPT),
-    rule("", "serviceaccounts", KEPT),
-    rule("rbac.authorization.k8s.io", "rolebindings", KEPT),
+    rule("policy", "poddisruptionbudgets", OWNED),
+    rule("apps", "deployments", OWNED),
+    rule("", "serviceaccounts", OWNED),
+    rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
     rule("", "pods", READ),
     rule("events.k8s.io", "events", &["create", "patch"]),
     // The gateways' RoleBinding names this ClusterRole.

@@ -115,7 +115,7 @@ async fn carry_out(
     if differs && plan.status_first {
         status::write(&ctx.client, &ctx.own, subject, &plan.status).await?;
     }
-    let applier = Applier { client: &ctx.client, views: &ctx.views, subject };
+    let applier = Applier { client: &ctx.client, views: &ctx.views, subject, turns: &ctx.turns };
     for action in &plan.actions {
         let expectation = applier.carry_out(action).await?;
         ctx.expectations.expect(&subject.uid, expectation, Instant::now());

@@ -122,6 +122,7 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
         own: Arc::new(OwnWrites::default()),
         expectations: crate::children::Expectations::default(),
         waiting: crate::status::Waiting::default(),
+        turns: crate::apply::Turns::default(),
         running: Arc::clone(&health.running),
         stop: stop.clone(),
         client: client.clone(),

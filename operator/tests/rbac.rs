@@ -1,4 +1,5 @@
 //! The chart grants what the operator does: the table in `rbac.rs` is compared with the chart's ClusterRole and Role.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -19,9 +19,6 @@ pub struct Request {
     /// What was answered.
     #[serde(default)]
     pub response_status: Answer,
-    /// With its query.
-    #[serde(rename = "requestURI")]
-    pub uri: String,
 }
 
 /// Who asked.

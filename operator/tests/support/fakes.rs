@@ -27,7 +27,7 @@ use super::world::World;
 
 /// Fakes that end when this is dropped.
 pub struct Fakes {
-    tasks: JoinSet<()>,
+    _tasks: JoinSet<()>,
     /// Port of the gateways' admin servers.
     pub gateway_port: u16,
     /// Address of Prometheus.
@@ -41,7 +41,7 @@ impl Fakes {
     /// Starts all of them. `loopback` is a network of the test's own (127.x), so that tests side by side do not meet.
     pub async fn start(world: &World, loopback: u8) -> Self {
         let mut tasks = JoinSet::new();
-        tasks.spawn(run_replica_sets(world.api(), world.api()));
+        tasks.spawn(run_replica_sets(world.api()));
         let said = Said::new(Vec::new());
         let gateway_port = free_port();
         for number in [1, 2] {
@@ -54,7 +54,7 @@ impl Fakes {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let prometheus = format!("http://{}", listener.local_addr().unwrap());
         tasks.spawn(serve_prometheus(listener));
-        Self { tasks, gateway_port, prometheus }
+        Self { _tasks: tasks, gateway_port, prometheus }
     }
 
     /// Arguments of the operator that meets them.
@@ -64,9 +64,9 @@ impl Fakes {
 }
 
 /// Every ReplicaSet has its pods at once, in one status write, as a quick controller would.
-async fn run_replica_sets(sets: Api<ReplicaSet>, _pods: Api<Pod>) {
+async fn run_replica_sets(sets: Api<ReplicaSet>) {
     let all = watcher(sets.clone(), watcher::Config::default()).default_backoff().applied_objects();
-    all.try_for_each(|set| {
+    all.try_for_each_concurrent(16, |set| {
         let sets = sets.clone();
         async move {
             let wanted = set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);

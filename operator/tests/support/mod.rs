@@ -1,5 +1,5 @@
 //! A real etcd and kube-apiserver for the tests of this package, one pair for the whole test binary.
-#![allow(unreachable_pub, missing_docs, reason = "a test binary exports nothing")]
+#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test may panic, and exports nothing")]
 
 pub mod audit;
 pub mod fakes;
@@ -43,8 +43,13 @@ pub async fn plane() -> &'static Plane {
 }
 
 /// Waits for a condition that nothing announces.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(DEADLINE, async {
+pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    eventually_within(DEADLINE, what, holds).await;
+}
+
+/// The same with a deadline of its own.
+pub async fn eventually_within(deadline: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(deadline, async {
         let mut tick = tokio::time::interval(Duration::from_millis(50));
         while !holds().await {
             tick.tick().await;
@@ -70,7 +75,7 @@ pub fn free_port() -> u16 {
 
 /// Starts a server under a shell that ends it when our end of its standard input closes, however this process ends.
 fn spawn(binary: &Path, log: &Path, arguments: &[String]) -> Child {
-    let script = r#"log=$1; shift; "$@" >"$log" 2>&1 </dev/null & pid=$!; read -r _; kill "$pid"; wait "$pid""#;
+    let script = r#"log=$1; shift; "$@" >"$log" 2>&1 </dev/null & pid=$!; read -r _; kill -9 "$pid"; wait "$pid""#;
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).arg(log).arg(binary).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
