@@ -42,8 +42,15 @@ pub fn infer(gateway: SocketAddr) -> request::Builder {
 
 pub async fn send(client: &Http, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     let response: Response<_> = client.request(request).await.map_err(|error| {
-        let kind = if error.is_connect() { "refused" } else { "lost" };
-        format!("{kind}: {error:?}")
+        // hyper 1.12's own client (client.rs of its h2, "Check poll_ready() again") drops a stream that it has just opened when a
+        // graceful GOAWAY comes in that moment, although the server goes on to answer it.
+        let text = format!("{error:?}");
+        let kind = match () {
+            () if error.is_connect() => "refused",
+            () if text.contains("GoAway(b\"\", NO_ERROR, Remote)") => "gave up",
+            () => "lost",
+        };
+        format!("{kind}: {text}")
     })?;
     let (parts, body) = response.into_parts();
     let collected = body.collect().await.map_err(|error| format!("{error:?}"))?;
