@@ -28,8 +28,14 @@ pub(crate) fn candidate(cx: &Context<'_>, draft: &Draft) -> i32 {
 }
 
 /// Whether the candidate has the pods for its current step.
+///
+/// Pods count only once a stored status asked for as many. A revision that comes back may still have pods that an earlier decision is about to take away, and a
+/// view that lags would show them; by the time the own status is seen, so is what was done before it.
 pub(crate) fn has_capacity(cx: &Context<'_>, draft: &Draft) -> bool {
-    draft.candidate().is_some_and(|revision| cx.capacity(revision) >= candidate(cx, draft))
+    let Some(revision) = draft.candidate() else { return false };
+    let wanted = candidate(cx, draft);
+    let asked = cx.stored.candidate.as_ref().filter(|it| it.revision == revision).map_or(0, |it| it.replicas);
+    asked >= wanted && cx.capacity(revision) >= wanted
 }
 
 /// What a ReplicaSet's size shall be.

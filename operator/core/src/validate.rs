@@ -114,9 +114,9 @@ impl Validated {
 
     /// The weight that the candidate has at a step: that of the step, else of the last weight before it.
     pub fn weight_at(&self, index: usize) -> i32 {
-        let reached = self.steps.iter().take(index.saturating_add(1));
+        let reached = self.steps.iter().take(index.saturating_add(1)).rev();
         let weights = reached.filter_map(|step| if let Step::Weight(weight) = step { Some(*weight) } else { None });
-        weights.last().unwrap_or_default()
+        weights.take(1).sum()
     }
 
     /// The size that a person gave the candidate apart from its weight, until the next weight.

@@ -1,4 +1,5 @@
 //! Blue-green.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

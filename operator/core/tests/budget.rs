@@ -1,4 +1,5 @@
 //! What a rollout costs the API server, and what the core may depend on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

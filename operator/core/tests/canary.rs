@@ -1,4 +1,5 @@
 //! A canary from its first pod to its promotion.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Commands of people.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

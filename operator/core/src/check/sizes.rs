@@ -41,7 +41,7 @@ fn found<'a>(case: &'a Case<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSet
 fn capacity_before_weight(case: &Case<'_>, broken: &mut Vec<String>) {
     let Some(candidate) = case.new.rollout.as_ref().map(|rollout| rollout.revision.as_str()) else { return };
     let (old, new) = (Case::weight(&case.old, candidate), Case::weight(case.new, candidate));
-    if new > old {
+    if new > old.max(0) {
         let set = case.observed.replica_sets.iter().find(|set| set.revision == candidate && set.owned && !set.deleting);
         let (have, want) = (set.map_or(0, |set| set.available), need(case.spec.replicas, new));
         require(broken, have >= want.max(1), || format!("I3: weight rises to {new} with {have} of {want} pods"));

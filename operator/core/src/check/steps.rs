@@ -68,7 +68,9 @@ fn may_advance(case: &Case<'_>, old: &RolloutStatus) -> bool {
 
 fn passes(case: &Case<'_>, old: &RolloutStatus) -> bool {
     let told = case.old.traffic.clone().unwrap_or_default();
-    let Some(confirmed_at) = traffic::confirmed_at(&told) else { return false };
+    // The confirmation itself may be in this plan; evidence that is already there then is of a window that a plan opened whose write was lost.
+    let confirmed_now = traffic::all_ready_at(&case.observed.gateway, told.generation).then_some(case.now);
+    let Some(confirmed_at) = traffic::confirmed_at(&told).or(confirmed_now) else { return false };
     let stable = case.old.stable.as_ref().map(|it| it.revision.clone()).unwrap_or_default();
     let judgement = judge::judge(&judge::Input {
         gates: &case.spec.gates,

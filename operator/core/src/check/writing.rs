@@ -37,7 +37,8 @@ fn order(case: &Case<'_>, broken: &mut Vec<String>) {
     require(broken, case.plan.status_first || !(takes || case.weights_change()), || {
         "I9: status is not written first".to_owned()
     });
-    require(broken, !(case.plan.status_may_wait && case.weights_change()), || "I9: weights may wait".to_owned());
+    let waits = case.plan.status_may_wait && case.plan.status_first;
+    require(broken, !waits, || "I9: what must be written first may wait".to_owned());
 }
 
 /// I13.

@@ -30,10 +30,12 @@ pub(crate) fn finish(cx: &Context<'_>, mut draft: Draft, actions: Vec<Action>, t
     keep_share(&cx.stored, &mut status);
     let weights_change = weights(&cx.stored) != weights(&status);
     let evidence = strategy::evidence_request(cx, &draft);
+    let counts_only = !weights_change && essence(&cx.stored) == essence(&status);
     Plan {
         actions,
-        status_first: weights_change || taken,
-        status_may_wait: !weights_change && essence(&cx.stored) == essence(&status),
+        // Decisions before their consequences: pods that were asked for by a step that was then forgotten would go again.
+        status_first: !counts_only || taken,
+        status_may_wait: counts_only && !taken,
         status,
         events: draft.events,
         // A time that is over cannot be waited for: looking again would change nothing, for ever.
@@ -70,7 +72,7 @@ fn status(cx: &Context<'_>, draft: &mut Draft) -> ModelDeploymentStatus {
         selector: labels::scale_selector(&cx.spec.name),
         stable,
         candidate,
-        traffic: (draft.traffic.generation > 0).then(|| draft.traffic.clone()),
+        traffic: (!draft.traffic.backends.is_empty()).then(|| draft.traffic.clone()),
         rollout: draft.rollout.clone(),
         gates: draft.gates.clone(),
         history: draft.history.clone(),

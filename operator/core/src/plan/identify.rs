@@ -62,6 +62,15 @@ pub(crate) fn repair(cx: &Context<'_>, draft: &mut Draft) {
     }
     if draft.stable.is_none() {
         draft.rollout = None;
+        let whole = draft
+            .traffic
+            .backends
+            .first()
+            .is_some_and(|first| draft.traffic.backends == traffic::only(&first.revision));
+        if !whole {
+            draft.traffic.backends.clear();
+            draft.traffic.preview_revision = None;
+        }
     }
     if draft.traffic.confirmed_generation > draft.traffic.generation {
         draft.traffic.confirmed_generation = 0;

@@ -34,7 +34,7 @@ pub(super) fn advance(cx: &Context<'_>, draft: &mut Draft) -> bool {
 fn fits(cx: &Context<'_>, draft: &mut Draft, stage: Stage) -> bool {
     let last = cx.spec.last_weight();
     let index = draft.step_index();
-    let full = draft.active().is_some_and(|rollout| rollout.promote_full);
+    let full = !cx.spec.paused && draft.active().is_some_and(|rollout| rollout.promote_full);
     if full && index < last {
         draft.close_step(cx, "skipped by a person");
         enter_step(cx, draft, last);
@@ -110,8 +110,9 @@ fn set_weight(cx: &Context<'_>, draft: &mut Draft, weight: i32) {
     } else {
         draft.write(cx, traffic::split(&stable, &candidate, weight), preview)
     };
-    if new {
-        // Looks and verdicts belong to one weight.
+    if new && weight < traffic::ALL {
+        // Looks and verdicts belong to one weight. With all traffic there is nothing to compare with, and the last verdict stands; rows of looks start anew
+        // by the time of the confirmation.
         draft.gates.clear();
     }
     let index = draft.step_index();

@@ -18,6 +18,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
 pub const UID: &str = "4d2c1a9e-0000-4000-8000-000000000001";
 
 /// The world.
+#[derive(Clone, Debug)]
 pub struct World {
     pub observed: Observed,
     pub now: Timestamp,
@@ -129,10 +130,14 @@ impl World {
 
     /// Rounds until nothing changes any more, without time passing.
     pub fn settle(&mut self) {
+        let picture = |world: &Self| {
+            let observed = &world.observed;
+            (observed.object.status.clone(), observed.replica_sets.clone(), observed.gateway.clone())
+        };
         for _ in 0..20 {
-            let before = (self.observed.object.status.clone(), self.observed.replica_sets.clone());
+            let before = picture(self);
             self.tick(0);
-            if before == (self.observed.object.status.clone(), self.observed.replica_sets.clone()) {
+            if before == picture(self) {
                 return;
             }
         }

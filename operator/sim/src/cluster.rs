@@ -1,0 +1,198 @@
+//! The API server: objects, resource versions, conflicts.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use slipway_core::action::{Action, Desired, Kind};
+use slipway_core::build::applied_hash;
+use slipway_core::observed::{GatewayPod, GatewayView, ObjectView, Observed, ReplicaSetView, Settings};
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
+
+use crate::pods::Set;
+use crate::truth::Truth;
+
+/// A write that did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Its resourceVersion or UID is not that of the object.
+    Conflict,
+}
+
+/// Everything that the API server holds.
+pub(crate) struct Cluster {
+    pub(crate) object: ModelDeployment,
+    /// resourceVersion of the object.
+    pub(crate) version: u64,
+    pub(crate) sets: Vec<Set>,
+    services: BTreeMap<String, ObjectView>,
+    autoscaler: Option<ObjectView>,
+    budget: Option<ObjectView>,
+    gateway: GatewayView,
+    /// How the versions of models behave, by version.
+    pub(crate) truths: BTreeMap<String, Truth>,
+    /// When the weights changed last, in seconds.
+    pub(crate) weights_at: i64,
+    /// Grows with everything that a watch would tell.
+    pub(crate) changes: u64,
+    pub(crate) writes: u64,
+    uids: u64,
+}
+
+impl Cluster {
+    pub(crate) fn new(object: ModelDeployment) -> Self {
+        Self {
+            object,
+            version: 1,
+            sets: Vec::new(),
+            services: BTreeMap::new(),
+            autoscaler: None,
+            budget: None,
+            gateway: GatewayView::default(),
+            truths: BTreeMap::new(),
+            weights_at: 0,
+            changes: 1,
+            writes: 0,
+            uids: 0,
+        }
+    }
+
+    /// What a watch would have told by now.
+    pub(crate) fn observed(&self, pods: Vec<GatewayPod>) -> Observed {
+        Observed {
+            object: self.object.clone(),
+            replica_sets: self.sets.iter().map(|set| set.view.clone()).collect(),
+            services: self.services.clone(),
+            autoscaler: self.autoscaler.clone(),
+            disruption_budget: self.budget.clone(),
+            gateway: GatewayView { pods, ..self.gateway.clone() },
+            pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
+            evidence: None,
+            settings: Settings {
+                gateway_image: "gateway:1".to_owned(),
+                gateway_replicas: 2,
+                runtime_image: "runtime:1".to_owned(),
+                image_pull_policy: "IfNotPresent".to_owned(),
+            },
+        }
+    }
+
+    pub(crate) fn set(&self, revision: &str) -> Option<&Set> {
+        self.sets.iter().find(|set| set.view.revision == revision)
+    }
+
+    /// A change of spec or metadata by somebody else.
+    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut ModelDeployment)) {
+        let spec = self.object.spec.clone();
+        change(&mut self.object);
+        if self.object.spec != spec
+            && let Some(generation) = self.object.metadata.generation.as_mut()
+        {
+            *generation += 1;
+        }
+        self.touched();
+    }
+
+    fn touched(&mut self) {
+        self.version += 1;
+        self.changes += 1;
+    }
+
+    /// Writes the status, if the writer had seen the newest object.
+    pub(crate) fn write_status(&mut self, status: &ModelDeploymentStatus, seen: u64, now: i64) -> Result<(), Refused> {
+        self.writes += 1;
+        if seen != self.version {
+            return Err(Refused::Conflict);
+        }
+        let weights = |status: Option<&ModelDeploymentStatus>| {
+            status.and_then(|it| it.traffic.clone()).map(|it| (it.generation, it.backends, it.preview_revision))
+        };
+        // The API server keeps whole seconds; what it returns is what is seen from now on.
+        let value = serde_json::to_value(status).unwrap_or_default();
+        let stored = serde_json::from_value(value).unwrap_or_default();
+        if weights(self.object.status.as_ref()) != weights(Some(&stored)) {
+            self.weights_at = now;
+        }
+        self.object.status = Some(stored);
+        self.touched();
+        Ok(())
+    }
+
+    /// Carries out an action.
+    pub(crate) fn carry_out(&mut self, action: &Action, now: Timestamp) -> Result<(), Refused> {
+        self.writes += 1;
+        self.changes += 1;
+        match action {
+            Action::Apply(desired) => self.apply(desired, now),
+            Action::Scale { name, uid, replicas } => {
+                let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                set.ok_or(Refused::Conflict)?.scale(*replicas);
+            }
+            Action::Delete { kind: Kind::ReplicaSet, name, uid } => {
+                let before = self.sets.len();
+                self.sets.retain(|set| set.view.name != *name || set.view.uid != *uid);
+                if before == self.sets.len() {
+                    return Err(Refused::Conflict);
+                }
+            }
+            Action::Delete { kind: Kind::Service, name, .. } => drop(self.services.remove(name)),
+            Action::Delete { kind: Kind::HorizontalPodAutoscaler, .. } => self.autoscaler = None,
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, desired: &Desired, now: Timestamp) {
+        let uid = self.object.metadata.uid.clone().unwrap_or_default();
+        let view = ObjectView { uid: self.uid(), applied: applied_hash(desired), owners: vec![uid] };
+        match desired {
+            Desired::ReplicaSet(_) => self.create(desired, now),
+            Desired::Service(service) => {
+                self.services.insert(service.metadata.name.clone().unwrap_or_default(), view);
+            }
+            Desired::HorizontalPodAutoscaler(_) => self.autoscaler = Some(view),
+            Desired::PodDisruptionBudget(budget) if budget.metadata.name == self.object.metadata.name => {
+                self.budget = Some(view);
+            }
+            Desired::PodDisruptionBudget(_) => self.gateway.disruption_budget = Some(view),
+            Desired::ServiceAccount(_) => self.gateway.service_account = Some(view),
+            Desired::RoleBinding(_) => self.gateway.role_binding = Some(view),
+            Desired::Deployment(_) => self.gateway.deployment = Some(view),
+        }
+    }
+
+    /// Server-side apply of a ReplicaSet: one that exists gets the replicas of the configuration.
+    fn create(&mut self, desired: &Desired, now: Timestamp) {
+        let Desired::ReplicaSet(desired) = desired else { return };
+        let text = |map: &Option<BTreeMap<String, String>>, key: &str| {
+            map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default()
+        };
+        let name = desired.metadata.name.clone().unwrap_or_default();
+        let replicas = desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        if let Some(set) = self.sets.iter_mut().find(|set| set.view.name == name) {
+            set.scale(replicas);
+            return;
+        }
+        let version = text(&desired.metadata.annotations, labels::VERSION);
+        let truth = self.truths.get(&version).copied().unwrap_or_else(|| crate::Quality::Good.truth());
+        let view = ReplicaSetView {
+            name,
+            uid: self.uid(),
+            revision: text(&desired.metadata.labels, labels::REVISION),
+            version,
+            created_at: now,
+            desired: replicas,
+            current: 0,
+            ready: 0,
+            available: 0,
+            observed: false,
+            owned: true,
+            deleting: false,
+        };
+        self.sets.push(Set::new(view, truth));
+    }
+
+    fn uid(&mut self) -> String {
+        self.uids += 1;
+        format!("uid-{}", self.uids)
+    }
+}

@@ -1,0 +1,151 @@
+//! What must hold in the world, whatever goes wrong.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use slipway_core::sizing::need;
+use slipway_core::validate::{Step, validate};
+use slipway_crds::conditions::reason;
+use slipway_crds::v1alpha1::{GateType, ModelDeployment, ModelDeploymentStatus, Outcome, Stage};
+
+use crate::cluster::Cluster;
+use crate::gateway::Gateway;
+use crate::truth::Truth;
+
+/// Seconds of replicas that are remembered: what was written for fewer replicas does not grow with them once it has no weight any more, and a gateway may
+/// lag by that much.
+const BEHIND: usize = 100;
+/// Most writes within a minute, faults and all.
+const WRITES_A_MINUTE: u64 = 150;
+
+/// What is known of the past.
+#[derive(Default)]
+pub(crate) struct Expect {
+    replicas: VecDeque<i32>,
+    writes: VecDeque<u64>,
+    excused_until: i64,
+    generation: i64,
+    wiped: bool,
+    /// Versions that a person ordered to be promoted, whatever the judge says.
+    pub(crate) ordered: BTreeSet<String>,
+    /// What is worth a line in the transcript.
+    pub(crate) notes: Vec<String>,
+    /// Rollouts of much worse versions, and those of them that were promoted unordered.
+    pub(crate) bad: (u32, u32),
+    /// Rollouts of equally good versions, and those of them that a gate took back.
+    pub(crate) good: (u32, u32),
+}
+
+impl Expect {
+    /// The status was wiped: generations begin anew, and what serves is a guess for a while.
+    pub(crate) fn wiped(&mut self, now: i64) {
+        self.wiped = true;
+        self.excused_until = self.excused_until.max(now + 30);
+    }
+
+    /// Somebody scaled a ReplicaSet: sizes are wrong until the plan notices.
+    pub(crate) fn meddled(&mut self, now: i64) {
+        self.excused_until = self.excused_until.max(now + 30);
+    }
+
+    pub(crate) fn every_second(&mut self, now: i64, cluster: &Cluster, gateways: &[Gateway]) -> Vec<String> {
+        let mut broken = Vec::new();
+        self.replicas.push_back(cluster.object.spec.replicas);
+        self.writes.push_back(cluster.writes);
+        if self.replicas.len() > BEHIND {
+            self.replicas.pop_front();
+        }
+        if self.writes.len() > 60 {
+            let before = self.writes.pop_front().unwrap_or_default();
+            if cluster.writes - before > WRITES_A_MINUTE {
+                broken.push(format!("{now}s: {} writes within a minute: a hot loop", cluster.writes - before));
+            }
+        }
+        if let Some(status) = &cluster.object.status {
+            self.stored(now, status, &mut broken);
+        }
+        if now > self.excused_until {
+            self.selected_have_pods(now, cluster, gateways, &mut broken);
+        }
+        broken
+    }
+
+    /// Of what is stored: an abort has moved the traffic in the same write, and generations only grow.
+    fn stored(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
+        let Some(traffic) = &status.traffic else { return };
+        let sum: i32 = traffic.backends.iter().map(|it| it.weight_permille).sum();
+        if sum != 1000 {
+            broken.push(format!("{now}s: stored weights sum to {sum}"));
+        }
+        let aborted = status.rollout.as_ref().is_some_and(|it| it.stage == Stage::Aborted);
+        if aborted && traffic.backends.len() != 1 {
+            broken.push(format!("{now}s: aborted, and the candidate has a weight"));
+        }
+        if traffic.generation < self.generation && !self.wiped {
+            broken.push(format!("{now}s: generation {} after {}", traffic.generation, self.generation));
+        }
+        (self.generation, self.wiped) = (traffic.generation, false);
+    }
+
+    /// Whatever a ready gateway sends to is asked to have the pods for it.
+    fn selected_have_pods(&self, now: i64, cluster: &Cluster, gateways: &[Gateway], broken: &mut Vec<String>) {
+        let fewest = self.replicas.iter().copied().min().unwrap_or_default();
+        for gateway in gateways.iter().filter(|gateway| gateway.ready) {
+            let Some(applied) = &gateway.applied else { continue };
+            for backend in &applied.backends {
+                let want = need(fewest, backend.weight_permille);
+                let have = cluster.set(&backend.revision).map_or(0, |set| set.view.desired);
+                if have < want {
+                    broken.push(format!(
+                        "{now}s: {} sends {} to {} which has {have} of {want} pods",
+                        gateway.name, backend.weight_permille, backend.revision
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Keeps the score when rollouts end.
+    pub(crate) fn status(&mut self, before: Option<&ModelDeploymentStatus>, cluster: &Cluster) {
+        let Some(after) = &cluster.object.status else { return };
+        let Some(record) = after.history.first().filter(|it| before.and_then(|old| old.history.first()) != Some(it))
+        else {
+            return;
+        };
+        // The stable revision that it was compared with.
+        let Some(rival) = before.and_then(|old| old.stable.as_ref()) else { return };
+        let truth = |version: &str| cluster.truths.get(version);
+        let (Some(theirs), Some(ours)) = (truth(&record.version), truth(&rival.version)) else { return };
+        let ordered = self.ordered.contains(&record.version);
+        if is_judged(&cluster.object)
+            && is_worse(&cluster.object, theirs, ours)
+            && record.outcome != Outcome::Superseded
+        {
+            self.bad.0 += 1;
+            let missed = record.outcome == Outcome::Promoted && !ordered;
+            self.bad.1 += u32::from(missed);
+            if missed {
+                self.notes.push(format!("score: {} is worse than {} and was promoted", record.version, rival.version));
+            }
+        }
+        if theirs.is_as_good_as(ours) {
+            self.good.0 += 1;
+            self.good.1 += u32::from(record.reason == reason::GATE_FAILED);
+        }
+    }
+}
+
+/// Whether the strategy has a step at which both arms get traffic, so that the judge can compare them at all.
+pub(crate) fn is_judged(object: &ModelDeployment) -> bool {
+    validate(object)
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Weight(weight) if slipway_core::validate::is_judged(*weight)))
+}
+
+/// Whether the gates must find a version much worse than another.
+pub(crate) fn is_worse(object: &ModelDeployment, theirs: &Truth, ours: &Truth) -> bool {
+    let gates = object.spec.analysis.gates.as_deref().unwrap_or_default();
+    let labels = gates.iter().any(|gate| gate.type_ == GateType::Accuracy);
+    // A rival whose pods come and go fails in its own way.
+    ours.crash == 0.0 && (theirs.errors > ours.errors + 0.2 || (labels && theirs.wrong > ours.wrong + 0.2))
+}

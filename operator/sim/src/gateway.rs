@@ -1,0 +1,138 @@
+//! Gateways: they watch the weights with a lag, send, count, brake, die and come back.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport};
+use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
+
+use crate::cluster::Cluster;
+use crate::metrics::Metrics;
+use crate::rng::Rng;
+
+/// Requests that one gateway gets in a second.
+const REQUESTS: u64 = 60;
+
+/// A gateway pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    pub(crate) name: String,
+    pub(crate) ready: bool,
+    /// What it applies.
+    pub(crate) applied: Option<TrafficStatus>,
+    report: GatewayReport,
+    /// The last candidate's requests: failed or not.
+    recent: Vec<bool>,
+    ready_at: i64,
+    /// Seconds by which its watch lags.
+    pub(crate) lag: i64,
+    /// The operator cannot reach it until then.
+    pub(crate) dark_until: i64,
+}
+
+impl Gateway {
+    pub(crate) fn new(name: String, ready_at: i64) -> Self {
+        Self {
+            name,
+            ready: false,
+            applied: None,
+            report: GatewayReport::default(),
+            recent: Vec::new(),
+            ready_at,
+            lag: 1,
+            dark_until: 0,
+        }
+    }
+
+    /// What the operator's link shows of it.
+    pub(crate) fn seen(&self, now: i64) -> GatewayPod {
+        let report = (now >= self.dark_until && self.applied.is_some()).then(|| self.report.clone());
+        GatewayPod { name: self.name.clone(), ready: self.ready, report }
+    }
+
+    /// One second.
+    pub(crate) fn tick(&mut self, now: i64, clock: Timestamp, cluster: &Cluster, metrics: &mut Metrics, rng: &mut Rng) {
+        self.watch(now, cluster);
+        if !self.ready && now >= self.ready_at {
+            self.ready = true;
+        }
+        if self.ready {
+            self.send(clock, cluster, metrics, rng);
+        }
+    }
+
+    /// A ModelDeployment without weights keeps the last ones.
+    fn watch(&mut self, now: i64, cluster: &Cluster) {
+        let Some(told) = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref()) else { return };
+        let starts = self.applied.is_none();
+        let current = self.applied.as_ref().map(|it| (it.generation, &it.backends));
+        if current == Some((told.generation, &told.backends)) || (!starts && now < cluster.weights_at + self.lag) {
+            return;
+        }
+        let keep = self.report.brake.take().filter(|brake| {
+            let newer = told.generation.saturating_sub(brake.generation);
+            let weight =
+                told.backends.iter().find(|it| it.revision == brake.revision).map_or(0, |it| it.weight_permille);
+            newer <= 0 || (newer == 1 && weight > 0)
+        });
+        let in_flight = std::mem::take(&mut self.report.in_flight);
+        self.report = GatewayReport { generation: told.generation, brake: keep, in_flight, ..GatewayReport::default() };
+        self.recent.clear();
+        self.applied = Some(told.clone());
+    }
+
+    fn send(&mut self, clock: Timestamp, cluster: &Cluster, metrics: &mut Metrics, rng: &mut Rng) {
+        let Some(applied) = self.applied.clone() else { return };
+        // What began before the weight left ends in its own time.
+        let serving = |revision: &String| applied.backends.iter().any(|it| it.revision == *revision);
+        self.report.in_flight.retain(|revision, _| serving(revision) || rng.chance(0.8));
+        for backend in &applied.backends {
+            let braked = self.report.brake.as_ref().is_some_and(|brake| brake.revision == backend.revision);
+            let exact = REQUESTS as f64 * f64::from(backend.weight_permille) / 1000.0;
+            let count = if braked { 0 } else { exact as u64 + u64::from(rng.chance(exact.fract())) };
+            self.arm(clock, cluster, metrics, rng, backend, count);
+        }
+    }
+
+    fn arm(
+        &mut self,
+        clock: Timestamp,
+        cluster: &Cluster,
+        metrics: &mut Metrics,
+        rng: &mut Rng,
+        backend: &Backend,
+        count: u64,
+    ) {
+        let set = cluster.set(&backend.revision);
+        let up = set.filter(|set| set.ready() > 0);
+        let bad = up.map_or(count, |set| rng.of(count, set.truth.errors));
+        let wrong = up.map_or(0, |set| rng.of(count - bad, set.truth.wrong));
+        metrics.count(&backend.revision, count, bad, wrong);
+        let requests: &mut BTreeMap<String, u64> = &mut self.report.requests;
+        *requests.entry(backend.revision.clone()).or_default() += count;
+        if count > 0 {
+            self.report.in_flight.insert(backend.revision.clone(), 1);
+        }
+        if backend.role == Role::Candidate {
+            self.brake(clock, backend, count, bad);
+        }
+    }
+
+    /// Ten failures, and half of the last fifty requests.
+    fn brake(&mut self, clock: Timestamp, backend: &Backend, count: u64, bad: u64) {
+        self.recent.extend((0..count).map(|index| index < bad));
+        let surplus = self.recent.len().saturating_sub(50);
+        self.recent.drain(..surplus);
+        let failures = self.recent.iter().filter(|failed| **failed).count();
+        if failures >= 10 && failures * 2 >= self.recent.len() && self.report.brake.is_none() {
+            self.report.brake = Some(BrakeReport {
+                revision: backend.revision.clone(),
+                generation: self.report.generation,
+                reason: "half of the last requests failed".to_owned(),
+                failures: failures as u64,
+                requests: self.recent.len() as u64,
+                at: clock,
+            });
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Who changes what, and what must have come of it in the end.
+
+use serde_json::{Value, json};
+use slipway_crds::conditions::reason;
+use slipway_crds::v1alpha1::{ModelDeployment, Stage};
+
+use crate::rng::Rng;
+use crate::truth::Quality;
+use crate::world::{Faults, World};
+use crate::{Outcome, expect};
+
+/// Seconds with faults.
+const CHAOS: i64 = 360;
+/// Seconds that the last rollout may take without them.
+const CALM: i64 = 500;
+/// Seconds at the end in which nothing may happen.
+const REST: i64 = 60;
+
+/// Plays one seed.
+pub(crate) fn play(seed: u64) -> Outcome {
+    let mut rng = Rng::new(seed ^ 0xdead_beef);
+    let mut world = World::new(object(&mut rng), seed);
+    world.truth("v1", Quality::Good.truth());
+    for _ in 0..60 {
+        world.tick();
+    }
+    world.faults = faults(&mut rng);
+    let mut versions = 1;
+    for _ in 0..CHAOS {
+        if rng.chance(1.0 / 25.0) {
+            meddle(&mut world, &mut rng, &mut versions);
+        }
+        world.tick();
+    }
+    world.heal();
+    let last = finale(&mut world, &mut rng, versions + 1);
+    let before = world.cost().1;
+    for _ in 0..REST {
+        world.tick();
+    }
+    let after = world.cost().1;
+    let serving = world.status().stable.and_then(|it| world.cluster.truths.get(&it.version).copied());
+    // Pods that come and go are something that happens.
+    if after != before && serving.is_some_and(|it| it.crash == 0.0) {
+        world.broken.push(format!("{} writes while nothing happens", after - before));
+    }
+    judge(&mut world, last);
+    let (plans, writes) = world.cost();
+    let (bad, good) = (world.expect.bad, world.expect.good);
+    Outcome { broken: world.broken, transcript: world.transcript, bad, good, plans, writes }
+}
+
+fn object(rng: &mut Rng) -> ModelDeployment {
+    let mut gates = vec![json!({ "name": "errors", "type": "ErrorRate",
+        "errorRate": { "maxIncreaseBasisPoints": 1500, "minRequests": 50 } })];
+    if rng.chance(0.5) {
+        gates.push(json!({ "name": "accuracy", "type": "Accuracy", "accuracy": { "maxDropBasisPoints": 2000, "minLabels": 50 } }));
+    }
+    let value = json!({
+        "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": { "name": "digits", "namespace": "ml", "uid": "owner", "generation": 1 },
+        "spec": {
+            "model": { "uri": "http://store/v1", "version": "v1" },
+            "replicas": rng.between(1, 5),
+            "strategy": strategy(rng),
+            "analysis": { "gates": gates, "intervalSeconds": rng.between(2, 5), "maxHoldSeconds": rng.between(100, 300),
+                          "onHoldExceeded": rng.pick(&["Pause", "Abort"]) },
+            "revisionHistoryLimit": rng.between(0, 3),
+        }
+    });
+    serde_json::from_value(value).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+fn strategy(rng: &mut Rng) -> Value {
+    let mut strategy = json!({
+        "type": "Canary",
+        "progressDeadlineSeconds": rng.between(50, 120),
+        "scaleDownDelaySeconds": rng.between(0, 20),
+    });
+    if rng.chance(0.4) {
+        strategy["probationSeconds"] = json!(rng.between(0, 30));
+    }
+    if rng.chance(0.3) {
+        let switches = rng.pick(&[&[][..], &[10][..], &[20, 60][..]]);
+        let auto = rng.chance(0.7);
+        strategy["type"] = json!("BlueGreen");
+        strategy["blueGreen"] = json!({ "autoPromotionEnabled": auto, "autoPromotionSeconds": rng.between(0, 20), "switchSteps": switches });
+        // Without a judged switch a bad version may be promoted before probation tells.
+        if switches.is_empty() {
+            strategy["probationSeconds"] = json!(20);
+        }
+        return strategy;
+    }
+    let mut steps = Vec::new();
+    for weight in rng.pick(&[&[10][..], &[5, 50][..], &[10, 25, 50][..], &[20, 100][..]]) {
+        steps.push(json!({ "setWeight": weight }));
+        if rng.chance(0.2) {
+            let pause = if rng.chance(0.5) { json!({ "durationSeconds": rng.between(1, 30) }) } else { json!({}) };
+            steps.push(json!({ "pause": pause }));
+        }
+        if rng.chance(0.1) {
+            steps.push(json!({ "setCanaryScale": { "replicas": rng.between(1, 6) } }));
+        }
+    }
+    strategy["canary"] = json!({ "steps": steps });
+    strategy
+}
+
+fn faults(rng: &mut Rng) -> Faults {
+    let mut some = |often: f64| if rng.chance(0.5) { often } else { 0.0 };
+    let mut faults = Faults {
+        crash: some(0.05),
+        lost_write: some(0.1),
+        lost_answer: some(0.1),
+        evict: some(0.03),
+        gateway: some(0.01),
+        stuck: some(0.03),
+        prometheus: some(0.02),
+        clock: some(0.01),
+        ..Faults::default()
+    };
+    faults.stale = if rng.chance(0.5) { rng.between(1, 4) } else { 0 };
+    faults.two_leaders = rng.chance(0.2);
+    faults.wipe = if rng.chance(0.15) { 0.005 } else { 0.0 };
+    faults.meddle = if rng.chance(0.1) { 0.01 } else { 0.0 };
+    faults
+}
+
+/// A person, or the autoscaler, does something.
+fn meddle(world: &mut World, rng: &mut Rng, versions: &mut u32) {
+    let nonce = rng.number().to_string();
+    match rng.between(0, 11) {
+        0..=3 => {
+            *versions += 1;
+            let kinds = [
+                Quality::Good,
+                Quality::Good,
+                Quality::Errors,
+                Quality::Wrong,
+                Quality::Unloadable,
+                Quality::Stuck,
+                Quality::Crashing,
+            ];
+            ship(world, *versions, rng.pick(&kinds));
+        }
+        4 => ship_again(world, rng.between(1, i64::from(*versions)) as u32),
+        5 => command(world, "abort", &nonce),
+        6 => command(world, "retry", &nonce),
+        7 => {
+            order(world);
+            command(world, "promote", &nonce);
+        }
+        8 if rng.chance(0.3) => {
+            order(world);
+            command(world, "promote-full", &nonce);
+        }
+        9 => {
+            let paused = rng.chance(0.3);
+            world.edit(&format!("paused {paused}"), |object| object.spec.paused = paused);
+        }
+        _ => {
+            let replicas = rng.between(1, 8) as i32;
+            world.edit(&format!("replicas {replicas}"), |object| object.spec.replicas = replicas);
+        }
+    }
+}
+
+/// From now on it is no fault of the judge's if this version is promoted.
+fn order(world: &mut World) {
+    let version = world.cluster.object.spec.model.version.clone().unwrap_or_default();
+    world.expect.ordered.insert(version);
+}
+
+fn ship(world: &mut World, version: u32, quality: Quality) {
+    world.truth(&format!("v{version}"), quality.truth());
+    world.edit(&format!("ship v{version} ({quality:?})"), |object| set_version(object, version));
+}
+
+fn ship_again(world: &mut World, version: u32) {
+    world.edit(&format!("ship v{version} again"), |object| set_version(object, version));
+}
+
+pub(crate) fn set_version(object: &mut ModelDeployment, version: u32) {
+    object.spec.model.version = Some(format!("v{version}"));
+    object.spec.model.uri = format!("http://store/v{version}");
+}
+
+pub(crate) fn command(world: &mut World, command: &str, nonce: &str) {
+    world.edit(command, |object| {
+        let annotations = object.metadata.annotations.get_or_insert_default();
+        annotations.insert(format!("ml.slipway.dev/{command}"), nonce.to_owned());
+    });
+}
+
+/// The last rollout, without faults, with a person who ends pauses. Returns what was shipped, and over what.
+fn finale(world: &mut World, rng: &mut Rng, version: u32) -> (u32, Quality, String) {
+    let quality = rng.pick(&[Quality::Good, Quality::Good, Quality::Good, Quality::Errors, Quality::Unloadable]);
+    world.edit("resume", |object| object.spec.paused = false);
+    for _ in 0..20 {
+        world.tick();
+    }
+    let stable = world.status().stable.map(|it| it.version).unwrap_or_default();
+    ship(world, version, quality);
+    let mut over = 0;
+    for second in 0..CALM {
+        let waits = world.status().rollout.is_some_and(|it| matches!(it.stage, Stage::Paused | Stage::Preview));
+        if waits && second % 40 == 39 {
+            command(world, "promote", &second.to_string());
+        }
+        world.tick();
+        // Half a minute after the end the old pods are gone, too.
+        over = if world.status().rollout.is_none_or(|it| it.stage == Stage::Aborted) { over + 1 } else { 0 };
+        if over > 60 {
+            break;
+        }
+    }
+    (version, quality, stable)
+}
+
+/// What must have come of the last version.
+fn judge(world: &mut World, (version, quality, rival): (u32, Quality, String)) {
+    let status = world.status();
+    let version = format!("v{version}");
+    let stable = status.stable.as_ref().map(|it| it.version.clone()).unwrap_or_default();
+    let why =
+        status.conditions.iter().find(|it| it.type_ == "RolledBack").map(|it| it.reason.clone()).unwrap_or_default();
+    let Some(ours) = world.cluster.truths.get(&rival).copied() else {
+        world.broken.push(format!("nothing serves in the end: {status:?}"));
+        return;
+    };
+    let theirs = quality.truth();
+    // By chance, and counted.
+    let by_chance = why == reason::GATE_FAILED;
+    if quality == Quality::Good && stable != version && !by_chance {
+        world.broken.push(format!("good {version} was not promoted over {rival}: {why} {:?}", status.rollout));
+    }
+    // A rival whose pods cannot come up compares with nothing.
+    let rival_works = ours.load.is_none() && ours.crash == 0.0;
+    let object = &world.cluster.object;
+    let worse = expect::is_judged(object) && expect::is_worse(object, &theirs, &ours);
+    if (theirs.load.is_some() || worse) && rival_works && stable == version {
+        world.broken.push(format!("bad {version} was promoted over {rival}"));
+    }
+    if theirs.load.is_some() && rival_works && why != reason::MODEL_LOAD_FAILED {
+        world.broken.push(format!("unloadable {version} is said to be {why:?}"));
+    }
+    at_rest(world);
+}
+
+/// Only the revision that serves has pods, and it has all of them.
+fn at_rest(world: &mut World) {
+    let status = world.status();
+    let serving = status.stable.map(|it| it.revision).unwrap_or_default();
+    let replicas = world.cluster.object.spec.replicas;
+    for set in &world.cluster.sets {
+        let want = if set.view.revision == serving { replicas } else { 0 };
+        if set.view.desired != want {
+            let line = format!("{} has {} pods in the end instead of {want}", set.view.version, set.view.desired);
+            world.broken.push(line);
+        }
+    }
+    let limit = usize::try_from(world.cluster.object.spec.revision_history_limit).unwrap_or_default();
+    if world.cluster.sets.len() > limit + 2 {
+        world.broken.push(format!("{} ReplicaSets are left", world.cluster.sets.len()));
+    }
+}

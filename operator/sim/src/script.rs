@@ -1,0 +1,109 @@
+//! Scripts: a world told line by line, whose transcript is compared with the one that was approved.
+//!
+//! ```text
+//! spec {"replicas": 3}          merged into the spec before anything happens
+//! 60 ship v2 errors             at second 60: another version, and what it is really like (see `Quality`)
+//! 90 do promote                 a person's command
+//! 95 edit {"paused": true}      any other change of the spec
+//! 99 fault prometheus           one of: prometheus, cure, wipe, crash, gateway, evict
+//! 300 end
+//! ```
+
+use serde_json::{Value, json};
+
+use crate::people::{command, set_version};
+use crate::truth::Quality;
+use crate::world::World;
+
+/// Plays a script and returns its transcript, or what is wrong with the script.
+///
+/// # Errors
+/// When a line cannot be read; says which.
+pub fn play(script: &str) -> Result<String, String> {
+    let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (mut spec, mut world): (Value, Option<World>) = (first_spec(), None);
+    for line in lines {
+        let told = || format!("cannot read {line:?}");
+        let (word, rest) = line.split_once(' ').ok_or_else(told)?;
+        if word == "spec" {
+            merge(&mut spec, serde_json::from_str(rest).map_err(|error| format!("{line}: {error}"))?);
+            continue;
+        }
+        let at: i64 = word.parse().map_err(|_| told())?;
+        if world.is_none() {
+            world = Some(begin(&spec)?);
+        }
+        let Some(world) = world.as_mut() else { continue };
+        while world.now < at {
+            world.tick();
+        }
+        if rest == "end" {
+            return Ok(result(world));
+        }
+        act(world, rest).ok_or_else(told)?;
+    }
+    Err("there is no `end`".to_owned())
+}
+
+fn first_spec() -> Value {
+    json!({
+        "model": { "uri": "http://store/v1", "version": "v1" },
+        "replicas": 3,
+        "analysis": { "gates": [{ "name": "errors", "type": "ErrorRate", "errorRate": { "maxIncreaseBasisPoints": 1000, "minRequests": 50 } }] }
+    })
+}
+
+fn begin(spec: &Value) -> Result<World, String> {
+    let object = json!({
+        "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+        "metadata": { "name": "digits", "namespace": "ml", "uid": "owner", "generation": 1 }, "spec": spec
+    });
+    let object = serde_json::from_value(object).map_err(|error| error.to_string())?;
+    Ok(World::new(object, 1))
+}
+
+fn act(world: &mut World, line: &str) -> Option<()> {
+    let (word, rest) = line.split_once(' ')?;
+    match word {
+        "ship" => {
+            let (version, quality) = rest.split_once(' ')?;
+            world.truth(version, Quality::named(quality)?.truth());
+            let number = version.strip_prefix('v')?.parse().ok()?;
+            world.edit(line, |object| set_version(object, number));
+        }
+        "do" => command(world, rest, &world.now.to_string()),
+        "edit" => {
+            let change = serde_json::from_str(rest).ok()?;
+            world.edit(line, |object| {
+                let mut spec = serde_json::to_value(&object.spec).unwrap_or_default();
+                merge(&mut spec, change);
+                if let Ok(spec) = serde_json::from_value(spec) {
+                    object.spec = spec;
+                }
+            });
+        }
+        "fault" => world.fault(rest)?,
+        _ => return None,
+    }
+    Some(())
+}
+
+fn result(world: &World) -> String {
+    let (plans, writes) = world.cost();
+    let mut lines = world.transcript.clone();
+    lines.push(format!("{plans} plans, {writes} writes"));
+    lines.extend(world.broken.iter().map(|what| format!("BROKEN {what}")));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}

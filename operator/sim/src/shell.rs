@@ -1,0 +1,233 @@
+//! The operator's process: a view that is stale, a poller, writes that get lost, a clock that jumps, and death between any two writes.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use jiff::{SignedDuration, Timestamp};
+use slipway_core::action::{Action, Plan};
+use slipway_core::check::check;
+use slipway_core::evidence::{Evidence, EvidenceRequest};
+use slipway_core::observed::Observed;
+use slipway_core::plan::plan;
+
+use crate::cluster::Cluster;
+use crate::metrics::Metrics;
+use crate::rng::Rng;
+use crate::world::{Faults, START};
+
+/// Seconds for which a status that may wait is held back.
+const WAIT: i64 = 3;
+
+/// The world at one time.
+pub(crate) struct Snapshot {
+    pub(crate) at: i64,
+    pub(crate) changes: u64,
+    pub(crate) version: u64,
+    pub(crate) observed: Observed,
+}
+
+/// One operator.
+#[derive(Clone, Debug)]
+pub(crate) struct Shell {
+    pub(crate) name: &'static str,
+    /// It is dead until then.
+    pub(crate) alive_at: i64,
+    /// Seconds by which its view lags.
+    pub(crate) lag: i64,
+    /// Seconds by which its clock is wrong.
+    pub(crate) clock: i64,
+    dirty: bool,
+    seen: u64,
+    wake_at: Option<Timestamp>,
+    held_since: Option<i64>,
+    request: Option<(EvidenceRequest, [String; 2])>,
+    evidence: Option<Evidence>,
+    next_read: i64,
+    serial: u64,
+    pub(crate) plans: u64,
+    pub(crate) log: Vec<String>,
+    pub(crate) broken: Vec<String>,
+}
+
+/// What the process has to do with.
+pub(crate) struct Around<'a> {
+    pub(crate) now: i64,
+    pub(crate) cluster: &'a mut Cluster,
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) faults: &'a Faults,
+    pub(crate) rng: &'a mut Rng,
+}
+
+impl Shell {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            alive_at: 0,
+            lag: 0,
+            clock: 0,
+            dirty: true,
+            seen: 0,
+            wake_at: None,
+            held_since: None,
+            request: None,
+            evidence: None,
+            next_read: 0,
+            serial: 0,
+            plans: 0,
+            log: Vec::new(),
+            broken: Vec::new(),
+        }
+    }
+
+    /// One second with the view that the lag allows.
+    pub(crate) fn tick(&mut self, view: &Rc<Snapshot>, around: &mut Around<'_>) {
+        if around.now < self.alive_at {
+            return;
+        }
+        self.poll(around);
+        let time = self.time(around.now);
+        let due = self.wake_at.is_some_and(|at| time >= at);
+        let held = self.held_since.is_some_and(|since| around.now >= since + WAIT);
+        if !self.dirty && view.changes == self.seen && !due && !held {
+            return;
+        }
+        (self.dirty, self.seen) = (false, view.changes);
+        let mut observed = view.observed.clone();
+        observed.evidence = self.evidence.clone();
+        let decided = plan(&observed, time);
+        self.plans += 1;
+        let broken = check(&observed, &decided, time);
+        self.broken.extend(broken.into_iter().map(|what| format!("{}s {}: {what}", around.now, self.name)));
+        self.wake_at = decided.wake_at;
+        self.ask(&decided, around.now);
+        self.write(&decided, view, around);
+    }
+
+    fn time(&self, now: i64) -> Timestamp {
+        START + SignedDuration::from_secs(now + self.clock)
+    }
+
+    fn ask(&mut self, decided: &Plan, now: i64) {
+        let asked = self.request.as_ref().map(|(request, _)| request);
+        if asked == decided.evidence.as_ref() {
+            return;
+        }
+        let revision = |it: &Option<slipway_crds::v1alpha1::RevisionStatus>| {
+            it.as_ref().map(|it| it.revision.clone()).unwrap_or_default()
+        };
+        let arms = [revision(&decided.status.candidate), revision(&decided.status.stable)];
+        self.request = decided.evidence.clone().map(|request| (request, arms));
+        self.next_read = now + 1;
+    }
+
+    fn poll(&mut self, around: &mut Around<'_>) {
+        let Some((request, arms)) = self.request.clone().filter(|_| around.now >= self.next_read) else { return };
+        self.next_read = around.now + i64::from(request.interval_seconds);
+        let time = self.time(around.now);
+        let age = time.duration_since(request.since).as_secs().max(0);
+        let arms = [arms[0].as_str(), arms[1].as_str()];
+        let gates: BTreeMap<_, _> = request
+            .gates
+            .iter()
+            .map(|gate| (gate.gate.clone(), around.metrics.read(&gate.gate, arms, age, around.rng)))
+            .collect();
+        self.serial += 1;
+        self.evidence = Some(Evidence { generation: request.generation, taken_at: time, serial: self.serial, gates });
+        self.dirty = true;
+    }
+
+    /// Status and actions in the order of the plan, each write at the mercy of the faults.
+    fn write(&mut self, decided: &Plan, view: &Snapshot, around: &mut Around<'_>) {
+        let changed = view.observed.object.status.as_ref() != Some(&decided.status);
+        let wait = changed
+            && decided.status_may_wait
+            && decided.events.is_empty()
+            && around.now < *self.held_since.get_or_insert(around.now) + WAIT;
+        if !wait {
+            self.held_since = None;
+        }
+        let status = changed && !wait;
+        if decided.status_first && status && !self.write_status(decided, view, around) {
+            return;
+        }
+        for action in &decided.actions {
+            if !self.write_action(action, around) {
+                return;
+            }
+        }
+        if !decided.status_first && status && !self.write_status(decided, view, around) {
+            return;
+        }
+        for note in &decided.events {
+            self.log.push(format!(
+                "event {} {}: {}",
+                if note.warning { "Warning" } else { "Normal" },
+                note.reason,
+                note.note
+            ));
+            around.cluster.writes += 1;
+        }
+    }
+
+    fn write_status(&mut self, decided: &Plan, view: &Snapshot, around: &mut Around<'_>) -> bool {
+        self.attempt("status", around, |around| {
+            around.cluster.write_status(&decided.status, view.version, around.now).is_ok()
+        })
+    }
+
+    fn write_action(&mut self, action: &Action, around: &mut Around<'_>) -> bool {
+        let word = match action {
+            Action::Apply(_) => "apply".to_owned(),
+            Action::Scale { name, replicas, .. } => format!("scale {name} to {replicas}"),
+            Action::Delete { kind, name, .. } => format!("delete {kind:?} {name}"),
+        };
+        self.attempt(&word, around, |around| {
+            let time = START + SignedDuration::from_secs(around.now);
+            around.cluster.carry_out(action, time).is_ok()
+        })
+    }
+
+    /// A write may kill the process before or after it, fail, or happen and look as if it had failed.
+    fn attempt(&mut self, word: &str, around: &mut Around<'_>, write: impl FnOnce(&mut Around<'_>) -> bool) -> bool {
+        let faults = *around.faults;
+        if around.rng.chance(faults.crash) {
+            self.die(around);
+            return false;
+        }
+        if around.rng.chance(faults.lost_write) {
+            self.dirty = true;
+            return false;
+        }
+        let done = write(around);
+        if done {
+            self.log.push(word.to_owned());
+        } else {
+            self.dirty = true;
+        }
+        if around.rng.chance(faults.crash) {
+            self.die(around);
+            return false;
+        }
+        if around.rng.chance(faults.lost_answer) {
+            self.dirty = true;
+            return false;
+        }
+        done
+    }
+
+    /// Whatever it held in memory is gone.
+    fn die(&mut self, around: &mut Around<'_>) {
+        self.log.push("dies".to_owned());
+        let fresh = Self {
+            alive_at: around.now + around.rng.between(1, 15),
+            lag: self.lag,
+            clock: self.clock,
+            plans: self.plans,
+            log: std::mem::take(&mut self.log),
+            broken: std::mem::take(&mut self.broken),
+            serial: around.rng.number() % 1000,
+            ..Self::new(self.name)
+        };
+        *self = fresh;
+    }
+}
