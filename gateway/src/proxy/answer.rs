@@ -243,9 +243,9 @@ impl Refusal {
     /// What the client saw.
     pub fn outcome(self) -> Outcome {
         match self {
-            Self::NoRoute | Self::Method | Self::BodyTooLarge | Self::BodyTimeout | Self::BadBody => {
-                Outcome::ClientError
-            }
+            Self::NoRoute | Self::Method | Self::BodyTooLarge | Self::BodyTimeout => Outcome::ClientError,
+            // A body that breaks off is a client that left, as far as anybody can tell.
+            Self::BadBody => Outcome::Cancelled,
             Self::Overloaded | Self::Unreachable | Self::NoRevision => Outcome::Unavailable,
             Self::Broken => Outcome::ServerError,
             Self::Deadline => Outcome::Timeout,

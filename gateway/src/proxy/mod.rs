@@ -75,6 +75,7 @@ fn reject(mut client: ClientCall, refusal: Refusal, grpc: bool) -> Response<Answ
         Refusal::BodyTimeout => Reason::BodyTimeout,
         Refusal::BodyTooLarge => Reason::BodyTooLarge,
         Refusal::NoRevision => Reason::NoRevision,
+        Refusal::BadBody => Reason::ClientLeft,
         _ => Reason::BadRequest,
     };
     client.reject(refusal.outcome(), reason);
