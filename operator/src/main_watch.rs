@@ -94,4 +94,17 @@ mod tests {
         commanded.annotations_mut().insert("ml.slipway.dev/abort".into(), "1".into());
         assert_ne!(printed(&commanded, &own), printed(&object(1, 1), &own));
     }
+
+    #[test]
+    fn numbers_where_users_write_them_are_read() {
+        let object: Guarded = serde_json::from_value(json!({
+            "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "m"},
+            "spec": {
+                "model": {"uri": "http://store/m"}, "runtime": {"resources": {"requests": {"cpu": 1}}},
+                "strategy": {"canary": {"steps": [{"setWeight": 5}, {"setWeight": "0.5%"}]}}
+            }
+        }))
+        .unwrap();
+        assert!(object.0.is_ok(), "{:?}", object.0);
+    }
 }

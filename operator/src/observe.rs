@@ -83,9 +83,11 @@ pub fn pod(object: &Pod) -> Option<PodKept> {
     let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let deleting = object.metadata.deletion_timestamp.is_some();
     let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    let ended = matches!(status.and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
     Some(PodKept {
         uid: object.uid()?,
-        ip: status.and_then(|s| s.pod_ip.clone()),
+        // A pod that has ended (evicted, say) keeps its object and an address that may be another's by now.
+        ip: status.filter(|_| !ended).and_then(|s| s.pod_ip.clone()),
         ready,
         deleting,
         problem: if deleting || ready { None } else { problem(object) },

@@ -197,6 +197,13 @@ fn a_gateway_pod_that_leaves_counts_while_it_speaks() {
 }
 
 #[test]
+fn a_gateway_pod_that_has_ended_has_no_address() {
+    let kept = |phase: &str| pod(&gateway_pod("gw", &format!("status: {{podIP: 10.0.0.1, phase: {phase}}}"))).unwrap();
+    assert_eq!(kept("Running").ip.as_deref(), Some("10.0.0.1"));
+    assert_eq!(kept("Failed").ip, None);
+}
+
+#[test]
 fn other_children_are_known_by_name() {
     let views = Views::default();
     let service: k8s_openapi::api::core::v1::Service = yaml(

@@ -6,7 +6,7 @@
 mod scale;
 mod support;
 
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
@@ -113,6 +113,27 @@ async fn only_our_fields_are_ours() {
     let managers: Vec<_> = object.managed_fields().iter().map(|m| m.manager.clone().unwrap()).collect();
     assert!(managers.contains(&"slipway-status".to_owned()), "{managers:?}");
     assert!(!managers.contains(&"slipway".to_owned()), "we never write to the spec: {managers:?}");
+    operator.end().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn the_gateway_is_shared_by_its_owners() {
+    let world = World::new("shared").await;
+    let fakes = Fakes::start(&world, 17).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    for name in ["a", "b", "c"] {
+        world.create(name, spec("v1")).await;
+        world.until("stable", name, is_stable).await;
+    }
+    let gateway = world.api::<Deployment>().get("slipway-gateway").await.unwrap();
+    let mut owners: Vec<_> = gateway.owner_references().iter().map(|o| o.name.as_str()).collect();
+    owners.sort_unstable();
+    assert_eq!(owners, ["a", "b", "c"]);
+    assert!(gateway.owner_references().iter().all(|o| o.controller.is_none()));
+    let mut managers: Vec<_> = gateway.managed_fields().iter().map(|m| m.manager.as_deref().unwrap()).collect();
+    managers.sort_unstable();
+    assert_eq!(managers, ["slipway", "slipway-owners"], "as many as it would have with one owner");
     operator.end().await.unwrap();
 }
 

@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -102,25 +103,29 @@ async fn create_gateway_pod(pods: &Api<Pod>, name: &str, ip: IpAddr) {
 }
 
 /// Gateways apply the weights that they see, and have answered a thousand requests of each revision.
-async fn run_gateways(models: Api<ModelDeployment>, said: Said) {
+async fn run_gateways(models: Api<DeserializeGuard<ModelDeployment>>, said: Said) {
     let known = Mutex::new(BTreeMap::<String, Value>::new());
     let all = watcher(models, watcher::Config::default()).default_backoff().applied_objects();
-    all.try_for_each(|object| {
-        let traffic = object.status.as_ref().and_then(|s| s.traffic.clone()).unwrap_or_default();
-        let per =
-            |n: u64| traffic.backends.iter().map(|b| (b.revision.clone(), n.into())).collect::<serde_json::Map<_, _>>();
-        let line = json!({
-            "name": object.name_any(), "uid": object.uid(), "generation": traffic.generation,
-            "requests": per(1000), "inFlight": per(0), "readyEndpoints": per(3), "brake": null
-        });
-        let mut known = known.lock().unwrap();
-        known.insert(object.name_any(), line);
-        let lines: Vec<Value> = known.values().cloned().collect();
-        said.send_if_modified(|before| std::mem::replace(before, lines.clone()) != lines);
-        async { Ok(()) }
-    })
-    .await
-    .unwrap();
+    // One that cannot be read is none of theirs.
+    let readable = all.try_filter_map(|guarded| async { Ok(guarded.0.ok()) });
+    readable
+        .try_for_each(|object| {
+            let traffic = object.status.as_ref().and_then(|s| s.traffic.clone()).unwrap_or_default();
+            let per = |n: u64| {
+                traffic.backends.iter().map(|b| (b.revision.clone(), n.into())).collect::<serde_json::Map<_, _>>()
+            };
+            let line = json!({
+                "name": object.name_any(), "uid": object.uid(), "generation": traffic.generation,
+                "requests": per(1000), "inFlight": per(0), "readyEndpoints": per(3), "brake": null
+            });
+            let mut known = known.lock().unwrap();
+            known.insert(object.name_any(), line);
+            let lines: Vec<Value> = known.values().cloned().collect();
+            said.send_if_modified(|before| std::mem::replace(before, lines.clone()) != lines);
+            async { Ok(()) }
+        })
+        .await
+        .unwrap();
 }
 
 async fn serve_gateway(listener: TcpListener, pod: String, said: Said) {
