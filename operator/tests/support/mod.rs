@@ -73,9 +73,11 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Starts a server under a shell that ends it when our end of its standard input closes, however this process ends.
+/// Starts a server under a shell that ends it when our end of its standard input closes, however this process ends. Logs and data go with it, unless
+/// `SLIPWAY_KEEP` is set.
 fn spawn(binary: &Path, log: &Path, arguments: &[String]) -> Child {
-    let script = r#"log=$1; shift; "$@" >"$log" 2>&1 </dev/null & pid=$!; read -r _; kill -9 "$pid"; wait "$pid""#;
+    let script = r#"log=$1; shift; "$@" >"$log" 2>&1 </dev/null & pid=$!; read -r _; kill -9 "$pid"; wait "$pid"
+        [ -n "$SLIPWAY_KEEP" ] || rm -rf "${log%/*}""#;
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).arg(log).arg(binary).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
