@@ -71,6 +71,8 @@ pub mod reason {
     pub const PROVIDER_DOWN: &str = "ProviderDown";
     /// The spec cannot be acted on; the message names the field and the remedy.
     pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// The API server refused a write of the operator, or an object of the same name belongs to somebody else; the message says which.
+    pub const WRITE_REFUSED: &str = "WriteRefused";
     /// Nothing to report.
     pub const NONE: &str = "None";
 }

@@ -20,7 +20,7 @@ use crate::own_writes::OwnWrites;
 /// Field manager of the status.
 pub const STATUS_MANAGER: &str = "slipway-status";
 /// Reason of [`READY`] when a write is refused and a person has to act.
-pub const WRITE_REFUSED: &str = "WriteRefused";
+pub use slipway_crds::conditions::reason::WRITE_REFUSED;
 /// How long a status may wait whose difference is only in counts of pods, so that a burst of changes becomes one write.
 pub const MAY_WAIT: Duration = Duration::from_secs(2);
 
