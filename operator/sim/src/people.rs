@@ -10,11 +10,11 @@ use crate::world::{Faults, World};
 use crate::{Outcome, expect};
 
 /// Seconds with faults.
-const CHAOS: i64 = 360;
+const CHAOS: i64 = 270;
 /// Seconds that the last rollout may take without them.
 const CALM: i64 = 500;
 /// Seconds at the end in which nothing may happen.
-const REST: i64 = 60;
+const REST: i64 = 40;
 
 /// Plays one seed.
 pub(crate) fn play(seed: u64) -> Outcome {
@@ -63,7 +63,7 @@ fn object(rng: &mut Rng) -> ModelDeployment {
             "model": { "uri": "http://store/v1", "version": "v1" },
             "replicas": rng.between(1, 5),
             "strategy": strategy(rng),
-            "analysis": { "gates": gates, "intervalSeconds": rng.between(2, 5), "maxHoldSeconds": rng.between(100, 300),
+            "analysis": { "gates": gates, "intervalSeconds": rng.between(4, 8), "maxHoldSeconds": rng.between(100, 300),
                           "onHoldExceeded": rng.pick(&["Pause", "Abort"]) },
             "revisionHistoryLimit": rng.between(0, 3),
         }
@@ -208,9 +208,9 @@ fn finale(world: &mut World, rng: &mut Rng, version: u32) -> (u32, Quality, Stri
             command(world, "promote", &second.to_string());
         }
         world.tick();
-        // Half a minute after the end the old pods are gone, too.
+        // Soon after the end the old pods are gone, too.
         over = if world.status().rollout.is_none_or(|it| it.stage == Stage::Aborted) { over + 1 } else { 0 };
-        if over > 60 {
+        if over > 45 {
             break;
         }
     }
