@@ -4,7 +4,9 @@
 //! was ever sent, and which connection belongs to which endpoint, so that they go together.
 
 use std::{
+    error::Error,
     fmt,
+    future::Future,
     net::SocketAddr,
     pin::Pin,
     sync::{Mutex, PoisonError},
@@ -13,17 +15,21 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
-    client::conn::{http1, http2},
+    client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::Instant};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{endpoint::Visit, proxy::upload::Upload};
+use crate::{
+    endpoint::Visit,
+    proxy::upload::{Upload, UploadError},
+};
 
 /// Unused connections kept for each pod.
 const MAX_IDLE: usize = 256;
@@ -64,14 +70,54 @@ pub enum SendError {
     /// It may have run.
     Broken {
         /// What happened.
-        error: hyper::Error,
+        error: String,
         /// Whether it was on a connection that had served before: the pod may have closed it in the same moment.
         reused: bool,
     },
+    /// The client's own body broke off.
+    Upload {
+        /// Because it was larger than is allowed.
+        too_large: bool,
+    },
 }
 
+impl SendError {
+    fn of(error: &hyper::Error, reused: bool) -> Self {
+        let cause = error.source().and_then(|source| source.downcast_ref());
+        match cause {
+            _ if !error.is_user() => Self::Broken { error: error.to_string(), reused },
+            Some(UploadError::TooLarge) => Self::Upload { too_large: true },
+            _ => Self::Upload { too_large: false },
+        }
+    }
+}
+
+/// A connection's request side, and the news of its end.
+#[derive(Debug)]
+struct Link<S> {
+    sender: S,
+    ended: CancellationToken,
+}
+
+impl<S> Link<S> {
+    /// Waits for an answer, or for the end of the connection: hyper does not always tell. A request handed over in the moment in
+    /// which the connection's task ends can be left in the channel between them, unsent and unanswered, for as long as the sender
+    /// lives (hyperium/hyper#4122). After the end, an answer is there or will never be.
+    async fn answer<T>(&self, sending: impl Future<Output = T>) -> Option<T> {
+        let mut sending = std::pin::pin!(sending);
+        tokio::select! {
+            biased;
+            answer = sending.as_mut() => Some(answer),
+            () = self.ended.cancelled() => sending.now_or_never(),
+        }
+    }
+}
+
+type Http1 = Link<http1::SendRequest<Upload>>;
+type Http2 = Link<http2::SendRequest<Upload>>;
+
 struct Idle {
-    sender: http1::SendRequest<Upload>,
+    link: Http1,
     since: Instant,
 }
 
@@ -80,7 +126,7 @@ pub struct Pool {
     addr: SocketAddr,
     connector: Connector,
     idle: Mutex<Vec<Idle>>,
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<Upload>>>,
+    shared: tokio::sync::Mutex<Option<Http2>>,
 }
 
 impl fmt::Debug for Pool {
@@ -95,30 +141,30 @@ impl Pool {
         Self { addr, connector, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
     }
 
-    fn take(&self) -> Option<http1::SendRequest<Upload>> {
+    fn take(&self) -> Option<Http1> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         // Newest first. A connection that is not ready yet finishes its last answer this instant; an older one is ready.
-        let at = idle.iter().rposition(|candidate| candidate.sender.is_ready())?;
-        Some(idle.remove(at).sender)
+        let at = idle.iter().rposition(|candidate| candidate.link.sender.is_ready())?;
+        Some(idle.remove(at).link)
     }
 
-    fn put(&self, sender: http1::SendRequest<Upload>) {
-        if sender.is_closed() {
+    fn put(&self, link: Http1) {
+        if link.sender.is_closed() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() >= MAX_IDLE {
-            idle.retain(|kept| !kept.sender.is_closed());
+            idle.retain(|kept| !kept.link.sender.is_closed());
         }
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { link, since: Instant::now() });
         }
     }
 
     /// Drops connections that were unused for too long or were closed by the pod.
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() <= self.connector.idle);
+        idle.retain(|kept| !kept.link.sender.is_closed() && kept.since.elapsed() <= self.connector.idle);
     }
 
     async fn connect(&self) -> Result<TokioIo<TcpStream>, String> {
@@ -129,19 +175,18 @@ impl Pool {
         Ok(TokioIo::new(stream))
     }
 
-    async fn dial(&self) -> Result<http1::SendRequest<Upload>, String> {
+    async fn dial(&self) -> Result<Http1, String> {
         let io = self.connect().await?;
         let (sender, connection) = http1::handshake(io).await.map_err(|error| error.to_string())?;
-        // Ends with its sender or its peer; whoever used it has heard of an error already.
-        self.connector.tasks.spawn(async move { drop(connection.await) });
-        Ok(sender)
+        Ok(Link { sender, ended: self.drive(connection) })
     }
 
-    async fn shared(&self) -> Result<(http2::SendRequest<Upload>, bool), String> {
+    /// The one connection for all requests by HTTP/2, and whether it has served before.
+    async fn shared(&self) -> Result<(Http2, bool), String> {
         // Held while connecting, so that a burst opens one connection.
         let mut shared = self.shared.lock().await;
-        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok((sender.clone(), true));
+        if let Some(link) = shared.as_ref().filter(|link| !link.sender.is_closed()) {
+            return Ok((Link { sender: link.sender.clone(), ended: link.ended.clone() }, true));
         }
         let io = self.connect().await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -149,9 +194,22 @@ impl Pool {
         builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(10));
         builder.keep_alive_timeout(Duration::from_secs(5)).adaptive_window(true);
         let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
-        self.connector.tasks.spawn(async move { drop(connection.await) });
-        *shared = Some(sender.clone());
-        Ok((sender, false))
+        let link = Link { sender, ended: self.drive(connection) };
+        *shared = Some(Link { sender: link.sender.clone(), ended: link.ended.clone() });
+        Ok((link, false))
+    }
+
+    /// Runs a connection until its sender or its peer is gone. Whoever used it hears of an error by the answer.
+    fn drive<E>(&self, connection: impl Future<Output = Result<(), E>> + Send + 'static) -> CancellationToken {
+        let ended = CancellationToken::new();
+        // Also when the task is dropped.
+        let guard = ended.clone().drop_guard();
+        self.connector.tasks.spawn(async move {
+            // The connection is gone, with all that it holds, before the guard tells.
+            drop(connection.await);
+            drop(guard);
+        });
+        ended
     }
 }
 
@@ -174,22 +232,20 @@ pub async fn send(
 async fn send_http1(visit: Visit, mut request: Request<Upload>, anew: bool) -> Result<Response<Download>, SendError> {
     let pool = &visit.endpoint.pool;
     for _ in 0..MAX_STALE {
-        let (mut sender, reused) = match if anew { None } else { pool.take() } {
-            Some(sender) => (sender, true),
+        let (mut link, reused) = match if anew { None } else { pool.take() } {
+            Some(link) => (link, true),
             None => match pool.dial().await {
-                Ok(sender) => (sender, false),
+                Ok(link) => (link, false),
                 Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
             },
         };
-        match sender.try_send_request(request).await {
-            Ok(response) => {
+        let sending = link.sender.try_send_request(request);
+        match link.answer(sending).await {
+            Some(Ok(response)) => {
                 let (parts, body) = response.into_parts();
-                return Ok(Response::from_parts(parts, Download::new(body, Some(sender), visit)));
+                return Ok(Response::from_parts(parts, Download::new(body, Some(link), visit)));
             }
-            Err(mut failed) => match failed.take_message() {
-                Some(unsent) => request = unsent,
-                None => return Err(SendError::Broken { error: failed.into_error(), reused }),
-            },
+            other => request = unsent(other, reused)?,
         }
     }
     Err(SendError::Unsent(Box::new(request), "the pod closes every connection".to_owned()))
@@ -197,32 +253,44 @@ async fn send_http1(visit: Visit, mut request: Request<Upload>, anew: bool) -> R
 
 async fn send_http2(visit: Visit, mut request: Request<Upload>) -> Result<Response<Download>, SendError> {
     for _ in 0..MAX_STALE {
-        let (mut sender, reused) = match visit.endpoint.pool.shared().await {
+        let (mut link, reused) = match visit.endpoint.pool.shared().await {
             Ok(found) => found,
             Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
         };
-        match sender.try_send_request(request).await {
-            Ok(response) => return Ok(response.map(|body| Download::new(body, None, visit))),
-            Err(mut failed) => match failed.take_message() {
-                Some(unsent) => request = unsent,
-                None => return Err(SendError::Broken { error: failed.into_error(), reused }),
-            },
+        let sending = link.sender.try_send_request(request);
+        match link.answer(sending).await {
+            Some(Ok(response)) => return Ok(response.map(|body| Download::new(body, None, visit))),
+            other => request = unsent(other, reused)?,
         }
     }
     Err(SendError::Unsent(Box::new(request), "the pod closes every connection".to_owned()))
+}
+
+/// The request, if it was handed back: it was never sent.
+fn unsent<T>(
+    failed: Option<Result<T, TrySendError<Request<Upload>>>>,
+    reused: bool,
+) -> Result<Request<Upload>, SendError> {
+    match failed {
+        Some(Err(mut failed)) => {
+            failed.take_message().map_or_else(|| Err(SendError::of(&failed.into_error(), reused)), Ok)
+        }
+        // Left in the channel, and its body with it.
+        _ => Err(SendError::Broken { error: "the connection ended".to_owned(), reused }),
+    }
 }
 
 /// The body of a pod's answer. At its end the connection goes back to the pool; dropped before, the connection is closed.
 #[derive(Debug)]
 pub struct Download {
     body: Incoming,
-    sender: Option<http1::SendRequest<Upload>>,
+    link: Option<Http1>,
     visit: Option<Visit>,
 }
 
 impl Download {
-    fn new(body: Incoming, sender: Option<http1::SendRequest<Upload>>, visit: Visit) -> Self {
-        let mut download = Self { body, sender, visit: Some(visit) };
+    fn new(body: Incoming, link: Option<Http1>, visit: Visit) -> Self {
+        let mut download = Self { body, link, visit: Some(visit) };
         if download.body.is_end_stream() {
             download.finish();
         }
@@ -230,8 +298,8 @@ impl Download {
     }
 
     fn finish(&mut self) {
-        if let (Some(visit), Some(sender)) = (self.visit.take(), self.sender.take()) {
-            visit.endpoint.pool.put(sender);
+        if let (Some(visit), Some(link)) = (self.visit.take(), self.link.take()) {
+            visit.endpoint.pool.put(link);
         }
     }
 }
@@ -243,7 +311,7 @@ impl Body for Download {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
-            Some(Err(_)) => drop(self.sender.take()),
+            Some(Err(_)) => drop(self.link.take()),
             None => self.finish(),
             Some(Ok(_)) if self.body.is_end_stream() => self.finish(),
             Some(Ok(_)) => {}

@@ -1,11 +1,11 @@
 //! One request at one arm: wait for a pod if there is none, choose pods, retry what is safe to retry.
 
-use std::{error::Error, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use http::Response;
 use tokio::time::{Instant, timeout_at};
 
-use super::{answer::Refusal, plan::Plan, upload::UploadError};
+use super::{answer::Refusal, plan::Plan};
 use crate::{
     config::Role,
     endpoint::{Endpoint, Visit},
@@ -129,11 +129,10 @@ impl Attempts {
                     plan.take_back(*request);
                     self.tried.push(endpoint.addr);
                 }
-                Err(SendError::Broken { error, .. }) if error.is_user() => {
-                    return Err(Stop::Final(upload_failure(&error)));
-                }
+                Err(SendError::Upload { too_large: true }) => return Err(Stop::Final(Failure::TooLarge)),
+                Err(SendError::Upload { too_large: false }) => return Err(Stop::Final(Failure::ClientLeft)),
                 Err(SendError::Broken { error, reused }) => {
-                    tracing::debug!(addr = %endpoint.addr, %error, "broke off");
+                    tracing::debug!(addr = %endpoint.addr, error, "broke off");
                     self.broke(&endpoint, reused, plan.pure, patient)?;
                 }
             }
@@ -164,13 +163,6 @@ fn pick(arm: &Arm, tried: &[SocketAddr], broke_at: Option<SocketAddr>) -> Option
     let Some(broke_at) = broke_at else { return arm.endpoints.pick(tried) };
     let doubtful: Vec<_> = tried.iter().copied().chain([broke_at]).collect();
     arm.endpoints.pick(&doubtful).or_else(|| arm.endpoints.pick(tried))
-}
-
-fn upload_failure(error: &hyper::Error) -> Failure {
-    match error.source().and_then(|source| source.downcast_ref()) {
-        Some(UploadError::TooLarge) => Failure::TooLarge,
-        _ => Failure::ClientLeft,
-    }
 }
 
 /// Waits for the arm to have an endpoint that was not tried. A moment without any is an ordinary part of a bad day (all pods

@@ -5,7 +5,15 @@
 pub mod client;
 pub mod upstream;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use slipway_gateway::{
     app::{self, Ports},
@@ -41,7 +49,7 @@ impl World {
         let mut settings = Settings { drain_delay: Duration::from_millis(300), ..Settings::default() };
         adjust(&mut settings);
         let gateway = Gateway::new(settings);
-        let bind = || app::bind(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let bind = || app::bind(loopback());
         let ports = Ports { data: bind().await.unwrap(), admin: bind().await.unwrap() };
         let (data, admin) = (ports.data.local_addr().unwrap(), ports.admin.local_addr().unwrap());
         let shutdown = CancellationToken::new();
@@ -94,6 +102,15 @@ impl World {
     pub fn metrics(&self) -> Scrape {
         Scrape(self.gateway.metrics.encode().unwrap())
     }
+}
+
+/// An address that nobody else has in this process, so that who comes back to a port that was given up meets nobody.
+pub fn loopback() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    // The process's id keeps apart test binaries that run at the same time.
+    let process = (std::process::id() % 200 + 1) as u8;
+    SocketAddr::from(([127, process, high, low.wrapping_add(1)], 0))
 }
 
 pub fn model(name: &str) -> ModelConfig {

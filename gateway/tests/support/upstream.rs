@@ -70,7 +70,7 @@ struct Shared {
 
 impl Upstream {
     pub async fn start(name: &'static str, mood: Mood) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(super::loopback()).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let mood = Arc::new(Mutex::new(mood));
         let (served, last) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Option<Parts>>>::default());
@@ -107,7 +107,7 @@ impl Drop for Upstream {
 
 /// An address where nobody listens.
 pub async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind(super::loopback()).await.unwrap().local_addr().unwrap()
 }
 
 async fn serve(stream: TcpStream, shared: Shared) {
