@@ -82,3 +82,18 @@ fn absurd_weights_do_not_stay() {
     world.step();
     assert_eq!(world.status().traffic, None, "a gateway without weights keeps the last ones");
 }
+
+/// Simulator, seed 5480: status was wiped in the second in which the only pod of stable had been evicted. Nothing was available, so the spec's revision counted as
+/// the first one, and the pods of stable were taken away.
+#[test]
+fn a_lost_status_while_stable_is_down_keeps_stable() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 0);
+    world.observed.object.status = None;
+    for set in &mut world.observed.replica_sets {
+        (set.ready, set.available) = (0, 0);
+    }
+    world.step();
+    assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
+    assert_eq!(world.size("v1"), 3);
+}

@@ -42,6 +42,8 @@ fn reconstructed(cx: &Context<'_>) -> Option<String> {
         .or_else(|| best(cx, usable().filter(serving)))
         .or_else(|| best(cx, others()))
         .or_else(|| best(cx, usable()))
+        // Nobody is up at this moment. One that was asked to be is more likely to be what served than a revision that was never tried.
+        .or_else(|| best(cx, cx.sets().filter(|set| set.desired > 0 && set.revision != cx.spec.revision)))
         .map(|set| set.revision.clone())
 }
 

@@ -35,6 +35,10 @@ fn forgotten(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
     let mut idle: Vec<_> = sorted(cx).into_iter().filter(|set| is_idle(cx, draft, set)).collect();
     idle.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
     let mut actions = Vec::new();
+    // Before anything serves nothing is given up for good.
+    if draft.stable.is_none() {
+        return actions;
+    }
     for set in idle.into_iter().skip(cx.spec.history_limit) {
         if let Some(service) = cx.observed.services.get(&set.name) {
             actions.push(Action::Delete { kind: Kind::Service, name: set.name.clone(), uid: service.uid.clone() });
