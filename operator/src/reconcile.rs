@@ -85,17 +85,20 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     let now = Timestamp::now();
     let stored_status = object.status.clone();
     let generation = object.metadata.generation;
+    let version = object.resource_version();
     let report = |pod_uid: &str| ctx.links.report(pod_uid, &subject.uid);
     let observed = observe(object, &ctx.views, report, ctx.poller.evidence(&subject.uid), &ctx.settings);
     let plan = plan(&observed, now);
     // (I/O)
-    match carry_out(&plan, stored_status.as_ref(), &subject, ctx).await {
+    match carry_out(&plan, stored_status.as_ref(), version.as_deref(), &subject, ctx).await {
         Ok(wait) => {
             ctx.backoff.reset(&subject.uid);
             Ok(Next::requeue(next_look(&plan, wait, now)))
         }
         Err(error) => {
-            let faced = FacedWrite { stored: stored_status.as_ref(), plan: &plan, generation };
+            // The status may have been written before the action that failed.
+            let version = ctx.own.newest(stored).resource_version();
+            let faced = FacedWrite { stored: stored_status.as_ref(), plan: &plan, generation, version };
             report_refusal(&error, &faced, &subject, ctx).await;
             Err(error.into())
         }
@@ -106,6 +109,7 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
 async fn carry_out(
     plan: &Plan,
     stored: Option<&ModelDeploymentStatus>,
+    version: Option<&str>,
     subject: &Subject,
     ctx: &Context,
 ) -> Result<Option<Duration>, WriteError> {
@@ -113,7 +117,7 @@ async fn carry_out(
     ctx.links.set_draining(&subject.uid, draining(&plan.status));
     let differs = status::differs(stored, &plan.status);
     if differs && plan.status_first {
-        status::write(&ctx.client, &ctx.own, subject, &plan.status).await?;
+        status::write(&ctx.client, &ctx.own, subject, version, &plan.status).await?;
     }
     let applier = Applier { client: &ctx.client, views: &ctx.views, subject, turns: &ctx.turns };
     for action in &plan.actions {
@@ -125,7 +129,7 @@ async fn carry_out(
         if let Some(left) = may_wait.then(|| ctx.waiting.wait(&subject.uid, Instant::now())).flatten() {
             return Ok(Some(left));
         }
-        status::write(&ctx.client, &ctx.own, subject, &plan.status).await?;
+        status::write(&ctx.client, &ctx.own, subject, version, &plan.status).await?;
     }
     ctx.waiting.done(&subject.uid);
     for record in ended(stored, &plan.status) {
@@ -149,6 +153,7 @@ struct FacedWrite<'a> {
     stored: Option<&'a ModelDeploymentStatus>,
     plan: &'a Plan,
     generation: Option<i64>,
+    version: Option<String>,
 }
 
 /// Shows a failed write in the status and as an event when a person has to act, or when it does not pass.
@@ -165,7 +170,7 @@ async fn report_refusal(error: &WriteError, faced: &FacedWrite<'_>, subject: &Su
     if !status::differs(base, &refused) {
         return;
     }
-    if let Err(error) = status::write(&ctx.client, &ctx.own, subject, &refused).await {
+    if let Err(error) = status::write(&ctx.client, &ctx.own, subject, faced.version.as_deref(), &refused).await {
         tracing::warn!(name = subject.name, namespace = subject.namespace, %error, "refusal not shown in the status");
     }
     let reason = status::WRITE_REFUSED.to_owned();

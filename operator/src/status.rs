@@ -29,7 +29,8 @@ pub fn differs(stored: Option<&ModelDeploymentStatus>, wanted: &ModelDeploymentS
     status_hash(stored) != status_hash(Some(wanted))
 }
 
-/// Writes the status.
+/// Writes the status over the one that was planned on: at another `version` of the object the API server refuses it, so that a plan on a
+/// stale view, or of a second leader, is found out before it can move weights backwards or take anything away.
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
@@ -37,13 +38,14 @@ pub async fn write(
     client: &Client,
     own: &OwnWrites,
     subject: &Subject,
+    version: Option<&str>,
     status: &ModelDeploymentStatus,
 ) -> Result<(), WriteError> {
     let api = Api::<ModelDeployment>::namespaced(client.clone(), &subject.namespace);
     // The UID keeps the status of an object that was deleted off its successor of the same name.
     let body = json!({
         "apiVersion": ModelDeployment::api_version(&()), "kind": ModelDeployment::kind(&()),
-        "metadata": {"name": subject.name, "uid": subject.uid}, "status": status
+        "metadata": {"name": subject.name, "uid": subject.uid, "resourceVersion": version}, "status": status
     });
     own.sending(&subject.uid, status_hash(Some(status)));
     let params = PatchParams::apply(STATUS_MANAGER).force();

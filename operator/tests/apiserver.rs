@@ -15,8 +15,11 @@ use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use slipway_crds::v1alpha1::ModelDeployment;
-use slipway_operator::error::RunError;
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
+use slipway_operator::apply::Subject;
+use slipway_operator::error::{Fault, RunError};
+use slipway_operator::own_writes::OwnWrites;
+use slipway_operator::status;
 
 use support::fakes::Fakes;
 use support::world::{World, condition, model, spec};
@@ -198,6 +201,23 @@ async fn a_foreign_object_of_the_same_name_is_never_overwritten() {
     services.delete("m", &Default::default()).await.unwrap();
     world.until("stable once the name is free", "m", is_stable).await;
     operator.end().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn a_status_planned_on_an_older_view_is_refused() {
+    let world = World::new("stale").await;
+    world.create("m", spec("v1")).await;
+    let seen = world.api::<ModelDeployment>().get("m").await.unwrap();
+    let subject = Subject { namespace: seen.namespace().unwrap(), name: "m".into(), uid: seen.uid().unwrap() };
+    let (client, own) = (world.admin.clone(), OwnWrites::default());
+    let (old, status) = (seen.resource_version(), |replicas| ModelDeploymentStatus { replicas, ..Default::default() });
+    status::write(&client, &own, &subject, old.as_deref(), &status(1)).await.unwrap();
+    // A second leader, or we ourselves with a cache that lags.
+    let refused = status::write(&client, &own, &subject, old.as_deref(), &status(2)).await.unwrap_err();
+    assert!(matches!(refused.fault, Fault::Conflict(_)), "{refused}");
+    let newest = own.newest(&seen).resource_version();
+    status::write(&client, &own, &subject, newest.as_deref(), &status(3)).await.unwrap();
 }
 
 #[tokio::test]
