@@ -44,8 +44,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellat
         stop,
     };
     server.accept(&listener).await;
-    server.accept_backlog(&listener).await;
-    drop(listener);
+    server.accept_backlog(listener);
     server.tasks.close();
     if timeout(server.gateway.settings.drain_timeout, server.tasks.wait()).await.is_err() {
         tracing::warn!(connections = server.tasks.len(), "drain timeout: connections are cut");
@@ -94,11 +93,17 @@ impl Server {
         }
     }
 
-    /// Clients in the kernel's queue believe that they are connected: closing the listener would reset them.
-    async fn accept_backlog(&self, listener: &TcpListener) {
-        while let Ok(Ok((stream, peer))) = timeout(Duration::ZERO, listener.accept()).await {
+    /// Clients in the kernel's queue believe that they are connected: closing the listener would reset them. The kernel is asked
+    /// directly, because the runtime may not have heard of the last ones yet.
+    fn accept_backlog(&self, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
             let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { return };
-            self.spawn(stream, peer.ip(), permit);
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.spawn(stream, peer.ip(), permit);
+            }
         }
     }
 
