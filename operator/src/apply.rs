@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_core::action::{APPLIED, Action, Desired, Kind};
-use slipway_core::build::field_manager;
+use slipway_core::build::is_shared;
 use slipway_crds::labels;
 
 use crate::cache::{Owner, version_of};
@@ -100,9 +100,7 @@ impl Applier<'_> {
     }
 
     async fn apply(&self, desired: &Desired) -> Result<Expectation, WriteError> {
-        // The core names objects that are shared by a manager of their own.
-        let shared = field_manager(desired, &self.subject.uid) != labels::MANAGER;
-        let write = Write { child: Child::from(desired), shared };
+        let write = Write { child: Child::from(desired), shared: is_shared(desired) };
         match desired {
             Desired::ReplicaSet(o) => self.apply_one(&write, o).await,
             Desired::Service(o) => self.apply_one(&write, o).await,

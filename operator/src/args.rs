@@ -53,6 +53,10 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
     pub image_pull_policy: PullPolicy,
 
+    /// Secret with credentials for these images, in the namespace of each ModelDeployment; may be given several times.
+    #[arg(long = "image-pull-secret", env = "SLIPWAY_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
+    pub image_pull_secrets: Vec<String>,
+
     /// Whether only the holder of a lease acts; needed with more than one replica.
     #[arg(long, env = "SLIPWAY_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub leader_elect: bool,
@@ -112,6 +116,7 @@ impl RunArgs {
             gateway_replicas: self.gateway_replicas,
             runtime_image: self.runtime_image.clone(),
             image_pull_policy: policy.to_owned(),
+            image_pull_secrets: self.image_pull_secrets.clone(),
         }
     }
 }
@@ -132,6 +137,8 @@ mod tests {
         assert!(plain.command.is_none());
         assert_eq!(plain.run.namespace.as_deref(), Some("a"));
         assert_eq!(plain.run.settings().image_pull_policy, "Never");
+        let secrets = Cli::parse_from(["slipway-operator", "--image-pull-secret=a", "--image-pull-secret=b"]);
+        assert_eq!(secrets.run.settings().image_pull_secrets, ["a", "b"]);
         let named = Cli::parse_from(["slipway-operator", "run", "--leader-elect=false"]);
         assert!(matches!(named.command, Some(Command::Run(args)) if !args.leader_elect));
     }

@@ -12,6 +12,7 @@ fn settings() -> Settings {
         gateway_replicas: 2,
         runtime_image: "runtime:1".into(),
         image_pull_policy: "IfNotPresent".into(),
+        image_pull_secrets: Vec::new(),
     }
 }
 

@@ -4,12 +4,12 @@ use crate::config::ServeArgs;
 use crate::engine::{self, Engine};
 use crate::error::{LoadError, Reason};
 use crate::fetch::{self, Options};
+use crate::models::Model;
 use crate::pool::{Pool, PoolOptions};
 use crate::prediction::Reader;
-use crate::server::Loaded;
 
-/// Fetches, verifies, loads and warms the model; also gives its digest. Blocks: it has a thread to itself.
-pub fn load(args: &ServeArgs) -> Result<(Loaded, String), LoadError> {
+/// Fetches, verifies, loads and warms the model. Blocks: it has a thread to itself.
+pub fn load(args: &ServeArgs) -> Result<Model, LoadError> {
     let options = Options {
         cache_dir: args.cache_dir.clone(),
         volume_root: args.volume_root.clone(),
@@ -39,7 +39,8 @@ pub fn load(args: &ServeArgs) -> Result<(Loaded, String), LoadError> {
     let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching };
     let pool = Pool::start(engines, options);
     let pool = pool.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the workers: {e}")))?;
-    Ok((Loaded { signature, pool, reader }, fetched.digest))
+    let (name, version) = (args.model_name.clone(), args.model_version.clone());
+    Ok(Model { name, version, digest: fetched.digest, signature, pool, reader })
 }
 
 /// Runs zeros through each size of batch, and tells whether batches come back row by row.

@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 
 use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
-use crate::server::{App, Listener, Loaded, handle_admin, handle_api};
+use crate::models::Model;
+use crate::server::{App, Listener, handle_admin, handle_api};
 use crate::{load, termination};
 
 /// Runs `serve` to its end.
@@ -63,12 +64,10 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
 
     tokio::select! {
         loaded = load_aside(&app) => {
-            let (loaded, digest) = loaded?;
+            let model = app.models.insert(loaded?);
             let took = begun.elapsed();
-            app.metrics.loaded(&app.args.model_name, &app.args.model_version, &digest, took);
-            // This is the only place that sets it.
-            let _ = app.loaded.set(loaded);
-            tracing::info!(digest, seconds = took.as_secs_f64(), "ready");
+            app.metrics.loaded(&model.name, &model.version, &model.digest, took);
+            tracing::info!(digest = model.digest, seconds = took.as_secs_f64(), "ready");
         }
         () = signals.any() => {
             tracing::info!("told to end while loading");
@@ -112,7 +111,7 @@ where
 }
 
 /// Loads on a thread of its own: hashing and building sessions block.
-async fn load_aside(app: &Arc<App>) -> Result<(Loaded, String), LoadError> {
+async fn load_aside(app: &Arc<App>) -> Result<Model, LoadError> {
     let lost = |what: String| LoadError::transient(Reason::LoadFailed, format!("the loading thread {what}"));
     let (done, answer) = oneshot::channel();
     let args = app.args.clone();

@@ -151,7 +151,7 @@ pub struct BlueGreen {
     #[schemars(range(min = 0, max = 604_800))]
     pub auto_promotion_seconds: i32,
 
-    /// Weights of green at each switch, in percent, growing. A last switch of 100 is added when it is missing. Default: 100. The judge passes each switch below 100 before the next.
+    /// Weights of green at each switch, in percent, growing. A last switch of 100 is added when it is missing. Default: 100. The judge passes each switch below 100 before the next; with the single switch of 100 green never runs beside blue, so gates that compare both have nothing to judge: `[10, 100]` lets them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(range(min = 1, max = 100)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

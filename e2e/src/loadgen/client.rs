@@ -44,6 +44,27 @@ impl Target {
         })
     }
 
+    async fn connect(&self) -> Result<TcpStream, Reason> {
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|_| Reason::Resolve)?;
+        let addresses: Vec<_> = found.collect();
+        TcpStream::connect(addresses.as_slice()).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => Reason::Refused,
+            std::io::ErrorKind::TimedOut => Reason::ConnectTimeout,
+            _ => Reason::Connect,
+        })
+    }
+
+    /// Waits until a connection can be made, at most for `patience`. A Service refuses connections until its endpoints have reached
+    /// every node's proxy, which no condition of any object tells.
+    pub(crate) async fn reachable(&self, patience: Duration) {
+        let until = async {
+            while self.connect().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, until).await;
+    }
+
     fn request(&self, path: &str, body: String) -> Result<Request<Full<Bytes>>, Reason> {
         Request::post(path)
             .header(header::HOST, self.authority.clone())
@@ -140,11 +161,9 @@ impl Connection {
             }
             self.open = None;
         }
-        let connect = TcpStream::connect((self.target.host.as_str(), self.target.port));
-        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(Ok(stream)) => stream,
-            _ => return Err(Reason::Connect),
-        };
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.target.connect())
+            .await
+            .unwrap_or(Err(Reason::ConnectTimeout))?;
         // Without it a small request can wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Reason::Connect)?;

@@ -71,6 +71,9 @@ pub(crate) struct Options {
     /// Deadline of one request, in seconds from when it is sent.
     #[arg(long, default_value_t = 30.0)]
     timeout: f64,
+    /// Wait at most this many seconds until the target takes a connection before the first request is due.
+    #[arg(long, default_value_t = 0.0)]
+    wait: f64,
     /// Address of the HTTP API.
     #[arg(long, default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
@@ -93,6 +96,7 @@ impl Options {
         ensure!((1..=1_000_000).contains(&self.max_waiting), "--max-waiting must be from 1 to 1000000");
         ensure!((0.0..=1.0).contains(&self.feedback_share), "--feedback-share must be from 0 to 1");
         ensure!((0.001..=3600.0).contains(&self.timeout), "--timeout must be from 0.001 to 3600");
+        ensure!((0.0..=3600.0).contains(&self.wait), "--wait must be from 0 to 3600");
         ensure!((0.0..=604_800.0).contains(&self.max_duration), "--max-duration must be from 0 to 604800");
         ensure!(self.once.is_none_or(|count| count <= 10_000_000), "--once must be at most 10000000");
         ensure!(!self.model.is_empty() && !self.model.contains(['/', '?', '#', ' ']), "--model must be a path segment");
@@ -130,7 +134,12 @@ impl Generator {
             feedback,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(worker::dispatch(pace_seen, slots, Arc::clone(&account), options.once));
+        let (patience, awaited) = (Duration::from_secs_f64(options.wait), Arc::clone(&work.target));
+        let dispatch = worker::dispatch(pace_seen, slots, Arc::clone(&account), options.once);
+        tasks.spawn(async move {
+            awaited.reachable(patience).await;
+            dispatch.await;
+        });
         tasks.spawn(sender.run());
         for _ in 0..options.connections {
             tasks.spawn(Arc::clone(&work).work());

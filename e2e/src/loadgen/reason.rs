@@ -5,7 +5,13 @@ use std::fmt;
 /// Why a request failed. Two bytes of detail at most: a record is kept for each of millions of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {
-    /// No connection: refused, unreachable, no such name, or not in time.
+    /// The target's name was not found.
+    Resolve,
+    /// Nobody listens, or a Service has no endpoint yet.
+    Refused,
+    /// No connection in time.
+    ConnectTimeout,
+    /// No connection for any other cause.
     Connect,
     /// The connection ended before the answer was whole.
     Closed,
@@ -37,6 +43,9 @@ pub(crate) enum Defect {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Resolve => f.write_str("resolve"),
+            Self::Refused => f.write_str("connect_refused"),
+            Self::ConnectTimeout => f.write_str("connect_timeout"),
             Self::Connect => f.write_str("connect"),
             Self::Closed => f.write_str("closed"),
             Self::Transport => f.write_str("transport"),

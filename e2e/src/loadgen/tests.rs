@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -44,9 +45,13 @@ type Answer = Result<Response<Full<Bytes>>, &'static str>;
 
 impl Server {
     async fn start(manners: Manners) -> (Arc<Self>, SocketAddr) {
-        let server = Arc::new(Self { manners, ..Self::default() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        (Self::serve(listener, manners), address)
+    }
+
+    fn serve(listener: TcpListener, manners: Manners) -> Arc<Self> {
+        let server = Arc::new(Self { manners, ..Self::default() });
         let shared = Arc::clone(&server);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -59,7 +64,7 @@ impl Server {
                 });
             }
         });
-        (server, address)
+        server
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
@@ -164,8 +169,24 @@ async fn a_target_that_is_not_there_fails_every_request() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let summary = Generator::start(&options(address, &["--once", "5"]), CSV).unwrap().finish().await.unwrap();
-    assert_eq!((summary.failed, summary.failed_by_reason["connect"]), (5, 5));
+    assert_eq!((summary.failed, summary.failed_by_reason["connect_refused"]), (5, 5));
     assert!(summary.by_revision.is_empty());
+}
+
+#[tokio::test]
+async fn a_target_that_comes_up_late_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let mut late = Generator::start(&options(address, &["--once", "5", "--wait", "60"]), CSV).unwrap();
+    // Two looks in vain at least: the first is made at once.
+    let early = tokio::time::timeout(Duration::from_millis(80), late.finish()).await;
+    assert!(early.is_err(), "{early:?}");
+    let listener = TcpListener::bind(address).await.unwrap();
+    let server = Server::serve(listener, Manners::Good);
+    let summary = late.finish().await.unwrap();
+    assert_eq!((summary.answered, summary.failed), (5, 0), "{summary:?}");
+    assert_eq!(server.infer.load(Ordering::Relaxed), 5);
 }
 
 #[test]

@@ -65,7 +65,7 @@ async fn in_namespace(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Res
     if let Err(error) = &outcome {
         eprintln!("{prefix} failed: {error:#}\n{}", cluster.dump(namespace.name()).await);
         if let Ok(account) = world.account().await {
-            eprintln!("--- account\n{account:#?}");
+            eprintln!("--- account\n{account:#?}\n--- failed requests\n{}", world.failed_requests().await);
         }
     }
     namespace.delete().await?;
@@ -237,6 +237,15 @@ impl World {
         let answer = self.http.get(&format!("{base}/account/requests?since={since}&limit=1000000")).await?;
         let text = String::from_utf8(answer.body.to_vec())?;
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    /// The first requests that failed, a line each, for people.
+    async fn failed_requests(&self) -> String {
+        let answer = async {
+            let base = self.service(&self.generator, 8090).await?;
+            self.http.get(&format!("{base}/account/requests?failed=true&limit=50")).await
+        };
+        answer.await.map_or_else(|error| error.to_string(), |it| String::from_utf8_lossy(&it.body).into_owned())
     }
 
     /// Stops the load, waits for the last answers, and checks that every request is accounted for and none failed.

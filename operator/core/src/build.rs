@@ -9,15 +9,14 @@
 //! like a difference, and an object that is as it was applied costs no request. (A person's change of *our* fields is not seen until the next
 //! difference; ReplicaSets, whose replicas matter most, are compared by value.)
 //!
-//! # Field managers
+//! # Owners
 //!
-//! Objects of one ModelDeployment have one controller owner and are applied with the field manager `slipway`.
+//! Everything is applied with the field manager `slipway`. Objects of one ModelDeployment have it as their controller.
 //!
-//! The gateway's objects are shared by all ModelDeployments of a namespace and carry a plain owner reference to each of them, so that they are collected
-//! with the last one. Each ModelDeployment applies them with its own manager, `slipway-` and the first eight characters of its UID ([`field_manager`]):
-//! `metadata.ownerReferences` merges by `uid`, so each manager owns exactly its own reference, and an apply by one never drops another's. All else in
-//! them is the same for every ModelDeployment (it depends on [`Settings`](crate::observed::Settings) alone), and the stamp leaves owner references
-//! out, so they never fight. The reference of a ModelDeployment that is gone is removed by Kubernetes' garbage collector.
+//! The gateway's objects are shared by all ModelDeployments of a namespace ([`is_shared`]) and carry a plain owner reference to each of them, so that they
+//! are collected with the last one. All else in them is the same for every ModelDeployment (it depends on [`Settings`](crate::observed::Settings) alone),
+//! and the stamp leaves owner references out, so ModelDeployments never fight over them. The shell merges the references in by UID, and Kubernetes'
+//! garbage collector removes the reference of a ModelDeployment that is gone.
 
 mod autoscaler;
 mod gateway;
@@ -32,7 +31,7 @@ pub use gateway::{
     gateway_deployment, gateway_disruption_budget, gateway_role_binding, gateway_service_account, gateway_set,
 };
 pub use hash::{applied_hash, canonical_json, is_applied, stamped};
-pub use meta::field_manager;
+pub use meta::is_shared;
 pub use replica_set::replica_set;
 pub use service::{preview_service, revision_service, stable_service};
 

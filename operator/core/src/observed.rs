@@ -41,6 +41,8 @@ pub struct Settings {
     pub runtime_image: String,
     /// Pull policy of both, one of Always, IfNotPresent, Never.
     pub image_pull_policy: String,
+    /// Names of Secrets with credentials for both, looked up in the namespace of the ModelDeployment.
+    pub image_pull_secrets: Vec<String>,
 }
 
 /// One ReplicaSet.

@@ -73,6 +73,7 @@ impl Cluster {
                 gateway_replicas: 2,
                 runtime_image: "runtime:1".to_owned(),
                 image_pull_policy: "IfNotPresent".to_owned(),
+                image_pull_secrets: Vec::new(),
             },
         }
     }

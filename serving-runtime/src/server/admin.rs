@@ -17,7 +17,7 @@ pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
             Some(why) => bytes_answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, Bytes::from_static(why.as_bytes())),
         },
         "/metrics" => {
-            let queued = app.loaded.get().map_or(0, |l| l.pool.queued());
+            let queued = app.models.all().iter().map(|model| model.pool.queued()).sum();
             bytes_answer(StatusCode::OK, OPENMETRICS, app.metrics.render(queued))
         }
         _ => bytes_answer(StatusCode::NOT_FOUND, TEXT, "there is /livez, /readyz and /metrics\n"),

@@ -87,34 +87,25 @@ async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiEr
         Route::Live => Ok(json_answer(StatusCode::OK, &json!({"live": true}))),
         Route::Ready => Ok(ready(app)),
         Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
-        Route::Model(model, version, what) => {
-            known(app, model, version)?;
+        Route::Model(name, version, what) => {
+            let model = app.models.get(name, version);
             match what {
-                ModelRoute::Ready => Ok(ready(app)),
-                ModelRoute::Feedback => give_feedback(app, request).await,
+                // Not ready and not there are two answers.
+                ModelRoute::Ready => match model {
+                    Err(error @ ApiError::NotFound(_)) => Err(error),
+                    Ok(_) | Err(_) => Ok(ready(app)),
+                },
+                ModelRoute::Feedback => match model {
+                    Err(error @ ApiError::NotFound(_)) => Err(error),
+                    Ok(_) | Err(_) => give_feedback(app, request).await,
+                },
                 ModelRoute::Metadata | ModelRoute::Infer => {
-                    let args = &app.args;
-                    let signature = &app.model()?.signature;
-                    let metadata = protocol::metadata(&args.model_name, &args.model_version, signature);
+                    let model = model?;
+                    let metadata = protocol::metadata(&model.name, &model.version, &model.signature);
                     Ok(json_answer(StatusCode::OK, &metadata))
                 }
             }
         }
-    }
-}
-
-/// Whether we serve that model in that version.
-pub(super) fn known(app: &App, model: &str, version: Option<&str>) -> Result<(), ApiError> {
-    let args = &app.args;
-    if model != args.model_name {
-        return Err(ApiError::NotFound(format!("there is no model {model:?} here; there is {:?}", args.model_name)));
-    }
-    match version.filter(|v| *v != args.model_version) {
-        Some(v) => Err(ApiError::NotFound(format!(
-            "model {model:?} has no version {v:?} here; there is {:?}",
-            args.model_version
-        ))),
-        None => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `POST /v2/models/{m}/infer`, from the body to the answer.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -8,13 +8,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::{self, Encoding};
-use super::{Answer, App, Loaded, api, bytes_answer, error_answer};
+use super::{Answer, App, bytes_answer, error_answer};
 use crate::error::ApiError;
 use crate::metrics::{CLIENT_LEFT, Metrics};
-use crate::prediction::Predictions;
+use crate::models::Model;
+use crate::predict::{self, Prediction};
 use crate::protocol::{self, HEADER_LENGTH, InferRequest};
-use crate::tensor::Tensor;
-use crate::token::{MAX_ROWS, Token};
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 const PREDICTION_HEADER: HeaderName = HeaderName::from_static("x-slipway-prediction-id");
@@ -62,16 +61,16 @@ async fn infer(
     request: Request<Incoming>,
     begun: Instant,
 ) -> Result<Answer, ApiError> {
-    api::known(app, model, version)?;
-    let loaded = app.model()?;
+    let model = app.models.get(model, version)?;
+    let model = model.as_ref();
     let (head, incoming) = request.into_parts();
     let limit = time_limit(&head.headers, app.args.request_timeout())?;
     let expired = |limit: Duration| ApiError::Deadline(limit.as_millis());
     let work = async {
-        let parsed = read(app, loaded, &head, incoming).await?;
+        let parsed = read(app, model, &head, incoming).await?;
         // The client's own limit in the body can only shorten the time.
         let limit = parsed.timeout.map_or(limit, |own| own.min(limit));
-        let answer = tokio::time::timeout_at((begun + limit).into(), run(app, loaded, parsed, begun + limit));
+        let answer = tokio::time::timeout_at((begun + limit).into(), run(app, model, parsed, begun + limit));
         match answer.await {
             // The worker and this clock may notice at the same time; the client hears the same.
             Err(_) | Ok(Err(ApiError::Deadline(_))) => Err(expired(limit)),
@@ -90,25 +89,20 @@ fn time_limit(headers: &HeaderMap, longest: Duration) -> Result<Duration, ApiErr
     Ok(Duration::from_millis(millis).min(longest))
 }
 
-async fn read(app: &App, loaded: &Loaded, head: &Parts, incoming: Incoming) -> Result<InferRequest, ApiError> {
+async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Result<InferRequest, ApiError> {
     let encoding = body::encoding(&head.headers)?;
     let header_length = header_length(&head.headers)?;
     let limit = app.args.max_body_bytes;
     let body = body::collect(&head.headers, incoming, limit).await?;
     let request = if body.len() < LARGE && encoding == Encoding::Identity {
-        protocol::parse(&body, header_length, &loaded.signature)?
+        protocol::parse(&body, header_length, &model.signature)?
     } else {
-        let signature = loaded.signature.clone();
+        let signature = model.signature.clone();
         let parse = move || protocol::parse(&body::decode(body, encoding, limit)?, header_length, &signature);
         let parsed = tokio::task::spawn_blocking(parse).await;
         parsed.map_err(|e| ApiError::Internal(format!("reading the request failed: {e}")))??
     };
-    let (rows, most) = (loaded.signature.rows(&request.inputs), app.args.max_request_rows as usize);
-    if rows > most {
-        return Err(ApiError::bad(format!(
-            "the request has {rows} rows; send at most {most} in one (--max-request-rows)"
-        )));
-    }
+    predict::check_rows(app, model, &request.inputs)?;
     Ok(request)
 }
 
@@ -118,42 +112,22 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     length.map(Some).ok_or_else(|| ApiError::bad("header Inference-Header-Content-Length must be a number of bytes"))
 }
 
-async fn run(app: &App, loaded: &Loaded, mut request: InferRequest, deadline: Instant) -> Result<Answer, ApiError> {
+async fn run(app: &App, model: &Model, mut request: InferRequest, deadline: Instant) -> Result<Answer, ApiError> {
     let inputs = std::mem::take(&mut request.inputs);
-    let rows = loaded.signature.rows(&inputs);
-    let answer = loaded.pool.submit(inputs, rows, deadline)?;
-    let done = answer.await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
-    app.metrics.timed(done.queued, done.inference);
-    let predictions = loaded.reader.read(&done.outputs);
-    app.metrics.predicted(&predictions);
-    let id = prediction_id(app, predictions);
-    respond(app, loaded, &request, &done.outputs, &id)
+    let prediction = predict::predict(app, model, inputs, deadline).await?;
+    respond(model, &request, &prediction)
 }
 
-fn prediction_id(app: &App, predictions: Predictions) -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let mut labels = predictions.labels;
-    labels.truncate(MAX_ROWS);
-    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-    Token { revision: app.args.revision.clone(), seconds, nonce: rand::random(), labels }.encode()
-}
-
-fn respond(
-    app: &App,
-    loaded: &Loaded,
-    request: &InferRequest,
-    outputs: &[Tensor],
-    id: &str,
-) -> Result<Answer, ApiError> {
-    let model = (app.args.model_name.as_str(), app.args.model_version.as_str());
-    let body = protocol::write(model, &loaded.signature, request, outputs, Some(id))?;
+fn respond(model: &Model, request: &InferRequest, prediction: &Prediction) -> Result<Answer, ApiError> {
+    let names = (model.name.as_str(), model.version.as_str());
+    let body = protocol::write(names, &model.signature, request, &prediction.outputs, Some(&prediction.id))?;
     let content_type = if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
     let mut answer = bytes_answer(StatusCode::OK, content_type, Bytes::from(body.bytes));
     let headers = answer.headers_mut();
     if let Some(length) = body.header_length {
         headers.insert(HEADER_LENGTH, HeaderValue::from(length));
     }
-    if let Ok(value) = HeaderValue::from_str(id) {
+    if let Ok(value) = HeaderValue::from_str(&prediction.id) {
         headers.insert(PREDICTION_HEADER, value);
     }
     Ok(answer)

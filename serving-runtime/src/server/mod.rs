@@ -6,8 +6,8 @@ mod body;
 mod infer;
 mod listen;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
@@ -19,26 +19,13 @@ pub use self::admin::handle as handle_admin;
 pub use self::api::handle as handle_api;
 pub use self::listen::Listener;
 use crate::config::ServeArgs;
-use crate::engine::Signature;
 use crate::error::ApiError;
 use crate::feedback::{Book, Limits};
 use crate::metrics::Metrics;
-use crate::pool::Pool;
-use crate::prediction::Reader;
+use crate::models::Models;
 
 /// What every answer is.
 pub type Answer = Response<Full<Bytes>>;
-
-/// A model that is ready.
-#[derive(Debug)]
-pub struct Loaded {
-    /// Its inputs and outputs.
-    pub signature: Signature,
-    /// Its workers.
-    pub pool: Pool,
-    /// How to read its predictions.
-    pub reader: Reader,
-}
 
 /// What all connections share.
 #[derive(Debug)]
@@ -49,8 +36,8 @@ pub struct App {
     pub metrics: Metrics,
     /// The feedback seen.
     pub book: Book,
-    /// The model, once it is loaded and warm.
-    pub loaded: OnceLock<Loaded>,
+    /// The models, each once it is loaded and warm.
+    pub models: Models,
     draining: AtomicBool,
 }
 
@@ -60,7 +47,8 @@ impl App {
         let metrics = Metrics::new(&args.modeldeployment, &args.revision);
         let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
         let book = Book::new(&args.revision, limits);
-        Arc::new(Self { args, metrics, book, loaded: OnceLock::new(), draining: AtomicBool::new(false) })
+        let models = Models::new(&args.model_name);
+        Arc::new(Self { args, metrics, book, models, draining: AtomicBool::new(false) })
     }
 
     /// From here on the server is not ready, and asks its clients to connect elsewhere.
@@ -77,16 +65,11 @@ impl App {
     pub fn not_ready(&self) -> Option<&'static str> {
         if self.draining() {
             Some("shutting down")
-        } else if self.loaded.get().is_none() {
+        } else if self.models.own().is_none() {
             Some("the model is loading")
         } else {
             None
         }
-    }
-
-    /// The model, for requests: they are served on while draining.
-    fn model(&self) -> Result<&Loaded, ApiError> {
-        self.loaded.get().ok_or_else(|| ApiError::Unavailable("the model is loading; try again later".into()))
     }
 }
 

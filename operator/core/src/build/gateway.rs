@@ -14,7 +14,8 @@ use super::autoscaler::one_at_a_time;
 use super::hash::stamped;
 use super::meta::{gateway_labels, gateway_selector, matching, shared};
 use super::pod::{
-    TERMINATION_GRACE_SECONDS, container_security, env_field, liveness, pod_security, port, readiness, scraped, spread,
+    TERMINATION_GRACE_SECONDS, container_security, env_field, liveness, pod_security, port, pull_secrets, readiness,
+    scraped, spread,
 };
 use crate::action::Desired;
 use crate::observed::Settings;
@@ -97,6 +98,7 @@ fn pod(settings: &Settings) -> PodSpec {
         service_account_name: Some(GATEWAY.to_owned()),
         automount_service_account_token: Some(true),
         enable_service_links: Some(false),
+        image_pull_secrets: pull_secrets(&[], &settings.image_pull_secrets),
         security_context: Some(pod_security()),
         // On SIGTERM the gateway turns unready, waits until endpoints have spread and finishes what is in flight: no preStop hook is needed.
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),

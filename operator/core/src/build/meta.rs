@@ -103,17 +103,11 @@ fn owner(object: &ModelDeployment) -> OwnerReference {
     }
 }
 
-/// The field manager with which `desired` is applied on behalf of the ModelDeployment with this UID. See the module's documentation.
-pub fn field_manager(desired: &Desired, uid: &str) -> String {
-    let shared = match desired {
+/// Whether `desired` belongs to all ModelDeployments of its namespace together. See the module's documentation.
+pub fn is_shared(desired: &Desired) -> bool {
+    match desired {
         Desired::ServiceAccount(_) | Desired::RoleBinding(_) | Desired::Deployment(_) => true,
         Desired::PodDisruptionBudget(budget) => budget.metadata.name.as_deref() == Some(GATEWAY),
         Desired::ReplicaSet(_) | Desired::Service(_) | Desired::HorizontalPodAutoscaler(_) => false,
-    };
-    if shared {
-        let short: String = uid.chars().take(8).collect();
-        format!("{}-{short}", labels::MANAGER)
-    } else {
-        labels::MANAGER.to_owned()
     }
 }

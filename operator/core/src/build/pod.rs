@@ -1,8 +1,9 @@
 //! What the pods of the runtime and of the gateway have in common: the restricted Pod Security Standard, probes, spreading.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PodAffinityTerm,
-    PodAntiAffinity, PodSecurityContext, Probe, SeccompProfile, SecurityContext, WeightedPodAffinityTerm,
+    Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
+    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, Probe, SeccompProfile, SecurityContext,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -33,6 +34,14 @@ pub(super) fn container_security() -> SecurityContext {
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
         ..SecurityContext::default()
     }
+}
+
+/// The Secrets that the spec names and those that the operator was started with, each once.
+pub(super) fn pull_secrets(own: &[LocalObjectReference], further: &[String]) -> Option<Vec<LocalObjectReference>> {
+    let known = |name: &String| own.iter().any(|secret| secret.name == *name);
+    let further = further.iter().filter(|name| !known(name)).map(|name| LocalObjectReference { name: name.clone() });
+    let all: Vec<_> = own.iter().cloned().chain(further).collect();
+    (!all.is_empty()).then_some(all)
 }
 
 /// Readiness: looked at every second, so that a pod gets traffic as soon as its model is loaded. Losing it takes three looks, because one slow answer of a

@@ -14,8 +14,8 @@ use slipway_crds::v1alpha1::{ImagePullPolicy, ModelDeployment, Runtime};
 use super::hash::stamped;
 use super::meta::{controlled, map, matching, revision_labels, revision_selector, runtime_selector};
 use super::pod::{
-    TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, readiness, scraped,
-    spread,
+    TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, pull_secrets,
+    readiness, scraped, spread,
 };
 use super::revision_name;
 use crate::action::Desired;
@@ -72,7 +72,11 @@ fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &
         automount_service_account_token: runtime.service_account_name.is_none().then_some(false),
         // One variable for every Service of the namespace is a slow start and a leak.
         enable_service_links: Some(false),
-        image_pull_secrets: filled(&runtime.image_pull_secrets),
+        // An image of the user's own is the user's to pull.
+        image_pull_secrets: pull_secrets(
+            &runtime.image_pull_secrets,
+            if runtime.image.is_none() { &settings.image_pull_secrets } else { &[] },
+        ),
         node_selector: (!runtime.node_selector.is_empty()).then(|| runtime.node_selector.clone()),
         tolerations: filled(&runtime.tolerations),
         affinity: Some(

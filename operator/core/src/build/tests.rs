@@ -32,6 +32,7 @@ fn settings() -> Settings {
         gateway_replicas: 2,
         runtime_image: "registry.example/slipway-runtime:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
+        image_pull_secrets: vec!["registry".to_owned()],
     }
 }
 
@@ -247,11 +248,25 @@ fn model_deployments_do_not_fight_over_the_gateway() {
             value
         };
         assert_eq!(without_owners(a), without_owners(b));
-        assert_eq!(field_manager(a, UID), "slipway-5f2d8a3e");
-        assert_ne!(field_manager(a, UID), field_manager(b, "aaaaaaaa-0000"));
+        assert!(is_shared(a));
     }
-    assert_eq!(field_manager(&disruption_budget(&mine), UID), "slipway");
-    assert_eq!(field_manager(&stable_service(&mine), UID), "slipway");
+    assert!(!is_shared(&disruption_budget(&mine)) && !is_shared(&stable_service(&mine)));
+}
+
+#[test]
+fn images_are_pulled_with_the_secrets_of_spec_and_operator() {
+    let names = |pod: &PodSpec| -> Vec<String> {
+        pod.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect()
+    };
+    let mut object = minimal();
+    assert_eq!(pods(&object).iter().map(names).collect::<Vec<_>>(), [["registry"], ["registry"]]);
+    object.spec.runtime.image_pull_secrets =
+        serde_json::from_value(json!([{"name": "a"}, {"name": "registry"}])).unwrap();
+    assert_eq!(names(&pods(&object).remove(0)), ["a", "registry"]);
+    // An image of the user's own is the user's to pull.
+    object.spec.runtime.image = Some("mine:7".to_owned());
+    object.spec.runtime.image_pull_secrets.clear();
+    assert_eq!(pods(&object).remove(0).image_pull_secrets, None);
 }
 
 #[test]

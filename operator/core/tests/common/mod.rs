@@ -55,6 +55,7 @@ impl World {
                 gateway_replicas: 2,
                 runtime_image: "runtime:1".into(),
                 image_pull_policy: "IfNotPresent".into(),
+                image_pull_secrets: Vec::new(),
             },
         };
         let now = "2026-01-01T00:00:00Z".parse().unwrap();

@@ -1,0 +1,55 @@
+//! The one way from tensors to a prediction, whatever protocol they came by.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::error::ApiError;
+use crate::models::Model;
+use crate::prediction::Predictions;
+use crate::server::App;
+use crate::tensor::Tensor;
+use crate::token::{MAX_ROWS, Token};
+
+/// What a model said.
+#[derive(Debug)]
+pub struct Prediction {
+    /// All outputs, in the signature's order.
+    pub outputs: Vec<Tensor>,
+    /// By which feedback finds it again.
+    pub id: String,
+}
+
+/// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the future takes the request back.
+///
+/// # Errors
+/// `BadRequest` for more rows than one request may have, `Busy` when the queue is full, `Deadline`, and `Internal` when the model fails.
+pub async fn predict(app: &App, model: &Model, inputs: Vec<Tensor>, deadline: Instant) -> Result<Prediction, ApiError> {
+    let rows = model.signature.rows(&inputs);
+    let answer = model.pool.submit(inputs, rows, deadline)?;
+    let done = answer.await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
+    app.metrics.timed(done.queued, done.inference);
+    let predictions = model.reader.read(&done.outputs);
+    app.metrics.predicted(&predictions);
+    Ok(Prediction { outputs: done.outputs, id: prediction_id(app, predictions) })
+}
+
+/// Refuses requests of too many rows; cheap, so that they are refused before they wait.
+///
+/// # Errors
+/// `BadRequest`.
+pub fn check_rows(app: &App, model: &Model, inputs: &[Tensor]) -> Result<(), ApiError> {
+    let (rows, most) = (model.signature.rows(inputs), app.args.max_request_rows as usize);
+    if rows > most {
+        return Err(ApiError::bad(format!(
+            "the request has {rows} rows; send at most {most} in one (--max-request-rows)"
+        )));
+    }
+    Ok(())
+}
+
+fn prediction_id(app: &App, predictions: Predictions) -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let mut labels = predictions.labels;
+    labels.truncate(MAX_ROWS);
+    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    Token { revision: app.args.revision.clone(), seconds, nonce: rand::random(), labels }.encode()
+}
