@@ -14,7 +14,7 @@ help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: ## Roll models out and back on a real cluster under load (KEEP=1 leaves the cluster up, RATE=200 requests/s)
+demo: ## Roll models out and back on a real cluster under load (KEEP=1 leaves the cluster up, RATE=200 requests/s, CONTEXT=name)
 	@.ci/demo
 
 .PHONY: down

@@ -65,6 +65,14 @@ pub enum Error {
     /// The cluster of that name is not up.
     #[error("cluster `{0}` is not up; run `slipway-e2e up --name {0}`")]
     NotUp(String),
+    /// A Service that has no address in the cluster.
+    #[error("Service {name} in namespace {namespace} has no cluster address")]
+    NoAddress {
+        /// Namespace.
+        namespace: String,
+        /// Name.
+        name: String,
+    },
     /// The request needs the local cluster, but the environment names a foreign context.
     #[error("not available on a foreign cluster (CONTEXT is set): {0}")]
     Foreign(&'static str),

@@ -1,6 +1,7 @@
 //! The handle that tests and the demo use: a running cluster, local or foreign.
 
 mod dump;
+mod forward;
 mod temp_namespace;
 pub mod wait;
 
@@ -8,10 +9,14 @@ use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use forward::Forwards;
 pub use temp_namespace::TempNamespace;
 
 use crate::error::{Error, Result};
@@ -34,6 +39,7 @@ pub struct Cluster {
     /// The kubectl context, when the cluster is not ours.
     foreign: Option<String>,
     client: kube::Client,
+    forwards: Arc<Forwards>,
 }
 
 impl Cluster {
@@ -50,13 +56,14 @@ impl Cluster {
         if let Some(context) = foreign_context() {
             let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
             let config = kube::Config::from_kubeconfig(&options).await?;
-            return Ok(Self { layout, foreign: Some(context), client: kube::Client::try_from(config)? });
+            let client = kube::Client::try_from(config)?;
+            return Ok(Self { layout, foreign: Some(context), client, forwards: Arc::default() });
         }
         if !layout.kubeconfig().exists() || !netns::link_exists(&layout) {
             return Err(Error::NotUp(name.into()));
         }
         let client = client(&layout).await?;
-        Ok(Self { layout, foreign: None, client })
+        Ok(Self { layout, foreign: None, client, forwards: Arc::default() })
     }
 
     /// A client with the rights of an administrator.
@@ -129,12 +136,27 @@ impl Cluster {
 
     /// Runs kubectl and returns what it prints.
     pub async fn kubectl(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+        shell::run_async(with(self.kubectl_command()?, arguments)).await
+    }
+
+    fn kubectl_command(&self) -> Result<Command> {
         let mut command = Command::new(self.kubectl_path()?);
         set_environment(&mut command, &self.layout);
         if let Some(context) = &self.foreign {
             command.arg(format!("--context={context}"));
         }
-        shell::run_async(with(command, arguments)).await
+        Ok(command)
+    }
+
+    /// Base URL by which this process reaches a Service: its cluster address, or a forward when the cluster's network is not here.
+    pub async fn service_url(&self, namespace: &str, name: &str, port: u16) -> Result<String> {
+        if self.is_foreign() {
+            return self.forwards.url(self.kubectl_command()?, namespace, name, port).await;
+        }
+        let services: Api<Service> = Api::namespaced(self.client(), namespace);
+        let address = services.get(name).await?.spec.and_then(|spec| spec.cluster_ip);
+        let address = address.ok_or_else(|| Error::NoAddress { namespace: namespace.into(), name: name.into() })?;
+        Ok(format!("http://{address}:{port}"))
     }
 
     /// Runs helm and returns what it prints.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -260,11 +260,9 @@ impl World {
         Ok(account)
     }
 
-    /// Base URL of a Service by its cluster address.
+    /// Base URL by which tests reach a Service of the namespace.
     pub async fn service(&self, name: &str, port: u16) -> anyhow::Result<String> {
-        let services: Api<Service> = Api::namespaced(self.cluster.client(), &self.namespace);
-        let address = services.get(name).await?.spec.and_then(|spec| spec.cluster_ip).context("no cluster address")?;
-        Ok(format!("http://{address}:{port}"))
+        Ok(self.cluster.service_url(&self.namespace, name, port).await?)
     }
 
     /// Waits until a Deployment has all its pods.
