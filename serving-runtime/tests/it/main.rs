@@ -3,6 +3,7 @@
 
 mod errors;
 mod feedback;
+mod frameworks;
 mod fuzz;
 mod infer;
 mod lifecycle;
