@@ -1,0 +1,207 @@
+//! The load: connections that send one request after the other (closed loop), or at a fixed rate whatever the answers do (open loop).
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+use crate::Options;
+use crate::process;
+
+/// One request, ready to be sent again and again.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) port: u16,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// gRPC: HTTP/2 and a status in the trailers.
+    pub(crate) grpc: bool,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// `grpc-status`, when there is one.
+    pub(crate) grpc_status: Option<i32>,
+}
+
+impl Answer {
+    fn ok(&self, grpc: bool) -> bool {
+        self.status.is_success() && (!grpc || self.grpc_status == Some(0))
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Measured {
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+    pub(crate) seconds: f64,
+    /// Latencies in microseconds, sorted.
+    pub(crate) latencies: Vec<u32>,
+}
+
+impl Measured {
+    /// A percentile in microseconds.
+    pub(crate) fn percentile(&self, share: f64) -> f64 {
+        let last = self.latencies.len().saturating_sub(1);
+        self.latencies.get((last as f64 * share).round() as usize).map_or(f64::NAN, |us| f64::from(*us))
+    }
+}
+
+enum Connection {
+    One(http1::SendRequest<Full<Bytes>>),
+    Two(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    async fn open(call: &Call) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", call.port)).await?;
+        stream.set_nodelay(true)?;
+        if call.grpc {
+            let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+            tokio::task::spawn_local(driver);
+            return Ok(Self::Two(sender));
+        }
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::task::spawn_local(driver);
+        Ok(Self::One(sender))
+    }
+
+    async fn send(&mut self, call: &Call) -> anyhow::Result<Answer> {
+        let scheme = format!("http://127.0.0.1:{}{}", call.port, call.path);
+        let uri = if call.grpc { scheme.as_str() } else { call.path.as_str() };
+        let mut request = Request::post(uri).body(Full::new(call.body.clone()))?;
+        request.headers_mut().extend(call.headers.clone());
+        let (head, body) = match self {
+            Self::One(sender) => {
+                request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("127.0.0.1"));
+                sender.ready().await?;
+                sender.send_request(request).await?.into_parts()
+            }
+            Self::Two(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?.into_parts()
+            }
+        };
+        let whole = body.collect().await?;
+        let status = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+        let grpc_status = whole.trailers().and_then(status).or_else(|| status(&head.headers));
+        Ok(Answer { status: head.status, headers: head.headers, body: whole.to_bytes(), grpc_status })
+    }
+}
+
+/// Sends `call` once.
+pub(crate) fn once(call: &Call) -> anyhow::Result<Answer> {
+    let exchange = async {
+        let mut connection = Connection::open(call).await?;
+        connection.send(call).await
+    };
+    let exchange =
+        async { tokio::time::timeout(Duration::from_secs(30), exchange).await.context("no answer in 30 s")? };
+    local(exchange)
+}
+
+/// Closed loop over all connections for `seconds`.
+pub(crate) fn closed(call: &Call, options: &Options, seconds: f64) -> anyhow::Result<Measured> {
+    drive(call, options, seconds, None)
+}
+
+/// Open loop: `rate` requests a second over all connections; latencies count from when a request was due.
+pub(crate) fn open(call: &Call, options: &Options, seconds: f64, rate: f64) -> anyhow::Result<Measured> {
+    drive(call, options, seconds, Some(rate))
+}
+
+fn drive(call: &Call, options: &Options, seconds: f64, rate: Option<f64>) -> anyhow::Result<Measured> {
+    process::pin(options.load_core)?;
+    let call = Rc::new(call.clone());
+    local(async {
+        let begun = Instant::now();
+        let until = begun + Duration::from_secs_f64(seconds);
+        let mut tasks = Vec::new();
+        for number in 0..options.connections {
+            let gap = rate.map(|rate| Duration::from_secs_f64(options.connections as f64 / rate));
+            let first =
+                begun + gap.map_or(Duration::ZERO, |gap| gap.mul_f64(number as f64 / options.connections as f64));
+            tasks.push(tokio::task::spawn_local(connection(Rc::clone(&call), first, gap, until)));
+        }
+        let mut all = Measured::default();
+        for task in tasks {
+            let part = task.await??;
+            all.requests += part.requests;
+            all.errors += part.errors;
+            all.latencies.extend(part.latencies);
+        }
+        all.seconds = begun.elapsed().as_secs_f64();
+        all.latencies.sort_unstable();
+        ensure!(all.requests > 0, "nothing was answered");
+        Ok(all)
+    })
+}
+
+async fn connection(call: Rc<Call>, first: Instant, gap: Option<Duration>, until: Instant) -> anyhow::Result<Measured> {
+    let mut connection = Connection::open(&call).await?;
+    let mut measured = Measured::default();
+    let mut due = first;
+    loop {
+        if let Some(gap) = gap {
+            tokio::time::sleep_until(due.into()).await;
+            if due >= until {
+                return Ok(measured);
+            }
+            measured.one(&mut connection, &call, due).await?;
+            due += gap;
+        } else {
+            let now = Instant::now();
+            if now >= until {
+                return Ok(measured);
+            }
+            measured.one(&mut connection, &call, now).await?;
+        }
+    }
+}
+
+impl Measured {
+    async fn one(&mut self, connection: &mut Connection, call: &Call, due: Instant) -> anyhow::Result<()> {
+        match connection.send(call).await {
+            Ok(answer) if answer.ok(call.grpc) => {
+                self.requests += 1;
+                self.latencies.push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
+            }
+            Ok(_) => self.errors += 1,
+            Err(_) => {
+                self.errors += 1;
+                *connection = Connection::open(call).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn local<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(LocalSet::new().run_until(work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles() {
+        let measured = Measured { latencies: (0..=100).collect(), ..Measured::default() };
+        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| measured.percentile(share)), [0.0, 50.0, 99.0, 100.0]);
+        assert!(Measured::default().percentile(0.5).is_nan());
+    }
+}

@@ -1,0 +1,200 @@
+//! Who is measured, and how each is started at the best setting that its documentation names.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use http::HeaderValue;
+
+use crate::load::Call;
+use crate::model::{Model, Wire};
+use crate::venv;
+
+/// A model server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Slipway,
+    SlipwayNoBatching,
+    FastApi,
+    Triton,
+    MlServer,
+    KServe,
+    LitServe,
+    BentoMl,
+}
+
+const ORT: &str = "onnxruntime==1.32.0";
+const NUMPY: &str = "numpy==2.4.6";
+
+impl Peer {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Slipway,
+        Self::SlipwayNoBatching,
+        Self::FastApi,
+        Self::Triton,
+        Self::MlServer,
+        Self::KServe,
+        Self::LitServe,
+        Self::BentoMl,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Slipway => "slipway",
+            Self::SlipwayNoBatching => "slipway-no-batching",
+            Self::FastApi => "fastapi",
+            Self::Triton => "triton-python-backend",
+            Self::MlServer => "mlserver",
+            Self::KServe => "kserve",
+            Self::LitServe => "litserve",
+            Self::BentoMl => "bentoml",
+        }
+    }
+
+    /// What it can read.
+    pub(crate) const fn speaks(self, wire: Wire) -> bool {
+        match wire {
+            Wire::Json => true,
+            Wire::Binary => matches!(self, Self::Slipway | Self::SlipwayNoBatching | Self::Triton),
+            Wire::Grpc => matches!(self, Self::Slipway | Self::Triton),
+        }
+    }
+
+    fn requirements(self) -> &'static [&'static str] {
+        match self {
+            Self::Slipway | Self::SlipwayNoBatching => &[],
+            Self::FastApi => &["fastapi==0.165.0", "uvicorn[standard]", ORT, NUMPY],
+            // The interpreter in the wheel wants numpy 1.
+            Self::Triton => &["nvidia-pytriton==0.7.0", "onnxruntime==1.23.2", "numpy<2"],
+            Self::MlServer => &["mlserver==1.7.1", ORT],
+            Self::KServe => &["kserve==0.21.0", ORT],
+            Self::LitServe => &["litserve==0.2.19", ORT, NUMPY],
+            Self::BentoMl => &["bentoml==1.4.40", ORT, NUMPY],
+        }
+    }
+
+    /// Path of inference requests.
+    fn path(self) -> &'static str {
+        if self == Self::BentoMl { "/infer" } else { "/v2/models/m/infer" }
+    }
+
+    /// The request for the row of `model`.
+    pub(crate) fn call(self, model: &Model, port: u16, wire: Wire) -> Call {
+        // Triton answers gRPC on a port of its own.
+        let port = if self == Self::Triton && wire == Wire::Grpc { port + 1 } else { port };
+        let mut call = model.row.call(port, self.path(), "m", wire);
+        if self == Self::Slipway && wire == Wire::Grpc {
+            call.headers.insert("grpc-timeout", HeaderValue::from_static("10S"));
+        }
+        call
+    }
+
+    /// The command that serves `model` on `port` (and `port + 1`, `port + 2`).
+    pub(crate) fn command(self, dir: &Path, library: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
+        if matches!(self, Self::Slipway | Self::SlipwayNoBatching) {
+            return slipway(self, library, model, port);
+        }
+        let python = if self == Self::Triton { "/usr/bin/python3" } else { "python3" };
+        let venv = venv::ensure(dir, self.name(), python, self.requirements())?;
+        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+        let bin = |name: &str| Command::new(venv.join("bin").join(name));
+        let mut command = match self {
+            Self::FastApi => {
+                let mut it = bin("uvicorn");
+                it.args(["fastapi_server:app", "--no-access-log", "--log-level", "error", "--port", &port.to_string()]);
+                it
+            }
+            Self::MlServer => {
+                let mut it = bin("mlserver");
+                it.arg("start").arg(mlserver(dir, port)?);
+                it
+            }
+            Self::KServe => script(bin("python"), "kserve_server.py", port),
+            Self::LitServe => script(bin("python"), "litserve_server.py", port),
+            Self::BentoMl => {
+                let mut it = bin("bentoml");
+                it.args(["serve", "bentoml_service:Onnx", "--host", "127.0.0.1", "--port", &port.to_string()]);
+                it
+            }
+            _ => triton(dir, &venv, &peers, model, port)?,
+        };
+        command.current_dir(&peers).env("PYTHONPATH", &peers).env("BENCH_MODEL", &model.path);
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env("BENTOML_DO_NOT_TRACK", "True");
+        Ok(command)
+    }
+}
+
+fn script(mut python: Command, file: &str, port: u16) -> Command {
+    python.args([file, &port.to_string()]);
+    python
+}
+
+fn slipway(peer: Peer, library: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
+    let program = Path::new("target/release/slipway-runtime");
+    let program = std::fs::canonicalize(program).context("cargo build --release --package slipway-runtime")?;
+    let mut command = Command::new(program);
+    command.args(["serve", "--model-name", "m", "--drain-delay-seconds", "0", "--workers", "1", "--io-threads", "1"]);
+    command.arg("--model-uri").arg(&model.path).arg(format!("--listen=127.0.0.1:{port}"));
+    command.arg(format!("--admin-listen=127.0.0.1:{}", port + 1)).env("ORT_DYLIB_PATH", library);
+    command.env("SLIPWAY_TERMINATION_LOG", "/dev/null").env("RUST_LOG", "warn");
+    if peer == Peer::SlipwayNoBatching {
+        command.arg("--no-batching");
+    }
+    Ok(command)
+}
+
+fn mlserver(dir: &Path, port: u16) -> anyhow::Result<PathBuf> {
+    let folder = std::path::absolute(dir.join("mlserver"))?;
+    std::fs::create_dir_all(&folder)?;
+    let settings = serde_json::json!({
+        "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "parallel_workers": 0, "debug": false,
+        "access_logging": false, "use_structured_logging": false,
+    });
+    std::fs::write(folder.join("settings.json"), settings.to_string())?;
+    let model = serde_json::json!({"name": "m", "implementation": "mlserver_runtime.OnnxModel"});
+    std::fs::write(folder.join("model-settings.json"), model.to_string())?;
+    Ok(folder)
+}
+
+/// Triton out of the wheel of pytriton: the server with its Python backend, which is the only one in there.
+fn triton(dir: &Path, venv: &Path, peers: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
+    let packages = find(&venv.join("lib"), "site-packages").context("no site-packages")?;
+    let server = packages.join("pytriton/tritonserver");
+    let stub = server.join("python_backend_stubs/3.11/triton_python_backend_stub");
+    let backend = server.join("backends/python");
+    if stub.is_file() && !backend.join("triton_python_backend_stub").is_file() {
+        std::fs::copy(&stub, backend.join("triton_python_backend_stub"))?;
+    }
+    let repository = std::path::absolute(dir.join("triton").join(&model.name))?;
+    std::fs::create_dir_all(repository.join("m/1"))?;
+    std::fs::copy(peers.join("triton/model.py"), repository.join("m/1/model.py"))?;
+    let dims = |shape: &[i64]| shape.iter().skip(1).map(i64::to_string).collect::<Vec<_>>().join(", ");
+    let config = format!(
+        "name: \"m\"\nbackend: \"python\"\nmax_batch_size: 32\ninput [{{ name: \"{}\" data_type: TYPE_FP32 dims: [ {} ] }}]\n\
+         output [{{ name: \"probabilities\" data_type: TYPE_FP32 dims: [ {} ] }}]\ndynamic_batching {{ }}\n\
+         instance_group [{{ count: 1 kind: KIND_CPU }}]\n",
+        model.row.input,
+        dims(&model.row.shape),
+        model.probabilities.len(),
+    );
+    std::fs::write(repository.join("m/config.pbtxt"), config)?;
+    let mut command = Command::new(server.join("bin/tritonserver"));
+    command.arg(format!("--model-repository={}", repository.display()));
+    command.arg(format!("--backend-directory={}", server.join("backends").display()));
+    command.args([
+        format!("--http-port={port}"),
+        format!("--grpc-port={}", port + 1),
+        format!("--metrics-port={}", port + 2),
+    ]);
+    command.args(["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--log-verbose=0", "--log-info=false"]);
+    let libraries = [packages.join("nvidia_pytriton.libs"), server.join("external_libs")];
+    let libraries: Vec<String> = libraries.iter().map(|path| path.display().to_string()).collect();
+    command.env("LD_LIBRARY_PATH", libraries.join(":")).env("VIRTUAL_ENV", venv);
+    command.env("PATH", format!("{}:{}", venv.join("bin").display(), std::env::var("PATH").unwrap_or_default()));
+    Ok(command)
+}
+
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    let inner = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path().join(name));
+    inner.into_iter().find(|path| path.is_dir())
+}

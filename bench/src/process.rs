@@ -1,0 +1,161 @@
+//! Processes that are measured: pinned to a core, with the CPU time and the memory of all their children.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// How long a server may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server. It ends with this value, and its children with it.
+#[derive(Debug)]
+pub(crate) struct Server(Child);
+
+impl Server {
+    /// Starts `command` on `core`, with its output in `log`.
+    pub(crate) fn start(command: &mut Command, core: usize, log: &Path) -> anyhow::Result<Self> {
+        let out = std::fs::File::create(log).with_context(|| log.display().to_string())?;
+        let err = out.try_clone()?;
+        let mut pinned = Command::new("taskset");
+        pinned.args(["--cpu-list", &core.to_string()]).arg(command.get_program()).args(command.get_args());
+        pinned.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        if let Some(dir) = command.get_current_dir() {
+            pinned.current_dir(dir);
+        }
+        pinned.stdin(Stdio::null()).stdout(out).stderr(err);
+        // A group of its own, so that workers end with it.
+        pinned.process_group(0);
+        Ok(Self(pinned.spawn().with_context(|| format!("{pinned:?}"))?))
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn alive(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// CPU seconds so far of the process and all that it started, those that ended included.
+    pub(crate) fn cpu(&self) -> f64 {
+        let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
+        let all = table();
+        let sum: u64 = tree(&all, self.0.id()).iter().filter_map(|pid| all.get(pid)).map(|row| row.ticks).sum();
+        sum as f64 / ticks
+    }
+
+    /// Proportional memory of the process and all that it started, in bytes.
+    pub(crate) fn pss(&self) -> u64 {
+        let all = table();
+        tree(&all, self.0.id()).iter().filter_map(|pid| pss(*pid)).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(self.0.id().cast_signed());
+        let _ = killpg(group, Signal::SIGTERM);
+        let until = std::time::Instant::now() + PATIENCE;
+        while self.alive() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Children that outlive their parent, and whoever did not listen.
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+struct Row {
+    parent: u32,
+    ticks: u64,
+}
+
+/// All processes by id.
+fn table() -> BTreeMap<u32, Row> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter_map(|pid| Some((pid, stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?))).collect()
+}
+
+/// proc(5): after the name in parentheses come state, ppid, …, utime (14), stime (15), cutime (16), cstime (17).
+fn stat(text: &str) -> Option<Row> {
+    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some(Row { parent: u32::try_from(number(1)?).ok()?, ticks: number(11)? + number(12)? + number(13)? + number(14)? })
+}
+
+fn tree(all: &BTreeMap<u32, Row>, root: u32) -> BTreeSet<u32> {
+    let mut found = BTreeSet::from([root]);
+    loop {
+        let more: Vec<u32> = all
+            .iter()
+            .filter(|(pid, row)| found.contains(&row.parent) && !found.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+fn pss(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// Binds the calling thread, and threads that it starts, to a core.
+pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// CPU seconds of the calling thread.
+pub(crate) fn thread_cpu() -> f64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID);
+    time.map_or(0.0, |time| time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
+}
+
+/// The load average of the last minute.
+pub(crate) fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_spaces_and_parentheses_are_no_trouble() {
+        let row = stat("12 (a b) c) S 7 1 1 0 -1 0 0 0 0 0 11 22 33 44 20 0 1 0 5").unwrap();
+        assert_eq!((row.parent, row.ticks), (7, 110));
+    }
+
+    #[test]
+    fn a_tree_has_all_generations_and_nobody_else() {
+        let row = |parent| Row { parent, ticks: 1 };
+        let all = BTreeMap::from([(1, row(0)), (2, row(1)), (3, row(2)), (4, row(9)), (5, row(3))]);
+        assert_eq!(tree(&all, 2), BTreeSet::from([2, 3, 5]));
+    }
+
+    #[test]
+    fn time_and_memory_of_children_count() {
+        let dir = std::env::temp_dir().join(format!("bench-{}", std::process::id()));
+        let mut server =
+            Server::start(Command::new("sh").args(["-c", "sh -c 'while :; do :; done' & wait"]), 0, &dir).unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        while server.cpu() < 0.2 {
+            assert!(server.alive() && std::time::Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(server.pss() > 0);
+        let _ = std::fs::remove_file(dir);
+    }
+}

@@ -1,0 +1,165 @@
+//! Model servers, side by side.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use crate::load::{self, Answer, Call};
+use crate::model::{self, Model, Wire};
+use crate::peers::Peer;
+use crate::process::{self, Server};
+use crate::report::{Cell, Results};
+use crate::{Options, raw};
+
+/// How long a server may take to answer its first request.
+const START: Duration = Duration::from_secs(90);
+
+/// Measures everything that was asked for, and keeps what comes out.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    std::fs::create_dir_all(options.dir.join("logs"))?;
+    let library = onnxruntime()?;
+    let mut models = model::all(&options.dir, &options.models)?;
+    for model in &mut models {
+        model.probabilities = raw::reference(&library, model)?;
+    }
+    let mut results = Results::read(&options.dir)?;
+    for round in 0..options.rounds {
+        for model in &models {
+            if options.wants("raw") {
+                let raw = raw::measure(&library, model, options.server_core, options.seconds)?;
+                results.add(Cell::raw(&model.name, raw));
+            }
+            for peer in Peer::ALL.into_iter().filter(|peer| options.wants(peer.name())) {
+                eprintln!("round {} of {}: {} with {}", round + 1, options.rounds, peer.name(), model.name);
+                match serve(options, &library, model, peer) {
+                    Ok(cells) => cells.into_iter().for_each(|cell| results.add(cell)),
+                    // One that does not run here is left out, with the reason in the log, and does not spoil the rest.
+                    Err(error) => eprintln!("  left out: {error:#}"),
+                }
+            }
+            results.write(&options.dir)?;
+        }
+    }
+    Ok(())
+}
+
+fn onnxruntime() -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("ORT_DYLIB_PATH")
+        .map_or_else(|| "target/onnxruntime-1.32.0/libonnxruntime.so".into(), PathBuf::from);
+    std::fs::canonicalize(&path)
+        .with_context(|| format!("{}: serving-runtime/fetch-onnxruntime.sh target", path.display()))
+}
+
+fn serve(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow::Result<Vec<Cell>> {
+    let port = free_ports()?;
+    let mut command = peer.command(&options.dir, library, model, port)?;
+    let log = options.dir.join("logs").join(format!("{}-{}.log", peer.name(), model.name));
+    let begun = Instant::now();
+    let mut server = Server::start(&mut command, options.server_core, &log)?;
+    until_ready(&mut server, &peer.call(model, port, Wire::Json), &log)?;
+    let ready = begun.elapsed();
+    let mut cells = Vec::new();
+    for wire in Wire::ALL.into_iter().filter(|wire| peer.speaks(*wire)) {
+        let call = peer.call(model, port, wire);
+        check(&load::once(&call)?, model, wire).with_context(|| format!("{} over {}", peer.name(), wire.name()))?;
+        load::closed(&call, options, options.seconds / 5.0)?;
+        let cpu = server.cpu();
+        let measured = load::closed(&call, options, options.seconds)?;
+        let cpu = server.cpu() - cpu;
+        ensure!(measured.errors == 0, "{} errors", measured.errors);
+        // Half of what it can do, at a fixed rate: what users see of it when it is not overloaded.
+        let rate = measured.requests as f64 / measured.seconds / 2.0;
+        let open = load::open(&call, options, options.seconds / 2.0, rate)?;
+        cells.push(Cell {
+            server: peer.name().into(),
+            model: model.name.clone(),
+            wire: wire.name().into(),
+            cpu_us: cpu * 1e6 / measured.requests as f64,
+            per_second: measured.requests as f64 / measured.seconds,
+            p50_us: measured.percentile(0.5),
+            p99_us: measured.percentile(0.99),
+            open_p50_us: open.percentile(0.5),
+            open_p99_us: open.percentile(0.99),
+            pss_bytes: server.pss(),
+            ready_ms: ready.as_secs_f64() * 1e3,
+            load_average: process::load_average(),
+        });
+    }
+    Ok(cells)
+}
+
+/// Waits for the first right answer.
+fn until_ready(server: &mut Server, call: &Call, log: &Path) -> anyhow::Result<()> {
+    let until = Instant::now() + START;
+    loop {
+        if load::once(call).is_ok_and(|answer| answer.status.is_success()) {
+            return Ok(());
+        }
+        if !server.alive() || Instant::now() > until {
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let tail: Vec<&str> = text.lines().rev().take(12).collect();
+            bail!("it does not answer:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// All servers must give the same answer before anything is timed.
+fn check(answer: &Answer, model: &Model, wire: Wire) -> anyhow::Result<()> {
+    ensure!(answer.status.is_success(), "{}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+    let found = match wire {
+        Wire::Json => json_values(&answer.body)?,
+        Wire::Binary | Wire::Grpc => {
+            ensure!(
+                wire != Wire::Grpc || answer.grpc_status == Some(0),
+                "grpc-status {:?} {:?}",
+                answer.grpc_status,
+                answer.headers
+            );
+            ensure!(contains(&answer.body, &model.probabilities), "other values than ONNX Runtime's");
+            return Ok(());
+        }
+    };
+    let same = |values: &Vec<f64>| {
+        values.len() == model.probabilities.len()
+            && values.iter().zip(&model.probabilities).all(|(got, want)| (got - f64::from(*want)).abs() < 1e-4)
+    };
+    ensure!(found.iter().any(same), "other values than ONNX Runtime's: {found:?}");
+    Ok(())
+}
+
+fn json_values(body: &[u8]) -> anyhow::Result<Vec<Vec<f64>>> {
+    let value: Value = serde_json::from_slice(body)?;
+    let outputs = value["outputs"].as_array().context("no outputs")?;
+    Ok(outputs
+        .iter()
+        .filter_map(|it| it["data"].as_array())
+        .map(|all| all.iter().filter_map(Value::as_f64).collect())
+        .collect())
+}
+
+/// Whether the floats stand somewhere in the bytes.
+fn contains(body: &[u8], values: &[f32]) -> bool {
+    body.windows(values.len() * 4).any(|window| {
+        window.chunks_exact(4).zip(values).all(|(bytes, want)| {
+            let got = <[u8; 4]>::try_from(bytes).map_or(f32::NAN, f32::from_le_bytes);
+            (got - want).abs() < 1e-4
+        })
+    })
+}
+
+/// Three ports in a row that nobody uses now.
+fn free_ports() -> anyhow::Result<u16> {
+    use std::net::TcpListener;
+    for _ in 0..100 {
+        let first = TcpListener::bind("127.0.0.1:0")?;
+        let port = first.local_addr()?.port();
+        let next = |more: u16| port.checked_add(more).map(|port| TcpListener::bind(("127.0.0.1", port)));
+        if matches!((next(1), next(2)), (Some(Ok(_)), Some(Ok(_)))) {
+            return Ok(port);
+        }
+    }
+    bail!("no three free ports in a row")
+}
