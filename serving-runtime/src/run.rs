@@ -116,7 +116,7 @@ async fn load_aside(app: &Arc<App>) -> Result<Model, LoadError> {
     let (done, answer) = oneshot::channel();
     let args = app.args.clone();
     let thread = std::thread::Builder::new().name("load".into());
-    thread.spawn(move || done.send(load::load(&args))).map_err(|e| lost(format!("did not start: {e}")))?;
+    thread.spawn(move || drop(done.send(load::load(&args)))).map_err(|e| lost(format!("did not start: {e}")))?;
     answer.await.unwrap_or_else(|_| Err(lost("panicked".into())))
 }
 
