@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = protox::compile(["proto/inference.proto", "proto/health.proto"], ["proto"])?;
     // Raw tensors stay where they arrived: no copy before they become typed values.
     tonic_prost_build::configure()
+        .codec_path("crate::codec::BoundedCodec")
         .bytes(".inference.ModelInferRequest.raw_input_contents")
         .bytes(".inference.ModelInferResponse.raw_output_contents")
         .compile_fds(files)?;

@@ -4,6 +4,7 @@
 mod errors;
 mod feedback;
 mod fuzz;
+mod grpc;
 mod infer;
 mod lifecycle;
 mod load;
