@@ -74,10 +74,17 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// Runs one check.
-    pub(crate) async fn check(&mut self, group: Group, name: &'static str, wants: &'static str, work: impl Future<Output = Verdict>) {
+    pub(crate) async fn check(
+        &mut self,
+        group: Group,
+        name: &'static str,
+        wants: &'static str,
+        work: impl Future<Output = Verdict>,
+    ) {
         let begun = Instant::now();
         let verdict = tokio::time::timeout(self.timeout, work).await;
-        let verdict = verdict.unwrap_or_else(|_| Err(Stop::Fail(format!("no answer within {} s", self.timeout.as_secs()))));
+        let verdict =
+            verdict.unwrap_or_else(|_| Err(Stop::Fail(format!("no answer within {} s", self.timeout.as_secs()))));
         let (outcome, detail) = match verdict {
             Ok(()) => (Outcome::Pass, String::new()),
             Err(Stop::Fail(why)) => (Outcome::Fail, why),

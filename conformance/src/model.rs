@@ -8,8 +8,10 @@ use slipway_oip::inference::model_infer_request::InferInputTensor;
 use crate::{Stop, ensure};
 
 /// Datatypes of the protocol, and BF16, which some servers have.
-const DATATYPES: [&str; 14] =
-    ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES", "BF16"];
+const DATATYPES: [&str; 14] = [
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
+    "BF16",
+];
 
 /// A tensor in the metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +40,9 @@ impl Model {
             None | Some(Value::Null) => Vec::new(),
             Some(Value::Array(list)) => list
                 .iter()
-                .map(|v| v.as_str().map(str::to_owned).ok_or_else(|| Stop::Fail(format!("version {v} is not a string"))))
+                .map(|v| {
+                    v.as_str().map(str::to_owned).ok_or_else(|| Stop::Fail(format!("version {v} is not a string")))
+                })
                 .collect::<Result<_, _>>()?,
             Some(other) => return Err(Stop::Fail(format!("versions is {other}, not an array"))),
         };
@@ -52,8 +56,12 @@ impl Model {
 }
 
 fn specs(value: &Value, key: &str) -> Result<Vec<Spec>, Stop> {
-    let list = value.get(key).and_then(Value::as_array).ok_or_else(|| Stop::Fail(format!("{key:?} is not an array")))?;
-    list.iter().enumerate().map(|(i, item)| spec(item).ok_or_else(|| Stop::Fail(format!("{key}[{i}] is {item}")))).collect()
+    let list =
+        value.get(key).and_then(Value::as_array).ok_or_else(|| Stop::Fail(format!("{key:?} is not an array")))?;
+    list.iter()
+        .enumerate()
+        .map(|(i, item)| spec(item).ok_or_else(|| Stop::Fail(format!("{key}[{i}] is {item}"))))
+        .collect()
 }
 
 fn spec(value: &Value) -> Option<Spec> {
@@ -97,7 +105,10 @@ impl<'a> Sample<'a> {
     }
 
     pub(crate) fn nested(&self) -> Value {
-        self.shape.iter().rev().fold(self.element(), |inner, n| Value::Array(vec![inner; usize::try_from(*n).unwrap_or(0)]))
+        self.shape
+            .iter()
+            .rev()
+            .fold(self.element(), |inner, n| Value::Array(vec![inner; usize::try_from(*n).unwrap_or(0)]))
     }
 
     /// With data in JSON.
@@ -157,7 +168,10 @@ pub(crate) fn request(model: &Model) -> Value {
 pub(crate) fn values(datatype: &str, bytes: &[u8]) -> Option<Vec<Value>> {
     macro_rules! fixed {
         ($ty:ty) => {
-            bytes.chunks_exact(size_of::<$ty>()).map(|c| c.try_into().ok().map(|c| json!(<$ty>::from_le_bytes(c)))).collect()
+            bytes
+                .chunks_exact(size_of::<$ty>())
+                .map(|c| c.try_into().ok().map(|c| json!(<$ty>::from_le_bytes(c))))
+                .collect()
         };
     }
     match datatype {

@@ -105,7 +105,8 @@ impl Report {
         let mut text = format!("{} at {}, model {}\n", self.server, self.url, self.model);
         for row in &self.checks {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "{} {:<width$}  {:<11} {}", row.outcome.name(), row.name, row.group.name(), row.detail);
+            let _ =
+                writeln!(text, "{} {:<width$}  {:<11} {}", row.outcome.name(), row.name, row.group.name(), row.detail);
         }
         let _ = writeln!(text, "{}", self.totals());
         text
@@ -140,7 +141,11 @@ mod tests {
         let row = |group, outcome| Row { name: "a", group, wants: "b", outcome, detail: "x|y\nz".into(), millis: 1 };
         let report = |checks| Report { url: "u".into(), model: "m".into(), server: "s".into(), checks };
         assert!(!report(vec![]).conforms());
-        let mut checks = vec![row(Group::Required, Outcome::Pass), row(Group::Recommended, Outcome::Fail), row(Group::Extension, Outcome::Fail)];
+        let mut checks = vec![
+            row(Group::Required, Outcome::Pass),
+            row(Group::Recommended, Outcome::Fail),
+            row(Group::Extension, Outcome::Fail),
+        ];
         assert!(report(checks.clone()).conforms());
         assert!(report(checks.clone()).markdown().contains("FAIL: x\\|y z |"));
         checks.push(row(Group::Required, Outcome::Fail));

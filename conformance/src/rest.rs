@@ -34,7 +34,8 @@ impl Answer {
     }
 
     pub(crate) fn json(&self) -> Result<Value, Stop> {
-        serde_json::from_slice(&self.body).map_err(|e| Stop::Fail(format!("status {}: not JSON ({e}): {}", self.status, self.text())))
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Stop::Fail(format!("status {}: not JSON ({e}): {}", self.status, self.text())))
     }
 
     /// The JSON of an answer that must be a success.
@@ -73,7 +74,12 @@ impl Rest {
         self.send(self.client.request(method, format!("{}{path}", self.base))).await
     }
 
-    pub(crate) async fn post(&self, path: &str, headers: &[(&str, String)], body: impl Into<reqwest::Body>) -> Result<Answer, Stop> {
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, String)],
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Answer, Stop> {
         let mut request = self.client.post(format!("{}{path}", self.base)).body(body);
         if !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");
@@ -95,7 +101,8 @@ impl Rest {
     /// A JSON header with raw tensors after it.
     pub(crate) async fn infer_binary(&self, header: &Value, blobs: &[u8]) -> Result<Answer, Stop> {
         let json = header.to_string();
-        let headers = [(HEADER_LENGTH, json.len().to_string()), ("content-type", "application/octet-stream".to_owned())];
+        let headers =
+            [(HEADER_LENGTH, json.len().to_string()), ("content-type", "application/octet-stream".to_owned())];
         self.post(&self.infer_path(), &headers, [json.as_bytes(), blobs].concat()).await
     }
 }

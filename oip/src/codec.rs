@@ -50,7 +50,9 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
         let bytes = buf.copy_to_bytes(buf.remaining());
         check(bytes.clone())?;
         let message = U::decode(bytes);
-        message.map(Some).map_err(|e| Status::invalid_argument(format!("the message is not what the method takes: {e}")))
+        message
+            .map(Some)
+            .map_err(|e| Status::invalid_argument(format!("the message is not what the method takes: {e}")))
     }
 }
 

@@ -48,7 +48,12 @@ pub struct Models {
 impl Models {
     /// None yet; `own` will come.
     pub fn new(own: &str) -> Self {
-        Self { own: own.to_owned(), ready: RwLock::default(), clock: AtomicU64::new(1), changes: watch::Sender::new(()) }
+        Self {
+            own: own.to_owned(),
+            ready: RwLock::default(),
+            clock: AtomicU64::new(1),
+            changes: watch::Sender::new(()),
+        }
     }
 
     /// The name of the pod's own model.

@@ -21,8 +21,8 @@ const MAX_TEXT: u64 = 4096;
 pub fn check(path: &Path) -> Result<(), LoadError> {
     let invalid = |what: String| LoadError::permanent(Reason::InvalidModel, what);
     let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (length, file) = file
-        .map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot read {}: {e}", path.display())))?;
+    let (length, file) =
+        file.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot read {}: {e}", path.display())))?;
     let mut walk = Walk { file: BufReader::new(file), at: 0, directory: path.parent().unwrap_or(Path::new(".")) };
     walk.message(length, Kind::Model, 0).map_err(|e| match e {
         Wrong::File(e) => invalid(format!("not a model: the file is no ONNX protobuf, or a part of one ({e})")),
@@ -108,7 +108,9 @@ impl Walk<'_> {
     /// The end of a part of `length` bytes that starts here, inside one that ends at `end`.
     fn part(&self, length: u64, end: u64) -> Result<u64, Wrong> {
         let part = self.at.checked_add(length).filter(|part| *part <= end);
-        part.ok_or_else(|| Wrong::File(format!("a part at byte {} claims {length} bytes; {} are left", self.at, end - self.at)))
+        part.ok_or_else(|| {
+            Wrong::File(format!("a part at byte {} claims {length} bytes; {} are left", self.at, end - self.at))
+        })
     }
 
     fn seek(&mut self, to: u64) -> Result<(), Wrong> {
@@ -162,7 +164,11 @@ impl Walk<'_> {
             let (number, wire) = (key >> 3, key & 7);
             if wire == 0 && matches!(number, 1 | 2) {
                 let value = self.varint()?;
-                if number == 1 { facts.dims.push(value.cast_signed()) } else { facts.data_type = value }
+                if number == 1 {
+                    facts.dims.push(value.cast_signed())
+                } else {
+                    facts.data_type = value
+                }
                 continue;
             }
             let from = self.at;
@@ -241,7 +247,8 @@ impl TensorFacts {
         let name = &self.name;
         let get = |key: &str| self.external.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         let location = get("location").unwrap_or_default();
-        let inside = !location.is_empty() && Path::new(location).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+        let inside = !location.is_empty()
+            && Path::new(location).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
         let outside = || {
             format!(
                 "tensor {name:?} wants its data from {location:?}, outside the model's directory; save the model with its data beside it, or in one file"
@@ -250,7 +257,8 @@ impl TensorFacts {
         if !inside {
             return Err(outside());
         }
-        let missing = |e: std::io::Error| format!("tensor {name:?} wants its data from {location:?}, which cannot be read: {e}");
+        let missing =
+            |e: std::io::Error| format!("tensor {name:?} wants its data from {location:?}, which cannot be read: {e}");
         let file = directory.join(location).canonicalize().map_err(missing)?;
         if !file.starts_with(directory.canonicalize().map_err(missing)?) {
             return Err(outside());

@@ -156,14 +156,18 @@ impl Repository {
         }
         let versions = self.versions(name);
         let Some(version) = version else { return versions.into_iter().next().ok_or_else(none) };
-        versions.into_iter().find(|v| v == version).ok_or_else(|| {
-            ApiError::NotFound(format!("there is no {name}/{version}/{FILE} in the repository"))
-        })
+        versions
+            .into_iter()
+            .find(|v| v == version)
+            .ok_or_else(|| ApiError::NotFound(format!("there is no {name}/{version}/{FILE} in the repository")))
     }
 
     async fn bring(&self, app: &App, name: &str, version: &str, path: PathBuf) -> Result<(), ApiError> {
         let max = app.args.max_model_bytes;
-        let hashed = { let path = path.clone(); blocking(move || fetch::hash(&path, max)).await? };
+        let hashed = {
+            let path = path.clone();
+            blocking(move || fetch::hash(&path, max)).await?
+        };
         if app.models.get(name, Some(version)).is_ok_and(|model| model.digest == hashed) {
             return Ok(());
         }
@@ -238,7 +242,8 @@ impl Repository {
 fn names(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let named = entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir());
-    let mut names: Vec<_> = named.filter_map(|e| e.file_name().into_string().ok()).filter(|n| plain(n)).take(MAX_LISTED).collect();
+    let mut names: Vec<_> =
+        named.filter_map(|e| e.file_name().into_string().ok()).filter(|n| plain(n)).take(MAX_LISTED).collect();
     names.sort();
     names
 }
@@ -253,7 +258,9 @@ fn refusal(error: LoadError) -> ApiError {
     if error.permanent { ApiError::Unprocessable(error.to_string()) } else { ApiError::Unavailable(error.to_string()) }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, LoadError> + Send + 'static) -> Result<T, ApiError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| ApiError::Internal(format!("the loading thread panicked: {e}")))?.map_err(refusal)
 }

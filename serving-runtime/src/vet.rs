@@ -102,7 +102,9 @@ pub async fn vet(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Result<Fac
         .output();
     let output = tokio::time::timeout(TIME, child).await;
     let output = output
-        .map_err(|_| LoadError::permanent(Reason::LoadFailed, format!("the model did not load within {} s", TIME.as_secs())))?
+        .map_err(|_| {
+            LoadError::permanent(Reason::LoadFailed, format!("the model did not load within {} s", TIME.as_secs()))
+        })?
         .map_err(|e| failed(format!("cannot try the model: {e}")))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().last().unwrap_or_default();

@@ -4,8 +4,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::model::Model;
-use crate::rest::Rest;
 use crate::report::Group::{Recommended, Required};
+use crate::rest::Rest;
 use crate::{Runner, Verdict, ensure, skip};
 
 /// What the metadata says.
@@ -27,7 +27,9 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest) -> Found {
     let model_path = format!("/v2/models/{}", rest.model);
     runner.check(Required, "rest.health.live", "GET /v2/health/live is 200", status("/v2/health/live".into())).await;
     runner.check(Required, "rest.health.ready", "GET /v2/health/ready is 200", status("/v2/health/ready".into())).await;
-    runner.check(Required, "rest.model.ready", "GET /v2/models/{m}/ready is 200", status(format!("{model_path}/ready"))).await;
+    runner
+        .check(Required, "rest.model.ready", "GET /v2/models/{m}/ready is 200", status(format!("{model_path}/ready")))
+        .await;
     let server = async {
         let about = rest.get("/v2").await?.success()?;
         let text = |key: &str| about.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -48,7 +50,9 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest) -> Found {
         found.model = Some(model);
         Ok(())
     };
-    runner.check(Required, "rest.model.metadata", "GET /v2/models/{m} has name, platform, inputs and outputs", metadata).await;
+    runner
+        .check(Required, "rest.model.metadata", "GET /v2/models/{m} has name, platform, inputs and outputs", metadata)
+        .await;
     versions(runner, rest, found.model.as_ref()).await;
     unknown(runner, rest, &model_path).await;
     found
@@ -56,7 +60,9 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest) -> Found {
 
 async fn versions(runner: &mut Runner, rest: &Rest, model: Option<&Model>) {
     let versioned = async {
-        let Some(version) = model.and_then(|m| m.versions.first()) else { return skip("the metadata lists no versions") };
+        let Some(version) = model.and_then(|m| m.versions.first()) else {
+            return skip("the metadata lists no versions");
+        };
         let base = format!("/v2/models/{}/versions/{version}", rest.model);
         let answer = rest.get(&base).await?;
         if answer.status == 501 {
@@ -82,7 +88,9 @@ async fn unknown(runner: &mut Runner, rest: &Rest, model_path: &str) {
         rest.get(nowhere).await?.refused()?;
         Ok(())
     };
-    runner.check(Required, "rest.model.unknown", "metadata of an unknown model is an error with a text", metadata).await;
+    runner
+        .check(Required, "rest.model.unknown", "metadata of an unknown model is an error with a text", metadata)
+        .await;
     let is_404 = async {
         for path in [nowhere.to_owned(), format!("{nowhere}/ready")] {
             let answer = rest.get(&path).await?;
@@ -90,7 +98,14 @@ async fn unknown(runner: &mut Runner, rest: &Rest, model_path: &str) {
         }
         Ok(())
     };
-    runner.check(Recommended, "rest.model.unknown_404", "an unknown model is 404, also when asked whether it is ready", is_404).await;
+    runner
+        .check(
+            Recommended,
+            "rest.model.unknown_404",
+            "an unknown model is 404, also when asked whether it is ready",
+            is_404,
+        )
+        .await;
     let method = async {
         let answer = rest.method(Method::DELETE, model_path).await?;
         ensure!(answer.status == 405, "DELETE: status {}", answer.status);

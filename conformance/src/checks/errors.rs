@@ -36,7 +36,11 @@ fn cases(model: &Model) -> Vec<Case> {
     let first = model.inputs.first().map(|s| s.name.clone()).unwrap_or_default();
     let case = |required, status_400, body| Case { required, status_400, body, names: None };
     let mut cases = vec![
-        case(Some(("rest.error.json", "a body that is no JSON is an error with a text")), ("rest.error.json_400", "... and 400"), Ok("{".into())),
+        case(
+            Some(("rest.error.json", "a body that is no JSON is an error with a text")),
+            ("rest.error.json_400", "... and 400"),
+            Ok("{".into()),
+        ),
         case(None, ("rest.error.empty_400", "an empty body is 400"), Ok(String::new())),
         case(None, ("rest.error.no_inputs_400", "{} is 400"), Ok("{}".into())),
         case(
@@ -78,7 +82,11 @@ fn cases(model: &Model) -> Vec<Case> {
                 }
             }),
         ),
-        case(None, ("rest.error.null_400", "null in the data is 400"), change(model, |b| b["inputs"][0]["data"][0] = Value::Null)),
+        case(
+            None,
+            ("rest.error.null_400", "null in the data is 400"),
+            change(model, |b| b["inputs"][0]["data"][0] = Value::Null),
+        ),
         case(
             None,
             ("rest.error.datatype_400", "a datatype that is not the model's is 400"),
@@ -97,7 +105,11 @@ fn cases(model: &Model) -> Vec<Case> {
             ("rest.error.negative_shape_400", "a negative dimension is 400"),
             change(model, |b| b["inputs"][0]["shape"][0] = json!(-1)),
         ),
-        case(None, ("rest.error.numeric_id_400", "an id that is a number is 400"), change(model, |b| b["id"] = json!(7))),
+        case(
+            None,
+            ("rest.error.numeric_id_400", "an id that is a number is 400"),
+            change(model, |b| b["id"] = json!(7)),
+        ),
     ];
     let text = if is_number(model) {
         change(model, |b| b["inputs"][0]["data"][0] = json!("text"))
@@ -109,7 +121,11 @@ fn cases(model: &Model) -> Vec<Case> {
         Some(i) => change(model, |b| b["inputs"][i]["data"][0] = json!(5_000_000_000_u64)),
         None => skip("the model has no INT32 input"),
     };
-    cases.push(case(None, ("rest.error.overflow_400", "a number outside its datatype is 400, not another number"), overflow));
+    cases.push(case(
+        None,
+        ("rest.error.overflow_400", "a number outside its datatype is 400, not another number"),
+        overflow,
+    ));
     if let Some(missing) = cases.iter_mut().find(|c| c.status_400.0 == "rest.error.missing_input_400") {
         missing.names = Some(first);
     }
@@ -141,7 +157,8 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest, model: &Model) {
         runner.check(Recommended, status_400.0, status_400.1, is_400).await;
     }
     let unknown = async {
-        let answer = rest.post("/v2/models/slipway-conformance-no-such-model/infer", &[], request(model).to_string()).await?;
+        let answer =
+            rest.post("/v2/models/slipway-conformance-no-such-model/infer", &[], request(model).to_string()).await?;
         answer.refused().map(drop)
     };
     runner.check(Required, "rest.error.model", "inference of an unknown model is an error with a text", unknown).await;

@@ -53,7 +53,8 @@ fn split(answer: &Answer) -> Result<Vec<(String, Vec<Value>)>, Stop> {
     let json: Value = serde_json::from_slice(json).map_err(|e| Stop::Fail(format!("the header is no JSON: {e}")))?;
     let mut found = Vec::new();
     for output in json["outputs"].as_array().into_iter().flatten() {
-        let (name, datatype) = (output["name"].as_str().unwrap_or_default(), output["datatype"].as_str().unwrap_or_default());
+        let (name, datatype) =
+            (output["name"].as_str().unwrap_or_default(), output["datatype"].as_str().unwrap_or_default());
         let size = output["parameters"]["binary_data_size"].as_u64().and_then(|n| usize::try_from(n).ok());
         let Some((blob, rest)) = size.and_then(|n| blobs.split_at_checked(n)) else {
             return Err(Stop::Fail(format!("output {name:?} has no binary_data_size that fits")));
@@ -143,7 +144,9 @@ async fn compression(runner: &mut Runner, rest: &Rest, model: &Model) {
     let answers = async {
         let wanted = reference(rest, model).await?;
         for name in ["gzip", "deflate"] {
-            let answer = rest.post(&rest.infer_path(), &[("accept-encoding", name.to_owned())], request(model).to_string()).await?;
+            let answer = rest
+                .post(&rest.infer_path(), &[("accept-encoding", name.to_owned())], request(model).to_string())
+                .await?;
             ensure!(answer.status == 200, "status {}: {}", answer.status, answer.text());
             let mut plain = Vec::new();
             match answer.headers.get("content-encoding").and_then(|v| v.to_str().ok()) {
@@ -157,7 +160,9 @@ async fn compression(runner: &mut Runner, rest: &Rest, model: &Model) {
         }
         Ok(())
     };
-    runner.check(Recommended, "rest.compression.answer", "an answer is compressed as asked for, or not at all", answers).await;
+    runner
+        .check(Recommended, "rest.compression.answer", "an answer is compressed as asked for, or not at all", answers)
+        .await;
 }
 
 async fn statistics(runner: &mut Runner, rest: &Rest, model: &Model, found: &Found) {
@@ -205,7 +210,9 @@ async fn repository(runner: &mut Runner, rest: &Rest, found: &Found) {
         }
         Ok(())
     };
-    runner.check(Extension, "rest.repository.index", "the index has the model as READY, whatever body asks", index).await;
+    runner
+        .check(Extension, "rest.repository.index", "the index has the model as READY, whatever body asks", index)
+        .await;
     let load = async {
         offered()?;
         for verb in ["load", "unload"] {
@@ -216,5 +223,7 @@ async fn repository(runner: &mut Runner, rest: &Rest, found: &Found) {
         }
         Ok(())
     };
-    runner.check(Extension, "rest.repository.unknown", "loading and unloading an unknown model is 4xx with a text", load).await;
+    runner
+        .check(Extension, "rest.repository.unknown", "loading and unloading an unknown model is 4xx with a text", load)
+        .await;
 }

@@ -97,7 +97,10 @@ async fn basics(runner: &mut Runner, mut client: Client, model: &Model) {
         ensure!(found.name == model.name, "name is {:?}", found.name);
         for (ours, theirs) in [(&model.inputs, &found.inputs), (&model.outputs, &found.outputs)] {
             let same = ours.len() == theirs.len()
-                && ours.iter().zip(theirs).all(|(a, b)| (&a.name, &a.datatype, &a.shape) == (&b.name, &b.datatype, &b.shape));
+                && ours
+                    .iter()
+                    .zip(theirs)
+                    .all(|(a, b)| (&a.name, &a.datatype, &a.shape) == (&b.name, &b.datatype, &b.shape));
             ensure!(same, "REST says {ours:?}, gRPC {theirs:?}");
         }
         Ok(())
@@ -153,7 +156,8 @@ fn code<T>(answer: Result<T, Status>, wanted: Code) -> Verdict {
 
 async fn errors(runner: &mut Runner, mut client: Client, model: &Model) {
     let any = async {
-        let nobody = pb::ModelInferRequest { model_name: "slipway-conformance-no-such-model".into(), ..request(model, false) };
+        let nobody =
+            pb::ModelInferRequest { model_name: "slipway-conformance-no-such-model".into(), ..request(model, false) };
         ensure!(client.model_infer(nobody).await.is_err(), "an answer of an unknown model");
         let none = pb::ModelInferRequest { inputs: vec![], raw_input_contents: vec![], ..request(model, false) };
         ensure!(client.model_infer(none).await.is_err(), "an answer without inputs");
@@ -161,7 +165,8 @@ async fn errors(runner: &mut Runner, mut client: Client, model: &Model) {
     };
     runner.check(Required, "grpc.error", "an unknown model and missing inputs are errors", any).await;
     let unknown = async {
-        let nobody = pb::ModelInferRequest { model_name: "slipway-conformance-no-such-model".into(), ..request(model, false) };
+        let nobody =
+            pb::ModelInferRequest { model_name: "slipway-conformance-no-such-model".into(), ..request(model, false) };
         code(client.model_infer(nobody).await, Code::NotFound)
     };
     runner.check(Recommended, "grpc.error.model", "an unknown model is NOT_FOUND", unknown).await;
@@ -171,7 +176,9 @@ async fn errors(runner: &mut Runner, mut client: Client, model: &Model) {
             r.inputs.remove(0);
             r.raw_input_contents.remove(0);
         }),
-        ("grpc.error.unknown_input", "an unknown input is INVALID_ARGUMENT", |r| r.inputs[0].name = "no-such-input".into()),
+        ("grpc.error.unknown_input", "an unknown input is INVALID_ARGUMENT", |r| {
+            r.inputs[0].name = "no-such-input".into()
+        }),
         ("grpc.error.datatype", "a datatype that is not the model's is INVALID_ARGUMENT", |r| {
             let other = if r.inputs[0].datatype == "FP64" { "INT64" } else { "FP64" };
             r.inputs[0].datatype = other.into();
@@ -232,7 +239,10 @@ async fn extensions(runner: &mut Runner, mut client: Client, mut health: HealthC
     };
     runner.check(Extension, "grpc.repository.index", "RepositoryIndex has the model as READY", index).await;
     let load = async {
-        let of = pb::RepositoryModelLoadRequest { model_name: "slipway-conformance-no-such-model".into(), ..Default::default() };
+        let of = pb::RepositoryModelLoadRequest {
+            model_name: "slipway-conformance-no-such-model".into(),
+            ..Default::default()
+        };
         match client.repository_model_load(of).await {
             Err(status) if status.code() == Code::Unimplemented => skip("the server does not have it"),
             Err(_) => Ok(()),
@@ -245,7 +255,9 @@ async fn extensions(runner: &mut Runner, mut client: Client, mut health: HealthC
         let requests = StreamOf(vec![one.clone(), one].into_iter());
         let mut answers = offered(client.model_stream_infer(requests).await)?;
         for n in 0..2 {
-            let Some(answer) = answers.message().await? else { return Err(Stop::Fail(format!("{n} answers to 2 requests"))) };
+            let Some(answer) = answers.message().await? else {
+                return Err(Stop::Fail(format!("{n} answers to 2 requests")));
+            };
             ensure!(answer.error_message.is_empty(), "{}", answer.error_message);
             ensure!(answer.infer_response.is_some(), "an answer without a response");
         }
@@ -260,7 +272,10 @@ struct StreamOf(std::vec::IntoIter<pb::ModelInferRequest>);
 impl tonic::codegen::tokio_stream::Stream for StreamOf {
     type Item = pb::ModelInferRequest;
 
-    fn poll_next(mut self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
         std::task::Poll::Ready(self.0.next())
     }
 }

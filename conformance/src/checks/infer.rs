@@ -13,7 +13,8 @@ pub(crate) fn outputs(answer: &Value) -> Result<Vec<(String, Vec<Value>)>, Stop>
     let list = list.ok_or_else(|| Stop::Fail(format!("no array \"outputs\" in {}", short(answer))))?;
     let mut found = Vec::new();
     for output in list {
-        let name = output.get("name").and_then(Value::as_str).ok_or_else(|| Stop::Fail("an output has no name".into()))?;
+        let name =
+            output.get("name").and_then(Value::as_str).ok_or_else(|| Stop::Fail("an output has no name".into()))?;
         let data = output.get("data").ok_or_else(|| Stop::Fail(format!("output {name:?} has no data")))?;
         let mut flat = Vec::new();
         flatten(data, &mut flat);
@@ -73,7 +74,9 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest, model: &Model) {
     let untyped = || skip::<Value>("the model has FP16 or BF16, which has no form in JSON");
     let base = || if model.typed() { Ok(request(model)) } else { untyped() };
     let flat = async { well_formed(&rest.infer(&base()?).await?.success()?, model) };
-    runner.check(Required, "rest.infer.json", "a JSON request has all outputs, as the metadata declares them", flat).await;
+    runner
+        .check(Required, "rest.infer.json", "a JSON request has all outputs, as the metadata declares them", flat)
+        .await;
     let nested = async {
         let mut body = base()?;
         body["inputs"] = Sample::all(model)

@@ -170,7 +170,11 @@ fn texts(bytes: Vec<Vec<u8>>) -> Result<Vec<String>, String> {
 ///
 /// # Errors
 /// `Internal` when the model gave fewer outputs than it declares.
-pub fn write(model: &Arc<Model>, request: InferRequest, prediction: Prediction) -> Result<ModelInferResponse, ApiError> {
+pub fn write(
+    model: &Arc<Model>,
+    request: InferRequest,
+    prediction: Prediction,
+) -> Result<ModelInferResponse, ApiError> {
     let mut tensors: Vec<Option<Tensor>> = prediction.outputs.into_iter().map(Some).collect();
     let mut response = ModelInferResponse {
         model_name: model.name.clone(),
@@ -228,8 +232,12 @@ fn contents(data: TensorData) -> InferTensorContents {
 pub fn metadata(model: &Model, versions: Vec<String>) -> ModelMetadataResponse {
     let tensors = |specs: &[TensorSpec]| -> Vec<TensorMetadata> {
         let each = specs.iter();
-        each.map(|s| TensorMetadata { name: s.name.clone(), datatype: s.datatype.name().to_owned(), shape: s.wire_shape() })
-            .collect()
+        each.map(|s| TensorMetadata {
+            name: s.name.clone(),
+            datatype: s.datatype.name().to_owned(),
+            shape: s.wire_shape(),
+        })
+        .collect()
     };
     ModelMetadataResponse {
         name: model.name.clone(),
@@ -247,11 +255,20 @@ mod tests {
 
     fn signature() -> Signature {
         let spec = |name: &str, datatype| TensorSpec { name: name.into(), datatype, shape: vec![None], axis: None };
-        Signature { inputs: vec![spec("a", DataType::I8), spec("b", DataType::Bytes)], outputs: vec![spec("y", DataType::F32)] }
+        Signature {
+            inputs: vec![spec("a", DataType::I8), spec("b", DataType::Bytes)],
+            outputs: vec![spec("y", DataType::F32)],
+        }
     }
 
     fn input(name: &str, datatype: &str, contents: Option<InferTensorContents>) -> InferInputTensor {
-        InferInputTensor { name: name.into(), datatype: datatype.into(), shape: vec![2], contents, ..Default::default() }
+        InferInputTensor {
+            name: name.into(),
+            datatype: datatype.into(),
+            shape: vec![2],
+            contents,
+            ..Default::default()
+        }
     }
 
     fn ints(v: &[i32]) -> Option<InferTensorContents> {

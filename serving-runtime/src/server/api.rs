@@ -125,7 +125,10 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
 }
 
 fn server_metadata() -> Answer {
-    json_answer(StatusCode::OK, &json!({"name": super::NAME, "version": super::VERSION, "extensions": super::EXTENSIONS}))
+    json_answer(
+        StatusCode::OK,
+        &json!({"name": super::NAME, "version": super::VERSION, "extensions": super::EXTENSIONS}),
+    )
 }
 
 fn statistics(app: &App, name: Option<&str>, version: Option<&str>) -> Result<Answer, ApiError> {

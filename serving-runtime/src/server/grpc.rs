@@ -47,7 +47,8 @@ pub(super) async fn handle(app: &Arc<App>, mut request: Request<Incoming>) -> Re
         return Status::unimplemented(what).into_http();
     };
     let (infers, streams) = (method == "ModelInfer", method == "ModelStreamInfer");
-    let limit = timeout(request.headers()).map_or(app.args.request_timeout(), |own| own.min(app.args.request_timeout()));
+    let limit =
+        timeout(request.headers()).map_or(app.args.request_timeout(), |own| own.min(app.args.request_timeout()));
     let call = Call::begin(limit);
     let counting = infers.then(|| Counting::begin(&app.metrics, &call));
     request.extensions_mut().insert(Arc::clone(&call));
@@ -94,7 +95,9 @@ async fn within<E>(
     }
     let longest = app.args.request_timeout();
     let limit = timeout(&headers).map_or(longest, |own| own.min(longest));
-    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| status(&ApiError::Deadline(limit.as_millis())).into_http())
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| status(&ApiError::Deadline(limit.as_millis())).into_http())
 }
 
 /// The client's deadline. One that is malformed is none: gRPC has clients enough that ours would be the first to complain.
@@ -142,7 +145,8 @@ fn settle(answer: Response<Body>, call: &Call) -> (Response<Body>, u16) {
     match failed.code() {
         Code::DeadlineExceeded => (answer, 504),
         Code::OutOfRange | Code::ResourceExhausted => {
-            let text = format!("{}; send fewer rows, or start the server with a larger --max-body-bytes", failed.message());
+            let text =
+                format!("{}; send fewer rows, or start the server with a larger --max-body-bytes", failed.message());
             (Status::out_of_range(text).into_http(), 413)
         }
         Code::Unimplemented => (answer, 415),
@@ -195,7 +199,9 @@ impl Inference {
         let (id, answer) = (request.id.clone(), self.infer(request, &call).await);
         counting.end(answer.as_ref().map_or_else(|e| e.status().as_u16(), |_| 200));
         match answer {
-            Ok(response) => pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) },
+            Ok(response) => {
+                pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+            }
             // The id tells which of the requests failed.
             Err(error) => pb::ModelStreamInferResponse {
                 error_message: error.to_string(),
@@ -217,15 +223,24 @@ fn only_repository(name: &str) -> Result<(), ApiError> {
 impl GrpcInferenceService for Inference {
     type ModelStreamInferStream = Answers;
 
-    async fn server_live(&self, _: tonic::Request<pb::ServerLiveRequest>) -> Result<tonic::Response<pb::ServerLiveResponse>, Status> {
+    async fn server_live(
+        &self,
+        _: tonic::Request<pb::ServerLiveRequest>,
+    ) -> Result<tonic::Response<pb::ServerLiveResponse>, Status> {
         reply(Ok(pb::ServerLiveResponse { live: true }))
     }
 
-    async fn server_ready(&self, _: tonic::Request<pb::ServerReadyRequest>) -> Result<tonic::Response<pb::ServerReadyResponse>, Status> {
+    async fn server_ready(
+        &self,
+        _: tonic::Request<pb::ServerReadyRequest>,
+    ) -> Result<tonic::Response<pb::ServerReadyResponse>, Status> {
         reply(Ok(pb::ServerReadyResponse { ready: self.0.not_ready().is_none() }))
     }
 
-    async fn model_ready(&self, request: tonic::Request<pb::ModelReadyRequest>) -> Result<tonic::Response<pb::ModelReadyResponse>, Status> {
+    async fn model_ready(
+        &self,
+        request: tonic::Request<pb::ModelReadyRequest>,
+    ) -> Result<tonic::Response<pb::ModelReadyResponse>, Status> {
         let request = request.into_inner();
         reply(self.0.model_ready(&request.name, some(&request.version)).map(|ready| pb::ModelReadyResponse { ready }))
     }
@@ -250,7 +265,10 @@ impl GrpcInferenceService for Inference {
         reply(model.map(|model| convert::metadata(&model, self.0.models.versions(&model.name))))
     }
 
-    async fn model_infer(&self, mut request: tonic::Request<pb::ModelInferRequest>) -> Result<tonic::Response<pb::ModelInferResponse>, Status> {
+    async fn model_infer(
+        &self,
+        mut request: tonic::Request<pb::ModelInferRequest>,
+    ) -> Result<tonic::Response<pb::ModelInferResponse>, Status> {
         let call = request.extensions_mut().remove::<Arc<Call>>();
         let call = call.unwrap_or_else(|| Call::begin(self.0.args.request_timeout()));
         match self.infer(request.into_inner(), &call).await {
@@ -301,16 +319,18 @@ impl GrpcInferenceService for Inference {
         let request = request.into_inner();
         only_repository(&request.repository_name).map_err(|e| status(&e))?;
         let entries = self.0.index(request.ready).await;
-        reply(entries.map(|entries| pb::RepositoryIndexResponse {
-            models: entries
-                .into_iter()
-                .map(|e| pb::repository_index_response::ModelIndex {
-                    name: e.name,
-                    version: e.version,
-                    state: e.state.to_owned(),
-                    reason: e.reason,
-                })
-                .collect(),
+        reply(entries.map(|entries| {
+            pb::RepositoryIndexResponse {
+                models: entries
+                    .into_iter()
+                    .map(|e| pb::repository_index_response::ModelIndex {
+                        name: e.name,
+                        version: e.version,
+                        state: e.state.to_owned(),
+                        reason: e.reason,
+                    })
+                    .collect(),
+            }
         }))
     }
 

@@ -71,5 +71,7 @@ pub(super) async fn unload(app: &App, name: &str, request: Request<Incoming>) ->
 
 /// Models are loaded as they are declared: a client that could send the file or change the configuration could run anything.
 pub(super) fn unknown_parameter(name: &str) -> ApiError {
-    ApiError::bad(format!("parameter {name:?} of a load is not supported; models are loaded as they lie in the repository"))
+    ApiError::bad(format!(
+        "parameter {name:?} of a load is not supported; models are loaded as they lie in the repository"
+    ))
 }

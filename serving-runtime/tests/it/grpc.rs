@@ -91,7 +91,8 @@ async fn typed_and_raw_give_what_rest_gives() {
 
     let contents = pb::InferTensorContents { fp32_contents: x.to_vec(), ..Default::default() };
     let typed = InferInputTensor { contents: Some(contents), ..input("X", "FP32", &[2, 4]) };
-    let mut request = pb::ModelInferRequest { model_name: "m".into(), id: "abc".into(), inputs: vec![typed], ..Default::default() };
+    let mut request =
+        pb::ModelInferRequest { model_name: "m".into(), id: "abc".into(), inputs: vec![typed], ..Default::default() };
     let answer = client.model_infer(request.clone()).await.unwrap();
     let id = answer.metadata().get("x-slipway-prediction-id").unwrap().to_str().unwrap().to_owned();
     let answer = answer.into_inner();
@@ -126,15 +127,55 @@ async fn every_datatype_passes_through_typed_and_raw() {
         ("bool", "BOOL", pb::InferTensorContents { bool_contents: vec![true, false], ..none() }, vec![1, 0]),
         ("u8", "UINT8", pb::InferTensorContents { uint_contents: vec![0, 255], ..none() }, vec![0, 255]),
         ("u16", "UINT16", pb::InferTensorContents { uint_contents: vec![1, 65535], ..none() }, vec![1, 0, 255, 255]),
-        ("u32", "UINT32", pb::InferTensorContents { uint_contents: vec![1, u32::MAX], ..none() }, [1_u32.to_le_bytes(), u32::MAX.to_le_bytes()].concat()),
-        ("u64", "UINT64", pb::InferTensorContents { uint64_contents: vec![1, u64::MAX], ..none() }, [1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat()),
+        (
+            "u32",
+            "UINT32",
+            pb::InferTensorContents { uint_contents: vec![1, u32::MAX], ..none() },
+            [1_u32.to_le_bytes(), u32::MAX.to_le_bytes()].concat(),
+        ),
+        (
+            "u64",
+            "UINT64",
+            pb::InferTensorContents { uint64_contents: vec![1, u64::MAX], ..none() },
+            [1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
+        ),
         ("i8", "INT8", pb::InferTensorContents { int_contents: vec![-128, 127], ..none() }, vec![128, 127]),
-        ("i16", "INT16", pb::InferTensorContents { int_contents: vec![-2, 2], ..none() }, [(-2_i16).to_le_bytes(), 2_i16.to_le_bytes()].concat()),
-        ("i32", "INT32", pb::InferTensorContents { int_contents: vec![-2, 2], ..none() }, [(-2_i32).to_le_bytes(), 2_i32.to_le_bytes()].concat()),
-        ("i64", "INT64", pb::InferTensorContents { int64_contents: vec![i64::MIN, i64::MAX], ..none() }, [i64::MIN.to_le_bytes(), i64::MAX.to_le_bytes()].concat()),
-        ("f32", "FP32", pb::InferTensorContents { fp32_contents: vec![0.1, f32::INFINITY], ..none() }, raw(&[0.1, f32::INFINITY]).to_vec()),
-        ("f64", "FP64", pb::InferTensorContents { fp64_contents: vec![0.1, -1.5], ..none() }, [0.1_f64.to_le_bytes(), (-1.5_f64).to_le_bytes()].concat()),
-        ("text", "BYTES", pb::InferTensorContents { bytes_contents: vec!["é".into(), vec![]], ..none() }, vec![2, 0, 0, 0, 0xc3, 0xa9, 0, 0, 0, 0]),
+        (
+            "i16",
+            "INT16",
+            pb::InferTensorContents { int_contents: vec![-2, 2], ..none() },
+            [(-2_i16).to_le_bytes(), 2_i16.to_le_bytes()].concat(),
+        ),
+        (
+            "i32",
+            "INT32",
+            pb::InferTensorContents { int_contents: vec![-2, 2], ..none() },
+            [(-2_i32).to_le_bytes(), 2_i32.to_le_bytes()].concat(),
+        ),
+        (
+            "i64",
+            "INT64",
+            pb::InferTensorContents { int64_contents: vec![i64::MIN, i64::MAX], ..none() },
+            [i64::MIN.to_le_bytes(), i64::MAX.to_le_bytes()].concat(),
+        ),
+        (
+            "f32",
+            "FP32",
+            pb::InferTensorContents { fp32_contents: vec![0.1, f32::INFINITY], ..none() },
+            raw(&[0.1, f32::INFINITY]).to_vec(),
+        ),
+        (
+            "f64",
+            "FP64",
+            pb::InferTensorContents { fp64_contents: vec![0.1, -1.5], ..none() },
+            [0.1_f64.to_le_bytes(), (-1.5_f64).to_le_bytes()].concat(),
+        ),
+        (
+            "text",
+            "BYTES",
+            pb::InferTensorContents { bytes_contents: vec!["é".into(), vec![]], ..none() },
+            vec![2, 0, 0, 0, 0xc3, 0xa9, 0, 0, 0, 0],
+        ),
     ];
     let half: Vec<u8> = [0x3c00_u16.to_le_bytes(), 0xc000_u16.to_le_bytes()].concat();
     let mut request = pb::ModelInferRequest { model_name: "m".into(), ..Default::default() };
@@ -144,7 +185,10 @@ async fn every_datatype_passes_through_typed_and_raw() {
     }
     // The half float has no typed form, and without it an input is missing.
     let mut typed = request.clone();
-    typed.inputs.push(InferInputTensor { contents: Some(pb::InferTensorContents { fp32_contents: vec![1.0, 2.0], ..none() }), ..input("f16", "FP16", &[2]) });
+    typed.inputs.push(InferInputTensor {
+        contents: Some(pb::InferTensorContents { fp32_contents: vec![1.0, 2.0], ..none() }),
+        ..input("f16", "FP16", &[2])
+    });
     let error = client.model_infer(typed).await.unwrap_err();
     assert!(error.code() == Code::InvalidArgument && error.message().contains("FP16 has no typed form"), "{error}");
 
@@ -153,7 +197,8 @@ async fn every_datatype_passes_through_typed_and_raw() {
     }
     request.inputs.push(input("f16", "FP16", &[2]));
     request.outputs.push(InferRequestedOutputTensor { name: "f16_out".into(), ..Default::default() });
-    request.raw_input_contents = cases.iter().map(|c| Bytes::from(c.3.clone())).chain([Bytes::from(half.clone())]).collect();
+    request.raw_input_contents =
+        cases.iter().map(|c| Bytes::from(c.3.clone())).chain([Bytes::from(half.clone())]).collect();
     let sent = request.raw_input_contents.clone();
     let answer = client.model_infer(request).await.unwrap().into_inner();
     assert_eq!(answer.raw_output_contents, sent);
@@ -199,9 +244,27 @@ async fn errors_have_their_codes_and_are_counted_once() {
         (with(&|r| r.outputs[0].name = "z".into()), Code::InvalidArgument, "no output \"z\""),
         (with(&|r| r.outputs.push(r.outputs[0].clone())), Code::InvalidArgument, "asked for twice"),
         (affine(9, &[0.0; 18]), Code::InvalidArgument, "at most 8"),
-        (with(&|r| drop(r.parameters.insert("timeout".into(), parameter(ParameterChoice::BoolParam(true))))), Code::InvalidArgument, "microseconds"),
-        (with(&|r| drop(r.parameters.insert("priority".into(), parameter(ParameterChoice::Int64Param(4))))), Code::InvalidArgument, "priority"),
-        (with(&|r| drop(r.inputs[0].parameters.insert("shared_memory_region".into(), parameter(ParameterChoice::StringParam("s".into()))))), Code::InvalidArgument, "not supported"),
+        (
+            with(&|r| drop(r.parameters.insert("timeout".into(), parameter(ParameterChoice::BoolParam(true))))),
+            Code::InvalidArgument,
+            "microseconds",
+        ),
+        (
+            with(&|r| drop(r.parameters.insert("priority".into(), parameter(ParameterChoice::Int64Param(4))))),
+            Code::InvalidArgument,
+            "priority",
+        ),
+        (
+            with(&|r| {
+                drop(
+                    r.inputs[0]
+                        .parameters
+                        .insert("shared_memory_region".into(), parameter(ParameterChoice::StringParam("s".into()))),
+                )
+            }),
+            Code::InvalidArgument,
+            "not supported",
+        ),
         (affine(1, &[0.0; 2000]), Code::OutOfRange, "--max-body-bytes"),
     ];
     let sent = cases.len() as f64;
@@ -219,13 +282,13 @@ async fn bombs_and_nonsense_are_the_clients_errors() {
     let post = async |encoding: &str, path: &str, body: Vec<u8>| {
         let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
         let request = http.post(format!("{}{path}", server.api)).header("content-type", "application/grpc");
-        let response = request.header("te", "trailers").header("grpc-encoding", encoding).body(body).send().await.unwrap();
+        let response =
+            request.header("te", "trailers").header("grpc-encoding", encoding).body(body).send().await.unwrap();
         let header = |name: &str| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
         (header("grpc-status").unwrap_or_default(), header("grpc-message").unwrap_or_default())
     };
-    let framed = |compressed: u8, message: &[u8]| {
-        [&[compressed][..], &(message.len() as u32).to_be_bytes(), message].concat()
-    };
+    let framed =
+        |compressed: u8, message: &[u8]| [&[compressed][..], &(message.len() as u32).to_be_bytes(), message].concat();
     let infer = "/inference.GRPCInferenceService/ModelInfer";
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     std::io::Write::write_all(&mut gzip, &vec![0; 8 << 20]).unwrap();
@@ -242,7 +305,10 @@ async fn bombs_and_nonsense_are_the_clients_errors() {
     assert_eq!(post("br", infer, framed(1, b"x")).await.0, "12");
     assert_eq!(post("identity", "/inference.GRPCInferenceService/Nothing", framed(0, b"")).await.0, "12");
     assert_eq!(post("identity", "/other.Service/Nothing", framed(0, b"")).await.0, "12");
-    assert_eq!(server.metric("slipway_runtime_requests_total{modeldeployment=\"test\",revision=\"rev1\",code=\"500\"}").await, 0.0);
+    assert_eq!(
+        server.metric("slipway_runtime_requests_total{modeldeployment=\"test\",revision=\"rev1\",code=\"500\"}").await,
+        0.0
+    );
     assert_eq!(server.metric("slipway_runtime_requests_total").await, 7.0);
 }
 
@@ -284,7 +350,10 @@ async fn deadlines_full_queues_and_clients_that_leave() {
     }));
     let codes = many.await;
     let busy = codes.iter().filter(|c| **c == Code::ResourceExhausted).count();
-    assert!(busy >= 5 && codes.iter().all(|c| matches!(c, Code::ResourceExhausted | Code::DeadlineExceeded)), "{codes:?}");
+    assert!(
+        busy >= 5 && codes.iter().all(|c| matches!(c, Code::ResourceExhausted | Code::DeadlineExceeded)),
+        "{codes:?}"
+    );
     assert_eq!(server.code(429).await, busy as f64);
 
     let (mut leaving, before) = (client.clone(), server.code(499).await);
@@ -314,7 +383,9 @@ async fn a_stream_answers_each_request_in_order() {
     assert_eq!((server.code(200).await, server.code(400).await), (2.0, 1.0));
 }
 
-fn tokio_stream<const N: usize>(items: [pb::ModelInferRequest; N]) -> impl futures::Stream<Item = pb::ModelInferRequest> + Send + 'static {
+fn tokio_stream<const N: usize>(
+    items: [pb::ModelInferRequest; N],
+) -> impl futures::Stream<Item = pb::ModelInferRequest> + Send + 'static {
     futures::stream::iter(items)
 }
 

@@ -1,6 +1,7 @@
 //! The real server with the real ONNX Runtime, over HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
+mod conformance;
 mod errors;
 mod feedback;
 mod fuzz;
@@ -8,5 +9,7 @@ mod grpc;
 mod infer;
 mod lifecycle;
 mod load;
+mod matrix;
 mod overload;
+mod repository;
 mod support;
