@@ -17,13 +17,13 @@ use tonic::{Code, Request};
 
 use super::support::{Server, eventually};
 
-type Client = GrpcInferenceServiceClient<Channel>;
+pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
 async fn channel(server: &Server) -> Channel {
     Channel::from_shared(server.api.clone()).unwrap().connect().await.unwrap()
 }
 
-async fn client(server: &Server) -> Client {
+pub(crate) async fn client(server: &Server) -> Client {
     Client::new(channel(server).await)
 }
 

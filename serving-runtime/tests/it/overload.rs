@@ -116,12 +116,11 @@ async fn higher_priorities_are_served_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_conserved() {
     use slipway_oip::inference as pb;
-    use slipway_oip::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
     use slipway_oip::inference::model_infer_request::InferInputTensor;
 
     const EACH: usize = 120;
     let server = Server::start("slow", &["--workers", "2", "--queue-capacity", "4"]);
-    let grpc = GrpcInferenceServiceClient::connect(server.api.clone()).await.unwrap();
+    let grpc = super::grpc::client(&server).await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..EACH {
         // Short and long work, with and without a time limit, and some wrong: all that can happen, and in an order that repeats.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use slipway_oip::inference as pb;
-use slipway_oip::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 
 use super::support::{Server, affine, answer, eventually, model, slow};
 
@@ -61,7 +60,7 @@ async fn models_are_loaded_by_name_and_unloaded() {
     let (_, only) = ask(&server, "/v2/repository/index", &json!({"ready": true})).await;
     assert_eq!(only.as_array().unwrap().len(), 3);
     // By gRPC it is the same repository.
-    let mut client = GrpcInferenceServiceClient::connect(server.api.clone()).await.unwrap();
+    let mut client = super::grpc::client(&server).await;
     let index = client.repository_index(pb::RepositoryIndexRequest::default()).await.unwrap().into_inner();
     assert_eq!(index.models.iter().filter(|m| m.state == "READY").count(), 3);
     let of = pb::RepositoryModelUnloadRequest { model_name: "second".into(), ..Default::default() };
