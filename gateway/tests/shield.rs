@@ -246,7 +246,8 @@ async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
     assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 1);
 
     // Both fail: the request is bad rather than the candidate, and the client hears stable.
-    (stable.set(Mood::Grpc("13")), candidate.set(Mood::Grpc("13")));
+    stable.set(Mood::Grpc("13"));
+    candidate.set(Mood::Grpc("13"));
     for _ in 0..3 {
         let answer = send(&client, ask()).await.unwrap();
         assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "13");

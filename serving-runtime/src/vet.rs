@@ -13,8 +13,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::config::ServeArgs;
+use crate::engine::{self, Engine};
 use crate::error::{LoadError, Reason};
-use crate::{engine, onnx_file};
+use crate::onnx_file;
 
 /// Address space of the process before a model: the libraries, their threads, the allocator's reserves.
 const BASE: u64 = 1 << 30;
@@ -32,6 +33,9 @@ pub struct VetArgs {
     /// Memory that the model may take, in bytes.
     #[arg(long)]
     pub memory_bytes: u64,
+    /// Rows of the largest batch.
+    #[arg(long, default_value_t = 1)]
+    pub rows: usize,
 }
 
 /// What a trial found.
@@ -61,13 +65,23 @@ fn try_out(args: &VetArgs) -> Result<Facts, LoadError> {
     bound(Resource::RLIMIT_CPU, TIME.as_secs())?;
     bound(Resource::RLIMIT_AS, BASE.saturating_add(args.memory_bytes))?;
     onnx_file::check(&args.model)?;
+    // The library itself is in the server already.
+    engine::start(&args.onnxruntime)?;
     let before = peak_memory();
     let mut engines = engine::load(&args.onnxruntime, &args.model, 1, 1)?;
     for engine in &mut engines {
-        // A model that does not take zeros may still be a good one.
-        let _ = engine.warm_up(1);
+        let rows = if engine.signature().may_batch() { args.rows } else { 1 };
+        // A model that does not take zeros may still be a good one; one that wants more memory than it may have is not.
+        if let Some(error) = engine.warm_up(rows).err().filter(Engine::out_of_memory) {
+            let message = format!(
+                "a run of {rows} rows wants more memory than the {} bytes that it may have (--max-models-bytes): {}",
+                args.memory_bytes, error.message
+            );
+            return Err(LoadError::permanent(Reason::InvalidModel, message));
+        }
     }
-    Ok(Facts { bytes: peak_memory().saturating_sub(before) })
+    let file = std::fs::metadata(&args.model).map_or(0, |m| m.len());
+    Ok(Facts { bytes: peak_memory().saturating_sub(before).max(file) })
 }
 
 /// The largest resident memory so far; 0 where the kernel does not tell.
@@ -93,6 +107,8 @@ pub async fn vet(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Result<Fac
         .arg(&args.onnxruntime)
         .arg("--memory-bytes")
         .arg(memory_bytes.to_string())
+        .arg("--rows")
+        .arg(if args.no_batching { 1 } else { args.max_batch_rows }.to_string())
         // Otherwise every thread reserves address space, which the bound counts.
         .env("MALLOC_ARENA_MAX", "1")
         .env("RUST_LOG", "off")

@@ -6,6 +6,7 @@ mod errors;
 mod feedback;
 mod fuzz;
 mod grpc;
+mod grpc_errors;
 mod infer;
 mod lifecycle;
 mod load;
