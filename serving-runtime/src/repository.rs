@@ -127,6 +127,16 @@ impl Repository {
     /// # Errors
     /// `NotFound` when it is not declared, `Unprocessable` when it cannot be served here, each with the reason.
     pub async fn load(&self, app: &App, name: &str, version: Option<&str>) -> Result<(), ApiError> {
+        self.load_or_recall(app, name, version, false).await
+    }
+
+    async fn load_or_recall(
+        &self,
+        app: &App,
+        name: &str,
+        version: Option<&str>,
+        recalled: bool,
+    ) -> Result<(), ApiError> {
         if name == app.models.own_name() {
             return app.models.get(name, version).map(drop);
         }
@@ -138,9 +148,15 @@ impl Repository {
         let version = self.declared(name, version)?;
         let path = directory.join(name).join(&version).join(FILE);
         let _one_at_a_time = self.loading.lock().await;
+        if recalled && app.models.get(name, Some(&version)).is_ok() {
+            // Another request for it was first.
+            return Ok(());
+        }
         let result = self.bring(app, name, &version, path).await;
         match &result {
             Ok(()) => self.note(name, &version, None),
+            // What may pass is tried again by the next request.
+            Err(ApiError::Unavailable(_)) if recalled => {}
             Err(error) => {
                 tracing::warn!(model = name, version, %error, "cannot load a model of the repository");
                 self.note(name, &version, Some(Absent::Failed(error.to_string())));
@@ -232,7 +248,7 @@ impl Repository {
     /// Brings a model back that had to make room; `false` when it is no such model.
     pub(crate) async fn recall(&self, app: &App, name: &str, version: Option<&str>) -> Result<bool, ApiError> {
         match self.evicted(name, version) {
-            Some(version) => self.load(app, name, Some(&version)).await.map(|()| true),
+            Some(version) => self.load_or_recall(app, name, Some(&version), true).await.map(|()| true),
             None => Ok(false),
         }
     }
