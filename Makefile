@@ -34,6 +34,13 @@ check: setup ## The fast part, without a cluster: format, lints, all tests of th
 setup: ## Install what the build needs and this machine lacks
 	@$(STEP) 'what the build needs' .ci/setup
 
+.PHONY: clients
+clients: ## The public Python clients (tritonclient, kserve), unmodified, against our model server
+	@$(STEP) 'build the model server' $(CARGO) build --quiet --package slipway-runtime
+	@serving-runtime/fetch-onnxruntime.sh target
+	@$(STEP) 'tritonclient and kserve, unmodified' serving-runtime/tests/clients/run.sh target/debug/slipway-runtime \
+	  target/onnxruntime-1.32.0/libonnxruntime.so target
+
 .PHONY: deny
 deny: ## Licences, duplicate versions and origins of the dependencies
 	@$(STEP) 'dependencies' .ci/deny

@@ -6,6 +6,35 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+/// Levels of priority; a request without one has the middle level.
+pub const LEVELS: u64 = 3;
+
+/// A request's place among those that wait: lower is served first. Within one level the order is that of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(2)
+    }
+}
+
+impl Priority {
+    /// The priority of a level: 1 (first) to [`LEVELS`] (last), 0 for the default.
+    pub fn of_level(level: u64) -> Option<Self> {
+        match level {
+            0 => Some(Self::default()),
+            1..=LEVELS => u8::try_from(level).ok().map(Self),
+            _ => None,
+        }
+    }
+}
+
+/// Where a request of `priority` goes in a queue that is ordered by priority.
+pub fn place<T>(queue: &VecDeque<T>, priority: Priority, of: impl Fn(&T) -> Priority) -> usize {
+    queue.partition_point(|waiting| of(waiting) <= priority)
+}
+
 /// What the former needs to know of a queued request.
 pub trait Pending {
     /// Whether `other` may run in one batch with this request.
@@ -29,7 +58,7 @@ pub struct Formed<T> {
 
 /// Takes the next batch off `queue`.
 ///
-/// The oldest live request always leads, so nothing starves. Later ones join when they merge with it and fit; the first that merges
+/// The first live request (the oldest of the highest priority) always leads, so nothing of its level starves. Later ones join when they merge with it and fit; the first that merges
 /// and does not fit closes the batch, so that equal requests stay in order.
 pub fn form<T: Pending>(queue: &mut VecDeque<T>, max_rows: usize, now: Instant) -> Formed<T> {
     let mut formed = Formed { batch: Vec::new(), dropped: Vec::new() };
@@ -122,6 +151,17 @@ mod tests {
         let formed = form(&mut q, 32, now);
         assert_eq!(ids(&formed.batch), [0, 2]);
         assert_eq!(q.iter().map(|f| f.id).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    #[test]
+    fn higher_priorities_go_before_and_equal_ones_keep_their_order() {
+        let mut q = VecDeque::new();
+        for (id, level) in [0, 3, 1, 2, 1, 0].into_iter().enumerate() {
+            let priority = Priority::of_level(level).unwrap();
+            q.insert(place(&q, priority, |(_, p)| *p), (id, priority));
+        }
+        assert_eq!(q.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 4, 0, 3, 5, 1]);
+        assert_eq!(Priority::of_level(LEVELS + 1), None);
     }
 
     #[test]

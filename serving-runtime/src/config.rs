@@ -20,6 +20,8 @@ pub struct Cli {
 pub enum Command {
     /// Load one model and serve it.
     Serve(Box<ServeArgs>),
+    /// Try a model within bounds and tell what it costs; the server runs this for models of its repository.
+    Vet(crate::vet::VetArgs),
 }
 
 /// Options of `serve`.
@@ -86,6 +88,13 @@ pub struct ServeArgs {
     /// Threads inside one run of the model. More lowers the latency of large models; then lower `--workers`.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub intra_op_threads: u16,
+
+    /// Further models, `<directory>/<name>/<version>/model.onnx`, that clients may load and unload by the repository API. Off when absent.
+    #[arg(long, env = "SLIPWAY_MODEL_REPOSITORY")]
+    pub model_repository: Option<PathBuf>,
+    /// Memory for all models of the repository together, in bytes; those that were not used for longest make room.
+    #[arg(long, env = "SLIPWAY_MAX_MODELS_BYTES", default_value_t = 1 << 30)]
+    pub max_models_bytes: u64,
 
     /// Requests that may wait before others are refused with 429.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
@@ -160,7 +169,7 @@ mod tests {
     #[test]
     fn threads_are_at_least_one() {
         let cli = Cli::parse_from(["slipway-runtime", "serve", "--model-uri", "/m"]);
-        let Command::Serve(args) = cli.command;
+        let Command::Serve(args) = cli.command else { panic!("not serve") };
         assert!(args.threads().workers >= 1 && args.threads().io >= 1);
         assert!(Cli::try_parse_from(["slipway-runtime", "serve", "--model-uri", "/m", "--revision", "Not!"]).is_err());
     }

@@ -1,10 +1,10 @@
 //! The two kinds of failure: a model that cannot be loaded, and a request that cannot be answered.
 
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Why a model could not be loaded. The operator reads the name of the variant from the termination message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// There is nothing at the address.
     ModelNotFound,
@@ -19,7 +19,7 @@ pub enum Reason {
 }
 
 /// A failure to load, as it goes into the termination message.
-#[derive(Debug, Clone, thiserror::Error, Serialize)]
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 #[error("{reason:?}: {message}")]
 pub struct LoadError {
     /// The machine-readable part.

@@ -13,14 +13,18 @@ pub mod fetch;
 pub mod load;
 pub mod metrics;
 pub mod models;
+pub mod onnx_file;
 pub mod pool;
 pub mod predict;
 pub mod prediction;
 pub mod protocol;
+pub mod repository;
 mod run;
 pub mod server;
+pub mod stats;
 pub mod tensor;
 pub mod termination;
 pub mod token;
+pub mod vet;
 
 pub use run::serve;

@@ -1,12 +1,18 @@
 //! From a URI to a model that is warm.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use crate::config::ServeArgs;
 use crate::engine::{self, Engine};
 use crate::error::{LoadError, Reason};
 use crate::fetch::{self, Options};
 use crate::models::Model;
+use crate::onnx_file;
 use crate::pool::{Pool, PoolOptions};
 use crate::prediction::Reader;
+use crate::stats::Stats;
 
 /// Fetches, verifies, loads and warms the model. Blocks: it has a thread to itself.
 pub fn load(args: &ServeArgs) -> Result<Model, LoadError> {
@@ -23,9 +29,34 @@ pub fn load(args: &ServeArgs) -> Result<Model, LoadError> {
         runtime.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("no runtime for the download: {e}")))?;
     let fetched = runtime.block_on(fetch::fetch(&args.model_uri, &args.model_digest, &options))?;
     tracing::info!(path = %fetched.path.display(), digest = fetched.digest, "the model file is here");
+    let (name, version) = (args.model_name.clone(), args.model_version.clone());
+    build(args, Artifact { name, version, path: fetched.path, digest: fetched.digest, bytes: 0 })
+}
 
+/// A model file, and what the model is called.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// Its name in the protocol.
+    pub name: String,
+    /// Its version in the protocol.
+    pub version: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// `sha256:<hex>` of the file.
+    pub digest: String,
+    /// Memory that it takes, in bytes, as far as that is known.
+    pub bytes: u64,
+}
+
+/// Loads and warms a model from its file. Blocks.
+///
+/// # Errors
+/// `InvalidModel` or `LoadFailed`, with the reason.
+pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
+    let Artifact { name, version, path, digest, bytes } = artifact;
+    onnx_file::check(&path)?;
     let workers = args.threads().workers;
-    let mut engines = engine::load(&args.onnxruntime, &fetched.path, workers, usize::from(args.intra_op_threads))?;
+    let mut engines = engine::load(&args.onnxruntime, &path, workers, usize::from(args.intra_op_threads))?;
     let Some(signature) = engines.first().map(|e| e.signature().clone()) else {
         return Err(LoadError::permanent(Reason::LoadFailed, "there are no workers"));
     };
@@ -34,13 +65,13 @@ pub fn load(args: &ServeArgs) -> Result<Model, LoadError> {
     for engine in &mut engines {
         batching &= warm_up(engine, batching, max_rows);
     }
-    tracing::info!(workers, batching, inputs = ?signature.inputs, outputs = ?signature.outputs, "the model is loaded and warm");
+    tracing::info!(model = name, workers, batching, inputs = ?signature.inputs, outputs = ?signature.outputs, "the model is loaded and warm");
     let reader = Reader::new(&signature);
     let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching };
-    let pool = Pool::start(engines, options);
+    let stats = Arc::new(Stats::default());
+    let pool = Pool::start(engines, options, Arc::clone(&stats));
     let pool = pool.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the workers: {e}")))?;
-    let (name, version) = (args.model_name.clone(), args.model_version.clone());
-    Ok(Model { name, version, digest: fetched.digest, signature, pool, reader })
+    Ok(Model { name, version, digest, signature, pool, reader, stats, bytes, used: AtomicU64::new(0) })
 }
 
 /// Runs zeros through each size of batch, and tells whether batches come back row by row.

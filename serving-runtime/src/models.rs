@@ -1,11 +1,15 @@
 //! The models that are served.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
 
 use crate::engine::Signature;
 use crate::error::ApiError;
 use crate::pool::Pool;
 use crate::prediction::Reader;
+use crate::stats::Stats;
 
 /// A model that is ready.
 #[derive(Debug)]
@@ -22,6 +26,12 @@ pub struct Model {
     pub pool: Pool,
     /// How to read its predictions.
     pub reader: Reader,
+    /// What it has answered.
+    pub stats: Arc<Stats>,
+    /// Memory that it takes, in bytes; 0 for the pod's own, which is not measured.
+    pub bytes: u64,
+    /// When it was asked last, in a clock of [`Models`].
+    pub used: AtomicU64,
 }
 
 /// The models of this process by name.
@@ -30,21 +40,53 @@ pub struct Models {
     /// The name of the pod's own model: before it is there, requests for it are told that it is loading.
     own: String,
     ready: RwLock<Vec<Arc<Model>>>,
+    /// Counts uses: only their order matters.
+    clock: AtomicU64,
+    changes: watch::Sender<()>,
 }
 
 impl Models {
     /// None yet; `own` will come.
     pub fn new(own: &str) -> Self {
-        Self { own: own.to_owned(), ready: RwLock::default() }
+        Self {
+            own: own.to_owned(),
+            ready: RwLock::default(),
+            clock: AtomicU64::new(1),
+            changes: watch::Sender::new(()),
+        }
     }
 
-    /// Adds a model, in the place of one of the same name and version.
+    /// The name of the pod's own model.
+    pub fn own_name(&self) -> &str {
+        &self.own
+    }
+
+    /// Tells of every model that comes or goes.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Adds a model, in the place of one of the same name and version. Requests that are at the other one finish there.
     pub fn insert(&self, model: Model) -> Arc<Model> {
         let model = Arc::new(model);
+        self.touch(&model);
         let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
         ready.retain(|it| (&it.name, &it.version) != (&model.name, &model.version));
         ready.push(Arc::clone(&model));
+        drop(ready);
+        self.changes.send_replace(());
         model
+    }
+
+    /// Takes models out: all versions of a name, or one. Requests that are at them finish.
+    pub fn remove(&self, name: &str, version: Option<&str>) -> Vec<Arc<Model>> {
+        let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = |it: &Arc<Model>| it.name == name && version.is_none_or(|v| v == it.version);
+        let removed: Vec<_> = ready.iter().filter(|it| gone(it)).map(Arc::clone).collect();
+        ready.retain(|it| !gone(it));
+        drop(ready);
+        self.changes.send_replace(());
+        removed
     }
 
     /// The pod's own model, once it is ready.
@@ -55,6 +97,23 @@ impl Models {
     /// All that are ready.
     pub fn all(&self) -> Vec<Arc<Model>> {
         self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Versions of a model that are ready, in the order in which they came.
+    pub fn versions(&self, name: &str) -> Vec<String> {
+        self.all().iter().filter(|model| model.name == name).map(|model| model.version.clone()).collect()
+    }
+
+    /// All but the pod's own, those that were not used for longest first.
+    pub fn guests(&self) -> Vec<Arc<Model>> {
+        let mut guests = self.all();
+        guests.retain(|model| model.name != self.own);
+        guests.sort_by_key(|model| model.used.load(Ordering::Relaxed));
+        guests
+    }
+
+    fn touch(&self, model: &Model) {
+        model.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// The model for a request; the newest of its versions when the request names none.
@@ -73,11 +132,13 @@ impl Models {
         }
         let have: Vec<&str> = of_name.clone().map(|model| model.version.as_str()).collect();
         let found = of_name.find(|model| version.is_none_or(|v| v == model.version));
-        found.map(Arc::clone).ok_or_else(|| {
+        let found = found.map(Arc::clone).ok_or_else(|| {
             ApiError::NotFound(format!(
                 "model {name:?} has no version {:?} here; there is {have:?}",
                 version.unwrap_or_default()
             ))
-        })
+        })?;
+        self.touch(&found);
+        Ok(found)
     }
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::batch::{self, Pending};
+use crate::batch::{self, Pending, Priority};
 use crate::engine::{Engine, RunError};
 use crate::error::ApiError;
+use crate::stats::Stats;
 use crate::tensor::Tensor;
 
 /// What a worker hands back.
@@ -30,6 +31,7 @@ struct Job {
     rows: usize,
     enqueued: Instant,
     deadline: Instant,
+    priority: Priority,
     batching: bool,
     reply: oneshot::Sender<Result<Done, ApiError>>,
 }
@@ -69,6 +71,7 @@ struct Shared {
     capacity: usize,
     max_rows: usize,
     batching: bool,
+    stats: Arc<Stats>,
 }
 
 impl Shared {
@@ -97,13 +100,14 @@ pub struct Pool {
 
 impl Pool {
     /// Starts one thread for each engine.
-    pub fn start(engines: Vec<Engine>, options: PoolOptions) -> std::io::Result<Self> {
+    pub fn start(engines: Vec<Engine>, options: PoolOptions, stats: Arc<Stats>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             wake: Condvar::new(),
             capacity: options.capacity,
             max_rows: options.max_rows,
             batching: options.batching,
+            stats,
         });
         let pool = Self { shared };
         for (i, engine) in engines.into_iter().enumerate() {
@@ -129,10 +133,11 @@ impl Pool {
         inputs: Vec<Tensor>,
         rows: usize,
         deadline: Instant,
+        priority: Priority,
     ) -> Result<oneshot::Receiver<Result<Done, ApiError>>, ApiError> {
         let (reply, answer) = oneshot::channel();
         let enqueued = Instant::now();
-        let job = Job { inputs, rows, enqueued, deadline, batching: self.shared.batching, reply };
+        let job = Job { inputs, rows, enqueued, deadline, priority, batching: self.shared.batching, reply };
         let mut state = self.shared.lock();
         if state.queue.len() >= self.shared.capacity {
             // Those whose client left make room first.
@@ -141,7 +146,8 @@ impl Pool {
         if state.queue.len() >= self.shared.capacity {
             return Err(ApiError::Busy(state.queue.len()));
         }
-        state.queue.push_back(job);
+        let at = batch::place(&state.queue, priority, |waiting| waiting.priority);
+        state.queue.insert(at, job);
         drop(state);
         self.shared.wake.notify_one();
         Ok(answer)
@@ -171,23 +177,24 @@ fn work(shared: &Shared, mut engine: Engine) {
             // Nobody listens when the client left; that is no error.
             let _ = job.reply.send(Err(ApiError::Deadline(waited)));
         }
-        run_batch(&mut engine, formed.batch);
+        run_batch(&mut engine, formed.batch, &shared.stats);
     }
 }
 
-fn run_batch(engine: &mut Engine, mut batch: Vec<Job>) {
+fn run_batch(engine: &mut Engine, mut batch: Vec<Job>, stats: &Stats) {
     if batch.len() > 1 {
         let begun = Instant::now();
         let total: usize = batch.iter().map(|j| j.rows).sum();
         if let Some(outputs) = stack(&batch).and_then(|inputs| guarded(engine, inputs).ok())
             && outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == total)
         {
+            stats.executed(total, begun.elapsed());
             return split(batch, &outputs, begun);
         }
         // One request of the batch is bad, or the model does not keep rows apart: each alone gets its own answer.
     }
     for job in batch.drain(..) {
-        run_alone(engine, job);
+        run_alone(engine, job, stats);
     }
 }
 
@@ -206,10 +213,14 @@ fn split(batch: Vec<Job>, outputs: &[Tensor], begun: Instant) {
     }
 }
 
-fn run_alone(engine: &mut Engine, job: Job) {
+fn run_alone(engine: &mut Engine, job: Job, stats: &Stats) {
     let begun = Instant::now();
     let answer = guarded(engine, job.inputs)
-        .map(|outputs| Done { outputs, queued: begun - job.enqueued, inference: begun.elapsed() })
+        .map(|outputs| {
+            let inference = begun.elapsed();
+            stats.executed(job.rows, inference);
+            Done { outputs, queued: begun - job.enqueued, inference }
+        })
         .map_err(|e| {
             // Names, types and shapes were checked against the model before. What ONNX Runtime still calls an invalid argument comes from
             // inside the graph: a model that blames its clients must not look healthy to whoever counts 5xx.

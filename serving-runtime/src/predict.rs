@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::batch::Priority;
 use crate::error::ApiError;
 use crate::models::Model;
 use crate::prediction::Predictions;
@@ -23,10 +24,25 @@ pub struct Prediction {
 /// # Errors
 /// `BadRequest` for more rows than one request may have, `Busy` when the queue is full, `Deadline`, and `Internal` when the model fails.
 pub async fn predict(app: &App, model: &Model, inputs: Vec<Tensor>, deadline: Instant) -> Result<Prediction, ApiError> {
+    predict_at(app, model, inputs, deadline, Priority::default()).await
+}
+
+/// [`predict`] at a priority of its own.
+///
+/// # Errors
+/// As [`predict`].
+pub async fn predict_at(
+    app: &App,
+    model: &Model,
+    inputs: Vec<Tensor>,
+    deadline: Instant,
+    priority: Priority,
+) -> Result<Prediction, ApiError> {
     let rows = model.signature.rows(&inputs);
-    let answer = model.pool.submit(inputs, rows, deadline)?;
+    let answer = model.pool.submit(inputs, rows, deadline, priority)?;
     let done = answer.await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
     app.metrics.timed(done.queued, done.inference);
+    model.stats.timed(done.queued, done.inference);
     let predictions = model.reader.read(&done.outputs);
     app.metrics.predicted(&predictions);
     Ok(Prediction { outputs: done.outputs, id: prediction_id(app, predictions) })

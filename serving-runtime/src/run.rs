@@ -60,7 +60,7 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
     );
     // The admin port lives until the process ends.
     let _admin = start(admin, &app, |app, request| async move { handle_admin(&app, request).await });
-    let api = start(api, &app, |app, request| async move { handle_api(&app, request).await });
+    let api = start(api, &app, handle_api);
 
     tokio::select! {
         loaded = load_aside(&app) => {
@@ -94,10 +94,11 @@ impl Signals {
     }
 }
 
-fn start<H, F>(listener: Listener, app: &Arc<App>, handler: H) -> Port
+fn start<H, F, B>(listener: Listener, app: &Arc<App>, handler: H) -> Port
 where
     H: Fn(Arc<App>, http::Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = crate::server::Answer> + Send + 'static,
+    F: Future<Output = http::Response<B>> + Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     let (stop, stopped) = oneshot::channel();
     let app = Arc::clone(app);
@@ -127,6 +128,7 @@ async fn drain(app: &App, api: Port) {
     tracing::info!(delay_seconds = delay.as_secs(), "draining");
     app.start_draining();
     tokio::time::sleep(delay).await;
+    app.start_stopping();
     let _ = api.stop.send(());
     match tokio::time::timeout(timeout, api.task).await {
         Ok(_) => tracing::info!("drained"),

@@ -15,9 +15,19 @@ pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Calls of the Open Inference Protocol with one request and one answer. Others may be streams in both directions, which cannot
-/// be read whole before they are sent on.
-const UNARY: [&str; 6] = ["ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer"];
+/// Calls with one request and one answer that may run twice. Others are streams in both directions, which cannot be read whole before
+/// they are sent on, or change something.
+const UNARY: [&str; 9] = [
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+    "/inference.GRPCInferenceService/ModelReady",
+    "/inference.GRPCInferenceService/ServerMetadata",
+    "/inference.GRPCInferenceService/ModelMetadata",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/ModelStatistics",
+    "/inference.GRPCInferenceService/RepositoryIndex",
+    "/grpc.health.v1.Health/Check",
+];
 
 /// Whether these are the headers of gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -26,8 +36,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// Whether the call has one request and one answer, and can be repeated.
 pub fn is_known_unary(path: &str) -> bool {
-    let method = path.strip_prefix("/inference.GRPCInferenceService/");
-    method.is_some_and(|method| UNARY.contains(&method))
+    UNARY.contains(&path)
 }
 
 /// The client's own deadline.

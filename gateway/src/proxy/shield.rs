@@ -35,7 +35,7 @@ enum Gathered {
 
 /// Sends a request to the candidate with stable behind it.
 pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Response<AnswerBody> {
-    let mut call = ArmCall::start(&candidate, true);
+    let call = ArmCall::start(&candidate, true);
     job.client.reach();
     // With nobody behind the candidate it may take all the time there is.
     let covered = !stable.endpoints.is_empty();
@@ -45,10 +45,7 @@ pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Re
         gather(&job.gateway, response).await
     };
     let gathered = timeout_at(until, asked).await.unwrap_or(Err(Failure::Deadline));
-    let outcome = match &gathered {
-        Ok(Gathered::Whole(_, _, head) | Gathered::Passing(_, _, _, head)) => head.outcome,
-        Err(failure) => failure.outcome(),
-    };
+    let outcome = outcome_of(&gathered);
     if covered && outcome.is_failure() {
         match charge(&job, &candidate) {
             Ok(charge) => return replay(job, call, outcome, stable, charge).await,
@@ -60,21 +57,50 @@ pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Re
     {
         return second_opinion(job, call, stable, charge).await;
     }
+    finish(job, call, gathered, None)
+}
+
+/// Gives the client an answer as far as it was gathered, or tells that there is none.
+fn finish(
+    mut job: Job,
+    mut call: ArmCall,
+    gathered: Result<Gathered, Failure>,
+    shielded: Option<&Arm>,
+) -> Response<AnswerBody> {
+    let arm = Arc::clone(call.arm());
     match gathered {
         Ok(Gathered::Whole(parts, whole, head)) => {
-            call.close(outcome);
-            job.client.close(for_client(outcome, head.status));
-            mark(Response::from_parts(parts, AnswerBody::whole(whole)), &candidate, None)
+            call.close(head.outcome);
+            job.client.close(for_client(head.outcome, head.status));
+            mark(Response::from_parts(parts, AnswerBody::whole(whole)), &arm, shielded)
         }
         Ok(Gathered::Passing(parts, prefix, rest, head)) => {
             let body = Passing::new(rest, job.deadline, call, job.client, head).with_prefix(prefix);
-            mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), &candidate, None)
+            mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), &arm, shielded)
         }
         Err(failure) => {
-            call.close(outcome);
+            call.close(failure.outcome());
             job.refuse(failure.refusal())
         }
     }
+}
+
+fn outcome_of(gathered: &Result<Gathered, Failure>) -> Outcome {
+    match gathered {
+        Ok(Gathered::Whole(_, _, head) | Gathered::Passing(_, _, _, head)) => head.outcome,
+        Err(failure) => failure.outcome(),
+    }
+}
+
+/// Asks stable. Over HTTP its head tells how it went; over gRPC the end of its answer does, unless the head has the status already.
+async fn ask_stable(job: &mut Job, stable: &Arc<Arm>) -> Result<Gathered, Failure> {
+    let response = reach(&job.gateway, &job.model, stable, &mut job.plan, job.deadline, true).await?;
+    if job.plan.grpc && grpc::outcome(response.headers()).is_none() {
+        return timeout_at(job.deadline, gather(&job.gateway, response)).await.unwrap_or(Err(Failure::Deadline));
+    }
+    let (parts, body) = response.into_parts();
+    let head = Head::of(parts.status, &parts.headers);
+    Ok(Gathered::Passing(parts, Vec::new(), body, head))
 }
 
 /// A request that may not run twice is shielded only where it did not run: no pod of the candidate took it.
@@ -104,16 +130,14 @@ async fn replay(
     candidate.metrics.shielded.inc();
     call.close_unjudged(outcome);
     let stable_call = ArmCall::start(&stable, false);
-    let result = reach(&job.gateway, &job.model, &stable, &mut job.plan, job.deadline, true).await;
-    let answered =
-        result.as_ref().is_ok_and(|response| !Head::of(response.status(), response.headers()).outcome.is_failure());
-    if answered {
+    let gathered = ask_stable(&mut job, &stable).await;
+    if !outcome_of(&gathered).is_failure() {
         candidate.judge(true);
         if let Some(charge) = charge {
             job.model.budget.give_back(charge, Instant::now().into_std());
         }
     }
-    job.complete(result, stable_call, Some(&candidate))
+    finish(job, stable_call, gathered, Some(&candidate))
 }
 
 /// The candidate says that the client is wrong. If stable says so too, it is; if stable answers, the candidate's contract is another,
@@ -127,15 +151,15 @@ async fn second_opinion(
     let candidate = Arc::clone(call.arm());
     candidate.metrics.shielded.inc();
     let stable_call = ArmCall::start(&stable, false);
-    let result = reach(&job.gateway, &job.model, &stable, &mut job.plan, job.deadline, true).await;
-    let outcome = result.as_ref().map(|response| Head::of(response.status(), response.headers()).outcome);
-    let contradicted = outcome.is_ok_and(|outcome| outcome == Outcome::Success);
+    let gathered = ask_stable(&mut job, &stable).await;
+    let outcome = outcome_of(&gathered);
+    let contradicted = outcome == Outcome::Success;
     call.close(if contradicted { Outcome::ContractError } else { Outcome::ClientError });
     // Refusing is cheap, for stable as well: what it agrees with need not be paid for.
-    if let Some(charge) = charge.filter(|_| outcome.is_ok_and(|outcome| !outcome.is_failure())) {
+    if let Some(charge) = charge.filter(|_| !outcome.is_failure()) {
         job.model.budget.give_back(charge, Instant::now().into_std());
     }
-    job.complete(result, stable_call, contradicted.then_some(&candidate))
+    finish(job, stable_call, gathered, contradicted.then_some(&candidate))
 }
 
 struct Spent;

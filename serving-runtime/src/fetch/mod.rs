@@ -80,6 +80,14 @@ pub async fn fetch(uri: &str, digest: &str, options: &Options) -> Result<Fetched
     download.keep(&options.cache_dir)
 }
 
+/// `sha256:<hex>` of a file of at most `max_bytes`.
+///
+/// # Errors
+/// When it cannot be read or is larger.
+pub fn hash(path: &Path, max_bytes: u64) -> Result<String, LoadError> {
+    disk::hash(path, max_bytes).map(|hex| format!("sha256:{hex}"))
+}
+
 fn local(path: &Path, pin: Option<&str>, options: &Options) -> Result<Fetched, LoadError> {
     let path = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
     let hex = disk::hash(&path, options.max_bytes)?;

@@ -1,4 +1,4 @@
-//! The Open Inference Protocol v2 over REST: reading inference requests and writing answers, JSON and binary.
+//! The Open Inference Protocol v2: reading inference requests and writing answers, JSON and binary over REST, typed and raw over gRPC.
 //!
 //! Choices where the protocol leaves room:
 //! * Every error is `{"error": "..."}` and names the input and the remedy.
@@ -10,8 +10,11 @@
 
 mod binary;
 mod data;
+pub mod grpc;
+mod parameters;
 mod request;
 mod response;
+mod select;
 
 pub use self::request::{InferRequest, Wanted, parse};
 pub use self::response::{Body, metadata, write};

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
+use super::parameters::Parameters;
+use super::select::{Inputs, Outputs, check_half, dimensions};
 use super::{binary, data};
+use crate::batch::Priority;
 use crate::engine::{Signature, TensorSpec};
 use crate::error::ApiError;
-use crate::tensor::{DataType, Tensor};
+use crate::tensor::Tensor;
 
 /// An output that the client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub struct InferRequest {
     pub id: Option<String>,
     /// The client's own time limit.
     pub timeout: Option<Duration>,
+    /// Its place among those that wait.
+    pub priority: Priority,
     /// Inputs in the signature's order.
     pub inputs: Vec<Tensor>,
     /// Outputs in the order asked for.
@@ -76,7 +80,7 @@ pub(super) fn plain(e: &serde_json::Error) -> String {
     }
 }
 
-fn part<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, ApiError> {
+pub(super) fn part<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, ApiError> {
     serde_json::from_str(raw.get()).map_err(|e| ApiError::bad(format!("{path}: {}", plain(&e))))
 }
 
@@ -101,60 +105,27 @@ pub fn parse(body: &[u8], header_length: Option<usize>, signature: &Signature) -
         )));
     }
     let outputs = outputs(request.outputs, parameters.flag("binary_data_output")?.unwrap_or(false), signature)?;
-    Ok(InferRequest { id, timeout: parameters.timeout()?, inputs, outputs })
+    let (timeout, priority) = (parameters.timeout()?, parameters.priority()?);
+    Ok(InferRequest { id, timeout, priority, inputs, outputs })
 }
 
 fn inputs(raw: Option<&RawValue>, blobs: &mut &[u8], signature: &Signature) -> Result<Vec<Tensor>, ApiError> {
     let list: Vec<&RawValue> = raw.map(|r| part(r, "inputs")).transpose()?.unwrap_or_default();
-    let mut found: Vec<Option<Tensor>> = vec![None; signature.inputs.len()];
+    let mut inputs = Inputs::new(signature);
     for (i, raw) in list.into_iter().enumerate() {
         let path = format!("inputs[{i}]");
         let input: Input<'_> = part(raw, &path)?;
-        let Some(at) = signature.inputs.iter().position(|s| s.name == input.name) else {
-            let names = Signature::names(&signature.inputs);
-            return Err(ApiError::bad(format!("{path}: the model has no input {:?}; it has {names}", input.name)));
-        };
-        if found[at].is_some() {
-            return Err(ApiError::bad(format!("{path}: input {:?} is given twice", input.name)));
-        }
-        found[at] = Some(tensor(&input, &path, &signature.inputs[at], blobs)?);
+        let (at, spec) = inputs.place(&path, &input.name)?;
+        inputs.put(at, tensor(&input, &path, spec, blobs)?);
     }
-    let missing: Vec<_> = signature
-        .inputs
-        .iter()
-        .zip(&found)
-        .filter(|(_, f)| f.is_none())
-        .map(|(s, _)| format!("{:?}", s.name))
-        .collect();
-    if !missing.is_empty() {
-        return Err(ApiError::bad(format!("inputs: missing {}", missing.join(", "))));
-    }
-    let inputs: Vec<Tensor> = found.into_iter().flatten().collect();
-    signature.check_rows(&inputs)?;
-    Ok(inputs)
+    inputs.finish()
 }
 
 fn tensor(input: &Input<'_>, path: &str, spec: &TensorSpec, blobs: &mut &[u8]) -> Result<Tensor, ApiError> {
     let name = &spec.name;
-    if input.datatype != spec.datatype.name() {
-        return Err(ApiError::bad(format!(
-            "input {name:?}: datatype is {:?}; the model wants {}",
-            input.datatype,
-            spec.datatype.name()
-        )));
-    }
-    let shape = input.shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>();
-    let shape = shape.ok_or_else(|| {
-        ApiError::bad(format!(
-            "input {name:?}: shape {:?} has a negative dimension; send the actual sizes",
-            input.shape
-        ))
-    })?;
-    spec.check(&shape)?;
-    let count = shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
-    let count = count.ok_or_else(|| ApiError::bad(format!("input {name:?}: shape {shape:?} is too large")))?;
+    let (shape, count) = dimensions(spec, &input.datatype, &input.shape)?;
     let parameters = Parameters::read(input.parameters, path)?;
-    parameters.refuse("shared_memory_region", "send the data in the request")?;
+    parameters.refuse_input()?;
     let data = match (parameters.size("binary_data_size")?, input.data) {
         (Some(_), Some(_)) => {
             return Err(ApiError::bad(format!("input {name:?}: has both data and binary_data_size; send one of them")));
@@ -178,34 +149,16 @@ fn tensor(input: &Input<'_>, path: &str, spec: &TensorSpec, blobs: &mut &[u8]) -
 
 fn outputs(raw: Option<&RawValue>, binary: bool, signature: &Signature) -> Result<Vec<Wanted>, ApiError> {
     let list: Vec<&RawValue> = raw.map(|r| part(r, "outputs")).transpose()?.unwrap_or_default();
-    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut outputs = Outputs::new(signature);
     for (i, raw) in list.into_iter().enumerate() {
         let path = format!("outputs[{i}]");
         let output: Output<'_> = part(raw, &path)?;
-        let Some(index) = signature.outputs.iter().position(|s| s.name == output.name) else {
-            let names = Signature::names(&signature.outputs);
-            return Err(ApiError::bad(format!("{path}: the model has no output {:?}; it has {names}", output.name)));
-        };
-        if wanted.iter().any(|w| w.index == index) {
-            return Err(ApiError::bad(format!("{path}: output {:?} is asked for twice", output.name)));
-        }
         let parameters = Parameters::read(output.parameters, &path)?;
-        parameters.refuse("shared_memory_region", "the data comes in the response")?;
-        parameters.refuse("classification", "ask for the output itself")?;
-        wanted.push(Wanted { index, binary: parameters.flag("binary_data")?.unwrap_or(binary) });
+        outputs.want(&path, &output.name, parameters.flag("binary_data")?.unwrap_or(binary))?;
+        parameters.refuse_output()?;
     }
-    if wanted.is_empty() {
-        wanted = (0..signature.outputs.len()).map(|index| Wanted { index, binary }).collect();
-    }
-    for w in &wanted {
-        let spec = &signature.outputs[w.index];
-        if spec.datatype == DataType::F16 && !w.binary {
-            return Err(ApiError::bad(format!(
-                "output {:?} is FP16, which has no form in JSON; ask for it with parameter binary_data or binary_data_output",
-                spec.name
-            )));
-        }
-    }
+    let wanted = outputs.finish(binary);
+    check_half(&wanted, signature)?;
     Ok(wanted)
 }
 
@@ -231,49 +184,6 @@ fn raw_request(body: &[u8], signature: &Signature) -> Result<InferRequest, ApiEr
     let data = binary::read(body, spec.datatype, count)
         .map_err(|e| ApiError::bad(format!("input {:?}: the body {e} for shape {shape:?}", spec.name)))?;
     let outputs = (0..signature.outputs.len()).map(|index| Wanted { index, binary: true }).collect();
-    Ok(InferRequest { id: None, timeout: None, inputs: vec![Tensor { shape, data }], outputs })
-}
-
-/// An object of parameters and where it stands.
-struct Parameters<'p> {
-    map: Option<Map<String, Value>>,
-    path: &'p str,
-}
-
-impl<'p> Parameters<'p> {
-    fn read(raw: Option<&RawValue>, path: &'p str) -> Result<Self, ApiError> {
-        Ok(Self { map: raw.map(|r| part(r, &format!("{path}.parameters"))).transpose()?, path })
-    }
-
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.map.as_ref()?.get(name)
-    }
-
-    fn wrong(&self, name: &str, want: &str) -> ApiError {
-        ApiError::bad(format!("{}.parameters.{name} must be {want}", self.path))
-    }
-
-    fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
-        self.get(name).map(|v| v.as_bool().ok_or_else(|| self.wrong(name, "true or false"))).transpose()
-    }
-
-    fn size(&self, name: &str) -> Result<Option<usize>, ApiError> {
-        let size = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
-        self.get(name).map(|v| size(v).ok_or_else(|| self.wrong(name, "a number of bytes"))).transpose()
-    }
-
-    fn refuse(&self, name: &str, remedy: &str) -> Result<(), ApiError> {
-        match self.get(name) {
-            Some(_) => Err(ApiError::bad(format!("{}.parameters.{name} is not supported; {remedy}", self.path))),
-            None => Ok(()),
-        }
-    }
-
-    /// Microseconds, as in Triton; its clients send the number also as a string. 0 means none.
-    fn timeout(&self) -> Result<Option<Duration>, ApiError> {
-        let Some(value) = self.get("timeout") else { return Ok(None) };
-        let micros = value.as_u64().or_else(|| value.as_str().and_then(|s| s.parse().ok()));
-        let micros = micros.ok_or_else(|| self.wrong("timeout", "a whole number of microseconds"))?;
-        Ok((micros > 0).then(|| Duration::from_micros(micros)))
-    }
+    let inputs = vec![Tensor { shape, data }];
+    Ok(InferRequest { id: None, timeout: None, priority: Priority::default(), inputs, outputs })
 }

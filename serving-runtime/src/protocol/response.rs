@@ -124,13 +124,13 @@ fn expressible(spec: &TensorSpec, tensor: &Tensor) -> Result<(), ApiError> {
 }
 
 /// The metadata of the model.
-pub fn metadata(name: &str, version: &str, signature: &Signature) -> Value {
+pub fn metadata(name: &str, versions: &[String], signature: &Signature) -> Value {
     let tensors = |specs: &[TensorSpec]| -> Vec<Value> {
         specs.iter().map(|s| json!({"name": s.name, "datatype": s.datatype.name(), "shape": s.wire_shape()})).collect()
     };
     json!({
         "name": name,
-        "versions": [version],
+        "versions": versions,
         "platform": PLATFORM,
         "inputs": tensors(&signature.inputs),
         "outputs": tensors(&signature.outputs),

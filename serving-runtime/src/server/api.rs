@@ -1,12 +1,13 @@
 //! Routes of the inference API.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::{Answer, App, ask_to_close, body, error_answer, infer, json_answer};
+use super::{Answer, App, ask_to_close, body, error_answer, infer, json_answer, repository};
 use crate::error::ApiError;
 use crate::feedback::{self, Summary};
 use crate::protocol;
@@ -20,6 +21,10 @@ enum Route<'a> {
     Server,
     Live,
     Ready,
+    Stats,
+    Index,
+    Load(&'a str),
+    Unload(&'a str),
     Model(&'a str, Option<&'a str>, ModelRoute),
 }
 
@@ -27,6 +32,7 @@ enum Route<'a> {
 enum ModelRoute {
     Metadata,
     Ready,
+    Stats,
     Infer,
     Feedback,
 }
@@ -39,6 +45,10 @@ fn route(path: &str) -> Option<Route<'_>> {
         [] => Route::Server,
         ["health", "live"] => Route::Live,
         ["health", "ready"] => Route::Ready,
+        ["models", "stats"] => Route::Stats,
+        ["repository", "index"] => Route::Index,
+        ["repository", "models", m, "load"] => Route::Load(m),
+        ["repository", "models", m, "unload"] => Route::Unload(m),
         ["models", m] => Route::Model(m, None, ModelRoute::Metadata),
         ["models", m, "versions", v] => Route::Model(m, Some(v), ModelRoute::Metadata),
         ["models", m, verb] => Route::Model(m, None, ModelRoute::parse(verb)?),
@@ -51,6 +61,7 @@ impl ModelRoute {
     fn parse(verb: &str) -> Option<Self> {
         Some(match verb {
             "ready" => Self::Ready,
+            "stats" => Self::Stats,
             "infer" => Self::Infer,
             "feedback" => Self::Feedback,
             _ => return None,
@@ -59,7 +70,7 @@ impl ModelRoute {
 }
 
 /// Answers one request.
-pub async fn handle(app: &App, request: Request<Incoming>) -> Answer {
+pub(super) async fn handle(app: &Arc<App>, request: Request<Incoming>) -> Answer {
     let version = request.version();
     let mut answer = dispatch(app, request).await.unwrap_or_else(|e| error_answer(&e));
     if app.draining() && version <= Version::HTTP_11 {
@@ -68,14 +79,17 @@ pub async fn handle(app: &App, request: Request<Incoming>) -> Answer {
     answer
 }
 
-async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
+async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let path = request.uri().path().to_owned();
     let Some(route) = route(&path) else {
         return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
     };
     let posted = match route {
-        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback) => true,
-        Route::Server | Route::Live | Route::Ready | Route::Model(..) => false,
+        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback)
+        | Route::Index
+        | Route::Load(_)
+        | Route::Unload(_) => true,
+        Route::Server | Route::Live | Route::Ready | Route::Stats | Route::Model(..) => false,
     };
     let method_fits =
         if posted { request.method() == Method::POST } else { matches!(*request.method(), Method::GET | Method::HEAD) };
@@ -86,22 +100,23 @@ async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiEr
         Route::Server => Ok(server_metadata()),
         Route::Live => Ok(json_answer(StatusCode::OK, &json!({"live": true}))),
         Route::Ready => Ok(ready(app)),
+        Route::Stats => statistics(app, None, None),
+        Route::Index => repository::index(app, request).await,
+        Route::Load(name) => repository::load(app, name, request).await,
+        Route::Unload(name) => repository::unload(app, name, request).await,
         Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
         Route::Model(name, version, what) => {
             let model = app.models.get(name, version);
             match what {
-                // Not ready and not there are two answers.
-                ModelRoute::Ready => match model {
-                    Err(error @ ApiError::NotFound(_)) => Err(error),
-                    Ok(_) | Err(_) => Ok(ready(app)),
-                },
+                ModelRoute::Ready => app.model_ready(name, version).map(|_| ready(app)),
+                ModelRoute::Stats => statistics(app, Some(name), version),
                 ModelRoute::Feedback => match model {
                     Err(error @ ApiError::NotFound(_)) => Err(error),
                     Ok(_) | Err(_) => give_feedback(app, request).await,
                 },
                 ModelRoute::Metadata | ModelRoute::Infer => {
                     let model = model?;
-                    let metadata = protocol::metadata(&model.name, &model.version, &model.signature);
+                    let metadata = protocol::metadata(&model.name, &app.models.versions(&model.name), &model.signature);
                     Ok(json_answer(StatusCode::OK, &metadata))
                 }
             }
@@ -110,9 +125,16 @@ async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiEr
 }
 
 fn server_metadata() -> Answer {
-    let extensions = ["binary_tensor_data"];
-    let body = json!({"name": "slipway-runtime", "version": env!("CARGO_PKG_VERSION"), "extensions": extensions});
-    json_answer(StatusCode::OK, &body)
+    json_answer(
+        StatusCode::OK,
+        &json!({"name": super::NAME, "version": super::VERSION, "extensions": super::EXTENSIONS}),
+    )
+}
+
+fn statistics(app: &App, name: Option<&str>, version: Option<&str>) -> Result<Answer, ApiError> {
+    let models = app.statistics(name, version)?;
+    let models: Vec<_> = models.iter().map(|model| super::statistics::value(model)).collect();
+    Ok(json_answer(StatusCode::OK, &json!({"model_stats": models})))
 }
 
 fn ready(app: &App) -> Answer {
@@ -172,6 +194,11 @@ mod tests {
         assert_eq!(route("/v2/models/m/versions/2"), Some(Route::Model("m", Some("2"), ModelRoute::Metadata)));
         assert_eq!(route("/v2/models/m/infer"), Some(Route::Model("m", None, ModelRoute::Infer)));
         assert_eq!(route("/v2/models/m/versions/2/ready"), Some(Route::Model("m", Some("2"), ModelRoute::Ready)));
+        assert_eq!(route("/v2/models/stats"), Some(Route::Stats));
+        assert_eq!(route("/v2/models/m/stats"), Some(Route::Model("m", None, ModelRoute::Stats)));
+        assert_eq!(route("/v2/repository/index"), Some(Route::Index));
+        assert_eq!(route("/v2/repository/models/m/load"), Some(Route::Load("m")));
+        assert_eq!(route("/v2/repository/models/m/unload"), Some(Route::Unload("m")));
         assert_eq!(route("/v2/models/m/explain"), None);
         assert_eq!(route("/v2/models"), None);
         assert_eq!(route("/v1/models/m"), None);

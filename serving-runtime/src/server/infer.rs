@@ -4,53 +4,31 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::{self, Encoding};
-use super::{Answer, App, bytes_answer, error_answer};
+use super::call::{Call, Counting};
+use super::{Answer, App, LARGE, PREDICTION_HEADER, bytes_answer, compress, error_answer};
 use crate::error::ApiError;
-use crate::metrics::{CLIENT_LEFT, Metrics};
 use crate::models::Model;
 use crate::predict::{self, Prediction};
 use crate::protocol::{self, HEADER_LENGTH, InferRequest};
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
-const PREDICTION_HEADER: HeaderName = HeaderName::from_static("x-slipway-prediction-id");
-/// Bodies from here on are parsed off the HTTP threads, where they would hold up everybody else.
-const LARGE: usize = 128 << 10;
-
-/// Counts the request exactly once, however it ends: hyper drops the future when the client leaves.
-struct Counting<'a> {
-    metrics: &'a Metrics,
-    begun: Instant,
-    code: u16,
-}
-
-impl<'a> Counting<'a> {
-    fn begin(metrics: &'a Metrics) -> Self {
-        metrics.begin();
-        Self { metrics, begun: Instant::now(), code: CLIENT_LEFT }
-    }
-}
-
-impl Drop for Counting<'_> {
-    fn drop(&mut self) {
-        self.metrics.end(self.code, self.begun.elapsed());
-    }
-}
 
 /// Answers one inference request.
 pub(super) async fn handle(app: &App, model: &str, version: Option<&str>, request: Request<Incoming>) -> Answer {
-    let mut counting = Counting::begin(&app.metrics);
-    let answer = match infer(app, model, version, request, counting.begun).await {
+    let call = Call::begin(app.args.request_timeout());
+    let counting = Counting::begin(&app.metrics, &call);
+    let answer = match infer(app, model, version, request, &call).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(status = error.status().as_u16(), %error, "refused");
             error_answer(&error)
         }
     };
-    counting.code = answer.status().as_u16();
+    counting.end(answer.status().as_u16());
     answer
 }
 
@@ -59,25 +37,29 @@ async fn infer(
     model: &str,
     version: Option<&str>,
     request: Request<Incoming>,
-    begun: Instant,
+    call: &Call,
 ) -> Result<Answer, ApiError> {
-    let model = app.models.get(model, version)?;
-    let model = model.as_ref();
     let (head, incoming) = request.into_parts();
-    let limit = time_limit(&head.headers, app.args.request_timeout())?;
+    let limit = time_limit(&head.headers, call.limit())?;
     let expired = |limit: Duration| ApiError::Deadline(limit.as_millis());
     let work = async {
+        let model = app.find(model, version).await?;
+        call.found(&model);
+        let model = model.as_ref();
         let parsed = read(app, model, &head, incoming).await?;
         // The client's own limit in the body can only shorten the time.
         let limit = parsed.timeout.map_or(limit, |own| own.min(limit));
-        let answer = tokio::time::timeout_at((begun + limit).into(), run(app, model, parsed, begun + limit));
+        let deadline = call.begun() + limit;
+        let answer = tokio::time::timeout_at(deadline.into(), run(app, model, parsed, deadline));
         match answer.await {
             // The worker and this clock may notice at the same time; the client hears the same.
             Err(_) | Ok(Err(ApiError::Deadline(_))) => Err(expired(limit)),
             Ok(answer) => answer,
         }
     };
-    tokio::time::timeout_at((begun + limit).into(), work).await.unwrap_or_else(|_| Err(expired(limit)))
+    let answer = tokio::time::timeout_at((call.begun() + limit).into(), work).await;
+    let answer = answer.unwrap_or_else(|_| Err(expired(limit)))?;
+    compress::answer(answer, &head.headers).await
 }
 
 /// The time for a request: ours, or less when the client asks for less.
@@ -94,6 +76,7 @@ async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Res
     let header_length = header_length(&head.headers)?;
     let limit = app.args.max_body_bytes;
     let body = body::collect(&head.headers, incoming, limit).await?;
+    let begun = Instant::now();
     let request = if body.len() < LARGE && encoding == Encoding::Identity {
         protocol::parse(&body, header_length, &model.signature)?
     } else {
@@ -102,6 +85,7 @@ async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Res
         let parsed = tokio::task::spawn_blocking(parse).await;
         parsed.map_err(|e| ApiError::Internal(format!("reading the request failed: {e}")))??
     };
+    model.stats.read(begun.elapsed());
     predict::check_rows(app, model, &request.inputs)?;
     Ok(request)
 }
@@ -114,8 +98,11 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
 
 async fn run(app: &App, model: &Model, mut request: InferRequest, deadline: Instant) -> Result<Answer, ApiError> {
     let inputs = std::mem::take(&mut request.inputs);
-    let prediction = predict::predict(app, model, inputs, deadline).await?;
-    respond(model, &request, &prediction)
+    let prediction = predict::predict_at(app, model, inputs, deadline, request.priority).await?;
+    let begun = Instant::now();
+    let answer = respond(model, &request, &prediction);
+    model.stats.wrote(begun.elapsed());
+    answer
 }
 
 fn respond(model: &Model, request: &InferRequest, prediction: &Prediction) -> Result<Answer, ApiError> {

@@ -1,13 +1,16 @@
 //! Accepting connections, and ending them in order.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt as _;
-use http::Request;
+use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,7 +18,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Answer, App};
+use super::App;
 
 /// Time for the head of a request, which for a kept connection includes the idle time before it. Longer than any client of ours keeps an
 /// idle connection, so that it is never us who close one at the moment of use.
@@ -46,10 +49,11 @@ impl Listener {
 
     /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, then takes no more connections, lets what is in flight finish and
     /// closes the idle ones.
-    pub async fn serve<H, F>(self, app: Arc<App>, handler: H, stop: impl Future<Output = ()>)
+    pub async fn serve<H, F, B>(self, app: Arc<App>, handler: H, stop: impl Future<Output = ()>)
     where
         H: Fn(Arc<App>, Request<Incoming>) -> F + Clone + Send + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);
@@ -78,10 +82,11 @@ impl Listener {
     }
 }
 
-fn spawn<H, F>(stream: TcpStream, app: &Arc<App>, handler: H, graceful: &GracefulShutdown)
+fn spawn<H, F, B>(stream: TcpStream, app: &Arc<App>, handler: H, graceful: &GracefulShutdown)
 where
     H: Fn(Arc<App>, Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     // Answers are written at once; waiting to fill a packet only adds latency.
     let _ = stream.set_nodelay(true);

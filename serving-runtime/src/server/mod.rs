@@ -3,29 +3,60 @@
 mod admin;
 mod api;
 mod body;
+mod call;
+mod compress;
+mod grpc;
+mod health;
 mod infer;
 mod listen;
+mod repository;
+mod statistics;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use serde::Serialize;
+use tokio::sync::watch;
 
 pub use self::admin::handle as handle_admin;
-pub use self::api::handle as handle_api;
 pub use self::listen::Listener;
 use crate::config::ServeArgs;
 use crate::error::ApiError;
 use crate::feedback::{Book, Limits};
 use crate::metrics::Metrics;
-use crate::models::Models;
+use crate::models::{Model, Models};
+use crate::repository::{Entry, Repository};
 
-/// What every answer is.
+/// What every answer by REST is.
 pub type Answer = Response<Full<Bytes>>;
+
+/// What an answer on the port of the API is: by REST or by gRPC.
+pub type ApiAnswer = Response<Either<Full<Bytes>, tonic::body::Body>>;
+
+/// What we call ourselves.
+const NAME: &str = "slipway-runtime";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The extensions of the protocol that we have.
+const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_repository", "statistics", "parameters"];
+const PREDICTION_ID: &str = "x-slipway-prediction-id";
+const PREDICTION_HEADER: HeaderName = HeaderName::from_static(PREDICTION_ID);
+/// Requests from here on are parsed off the HTTP threads, where they would hold up everybody else.
+const LARGE: usize = 128 << 10;
+
+/// How far the process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Loading or serving.
+    Serving,
+    /// Serving on, while everybody learns that it goes.
+    Draining,
+    /// What is in flight ends; streams that would not end by themselves are ended.
+    Stopping,
+}
 
 /// What all connections share.
 #[derive(Debug)]
@@ -38,7 +69,9 @@ pub struct App {
     pub book: Book,
     /// The models, each once it is loaded and warm.
     pub models: Models,
-    draining: AtomicBool,
+    /// Further models that can be loaded.
+    pub repository: Repository,
+    phase: watch::Sender<Phase>,
 }
 
 impl App {
@@ -48,17 +81,85 @@ impl App {
         let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
         let book = Book::new(&args.revision, limits);
         let models = Models::new(&args.model_name);
-        Arc::new(Self { args, metrics, book, models, draining: AtomicBool::new(false) })
+        let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
+        Arc::new(Self { args, metrics, book, models, repository, phase: watch::Sender::new(Phase::Serving) })
     }
 
     /// From here on the server is not ready, and asks its clients to connect elsewhere.
     pub fn start_draining(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// From here on streams end.
+    pub fn start_stopping(&self) {
+        self.phase.send_replace(Phase::Stopping);
     }
 
     /// Whether the server shuts down.
     pub fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Completes when streams must end.
+    fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut phases = self.phases();
+        async move {
+            // An error means that the process is gone.
+            let _ = phases.wait_for(|phase| *phase == Phase::Stopping).await;
+        }
+    }
+
+    /// The model for a request; one of the repository that had to make room comes back.
+    ///
+    /// # Errors
+    /// As [`Models::get`], and whatever keeps it from coming back.
+    pub async fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, ApiError> {
+        match self.models.get(name, version) {
+            Err(error @ ApiError::NotFound(_)) => match self.repository.recall(self, name, version).await? {
+                true => self.models.get(name, version),
+                false => Err(error),
+            },
+            found => found,
+        }
+    }
+
+    /// Whether a model is ready.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such model: not ready and not there are two answers.
+    fn model_ready(&self, name: &str, version: Option<&str>) -> Result<bool, ApiError> {
+        match self.models.get(name, version) {
+            Err(error @ ApiError::NotFound(_)) => Err(error),
+            found => Ok(found.is_ok() && self.not_ready().is_none()),
+        }
+    }
+
+    /// The models whose statistics are asked for: all, or all versions of one, or one.
+    ///
+    /// # Errors
+    /// As [`Models::get`].
+    fn statistics(&self, name: Option<&str>, version: Option<&str>) -> Result<Vec<Arc<Model>>, ApiError> {
+        let Some(name) = name else { return Ok(self.models.all()) };
+        self.models.get(name, version)?;
+        let mut models = self.models.all();
+        models.retain(|model| model.name == name && version.is_none_or(|v| v == model.version));
+        Ok(models)
+    }
+
+    /// The index of the repository.
+    ///
+    /// # Errors
+    /// `Internal` when the thread that reads it is lost.
+    async fn index(self: &Arc<Self>, ready: bool) -> Result<Vec<Entry>, ApiError> {
+        let app = Arc::clone(self);
+        let listed = tokio::task::spawn_blocking(move || app.repository.index(&app)).await;
+        let mut entries = listed.map_err(|e| ApiError::Internal(format!("reading the repository failed: {e}")))?;
+        entries.retain(|entry| !ready || entry.state == "READY");
+        Ok(entries)
     }
 
     /// Why the server is not ready, if it is not.
@@ -71,6 +172,14 @@ impl App {
             None
         }
     }
+}
+
+/// Answers one request on the port of the API. gRPC and REST share it: the content type tells them apart.
+pub async fn handle_api(app: Arc<App>, request: Request<Incoming>) -> ApiAnswer {
+    if request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers()) {
+        return grpc::handle(&app, request).await.map(Either::Right);
+    }
+    api::handle(&app, request).await.map(Either::Left)
 }
 
 fn bytes_answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {

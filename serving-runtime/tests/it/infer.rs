@@ -127,7 +127,11 @@ async fn metadata_health_and_versions() {
     let (status, body) = server.get("/v2").await;
     assert_eq!(
         (status, &body["name"], &body["extensions"]),
-        (200, &json!("slipway-runtime"), &json!(["binary_tensor_data"]))
+        (
+            200,
+            &json!("slipway-runtime"),
+            &json!(["binary_tensor_data", "model_repository", "statistics", "parameters"])
+        )
     );
     assert!(body["version"].is_string());
     for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/m/ready", "/v2/models/m/versions/7/ready"] {

@@ -78,3 +78,98 @@ async fn work_of_clients_that_left_is_dropped() {
     assert_eq!(server.metric("slipway_runtime_requests_total").await, 6.0);
     assert_eq!(server.metric("slipway_runtime_inference_duration_seconds_count").await, 1.0);
 }
+
+/// One worker and one long request before them: what waits is served by priority, and within one by arrival.
+#[tokio::test(flavor = "multi_thread")]
+async fn higher_priorities_are_served_first() {
+    let server = Server::start("slow", &["--workers", "1", "--no-batching"]);
+    let queued = async |n: f64| {
+        eventually("queued", async || server.metric("slipway_runtime_requests_queued{").await == n).await;
+    };
+    let first = tokio::spawn(server.post("/v2/models/m/infer").body(slow(100_000).to_string()).send());
+    running(&server, 1.0).await;
+    queued(0.0).await;
+    let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut tasks = Vec::new();
+    for (n, (name, priority)) in [("last", 3), ("default", 0), ("first", 1), ("second", 1)].into_iter().enumerate() {
+        let mut body = slow(3000);
+        body["parameters"] = json!({"priority": priority});
+        let (request, order) =
+            (server.post("/v2/models/m/infer").body(body.to_string()), std::sync::Arc::clone(&order));
+        tasks.push(tokio::spawn(async move {
+            assert_eq!(request.send().await.unwrap().status(), 200);
+            order.lock().unwrap().push(name);
+        }));
+        queued((n + 1) as f64).await;
+    }
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(*order.lock().unwrap(), ["first", "second", "default", "last"]);
+    let mut body = slow(1);
+    body["parameters"] = json!({"priority": 4});
+    assert_eq!(server.infer(&body).await.0, 400);
+}
+
+/// What came in is what went out, whatever happened: overload, deadlines, clients that leave, in both protocols.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_conserved() {
+    use slipway_oip::inference as pb;
+    use slipway_oip::inference::model_infer_request::InferInputTensor;
+
+    const EACH: usize = 120;
+    let server = Server::start("slow", &["--workers", "2", "--queue-capacity", "4"]);
+    let grpc = super::grpc::client(&server).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..EACH {
+        // Short and long work, with and without a time limit, and some wrong: all that can happen, and in an order that repeats.
+        let (rounds, timeout) = ([1, 50, 5000, LONG][n % 4], [30_000, 20, 200][n % 3]);
+        let mut body = slow(rounds);
+        if n % 10 == 9 {
+            body["inputs"][0]["datatype"] = json!("FP32");
+        }
+        let request = server
+            .post("/v2/models/m/infer")
+            .header("x-request-timeout-ms", timeout.to_string())
+            .body(body.to_string());
+        let mut client = grpc.clone();
+        tasks.spawn(async move {
+            // The long ones without a limit of their own are those whose client leaves.
+            let _ = tokio::time::timeout(Duration::from_millis(400), request.send()).await;
+        });
+        tasks.spawn(async move {
+            let contents =
+                pb::InferTensorContents { int64_contents: vec![i64::try_from(rounds).unwrap()], ..Default::default() };
+            let input = InferInputTensor {
+                name: "rounds".into(),
+                datatype: if n % 10 == 9 { "FP32" } else { "INT64" }.into(),
+                shape: vec![1],
+                contents: Some(contents),
+                ..Default::default()
+            };
+            let mut request = tonic::Request::new(pb::ModelInferRequest {
+                model_name: "m".into(),
+                inputs: vec![input],
+                ..Default::default()
+            });
+            request.set_timeout(Duration::from_millis(timeout));
+            let _ = tokio::time::timeout(Duration::from_millis(400), client.model_infer(request)).await;
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+    running(&server, 0.0).await;
+    let total = server.metric("slipway_runtime_requests_total").await;
+    let (_, stats) = server.get("/v2/models/m/stats").await;
+    let of = |part: &str| stats["model_stats"][0]["inference_stats"][part]["count"].as_f64().unwrap();
+    // A client that left before its request was read was never received; everything that was is in exactly one outcome.
+    assert!(total <= 2.0 * EACH as f64 && total > EACH as f64, "{total}");
+    assert_eq!(of("success") + of("fail"), total, "{stats}");
+    assert_eq!(server.code(200).await, of("success"));
+    let mut outcomes = 0.0;
+    for code in [200, 400, 429, 499, 504] {
+        outcomes += server.code(code).await;
+    }
+    assert_eq!(outcomes, total);
+    assert!(server.code(429).await > 0.0 && server.code(504).await + server.code(499).await > 0.0);
+}

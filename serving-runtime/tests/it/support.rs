@@ -15,6 +15,11 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const DRAIN_DELAY: &str = "--drain-delay-seconds";
 const BINARY: &str = env!("CARGO_BIN_EXE_slipway-runtime");
 
+/// The server to test: the one that was built with the tests, or another build of it.
+fn binary() -> std::ffi::OsString {
+    std::env::var_os("SLIPWAY_RUNTIME_BINARY").unwrap_or_else(|| BINARY.into())
+}
+
 /// ONNX Runtime's library, fetched when it is not there yet.
 pub(crate) fn onnxruntime() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
@@ -82,7 +87,7 @@ impl Server {
     /// Starts a server, and waits until it listens.
     pub(crate) fn spawn(uri: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(binary())
             .args(["serve", "--model-name", "m", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(["--model-uri", uri])
             .args(if args.contains(&DRAIN_DELAY) { &[][..] } else { &[DRAIN_DELAY, "0"] })
@@ -127,6 +132,13 @@ impl Server {
             assert!(!left.is_zero() && !lines.contains(&Value::Null), "no line {message:?} in {lines:#?}");
             lines = self.log.1.wait_timeout(lines, left).unwrap().0;
         }
+    }
+
+    /// The largest resident memory of the server so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// Sends a signal.

@@ -79,3 +79,8 @@ save("zipmap", [h.make_node("ZipMap", ["x"], ["maps"], domain="ai.onnx.ml", clas
      [value("x", T.FLOAT, ["N", 2])],
      [h.make_value_info("maps", h.make_sequence_type_proto(h.make_map_type_proto(T.INT64, h.make_tensor_type_proto(T.FLOAT, None))))],
      ml=True)
+
+# Small on disk and 4 GiB in memory, as soon as the constant is folded.
+save("bomb", [h.make_node("ConstantOfShape", ["shape"], ["blank"]), h.make_node("ReduceMax", ["blank"], ["m"], keepdims=0),
+              h.make_node("Add", ["x", "m"], ["y"])],
+     [value("x", T.FLOAT, ["N"])], [value("y", T.FLOAT, ["N"])], [const("shape", np.int64([1 << 30]))])

@@ -1,0 +1,115 @@
+//! Checks of a server of the Open Inference Protocol v2, whoever made it.
+//!
+//! The runner knows nothing of the server but its addresses and the name of a model. It reads the model's metadata and makes requests
+//! of ones from it. Each check has a name that does not change, a group, and a sentence that says what it wants:
+//! * **required**: the specification says so;
+//! * **extension**: as the extension says, if the server lists it (or answers it); skipped otherwise;
+//! * **recommended**: what clients are better off with, where the specification leaves room or real servers fail.
+
+mod checks;
+mod model;
+mod report;
+mod rest;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+pub use self::report::{Group, Outcome, Report, Row};
+use self::rest::Rest;
+
+/// What to check.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Base address of REST.
+    pub url: String,
+    /// Base address of gRPC.
+    pub grpc: Option<String>,
+    /// Name of a model that is loaded.
+    pub model: String,
+    /// Time for each check.
+    pub timeout: Duration,
+}
+
+/// Why a check does not pass.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Fail(String),
+    Skip(String),
+}
+
+pub(crate) type Verdict = Result<(), Stop>;
+
+impl From<anyhow::Error> for Stop {
+    fn from(e: anyhow::Error) -> Self {
+        Self::Fail(format!("{e:#}"))
+    }
+}
+
+impl From<tonic::Status> for Stop {
+    fn from(status: tonic::Status) -> Self {
+        Self::Fail(format!("{:?}: {}", status.code(), status.message()))
+    }
+}
+
+/// Fails the check unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition {
+            return Err($crate::Stop::Fail(format!($($text)+)));
+        }
+    };
+}
+pub(crate) use ensure;
+
+pub(crate) fn skip<T>(why: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Skip(why.into()))
+}
+
+/// Runs checks one after the other and keeps what they found.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    timeout: Duration,
+    rows: Vec<Row>,
+}
+
+impl Runner {
+    /// Runs one check.
+    pub(crate) async fn check(
+        &mut self,
+        group: Group,
+        name: &'static str,
+        wants: &'static str,
+        work: impl Future<Output = Verdict>,
+    ) {
+        let begun = Instant::now();
+        let verdict = tokio::time::timeout(self.timeout, work).await;
+        let verdict =
+            verdict.unwrap_or_else(|_| Err(Stop::Fail(format!("no answer within {} s", self.timeout.as_secs()))));
+        let (outcome, detail) = match verdict {
+            Ok(()) => (Outcome::Pass, String::new()),
+            Err(Stop::Fail(why)) => (Outcome::Fail, why),
+            Err(Stop::Skip(why)) => (Outcome::Skip, why),
+        };
+        let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.rows.push(Row { name, group, wants, outcome, detail, millis });
+    }
+}
+
+/// Runs all checks.
+///
+/// # Errors
+/// When there is no client to be had; a server that does not answer fails its checks instead.
+pub async fn run(options: &Options) -> anyhow::Result<Report> {
+    let rest = Rest::new(&options.url, &options.model, options.timeout)?;
+    let mut runner = Runner { timeout: options.timeout, rows: Vec::new() };
+    let found = checks::rest_basics(&mut runner, &rest).await;
+    if let Some(model) = &found.model {
+        checks::infer(&mut runner, &rest, model).await;
+        checks::errors(&mut runner, &rest, model).await;
+        checks::extensions(&mut runner, &rest, model, &found).await;
+        if let Some(url) = &options.grpc {
+            checks::grpc(&mut runner, url, &rest, model).await;
+        }
+    }
+    Ok(Report { url: options.url.clone(), model: options.model.clone(), server: found.server, checks: runner.rows })
+}

@@ -1,0 +1,108 @@
+//! A client that takes answers apart without believing them.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method};
+use serde_json::Value;
+
+use crate::{Stop, ensure};
+
+pub(crate) const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// The server by REST.
+#[derive(Debug, Clone)]
+pub(crate) struct Rest {
+    client: Client,
+    base: String,
+    pub(crate) model: String,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).chars().take(200).collect()
+    }
+
+    pub(crate) fn json(&self) -> Result<Value, Stop> {
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Stop::Fail(format!("status {}: not JSON ({e}): {}", self.status, self.text())))
+    }
+
+    /// The JSON of an answer that must be a success.
+    pub(crate) fn success(&self) -> Result<Value, Stop> {
+        ensure!(self.status == 200, "status {}: {}", self.status, self.text());
+        self.json()
+    }
+
+    /// That it is an error as the protocol has it: `{"error": "..."}` with 4xx or 5xx.
+    pub(crate) fn refused(&self) -> Result<String, Stop> {
+        ensure!(self.status >= 400, "status {} instead of an error: {}", self.status, self.text());
+        let error = self.json()?.get("error").and_then(Value::as_str).map(str::to_owned);
+        error.ok_or_else(|| Stop::Fail(format!("status {}: no text in \"error\": {}", self.status, self.text())))
+    }
+}
+
+impl Rest {
+    pub(crate) fn new(base: &str, model: &str, timeout: Duration) -> anyhow::Result<Self> {
+        let client = Client::builder().no_proxy().tls_certs_only([]).timeout(timeout).build();
+        let client = client.context("cannot make a client")?;
+        Ok(Self { client, base: base.trim_end_matches('/').to_owned(), model: model.to_owned() })
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, Stop> {
+        let response = request.send().await.context("no answer")?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = response.bytes().await.context("the answer broke off")?;
+        Ok(Answer { status, headers, body })
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, Stop> {
+        self.send(self.client.get(format!("{}{path}", self.base))).await
+    }
+
+    pub(crate) async fn method(&self, method: Method, path: &str) -> Result<Answer, Stop> {
+        self.send(self.client.request(method, format!("{}{path}", self.base))).await
+    }
+
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, String)],
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Answer, Stop> {
+        let mut request = self.client.post(format!("{}{path}", self.base)).body(body);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        self.send(request).await
+    }
+
+    pub(crate) fn infer_path(&self) -> String {
+        format!("/v2/models/{}/infer", self.model)
+    }
+
+    pub(crate) async fn infer(&self, body: &Value) -> Result<Answer, Stop> {
+        self.post(&self.infer_path(), &[], body.to_string()).await
+    }
+
+    /// A JSON header with raw tensors after it.
+    pub(crate) async fn infer_binary(&self, header: &Value, blobs: &[u8]) -> Result<Answer, Stop> {
+        let json = header.to_string();
+        let headers =
+            [(HEADER_LENGTH, json.len().to_string()), ("content-type", "application/octet-stream".to_owned())];
+        self.post(&self.infer_path(), &headers, [json.as_bytes(), blobs].concat()).await
+    }
+}

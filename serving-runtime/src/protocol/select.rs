@@ -1,0 +1,110 @@
+//! Which inputs and outputs of a model a request means, whatever protocol it came by.
+
+use super::Wanted;
+use crate::engine::{Signature, TensorSpec};
+use crate::error::ApiError;
+use crate::tensor::{DataType, Tensor};
+
+/// The inputs of a request as they come, brought into the signature's order.
+pub(crate) struct Inputs<'s> {
+    signature: &'s Signature,
+    found: Vec<Option<Tensor>>,
+}
+
+impl<'s> Inputs<'s> {
+    pub(crate) fn new(signature: &'s Signature) -> Self {
+        Self { signature, found: vec![None; signature.inputs.len()] }
+    }
+
+    /// The place and the specification of an input that has not come yet.
+    pub(crate) fn place(&self, path: &str, name: &str) -> Result<(usize, &'s TensorSpec), ApiError> {
+        let Some(at) = self.signature.inputs.iter().position(|s| s.name == name) else {
+            let names = Signature::names(&self.signature.inputs);
+            return Err(ApiError::bad(format!("{path}: the model has no input {name:?}; it has {names}")));
+        };
+        if self.found[at].is_some() {
+            return Err(ApiError::bad(format!("{path}: input {name:?} is given twice")));
+        }
+        Ok((at, &self.signature.inputs[at]))
+    }
+
+    pub(crate) fn put(&mut self, at: usize, tensor: Tensor) {
+        self.found[at] = Some(tensor);
+    }
+
+    /// All of them.
+    pub(crate) fn finish(self) -> Result<Vec<Tensor>, ApiError> {
+        let named = self.signature.inputs.iter().zip(&self.found);
+        let missing: Vec<_> = named.filter(|(_, f)| f.is_none()).map(|(s, _)| format!("{:?}", s.name)).collect();
+        if !missing.is_empty() {
+            return Err(ApiError::bad(format!("inputs: missing {}", missing.join(", "))));
+        }
+        let inputs: Vec<Tensor> = self.found.into_iter().flatten().collect();
+        self.signature.check_rows(&inputs)?;
+        Ok(inputs)
+    }
+}
+
+/// Checks an input's datatype and shape; gives the shape and the number of its elements.
+pub(crate) fn dimensions(spec: &TensorSpec, datatype: &str, shape: &[i64]) -> Result<(Vec<usize>, usize), ApiError> {
+    let name = &spec.name;
+    if datatype != spec.datatype.name() {
+        return Err(ApiError::bad(format!(
+            "input {name:?}: datatype is {datatype:?}; the model wants {}",
+            spec.datatype.name()
+        )));
+    }
+    let dims = shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>();
+    let dims = dims.ok_or_else(|| {
+        ApiError::bad(format!("input {name:?}: shape {shape:?} has a negative dimension; send the actual sizes"))
+    })?;
+    spec.check(&dims)?;
+    let count = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
+    let count = count.ok_or_else(|| ApiError::bad(format!("input {name:?}: shape {dims:?} is too large")))?;
+    Ok((dims, count))
+}
+
+/// The outputs that a request asks for.
+pub(crate) struct Outputs<'s> {
+    signature: &'s Signature,
+    wanted: Vec<Wanted>,
+}
+
+impl<'s> Outputs<'s> {
+    pub(crate) fn new(signature: &'s Signature) -> Self {
+        Self { signature, wanted: Vec::new() }
+    }
+
+    pub(crate) fn want(&mut self, path: &str, name: &str, binary: bool) -> Result<(), ApiError> {
+        let Some(index) = self.signature.outputs.iter().position(|s| s.name == name) else {
+            let names = Signature::names(&self.signature.outputs);
+            return Err(ApiError::bad(format!("{path}: the model has no output {name:?}; it has {names}")));
+        };
+        if self.wanted.iter().any(|w| w.index == index) {
+            return Err(ApiError::bad(format!("{path}: output {name:?} is asked for twice")));
+        }
+        self.wanted.push(Wanted { index, binary });
+        Ok(())
+    }
+
+    /// Those that were asked for; all when none was.
+    pub(crate) fn finish(mut self, binary: bool) -> Vec<Wanted> {
+        if self.wanted.is_empty() {
+            self.wanted = (0..self.signature.outputs.len()).map(|index| Wanted { index, binary }).collect();
+        }
+        self.wanted
+    }
+}
+
+/// Refuses half floats in JSON, which has no form for them.
+pub(crate) fn check_half(wanted: &[Wanted], signature: &Signature) -> Result<(), ApiError> {
+    for spec in wanted.iter().filter(|w| !w.binary).filter_map(|w| signature.outputs.get(w.index)) {
+        if spec.datatype == DataType::F16 {
+            return Err(ApiError::bad(format!(
+                "output {:?} is FP16, which has no form in JSON; ask for it with parameter binary_data or binary_data_output",
+                spec.name
+            )));
+        }
+    }
+    Ok(())
+}

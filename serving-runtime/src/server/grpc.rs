@@ -1,0 +1,381 @@
+//! gRPC on the port of the API: the Open Inference Protocol and health checking.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::{Stream, StreamExt as _};
+use http::{HeaderMap, HeaderName, Request, Response};
+use hyper::body::Incoming;
+use slipway_oip::health::health_server::HealthServer;
+use slipway_oip::inference as pb;
+use slipway_oip::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
+use slipway_oip::inference::infer_parameter::ParameterChoice;
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding::{self, Deflate, Gzip};
+use tonic::codegen::Service as _;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use super::call::{Call, Counting};
+use super::health::Health;
+use super::{App, LARGE, PREDICTION_ID};
+use crate::error::ApiError;
+use crate::predict;
+use crate::protocol::{InferRequest, grpc as convert};
+
+const INFERENCE: &str = "/inference.GRPCInferenceService/";
+const HEALTH: &str = "/grpc.health.v1.Health/";
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// Whether these are the headers of gRPC.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Answers one call.
+pub(super) async fn handle(app: &Arc<App>, mut request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    if let Some(method) = path.strip_prefix(HEALTH) {
+        let watched = method == "Watch";
+        let mut service = HealthServer::new(Health(Arc::clone(app))).max_decoding_message_size(1 << 16);
+        return within(app, watched, request.headers().clone(), service.call(request)).await;
+    }
+    let Some(method) = path.strip_prefix(INFERENCE) else {
+        let what = format!("there is no {path}; there is inference.GRPCInferenceService and grpc.health.v1.Health");
+        return Status::unimplemented(what).into_http();
+    };
+    let (infers, streams) = (method == "ModelInfer", method == "ModelStreamInfer");
+    let limit =
+        timeout(request.headers()).map_or(app.args.request_timeout(), |own| own.min(app.args.request_timeout()));
+    let call = Call::begin(limit);
+    let counting = infers.then(|| Counting::begin(&app.metrics, &call));
+    request.extensions_mut().insert(Arc::clone(&call));
+    let headers = request.headers().clone();
+    let mut service = server(app, request.headers());
+    let answer = within(app, streams, headers, service.call(request)).await;
+    let Some(counting) = counting else { return answer };
+    let (answer, code) = settle(answer, &call);
+    counting.end(code);
+    answer
+}
+
+fn server(app: &Arc<App>, headers: &HeaderMap) -> GrpcInferenceServiceServer<Inference> {
+    let server = GrpcInferenceServiceServer::new(Inference(Arc::clone(app)))
+        .accept_compressed(Gzip)
+        .accept_compressed(Deflate)
+        .max_decoding_message_size(app.args.max_body_bytes)
+        .max_encoding_message_size(usize::MAX);
+    // Every client says that it takes compressed answers; the one that compresses itself wants them.
+    match compression(headers) {
+        Some(encoding) => server.send_compressed(encoding),
+        None => server,
+    }
+}
+
+fn compression(headers: &HeaderMap) -> Option<CompressionEncoding> {
+    match headers.get(ENCODING)?.as_bytes() {
+        b"gzip" => Some(Gzip),
+        b"deflate" => Some(Deflate),
+        _ => None,
+    }
+}
+
+/// Waits for an answer for as long as the client and the server allow. Streams have no end in time.
+async fn within<E>(
+    app: &App,
+    unbounded: bool,
+    headers: HeaderMap,
+    answer: impl Future<Output = Result<Response<Body>, E>>,
+) -> Response<Body> {
+    let answer = async { answer.await.unwrap_or_else(|_| Status::internal("the service failed").into_http()) };
+    if unbounded {
+        return answer.await;
+    }
+    let longest = app.args.request_timeout();
+    let limit = timeout(&headers).map_or(longest, |own| own.min(longest));
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| status(&ApiError::Deadline(limit.as_millis())).into_http())
+}
+
+/// The client's deadline. One that is malformed is none: gRPC has clients enough that ours would be the first to complain.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// The status of an error.
+pub(super) fn status(error: &ApiError) -> Status {
+    let code = match error {
+        ApiError::BadRequest(_) | ApiError::UnsupportedEncoding(_) => Code::InvalidArgument,
+        ApiError::NotFound(_) => Code::NotFound,
+        ApiError::MethodNotAllowed(_) => Code::Unimplemented,
+        // As the gRPC libraries have it, and other than a full queue.
+        ApiError::TooLarge(_) => Code::OutOfRange,
+        ApiError::Unprocessable(_) => Code::FailedPrecondition,
+        ApiError::Busy(_) => Code::ResourceExhausted,
+        ApiError::Unavailable(_) => Code::Unavailable,
+        ApiError::Deadline(_) => Code::DeadlineExceeded,
+        ApiError::Internal(_) => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// The answer to an inference and the status of HTTP to count it by. What the framing refused (before a method of ours was called) is
+/// the client's error, whatever the library calls it: a server that calls it its own would be taken for a broken one.
+fn settle(answer: Response<Body>, call: &Call) -> (Response<Body>, u16) {
+    let Some(failed) = Status::from_header_map(answer.headers()).filter(|s| s.code() != Code::Ok) else {
+        return (answer, 200);
+    };
+    if let Some(code) = call.refused() {
+        return (answer, code);
+    }
+    match failed.code() {
+        Code::DeadlineExceeded => (answer, 504),
+        Code::OutOfRange | Code::ResourceExhausted => {
+            let text =
+                format!("{}; send fewer rows, or start the server with a larger --max-body-bytes", failed.message());
+            (Status::out_of_range(text).into_http(), 413)
+        }
+        Code::Unimplemented => (answer, 415),
+        _ => (Status::invalid_argument(failed.message()).into_http(), 400),
+    }
+}
+
+/// The service.
+struct Inference(Arc<App>);
+
+type Answers = Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl Inference {
+    async fn infer(&self, request: pb::ModelInferRequest, call: &Call) -> Result<pb::ModelInferResponse, ApiError> {
+        let app = &self.0;
+        let model = app.find(&request.model_name, some(&request.model_version)).await?;
+        call.found(&model);
+        let begun = Instant::now();
+        let mut parsed = if convert::weight(&request) < LARGE {
+            convert::parse(request, &model.signature)?
+        } else {
+            let signature = model.signature.clone();
+            let parsed = tokio::task::spawn_blocking(move || convert::parse(request, &signature)).await;
+            parsed.map_err(|e| ApiError::Internal(format!("reading the request failed: {e}")))??
+        };
+        model.stats.read(begun.elapsed());
+        predict::check_rows(app, &model, &parsed.inputs)?;
+        let limit = parsed.timeout.map_or(call.limit(), |own| own.min(call.limit()));
+        let (inputs, deadline) = (std::mem::take(&mut parsed.inputs), call.begun() + limit);
+        let InferRequest { priority, .. } = parsed;
+        let prediction = predict::predict_at(app, &model, inputs, deadline, priority);
+        let prediction = match tokio::time::timeout_at(deadline.into(), prediction).await {
+            Err(_) | Ok(Err(ApiError::Deadline(_))) => return Err(ApiError::Deadline(limit.as_millis())),
+            Ok(prediction) => prediction?,
+        };
+        let begun = Instant::now();
+        let answer = convert::write(&model, parsed, prediction);
+        model.stats.wrote(begun.elapsed());
+        answer
+    }
+
+    /// One message of a stream, counted as a request of its own.
+    async fn infer_one(&self, request: pb::ModelInferRequest) -> pb::ModelStreamInferResponse {
+        let call = Call::begin(self.0.args.request_timeout());
+        let counting = Counting::begin(&self.0.metrics, &call);
+        let (id, answer) = (request.id.clone(), self.infer(request, &call).await);
+        counting.end(answer.as_ref().map_or_else(|e| e.status().as_u16(), |_| 200));
+        match answer {
+            Ok(response) => {
+                pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+            }
+            // The id tells which of the requests failed.
+            Err(error) => pb::ModelStreamInferResponse {
+                error_message: error.to_string(),
+                infer_response: Some(pb::ModelInferResponse { id, ..Default::default() }),
+            },
+        }
+    }
+}
+
+fn reply<T>(result: Result<T, ApiError>) -> Result<tonic::Response<T>, Status> {
+    result.map(tonic::Response::new).map_err(|e| status(&e))
+}
+
+fn only_repository(name: &str) -> Result<(), ApiError> {
+    if name.is_empty() { Ok(()) } else { Err(ApiError::bad("repository_name must be empty: there is one repository")) }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Inference {
+    type ModelStreamInferStream = Answers;
+
+    async fn server_live(
+        &self,
+        _: tonic::Request<pb::ServerLiveRequest>,
+    ) -> Result<tonic::Response<pb::ServerLiveResponse>, Status> {
+        reply(Ok(pb::ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(
+        &self,
+        _: tonic::Request<pb::ServerReadyRequest>,
+    ) -> Result<tonic::Response<pb::ServerReadyResponse>, Status> {
+        reply(Ok(pb::ServerReadyResponse { ready: self.0.not_ready().is_none() }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: tonic::Request<pb::ModelReadyRequest>,
+    ) -> Result<tonic::Response<pb::ModelReadyResponse>, Status> {
+        let request = request.into_inner();
+        reply(self.0.model_ready(&request.name, some(&request.version)).map(|ready| pb::ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: tonic::Request<pb::ServerMetadataRequest>,
+    ) -> Result<tonic::Response<pb::ServerMetadataResponse>, Status> {
+        reply(Ok(pb::ServerMetadataResponse {
+            name: super::NAME.to_owned(),
+            version: super::VERSION.to_owned(),
+            extensions: super::EXTENSIONS.map(str::to_owned).to_vec(),
+        }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: tonic::Request<pb::ModelMetadataRequest>,
+    ) -> Result<tonic::Response<pb::ModelMetadataResponse>, Status> {
+        let request = request.into_inner();
+        let model = self.0.models.get(&request.name, some(&request.version));
+        reply(model.map(|model| convert::metadata(&model, self.0.models.versions(&model.name))))
+    }
+
+    async fn model_infer(
+        &self,
+        mut request: tonic::Request<pb::ModelInferRequest>,
+    ) -> Result<tonic::Response<pb::ModelInferResponse>, Status> {
+        let call = request.extensions_mut().remove::<Arc<Call>>();
+        let call = call.unwrap_or_else(|| Call::begin(self.0.args.request_timeout()));
+        match self.infer(request.into_inner(), &call).await {
+            Ok(response) => {
+                let mut answer = tonic::Response::new(response);
+                let id = answer.get_ref().parameters.get("prediction_id").and_then(|p| p.parameter_choice.clone());
+                if let Some(ParameterChoice::StringParam(id)) = id
+                    && let Ok(value) = MetadataValue::try_from(id)
+                {
+                    answer.metadata_mut().insert(PREDICTION_ID, value);
+                }
+                Ok(answer)
+            }
+            Err(error) => {
+                call.refuse(error.status().as_u16());
+                Err(status(&error))
+            }
+        }
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: tonic::Request<tonic::Streaming<pb::ModelInferRequest>>,
+    ) -> Result<tonic::Response<Answers>, Status> {
+        let (app, stopping) = (Arc::clone(&self.0), self.0.stopping());
+        let answers = request.into_inner().then(move |message| {
+            let this = Self(Arc::clone(&app));
+            async move { Ok(this.infer_one(message?).await) }
+        });
+        Ok(tonic::Response::new(Box::pin(answers.take_until(stopping))))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: tonic::Request<pb::ModelStatisticsRequest>,
+    ) -> Result<tonic::Response<pb::ModelStatisticsResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.0.statistics(some(&request.name), some(&request.version));
+        reply(found.map(|models| pb::ModelStatisticsResponse {
+            model_stats: models.iter().map(|model| super::statistics::message(model)).collect(),
+        }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: tonic::Request<pb::RepositoryIndexRequest>,
+    ) -> Result<tonic::Response<pb::RepositoryIndexResponse>, Status> {
+        let request = request.into_inner();
+        only_repository(&request.repository_name).map_err(|e| status(&e))?;
+        let entries = self.0.index(request.ready).await;
+        reply(entries.map(|entries| {
+            pb::RepositoryIndexResponse {
+                models: entries
+                    .into_iter()
+                    .map(|e| pb::repository_index_response::ModelIndex {
+                        name: e.name,
+                        version: e.version,
+                        state: e.state.to_owned(),
+                        reason: e.reason,
+                    })
+                    .collect(),
+            }
+        }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: tonic::Request<pb::RepositoryModelLoadRequest>,
+    ) -> Result<tonic::Response<pb::RepositoryModelLoadResponse>, Status> {
+        use pb::model_repository_parameter::ParameterChoice as Choice;
+        let request = request.into_inner();
+        only_repository(&request.repository_name).map_err(|e| status(&e))?;
+        let mut version = None;
+        for (name, parameter) in request.parameters {
+            match (name.as_str(), parameter.parameter_choice) {
+                ("version", Some(Choice::StringParam(text))) => version = Some(text),
+                _ => return Err(status(&super::repository::unknown_parameter(&name))),
+            }
+        }
+        let loaded = self.0.repository.load(&self.0, &request.model_name, version.as_deref()).await;
+        reply(loaded.map(|()| pb::RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: tonic::Request<pb::RepositoryModelUnloadRequest>,
+    ) -> Result<tonic::Response<pb::RepositoryModelUnloadResponse>, Status> {
+        let request = request.into_inner();
+        only_repository(&request.repository_name).map_err(|e| status(&e))?;
+        let unloaded = self.0.repository.unload(&self.0, &request.model_name, None);
+        reply(unloaded.map(|()| pb::RepositoryModelUnloadResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clients_timeout_is_read() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TIMEOUT, text.parse().unwrap());
+            timeout(&headers)
+        };
+        assert_eq!(of("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(of("2S"), Some(Duration::from_secs(2)));
+        assert_eq!((of("soon"), of(""), of("5")), (None, None, None));
+    }
+}

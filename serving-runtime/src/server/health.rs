@@ -1,0 +1,67 @@
+//! `grpc.health.v1`: of the server as a whole, of the inference service, and of each model by its name.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, stream};
+use slipway_oip::health::health_check_response::ServingStatus;
+use slipway_oip::health::health_server::Health as Service;
+use slipway_oip::health::{HealthCheckRequest, HealthCheckResponse};
+use tonic::{Request, Response, Status};
+
+use super::App;
+
+const INFERENCE: &str = "inference.GRPCInferenceService";
+
+/// The service.
+pub(super) struct Health(pub(super) Arc<App>);
+
+fn state(app: &App, service: &str) -> ServingStatus {
+    let ready = match service {
+        "" | INFERENCE => app.not_ready().is_none(),
+        model => match app.model_ready(model, None) {
+            Ok(ready) => ready,
+            Err(_) => return ServingStatus::ServiceUnknown,
+        },
+    };
+    if ready { ServingStatus::Serving } else { ServingStatus::NotServing }
+}
+
+#[tonic::async_trait]
+impl Service for Health {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let service = request.into_inner().service;
+        match state(&self.0, &service) {
+            ServingStatus::ServiceUnknown => Err(Status::not_found(format!(
+                "there is no service {service:?}; ask for \"\", {INFERENCE:?} or a model"
+            ))),
+            status => Ok(Response::new(HealthCheckResponse { status: status.into() })),
+        }
+    }
+
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (app, service) = (Arc::clone(&self.0), request.into_inner().service);
+        let stopping = app.stopping();
+        let (models, phases) = (app.models.changes(), app.phases());
+        // The state now, and after every change that makes another one.
+        let start = (app, service, models, phases, None);
+        let states = stream::unfold(start, |(app, service, mut models, mut phases, last)| async move {
+            loop {
+                models.mark_unchanged();
+                phases.mark_unchanged();
+                let now = state(&app, &service);
+                if last != Some(now) {
+                    let answer = HealthCheckResponse { status: now.into() };
+                    return Some((Ok(answer), (app, service, models, phases, Some(now))));
+                }
+                tokio::select! {
+                    changed = models.changed() => changed.ok()?,
+                    changed = phases.changed() => changed.ok()?,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(states.take_until(stopping))))
+    }
+}

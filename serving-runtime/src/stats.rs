@@ -1,0 +1,135 @@
+//! The statistics extension: what a model has answered, in counts and nanoseconds since it was loaded.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+/// Different sizes of batch that are told apart; more would let clients grow the answer without end.
+const MAX_SIZES: usize = 256;
+
+/// How often something happened, and how long it took in total.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Times.
+    pub count: u64,
+    /// Nanoseconds of all together.
+    pub ns: u64,
+}
+
+impl Tally {
+    fn add(&mut self, took: Duration) {
+        self.count += 1;
+        self.ns = self.ns.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// Where the time of requests went, each request counted once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct InferenceStats {
+    /// Requests answered well, from head to answer.
+    pub success: Tally,
+    /// All others that reached the model, also those whose client left.
+    pub fail: Tally,
+    /// Waiting for a worker.
+    pub queue: Tally,
+    /// Reading the request into tensors.
+    pub compute_input: Tally,
+    /// In the engine (of the whole batch).
+    pub compute_infer: Tally,
+    /// Writing the answer.
+    pub compute_output: Tally,
+    /// Answers from a cache.
+    pub cache_hit: Tally,
+    /// Look-ups in a cache that found nothing.
+    pub cache_miss: Tally,
+}
+
+/// A moment's statistics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Milliseconds since 1970; 0 before the first.
+    pub last_inference: u64,
+    /// Rows inferred.
+    pub inference_count: u64,
+    /// Batches run.
+    pub execution_count: u64,
+    /// By request.
+    pub requests: InferenceStats,
+    /// Executions by rows of the batch.
+    pub batches: BTreeMap<usize, Tally>,
+}
+
+/// The statistics of one model.
+#[derive(Debug, Default)]
+pub struct Stats(Mutex<Snapshot>);
+
+impl Stats {
+    fn with(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The numbers now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A batch of `rows` ran well.
+    pub fn executed(&self, rows: usize, took: Duration) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.with(|s| {
+            s.last_inference = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            s.inference_count += rows as u64;
+            s.execution_count += 1;
+            if s.batches.len() < MAX_SIZES || s.batches.contains_key(&rows) {
+                s.batches.entry(rows).or_default().add(took);
+            }
+        });
+    }
+
+    /// A request left the engine.
+    pub fn timed(&self, queued: Duration, inference: Duration) {
+        self.with(|s| {
+            s.requests.queue.add(queued);
+            s.requests.compute_infer.add(inference);
+        });
+    }
+
+    /// A request was read.
+    pub fn read(&self, took: Duration) {
+        self.with(|s| s.requests.compute_input.add(took));
+    }
+
+    /// An answer was written.
+    pub fn wrote(&self, took: Duration) {
+        self.with(|s| s.requests.compute_output.add(took));
+    }
+
+    /// An answer came from a cache, or did not.
+    pub fn looked_up(&self, hit: bool, took: Duration) {
+        self.with(|s| if hit { s.requests.cache_hit.add(took) } else { s.requests.cache_miss.add(took) });
+    }
+
+    /// A request ended.
+    pub fn ended(&self, well: bool, took: Duration) {
+        self.with(|s| if well { s.requests.success.add(took) } else { s.requests.fail.add(took) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_batches_are_bounded_and_all_executions_count() {
+        let stats = Stats::default();
+        for rows in 0..2 * MAX_SIZES {
+            stats.executed(rows, Duration::from_nanos(10));
+        }
+        stats.executed(1, Duration::from_nanos(5));
+        let now = stats.snapshot();
+        assert_eq!((now.batches.len(), now.execution_count), (MAX_SIZES, 2 * MAX_SIZES as u64 + 1));
+        assert_eq!(now.batches[&1], Tally { count: 2, ns: 15 });
+    }
+}

@@ -1,0 +1,48 @@
+//! Our own conformance runner against our own server. `docs/conformance.md` is its report.
+
+use std::path::Path;
+
+use slipway_conformance::{Options, Outcome, Report, run};
+
+use super::support::{DEADLINE, Server, client};
+
+async fn report(server: &Server) -> Report {
+    // Installs the cryptography that the runner's client needs.
+    drop(client());
+    let options =
+        Options { url: server.api.clone(), grpc: Some(server.api.clone()), model: "m".into(), timeout: DEADLINE };
+    run(&options).await.unwrap()
+}
+
+/// `affine` has one input, `simple` two of INT32, `classifier` outputs of two datatypes, `types` one of every datatype.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_fails() {
+    for (model, skipped) in [("simple", 1), ("affine", 2), ("classifier", 2), ("types", 40)] {
+        let server = Server::start(model, &[]);
+        let report = report(&server).await;
+        assert!(report.conforms(), "{model}\n{}", report.table());
+        assert!(report.checks.iter().all(|row| row.outcome != Outcome::Fail), "{model}\n{}", report.table());
+        let skips = report.checks.iter().filter(|row| row.outcome == Outcome::Skip).count();
+        assert!(skips <= skipped, "{model}: {skips} skipped\n{}", report.table());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_published_report_is_this_one() {
+    let server = Server::start("simple", &[]);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance-report.md");
+    let now = report(&server).await.markdown();
+    let published = std::fs::read_to_string(&page).unwrap_or_default();
+    if now != published {
+        std::fs::write(&page, &now).unwrap();
+    }
+    assert_eq!(now, published, "the report was stale and has been rewritten: look at the change and commit it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_there_does_not_conform() {
+    drop(client());
+    let url = "http://127.0.0.1:9".to_owned();
+    let options = Options { url, grpc: None, model: "m".into(), timeout: DEADLINE };
+    assert!(!run(&options).await.unwrap().conforms());
+}
