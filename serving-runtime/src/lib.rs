@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod load;
 pub mod metrics;
 pub mod models;
+pub mod observe;
 pub mod pool;
 pub mod predict;
 pub mod prediction;

@@ -1,10 +1,15 @@
 //! From a URI to a model that is warm.
 
+use std::sync::Arc;
+
+use slipway_baseline::Baseline;
+
 use crate::config::ServeArgs;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Signature};
 use crate::error::{LoadError, Reason};
 use crate::fetch::{self, Options};
 use crate::models::Model;
+use crate::observe::{Observer, golden};
 use crate::pool::{Pool, PoolOptions};
 use crate::prediction::Reader;
 
@@ -29,27 +34,61 @@ pub fn load(args: &ServeArgs) -> Result<Model, LoadError> {
     let Some(signature) = engines.first().map(|e| e.signature().clone()) else {
         return Err(LoadError::permanent(Reason::LoadFailed, "there are no workers"));
     };
+    let baseline = baseline(args, &options, &runtime, (&fetched.digest, &signature))?;
     let max_rows = args.max_batch_rows as usize;
     let mut batching = !args.no_batching && signature.may_batch() && max_rows > 1;
     for engine in &mut engines {
         batching &= warm_up(engine, batching, max_rows);
     }
+    if let Some(baseline) = &baseline {
+        let buckets: Vec<_> = buckets(max_rows).take_while(|n| batching || *n == 1).collect();
+        for engine in &mut engines {
+            golden::replay(engine, baseline, &buckets)?;
+        }
+    }
     tracing::info!(workers, batching, inputs = ?signature.inputs, outputs = ?signature.outputs, "the model is loaded and warm");
     let reader = Reader::new(&signature);
+    let (most, only) = (usize::from(args.observe.baseline_max_features), &args.observe.baseline_features);
+    let observer = baseline.map(|baseline| Arc::new(Observer::new(&baseline, &signature, reader, most, only)));
     let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching };
     let pool = Pool::start(engines, options);
     let pool = pool.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the workers: {e}")))?;
     let (name, version) = (args.model_name.clone(), args.model_version.clone());
-    Ok(Model { name, version, digest: fetched.digest, signature, pool, reader })
+    Ok(Model { name, version, digest: fetched.digest, signature, pool, reader, observer })
+}
+
+/// The sizes of batches that are tried before the model serves: 1, 2, 4 … and the greatest.
+fn buckets(max_rows: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(1_usize), |n| Some(n * 2)).take_while(move |n| *n < max_rows).chain([max_rows])
+}
+
+/// The baseline of the model, when the pod is given one.
+fn baseline(
+    args: &ServeArgs,
+    options: &Options,
+    runtime: &tokio::runtime::Runtime,
+    (digest, signature): (&str, &Signature),
+) -> Result<Option<Baseline>, LoadError> {
+    let observe = &args.observe;
+    if observe.baseline.is_empty() {
+        return Ok(None);
+    }
+    let options = Options { max_bytes: golden::MAX_FILE, ..options.clone() };
+    let fetched = runtime.block_on(fetch::fetch(&observe.baseline, &observe.baseline_digest, &options)).map_err(|e| {
+        // The model is not at fault, and the reason's name alone would say so.
+        LoadError { message: format!("the baseline: {}", e.message), ..e }
+    })?;
+    let baseline = golden::read(&fetched.path, digest, signature)?;
+    tracing::info!(digest = fetched.digest, rows = baseline.rows, features = baseline.features.len(), "the baseline is here");
+    Ok(Some(baseline))
 }
 
 /// Runs zeros through each size of batch, and tells whether batches come back row by row.
 ///
 /// A failure is no failure to load: zeros may be outside what a model takes (an encoder without that category).
 fn warm_up(engine: &mut Engine, batching: bool, max_rows: usize) -> bool {
-    let buckets = std::iter::successors(Some(1_usize), |n| Some(n * 2)).take_while(|n| *n < max_rows).chain([max_rows]);
     let mut rows_kept = true;
-    for rows in buckets.take_while(|n| batching || *n == 1) {
+    for rows in buckets(max_rows).take_while(|n| batching || *n == 1) {
         match engine.warm_up(rows) {
             Ok(outputs) => rows_kept &= outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == rows),
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::feedback::{Counted, Rejected};
+use crate::observe::{Exporter, Observer, Slot};
 use crate::prediction::Predictions;
 
 /// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may invent them.
@@ -76,6 +77,7 @@ pub struct Metrics {
     feedback_rejected: Family<Reason, Counter>,
     model_info: Family<Model, Gauge>,
     model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    observer: Slot,
 }
 
 impl Metrics {
@@ -98,6 +100,7 @@ impl Metrics {
             feedback_rejected: Family::default(),
             model_info: Family::default(),
             model_load_seconds: Gauge::default(),
+            observer: Slot::default(),
         };
         metrics.register(revision);
         for code in [200, 400, 404, 413, 422, 429, CLIENT_LEFT, 500, 503, 504] {
@@ -156,6 +159,7 @@ impl Metrics {
         );
         own.register("slipway_runtime_model_info", "The loaded model", self.model_info.clone());
         own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
+        own.register_collector(Box::new(Exporter(Arc::clone(&self.observer))));
     }
 
     /// Counts a request in; the guard counts it out.
@@ -215,6 +219,11 @@ impl Metrics {
     /// Counts rejected feedback.
     pub fn reject_feedback(&self, rejected: Rejected) {
         self.feedback_rejected.get_or_create(&Reason { reason: rejected.name() }).inc();
+    }
+
+    /// Exports what `observer` counts from now on. Only the first of a process is: it is that of the pod's own model.
+    pub fn observe(&self, observer: &Arc<Observer>) {
+        let _ = self.observer.set(Arc::clone(observer));
     }
 
     /// Tells which model was loaded, and in what time.

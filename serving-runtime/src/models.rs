@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::engine::Signature;
 use crate::error::ApiError;
+use crate::observe::Observer;
 use crate::pool::Pool;
 use crate::prediction::Reader;
 
@@ -22,6 +23,8 @@ pub struct Model {
     pub pool: Pool,
     /// How to read its predictions.
     pub reader: Reader,
+    /// Who counts its traffic by the bins of its baseline, when it has one.
+    pub observer: Option<Arc<Observer>>,
 }
 
 /// The models of this process by name.

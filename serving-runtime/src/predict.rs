@@ -24,11 +24,15 @@ pub struct Prediction {
 /// `BadRequest` for more rows than one request may have, `Busy` when the queue is full, `Deadline`, and `Internal` when the model fails.
 pub async fn predict(app: &App, model: &Model, inputs: Vec<Tensor>, deadline: Instant) -> Result<Prediction, ApiError> {
     let rows = model.signature.rows(&inputs);
+    let binned = model.observer.as_ref().map(|observer| observer.bin(&inputs, rows));
     let answer = model.pool.submit(inputs, rows, deadline)?;
     let done = answer.await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
     app.metrics.timed(done.queued, done.inference);
     let predictions = model.reader.read(&done.outputs);
     app.metrics.predicted(&predictions);
+    if let (Some(observer), Some(binned)) = (&model.observer, binned) {
+        observer.count(&binned, &done.outputs, &predictions, rows);
+    }
     Ok(Prediction { outputs: done.outputs, id: prediction_id(app, predictions) })
 }
 

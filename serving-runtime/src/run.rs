@@ -66,6 +66,9 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
         loaded = load_aside(&app) => {
             let model = app.models.insert(loaded?);
             let took = begun.elapsed();
+            if let Some(observer) = &model.observer {
+                app.metrics.observe(observer);
+            }
             app.metrics.loaded(&model.name, &model.version, &model.digest, took);
             tracing::info!(digest = model.digest, seconds = took.as_secs_f64(), "ready");
         }
