@@ -59,7 +59,8 @@ fn isotonic(bins: &[(f64, f64)]) -> Vec<f64> {
     let mut blocks: Vec<(f64, f64, usize)> = Vec::with_capacity(bins.len());
     for (weight, sum) in bins {
         let mut block = (*weight, *sum, 1);
-        while let Some(before) = blocks.last().filter(|b| b.0 == 0.0 || block.0 == 0.0 || b.1 / b.0 > block.1 / block.0) {
+        while let Some(before) = blocks.last().filter(|b| b.0 == 0.0 || block.0 == 0.0 || b.1 / b.0 > block.1 / block.0)
+        {
             block = (before.0 + block.0, before.1 + block.1, before.2 + block.2);
             blocks.pop();
         }

@@ -166,13 +166,17 @@ pub struct GoldenTensor {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// Over [`MAX_BYTES`].
-    #[error("the baseline has {0} bytes; at most {MAX_BYTES} are read: name fewer columns with --features, or fewer --golden")]
+    #[error(
+        "the baseline has {0} bytes; at most {MAX_BYTES} are read: name fewer columns with --features, or fewer --golden"
+    )]
     TooLarge(usize),
     /// Not JSON of this shape.
     #[error("not a baseline: {0}; make one with `kubectl slipway baseline`")]
     Malformed(String),
     /// A version that this program does not know.
-    #[error("the baseline's format is {0:?}, and this program reads {FORMAT:?}; make it again with `kubectl slipway baseline` of this version")]
+    #[error(
+        "the baseline's format is {0:?}, and this program reads {FORMAT:?}; make it again with `kubectl slipway baseline` of this version"
+    )]
     Format(String),
     /// A field holds what it must not.
     #[error("baseline field {field}: {problem}")]

@@ -134,7 +134,11 @@ fn calibration(table: &Calibration) -> Checked {
 fn golden(golden: &Golden, model: &Model) -> Checked {
     let good = |x: f64| x.is_finite() && x >= 0.0;
     let tolerance = golden.tolerance;
-    ensure(good(tolerance.absolute) && good(tolerance.relative), "golden.tolerance", "must be finite and not negative")?;
+    ensure(
+        good(tolerance.absolute) && good(tolerance.relative),
+        "golden.tolerance",
+        "must be finite and not negative",
+    )?;
     ensure(golden.requests.len() <= MAX_GOLDEN, "golden.requests", &format!("at most {MAX_GOLDEN}"))?;
     let mut left = MAX_GOLDEN_VALUES;
     for (i, request) in golden.requests.iter().enumerate() {

@@ -108,7 +108,11 @@ fn baseline(histogram: Histogram, rows: u64) -> Baseline {
     };
     Baseline {
         format: FORMAT.into(),
-        model: Model { digest: format!("sha256:{}", "0".repeat(64)), inputs: vec![spec("x")], outputs: vec![spec("y")] },
+        model: Model {
+            digest: format!("sha256:{}", "0".repeat(64)),
+            inputs: vec![spec("x")],
+            outputs: vec![spec("y")],
+        },
         rows,
         features: vec![Feature { name: "age".into(), input: "x".into(), column: 0, histogram }],
         predictions: None,
@@ -190,9 +194,8 @@ fn the_threshold_keeps_false_alarms_near_five_percent() {
             let mut live = vec![0_u64; histogram.bins.len()];
             (0..n).for_each(|_| live[binner.number(random.normal() + shift)] += 1);
             let drift = Drift::between(&histogram.counts, &live, histogram.bins.ordered());
-            let threshold = fixed.unwrap_or_else(|| {
-                stats::threshold(stats::freedom(&histogram.counts), 1.0 / n as f64 + 1e-4, 0.0)
-            });
+            let threshold = fixed
+                .unwrap_or_else(|| stats::threshold(stats::freedom(&histogram.counts), 1.0 / n as f64 + 1e-4, 0.0));
             alarms += u32::from(drift.psi > threshold);
         }
         f64::from(alarms) / 400.0

@@ -74,12 +74,18 @@ fn baseline(
         return Ok(None);
     }
     let options = Options { max_bytes: golden::MAX_FILE, ..options.clone() };
-    let fetched = runtime.block_on(fetch::fetch(&observe.baseline, &observe.baseline_digest, &options)).map_err(|e| {
-        // The model is not at fault, and the reason's name alone would say so.
-        LoadError { message: format!("the baseline: {}", e.message), ..e }
-    })?;
+    let fetched =
+        runtime.block_on(fetch::fetch(&observe.baseline, &observe.baseline_digest, &options)).map_err(|e| {
+            // The model is not at fault, and the reason's name alone would say so.
+            LoadError { message: format!("the baseline: {}", e.message), ..e }
+        })?;
     let baseline = golden::read(&fetched.path, digest, signature)?;
-    tracing::info!(digest = fetched.digest, rows = baseline.rows, features = baseline.features.len(), "the baseline is here");
+    tracing::info!(
+        digest = fetched.digest,
+        rows = baseline.rows,
+        features = baseline.features.len(),
+        "the baseline is here"
+    );
     Ok(Some(baseline))
 }
 

@@ -57,8 +57,11 @@ pub const MAX_OUTCOMES: usize = 16;
 
 fn outcome(text: &str) -> Result<String, String> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    let named = text.len() <= MAX_OUTCOME && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(good);
+    let named =
+        text.len() <= MAX_OUTCOME && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(good);
     named.then(|| text.to_owned()).ok_or_else(|| {
-        format!("want names of at most {MAX_OUTCOME} of a-z, 0-9 and _, starting with a letter, as in conversion,revenue")
+        format!(
+            "want names of at most {MAX_OUTCOME} of a-z, 0-9 and _, starting with a letter, as in conversion,revenue"
+        )
     })
 }

@@ -69,7 +69,8 @@ pub fn write(name: &str, tensor: &Tensor) -> GoldenTensor {
 /// A text that names the value that does not fit.
 pub fn tensor(golden: &GoldenTensor) -> Result<Tensor, String> {
     let name = &golden.name;
-    let datatype = DataType::parse(&golden.datatype).ok_or_else(|| format!("{name:?}: no datatype {}", golden.datatype))?;
+    let datatype =
+        DataType::parse(&golden.datatype).ok_or_else(|| format!("{name:?}: no datatype {}", golden.datatype))?;
     let bad = |i: usize| format!("{name:?}: value {i} is no {}", golden.datatype);
     fn all<T>(data: &[Value], get: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, usize> {
         data.iter().enumerate().map(|(i, v)| get(v).ok_or(i)).collect()
@@ -180,7 +181,9 @@ fn difference(got: &Tensor, want: &Tensor, tolerance: Tolerance) -> Option<Strin
     }
     let floats = |a: &[f64], b: &[f64]| {
         let differs = a.iter().zip(b).enumerate().find(|(_, (got, want))| !tolerance.accepts(**got, **want));
-        differs.map(|(i, (got, want))| format!("value {i} is {got} instead of {want} (difference {:e})", (got - want).abs()))
+        differs.map(|(i, (got, want))| {
+            format!("value {i} is {got} instead of {want} (difference {:e})", (got - want).abs())
+        })
     };
     match (numbers(&got.data), numbers(&want.data)) {
         (Some(a), Some(b)) => floats(&a, &b),

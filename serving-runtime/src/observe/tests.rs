@@ -11,10 +11,7 @@ fn spec(name: &str, datatype: DataType, shape: &[Option<usize>]) -> TensorSpec {
 fn signature(width: usize) -> Signature {
     Signature {
         inputs: vec![spec("x", DataType::F32, &[None, Some(width)]), spec("city", DataType::Bytes, &[None])],
-        outputs: vec![
-            spec("label", DataType::I64, &[None]),
-            spec("probabilities", DataType::F32, &[None, Some(2)]),
-        ],
+        outputs: vec![spec("label", DataType::I64, &[None]), spec("probabilities", DataType::F32, &[None, Some(2)])],
     }
 }
 
@@ -107,7 +104,8 @@ fn every_value_of_an_answered_request_is_in_one_bin() {
         let lines = text.lines().filter(|l| l.starts_with(name));
         lines.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     };
-    let (right, wrong) = (sum("slipway_runtime_expected_correct_total"), sum("slipway_runtime_expected_incorrect_total"));
+    let (right, wrong) =
+        (sum("slipway_runtime_expected_correct_total"), sum("slipway_runtime_expected_incorrect_total"));
     assert!((right + wrong - 3.0).abs() < 1e-9 && right > 1.5, "{right} {wrong}");
 }
 
@@ -145,9 +143,15 @@ fn shards_of_many_threads_add_up() {
 /// it catches a change of kind (a lock or a hash a value), not a slow machine.
 #[test]
 fn cost_of_a_row() {
-    let observer = observer(30, 64, &["f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9", "f10", "f11", "f12",
-        "f13", "f14", "f15", "f16", "f17", "f18", "f19", "f20", "f21", "f22", "f23", "f24", "f25", "f26", "f27", "f28",
-        "f29"].map(String::from));
+    let observer = observer(
+        30,
+        64,
+        &[
+            "f0", "f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9", "f10", "f11", "f12", "f13", "f14", "f15",
+            "f16", "f17", "f18", "f19", "f20", "f21", "f22", "f23", "f24", "f25", "f26", "f27", "f28", "f29",
+        ]
+        .map(String::from),
+    );
     let values: Vec<f32> = (0..30 * 64).map(|i| (i * 37 % 100) as f32).collect();
     for rows in [1, 64] {
         let inputs = [Tensor { shape: vec![rows, 30], data: TensorData::F32(values[..rows * 30].to_vec()) }];
