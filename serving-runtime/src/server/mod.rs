@@ -36,6 +36,8 @@ pub struct App {
     pub metrics: Metrics,
     /// The feedback seen.
     pub book: Book,
+    /// Takes samples, when they are asked for.
+    pub sampler: std::sync::OnceLock<crate::samples::Sampler>,
     /// The models, each once it is loaded and warm.
     pub models: Models,
     draining: AtomicBool,
@@ -46,9 +48,17 @@ impl App {
     pub fn new(args: ServeArgs) -> Arc<Self> {
         let metrics = Metrics::new(&args.modeldeployment, &args.revision);
         let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
-        let book = Book::new(&args.revision, limits);
+        let book = Book::new(&args.revision, limits).with_outcomes(&args.observe.feedback_outcomes);
+        metrics.outcomes.declare(&args.revision, book.outcomes(), limits.ttl_seconds);
         let models = Models::new(&args.model_name);
-        Arc::new(Self { args, metrics, book, models, draining: AtomicBool::new(false) })
+        Arc::new(Self {
+            args,
+            metrics,
+            book,
+            sampler: std::sync::OnceLock::new(),
+            models,
+            draining: AtomicBool::new(false),
+        })
     }
 
     /// From here on the server is not ready, and asks its clients to connect elsewhere.
