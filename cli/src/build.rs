@@ -95,7 +95,8 @@ pub(crate) fn run(args: &MakeArgs) -> Result<()> {
     describe(args, &mut baseline, &answers, &rows)?;
     let bytes = baseline.to_vec().map_err(|e| anyhow!("{e} (rename the column, or leave it out with --features)"))?;
     // What would not pass here would pass in no pod.
-    golden::replay(&mut model.engine, &baseline, &[2, 4, 8, 16, 32])
+    let buckets: &[usize] = if model.batches { &[2, 4, 8, 16, 32] } else { &[] };
+    golden::replay(&mut model.engine, &baseline, buckets)
         .map_err(|e| anyhow!("the model does not repeat its own answers: {}", e.message))?;
     std::fs::write(&args.output, bytes).with_context(|| format!("cannot write {}", args.output.display()))?;
     summary(args, &baseline);

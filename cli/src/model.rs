@@ -25,7 +25,8 @@ pub(crate) struct Model {
     pub(crate) digest: String,
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
-    batches: bool,
+    /// Whether rows run together.
+    pub(crate) batches: bool,
     reader: Reader,
 }
 

@@ -151,4 +151,11 @@ fn several_inputs_and_regressions_are_described() {
     assert_eq!((&last["name"], &last["input"], &last["column"]), (&"INPUT1[3]".into(), &"INPUT1".into(), &3.into()));
     assert_eq!(baseline["golden"]["requests"][1]["inputs"][0]["data"], serde_json::json!([4, 5, 6, 6]));
     assert!(baseline.get("scores").is_none());
+
+    // A model without a batch axis, and of a regression.
+    std::fs::write(dir.path().join("x.csv"), "rounds\n1\n2\n3\n").unwrap();
+    let output = run(dir.path(), &["--model", &model("slow"), "--data", "x.csv", "--golden", "2"]);
+    assert!(output.status.success(), "{output:?}");
+    let baseline: Value = serde_json::from_slice(&std::fs::read(dir.path().join("baseline.json")).unwrap()).unwrap();
+    assert_eq!(baseline["predictions"]["bins"]["kind"], "numeric");
 }

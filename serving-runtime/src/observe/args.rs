@@ -18,7 +18,7 @@ pub struct ObserveArgs {
     #[arg(long, value_delimiter = ',')]
     pub baseline_features: Vec<String>,
 
-    /// Names of the outcomes that feedback may report besides labels, as in `conversion,revenue`: lower-case letters, digits and `_`.
+    /// Names of the outcomes that feedback may report besides labels, as in `conversion,revenue`: at most 16 of lower-case letters, digits and `_`.
     #[arg(long, env = "SLIPWAY_FEEDBACK_OUTCOMES", value_delimiter = ',', value_parser = outcome)]
     pub feedback_outcomes: Vec<String>,
 

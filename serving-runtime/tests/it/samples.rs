@@ -86,7 +86,8 @@ fn collector() -> (String, mpsc::Receiver<(String, Vec<u8>)>) {
                     break Some((head, bytes.split_off(end + 4)));
                 }
             };
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ =
+                stream.write_all(b"HTTP/1.1 200 OK\r\netag: \"1\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             if let Some(request) = head
                 && sender.send(request).is_err()
             {
@@ -95,6 +96,32 @@ fn collector() -> (String, mpsc::Receiver<(String, Vec<u8>)>) {
         }
     });
     (address, receiver)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_become_objects_of_a_store() {
+    let (endpoint, received) = collector();
+    let env = [
+        ("AWS_ENDPOINT", endpoint.as_str()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "local"),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("SLIPWAY_SAMPLE_PAYLOADS", "1"),
+        ("SLIPWAY_SAMPLE_SINK", "s3://bucket/samples"),
+        ("POD_NAME", "pod-7"),
+    ];
+    let mut server = Server::spawn(&model("affine").display().to_string(), &[], &env);
+    server.line("ready");
+    for _ in 0..3 {
+        assert_eq!(server.infer(&affine(&[[1.0, 2.0]])).await.0, 200);
+    }
+    // What waits is written before the end.
+    server.signal("TERM");
+    assert!(server.wait().success());
+    let (head, body) = received.recv_timeout(DEADLINE).expect("no object came");
+    assert!(head.starts_with("put /bucket/samples/rev1-pod-7-") && head.contains(".jsonl"), "{head}");
+    assert_eq!(String::from_utf8(body).unwrap().lines().count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
