@@ -46,7 +46,7 @@ refused '/operator/image/digest' --set prometheus.url=http://p,operator.image.di
 refused '/gateway/replicas' --set prometheus.url=http://p,gateway.replicas=0
 
 echo "- dashboard and alerts name metrics that docs/metrics.md lists"
-used=$(grep -ohE 'slipway_[a-z_]+' charts/slipway/files/* | sed -E 's/_(bucket|sum|count)$//' | sort -u)
+used=$(grep -ohE 'slipway_[a-z0-9_]+' charts/slipway/files/* | sed -E 's/_(bucket|sum|count)$//' | sort -u)
 for metric in $used; do
   grep -qE "\`${metric}[\`{]" docs/metrics.md || fail "$metric is not in docs/metrics.md"
 done

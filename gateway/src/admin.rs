@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
@@ -73,7 +73,7 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
         "/readyz" if admin.gateway.is_ready() => text(StatusCode::OK, "ok\n"),
         "/readyz" if admin.gateway.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
-        "/metrics" => metrics(&admin.gateway),
+        "/metrics" => metrics(&admin.gateway, request.headers()),
         "/v1/state" => stream_state(&admin),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     })
@@ -85,13 +85,12 @@ fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
-fn metrics(gateway: &Gateway) -> Response<Body> {
-    let Ok(text_format) = gateway.metrics.encode() else {
+fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
+    let Ok((kind, body)) = gateway.metrics.exposition(headers) else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written\n");
     };
-    let mut response = Response::new(Full::from(text_format).boxed_unsync());
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    let mut response = Response::new(Full::from(body).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 

@@ -9,9 +9,10 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
-    // Named, because a process with two providers in it would otherwise refuse to choose.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
+    // Named, because a process with two providers in it would otherwise refuse to choose; first, because traces may go by TLS.
+    let installed = rustls::crypto::ring::default_provider().install_default().is_ok();
+    let _telemetry = slipway_telemetry::init("slipway-gateway", filter);
+    if !installed {
         tracing::warn!("a TLS provider was installed already");
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();

@@ -211,6 +211,7 @@ impl ModelMetrics {
 }
 
 fn histogram() -> Histogram {
+    // Classic buckets alone: a Prometheus that takes native ones leaves the classic ones of the same histogram out, and gates read those.
     Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
 }
 
@@ -325,6 +326,14 @@ impl Metrics {
         let labels = ModelLabels { modeldeployment };
         self.unshielded.remove(&labels);
         self.generation.remove(&labels);
+    }
+
+    /// All series, as the scraper with these headers wants them: content type and body.
+    ///
+    /// # Errors
+    /// When a metric cannot be written, which would be a bug.
+    pub fn exposition(&self, headers: &http::HeaderMap) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
+        slipway_telemetry::metrics::exposition(&self.registry, headers)
     }
 
     /// All series as OpenMetrics text.

@@ -168,7 +168,7 @@ impl Connection {
             self.began.notify_one();
         }
         let keeps_alive = request.version() < Version::HTTP_2;
-        let mut response = proxy::handle(Arc::clone(&self.gateway), request, self.peer).await;
+        let mut response = proxy::traced(Arc::clone(&self.gateway), request, self.peer).await;
         if keeps_alive && self.gateway.is_draining() {
             // Clients leave one by one, each after an answer, long before the connections are closed.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use slipway_core::observed::Settings;
+use slipway_core::observed::{Settings, Tracing};
 
 /// Ships machine-learning models by canary and blue-green.
 #[derive(Debug, Parser)]
@@ -56,6 +56,14 @@ pub struct RunArgs {
     /// Secret with credentials for these images, in the namespace of each ModelDeployment; may be given several times.
     #[arg(long = "image-pull-secret", env = "SLIPWAY_IMAGE_PULL_SECRETS", value_name = "NAME", value_delimiter = ',')]
     pub image_pull_secrets: Vec<String>,
+
+    /// Where gateways and model servers send traces: base URL of an OTLP collector, for example http://otel-collector.monitoring:4318. Off when left out.
+    #[arg(long, env = "SLIPWAY_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// Requests of a million that begin a trace. A client that sends a traceparent decides for itself.
+    #[arg(long, env = "SLIPWAY_TRACE_PER_MILLION", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub trace_per_million: u32,
 
     /// Whether only the holder of a lease acts; needed with more than one replica.
     #[arg(long, env = "SLIPWAY_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
@@ -117,6 +125,11 @@ impl RunArgs {
             runtime_image: self.runtime_image.clone(),
             image_pull_policy: policy.to_owned(),
             image_pull_secrets: self.image_pull_secrets.clone(),
+            tracing: self
+                .otlp_endpoint
+                .clone()
+                .filter(|endpoint| !endpoint.is_empty())
+                .map(|endpoint| Tracing { endpoint, per_million: self.trace_per_million }),
         }
     }
 }

@@ -13,6 +13,7 @@ fn settings() -> Settings {
         runtime_image: "runtime:1".into(),
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: Vec::new(),
+        tracing: None,
     }
 }
 

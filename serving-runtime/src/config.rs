@@ -118,6 +118,10 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 24 * 3600)]
     pub feedback_ttl_seconds: u64,
 
+    /// Baseline, outcomes and samples.
+    #[command(flatten)]
+    pub observe: crate::observe::args::ObserveArgs,
+
     /// After SIGTERM: how long to serve on, so that everybody learns that this pod goes.
     #[arg(long, default_value_t = 5)]
     pub drain_delay_seconds: u64,

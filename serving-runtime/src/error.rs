@@ -16,6 +16,10 @@ pub enum Reason {
     LoadFailed,
     /// The content could not be had.
     DownloadFailed,
+    /// The baseline is no baseline, or one of another model.
+    InvalidBaseline,
+    /// The model answers a request of its baseline otherwise than the baseline says.
+    GoldenRequestFailed,
 }
 
 /// A failure to load, as it goes into the termination message.

@@ -1,4 +1,4 @@
-//! Feedback: true labels that arrive later, counted for the revision that predicted.
+//! Feedback: true labels and business outcomes that arrive later, counted for the revision that predicted.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::observe::args::MAX_OUTCOMES;
 use crate::prediction::Label;
 use crate::token::Token;
 
@@ -28,7 +29,21 @@ pub struct Item {
     pub label: Option<Value>,
     /// The true labels by row; null where unknown.
     pub labels: Option<Vec<Value>>,
+    /// What became of the prediction, instead of labels.
+    pub outcome: Option<Outcome>,
 }
+
+/// A business outcome of one prediction.
+#[derive(Debug, Deserialize)]
+pub struct Outcome {
+    /// One of the declared names.
+    pub name: String,
+    /// From 0 to [`MAX_VALUE`]: 1 or 0 for what happened or not, an amount, seconds.
+    pub value: f64,
+}
+
+/// Greatest value of an outcome: sums of many still keep their cents.
+pub const MAX_VALUE: f64 = 1e9;
 
 /// Why an item was not counted. The names are the values of the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -48,11 +63,15 @@ pub enum Rejected {
     InvalidLabel,
     /// More revisions than a pod exports.
     TooManyRevisions,
+    /// An outcome whose name is not declared.
+    UnknownOutcome,
+    /// A value that is negative, too great or not a number, or an outcome together with labels.
+    InvalidOutcome,
 }
 
 impl Rejected {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::MalformedId,
         Self::Expired,
         Self::InvalidTime,
@@ -60,6 +79,8 @@ impl Rejected {
         Self::NoPrediction,
         Self::InvalidLabel,
         Self::TooManyRevisions,
+        Self::UnknownOutcome,
+        Self::InvalidOutcome,
     ];
 
     /// The metric's label value.
@@ -72,12 +93,14 @@ impl Rejected {
             Self::NoPrediction => "no_prediction",
             Self::InvalidLabel => "invalid_label",
             Self::TooManyRevisions => "too_many_revisions",
+            Self::UnknownOutcome => "unknown_outcome",
+            Self::InvalidOutcome => "invalid_outcome",
         }
     }
 }
 
 /// What an accepted item adds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counted {
     /// The revision that predicted.
     pub revision: String,
@@ -85,6 +108,12 @@ pub struct Counted {
     pub correct: u64,
     /// Rows that were wrong.
     pub incorrect: u64,
+    /// Name and value of an outcome.
+    pub outcome: Option<(String, f64)>,
+    /// When the prediction was made, in Unix seconds.
+    pub made: u64,
+    /// How old the prediction is.
+    pub age_seconds: u64,
 }
 
 /// The answer to a feedback request.
@@ -115,10 +144,13 @@ impl Default for Limits {
     }
 }
 
+/// Time and nonce of a prediction, and what was reported: 0 for labels, else an outcome.
+type Key = (u32, u64, u8);
+
 #[derive(Debug, Default)]
 struct Memory {
-    seen: HashSet<(u32, u64)>,
-    order: VecDeque<(u32, u64)>,
+    seen: HashSet<Key>,
+    order: VecDeque<Key>,
     revisions: HashSet<String>,
 }
 
@@ -126,6 +158,7 @@ struct Memory {
 #[derive(Debug)]
 pub struct Book {
     limits: Limits,
+    outcomes: Vec<String>,
     memory: Mutex<Memory>,
 }
 
@@ -133,7 +166,19 @@ impl Book {
     /// A book in which `own`, the pod's revision, has a page from the start.
     pub fn new(own: &str, limits: Limits) -> Self {
         let memory = Memory { revisions: HashSet::from([own.to_owned()]), ..Memory::default() };
-        Self { limits, memory: Mutex::new(memory) }
+        Self { limits, outcomes: Vec::new(), memory: Mutex::new(memory) }
+    }
+
+    /// Takes outcomes of these names, the first few of them.
+    #[must_use]
+    pub fn with_outcomes(mut self, names: &[String]) -> Self {
+        self.outcomes = names.iter().take(MAX_OUTCOMES).cloned().collect();
+        self
+    }
+
+    /// The names of the outcomes that are taken.
+    pub fn outcomes(&self) -> &[String] {
+        &self.outcomes
     }
 
     /// Judges one item. `now` is in Unix seconds.
@@ -146,12 +191,12 @@ impl Book {
         if made > now + SKEW_SECONDS {
             return Err(Rejected::InvalidTime);
         }
-        let (correct, incorrect) = compare(item, &token.labels)?;
+        let (what, mut counted) = self.judge(item, &token.labels)?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if !memory.revisions.contains(&token.revision) && memory.revisions.len() >= self.limits.revisions {
             return Err(Rejected::TooManyRevisions);
         }
-        let key = (token.seconds, token.nonce);
+        let key = (token.seconds, token.nonce, what);
         if !memory.seen.insert(key) {
             return Err(Rejected::Duplicate);
         }
@@ -162,7 +207,26 @@ impl Book {
             memory.seen.remove(&oldest);
         }
         memory.revisions.insert(token.revision.clone());
-        Ok(Counted { revision: token.revision, correct, incorrect })
+        counted.revision = token.revision;
+        counted.made = made;
+        counted.age_seconds = now.saturating_sub(made);
+        Ok(counted)
+    }
+
+    /// What an item reports, and what it adds.
+    fn judge(&self, item: &Item, predicted: &[Option<Label>]) -> Result<(u8, Counted), Rejected> {
+        let Some(outcome) = &item.outcome else {
+            let (correct, incorrect) = compare(item, predicted)?;
+            return Ok((0, Counted { correct, incorrect, ..Counted::default() }));
+        };
+        let place = self.outcomes.iter().position(|name| *name == outcome.name).ok_or(Rejected::UnknownOutcome)?;
+        // A sum that may shrink is no counter: what is given back is an outcome of its own.
+        let good = (0.0..=MAX_VALUE).contains(&outcome.value) && item.label.is_none() && item.labels.is_none();
+        if !good {
+            return Err(Rejected::InvalidOutcome);
+        }
+        let counted = Counted { outcome: Some((outcome.name.clone(), outcome.value)), ..Counted::default() };
+        Ok((u8::try_from(place + 1).unwrap_or(u8::MAX), counted))
     }
 }
 
@@ -220,14 +284,16 @@ mod tests {
     }
 
     fn one(prediction_id: String, label: Value) -> Item {
-        Item { prediction_id, label: Some(label), labels: None }
+        Item { prediction_id, label: Some(label), labels: None, outcome: None }
     }
 
     #[test]
     fn right_and_wrong_are_counted_for_who_predicted() {
         let book = Book::new("own", Limits::default());
         let got = book.record(&one(id("other", 1, 5, &[3]), json!(3)), NOW).unwrap();
-        assert_eq!(got, Counted { revision: "other".into(), correct: 1, incorrect: 0 });
+        let want =
+            Counted { revision: "other".into(), correct: 1, made: NOW - 5, age_seconds: 5, ..Counted::default() };
+        assert_eq!(got, want);
         assert_eq!(book.record(&one(id("own", 2, 5, &[3]), json!("3")), NOW).unwrap().correct, 1);
         assert_eq!(book.record(&one(id("own", 3, 5, &[3]), json!(3.0)), NOW).unwrap().correct, 1);
         assert_eq!(book.record(&one(id("own", 4, 5, &[3]), json!(4)), NOW).unwrap().incorrect, 1);
@@ -235,6 +301,7 @@ mod tests {
             prediction_id: id("own", 5, 5, &[1, 2, 3]),
             label: None,
             labels: Some(vec![json!(1), json!(null), json!(9)]),
+            outcome: None,
         };
         let got = book.record(&many, NOW).unwrap();
         assert_eq!((got.correct, got.incorrect), (1, 1));
@@ -270,6 +337,29 @@ mod tests {
         assert_eq!(book.record(&one(id("own", 2, 0, &[1]), json!(1)), NOW), Err(Rejected::Duplicate));
         assert!(book.record(&one(id("own", 0, 0, &[1]), json!(1)), NOW).is_ok(), "the oldest is forgotten");
         assert_eq!(book.memory.lock().unwrap().seen.len(), 2);
+    }
+
+    #[test]
+    fn outcomes_are_counted_beside_labels_and_once_each() {
+        let names = ["conversion".to_owned(), "revenue".to_owned()];
+        let book = Book::new("own", Limits::default()).with_outcomes(&names);
+        let report = |nonce: u64, name: &str, value: f64, labels: &[i64]| {
+            let outcome = Some(Outcome { name: name.into(), value });
+            let prediction_id = id("own", nonce, 60, labels);
+            book.record(&Item { prediction_id, label: None, labels: None, outcome }, NOW)
+        };
+        assert_eq!(report(1, "conversion", 1.0, &[3]).unwrap().outcome, Some(("conversion".into(), 1.0)));
+        assert_eq!(report(1, "revenue", 12.5, &[3]).unwrap().outcome, Some(("revenue".into(), 12.5)));
+        assert_eq!(report(1, "revenue", 12.5, &[3]), Err(Rejected::Duplicate));
+        assert_eq!(book.record(&one(id("own", 1, 60, &[3]), json!(3)), NOW).unwrap().correct, 1);
+        assert!(report(2, "conversion", 0.0, &[]).is_ok(), "a regression has outcomes too");
+        assert_eq!(report(3, "clicks", 1.0, &[3]), Err(Rejected::UnknownOutcome));
+        for value in [-1.0, f64::NAN, f64::INFINITY, 1e10] {
+            assert_eq!(report(3, "revenue", value, &[3]), Err(Rejected::InvalidOutcome));
+        }
+        let outcome = Some(Outcome { name: "revenue".into(), value: 1.0 });
+        let both = Item { prediction_id: id("own", 4, 60, &[3]), label: Some(json!(3)), labels: None, outcome };
+        assert_eq!(book.record(&both, NOW), Err(Rejected::InvalidOutcome));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::engine::{self, Engine};
 use crate::error::{LoadError, Reason};
 use crate::fetch::{self, Options};
 use crate::models::Model;
+use crate::observe::{Observer, golden};
 use crate::onnx_file;
 use crate::pool::{Pool, PoolOptions};
 use crate::prediction::Reader;
@@ -29,8 +30,9 @@ pub fn load(args: &ServeArgs) -> Result<Model, LoadError> {
         runtime.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("no runtime for the download: {e}")))?;
     let fetched = runtime.block_on(fetch::fetch(&args.model_uri, &args.model_digest, &options))?;
     tracing::info!(path = %fetched.path.display(), digest = fetched.digest, "the model file is here");
+    let baseline = baseline_file(args, &options, &runtime)?;
     let (name, version) = (args.model_name.clone(), args.model_version.clone());
-    build(args, Artifact { name, version, path: fetched.path, digest: fetched.digest, bytes: 0 })
+    build(args, Artifact { name, version, path: fetched.path, digest: fetched.digest, bytes: 0, baseline })
 }
 
 /// A model file, and what the model is called.
@@ -46,6 +48,8 @@ pub struct Artifact {
     pub digest: String,
     /// Memory that it takes, in bytes, as far as that is known.
     pub bytes: u64,
+    /// The file of its baseline, when it has one.
+    pub baseline: Option<PathBuf>,
 }
 
 /// Loads and warms a model from its file. Blocks.
@@ -53,34 +57,67 @@ pub struct Artifact {
 /// # Errors
 /// `InvalidModel` or `LoadFailed`, with the reason.
 pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
-    let Artifact { name, version, path, digest, bytes } = artifact;
+    let Artifact { name, version, path, digest, bytes, baseline } = artifact;
     onnx_file::check(&path)?;
     let workers = args.threads().workers;
     let mut engines = engine::load(&args.onnxruntime, &path, workers, usize::from(args.intra_op_threads))?;
     let Some(signature) = engines.first().map(|e| e.signature().clone()) else {
         return Err(LoadError::permanent(Reason::LoadFailed, "there are no workers"));
     };
+    let baseline = baseline.map(|file| golden::read(&file, &digest, &signature)).transpose()?;
     let max_rows = args.max_batch_rows as usize;
     let mut batching = !args.no_batching && signature.may_batch() && max_rows > 1;
     for engine in &mut engines {
         batching &= warm_up(engine, batching, max_rows);
     }
+    if let Some(baseline) = &baseline {
+        let buckets: Vec<_> = buckets(max_rows).take_while(|n| batching || *n == 1).collect();
+        for engine in &mut engines {
+            golden::replay(engine, baseline, &buckets)?;
+        }
+    }
     tracing::info!(model = name, workers, batching, inputs = ?signature.inputs, outputs = ?signature.outputs, "the model is loaded and warm");
     let reader = Reader::new(&signature);
+    let (most, only) = (usize::from(args.observe.baseline_max_features), &args.observe.baseline_features);
+    let observer = baseline.map(|baseline| Arc::new(Observer::new(&baseline, &signature, reader, most, only)));
     let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching };
     let stats = Arc::new(Stats::default());
     let pool = Pool::start(engines, options, Arc::clone(&stats));
     let pool = pool.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the workers: {e}")))?;
-    Ok(Model { name, version, digest, signature, pool, reader, stats, bytes, used: AtomicU64::new(0) })
+    Ok(Model { name, version, digest, signature, pool, reader, observer, stats, bytes, used: AtomicU64::new(0) })
+}
+
+/// The sizes of batches that are tried before the model serves: 1, 2, 4 … and the greatest.
+fn buckets(max_rows: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(1_usize), |n| Some(n * 2)).take_while(move |n| *n < max_rows).chain([max_rows])
+}
+
+/// The file of the pod's own model's baseline, when it is given one.
+fn baseline_file(
+    args: &ServeArgs,
+    options: &Options,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Option<PathBuf>, LoadError> {
+    let observe = &args.observe;
+    if observe.baseline.is_empty() {
+        return Ok(None);
+    }
+    let options = Options { max_bytes: golden::MAX_FILE, ..options.clone() };
+    let fetched =
+        runtime.block_on(fetch::fetch(&observe.baseline, &observe.baseline_digest, &options)).map_err(|e| {
+            // The model is not at fault, and the reason's name alone would say so.
+            LoadError { message: format!("the baseline: {}", e.message), ..e }
+        })?;
+    tracing::info!(digest = fetched.digest, "the baseline is here");
+    Ok(Some(fetched.path))
 }
 
 /// Runs zeros through each size of batch, and tells whether batches come back row by row.
 ///
 /// A failure is no failure to load: zeros may be outside what a model takes (an encoder without that category).
 fn warm_up(engine: &mut Engine, batching: bool, max_rows: usize) -> bool {
-    let buckets = std::iter::successors(Some(1_usize), |n| Some(n * 2)).take_while(|n| *n < max_rows).chain([max_rows]);
     let mut rows_kept = true;
-    for rows in buckets.take_while(|n| batching || *n == 1) {
+    for rows in buckets(max_rows).take_while(|n| batching || *n == 1) {
         match engine.warm_up(rows) {
             Ok(outputs) => rows_kept &= outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == rows),
             Err(error) => {

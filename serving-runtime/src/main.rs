@@ -8,7 +8,9 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    // Traces may go by TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _telemetry = slipway_telemetry::init("slipway-runtime", filter);
     match Cli::parse().command {
         Command::Serve(args) => slipway_runtime::serve(*args),
         Command::Vet(args) => slipway_runtime::vet::run(&args),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,9 +11,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use slipway_telemetry::metrics::histogram;
 
 use crate::feedback::{Counted, Rejected};
+use crate::observe::{Exporter, Observer, Slot};
+use crate::outcomes::Outcomes;
 use crate::prediction::Predictions;
+use crate::samples::Counters;
 
 /// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may invent them.
 const MAX_CLASSES: usize = 64;
@@ -76,6 +80,11 @@ pub struct Metrics {
     feedback_rejected: Family<Reason, Counter>,
     model_info: Family<Model, Gauge>,
     model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    observer: Slot,
+    /// What feedback brings.
+    pub outcomes: Outcomes,
+    /// What becomes of samples.
+    pub samples: Counters,
 }
 
 impl Metrics {
@@ -85,9 +94,9 @@ impl Metrics {
             registry: Registry::default(),
             modeldeployment: modeldeployment.to_owned(),
             requests: Family::default(),
-            request_duration: Histogram::new(LATENCY),
-            queue_duration: Histogram::new(LATENCY),
-            inference_duration: Histogram::new(LATENCY),
+            request_duration: histogram(LATENCY),
+            queue_duration: histogram(LATENCY),
+            inference_duration: histogram(LATENCY),
             in_flight: Gauge::default(),
             queued: Gauge::default(),
             predictions: Family::default(),
@@ -98,6 +107,9 @@ impl Metrics {
             feedback_rejected: Family::default(),
             model_info: Family::default(),
             model_load_seconds: Gauge::default(),
+            observer: Slot::default(),
+            outcomes: Outcomes::new(modeldeployment),
+            samples: Counters::default(),
         };
         metrics.register(revision);
         for code in [200, 400, 404, 413, 422, 429, CLIENT_LEFT, 500, 503, 504] {
@@ -106,13 +118,14 @@ impl Metrics {
         for rejected in Rejected::ALL {
             let _ = metrics.feedback_rejected.get_or_create(&Reason { reason: rejected.name() });
         }
-        metrics.count_feedback(&Counted { revision: revision.to_owned(), correct: 0, incorrect: 0 });
+        metrics.count_feedback(&Counted { revision: revision.to_owned(), ..Counted::default() });
         metrics
     }
 
     fn register(&mut self, revision: &str) {
         // Feedback is counted for whoever predicted, so its revision is not this pod's and it stands in the outer registry.
         self.registry.register("slipway_runtime_feedback", "Rows of feedback by result", self.feedback.clone());
+        self.outcomes.register(&mut self.registry);
         let labels = [("modeldeployment", self.modeldeployment.clone()), ("revision", revision.to_owned())];
         let labels = labels.into_iter().map(|(k, v)| (Cow::Borrowed(k), Cow::Owned(v)));
         let own = self.registry.sub_registry_with_labels(labels);
@@ -156,6 +169,8 @@ impl Metrics {
         );
         own.register("slipway_runtime_model_info", "The loaded model", self.model_info.clone());
         own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
+        self.samples.register(own);
+        own.register_collector(Box::new(Exporter(Arc::clone(&self.observer))));
     }
 
     /// Counts a request in; the guard counts it out.
@@ -205,6 +220,7 @@ impl Metrics {
 
     /// Counts accepted feedback. The caller bounds the revisions.
     pub fn count_feedback(&self, counted: &Counted) {
+        self.outcomes.count(counted);
         for (result, n) in [("correct", counted.correct), ("incorrect", counted.incorrect)] {
             let modeldeployment = self.modeldeployment.clone();
             let outcome = Outcome { modeldeployment, revision: counted.revision.clone(), result };
@@ -217,11 +233,23 @@ impl Metrics {
         self.feedback_rejected.get_or_create(&Reason { reason: rejected.name() }).inc();
     }
 
+    /// Exports what `observer` counts from now on. Only the first of a process is: it is that of the pod's own model.
+    pub fn observe(&self, observer: &Arc<Observer>) {
+        let _ = self.observer.set(Arc::clone(observer));
+    }
+
     /// Tells which model was loaded, and in what time.
     pub fn loaded(&self, model: &str, version: &str, digest: &str, took: Duration) {
         let info = Model { model: model.to_owned(), version: version.to_owned(), digest: digest.to_owned() };
         self.model_info.get_or_create(&info).set(1);
         self.model_load_seconds.set(took.as_secs_f64());
+    }
+
+    /// The answer to a scrape with these headers; `queued` is the length of the queue at this moment.
+    pub fn exposition(&self, queued: usize, headers: &http::HeaderMap) -> (&'static str, Vec<u8>) {
+        self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        // Our collectors do not fail.
+        slipway_telemetry::metrics::exposition(&self.registry, headers).unwrap_or_default()
     }
 
     /// The text for Prometheus; `queued` is the length of the queue at this moment.
@@ -246,7 +274,7 @@ mod tests {
         m.timed(Duration::ZERO, Duration::from_micros(10));
         m.loaded("digits", "1", "sha256:00", Duration::from_secs(1));
         m.predicted(&Predictions { labels: vec![Some(Label::Number(3))], confidences: vec![0.7], non_finite: 1 });
-        m.count_feedback(&Counted { revision: "other".into(), correct: 2, incorrect: 1 });
+        m.count_feedback(&Counted { revision: "other".into(), correct: 2, incorrect: 1, ..Counted::default() });
         let text = m.render(0);
         let base = "modeldeployment=\"digits\",revision=\"abc\"";
         for line in [

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::engine::Signature;
 use crate::error::ApiError;
+use crate::observe::Observer;
 use crate::pool::Pool;
 use crate::prediction::Reader;
 use crate::stats::Stats;
@@ -32,6 +33,8 @@ pub struct Model {
     pub bytes: u64,
     /// When it was asked last, in a clock of [`Models`].
     pub used: AtomicU64,
+    /// Who counts its traffic by the bins of its baseline, when it has one.
+    pub observer: Option<Arc<Observer>>,
 }
 
 /// The models of this process by name.

@@ -39,13 +39,25 @@ pub async fn predict_at(
     priority: Priority,
 ) -> Result<Prediction, ApiError> {
     let rows = model.signature.rows(&inputs);
+    let binned = model.observer.as_ref().map(|observer| observer.bin(&inputs, rows));
+    let sampler = app.sampler.get();
+    let sampled = sampler.and_then(|sampler| sampler.take(&inputs));
     let answer = model.pool.submit(inputs, rows, deadline, priority)?;
-    let done = answer.await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
+    let span = || slipway_telemetry::span!("inference", model = model.name, rows);
+    let done =
+        slipway_telemetry::traced(span, answer).await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
     app.metrics.timed(done.queued, done.inference);
     model.stats.timed(done.queued, done.inference);
     let predictions = model.reader.read(&done.outputs);
     app.metrics.predicted(&predictions);
-    Ok(Prediction { outputs: done.outputs, id: prediction_id(app, predictions) })
+    if let (Some(observer), Some(binned)) = (&model.observer, binned) {
+        observer.count(&binned, &done.outputs, &predictions, rows);
+    }
+    let id = prediction_id(app, predictions);
+    if let (Some(sampler), Some(sampled)) = (sampler, sampled) {
+        sampler.offer(sampled, &id, &model.name, &model.signature, &done.outputs);
+    }
+    Ok(Prediction { outputs: done.outputs, id })
 }
 
 /// Refuses requests of too many rows; cheap, so that they are refused before they wait.
@@ -65,6 +77,7 @@ pub fn check_rows(app: &App, model: &Model, inputs: &[Tensor]) -> Result<(), Api
 fn prediction_id(app: &App, predictions: Predictions) -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let mut labels = predictions.labels;
+    app.metrics.outcomes.predicted(&app.args.revision, seconds, labels.iter().flatten().count().min(MAX_ROWS));
     labels.truncate(MAX_ROWS);
     let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
     Token { revision: app.args.revision.clone(), seconds, nonce: rand::random(), labels }.encode()

@@ -46,6 +46,16 @@ impl Reader {
         Self { labels, scores }
     }
 
+    /// The output that holds scores by class.
+    pub fn score_output(self) -> Option<usize> {
+        self.scores
+    }
+
+    /// Whether the model gives labels or scores.
+    pub fn classifies(self) -> bool {
+        self.labels.is_some() || self.scores.is_some()
+    }
+
     /// Reads the rows of one answer.
     pub fn read(self, outputs: &[Tensor]) -> Predictions {
         let scores = self.scores.and_then(|i| outputs.get(i)).map(scores).unwrap_or_default();

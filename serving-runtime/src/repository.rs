@@ -190,7 +190,14 @@ impl Repository {
         let facts = vet::vet(&app.args, &path, self.max_bytes).await.map_err(refusal)?;
         let bytes = facts.bytes.saturating_mul(app.args.threads().workers as u64);
         self.make_room(app, name, version, bytes)?;
-        let artifact = Artifact { name: name.to_owned(), version: version.to_owned(), path, digest: hashed, bytes };
+        let artifact = Artifact {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            path,
+            digest: hashed,
+            bytes,
+            baseline: None,
+        };
         let args = app.args.clone();
         let model = blocking(move || load::build(&args, artifact)).await?;
         tracing::info!(model = name, version, bytes, digest = model.digest, "loaded a model of the repository");

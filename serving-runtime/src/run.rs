@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
 use crate::models::Model;
+use crate::samples::Sampler;
 use crate::server::{App, Listener, handle_admin, handle_api};
 use crate::{load, termination};
 
@@ -58,6 +59,10 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
         api = %api.address(), admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision,
         model = app.args.model_name, threads = ?app.args.threads(), "listening"
     );
+    if let Some(sampler) = Sampler::start(&app.args, &app.metrics.samples)? {
+        // The cell is new, so it takes it.
+        let _ = app.sampler.set(sampler);
+    }
     // The admin port lives until the process ends.
     let _admin = start(admin, &app, |app, request| async move { handle_admin(&app, request).await });
     let api = start(api, &app, handle_api);
@@ -66,6 +71,9 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
         loaded = load_aside(&app) => {
             let model = app.models.insert(loaded?);
             let took = begun.elapsed();
+            if let Some(observer) = &model.observer {
+                app.metrics.observe(observer);
+            }
             app.metrics.loaded(&model.name, &model.version, &model.digest, took);
             tracing::info!(digest = model.digest, seconds = took.as_secs_f64(), "ready");
         }
@@ -76,6 +84,9 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
     }
     signals.any().await;
     drain(&app, api).await;
+    if let Some(sampler) = app.sampler.get() {
+        sampler.close().await;
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{Analysis, Autoscaling, Model, ModelDeploymentStatus, Runtime, Strategy, Traffic};
+use super::{Analysis, Autoscaling, Feedback, Model, ModelDeploymentStatus, Runtime, Sampling, Strategy, Traffic};
 
 fn one() -> i32 {
     1
@@ -81,6 +81,14 @@ pub struct ModelDeploymentSpec {
     /// What a new revision is judged by at every step.
     #[serde(default)]
     pub analysis: Analysis,
+
+    /// What feedback may report besides labels. A change makes a new revision, because it changes the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<Feedback>,
+
+    /// Samples of requests and answers. Off by default. A change makes a new revision, because it changes the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
 
     /// Holds a rollout where it is: no step, no weight and no promotion until it is false again. An abort still works.
     #[serde(default)]

@@ -87,7 +87,9 @@ pub async fn reach(
             }
         }
     };
-    timeout_at(deadline, work).await.unwrap_or(Err(Failure::Deadline))
+    let span =
+        || slipway_telemetry::span!("arm", otel.kind = "client", revision = arm.revision.as_str(), role = ?arm.role);
+    slipway_telemetry::traced(span, timeout_at(deadline, work)).await.unwrap_or(Err(Failure::Deadline))
 }
 
 /// Why a round of attempts ended without an answer.
@@ -114,7 +116,8 @@ impl Attempts {
             let Some(visit) = pick(arm, &self.tried, self.broke_at) else {
                 return Err(Stop::NobodyLeft(self.failure()));
             };
-            let Some(request) = plan.request() else { return Err(Stop::Final(self.failure())) };
+            let Some(mut request) = plan.request() else { return Err(Stop::Final(self.failure())) };
+            slipway_telemetry::inject(request.headers_mut());
             let endpoint = Arc::clone(&visit.endpoint);
             if self.sent > 0 {
                 arm.metrics.retries.inc();

@@ -14,6 +14,7 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header::HOST};
 use hyper::body::Incoming;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use self::{
     answer::{AnswerBody, Head, Passing, Refusal, json},
@@ -38,6 +39,17 @@ pub struct Job {
     plan: Plan,
     client: ClientCall,
     deadline: Instant,
+}
+
+/// Answers one request, within a span of it where traces are on.
+pub async fn traced(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpAddr) -> Response<AnswerBody> {
+    if !slipway_telemetry::enabled() {
+        return handle(gateway, request, peer).await;
+    }
+    let span = slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
+    let response = handle(gateway, request, peer).instrument(span.clone()).await;
+    slipway_telemetry::answered(&span, response.status());
+    response
 }
 
 /// Answers one request.

@@ -43,6 +43,17 @@ pub struct Settings {
     pub image_pull_policy: String,
     /// Names of Secrets with credentials for both, looked up in the namespace of the ModelDeployment.
     pub image_pull_secrets: Vec<String>,
+    /// Where gateways and model servers send traces.
+    pub tracing: Option<Tracing>,
+}
+
+/// Traces of gateways and model servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// Base URL of an OTLP collector that takes HTTP with protobuf.
+    pub endpoint: String,
+    /// Requests of a million that begin a trace; a client's own decision goes first.
+    pub per_million: u32,
 }
 
 /// One ReplicaSet.

@@ -12,9 +12,16 @@ const VERSION: &str = "slipway.dev/revision/v1\n";
 /// Hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model` and `runtime`, and of nothing else.
+/// The revision of a spec: a hash of what the user wrote in `model`, `runtime`, `feedback` and `sampling`, which make the pods, and of nothing
+/// else. The latter two are only part of it where they are written, so that they changed no revision when they came.
 pub fn of(spec: &ModelDeploymentSpec) -> String {
-    let content = json!({ "model": spec.model, "runtime": spec.runtime });
+    let mut content = json!({ "model": spec.model, "runtime": spec.runtime });
+    if let Some(feedback) = &spec.feedback {
+        content["feedback"] = json!(feedback);
+    }
+    if let Some(sampling) = &spec.sampling {
+        content["sampling"] = json!(sampling);
+    }
     let digest = Sha256::new().chain_update(VERSION).chain_update(canonical_json(&content)).finalize();
     hex::encode(digest).chars().take(DIGITS).collect()
 }
@@ -35,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn only_model_and_runtime_make_the_revision() {
+    fn only_what_makes_pods_makes_the_revision() {
         let base = spec(json!({ "model": { "uri": "http://store/a" } }));
         let same = spec(json!({
             "model": { "uri": "http://store/a" }, "runtime": {}, "replicas": 7, "paused": true,
@@ -46,6 +53,13 @@ mod tests {
         assert_eq!(of(&base), of(&same));
         assert_ne!(of(&base), of(&other));
         assert_ne!(of(&base), of(&pods));
+        for more in [
+            json!({ "model": { "uri": "http://store/a", "baseline": { "uri": "http://store/b" } } }),
+            json!({ "model": { "uri": "http://store/a" }, "feedback": { "outcomes": ["revenue"] } }),
+            json!({ "model": { "uri": "http://store/a" }, "sampling": { "sink": "s3://b/p" } }),
+        ] {
+            assert_ne!(of(&base), of(&spec(more)));
+        }
     }
 
     #[test]

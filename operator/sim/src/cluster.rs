@@ -74,6 +74,7 @@ impl Cluster {
                 runtime_image: "runtime:1".to_owned(),
                 image_pull_policy: "IfNotPresent".to_owned(),
                 image_pull_secrets: Vec::new(),
+                tracing: None,
             },
         }
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::disk::Download;
+pub(crate) use self::store::settings as store_settings;
 pub use self::uri::Source;
 use crate::error::{LoadError, Reason};
 

@@ -11,7 +11,7 @@ use super::disk::{Download, Writer, too_large};
 use crate::error::{LoadError, Reason};
 
 /// Only the prefixed variables: the builders also read bare names such as `token` and `region`, which may mean something else here.
-fn settings() -> impl Iterator<Item = (String, String)> {
+pub(crate) fn settings() -> impl Iterator<Item = (String, String)> {
     let known = |name: &String| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| name.starts_with(p));
     std::env::vars_os()
         .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))

@@ -6,7 +6,6 @@ use http::{Request, StatusCode};
 use super::{Answer, App, bytes_answer};
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers one request.
 pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
@@ -18,7 +17,8 @@ pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
         },
         "/metrics" => {
             let queued = app.models.all().iter().map(|model| model.pool.queued()).sum();
-            bytes_answer(StatusCode::OK, OPENMETRICS, app.metrics.render(queued))
+            let (content_type, body) = app.metrics.exposition(queued, request.headers());
+            bytes_answer(StatusCode::OK, content_type, body)
         }
         _ => bytes_answer(StatusCode::NOT_FOUND, TEXT, "there is /livez, /readyz and /metrics\n"),
     }

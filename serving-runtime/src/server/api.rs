@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
+use tracing::Instrument as _;
 
 use super::{Answer, App, ask_to_close, body, error_answer, infer, json_answer, repository};
 use crate::error::ApiError;
@@ -69,8 +70,18 @@ impl ModelRoute {
     }
 }
 
-/// Answers one request.
+/// Answers one request, within a span of it where traces are on.
 pub(super) async fn handle(app: &Arc<App>, request: Request<Incoming>) -> Answer {
+    if !slipway_telemetry::enabled() {
+        return answer(app, request).await;
+    }
+    let span = slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
+    let answer = answer(app, request).instrument(span.clone()).await;
+    slipway_telemetry::answered(&span, answer.status());
+    answer
+}
+
+async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer {
     let version = request.version();
     let mut answer = dispatch(app, request).await.unwrap_or_else(|e| error_answer(&e));
     if app.draining() && version <= Version::HTTP_11 {
@@ -154,7 +165,7 @@ async fn give_feedback(app: &App, request: Request<Incoming>) -> Result<Answer, 
     let bytes = body::decode(collected, encoding, limit)?;
     let request: feedback::Request = serde_json::from_slice(&bytes).map_err(|e| {
         ApiError::bad(format!(
-            "want {{\"feedback\": [{{\"prediction_id\": \"...\", \"label\": 3}}]}} (or \"labels\" by row): {e}"
+            "want {{\"feedback\": [{{\"prediction_id\": \"...\", \"label\": 3}}]}} (or \"labels\" by row, or \"outcome\": {{\"name\": \"conversion\", \"value\": 1}}): {e}"
         ))
     })?;
     if request.feedback.len() > MAX_ITEMS {

@@ -67,6 +67,8 @@ pub struct App {
     pub metrics: Metrics,
     /// The feedback seen.
     pub book: Book,
+    /// Takes samples, when they are asked for.
+    pub sampler: std::sync::OnceLock<crate::samples::Sampler>,
     /// The models, each once it is loaded and warm.
     pub models: Models,
     /// Further models that can be loaded.
@@ -79,10 +81,12 @@ impl App {
     pub fn new(args: ServeArgs) -> Arc<Self> {
         let metrics = Metrics::new(&args.modeldeployment, &args.revision);
         let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
-        let book = Book::new(&args.revision, limits);
+        let book = Book::new(&args.revision, limits).with_outcomes(&args.observe.feedback_outcomes);
+        metrics.outcomes.declare(&args.revision, book.outcomes(), limits.ttl_seconds);
         let models = Models::new(&args.model_name);
         let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
-        Arc::new(Self { args, metrics, book, models, repository, phase: watch::Sender::new(Phase::Serving) })
+        let (sampler, phase) = (std::sync::OnceLock::new(), watch::Sender::new(Phase::Serving));
+        Arc::new(Self { args, metrics, book, sampler, models, repository, phase })
     }
 
     /// From here on the server is not ready, and asks its clients to connect elsewhere.

@@ -1,6 +1,7 @@
 //! The real server with the real ONNX Runtime, over HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
+mod baseline;
 mod conformance;
 mod errors;
 mod feedback;
@@ -14,4 +15,5 @@ mod load;
 mod matrix;
 mod overload;
 mod repository;
+mod samples;
 mod support;

@@ -1,7 +1,7 @@
 //! The gateway of a namespace. Everything here but the owner reference is the same for every ModelDeployment of the namespace.
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount};
+use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,7 +15,7 @@ use super::hash::stamped;
 use super::meta::{gateway_labels, gateway_selector, matching, shared};
 use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env_field, liveness, pod_security, port, pull_secrets, readiness,
-    scraped, spread,
+    scraped, spread, tracing_env,
 };
 use crate::action::Desired;
 use crate::observed::Settings;
@@ -107,13 +107,19 @@ fn pod(settings: &Settings) -> PodSpec {
     }
 }
 
+fn environment(settings: &Settings) -> Vec<EnvVar> {
+    let mut all = vec![env_field("POD_NAME", "metadata.name"), env_field("POD_NAMESPACE", "metadata.namespace")];
+    all.extend(tracing_env(settings));
+    all
+}
+
 fn container(settings: &Settings) -> Container {
     let requests = [("cpu", "100m"), ("memory", "64Mi")];
     Container {
         name: "gateway".to_owned(),
         image: Some(settings.gateway_image.clone()),
         image_pull_policy: Some(settings.image_pull_policy.clone()),
-        env: Some(vec![env_field("POD_NAME", "metadata.name"), env_field("POD_NAMESPACE", "metadata.namespace")]),
+        env: Some(environment(settings)),
         ports: Some(vec![port("http", 8080), port(ADMIN, 9091)]),
         readiness_probe: Some(readiness(ADMIN)),
         liveness_probe: Some(liveness(ADMIN)),

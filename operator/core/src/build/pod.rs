@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::meta::{Labels, map, matching};
+use crate::observed::Settings;
 
 /// The user `nonroot` of distroless images.
 const NONROOT: i64 = 65532;
@@ -80,6 +81,17 @@ pub(super) fn port(name: &str, number: i32) -> ContainerPort {
 /// An environment variable with a fixed value.
 pub(super) fn env(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+/// The environment by which the OpenTelemetry SDK of both programs is told where traces go and how many; nothing without traces.
+pub(super) fn tracing_env(settings: &Settings) -> Vec<EnvVar> {
+    let Some(tracing) = &settings.tracing else { return Vec::new() };
+    let share = format!("{:.6}", f64::from(tracing.per_million) / 1e6);
+    vec![
+        env("OTEL_EXPORTER_OTLP_ENDPOINT", &tracing.endpoint),
+        env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        env("OTEL_TRACES_SAMPLER_ARG", &share),
+    ]
 }
 
 /// An environment variable from a field of the pod.

@@ -9,13 +9,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ImagePullPolicy, ModelDeployment, Runtime};
+use slipway_crds::v1alpha1::{ImagePullPolicy, ModelDeployment, ModelDeploymentSpec, Runtime};
 
 use super::hash::stamped;
 use super::meta::{controlled, map, matching, revision_labels, revision_selector, runtime_selector};
 use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, pull_secrets,
-    readiness, scraped, spread,
+    readiness, scraped, spread, tracing_env,
 };
 use super::revision_name;
 use crate::action::Desired;
@@ -61,7 +61,8 @@ pub fn replica_set(
 
 fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
     let runtime = &object.spec.runtime;
-    let (volumes, mounts) = volumes(&object.spec.model.uri);
+    let model = &object.spec.model;
+    let (volumes, mounts) = volumes(&model.uri, model.baseline.as_ref().map(|baseline| baseline.uri.as_str()));
     PodSpec {
         containers: vec![container(object, settings, revision, version, mounts)],
         volumes: Some(volumes),
@@ -101,7 +102,7 @@ fn container(
         image: Some(runtime.image.clone().unwrap_or_else(|| settings.runtime_image.clone())),
         image_pull_policy: pull_policy(runtime, settings),
         args: Some(args),
-        env: Some(environment(object, revision, version)),
+        env: Some(environment(object, settings, revision, version)),
         ports: Some(vec![port("http", 8080), port(METRICS, 9090)]),
         readiness_probe: Some(readiness(METRICS)),
         liveness_probe: Some(liveness(METRICS)),
@@ -127,7 +128,7 @@ fn pull_policy(runtime: &Runtime, settings: &Settings) -> Option<String> {
 
 /// Ours first, so that the user's may refer to them as `$(POD_NAME)`; a name of ours in the user's list has no effect, because labels of metrics and the
 /// digest that is verified must be those of the revision.
-fn environment(object: &ModelDeployment, revision: &str, version: &str) -> Vec<EnvVar> {
+fn environment(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> Vec<EnvVar> {
     let model = &object.spec.model;
     let name = object.name_any();
     let mut all = vec![
@@ -139,10 +140,35 @@ fn environment(object: &ModelDeployment, revision: &str, version: &str) -> Vec<E
         env("SLIPWAY_MODEL_DIGEST", model.digest.as_deref().unwrap_or_default()),
         env_field("POD_NAME", "metadata.name"),
     ];
+    all.extend(observation(&object.spec));
     let reserved = all.len();
+    // Where traces go is a default of the operator's: the user may send theirs elsewhere, or nowhere.
+    let own = |name: &str| object.spec.runtime.env.iter().any(|variable| variable.name == name);
+    let traces = tracing_env(settings).into_iter().filter(|variable| !own(&variable.name));
+    all.extend(traces);
     for variable in &object.spec.runtime.env {
         if !all.iter().take(reserved).any(|ours| ours.name == variable.name) {
             all.push(variable.clone());
+        }
+    }
+    all
+}
+
+/// What the spec asks to be kept of traffic; nothing where it asks for nothing, so that such pods stay as they were.
+fn observation(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
+    let mut all = Vec::new();
+    if let Some(baseline) = &spec.model.baseline {
+        all.push(env("SLIPWAY_BASELINE_URI", &baseline.uri));
+        all.push(env("SLIPWAY_BASELINE_DIGEST", baseline.digest.as_deref().unwrap_or_default()));
+    }
+    if let Some(feedback) = spec.feedback.as_ref().filter(|f| !f.outcomes.is_empty()) {
+        all.push(env("SLIPWAY_FEEDBACK_OUTCOMES", &feedback.outcomes.join(",")));
+    }
+    if let Some(sampling) = &spec.sampling {
+        all.push(env("SLIPWAY_SAMPLE_PAYLOADS", &(f64::from(sampling.rate_permille) / 1000.0).to_string()));
+        all.push(env("SLIPWAY_SAMPLE_SINK", &sampling.sink));
+        if !sampling.redact_inputs.is_empty() {
+            all.push(env("SLIPWAY_SAMPLE_REDACT", &sampling.redact_inputs.join(",")));
         }
     }
     all
@@ -160,20 +186,23 @@ fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     resources
 }
 
-/// The cache and `/tmp`, bounded so that one pod cannot fill a node, and the claim that a `pvc://claim/path` names.
-fn volumes(uri: &str) -> (Vec<Volume>, Vec<VolumeMount>) {
+/// The cache and `/tmp`, bounded so that one pod cannot fill a node, and the claims that a `pvc://claim/path` of the model or its baseline names.
+fn volumes(model: &str, baseline: Option<&str>) -> (Vec<Volume>, Vec<VolumeMount>) {
     let mut volumes = vec![scratch("models", "8Gi"), scratch("tmp", "1Gi")];
     let mut mounts = vec![mount("models", "/models"), mount("tmp", "/tmp")];
-    if let Some(claim) = claim(uri) {
+    let of_model = claim(model);
+    let of_baseline = baseline.and_then(claim).filter(|claim| Some(*claim) != of_model);
+    for (name, claim) in [("claim", of_model), ("claim-baseline", of_baseline)] {
+        let Some(claim) = claim else { continue };
         volumes.push(Volume {
-            name: "claim".to_owned(),
+            name: name.to_owned(),
             persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
                 claim_name: claim.to_owned(),
                 read_only: Some(true),
             }),
             ..Volume::default()
         });
-        mounts.push(VolumeMount { read_only: Some(true), ..mount("claim", &format!("/mnt/models/{claim}")) });
+        mounts.push(VolumeMount { read_only: Some(true), ..mount(name, &format!("/mnt/models/{claim}")) });
     }
     (volumes, mounts)
 }

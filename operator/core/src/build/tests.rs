@@ -33,6 +33,7 @@ fn settings() -> Settings {
         runtime_image: "registry.example/slipway-runtime:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
         image_pull_secrets: vec!["registry".to_owned()],
+        tracing: None,
     }
 }
 
@@ -299,6 +300,49 @@ fn the_default_metric_gives_way_to_the_users() {
     let value = json_of(&autoscaler(&full(), &autoscaling));
     assert_eq!(value["spec"]["metrics"].as_array().unwrap().len(), 1);
     assert_eq!(value["spec"]["metrics"][0]["type"], "Pods");
+}
+
+#[test]
+fn what_is_asked_to_be_kept_reaches_the_pods() {
+    let mut object = minimal();
+    let environment = |object: &ModelDeployment, settings: &Settings| {
+        let value = json_of(&replica_set(object, settings, REVISION, "v7", 3));
+        let pod = value["spec"]["template"]["spec"].clone();
+        let env = pod["containers"][0]["env"].as_array().unwrap().clone();
+        (pod, env.into_iter().map(|e| (e["name"].as_str().unwrap().to_owned(), e["value"].clone())).collect::<Vec<_>>())
+    };
+    let before = environment(&object, &settings()).1;
+    assert!(
+        !before.iter().any(|(name, _)| name.contains("BASELINE") || name.contains("SAMPLE") || name.contains("OTEL"))
+    );
+    object.spec.model.baseline =
+        serde_json::from_value(json!({"uri": "pvc://claims/b.json", "digest": "sha256:00"})).unwrap();
+    object.spec.feedback = serde_json::from_value(json!({"outcomes": ["conversion", "revenue"]})).unwrap();
+    let sampling = json!({"ratePermille": 5, "sink": "s3://b/p", "redactInputs": ["email"]});
+    object.spec.sampling = serde_json::from_value(sampling).unwrap();
+    object.spec.runtime.env =
+        serde_json::from_value(json!([{"name": "OTEL_TRACES_SAMPLER_ARG", "value": "1"}])).unwrap();
+    let tracing = Some(crate::observed::Tracing { endpoint: "http://collector:4318".into(), per_million: 500 });
+    let settings = Settings { tracing, ..settings() };
+    let (pod, env) = environment(&object, &settings);
+    for (name, value) in [
+        ("SLIPWAY_BASELINE_URI", "pvc://claims/b.json"),
+        ("SLIPWAY_BASELINE_DIGEST", "sha256:00"),
+        ("SLIPWAY_FEEDBACK_OUTCOMES", "conversion,revenue"),
+        ("SLIPWAY_SAMPLE_PAYLOADS", "0.005"),
+        ("SLIPWAY_SAMPLE_SINK", "s3://b/p"),
+        ("SLIPWAY_SAMPLE_REDACT", "email"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1"),
+    ] {
+        let found: Vec<_> = env.iter().filter(|(n, _)| n == name).collect();
+        assert!(found.len() == 1 && found[0].1 == value, "{name}: {found:?}");
+    }
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|m| m["mountPath"] == "/mnt/models/claims"), "{mounts:?}");
+    let gateway = gateway_set(&object, &settings).iter().map(json_of).find(|v| v["kind"] == "Deployment").unwrap();
+    let env = gateway["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
+    assert!(env.contains("parentbased_traceidratio") && env.contains("0.000500"), "{env}");
 }
 
 #[test]

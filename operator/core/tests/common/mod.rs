@@ -56,6 +56,7 @@ impl World {
                 runtime_image: "runtime:1".into(),
                 image_pull_policy: "IfNotPresent".into(),
                 image_pull_secrets: Vec::new(),
+                tracing: None,
             },
         };
         let now = "2026-01-01T00:00:00Z".parse().unwrap();

@@ -1,0 +1,240 @@
+//! `kubectl slipway baseline`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use slipway_baseline::{
+    Baseline, Calibration, FORMAT, Feature, Golden, GoldenRequest, Histogram, MAX_GOLDEN, MAX_VALUES,
+    Model as Described, Tolerance,
+};
+use slipway_runtime::observe::golden;
+use slipway_runtime::tensor::{Tensor, TensorData};
+
+use crate::layout::{Layout, Rows};
+use crate::model::{Answers, Model};
+use crate::source::Source;
+
+/// Named values of a categorical feature.
+const CATEGORIES: usize = 20;
+
+/// Options of `kubectl slipway baseline`.
+#[derive(Debug, Args)]
+pub(crate) struct MakeArgs {
+    /// The model: a path to an ONNX file, or a URI as in spec.model.uri.
+    #[arg(long, required = true)]
+    model: Option<String>,
+    /// Reference rows, .csv or .parquet: rows that the model was accepted on, not those that it was trained on.
+    #[arg(long, required = true)]
+    data: Option<PathBuf>,
+    /// Column with the true label; with it the baseline can tell the expected accuracy of live traffic.
+    #[arg(long)]
+    label: Option<String>,
+    /// Columns that are no inputs.
+    #[arg(long, value_delimiter = ',')]
+    ignore: Vec<String>,
+    /// Columns to describe. Default: the first `--max-features`.
+    #[arg(long, value_delimiter = ',')]
+    features: Vec<String>,
+    /// Most columns to describe.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    max_features: u16,
+    /// Columns of numbers that are names.
+    #[arg(long, value_delimiter = ',')]
+    categorical: Vec<String>,
+    /// Quantile bins of a number.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(2..=20))]
+    bins: u8,
+    /// Golden requests: rows whose answers every pod must reproduce before it serves.
+    #[arg(long, default_value_t = 16)]
+    golden: usize,
+    /// How far a number in a golden answer may be off, absolutely; relatively it is ten times that.
+    #[arg(long, default_value_t = 1e-5)]
+    golden_tolerance: f64,
+    /// Most rows to read.
+    #[arg(long, default_value_t = 1_000_000)]
+    max_rows: usize,
+    /// ONNX Runtime's shared library.
+    #[arg(long, env = "ORT_DYLIB_PATH")]
+    onnxruntime: Option<PathBuf>,
+    /// Where to write.
+    #[arg(short, long, default_value = "baseline.json")]
+    output: PathBuf,
+}
+
+/// Makes a baseline.
+pub(crate) fn run(args: &MakeArgs) -> Result<()> {
+    if args.golden > MAX_GOLDEN {
+        bail!("--golden: at most {MAX_GOLDEN}");
+    }
+    let uri = args.model.as_deref().context("--model is missing")?;
+    let data = args.data.as_deref().context("--data is missing")?;
+    let mut model = Model::load(uri, args.onnxruntime.as_deref())?;
+    let mut source = Source::open(data)?;
+    let layout = Layout::new(&model.inputs, &source.columns, args.label.as_deref(), &args.ignore)?;
+    let rows = layout.read(&mut source, args.max_rows).with_context(|| data.display().to_string())?;
+    if rows.rows == 0 {
+        bail!("{}: there are no rows", data.display());
+    }
+    if rows.cut {
+        eprintln!("note: only the first {} rows were read (--max-rows)", rows.rows);
+    }
+    let features = features(args, &layout, &rows, &model)?;
+    let answers = model.all(&rows.inputs, rows.rows)?;
+    let golden = golden_requests(args, &mut model, &rows)?;
+    let mut baseline = Baseline {
+        format: FORMAT.to_owned(),
+        model: Described { digest: model.digest.clone(), inputs: model.inputs.clone(), outputs: model.outputs.clone() },
+        rows: rows.rows as u64,
+        features,
+        predictions: None,
+        scores: None,
+        calibration: None,
+        golden,
+    };
+    describe(args, &mut baseline, &answers, &rows)?;
+    let bytes = baseline.to_vec().map_err(|e| anyhow!("{e} (rename the column, or leave it out with --features)"))?;
+    // What would not pass here would pass in no pod.
+    let buckets: &[usize] = if model.batches { &[2, 4, 8, 16, 32] } else { &[] };
+    golden::replay(&mut model.engine, &baseline, buckets)
+        .map_err(|e| anyhow!("the model does not repeat its own answers: {}", e.message))?;
+    std::fs::write(&args.output, bytes).with_context(|| format!("cannot write {}", args.output.display()))?;
+    summary(args, &baseline);
+    Ok(())
+}
+
+fn features(args: &MakeArgs, layout: &Layout, rows: &Rows, model: &Model) -> Result<Vec<Feature>> {
+    let known = |name: &String| layout.features().any(|(_, _, n)| n == name);
+    if let Some(name) = args.features.iter().chain(&args.categorical).find(|name| !known(name)) {
+        bail!("there is no input column {name:?}");
+    }
+    let wanted = |name: &str| args.features.is_empty() || args.features.iter().any(|f| f == name);
+    let all = layout.features().filter(|(_, _, name)| wanted(name)).take(usize::from(args.max_features));
+    let features = all.filter_map(|(input, column, name)| {
+        let tensor = rows.inputs.get(input)?;
+        let categorical = args.categorical.iter().any(|c| c == name);
+        let histogram = histogram(tensor, layout.width(input), column, categorical, usize::from(args.bins));
+        Some(Feature { name: name.to_owned(), input: model.inputs.get(input)?.name.clone(), column, histogram })
+    });
+    Ok(features.collect())
+}
+
+fn histogram(tensor: &Tensor, width: usize, column: usize, categorical: bool, bins: usize) -> Histogram {
+    match column_of(tensor, width, column) {
+        Column::Texts(values) => Histogram::categorical(values.iter().map(String::as_str), CATEGORIES),
+        Column::Numbers(values) if categorical => {
+            // Written as the model server writes a number that it looks up.
+            let values: Vec<_> = values.iter().map(f64::to_string).collect();
+            Histogram::categorical(values.iter().map(String::as_str), CATEGORIES)
+        }
+        Column::Numbers(values) => Histogram::numeric(&values, bins),
+    }
+}
+
+/// One column of an input.
+#[derive(Debug)]
+pub(crate) enum Column {
+    Numbers(Vec<f64>),
+    Texts(Vec<String>),
+}
+
+/// The values at `column` of every row of `width` values.
+pub(crate) fn column_of(tensor: &Tensor, width: usize, column: usize) -> Column {
+    macro_rules! numbers {
+        ($values:expr, $convert:expr) => {
+            Column::Numbers($values.iter().skip(column).step_by(width.max(1)).map($convert).collect())
+        };
+    }
+    match &tensor.data {
+        TensorData::Bool(v) => numbers!(v, |x| f64::from(u8::from(*x))),
+        TensorData::U8(v) => numbers!(v, |x| f64::from(*x)),
+        TensorData::U16(v) => numbers!(v, |x| f64::from(*x)),
+        TensorData::U32(v) => numbers!(v, |x| f64::from(*x)),
+        TensorData::U64(v) => numbers!(v, |x| *x as f64),
+        TensorData::I8(v) => numbers!(v, |x| f64::from(*x)),
+        TensorData::I16(v) => numbers!(v, |x| f64::from(*x)),
+        TensorData::I32(v) => numbers!(v, |x| f64::from(*x)),
+        TensorData::I64(v) => numbers!(v, |x| *x as f64),
+        TensorData::F16(v) => numbers!(v, |x| x.to_f64()),
+        TensorData::F32(v) => numbers!(v, |x| f64::from(*x)),
+        TensorData::F64(v) => numbers!(v, |x| *x),
+        TensorData::Bytes(v) => Column::Texts(v.iter().skip(column).step_by(width.max(1)).cloned().collect()),
+    }
+}
+
+/// Adds what the model said.
+fn describe(args: &MakeArgs, baseline: &mut Baseline, answers: &Answers, rows: &Rows) -> Result<()> {
+    let bins = usize::from(args.bins);
+    if !answers.labels.is_empty() {
+        let labels = answers.labels.iter().map(|l| l.as_deref().unwrap_or_default());
+        baseline.predictions = Some(Histogram::categorical(labels, MAX_VALUES));
+    } else if !answers.values.is_empty() {
+        baseline.predictions = Some(Histogram::numeric(&answers.values, bins));
+    }
+    if answers.scores.iter().any(|s| s.is_finite()) {
+        baseline.scores = Some(Histogram::numeric(&answers.scores, bins));
+    }
+    if let Some(name) = &args.label {
+        if baseline.scores.is_none() {
+            bail!(
+                "--label {name}: the model gives no probabilities, so there is nothing to calibrate; leave --label out and use --ignore {name}"
+            );
+        }
+        let right = rows.labels.iter().zip(&answers.labels).zip(&answers.scores);
+        let right = right.filter_map(|((truth, said), score)| Some((*score, truth.as_ref()? == said.as_ref()?)));
+        let right: Vec<_> = right.collect();
+        if !right.iter().any(|(_, right)| *right) {
+            bail!(
+                "--label {name}: no row's label is what the model says; does the column hold the classes as the model names them?"
+            );
+        }
+        baseline.calibration = Calibration::fit(&right, bins);
+    }
+    Ok(())
+}
+
+/// Rows at equal distances, so that sorted files give all kinds.
+fn golden_requests(args: &MakeArgs, model: &mut Model, rows: &Rows) -> Result<Golden> {
+    let (count, mut requests, mut skipped) = (args.golden.min(rows.rows), Vec::new(), 0);
+    for i in 0..count {
+        let (inputs, outputs) = model.one(&rows.inputs, i * rows.rows / count)?;
+        // JSON has no infinity, and an answer of NaN is nothing to hold a model to.
+        let infinite = |t: &Tensor| match &t.data {
+            TensorData::F32(v) => v.iter().any(|x| x.is_infinite()),
+            TensorData::F64(v) => v.iter().any(|x| x.is_infinite()),
+            TensorData::F16(v) => v.iter().any(|x| x.is_infinite()),
+            _ => false,
+        };
+        if inputs.iter().any(infinite) || outputs.iter().any(|t| t.data.first_non_finite().is_some()) {
+            skipped += 1;
+            continue;
+        }
+        let named = |specs: &[slipway_baseline::TensorSpec], tensors: &[Tensor]| {
+            specs.iter().zip(tensors).map(|(spec, tensor)| golden::write(&spec.name, tensor)).collect()
+        };
+        requests
+            .push(GoldenRequest { inputs: named(&model.inputs, &inputs), outputs: named(&model.outputs, &outputs) });
+    }
+    if skipped > 0 {
+        eprintln!(
+            "note: {skipped} golden requests were left out, because they hold infinities or their answers are not finite"
+        );
+    }
+    let tolerance = Tolerance { absolute: args.golden_tolerance, relative: args.golden_tolerance * 10.0 };
+    Ok(Golden { tolerance, requests })
+}
+
+fn summary(args: &MakeArgs, baseline: &Baseline) {
+    let calibration = baseline.calibration.as_ref().map_or_else(
+        || "no calibration (give --label for expected accuracy)".to_owned(),
+        |c| format!("calibrated on {} labels (error of the raw scores {:.3})", c.counts.iter().sum::<u64>(), c.ece),
+    );
+    println!(
+        "{}: {} rows, {} features, {} golden requests, {calibration}, of model {}",
+        args.output.display(),
+        baseline.rows,
+        baseline.features.len(),
+        baseline.golden.requests.len(),
+        baseline.model.digest
+    );
+}

@@ -1,0 +1,114 @@
+//! A model, loaded as the model server loads it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use slipway_baseline::TensorSpec;
+use slipway_runtime::engine::{self, Engine};
+use slipway_runtime::fetch::{self, Options};
+use slipway_runtime::observe::{Rows, golden, regression};
+use slipway_runtime::prediction::{Label, Reader};
+use slipway_runtime::tensor::{Tensor, TensorData};
+
+use crate::progress::Progress;
+
+/// Rows that run at once.
+const BATCH: usize = 256;
+/// Largest model that is loaded.
+const MAX_MODEL: u64 = 4 << 30;
+
+/// A model with all that is asked of it here.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) engine: Engine,
+    pub(crate) digest: String,
+    pub(crate) inputs: Vec<TensorSpec>,
+    pub(crate) outputs: Vec<TensorSpec>,
+    /// Whether rows run together.
+    pub(crate) batches: bool,
+    reader: Reader,
+}
+
+/// What a model said about many rows.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// Labels by row; empty for a model without labels.
+    pub(crate) labels: Vec<Option<String>>,
+    /// Highest probabilities by row; NaN where the scores are none. Empty for a model without scores.
+    pub(crate) scores: Vec<f64>,
+    /// Values of a regression by row.
+    pub(crate) values: Vec<f64>,
+}
+
+impl Model {
+    /// Loads the model at `uri`.
+    pub(crate) fn load(uri: &str, library: Option<&Path>) -> Result<Self> {
+        let library = library.map_or_else(|| PathBuf::from("/usr/lib/libonnxruntime.so"), Path::to_owned);
+        let cache = std::env::temp_dir().join("kubectl-slipway");
+        let options = Options {
+            cache_dir: cache,
+            volume_root: PathBuf::from("/mnt/models"),
+            max_bytes: MAX_MODEL,
+            timeout: Duration::from_secs(600),
+            attempts: 3,
+        };
+        let uri = if uri.contains("://") { uri.to_owned() } else { std::path::absolute(uri)?.display().to_string() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let fetched = runtime.block_on(fetch::fetch(&uri, "", &options)).map_err(|e| anyhow!(e.message))?;
+        let mut engines =
+            engine::load(&library, &fetched.path, 1, 1).map_err(|e| anyhow!("{} (--onnxruntime)", e.message))?;
+        let engine = engines.pop().context("the model has no session")?;
+        let signature = engine.signature();
+        let specs = |all: &[engine::TensorSpec]| all.iter().map(golden::spec).collect::<Vec<_>>();
+        let (inputs, outputs) = (specs(&signature.inputs), specs(&signature.outputs));
+        let (batches, reader) = (signature.may_batch(), Reader::new(signature));
+        Ok(Self { engine, digest: fetched.digest, inputs, outputs, batches, reader })
+    }
+
+    /// Runs one row.
+    pub(crate) fn one(&mut self, inputs: &[Tensor], row: usize) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+        let inputs: Vec<_> = inputs.iter().map(|t| t.rows_slice(row, 1)).collect();
+        let outputs = self.run(inputs.clone(), row)?;
+        Ok((inputs, outputs))
+    }
+
+    fn run(&mut self, inputs: Vec<Tensor>, row: usize) -> Result<Vec<Tensor>> {
+        self.engine.run(inputs).map_err(|e| anyhow!("the model fails at row {}: {}", row + 1, e.message))
+    }
+
+    /// Runs all rows.
+    pub(crate) fn all(&mut self, inputs: &[Tensor], rows: usize) -> Result<Answers> {
+        let mut answers = Answers::default();
+        let regression = regression(self.engine.signature(), self.reader);
+        let mut progress = Progress::new("running the model");
+        let (mut row, size) = (0, if self.batches { BATCH } else { 1 });
+        while row < rows {
+            let count = size.min(rows - row);
+            let outputs = self.run(inputs.iter().map(|t| t.rows_slice(row, count)).collect(), row)?;
+            self.read(&outputs, regression, &mut answers);
+            row += count;
+            let seen = answers.labels.len().max(answers.values.len()).max(answers.scores.len());
+            if seen != 0 && seen != row {
+                bail!(
+                    "the model gives {seen} predictions for {row} rows; only models that predict row by row have a baseline"
+                );
+            }
+            progress.at(row, Some(rows));
+        }
+        Ok(answers)
+    }
+
+    fn read(&self, outputs: &[Tensor], regression: Option<usize>, answers: &mut Answers) {
+        let predictions = self.reader.read(outputs);
+        answers.labels.extend(predictions.labels.iter().map(|l| l.as_ref().map(Label::to_string)));
+        if let Some(scores) = self.reader.score_output().and_then(|i| outputs.get(i)) {
+            answers.scores.extend(Rows::of(scores).map(|row| row.probability.map_or(f64::NAN, |p| p.0)));
+        }
+        match regression.and_then(|i| outputs.get(i)).map(|t| &t.data) {
+            Some(TensorData::F32(v)) => answers.values.extend(v.iter().map(|x| f64::from(*x))),
+            Some(TensorData::F64(v)) => answers.values.extend(v),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Options of what is observed beside the answers.
+
+use clap::Args;
+
+/// Baseline, outcomes and samples.
+#[derive(Debug, Clone, Args)]
+pub struct ObserveArgs {
+    /// Where the model's baseline.json is (made by `kubectl slipway baseline`); same schemes as the model. Empty: no drift metrics.
+    #[arg(long, env = "SLIPWAY_BASELINE_URI", default_value = "", hide_default_value = true)]
+    pub baseline: String,
+    /// `sha256:<hex>` of the baseline file; empty when not pinned.
+    #[arg(long, env = "SLIPWAY_BASELINE_DIGEST", default_value = "", hide_default_value = true)]
+    pub baseline_digest: String,
+    /// Most features whose bins are exported: each is about 13 series a pod.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub baseline_max_features: u16,
+    /// Names of the features to export. Default: the first of the baseline.
+    #[arg(long, value_delimiter = ',')]
+    pub baseline_features: Vec<String>,
+
+    /// Names of the outcomes that feedback may report besides labels, as in `conversion,revenue`: at most 16 of lower-case letters, digits and `_`.
+    #[arg(long, env = "SLIPWAY_FEEDBACK_OUTCOMES", value_delimiter = ',', value_parser = outcome)]
+    pub feedback_outcomes: Vec<String>,
+
+    /// Share of the requests whose inputs and outputs are written to `--sample-sink`, 0 to 1.
+    #[arg(long, env = "SLIPWAY_SAMPLE_PAYLOADS", default_value_t = 0.0, value_parser = share)]
+    pub sample_payloads: f64,
+    /// Where samples go, as JSON lines: file:///directory, or s3://, gs:// or az:// with bucket and prefix.
+    #[arg(long, env = "SLIPWAY_SAMPLE_SINK", default_value = "", hide_default_value = true)]
+    pub sample_sink: String,
+    /// Inputs whose values are left out of samples.
+    #[arg(long, env = "SLIPWAY_SAMPLE_REDACT", value_delimiter = ',')]
+    pub sample_redact: Vec<String>,
+    /// Bytes of samples that may wait for the sink; further ones are dropped and counted.
+    #[arg(long, default_value_t = 16 << 20)]
+    pub sample_buffer_bytes: usize,
+    /// Size from which a file of samples is closed and the next one begun.
+    #[arg(long, default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample_file_bytes: u64,
+    /// Age from which a file of samples is closed and the next one begun.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample_file_seconds: u64,
+    /// Files that a `file://` sink keeps; the oldest of this pod's own are removed.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample_files: u32,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
+    share.ok_or_else(|| "want a number from 0 to 1".into())
+}
+
+/// Longest name of an outcome, and most outcomes.
+pub const MAX_OUTCOME: usize = 32;
+/// Most outcomes: each is three series a revision.
+pub const MAX_OUTCOMES: usize = 16;
+
+fn outcome(text: &str) -> Result<String, String> {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let named =
+        text.len() <= MAX_OUTCOME && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(good);
+    named.then(|| text.to_owned()).ok_or_else(|| {
+        format!(
+            "want names of at most {MAX_OUTCOME} of a-z, 0-9 and _, starting with a letter, as in conversion,revenue"
+        )
+    })
+}

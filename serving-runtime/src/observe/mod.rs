@@ -1,0 +1,268 @@
+//! Live traffic in the bins of the baseline: what drift and expected accuracy are computed from, as counters that add up over pods and time.
+//!
+//! Counting costs a request its bins (a few nanoseconds a value) and one uncontended lock. Nothing is computed here that could be computed
+//! from the counts later: a PSI of one pod cannot be averaged with another's.
+
+pub mod args;
+mod export;
+pub mod golden;
+mod outputs;
+mod shards;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use slipway_baseline::{Baseline, Binner, Bins, Calibration, Feature, Histogram, NumericBinner};
+
+pub use self::export::Exporter;
+pub use self::outputs::{Rows, regression};
+use self::shards::{Counts, Shards};
+use crate::engine::Signature;
+use crate::prediction::{Label, Predictions, Reader};
+use crate::tensor::{Tensor, TensorData};
+
+/// Where an observer appears once its model is loaded; the metrics' registry is made before that.
+pub type Slot = Arc<OnceLock<Arc<Observer>>>;
+
+/// Bins of the margin between the two highest probabilities, each 1/10 wide.
+pub const MARGIN_BINS: usize = 10;
+
+/// One observed column.
+#[derive(Debug)]
+struct Column {
+    /// Its place in a row.
+    at: usize,
+    /// The index of its first bin among all.
+    first: usize,
+    binner: Binner,
+}
+
+/// The observed columns of one input.
+#[derive(Debug)]
+struct Input {
+    index: usize,
+    columns: Vec<Column>,
+}
+
+/// What predictions are binned by.
+#[derive(Debug)]
+enum Target {
+    /// Labels, by the index of their bin; then the bins of others and of none.
+    Classes { places: HashMap<Label, usize>, other: usize },
+    /// Values of a regression, in an output.
+    Values { output: usize, binner: Binner },
+}
+
+/// Counts what goes through one model.
+#[derive(Debug)]
+pub struct Observer {
+    inputs: Vec<Input>,
+    observed: Vec<Feature>,
+    left_out: usize,
+    predictions: Option<(Target, Histogram, usize)>,
+    scores: Option<(NumericBinner, Histogram, usize)>,
+    calibration: Option<(NumericBinner, Calibration)>,
+    score_output: Option<usize>,
+    margins: usize,
+    classes: Vec<String>,
+    rows: u64,
+    shards: Shards,
+}
+
+/// The bins of a request's inputs, kept until it is known that it was answered.
+#[derive(Debug, Default)]
+pub struct Binned {
+    bins: Vec<u16>,
+}
+
+impl Observer {
+    /// For a model with this signature, of which `baseline` is the (checked) baseline. At most `most` features are exported: those in `only`,
+    /// or the first of the file.
+    pub fn new(baseline: &Baseline, signature: &Signature, reader: Reader, most: usize, only: &[String]) -> Self {
+        let wanted = |f: &&Feature| only.is_empty() || only.contains(&f.name);
+        let observed: Vec<Feature> = baseline.features.iter().filter(wanted).take(most).cloned().collect();
+        let mut end = 0;
+        let mut take = |bins: &Bins| {
+            let first = end;
+            end += bins.len();
+            first
+        };
+        let mut inputs: Vec<Input> = Vec::new();
+        for feature in &observed {
+            let Some(index) = signature.inputs.iter().position(|i| i.name == feature.input) else { continue };
+            let (first, binner) = (take(&feature.histogram.bins), Binner::new(&feature.histogram.bins));
+            let column = Column { at: feature.column, first, binner };
+            match inputs.iter_mut().find(|i| i.index == index) {
+                Some(input) => input.columns.push(column),
+                None => inputs.push(Input { index, columns: vec![column] }),
+            }
+        }
+        let predictions = baseline.predictions.as_ref().and_then(|histogram| {
+            let target = target(histogram, signature, reader)?;
+            Some((target, histogram.clone(), take(&histogram.bins)))
+        });
+        let scores = baseline.scores.as_ref().and_then(|histogram| {
+            let Bins::Numeric { edges, low, high } = &histogram.bins else { return None };
+            Some((NumericBinner::new(edges, *low, *high), histogram.clone(), take(&histogram.bins)))
+        });
+        let margins = end;
+        end += MARGIN_BINS;
+        let classes = match &predictions {
+            Some((Target::Classes { .. }, histogram, _)) => histogram.bins.names(),
+            _ => Vec::new(),
+        };
+        Self {
+            left_out: baseline.features.len() - observed.len(),
+            inputs,
+            observed,
+            predictions,
+            scores,
+            calibration: baseline.calibration.clone().map(|table| (table.binner(), table)),
+            score_output: reader.score_output(),
+            margins,
+            shards: Shards::new(end, classes.len()),
+            classes,
+            rows: baseline.rows,
+        }
+    }
+
+    /// Finds the bins of a request's inputs. Nothing is counted yet.
+    pub fn bin(&self, inputs: &[Tensor], rows: usize) -> Binned {
+        let mut bins = Vec::with_capacity(rows * self.observed.len());
+        for input in &self.inputs {
+            let Some(tensor) = inputs.get(input.index) else { continue };
+            // A model without a batch axis takes one row, whatever its first dimension is.
+            let width = tensor.data.len() / rows.max(1);
+            each(&tensor.data, width, rows, &input.columns, &mut bins);
+        }
+        Binned { bins }
+    }
+
+    /// Counts an answered request.
+    pub fn count(&self, binned: &Binned, outputs: &[Tensor], predictions: &Predictions, rows: usize) {
+        let scored = self.score_output.and_then(|i| outputs.get(i)).map(Rows::of);
+        self.shards.with(|counts| {
+            counts.rows += rows as u64;
+            for bin in &binned.bins {
+                counts.add(usize::from(*bin));
+            }
+            self.count_predictions(counts, outputs, predictions);
+            for (row, scored) in scored.into_iter().flatten().enumerate() {
+                self.count_scores(counts, scored, predictions.labels.get(row).and_then(Option::as_ref));
+            }
+        });
+    }
+
+    fn count_predictions(&self, counts: &mut Counts, outputs: &[Tensor], predictions: &Predictions) {
+        counts.abstained += predictions.labels.iter().filter(|l| l.is_none()).count() as u64;
+        match &self.predictions {
+            Some((Target::Classes { .. }, _, first)) => {
+                for label in &predictions.labels {
+                    counts.add(first + self.class(label.as_ref()));
+                }
+            }
+            Some((Target::Values { output, binner }, _, first)) => {
+                let Some(tensor) = outputs.get(*output) else { return };
+                outputs::numbers(&tensor.data, |value| counts.add(first + binner.number(value)));
+            }
+            None => {}
+        }
+    }
+
+    /// The bin of a label among the classes.
+    fn class(&self, label: Option<&Label>) -> usize {
+        match (&self.predictions, label) {
+            (Some((Target::Classes { places, other }, ..)), Some(label)) => *places.get(label).unwrap_or(other),
+            (Some((Target::Classes { other, .. }, ..)), None) => other + 1,
+            _ => 0,
+        }
+    }
+
+    fn count_scores(&self, counts: &mut Counts, row: outputs::Scored, label: Option<&Label>) {
+        let Some((best, margin)) = row.probability else { return };
+        if let Some((binner, _, first)) = &self.scores {
+            counts.add(first + binner.index(best));
+        }
+        let margin = ((margin * MARGIN_BINS as f64) as usize).min(MARGIN_BINS - 1);
+        counts.add(self.margins + margin);
+        if let Some((binner, table)) = &self.calibration
+            && let Some(p) = table.at(binner.index(best))
+        {
+            counts.variance += p * (1.0 - p);
+            if let Some((right, wrong)) = counts.expected.get_mut(self.class(label)) {
+                *right += p;
+                *wrong += 1.0 - p;
+            }
+        }
+    }
+
+    /// All counts of this moment.
+    fn totals(&self) -> Counts {
+        self.shards.totals()
+    }
+}
+
+fn target(histogram: &Histogram, signature: &Signature, reader: Reader) -> Option<Target> {
+    match &histogram.bins {
+        Bins::Categorical { values } => {
+            let mut places = HashMap::new();
+            for (i, value) in values.iter().enumerate() {
+                places.insert(Label::Text(value.clone()), i);
+                if let Ok(number) = value.parse::<i64>() {
+                    places.insert(Label::Number(number), i);
+                }
+            }
+            Some(Target::Classes { places, other: values.len() })
+        }
+        Bins::Numeric { .. } => {
+            let output = regression(signature, reader)?;
+            Some(Target::Values { output, binner: Binner::new(&histogram.bins) })
+        }
+    }
+}
+
+/// Appends the bins of all `columns` of all rows.
+fn each(data: &TensorData, width: usize, rows: usize, columns: &[Column], bins: &mut Vec<u16>) {
+    macro_rules! numbers {
+        ($values:expr, $convert:expr) => {
+            for row in 0..rows {
+                let values = $values.get(row * width..(row + 1) * width).unwrap_or_default();
+                for column in columns {
+                    let bin = match values.get(column.at) {
+                        #[allow(clippy::redundant_closure_call, reason = "the closure is the macro's argument")]
+                        Some(value) => column.binner.number($convert(*value)),
+                        None => column.binner.missing(),
+                    };
+                    // Features and bins are bounded, so all of them fit.
+                    bins.push((column.first + bin) as u16);
+                }
+            }
+        };
+    }
+    match data {
+        TensorData::Bool(v) => numbers!(v, |x| f64::from(u8::from(x))),
+        TensorData::U8(v) => numbers!(v, f64::from),
+        TensorData::U16(v) => numbers!(v, f64::from),
+        TensorData::U32(v) => numbers!(v, f64::from),
+        TensorData::U64(v) => numbers!(v, |x| x as f64),
+        TensorData::I8(v) => numbers!(v, f64::from),
+        TensorData::I16(v) => numbers!(v, f64::from),
+        TensorData::I32(v) => numbers!(v, f64::from),
+        TensorData::I64(v) => numbers!(v, |x| x as f64),
+        TensorData::F16(v) => numbers!(v, f64::from),
+        TensorData::F32(v) => numbers!(v, f64::from),
+        TensorData::F64(v) => numbers!(v, |x| x),
+        TensorData::Bytes(v) => {
+            for row in 0..rows {
+                let values = v.get(row * width..(row + 1) * width).unwrap_or_default();
+                for column in columns {
+                    let bin = values.get(column.at).map_or_else(|| column.binner.missing(), |s| column.binner.text(s));
+                    bins.push((column.first + bin) as u16);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! Scores and values, row by row.
+
+use crate::engine::Signature;
+use crate::prediction::Reader;
+use crate::tensor::{DataType, Tensor, TensorData};
+
+/// One row of scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// The highest probability and how far it is above the second; `None` when the scores are no probabilities.
+    pub probability: Option<(f64, f64)>,
+}
+
+/// The rows of a matrix of scores.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    data: &'a TensorData,
+    width: usize,
+    row: usize,
+    rows: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Of an output of shape rows x classes; others have no rows.
+    pub fn of(tensor: &'a Tensor) -> Self {
+        let (rows, width) = match tensor.shape[..] {
+            [rows, width] if width >= 2 => (rows, width),
+            _ => (0, 0),
+        };
+        Self { data: &tensor.data, width, row: 0, rows }
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Scored;
+
+    fn next(&mut self) -> Option<Scored> {
+        if self.row >= self.rows {
+            return None;
+        }
+        let range = self.row * self.width..(self.row + 1) * self.width;
+        self.row += 1;
+        Some(match self.data {
+            TensorData::F32(v) => scored(v.get(range)?.iter().map(|x| f64::from(*x))),
+            TensorData::F64(v) => scored(v.get(range)?.iter().copied()),
+            _ => return None,
+        })
+    }
+}
+
+fn scored(row: impl Iterator<Item = f64>) -> Scored {
+    let (mut best, mut second, mut sum, mut good) = (0.0_f64, 0.0_f64, 0.0, true);
+    for x in row {
+        sum += x;
+        good &= (0.0..=1.000_001).contains(&x);
+        if x > best {
+            (best, second) = (x, best);
+        } else if x > second {
+            second = x;
+        }
+    }
+    Scored { probability: (good && (sum - 1.0_f64).abs() < 0.01).then_some((best, best - second)) }
+}
+
+/// The output that holds one number for each row, of a model that gives neither labels nor scores.
+pub fn regression(signature: &Signature, reader: Reader) -> Option<usize> {
+    if reader.classifies() {
+        return None;
+    }
+    signature.outputs.iter().position(|s| {
+        let float = matches!(s.datatype, DataType::F32 | DataType::F64);
+        float && matches!(s.shape[..], [_] | [_, Some(1)])
+    })
+}
+
+/// Calls `each` with every float of `data`.
+pub(super) fn numbers(data: &TensorData, mut each: impl FnMut(f64)) {
+    match data {
+        TensorData::F32(v) => v.iter().for_each(|x| each(f64::from(*x))),
+        TensorData::F64(v) => v.iter().for_each(|x| each(*x)),
+        _ => {}
+    }
+}

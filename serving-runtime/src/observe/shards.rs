@@ -1,0 +1,82 @@
+//! Counters that many threads add to without waiting for each other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// More HTTP threads than this share.
+const SHARDS: usize = 16;
+
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Threads take shards in turn, so a few threads never share one.
+    static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts {
+    /// Rows.
+    pub(super) rows: u64,
+    /// Rows without a prediction.
+    pub(super) abstained: u64,
+    /// All bins of all features, predictions, scores and margins.
+    pub(super) bins: Vec<u64>,
+    /// For each class: the sums of the calibrated probability to be right, and to be wrong.
+    pub(super) expected: Vec<(f64, f64)>,
+    /// The sum of p (1 - p).
+    pub(super) variance: f64,
+}
+
+impl Counts {
+    /// Adds one to a bin.
+    #[inline]
+    pub(super) fn add(&mut self, bin: usize) {
+        if let Some(count) = self.bins.get_mut(bin) {
+            *count += 1;
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.abstained += other.abstained;
+        self.variance += other.variance;
+        self.bins.iter_mut().zip(&other.bins).for_each(|(a, b)| *a += b);
+        self.expected.iter_mut().zip(&other.expected).for_each(|(a, b)| *a = (a.0 + b.0, a.1 + b.1));
+    }
+}
+
+/// A lock, alone on its cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard(Mutex<Counts>);
+
+/// One set of counts for each of a few threads.
+#[derive(Debug)]
+pub(super) struct Shards {
+    shards: Vec<Shard>,
+    zero: Counts,
+}
+
+impl Shards {
+    pub(super) fn new(bins: usize, classes: usize) -> Self {
+        let zero = Counts { bins: vec![0; bins], expected: vec![(0.0, 0.0); classes], ..Counts::default() };
+        Self { shards: (0..SHARDS).map(|_| Shard(Mutex::new(zero.clone()))).collect(), zero }
+    }
+
+    /// Adds to this thread's shard. The lock is taken by nobody else but a scrape, and by threads beyond the sixteenth.
+    pub(super) fn with(&self, add: impl FnOnce(&mut Counts)) {
+        if let Some(shard) = self.shards.get(OWN.with(|own| *own)) {
+            add(&mut shard.0.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// The sum of all shards. Each only grows, so sums of later moments are never less.
+    pub(super) fn totals(&self) -> Counts {
+        let mut totals = self.zero.clone();
+        for shard in &self.shards {
+            totals.merge(&shard.0.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        totals
+    }
+}

@@ -1,0 +1,263 @@
+//! Samples of requests and answers for people and pipelines: JSON lines in files or an object store.
+//!
+//! A sample never delays a request: it is copied, handed over without waiting, and written by a thread of its own. What the sink cannot take
+//! in time is dropped and counted.
+
+mod sink;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use slipway_baseline::GoldenTensor;
+use tokio::sync::{mpsc, oneshot};
+
+use self::sink::Writer;
+use crate::config::ServeArgs;
+use crate::engine::{Signature, TensorSpec};
+use crate::error::{LoadError, Reason};
+use crate::observe::golden;
+use crate::tensor::{Tensor, TensorData};
+
+/// Samples that may wait, whatever their size.
+const QUEUE: usize = 1024;
+/// How long the end of the process waits for the last file.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// What becomes of samples.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    written: Counter,
+    dropped: Counter,
+}
+
+impl Counters {
+    /// Registers both.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("slipway_runtime_samples_written", "Samples in the sink", self.written.clone());
+        registry.register(
+            "slipway_runtime_samples_dropped",
+            "Samples that were dropped, because the sink was slow or failed",
+            self.dropped.clone(),
+        );
+    }
+}
+
+/// A request that is sampled, until its answer is there.
+#[derive(Debug)]
+pub struct Pending {
+    inputs: Vec<Tensor>,
+    held: Held,
+}
+
+/// A share of the bytes that may wait; given back when it is dropped.
+#[derive(Debug)]
+struct Held {
+    waiting: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn take(waiting: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<Self> {
+        let grow = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= most);
+        waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).ok()?;
+        Some(Self { waiting: Arc::clone(waiting), bytes })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+enum Message {
+    Sample(Box<Sample>),
+    Close(oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+struct Sample {
+    seconds: f64,
+    id: String,
+    model: Arc<str>,
+    signature: Arc<Signature>,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
+    _held: Held,
+}
+
+/// One line of the sink.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: f64,
+    prediction_id: &'a str,
+    modeldeployment: &'a str,
+    revision: &'a str,
+    model: &'a str,
+    inputs: Vec<Value>,
+    outputs: Vec<Value>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value {
+    Whole(GoldenTensor),
+    Redacted { name: String, datatype: &'static str, shape: Vec<usize>, redacted: bool },
+}
+
+/// Takes samples.
+#[derive(Debug)]
+pub struct Sampler {
+    share: f64,
+    most: usize,
+    waiting: Arc<AtomicUsize>,
+    sender: mpsc::Sender<Message>,
+    counters: Counters,
+}
+
+/// What lines need besides the sample.
+#[derive(Debug)]
+struct Names {
+    modeldeployment: String,
+    revision: String,
+    redact: HashSet<String>,
+}
+
+impl Sampler {
+    /// Starts the writer, when samples are asked for.
+    ///
+    /// # Errors
+    /// Permanent, when the sink is none that we know: a pod that samples nowhere would look as if it did.
+    pub fn start(args: &ServeArgs, counters: &Counters) -> Result<Option<Self>, LoadError> {
+        let observe = &args.observe;
+        if observe.sample_payloads <= 0.0 {
+            return Ok(None);
+        }
+        let invalid = |what: String| LoadError::permanent(Reason::LoadFailed, format!("--sample-sink: {what}"));
+        let writer = Writer::new(args, counters.clone()).map_err(invalid)?;
+        let names = Names {
+            modeldeployment: args.modeldeployment.clone(),
+            revision: args.revision.clone(),
+            redact: observe.sample_redact.iter().cloned().collect(),
+        };
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let counted = counters.clone();
+        let thread = std::thread::Builder::new().name("samples".into());
+        thread
+            .spawn(move || write(receiver, writer, &names, &counted))
+            .map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the samples' thread: {e}")))?;
+        let (share, most) = (observe.sample_payloads, observe.sample_buffer_bytes);
+        Ok(Some(Self { share, most, waiting: Arc::default(), sender, counters: counters.clone() }))
+    }
+
+    /// Decides about a request, and keeps its inputs if it is sampled.
+    pub fn take(&self, inputs: &[Tensor]) -> Option<Pending> {
+        if rand::random::<f64>() >= self.share {
+            return None;
+        }
+        // Outputs are rarely larger than inputs; both are bounded by the size of a request.
+        let bytes = inputs.iter().map(|t| size(&t.data)).sum::<usize>() * 2;
+        let Some(held) = Held::take(&self.waiting, bytes, self.most) else {
+            self.counters.dropped.inc();
+            return None;
+        };
+        Some(Pending { inputs: inputs.to_vec(), held })
+    }
+
+    /// Hands an answered request to the writer.
+    pub fn offer(&self, pending: Pending, id: &str, model: &str, signature: &Signature, outputs: &[Tensor]) {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let sample = Sample {
+            seconds,
+            id: id.to_owned(),
+            model: model.into(),
+            signature: Arc::new(signature.clone()),
+            inputs: pending.inputs,
+            outputs: outputs.to_vec(),
+            _held: pending.held,
+        };
+        if self.sender.try_send(Message::Sample(Box::new(sample))).is_err() {
+            self.counters.dropped.inc();
+        }
+    }
+
+    /// Writes what waits; called when the last request is answered.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        let work = async {
+            if self.sender.send(Message::Close(done)).await.is_ok() {
+                let _ = closed.await;
+            }
+        };
+        if tokio::time::timeout(CLOSING, work).await.is_err() {
+            tracing::warn!(seconds = CLOSING.as_secs(), "the last samples were not written in time");
+        }
+    }
+}
+
+fn size(data: &TensorData) -> usize {
+    match (data, data.datatype().width()) {
+        (TensorData::Bytes(v), _) => v.iter().map(|s| s.len() + size_of::<String>()).sum(),
+        (_, width) => data.len() * width.unwrap_or(1),
+    }
+}
+
+fn write(mut receiver: mpsc::Receiver<Message>, mut writer: Writer, names: &Names, counters: &Counters) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no samples: their thread has no runtime");
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                message = receiver.recv() => match message {
+                    Some(Message::Sample(sample)) => match line(&sample, names) {
+                        Some(line) => writer.append(&line).await,
+                        None => { counters.dropped.inc(); }
+                    },
+                    Some(Message::Close(done)) => {
+                        writer.rotate().await;
+                        let _ = done.send(());
+                    }
+                    None => return writer.rotate().await,
+                },
+                _ = tick.tick() => writer.tick().await,
+            }
+        }
+    });
+}
+
+fn line(sample: &Sample, names: &Names) -> Option<Vec<u8>> {
+    let values = |specs: &[TensorSpec], tensors: &[Tensor]| {
+        let value = |(spec, tensor): (&TensorSpec, &Tensor)| {
+            if names.redact.contains(&spec.name) {
+                let (name, datatype) = (spec.name.clone(), spec.datatype.name());
+                return Value::Redacted { name, datatype, shape: tensor.shape.clone(), redacted: true };
+            }
+            Value::Whole(golden::write(&spec.name, tensor))
+        };
+        specs.iter().zip(tensors).map(value).collect()
+    };
+    let line = Line {
+        time: sample.seconds,
+        prediction_id: &sample.id,
+        modeldeployment: &names.modeldeployment,
+        revision: &names.revision,
+        model: &sample.model,
+        inputs: values(&sample.signature.inputs, &sample.inputs),
+        outputs: values(&sample.signature.outputs, &sample.outputs),
+    };
+    let mut text = serde_json::to_vec(&line).ok()?;
+    text.push(b'\n');
+    Some(text)
+}

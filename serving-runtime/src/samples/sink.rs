@@ -1,0 +1,166 @@
+//! Where samples go: files of a directory, or objects of a store. Both begin anew by size and by age.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use object_store::path::Path as Key;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use url::Url;
+
+use super::Counters;
+use crate::config::ServeArgs;
+use crate::fetch::store_settings;
+
+/// Time for one object.
+const PUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+enum Place {
+    Directory { path: PathBuf, open: Option<File>, kept: VecDeque<PathBuf>, most: usize },
+    Store { store: Box<dyn ObjectStore>, prefix: Key, buffer: Vec<u8> },
+}
+
+/// Writes lines.
+#[derive(Debug)]
+pub(super) struct Writer {
+    place: Place,
+    prefix: String,
+    max_bytes: u64,
+    max_age: Duration,
+    begun: Option<Instant>,
+    bytes: u64,
+    lines: u64,
+    files: u64,
+    counters: Counters,
+}
+
+impl Writer {
+    /// # Errors
+    /// A text, when the sink is none.
+    pub(super) fn new(args: &ServeArgs, counters: Counters) -> Result<Self, String> {
+        let observe = &args.observe;
+        let sink = &observe.sample_sink;
+        let want = "want file:///directory, or s3://, gs:// or az:// with bucket and prefix";
+        let url = Url::parse(sink).map_err(|e| format!("{sink:?}: {e}; {want}"))?;
+        let place = match url.scheme() {
+            "file" => {
+                let path = url.to_file_path().map_err(|()| format!("{sink:?}: {want}"))?;
+                std::fs::create_dir_all(&path).map_err(|e| format!("cannot create {}: {e}", path.display()))?;
+                let most = observe.sample_files as usize;
+                Place::Directory { path, open: None, kept: VecDeque::new(), most }
+            }
+            "s3" | "gs" | "az" => {
+                let (store, prefix) =
+                    object_store::parse_url_opts(&url, store_settings()).map_err(|e| format!("{sink:?}: {e}"))?;
+                Place::Store { store, prefix, buffer: Vec::new() }
+            }
+            other => return Err(format!("{other}:// is none of ours; {want}")),
+        };
+        let pod =
+            if args.pod_name.is_empty() { format!("{:08x}", rand::random::<u32>()) } else { args.pod_name.clone() };
+        Ok(Self {
+            place,
+            prefix: format!("{}-{pod}", args.revision),
+            max_bytes: observe.sample_file_bytes,
+            max_age: Duration::from_secs(observe.sample_file_seconds),
+            begun: None,
+            bytes: 0,
+            lines: 0,
+            files: 0,
+            counters,
+        })
+    }
+
+    fn name(&mut self) -> String {
+        self.files += 1;
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        format!("{}-{seconds}-{}.jsonl", self.prefix, self.files)
+    }
+
+    /// Appends a line; a line that cannot be written is counted as dropped.
+    pub(super) async fn append(&mut self, line: &[u8]) {
+        if self.begun.is_none() {
+            self.begin();
+        }
+        let written = match &mut self.place {
+            Place::Directory { open: Some(file), .. } => file.write_all(line).map_err(|e| e.to_string()),
+            Place::Directory { open: None, .. } => Err("there is no open file".to_owned()),
+            Place::Store { buffer, .. } => {
+                buffer.extend_from_slice(line);
+                Ok(())
+            }
+        };
+        match written {
+            Ok(()) => {
+                self.bytes += line.len() as u64;
+                self.lines += 1;
+                // A store has them only once the object is there.
+                if matches!(self.place, Place::Directory { .. }) {
+                    self.counters.written.inc();
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error, "a sample was not written");
+                self.counters.dropped.inc();
+                self.begun = None;
+            }
+        }
+        if self.bytes >= self.max_bytes {
+            self.rotate().await;
+        }
+    }
+
+    fn begin(&mut self) {
+        let name = self.name();
+        (self.bytes, self.lines, self.begun) = (0, 0, Some(Instant::now()));
+        let Place::Directory { path, open, kept, most } = &mut self.place else { return };
+        let path = path.join(name);
+        *open = OpenOptions::new().create_new(true).append(true).open(&path).ok();
+        kept.push_back(path);
+        while kept.len() > *most {
+            if let Some(oldest) = kept.pop_front() {
+                let _ = std::fs::remove_file(oldest);
+            }
+        }
+    }
+
+    /// Ends a file that is old enough.
+    pub(super) async fn tick(&mut self) {
+        if self.begun.is_some_and(|begun| begun.elapsed() >= self.max_age) {
+            self.rotate().await;
+        }
+    }
+
+    /// Ends the file, or puts the object.
+    pub(super) async fn rotate(&mut self) {
+        if self.begun.take().is_none() {
+            return;
+        }
+        let name = self.name();
+        let lines = self.lines;
+        match &mut self.place {
+            Place::Directory { open, .. } => *open = None,
+            Place::Store { store, prefix, buffer } => {
+                let payload = PutPayload::from(std::mem::take(buffer));
+                let key = prefix.clone().join(name);
+                let put = tokio::time::timeout(PUT, store.put(&key, payload)).await;
+                match put
+                    .map_err(|_| format!("not within {} s", PUT.as_secs()))
+                    .and_then(|r| r.map_err(|e| e.to_string()))
+                {
+                    Ok(_) => {
+                        self.counters.written.inc_by(lines);
+                    }
+                    Err(error) => {
+                        tracing::warn!(error, lines, "the object store did not take samples");
+                        self.counters.dropped.inc_by(lines);
+                    }
+                }
+            }
+        }
+        (self.bytes, self.lines) = (0, 0);
+    }
+}

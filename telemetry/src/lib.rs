@@ -1,0 +1,263 @@
+//! Logs and traces of Slipway's programs.
+//!
+//! Logs are JSON lines. Traces go by OTLP over HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) says, and nowhere
+//! otherwise: then [`enabled`] is false, [`span!`] makes nothing, and [`traced`] is the future itself; what is left of tracing in a request is a
+//! read of one flag. Sampling is that of the SDK: `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.01`.
+//!
+//! For work that belongs to a request, on whatever task it runs:
+//!
+//! ```
+//! # async fn get() -> u8 { 7 }
+//! # async fn example() {
+//! let value = slipway_telemetry::traced(|| slipway_telemetry::span!("redis get", keys = 1), get()).await;
+//! # }
+//! ```
+//!
+//! Across a queue, [`traceparent`] is the text to send along, and [`span_from`] continues it at the other end.
+
+pub mod metrics;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
+use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+#[doc(hidden)]
+pub use tracing;
+use tracing::{Instrument as _, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+/// Target of the spans that are traced; libraries' own spans are not.
+pub const TARGET: &str = "slipway::trace";
+
+const TRACEPARENT: &str = "traceparent";
+
+static ENABLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether spans go anywhere.
+#[inline]
+pub fn enabled() -> bool {
+    ENABLED.load(Ordering::Relaxed)
+}
+
+/// A span when traces are on, and nothing otherwise. Like `tracing::info_span!`: a name, then fields.
+#[macro_export]
+macro_rules! span {
+    ($name:literal $(, $($fields:tt)*)?) => {
+        if $crate::enabled() {
+            $crate::tracing::info_span!(target: $crate::TARGET, $name $(, $($fields)*)?)
+        } else {
+            $crate::tracing::Span::none()
+        }
+    };
+}
+
+/// Runs `work` within the span that `make` makes; without traces `make` is not called.
+pub async fn traced<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
+    if enabled() { work.instrument(make()).await } else { work.await }
+}
+
+/// Sends what is left when it is dropped; keep it until the program ends.
+#[derive(Debug, Default)]
+pub struct Guard(Option<SdkTracerProvider>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(provider) = self.0.take() {
+            ENABLED.store(false, Ordering::Relaxed);
+            // The collector may be gone already; the program ends all the same.
+            let _ = provider.shutdown();
+        }
+    }
+}
+
+/// Starts logs, and traces when an endpoint is set. Call it once, before any thread of an asynchronous runtime: the exporter's client blocks.
+/// `service` is the name that traces carry unless `OTEL_SERVICE_NAME` says otherwise.
+pub fn init(service: &'static str, filter: EnvFilter) -> Guard {
+    let wanted = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+    let wanted = wanted.iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
+    let logs = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter);
+    if !wanted {
+        tracing_subscriber::registry().with(logs).init();
+        return Guard::default();
+    }
+    match SpanExporter::builder().with_http().build() {
+        Ok(exporter) => {
+            let provider = provider(service, |b| b.with_batch_exporter(exporter));
+            tracing_subscriber::registry().with(logs).with(layer(&provider)).init();
+            ENABLED.store(true, Ordering::Relaxed);
+            Guard(Some(provider))
+        }
+        Err(error) => {
+            tracing_subscriber::registry().with(logs).init();
+            // A wrong address of a collector is no reason to serve nobody.
+            tracing::error!(%error, "no traces: the exporter does not start; look at OTEL_EXPORTER_OTLP_ENDPOINT");
+            Guard::default()
+        }
+    }
+}
+
+/// Starts traces to an exporter of the caller's own, span by span, and no logs: for tests of what a program traces.
+pub fn init_to(service: &'static str, exporter: impl opentelemetry_sdk::trace::SpanExporter + 'static) -> Guard {
+    let provider = provider(service, |b| b.with_simple_exporter(exporter));
+    tracing_subscriber::registry().with(layer(&provider)).init();
+    ENABLED.store(true, Ordering::Relaxed);
+    Guard(Some(provider))
+}
+
+fn provider(
+    service: &'static str,
+    exporter: impl FnOnce(
+        opentelemetry_sdk::trace::TracerProviderBuilder,
+    ) -> opentelemetry_sdk::trace::TracerProviderBuilder,
+) -> SdkTracerProvider {
+    let resource = Resource::builder();
+    // The SDK has read OTEL_SERVICE_NAME already.
+    let named = std::env::var_os("OTEL_SERVICE_NAME").is_some_and(|name| !name.is_empty());
+    let resource = if named { resource } else { resource.with_service_name(service) };
+    exporter(SdkTracerProvider::builder().with_resource(resource.build())).build()
+}
+
+fn layer<S>(provider: &SdkTracerProvider) -> impl tracing_subscriber::Layer<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("slipway"));
+    layer.with_location(false).with_threads(false).with_filter(filter_fn(|meta| meta.target() == TARGET))
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct HeadersMut<'a>(&'a mut HeaderMap);
+
+impl Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
+}
+
+/// The span of a request that came in, the child of what its `traceparent` names. Nothing without traces.
+pub fn server_span(method: &http::Method, path: &str, headers: &HeaderMap) -> Span {
+    let span = span!(
+        "request",
+        otel.name = tracing::field::Empty,
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        http.request.method = method.as_str(),
+        url.path = path,
+        http.response.status_code = tracing::field::Empty,
+        trace_id = tracing::field::Empty,
+    );
+    if enabled() {
+        span.record("otel.name", format!("{method} {path}").as_str());
+        continue_from(&span, &Headers(headers));
+    }
+    span
+}
+
+fn continue_from(span: &Span, carrier: &dyn Extractor) {
+    let parent = TraceContextPropagator::new().extract(carrier);
+    if parent.span().span_context().is_valid() {
+        let _ = span.set_parent(parent);
+    }
+    // In the log, so that a line leads to its trace.
+    let context = span.context();
+    let trace = context.span().span_context().trace_id();
+    span.record("trace_id", tracing::field::display(trace));
+}
+
+/// Notes the status of the answer on a server's span.
+pub fn answered(span: &Span, status: http::StatusCode) {
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+/// Names the current span as the parent to whoever gets these headers. Without traces a client's own `traceparent` passes as it came.
+pub fn inject(headers: &mut HeaderMap) {
+    if enabled() {
+        TraceContextPropagator::new().inject_context(&Span::current().context(), &mut HeadersMut(headers));
+    }
+}
+
+/// The W3C `traceparent` of the current span, to be sent along with a message. `None` without traces.
+pub fn traceparent() -> Option<String> {
+    let mut headers = HeaderMap::new();
+    inject(&mut headers);
+    Some(headers.get(TRACEPARENT)?.to_str().ok()?.to_owned())
+}
+
+/// Makes `span` the child of what a message's `traceparent` names, if it names anything.
+pub fn span_from(span: Span, traceparent: Option<&str>) -> Span {
+    if enabled()
+        && let Some(value) = traceparent.and_then(|t| HeaderValue::from_str(t).ok())
+    {
+        let headers = HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), value)]);
+        continue_from(&span, &Headers(&headers));
+    }
+    span
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_sdk::trace::InMemorySpanExporter;
+
+    use super::*;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    /// One test, because the switch is the process's.
+    #[test]
+    fn nothing_when_off_and_a_whole_trace_when_on() {
+        let headers = HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(PARENT))]);
+        let span = server_span(&http::Method::POST, "/v2", &headers);
+        assert!(span.is_none() && traceparent().is_none());
+        let mut passed = headers.clone();
+        inject(&mut passed);
+        assert_eq!(passed, headers, "a client's own header is not touched");
+
+        let exporter = InMemorySpanExporter::default();
+        let provider = provider("test", |b| b.with_simple_exporter(exporter.clone()));
+        let _default = tracing_subscriber::registry().with(layer(&provider)).set_default();
+        ENABLED.store(true, Ordering::Relaxed);
+        tracing::info_span!("of a library").in_scope(|| ());
+        let span = server_span(&http::Method::POST, "/v2", &headers);
+        let mut inner = HeaderMap::new();
+        span.in_scope(|| span!("arm", revision = "abc").in_scope(|| inject(&mut inner)));
+        answered(&span, http::StatusCode::BAD_GATEWAY);
+        let queued = span_from(span!("job"), inner[TRACEPARENT].to_str().ok());
+        drop((span, queued));
+        ENABLED.store(false, Ordering::Relaxed);
+
+        let spans = exporter.get_finished_spans().unwrap();
+        let names: Vec<_> = spans.iter().map(|s| s.name.as_ref()).collect();
+        assert_eq!(names, ["arm", "POST /v2", "job"]);
+        let trace = spans[0].span_context.trace_id();
+        assert!(spans.iter().all(|s| s.span_context.trace_id() == trace));
+        assert_eq!(trace.to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(spans[1].parent_span_id.to_string(), "b7ad6b7169203331");
+        assert_eq!(spans[2].parent_span_id, spans[0].span_context.span_id());
+        assert_eq!(spans[0].parent_span_id, spans[1].span_context.span_id());
+    }
+}
