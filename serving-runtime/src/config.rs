@@ -109,6 +109,10 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 24 * 3600)]
     pub feedback_ttl_seconds: u64,
 
+    /// The caches.
+    #[command(flatten)]
+    pub cache: crate::cache::CacheArgs,
+
     /// After SIGTERM: how long to serve on, so that everybody learns that this pod goes.
     #[arg(long, default_value_t = 5)]
     pub drain_delay_seconds: u64,

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::cache::CacheMetrics;
 use crate::feedback::{Counted, Rejected};
 use crate::prediction::Predictions;
 
@@ -76,6 +77,8 @@ pub struct Metrics {
     feedback_rejected: Family<Reason, Counter>,
     model_info: Family<Model, Gauge>,
     model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// Those of the caches.
+    pub cache: CacheMetrics,
 }
 
 impl Metrics {
@@ -98,6 +101,7 @@ impl Metrics {
             feedback_rejected: Family::default(),
             model_info: Family::default(),
             model_load_seconds: Gauge::default(),
+            cache: CacheMetrics::default(),
         };
         metrics.register(revision);
         for code in [200, 400, 404, 413, 422, 429, CLIENT_LEFT, 500, 503, 504] {
@@ -156,6 +160,7 @@ impl Metrics {
         );
         own.register("slipway_runtime_model_info", "The loaded model", self.model_info.clone());
         own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
+        self.cache.register(own);
     }
 
     /// Counts a request in; the guard counts it out.

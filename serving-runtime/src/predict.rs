@@ -2,8 +2,10 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::cache;
 use crate::error::ApiError;
 use crate::models::Model;
+use crate::pool::Done;
 use crate::prediction::Predictions;
 use crate::server::App;
 use crate::tensor::Tensor;
@@ -16,6 +18,8 @@ pub struct Prediction {
     pub outputs: Vec<Tensor>,
     /// By which feedback finds it again.
     pub id: String,
+    /// How the result cache was involved, when there is one.
+    pub cache: Option<cache::Outcome>,
 }
 
 /// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the future takes the request back.
@@ -23,13 +27,26 @@ pub struct Prediction {
 /// # Errors
 /// `BadRequest` for more rows than one request may have, `Busy` when the queue is full, `Deadline`, and `Internal` when the model fails.
 pub async fn predict(app: &App, model: &Model, inputs: Vec<Tensor>, deadline: Instant) -> Result<Prediction, ApiError> {
+    let run = async |inputs| run(app, model, inputs, deadline).await;
+    let (outputs, cache) = match &app.caches.results {
+        Some(cache) => {
+            cache.answer(model, inputs, deadline, run).await.map(|answer| (answer.outputs, answer.outcome))?
+        }
+        None => (run(inputs).await?.outputs, None),
+    };
+    // A kept answer is a prediction like any other: it is counted, and has an id of its own.
+    let predictions = model.reader.read(&outputs);
+    app.metrics.predicted(&predictions);
+    Ok(Prediction { outputs, id: prediction_id(app, predictions), cache })
+}
+
+/// Runs the model. Only what runs is timed: whoever judges a revision by its inference time must not see how well its answers are kept.
+async fn run(app: &App, model: &Model, inputs: Vec<Tensor>, deadline: Instant) -> Result<Done, ApiError> {
     let rows = model.signature.rows(&inputs);
     let answer = model.pool.submit(inputs, rows, deadline)?;
     let done = answer.await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
     app.metrics.timed(done.queued, done.inference);
-    let predictions = model.reader.read(&done.outputs);
-    app.metrics.predicted(&predictions);
-    Ok(Prediction { outputs: done.outputs, id: prediction_id(app, predictions) })
+    Ok(done)
 }
 
 /// Refuses requests of too many rows; cheap, so that they are refused before they wait.

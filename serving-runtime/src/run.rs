@@ -51,7 +51,7 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
         term: signal(SignalKind::terminate()).map_err(io)?,
         int: signal(SignalKind::interrupt()).map_err(io)?,
     };
-    let app = App::new(args);
+    let app = App::new(args).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
     let admin = Listener::bind(app.args.admin_listen).await.map_err(io)?;
     let api = Listener::bind(app.args.listen).await.map_err(io)?;
     tracing::info!(
@@ -64,6 +64,7 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
 
     tokio::select! {
         loaded = load_aside(&app) => {
+            app.caches.connect().await;
             let model = app.models.insert(loaded?);
             let took = begun.elapsed();
             app.metrics.loaded(&model.name, &model.version, &model.digest, took);

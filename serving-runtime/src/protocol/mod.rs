@@ -13,6 +13,7 @@ mod data;
 mod request;
 mod response;
 
+pub(crate) use self::binary::{read as read_binary, write as write_binary};
 pub use self::request::{InferRequest, Wanted, parse};
 pub use self::response::{Body, metadata, write};
 

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use super::body::{self, Encoding};
 use super::{Answer, App, bytes_answer, error_answer};
+use crate::cache;
 use crate::error::ApiError;
 use crate::metrics::{CLIENT_LEFT, Metrics};
 use crate::models::Model;
@@ -129,6 +130,9 @@ fn respond(model: &Model, request: &InferRequest, prediction: &Prediction) -> Re
     }
     if let Ok(value) = HeaderValue::from_str(&prediction.id) {
         headers.insert(PREDICTION_HEADER, value);
+    }
+    if let Some(outcome) = prediction.cache {
+        headers.insert(cache::HEADER, HeaderValue::from_static(outcome.public()));
     }
     Ok(answer)
 }

@@ -18,6 +18,7 @@ use serde::Serialize;
 pub use self::admin::handle as handle_admin;
 pub use self::api::handle as handle_api;
 pub use self::listen::Listener;
+use crate::cache::Caches;
 use crate::config::ServeArgs;
 use crate::error::ApiError;
 use crate::feedback::{Book, Limits};
@@ -38,17 +39,23 @@ pub struct App {
     pub book: Book,
     /// The models, each once it is loaded and warm.
     pub models: Models,
+    /// The caches.
+    pub caches: Caches,
     draining: AtomicBool,
 }
 
 impl App {
     /// The state of a server that has not loaded its model yet.
-    pub fn new(args: ServeArgs) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// When an option makes no sense.
+    pub fn new(args: ServeArgs) -> Result<Arc<Self>, String> {
         let metrics = Metrics::new(&args.modeldeployment, &args.revision);
         let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
         let book = Book::new(&args.revision, limits);
         let models = Models::new(&args.model_name);
-        Arc::new(Self { args, metrics, book, models, draining: AtomicBool::new(false) })
+        let caches = Caches::new(&args.cache, &metrics.cache)?;
+        Ok(Arc::new(Self { args, metrics, book, models, caches, draining: AtomicBool::new(false) }))
     }
 
     /// From here on the server is not ready, and asks its clients to connect elsewhere.

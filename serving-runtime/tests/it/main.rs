@@ -1,6 +1,7 @@
 //! The real server with the real ONNX Runtime, over HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
+mod cache;
 mod errors;
 mod feedback;
 mod frameworks;
@@ -9,4 +10,5 @@ mod infer;
 mod lifecycle;
 mod load;
 mod overload;
+mod redis;
 mod support;
