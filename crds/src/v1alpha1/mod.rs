@@ -2,6 +2,7 @@
 
 mod analysis;
 mod autoscaling;
+mod cache;
 mod model;
 mod spec;
 mod status;
@@ -10,6 +11,7 @@ mod traffic;
 
 pub use analysis::*;
 pub use autoscaling::*;
+pub use cache::*;
 pub use model::*;
 pub use spec::*;
 pub use status::*;

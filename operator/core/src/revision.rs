@@ -12,9 +12,13 @@ const VERSION: &str = "slipway.dev/revision/v1\n";
 /// Hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model` and `runtime`, and of nothing else.
+/// The revision of a spec: a hash of what the user wrote in `model`, `runtime` and `cache`, and of nothing else. A spec without `cache` has the revision that
+/// it had before there was one.
 pub fn of(spec: &ModelDeploymentSpec) -> String {
-    let content = json!({ "model": spec.model, "runtime": spec.runtime });
+    let mut content = json!({ "model": spec.model, "runtime": spec.runtime });
+    if let (Some(cache), Some(content)) = (&spec.cache, content.as_object_mut()) {
+        content.insert("cache".to_owned(), json!(cache));
+    }
     let digest = Sha256::new().chain_update(VERSION).chain_update(canonical_json(&content)).finalize();
     hex::encode(digest).chars().take(DIGITS).collect()
 }
@@ -35,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn only_model_and_runtime_make_the_revision() {
+    fn only_model_runtime_and_cache_make_the_revision() {
         let base = spec(json!({ "model": { "uri": "http://store/a" } }));
         let same = spec(json!({
             "model": { "uri": "http://store/a" }, "runtime": {}, "replicas": 7, "paused": true,
@@ -43,6 +47,11 @@ mod tests {
         }));
         let other = spec(json!({ "model": { "uri": "http://store/b" } }));
         let pods = spec(json!({ "model": { "uri": "http://store/a" }, "runtime": { "args": ["--x"] } }));
+        let cached = |ttl: i32| {
+            spec(json!({ "model": { "uri": "http://store/a" }, "cache": { "results": { "ttlSeconds": ttl } } }))
+        };
+        assert_ne!(of(&base), of(&cached(60)));
+        assert_ne!(of(&cached(60)), of(&cached(61)));
         assert_eq!(of(&base), of(&same));
         assert_ne!(of(&base), of(&other));
         assert_ne!(of(&base), of(&pods));

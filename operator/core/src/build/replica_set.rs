@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ImagePullPolicy, ModelDeployment, Runtime};
 
+use super::cache;
 use super::hash::stamped;
 use super::meta::{controlled, map, matching, revision_labels, revision_selector, runtime_selector};
 use super::pod::{
@@ -61,9 +62,15 @@ pub fn replica_set(
 
 fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
     let runtime = &object.spec.runtime;
-    let (volumes, mounts) = volumes(&object.spec.model.uri);
+    let cache = object.spec.cache.as_ref();
+    let (mut volumes, mut mounts) = volumes(&object.spec.model.uri);
+    if let Some((volume, mount)) = cache::volume(cache) {
+        volumes.push(volume);
+        mounts.push(mount);
+    }
     PodSpec {
         containers: vec![container(object, settings, revision, version, mounts)],
+        init_containers: cache::sidecar(cache, settings).map(|redis| vec![redis]),
         volumes: Some(volumes),
         security_context: Some(pod_security()),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
@@ -139,6 +146,7 @@ fn environment(object: &ModelDeployment, revision: &str, version: &str) -> Vec<E
         env("SLIPWAY_MODEL_DIGEST", model.digest.as_deref().unwrap_or_default()),
         env_field("POD_NAME", "metadata.name"),
     ];
+    all.extend(cache::environment(object.spec.cache.as_ref()));
     let reserved = all.len();
     for variable in &object.spec.runtime.env {
         if !all.iter().take(reserved).any(|ours| ours.name == variable.name) {
@@ -184,7 +192,7 @@ fn claim(uri: &str) -> Option<&str> {
     (!claim.is_empty()).then_some(claim)
 }
 
-fn scratch(name: &str, limit: &str) -> Volume {
+pub(super) fn scratch(name: &str, limit: &str) -> Volume {
     Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None }),
@@ -192,7 +200,7 @@ fn scratch(name: &str, limit: &str) -> Volume {
     }
 }
 
-fn mount(name: &str, path: &str) -> VolumeMount {
+pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }
 
