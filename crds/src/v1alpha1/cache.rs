@@ -45,6 +45,10 @@ pub struct Cache {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_redis: Option<ExternalRedis>,
 
+    /// A volume that keeps model files beyond the life of a pod. Without it, each pod keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<ModelCache>,
+
     /// Longest time in milliseconds that one request waits for Redis before it goes on without.
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 1000))]
@@ -87,6 +91,15 @@ pub enum CacheBypass {
     Adaptive,
     /// Every request looks.
     Never,
+}
+
+/// The cache of model files, addressed by their digest. Pods of all revisions may share it: files appear whole or not at all, and are hashed again before use.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelCache {
+    /// PersistentVolumeClaim of this namespace that all pods mount for writing: ReadWriteMany, or ReadWriteOnce where one node runs them all.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub claim_name: String,
 }
 
 /// The Redis beside a pod: no persistence, reached by a socket that only the pod's containers see.

@@ -14,7 +14,9 @@ use super::{
     answer::{AnswerBody, Head, Passing, for_client},
     arm::{Failure, reach},
     count::ArmCall,
-    grpc, mark,
+    grpc,
+    headers::is_cached,
+    mark,
 };
 use crate::{
     budget::Charge,
@@ -49,6 +51,9 @@ pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Re
         Ok(Gathered::Whole(_, _, head) | Gathered::Passing(_, _, _, head)) => head.outcome,
         Err(failure) => failure.outcome(),
     };
+    if let Ok(Gathered::Whole(parts, ..) | Gathered::Passing(parts, ..)) = &gathered {
+        call.answered(job.model.config.caching && is_cached(&parts.headers));
+    }
     if covered && outcome.is_failure() {
         match charge(&job, &candidate) {
             Ok(charge) => return replay(job, call, outcome, stable, charge).await,

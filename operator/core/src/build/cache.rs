@@ -1,7 +1,8 @@
 //! What `spec.cache` adds to the pods: the settings of the model server, and a Redis beside it.
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, EnvVarSource, ExecAction, Probe, ResourceRequirements, Volume, VolumeMount,
+    Container, EnvVar, EnvVarSource, ExecAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, Probe,
+    ResourceRequirements, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_crds::v1alpha1::{Cache, CacheBypass, EvictionPolicy, RedisSidecar};
@@ -10,6 +11,9 @@ use super::pod::{container_security, env};
 use super::replica_set::{mount, scratch};
 use crate::observed::Settings;
 
+/// The volume of the model files.
+pub(super) const MODELS: &str = "models";
+
 /// The folder that runtime and Redis share, and the socket in it.
 const VOLUME: &str = "redis";
 const FOLDER: &str = "/run/slipway";
@@ -17,6 +21,23 @@ const SOCKET: &str = "/run/slipway/redis.sock";
 
 /// CPU of a Redis whose spec says nothing. Without a request the autoscaler could not tell the pod's utilisation.
 const CPU_REQUEST: &str = "50m";
+
+/// The volume of the model files, when it is a claim: a path of the node would be against the restricted Pod Security Standard.
+pub(super) fn models(cache: Option<&Cache>) -> Option<Volume> {
+    let claim_name = cache?.models.as_ref()?.claim_name.clone();
+    let claim = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
+    Some(Volume { name: MODELS.to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() })
+}
+
+/// A claim may belong to root; our group may write to it. Only its root is looked at, because walking through many files at every start is slow.
+pub(super) fn security(cache: Option<&Cache>, pod: PodSecurityContext) -> PodSecurityContext {
+    let claimed = cache.is_some_and(|cache| cache.models.is_some());
+    PodSecurityContext {
+        fs_group: if claimed { pod.run_as_group } else { None },
+        fs_group_change_policy: claimed.then(|| "OnRootMismatch".to_owned()),
+        ..pod
+    }
+}
 
 /// The volume for the socket, and where both containers mount it; none without the sidecar.
 pub(super) fn volume(cache: Option<&Cache>) -> Option<(Volume, VolumeMount)> {

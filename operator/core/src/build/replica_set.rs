@@ -63,7 +63,7 @@ pub fn replica_set(
 fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
     let runtime = &object.spec.runtime;
     let cache = object.spec.cache.as_ref();
-    let (mut volumes, mut mounts) = volumes(&object.spec.model.uri);
+    let (mut volumes, mut mounts) = volumes(&object.spec.model.uri, cache::models(cache));
     if let Some((volume, mount)) = cache::volume(cache) {
         volumes.push(volume);
         mounts.push(mount);
@@ -72,7 +72,7 @@ fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &
         containers: vec![container(object, settings, revision, version, mounts)],
         init_containers: cache::sidecar(cache, settings).map(|redis| vec![redis]),
         volumes: Some(volumes),
-        security_context: Some(pod_security()),
+        security_context: Some(cache::security(cache, pod_security())),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         service_account_name: runtime.service_account_name.clone(),
         // A named account decides for itself whether its token is mounted; the namespace's default account has no business here.
@@ -168,10 +168,10 @@ fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     resources
 }
 
-/// The cache and `/tmp`, bounded so that one pod cannot fill a node, and the claim that a `pvc://claim/path` names.
-fn volumes(uri: &str) -> (Vec<Volume>, Vec<VolumeMount>) {
-    let mut volumes = vec![scratch("models", "8Gi"), scratch("tmp", "1Gi")];
-    let mut mounts = vec![mount("models", "/models"), mount("tmp", "/tmp")];
+/// The cache of models (a claim, or a folder of the pod's own) and `/tmp`, bounded so that one pod cannot fill a node, and the claim that a `pvc://claim/path` names.
+fn volumes(uri: &str, models: Option<Volume>) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let mut volumes = vec![models.unwrap_or_else(|| scratch(cache::MODELS, "8Gi")), scratch("tmp", "1Gi")];
+    let mut mounts = vec![mount(cache::MODELS, "/models"), mount("tmp", "/tmp")];
     if let Some(claim) = claim(uri) {
         volumes.push(Volume {
             name: "claim".to_owned(),

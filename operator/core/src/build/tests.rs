@@ -275,6 +275,21 @@ fn a_redis_of_the_users_own_takes_the_place_of_the_sidecar() {
 }
 
 #[test]
+fn model_files_may_outlive_the_pod_in_a_claim() {
+    let object = cached(json!({"models": {"claimName": "model-cache"}}));
+    let pod = pods(&object).remove(0);
+    let security = pod.security_context.unwrap();
+    assert_eq!((security.fs_group, security.fs_group_change_policy.as_deref()), (Some(65532), Some("OnRootMismatch")));
+    let volumes = pod.volumes.unwrap();
+    let models: Vec<_> = volumes.iter().filter(|volume| volume.name == "models").collect();
+    assert_eq!(models.len(), 1);
+    assert_eq!(models[0].persistent_volume_claim.as_ref().unwrap().claim_name, "model-cache");
+    let mount = runtime(&object).volume_mounts.unwrap().into_iter().find(|mount| mount.name == "models").unwrap();
+    assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/models", None));
+    assert_eq!(pods(&minimal()).remove(0).security_context.unwrap().fs_group, None);
+}
+
+#[test]
 fn without_a_cache_nothing_of_it_is_in_the_pods() {
     for object in [minimal(), cached(json!({"results": {"enabled": false}}))] {
         assert!(runtime(&object).env.unwrap().iter().all(|variable| !variable.name.contains("CACHE")));
