@@ -12,11 +12,11 @@ use std::{
 
 use http::HeaderName;
 use http_body_util::Full;
-use proptest::{prelude::*, test_runner::TestRunner};
 use slipway_gateway::{
     affinity::fingerprint,
     config::EndpointGroup,
     endpoint::{EndpointSet, Visit},
+    split::mix,
     upstream::Connector,
 };
 use support::{
@@ -60,15 +60,10 @@ fn zipf() -> Vec<usize> {
         Some(*sum)
     });
     let sums: Vec<f64> = weights.collect();
-    let mut runner = TestRunner::deterministic();
-    let dice = 0.0..*sums.last().unwrap();
-    let roll = |runner: &mut TestRunner| dice.new_tree(runner).unwrap().current();
-    (0..REQUESTS)
-        .map(|_| {
-            let roll = roll(&mut runner);
-            sums.partition_point(|sum| *sum < roll)
-        })
-        .collect()
+    let all = sums.last().copied().unwrap_or_default();
+    // The same dice every time.
+    let roll = |n: usize| mix(n as u64) as f64 / u64::MAX as f64 * all;
+    (0..REQUESTS).map(|n| sums.partition_point(|sum| *sum < roll(n))).collect()
 }
 
 struct Seen {
