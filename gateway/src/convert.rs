@@ -77,6 +77,7 @@ fn model_config(model: &ModelDeployment) -> ModelConfig {
 
 fn keeps_answers(cache: &api::Cache) -> bool {
     cache.results.as_ref().is_some_and(|results| results.enabled)
+        || cache.features.as_ref().is_some_and(|features| features.enabled)
 }
 
 /// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them into huge ones.

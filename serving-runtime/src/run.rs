@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::cache::prewarm;
 use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
 use crate::models::Model;
@@ -64,8 +65,10 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
 
     tokio::select! {
         loaded = load_aside(&app) => {
+            let model = loaded?;
             app.caches.connect().await;
-            let model = app.models.insert(loaded?);
+            prewarm::prewarm(&app, &model).await;
+            let model = app.models.insert(model);
             let took = begun.elapsed();
             app.metrics.loaded(&model.name, &model.version, &model.digest, took);
             tracing::info!(digest = model.digest, seconds = took.as_secs_f64(), "ready");

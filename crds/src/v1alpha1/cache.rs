@@ -17,6 +17,14 @@ fn five_minutes() -> i32 {
     300
 }
 
+fn hour() -> i32 {
+    3600
+}
+
+fn half_a_second() -> i32 {
+    500
+}
+
 fn mebibytes() -> i32 {
     64
 }
@@ -30,12 +38,17 @@ fn mebibyte() -> i32 {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.redis) && has(self.externalRedis))").message("spec.cache.externalRedis: a Redis of your own takes the place of the sidecar; leave out spec.cache.redis or this"),
-    validation = Rule::new("!(has(self.redis) || has(self.externalRedis)) || (has(self.results) && self.results.enabled)").message("spec.cache.redis: nothing would use it; add spec.cache.results, or leave it out")
+    validation = Rule::new("!(has(self.redis) || has(self.externalRedis)) || (has(self.results) && self.results.enabled) || (has(self.features) && self.features.enabled)").message("spec.cache.redis: nothing would use it; add spec.cache.results or spec.cache.features, or leave it out"),
+    validation = Rule::new("!has(self.features) || !self.features.enabled || has(self.features.source) || has(self.externalRedis)").message("spec.cache.features: what is written to one pod must be found by the others; add spec.cache.externalRedis, or a source that every pod can ask")
 )]
 pub struct Cache {
     /// Answers to inputs that were seen before. Only for models that always give the same answer to the same input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultCache>,
+
+    /// Rows of inputs by entity: a request that names an entity is filled with its row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeatureCache>,
 
     /// A Redis beside every pod, behind the pod's own memory. The gateway sends equal requests to the same pod, so that together they are one cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +94,52 @@ pub struct ResultCache {
     /// What happens where looking up costs more than it saves.
     #[serde(default)]
     pub bypass: CacheBypass,
+
+    /// How many of the most asked inputs a new pod answers before it is ready, so that a promotion does not begin with an empty cache. Pods then
+    /// remember these inputs and tell them on their admin port (9090), to whoever can reach it. 0: none.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1024))]
+    pub hot_keys: i32,
+}
+
+/// The feature cache. Rows are written by `PUT /v2/models/<model>/features/<entity>`, and by misses that the source answers.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FeatureCache {
+    /// Whether rows are kept.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+
+    /// Age in seconds at which a row is not used any more.
+    #[serde(default = "hour")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub ttl_seconds: i32,
+
+    /// Memory of the model server that rows may take, in MiB.
+    #[serde(default = "mebibytes")]
+    #[schemars(range(min = 0, max = 65_536))]
+    pub memory_mebibytes: i32,
+
+    /// Who is asked for a row that nobody has written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<FeatureSource>,
+}
+
+/// A feature source: an HTTP server that answers `GET` with the row of an entity, `{"<input>": <its row>}`, or 404.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.url.matches('^https?://[A-Za-z0-9][-.A-Za-z0-9]*(:[0-9]{1,5})?/[^ ]*[{]entity[}][^ ]*$')").message("spec.cache.features.source.url: is http(s)://host/path with {entity} in the path or query, and without credentials; only that host is ever asked")
+)]
+pub struct FeatureSource {
+    /// Its address with `{entity}` where the entity stands, percent-encoded. Redirects are not followed.
+    #[schemars(length(min = 8, max = 1024))]
+    pub url: String,
+
+    /// Longest time for its answer, in milliseconds.
+    #[serde(default = "half_a_second")]
+    #[schemars(range(min = 1, max = 30_000))]
+    pub timeout_milliseconds: i32,
 }
 
 /// What happens where looking up costs more than it saves.

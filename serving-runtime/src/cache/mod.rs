@@ -1,4 +1,4 @@
-//! Caches: answers by what they depend on, kept in this process's memory and in Redis.
+//! Caches: answers by what they depend on, and feature rows by entity, kept in this process's memory and in Redis.
 //!
 //! What holds for all of them:
 //! * **Never an answer of another model**: the digest of the model's file is part of every key, and stored values prove whose they are.
@@ -10,16 +10,21 @@
 
 pub mod args;
 pub mod breaker;
+pub mod features;
 pub mod flight;
+pub mod hot;
 pub mod key;
 pub mod local;
 pub mod metrics;
+pub mod prewarm;
 pub mod redis_tier;
 pub mod result;
+pub mod source;
 pub mod value;
 pub mod worth;
 
 pub use self::args::CacheArgs;
+use self::features::FeatureCache;
 pub use self::metrics::{CacheMetrics, Outcome};
 use self::redis_tier::Redis;
 use self::result::ResultCache;
@@ -33,20 +38,23 @@ pub struct Caches {
     redis: Option<Redis>,
     /// Answers; `None` when they are not kept.
     pub results: Option<ResultCache>,
+    /// Feature rows; `None` when they are not kept.
+    pub features: Option<FeatureCache>,
 }
 
 impl Caches {
-    /// The caches as the options want them. Needs a tokio runtime.
+    /// The caches of the ModelDeployment `namespace`, as the options want them. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When the address of Redis is none.
-    pub fn new(args: &CacheArgs, metrics: &CacheMetrics) -> Result<Self, String> {
+    /// When an address is none.
+    pub fn new(args: &CacheArgs, namespace: &str, metrics: &CacheMetrics) -> Result<Self, String> {
         let url = args.redis_url.as_str();
-        let wanted = args.result_cache && !url.is_empty();
+        let wanted = (args.result_cache || args.feature_cache) && !url.is_empty();
         let budget = std::time::Duration::from_millis(args.redis_budget_ms);
         let redis = wanted.then(|| Redis::new(url, budget, metrics.clone())).transpose()?;
         let results = ResultCache::new(args, redis.clone(), metrics);
-        Ok(Self { redis, results })
+        let features = FeatureCache::new(args, namespace, redis.clone(), metrics)?;
+        Ok(Self { redis, results, features })
     }
 
     /// Connects to Redis, so that the first requests need not do without. Waits for a second or two at most.

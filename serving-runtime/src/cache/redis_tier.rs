@@ -18,6 +18,10 @@ const WRITE: Duration = Duration::from_millis(500);
 /// Writes under way at one time; what comes beyond is not kept.
 const WRITES: usize = 64;
 
+/// Redis did not answer in time, or refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswered;
+
 /// A Redis that may be slow, gone, full or somebody else's.
 #[derive(Debug, Clone)]
 pub struct Redis(Arc<Inner>);
@@ -82,19 +86,27 @@ impl Redis {
 
     /// The value of `key`, if it is there in time and has at most `max` bytes.
     pub async fn get(&self, key: &[u8], max: usize) -> Option<Vec<u8>> {
+        self.find(key, max).await.ok().flatten()
+    }
+
+    /// As [`Self::get`], for those to whom it matters whether there is no value or no answer.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn find(&self, key: &[u8], max: usize) -> Result<Option<Vec<u8>>, Unanswered> {
         if !self.is_asked() {
-            return None;
+            return Err(Unanswered);
         }
         // A range, so that a huge value of somebody else's is not read into memory: one byte too many tells.
         let mut command = redis::cmd("GETRANGE");
         command.arg(key).arg(0).arg(max);
-        let value: Vec<u8> = self.bounded(self.0.budget, self.query(command)).await?;
+        let value: Vec<u8> = self.bounded(self.0.budget, self.query(command)).await.ok_or(Unanswered)?;
         if value.len() > max {
             self.corrupt();
-            return None;
+            return Ok(None);
         }
         // A key that is not there is an empty text; we store none.
-        (!value.is_empty()).then_some(value)
+        Ok((!value.is_empty()).then_some(value))
     }
 
     /// Keeps a value, in the background; under load it may not be kept.
@@ -108,11 +120,24 @@ impl Redis {
         };
         let this = self.clone();
         tokio::spawn(async move {
-            let mut command = redis::cmd("SET");
-            command.arg(key).arg(value).arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
-            let _: Option<()> = this.bounded(WRITE, this.query(command)).await;
+            // Whether it went well is counted there.
+            let _ = this.write(key, value, ttl).await;
             drop(place);
         });
+    }
+
+    /// Keeps a value, and waits until it is kept.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn store(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) -> Result<(), Unanswered> {
+        if self.is_asked() { self.write(key, value, ttl).await } else { Err(Unanswered) }
+    }
+
+    async fn write(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) -> Result<(), Unanswered> {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value).arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.bounded(WRITE, self.query(command)).await.ok_or(Unanswered)
     }
 
     /// Counts a value that is not one of ours.

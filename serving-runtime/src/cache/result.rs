@@ -8,6 +8,7 @@ use tokio::time::timeout_at;
 
 use super::args::CacheArgs;
 use super::flight::{Flights, Leader, Role};
+use super::hot::Hot;
 use super::key::{Key, probes};
 use super::local::Local;
 use super::metrics::{CacheMetrics, Outcome};
@@ -41,6 +42,7 @@ pub struct ResultCache {
     redis: Option<Redis>,
     flights: Flights<Key, Landing>,
     worth: Mutex<Tiers>,
+    hot: Option<Hot>,
     adaptive: bool,
     ttl: Duration,
     max_entry: usize,
@@ -64,6 +66,7 @@ impl ResultCache {
                 redis,
                 flights: Flights::default(),
                 worth: Mutex::default(),
+                hot: (args.cache_hot_keys > 0).then(|| Hot::new(args.cache_hot_keys as usize)),
                 adaptive: !args.no_cache_bypass,
                 ttl: Duration::from_secs(args.result_cache_ttl_seconds),
                 max_entry: usize::try_from(args.result_cache_max_entry_bytes).unwrap_or(usize::MAX),
@@ -92,6 +95,31 @@ impl ResultCache {
         answer
     }
 
+    /// As [`Self::answer`], for nobody in particular: it is not counted.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub async fn warm<F>(
+        &self,
+        model: &Model,
+        inputs: Vec<Tensor>,
+        deadline: Instant,
+        run: impl Fn(Vec<Tensor>) -> F,
+    ) -> Result<(), ApiError>
+    where
+        F: Future<Output = Result<Done, ApiError>>,
+    {
+        let answer = self.find(model, inputs, deadline, run).await.map(drop);
+        // An empty cache that is being filled says nothing about what looking up is worth.
+        self.tiers(|tiers| *tiers = Tiers::default());
+        answer
+    }
+
+    /// What is hot here; `None` when that is not remembered.
+    pub fn hot(&self) -> Option<&Hot> {
+        self.hot.as_ref()
+    }
+
     async fn find<F>(
         &self,
         model: &Model,
@@ -112,6 +140,9 @@ impl ResultCache {
         // The engine gives all outputs whatever is asked for, so all that ask for different ones share an answer.
         let key = Key::new(&model.digest, model.signature.outputs.iter().map(|output| output.name.as_str()), &inputs);
         if let Some(outputs) = self.local.get(&key) {
+            if let Some(hot) = &self.hot {
+                hot.note(key, inputs);
+            }
             return Ok(self.hit(&outputs, Outcome::HitLocal, begun.elapsed()));
         }
         loop {
@@ -269,7 +300,8 @@ fn own(outputs: Arc<Vec<Tensor>>) -> Vec<Tensor> {
     Arc::try_unwrap(outputs).unwrap_or_else(|shared| shared.as_ref().clone())
 }
 
-fn now_millis() -> u64 {
+/// Milliseconds since 1970.
+pub(super) fn now_millis() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

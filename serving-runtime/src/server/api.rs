@@ -6,7 +6,7 @@ use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::{Answer, App, ask_to_close, body, error_answer, infer, json_answer};
+use super::{Answer, App, ask_to_close, body, error_answer, features, infer, json_answer};
 use crate::error::ApiError;
 use crate::feedback::{self, Summary};
 use crate::protocol;
@@ -70,6 +70,9 @@ pub async fn handle(app: &App, request: Request<Incoming>) -> Answer {
 
 async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let path = request.uri().path().to_owned();
+    if let Some((model, entity)) = features::path(&path) {
+        return features::write(app, model, entity, request).await;
+    }
     let Some(route) = route(&path) else {
         return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
     };

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::body::{self, Encoding};
-use super::{Answer, App, bytes_answer, error_answer};
+use super::{Answer, App, bytes_answer, error_answer, features};
 use crate::cache;
 use crate::error::ApiError;
 use crate::metrics::{CLIENT_LEFT, Metrics};
@@ -95,6 +95,14 @@ async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Res
     let header_length = header_length(&head.headers)?;
     let limit = app.args.max_body_bytes;
     let body = body::collect(&head.headers, incoming, limit).await?;
+    let (body, header_length, encoding) = match &app.caches.features {
+        Some(features) => {
+            let body = body::decode(body, encoding, limit)?;
+            let (body, header_length) = features::fill(app, features, model, body, header_length).await?;
+            (body, header_length, Encoding::Identity)
+        }
+        None => (body, header_length, encoding),
+    };
     let request = if body.len() < LARGE && encoding == Encoding::Identity {
         protocol::parse(&body, header_length, &model.signature)?
     } else {

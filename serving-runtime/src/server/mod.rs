@@ -3,6 +3,7 @@
 mod admin;
 mod api;
 mod body;
+mod features;
 mod infer;
 mod listen;
 
@@ -54,7 +55,7 @@ impl App {
         let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
         let book = Book::new(&args.revision, limits);
         let models = Models::new(&args.model_name);
-        let caches = Caches::new(&args.cache, &metrics.cache)?;
+        let caches = Caches::new(&args.cache, &args.modeldeployment, &metrics.cache)?;
         Ok(Arc::new(Self { args, metrics, book, models, caches, draining: AtomicBool::new(false) }))
     }
 

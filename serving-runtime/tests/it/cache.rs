@@ -282,3 +282,32 @@ async fn a_cache_that_never_hits_is_bypassed() {
     let sum = outcome(&server, "bypass").await + outcome(&server, "miss").await;
     assert_eq!(sum, 600.0, "every request ends in exactly one way");
 }
+
+#[tokio::test]
+async fn a_new_pod_answers_what_is_hot_before_it_is_ready() {
+    let old = Server::start("affine", &[ON, ALWAYS, "--cache-hot-keys", "4"]);
+    for (n, times) in [(1.0, 5), (2.0, 9), (3.0, 1), (4.0, 7)] {
+        for _ in 0..times {
+            assert_eq!(ask(&old, &affine(&[[n, 0.5]])).await.status, 200);
+        }
+    }
+    let from = old.admin.clone();
+    let new = Server::start("affine", &[ON, ALWAYS, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
+    assert_eq!(new.line("the caches are warm")["answered"], 2);
+    assert_eq!((inferences(&new).await, outcome(&new, "miss").await), (0.0, 0.0), "no traffic, no evidence");
+    for (n, cache) in [(2.0, "hit"), (4.0, "hit"), (1.0, "miss")] {
+        let got = ask(&new, &affine(&[[n, 0.5]])).await;
+        assert_eq!(
+            (got.cache.as_deref(), &got.body["outputs"][0]["data"]),
+            (Some(cache), &json!([2.0 * n + 1.0, 2.0]))
+        );
+    }
+    // A model with other inputs takes none of it, and one whose peer is not there is ready all the same.
+    let other = Server::start("slow", &[ON, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
+    assert_eq!(other.line("the caches are warm")["answered"], 0);
+    let alone = Server::start("affine", &[ON, "--cache-hot-keys", "2", "--cache-hot-from", "http://127.0.0.1:1"]);
+    alone.line("nobody tells what is hot");
+    // Nothing is told where nobody asked for it.
+    let silent = Server::start("affine", &[ON]);
+    assert_eq!(silent.probe("/v1/cache/hot").await, 404);
+}

@@ -3,6 +3,7 @@
 
 mod cache;
 mod errors;
+mod features;
 mod feedback;
 mod frameworks;
 mod fuzz;

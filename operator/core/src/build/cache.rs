@@ -47,22 +47,41 @@ pub(super) fn volume(cache: Option<&Cache>) -> Option<(Volume, VolumeMount)> {
 /// The settings of the model server.
 pub(super) fn environment(cache: Option<&Cache>) -> Vec<EnvVar> {
     let Some(cache) = cache else { return Vec::new() };
-    let Some(results) = cache.results.as_ref().filter(|results| results.enabled) else { return Vec::new() };
-    let bytes = i64::from(results.memory_mebibytes) << 20;
-    let mut all = vec![
-        env("SLIPWAY_RESULT_CACHE", "true"),
-        env("SLIPWAY_RESULT_CACHE_BYTES", &bytes.to_string()),
-        env("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
-        env("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &results.max_entry_bytes.to_string()),
-    ];
-    if results.bypass == CacheBypass::Never {
-        all.push(env("SLIPWAY_CACHE_NO_BYPASS", "true"));
+    let mut all = Vec::new();
+    if let Some(results) = cache.results.as_ref().filter(|results| results.enabled) {
+        all.extend([
+            env("SLIPWAY_RESULT_CACHE", "true"),
+            env("SLIPWAY_RESULT_CACHE_BYTES", &bytes(results.memory_mebibytes)),
+            env("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
+            env("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &results.max_entry_bytes.to_string()),
+        ]);
+        if results.hot_keys > 0 {
+            all.push(env("SLIPWAY_CACHE_HOT_KEYS", &results.hot_keys.to_string()));
+        }
+        if results.bypass == CacheBypass::Never {
+            all.push(env("SLIPWAY_CACHE_NO_BYPASS", "true"));
+        }
     }
-    if let Some(url) = url(cache) {
+    if let Some(features) = cache.features.as_ref().filter(|features| features.enabled) {
+        all.extend([
+            env("SLIPWAY_FEATURE_CACHE", "true"),
+            env("SLIPWAY_FEATURE_CACHE_BYTES", &bytes(features.memory_mebibytes)),
+            env("SLIPWAY_FEATURE_TTL_SECONDS", &features.ttl_seconds.to_string()),
+        ]);
+        if let Some(source) = &features.source {
+            all.push(env("SLIPWAY_FEATURE_SOURCE_URL", &source.url));
+            all.push(env("SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS", &source.timeout_milliseconds.to_string()));
+        }
+    }
+    if let Some(url) = url(cache).filter(|_| !all.is_empty()) {
         all.push(url);
         all.push(env("SLIPWAY_REDIS_BUDGET_MS", &cache.latency_budget_milliseconds.to_string()));
     }
     all
+}
+
+fn bytes(mebibytes: i32) -> String {
+    (i64::from(mebibytes) << 20).to_string()
 }
 
 fn url(cache: &Cache) -> Option<EnvVar> {

@@ -258,12 +258,13 @@ fn the_redis_sidecar_keeps_within_its_memory_and_never_holds_up_the_pod() {
 #[test]
 fn a_redis_of_the_users_own_takes_the_place_of_the_sidecar() {
     let object = cached(
-        json!({"results": {"ttlSeconds": 60, "bypass": "Never"}, "externalRedis": {"url": "redis://redis.shop:6379/1"}}),
+        json!({"results": {"ttlSeconds": 60, "bypass": "Never", "hotKeys": 100}, "externalRedis": {"url": "redis://redis.shop:6379/1"}}),
     );
     assert_eq!(pods(&object).remove(0).init_containers, None);
     let env = runtime(&object).env.unwrap();
     assert_eq!(value(&env, "SLIPWAY_REDIS_URL").as_deref(), Some("redis://redis.shop:6379/1"));
     assert_eq!(value(&env, "SLIPWAY_RESULT_CACHE_TTL_SECONDS").as_deref(), Some("60"));
+    assert_eq!(value(&env, "SLIPWAY_CACHE_HOT_KEYS").as_deref(), Some("100"));
     assert_eq!(value(&env, "SLIPWAY_CACHE_NO_BYPASS").as_deref(), Some("true"));
     assert_eq!(value(&env, "SLIPWAY_RESULT_CACHE_BYTES").as_deref(), Some("67108864"));
 
@@ -272,6 +273,18 @@ fn a_redis_of_the_users_own_takes_the_place_of_the_sidecar() {
     let url = env.iter().find(|variable| variable.name == "SLIPWAY_REDIS_URL").unwrap();
     let reference = url.value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
     assert_eq!((reference.name.as_str(), reference.key.as_str()), ("redis", "url"));
+}
+
+#[test]
+fn feature_rows_are_kept_with_or_without_results() {
+    let source = json!({"url": "http://store.shop/rows/{entity}", "timeoutMilliseconds": 50});
+    let object = cached(json!({"features": {"ttlSeconds": 60, "source": source}, "redis": {}}));
+    let env = runtime(&object).env.unwrap();
+    assert_eq!(value(&env, "SLIPWAY_FEATURE_CACHE").as_deref(), Some("true"));
+    assert_eq!(value(&env, "SLIPWAY_FEATURE_SOURCE_URL").as_deref(), Some("http://store.shop/rows/{entity}"));
+    assert_eq!(value(&env, "SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS").as_deref(), Some("50"));
+    assert_eq!(value(&env, "SLIPWAY_RESULT_CACHE"), None);
+    assert!(value(&env, "SLIPWAY_REDIS_URL").is_some());
 }
 
 #[test]
