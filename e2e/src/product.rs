@@ -27,8 +27,10 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
     let image = |part: &str| {
         [format!("{part}.image.repository=docker.io/slipway/slipway-{part}"), format!("{part}.image.tag=dev")]
     };
-    let values: Vec<String> =
-        [prometheus].into_iter().chain(["operator", "gateway", "runtime"].into_iter().flat_map(image)).collect();
+    let values: Vec<String> = [prometheus]
+        .into_iter()
+        .chain(["operator", "gateway", "runtime", "redis"].into_iter().flat_map(image))
+        .collect();
     let release = chart(RELEASE);
     let mut arguments: Vec<&str> = [&base[..], &[RELEASE, &release]].concat();
     for value in &values {

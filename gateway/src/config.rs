@@ -82,6 +82,8 @@ pub struct ModelConfig {
     pub stable: Option<String>,
     /// Deadline of one request.
     pub timeout: Duration,
+    /// Whether its pods keep answers, so that equal requests should meet the same pod.
+    pub caching: bool,
     /// Header that names the entity.
     pub sticky_header: Option<HeaderName>,
     /// The shield.

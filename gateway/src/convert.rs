@@ -62,6 +62,7 @@ fn model_config(model: &ModelDeployment) -> ModelConfig {
         weights: status.and_then(|status| status.traffic.as_ref()).map(weights),
         stable: status.and_then(|status| status.stable.as_ref()).map(|stable| stable.revision.clone()),
         timeout: Duration::from_secs(positive(traffic.timeout_seconds).max(1)),
+        caching: model.spec.cache.as_ref().is_some_and(keeps_answers),
         sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
         shield: ShieldConfig {
             enabled: traffic.shield.mode == ShieldMode::Enabled,
@@ -72,6 +73,11 @@ fn model_config(model: &ModelDeployment) -> ModelConfig {
             failure_percent: positive(traffic.brake.failure_percent) as u32,
         },
     }
+}
+
+fn keeps_answers(cache: &api::Cache) -> bool {
+    cache.results.as_ref().is_some_and(|results| results.enabled)
+        || cache.features.as_ref().is_some_and(|features| features.enabled)
 }
 
 /// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them into huge ones.

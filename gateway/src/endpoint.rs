@@ -12,8 +12,9 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    affinity,
     config::EndpointGroup,
-    split::mix,
+    split::{hash, mix},
     upstream::{Connector, Pool},
 };
 
@@ -30,6 +31,8 @@ pub struct Endpoint {
     in_flight: AtomicUsize,
     born: Instant,
     suspect_until: AtomicU64,
+    /// By which its rank for a request is found: the same on every gateway.
+    seed: u64,
 }
 
 impl Endpoint {
@@ -41,6 +44,7 @@ impl Endpoint {
             in_flight: AtomicUsize::new(0),
             born: Instant::now(),
             suspect_until: AtomicU64::new(0),
+            seed: hash(&[addr.to_string().as_bytes()]),
         }
     }
 
@@ -126,6 +130,17 @@ impl EndpointSet {
     /// Closes connections that were unused for too long.
     pub fn sweep(&self) {
         self.all.iter().for_each(|endpoint| endpoint.pool.sweep());
+    }
+
+    /// The endpoint of a request that has a fingerprint: the first by rank that is not loaded beyond its bound, without those that were tried.
+    pub fn pick_affine(&self, fingerprint: u64, tried: &[SocketAddr]) -> Option<Visit> {
+        let in_flight = self.all.iter().map(|endpoint| endpoint.load()).sum();
+        let bound = affinity::bound(in_flight, self.all.len());
+        let usable = |endpoint: &&Arc<Endpoint>| {
+            endpoint.load() < bound && !tried.contains(&endpoint.addr) && !endpoint.is_suspect()
+        };
+        let first = self.all.iter().filter(usable).max_by_key(|endpoint| affinity::rank(fingerprint, endpoint.seed));
+        first.map(Visit::new).or_else(|| self.scan(tried))
     }
 
     /// The less loaded of two random endpoints, without those that were tried.

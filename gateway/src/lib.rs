@@ -6,6 +6,7 @@
 //! Weights and endpoints come from [`watch`] by way of [`convert`]; nothing else in this crate knows Kubernetes.
 
 pub mod admin;
+pub mod affinity;
 pub mod app;
 pub mod args;
 pub mod brake;

@@ -177,11 +177,12 @@ pub struct ArmMetrics {
 }
 
 impl ArmMetrics {
-    /// Counts one request.
-    pub fn count(&self, outcome: Outcome, took: Duration) {
+    /// Counts one request, and what its answer took unless it is a kept one: revisions are compared by the time of their work, and one
+    /// that is new has kept nothing yet.
+    pub fn count(&self, outcome: Outcome, took: Option<Duration>) {
         self.outcomes[outcome as usize].inc();
         // Nobody answered, so there is no time of an answer.
-        if !matches!(outcome, Outcome::Unavailable | Outcome::Cancelled) {
+        if let Some(took) = took.filter(|_| !matches!(outcome, Outcome::Unavailable | Outcome::Cancelled)) {
             self.duration.observe(took.as_secs_f64());
         }
     }

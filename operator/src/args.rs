@@ -45,6 +45,10 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_RUNTIME_IMAGE", default_value = concat!("slipway-runtime:", env!("CARGO_PKG_VERSION")))]
     pub runtime_image: String,
 
+    /// Image of the Redis beside the model server where a ModelDeployment names none.
+    #[arg(long, env = "SLIPWAY_REDIS_IMAGE", default_value = concat!("slipway-redis:", env!("CARGO_PKG_VERSION")))]
+    pub redis_image: String,
+
     /// Pods of the gateway in a namespace.
     #[arg(long, env = "SLIPWAY_GATEWAY_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub gateway_replicas: i32,
@@ -123,6 +127,7 @@ impl RunArgs {
             gateway_image: self.gateway_image.clone(),
             gateway_replicas: self.gateway_replicas,
             runtime_image: self.runtime_image.clone(),
+            redis_image: self.redis_image.clone(),
             image_pull_policy: policy.to_owned(),
             image_pull_secrets: self.image_pull_secrets.clone(),
             tracing: self

@@ -11,6 +11,7 @@ fn settings() -> Settings {
         gateway_image: "gateway:1".into(),
         gateway_replicas: 2,
         runtime_image: "runtime:1".into(),
+        redis_image: "redis:1".into(),
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: Vec::new(),
         tracing: None,

@@ -121,6 +121,9 @@ pub struct ServeArgs {
     /// Baseline, outcomes and samples.
     #[command(flatten)]
     pub observe: crate::observe::args::ObserveArgs,
+    /// The caches.
+    #[command(flatten)]
+    pub cache: crate::cache::CacheArgs,
 
     /// After SIGTERM: how long to serve on, so that everybody learns that this pod goes.
     #[arg(long, default_value_t = 5)]

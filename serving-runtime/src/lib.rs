@@ -5,6 +5,7 @@
 //! `metrics` keep the evidence that a rollout is judged by.
 
 pub mod batch;
+pub mod cache;
 pub mod config;
 pub mod engine;
 pub mod error;

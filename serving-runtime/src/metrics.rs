@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use slipway_telemetry::metrics::histogram;
 
+use crate::cache::CacheMetrics;
 use crate::feedback::{Counted, Rejected};
 use crate::observe::{Exporter, Observer, Slot};
 use crate::outcomes::Outcomes;
@@ -85,6 +86,8 @@ pub struct Metrics {
     pub outcomes: Outcomes,
     /// What becomes of samples.
     pub samples: Counters,
+    /// Those of the caches.
+    pub cache: CacheMetrics,
 }
 
 impl Metrics {
@@ -110,6 +113,7 @@ impl Metrics {
             observer: Slot::default(),
             outcomes: Outcomes::new(modeldeployment),
             samples: Counters::default(),
+            cache: CacheMetrics::default(),
         };
         metrics.register(revision);
         for code in [200, 400, 404, 413, 422, 429, CLIENT_LEFT, 500, 503, 504] {
@@ -171,6 +175,7 @@ impl Metrics {
         own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
         self.samples.register(own);
         own.register_collector(Box::new(Exporter(Arc::clone(&self.observer))));
+        self.cache.register(own);
     }
 
     /// Counts a request in; the guard counts it out.

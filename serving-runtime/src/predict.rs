@@ -3,8 +3,10 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::batch::Priority;
+use crate::cache;
 use crate::error::ApiError;
 use crate::models::Model;
+use crate::pool::Done;
 use crate::prediction::Predictions;
 use crate::server::App;
 use crate::tensor::Tensor;
@@ -17,6 +19,8 @@ pub struct Prediction {
     pub outputs: Vec<Tensor>,
     /// By which feedback finds it again.
     pub id: String,
+    /// How the result cache was involved, when there is one.
+    pub cache: Option<cache::Outcome>,
 }
 
 /// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the future takes the request back.
@@ -42,22 +46,51 @@ pub async fn predict_at(
     let binned = model.observer.as_ref().map(|observer| observer.bin(&inputs, rows));
     let sampler = app.sampler.get();
     let sampled = sampler.and_then(|sampler| sampler.take(&inputs));
-    let answer = model.pool.submit(inputs, rows, deadline, priority)?;
-    let span = || slipway_telemetry::span!("inference", model = model.name, rows);
-    let done =
-        slipway_telemetry::traced(span, answer).await.map_err(|_| ApiError::Internal("a worker ended".into()))??;
-    app.metrics.timed(done.queued, done.inference);
-    model.stats.timed(done.queued, done.inference);
-    let predictions = model.reader.read(&done.outputs);
+    let run = async |inputs| run(app, model, inputs, deadline, priority).await;
+    let (outputs, cache) = match &app.caches.results {
+        Some(cache) => {
+            cache.answer(model, inputs, deadline, run).await.map(|answer| (answer.outputs, answer.outcome))?
+        }
+        None => (run(inputs).await?.outputs, None),
+    };
+    // A kept answer is a prediction like any other: it is counted, and has an id of its own.
+    let predictions = model.reader.read(&outputs);
     app.metrics.predicted(&predictions);
     if let (Some(observer), Some(binned)) = (&model.observer, binned) {
-        observer.count(&binned, &done.outputs, &predictions, rows);
+        observer.count(&binned, &outputs, &predictions, rows);
     }
     let id = prediction_id(app, predictions);
     if let (Some(sampler), Some(sampled)) = (sampler, sampled) {
-        sampler.offer(sampled, &id, &model.name, &model.signature, &done.outputs);
+        sampler.offer(sampled, &id, &model.name, &model.signature, &outputs);
     }
-    Ok(Prediction { outputs: done.outputs, id })
+    Ok(Prediction { outputs, id, cache })
+}
+
+/// Runs the model. Only what runs is timed: whoever judges a revision by its inference time must not see how well its answers are kept.
+async fn run(
+    app: &App,
+    model: &Model,
+    inputs: Vec<Tensor>,
+    deadline: Instant,
+    priority: Priority,
+) -> Result<Done, ApiError> {
+    let done = run_untimed(model, inputs, deadline, priority).await?;
+    app.metrics.timed(done.queued, done.inference);
+    model.stats.timed(done.queued, done.inference);
+    Ok(done)
+}
+
+/// Runs the model, and leaves no trace of it.
+pub(crate) async fn run_untimed(
+    model: &Model,
+    inputs: Vec<Tensor>,
+    deadline: Instant,
+    priority: Priority,
+) -> Result<Done, ApiError> {
+    let rows = model.signature.rows(&inputs);
+    let answer = model.pool.submit(inputs, rows, deadline, priority)?;
+    let span = || slipway_telemetry::span!("inference", model = model.name, rows);
+    slipway_telemetry::traced(span, answer).await.map_err(|_| ApiError::Internal("a worker ended".into()))?
 }
 
 /// Refuses requests of too many rows; cheap, so that they are refused before they wait.

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::cache::prewarm;
 use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
 use crate::models::Model;
@@ -52,7 +53,7 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
         term: signal(SignalKind::terminate()).map_err(io)?,
         int: signal(SignalKind::interrupt()).map_err(io)?,
     };
-    let app = App::new(args);
+    let app = App::new(args).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
     let admin = Listener::bind(app.args.admin_listen).await.map_err(io)?;
     let api = Listener::bind(app.args.listen).await.map_err(io)?;
     tracing::info!(
@@ -69,7 +70,10 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
 
     tokio::select! {
         loaded = load_aside(&app) => {
-            let model = app.models.insert(loaded?);
+            let model = loaded?;
+            app.caches.connect().await;
+            prewarm::prewarm(&app, &model).await;
+            let model = app.models.insert(model);
             let took = begun.elapsed();
             if let Some(observer) = &model.observer {
                 app.metrics.observe(observer);

@@ -215,6 +215,15 @@ impl Tensor {
         Self { shape, data: self.data.slice(from * width, (from + count) * width) }
     }
 
+    /// Bytes of the values in memory.
+    pub fn bytes(&self) -> usize {
+        match (&self.data, self.data.datatype().width()) {
+            (_, Some(width)) => self.data.len() * width,
+            (TensorData::Bytes(texts), None) => texts.iter().map(|text| text.len() + size_of::<String>()).sum(),
+            (_, None) => 0,
+        }
+    }
+
     /// Stacks tensors of equal trailing shape along the first axis. `None` when there is nothing to stack or they differ.
     pub fn stack<'a>(mut parts: impl Iterator<Item = &'a Tensor>) -> Option<Self> {
         let mut whole = parts.next()?.clone();

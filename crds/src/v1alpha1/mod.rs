@@ -2,6 +2,7 @@
 
 mod analysis;
 mod autoscaling;
+mod cache;
 mod model;
 mod observe;
 mod spec;
@@ -11,6 +12,7 @@ mod traffic;
 
 pub use analysis::*;
 pub use autoscaling::*;
+pub use cache::*;
 pub use model::*;
 pub use observe::*;
 pub use spec::*;

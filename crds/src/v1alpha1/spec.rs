@@ -3,7 +3,9 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{Analysis, Autoscaling, Feedback, Model, ModelDeploymentStatus, Runtime, Sampling, Strategy, Traffic};
+use super::{
+    Analysis, Autoscaling, Cache, Feedback, Model, ModelDeploymentStatus, Runtime, Sampling, Strategy, Traffic,
+};
 
 fn one() -> i32 {
     1
@@ -15,7 +17,7 @@ fn ten() -> i32 {
 
 /// A model that is served at one stable address and whose versions are rolled out by evidence.
 ///
-/// A change of `model` or `runtime` makes a new revision, which starts with a small share of the traffic, is judged against the
+/// A change of `model`, `runtime` or `cache` makes a new revision, which starts with a small share of the traffic, is judged against the
 /// running one, grows step by step, and is taken back when it is worse.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -59,6 +61,10 @@ pub struct ModelDeploymentSpec {
     /// How the model is served: image, resources and placement of the pods of every revision.
     #[serde(default)]
     pub runtime: Runtime,
+
+    /// What the pods keep so that it need not be done again: answers, in memory and in Redis. Off when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 
     /// Replicas of the stable revision. The candidate is sized from its share of the traffic. Leave it out when `autoscaling` is set:
     /// the HorizontalPodAutoscaler writes it through the scale subresource.

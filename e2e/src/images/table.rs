@@ -93,6 +93,12 @@ pub const TABLE: &[Image] = &[
         parts: &[Part::Binary("slipway-runtime", "slipway-runtime"), Part::OnnxRuntime],
     },
     Image {
+        name: "slipway-redis",
+        dockerfile: "images/redis/Dockerfile",
+        base: Base::Packages("redis", &["redis-server"]),
+        parts: &[],
+    },
+    Image {
         name: "slipway-loadgen",
         dockerfile: "e2e/Dockerfile.loadgen",
         base: SLIM,

@@ -60,11 +60,23 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         }),
         stable: Some("aaa".into()),
         timeout: Duration::from_secs(7),
+        caching: false,
         sticky_header: Some(HeaderName::from_static("x-user-id")),
         shield: ShieldConfig { enabled: false, candidate_timeout: Some(Duration::from_millis(250)) },
         brake: BrakeConfig { min_failures: 3, failure_percent: 20 },
     };
     assert_eq!(snapshot.models["digits"], expected);
+}
+
+#[test]
+fn pods_that_keep_answers_are_known() {
+    let caching = |cache: Value| {
+        let mut object = digits(json!({}), json!(null));
+        object["spec"]["cache"] = cache;
+        Converter::default().snapshot([&guard(object)], []).models["digits"].caching
+    };
+    assert!(caching(json!({"results": {}})));
+    assert!(!caching(json!({"results": {"enabled": false}})) && !caching(json!(null)));
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Attempts {
     /// Tries the pods of an arm.
     async fn run(&mut self, arm: &Arm, plan: &mut Plan, patient: bool) -> Result<Response<Download>, Stop> {
         while self.tried.len() < MAX_PODS {
-            let Some(visit) = pick(arm, &self.tried, self.broke_at) else {
+            let Some(visit) = pick(arm, &self.tried, self.broke_at, plan.affinity) else {
                 return Err(Stop::NobodyLeft(self.failure()));
             };
             let Some(mut request) = plan.request() else { return Err(Stop::Final(self.failure())) };
@@ -162,10 +162,14 @@ impl Attempts {
 }
 
 /// Chooses a pod that was not tried; the one that broke off only when there is no other.
-fn pick(arm: &Arm, tried: &[SocketAddr], broke_at: Option<SocketAddr>) -> Option<Visit> {
-    let Some(broke_at) = broke_at else { return arm.endpoints.pick(tried) };
+fn pick(arm: &Arm, tried: &[SocketAddr], broke_at: Option<SocketAddr>, affinity: Option<u64>) -> Option<Visit> {
+    let pick = |tried: &[SocketAddr]| match affinity {
+        Some(fingerprint) => arm.endpoints.pick_affine(fingerprint, tried),
+        None => arm.endpoints.pick(tried),
+    };
+    let Some(broke_at) = broke_at else { return pick(tried) };
     let doubtful: Vec<_> = tried.iter().copied().chain([broke_at]).collect();
-    arm.endpoints.pick(&doubtful).or_else(|| arm.endpoints.pick(tried))
+    pick(&doubtful).or_else(|| pick(tried))
 }
 
 /// Waits for the arm to have an endpoint that was not tried. A moment without any is an ordinary part of a bad day (all pods

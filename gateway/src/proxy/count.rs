@@ -16,6 +16,7 @@ pub struct ArmCall {
     started: Instant,
     open: bool,
     judged: bool,
+    cached: bool,
 }
 
 impl ArmCall {
@@ -23,12 +24,17 @@ impl ArmCall {
     pub fn start(arm: &Arc<Arm>, judged: bool) -> Self {
         arm.requests.fetch_add(1, Ordering::Relaxed);
         arm.state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { arm: Arc::clone(arm), started: Instant::now(), open: true, judged }
+        Self { arm: Arc::clone(arm), started: Instant::now(), open: true, judged, cached: false }
     }
 
     /// The arm.
     pub fn arm(&self) -> &Arc<Arm> {
         &self.arm
+    }
+
+    /// Tells whether the answer is a kept one: it says nothing about how fast the revision answers.
+    pub fn answered(&mut self, cached: bool) {
+        self.cached = cached;
     }
 
     /// Ends the request.
@@ -47,7 +53,7 @@ impl ArmCall {
         let first = std::mem::take(&mut self.open);
         if first {
             self.arm.state.in_flight.fetch_sub(1, Ordering::Relaxed);
-            self.arm.metrics.count(outcome, self.started.elapsed());
+            self.arm.metrics.count(outcome, (!self.cached).then(|| self.started.elapsed()));
         }
         first
     }

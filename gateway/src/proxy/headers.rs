@@ -15,6 +15,9 @@ pub const SHIELDED: HeaderName = HeaderName::from_static("x-slipway-shielded");
 /// The client's own deadline in milliseconds; it can only shorten.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
+/// How an answer was come by: `hit`, `miss` or `bypass`.
+pub const CACHE: HeaderName = HeaderName::from_static("x-slipway-cache");
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -44,6 +47,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in [TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
         headers.remove(name);
     }
+}
+
+/// Whether an answer was kept from an earlier request.
+pub fn is_cached(headers: &HeaderMap) -> bool {
+    headers.get(CACHE).is_some_and(|value| value == "hit")
 }
 
 /// Prepares a client's headers for the pod: hop-by-hop ones removed, `x-forwarded-*` set, the host kept in `host`.

@@ -71,13 +71,16 @@ pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpA
     }
     let deadline = deadline(Instant::now(), route.model.config.timeout, request.headers());
     let (parts, body) = request.into_parts();
-    let plan = match Plan::read(&gateway, parts, body, peer, deadline).await {
+    let mut plan = match Plan::read(&gateway, parts, body, peer, deadline).await {
         Ok(plan) => plan,
         Err(refusal) => return reject(client, refusal, grpc),
     };
     // Weights may have changed while the body came in.
     let current = gateway.router.table().models.get(&route.model.config.name).cloned();
     let model = current.filter(|model| model.config.uid == route.model.config.uid).unwrap_or(route.model);
+    if model.config.caching {
+        plan.seek_affinity();
+    }
     dispatch(Job { gateway, model, plan, client, deadline }, route.preview).await
 }
 
@@ -179,6 +182,7 @@ impl Job {
                 let arm = Arc::clone(call.arm());
                 let (parts, body) = response.into_parts();
                 let head = Head::of(parts.status, &parts.headers);
+                call.answered(self.model.config.caching && headers::is_cached(&parts.headers));
                 let body = Passing::new(body, self.deadline, call, self.client, head);
                 mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), &arm, shielded)
             }

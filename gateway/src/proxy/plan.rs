@@ -20,6 +20,7 @@ use super::{
     upload::{Stream, Upload},
 };
 use crate::{
+    affinity::fingerprint,
     buffer::{Replay, Reservation, Whole},
     gateway::Gateway,
     upstream::Protocol,
@@ -36,6 +37,8 @@ pub struct Plan {
     pub grpc: bool,
     /// Whether the request may run twice: predictions and reads are pure.
     pub pure: bool,
+    /// Equal for equal requests, when they should meet the same pod.
+    pub affinity: Option<u64>,
     body: Source,
 }
 
@@ -80,12 +83,21 @@ impl Plan {
         };
         let authority = parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        Ok(Self { method: parts.method, path, authority, headers: parts.headers, grpc, pure, body })
+        Ok(Self { method: parts.method, path, authority, headers: parts.headers, grpc, pure, affinity: None, body })
     }
 
     /// Whether the request can be sent more than once.
     pub fn is_whole(&self) -> bool {
         matches!(self.body, Source::Whole(_))
+    }
+
+    /// Makes equal predictions meet the same pod of whatever revision they go to.
+    pub fn seek_affinity(&mut self) {
+        let path = self.path.path();
+        let prediction = self.method == Method::POST && (path.ends_with("/infer") || path.ends_with("/ModelInfer"));
+        if let (true, Source::Whole(whole)) = (prediction, &self.body) {
+            self.affinity = Some(fingerprint(path, &whole.chunks));
+        }
     }
 
     /// Protocol towards the pod.

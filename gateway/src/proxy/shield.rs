@@ -14,7 +14,9 @@ use super::{
     answer::{AnswerBody, Head, Passing, for_client},
     arm::{Failure, reach},
     count::ArmCall,
-    grpc, mark,
+    grpc,
+    headers::is_cached,
+    mark,
 };
 use crate::{
     budget::Charge,
@@ -35,7 +37,7 @@ enum Gathered {
 
 /// Sends a request to the candidate with stable behind it.
 pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Response<AnswerBody> {
-    let call = ArmCall::start(&candidate, true);
+    let mut call = ArmCall::start(&candidate, true);
     job.client.reach();
     // With nobody behind the candidate it may take all the time there is.
     let covered = !stable.endpoints.is_empty();
@@ -46,6 +48,9 @@ pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Re
     };
     let gathered = timeout_at(until, asked).await.unwrap_or(Err(Failure::Deadline));
     let outcome = outcome_of(&gathered);
+    if let Ok(Gathered::Whole(parts, ..) | Gathered::Passing(parts, ..)) = &gathered {
+        call.answered(job.model.config.caching && is_cached(&parts.headers));
+    }
     if covered && outcome.is_failure() {
         match charge(&job, &candidate) {
             Ok(charge) => return replay(job, call, outcome, stable, charge).await,

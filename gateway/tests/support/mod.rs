@@ -121,6 +121,7 @@ pub fn model(name: &str) -> ModelConfig {
         weights: None,
         stable: None,
         timeout: Duration::from_secs(5),
+        caching: false,
         sticky_header: None,
         shield: ShieldConfig { enabled: true, candidate_timeout: None },
         brake: BrakeConfig { min_failures: 10, failure_percent: 0 },

@@ -31,6 +31,8 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 pub enum Mood {
     /// 200, and echoes the body.
     Good,
+    /// 200, and says that the answer is a kept one.
+    Cached,
     /// An answer of this status.
     Status(u16),
     /// Answers after a while.
@@ -126,6 +128,11 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Response<B
     let mut response = match mood {
         Mood::Good if grpc => grpc_answer(body, "0"),
         Mood::Good => whole(StatusCode::OK, body),
+        Mood::Cached => {
+            let mut response = whole(StatusCode::OK, body);
+            response.headers_mut().insert("x-slipway-cache", HeaderValue::from_static("hit"));
+            response
+        }
         Mood::Status(status) => whole(StatusCode::from_u16(status).unwrap(), "bad".into()),
         Mood::Slow(time) => {
             tokio::time::sleep(time).await;

@@ -19,6 +19,7 @@
 //! garbage collector removes the reference of a ModelDeployment that is gone.
 
 mod autoscaler;
+mod cache;
 mod gateway;
 mod hash;
 mod meta;

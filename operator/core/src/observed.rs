@@ -39,6 +39,8 @@ pub struct Settings {
     pub gateway_replicas: i32,
     /// Image of the model server when the spec names none.
     pub runtime_image: String,
+    /// Image of the Redis beside the model server, where the spec has none.
+    pub redis_image: String,
     /// Pull policy of both, one of Always, IfNotPresent, Never.
     pub image_pull_policy: String,
     /// Names of Secrets with credentials for both, looked up in the namespace of the ModelDeployment.

@@ -12,12 +12,15 @@ const VERSION: &str = "slipway.dev/revision/v1\n";
 /// Hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model`, `runtime`, `feedback` and `sampling`, which make the pods, and of nothing
-/// else. The latter two are only part of it where they are written, so that they changed no revision when they came.
+/// The revision of a spec: a hash of what the user wrote in `model`, `runtime`, `feedback`, `sampling` and `cache`, which make the pods, and of nothing
+/// else. The latter three are only part of it where they are written, so that they changed no revision when they came.
 pub fn of(spec: &ModelDeploymentSpec) -> String {
     let mut content = json!({ "model": spec.model, "runtime": spec.runtime });
     if let Some(feedback) = &spec.feedback {
         content["feedback"] = json!(feedback);
+    }
+    if let Some(cache) = &spec.cache {
+        content["cache"] = json!(cache);
     }
     if let Some(sampling) = &spec.sampling {
         content["sampling"] = json!(sampling);
@@ -50,6 +53,11 @@ mod tests {
         }));
         let other = spec(json!({ "model": { "uri": "http://store/b" } }));
         let pods = spec(json!({ "model": { "uri": "http://store/a" }, "runtime": { "args": ["--x"] } }));
+        let cached = |ttl: i32| {
+            spec(json!({ "model": { "uri": "http://store/a" }, "cache": { "results": { "ttlSeconds": ttl } } }))
+        };
+        assert_ne!(of(&base), of(&cached(60)));
+        assert_ne!(of(&cached(60)), of(&cached(61)));
         assert_eq!(of(&base), of(&same));
         assert_ne!(of(&base), of(&other));
         assert_ne!(of(&base), of(&pods));

@@ -72,6 +72,7 @@ impl Cluster {
                 gateway_image: "gateway:1".to_owned(),
                 gateway_replicas: 2,
                 runtime_image: "runtime:1".to_owned(),
+                redis_image: "redis:1".to_owned(),
                 image_pull_policy: "IfNotPresent".to_owned(),
                 image_pull_secrets: Vec::new(),
                 tracing: None,

@@ -3,11 +3,29 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
 use super::Fetched;
 use crate::error::{LoadError, Reason};
+
+/// How downloads are called before they are whole.
+const PARTIAL: &str = ".partial-";
+/// No download takes this long; a file that is older belongs to a pod that was killed, on a volume that outlived it.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+
+/// Removes what downloads that never ended have left.
+fn sweep(cache_dir: &Path) {
+    let entries = std::fs::read_dir(cache_dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PARTIAL)) {
+        let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age > ABANDONED) {
+            // Another pod may have been faster.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
 
 /// Where a model of that digest is kept.
 pub(super) fn place(cache_dir: &Path, hex: &str) -> PathBuf {
@@ -74,7 +92,8 @@ impl Writer {
     /// Starts a download beside its final place, so that it can be renamed there.
     pub(super) fn create(cache_dir: &Path, max_bytes: u64) -> Result<Self, LoadError> {
         std::fs::create_dir_all(cache_dir).map_err(|e| failed("cannot create", cache_dir, &e))?;
-        let path = cache_dir.join(format!(".partial-{:016x}", rand::random::<u64>()));
+        sweep(cache_dir);
+        let path = cache_dir.join(format!("{PARTIAL}{:016x}", rand::random::<u64>()));
         let file = File::create_new(&path).map_err(|e| failed("cannot create", &path, &e))?;
         Ok(Self { file, path, hasher: Sha256::new(), left: max_bytes, max_bytes, kept: false })
     }
@@ -139,5 +158,20 @@ mod tests {
         let kept = w.finish().unwrap().keep(dir.path()).unwrap();
         assert_eq!(std::fs::read(&kept.path).unwrap(), b"abc");
         assert_eq!(files(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_pod_left_goes_after_a_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let leave = |name: &str, age: Duration| {
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        };
+        leave(".partial-0", ABANDONED * 2);
+        leave(".partial-1", ABANDONED / 2);
+        leave("other", ABANDONED * 2);
+        drop(Writer::create(dir.path(), 5).unwrap());
+        let left = [".partial-0", ".partial-1", "other"].map(|name| dir.path().join(name).exists());
+        assert_eq!(left, [false, true, true]);
     }
 }

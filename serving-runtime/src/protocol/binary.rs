@@ -5,7 +5,7 @@ use half::f16;
 use crate::tensor::{DataType, TensorData};
 
 /// Reads exactly `count` elements.
-pub(super) fn read(bytes: &[u8], datatype: DataType, count: usize) -> Result<TensorData, String> {
+pub(crate) fn read(bytes: &[u8], datatype: DataType, count: usize) -> Result<TensorData, String> {
     if let Some(width) = datatype.width() {
         let want = count.checked_mul(width);
         if want != Some(bytes.len()) {
@@ -71,7 +71,7 @@ fn strings(mut bytes: &[u8], count: usize) -> Result<Vec<String>, String> {
 }
 
 /// Appends the raw bytes of `data`.
-pub(super) fn write(data: &TensorData, out: &mut Vec<u8>) {
+pub(crate) fn write(data: &TensorData, out: &mut Vec<u8>) {
     macro_rules! fixed {
         ($v:expr) => {
             for x in $v {

@@ -16,6 +16,7 @@ use slipway_oip::inference::{
 use super::parameters::Parameters;
 use super::select::{Inputs, Outputs, dimensions};
 use super::{InferRequest, PLATFORM, binary};
+use crate::cache;
 use crate::engine::{Signature, TensorSpec};
 use crate::error::ApiError;
 use crate::models::Model;
@@ -184,6 +185,10 @@ pub fn write(
     };
     let id = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(prediction.id)) };
     response.parameters.insert("prediction_id".to_owned(), id);
+    if let Some(outcome) = prediction.cache {
+        let outcome = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(outcome.public().into())) };
+        response.parameters.insert(cache::HEADER.to_owned(), outcome);
+    }
     for wanted in &request.outputs {
         let tensor = tensors.get_mut(wanted.index).and_then(Option::take);
         let (Some(spec), Some(tensor)) = (model.signature.outputs.get(wanted.index), tensor) else {

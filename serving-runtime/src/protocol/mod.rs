@@ -16,6 +16,7 @@ mod request;
 mod response;
 mod select;
 
+pub(crate) use self::binary::{read as read_binary, write as write_binary};
 pub use self::request::{InferRequest, Wanted, parse};
 pub use self::response::{Body, metadata, write};
 

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 
 use super::{Answer, App, bytes_answer};
+use crate::cache::prewarm;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const BINARY: &str = "application/octet-stream";
 
 /// Answers one request.
 pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
@@ -19,6 +21,13 @@ pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
             let queued = app.models.all().iter().map(|model| model.pool.queued()).sum();
             let (content_type, body) = app.metrics.exposition(queued, request.headers());
             bytes_answer(StatusCode::OK, content_type, body)
+        }
+        prewarm::PATH => {
+            let hot = app.caches.results.as_ref().and_then(|results| results.hot());
+            match (hot, app.models.own()) {
+                (Some(hot), Some(model)) => bytes_answer(StatusCode::OK, BINARY, hot.write(&model.signature)),
+                _ => bytes_answer(StatusCode::NOT_FOUND, TEXT, "what is hot is not remembered (--cache-hot-keys)\n"),
+            }
         }
         _ => bytes_answer(StatusCode::NOT_FOUND, TEXT, "there is /livez, /readyz and /metrics\n"),
     }

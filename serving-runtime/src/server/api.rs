@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tracing::Instrument as _;
 
-use super::{Answer, App, ask_to_close, body, error_answer, infer, json_answer, repository};
+use super::{Answer, App, ask_to_close, body, error_answer, features, infer, json_answer, repository};
 use crate::error::ApiError;
 use crate::feedback::{self, Summary};
 use crate::protocol;
@@ -92,6 +92,9 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer {
 
 async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let path = request.uri().path().to_owned();
+    if let Some((model, entity)) = features::path(&path) {
+        return features::write(app, model, entity, request).await;
+    }
     let Some(route) = route(&path) else {
         return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
     };

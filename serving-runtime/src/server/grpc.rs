@@ -20,6 +20,7 @@ use tonic::{Code, Status};
 use super::call::{Call, Counting};
 use super::health::Health;
 use super::{App, LARGE, PREDICTION_ID};
+use crate::cache;
 use crate::error::ApiError;
 use crate::predict;
 use crate::protocol::{InferRequest, grpc as convert};
@@ -273,12 +274,18 @@ impl GrpcInferenceService for Inference {
         let call = call.unwrap_or_else(|| Call::begin(self.0.args.request_timeout()));
         match self.infer(request.into_inner(), &call).await {
             Ok(response) => {
+                let said = |name: &str| match response.parameters.get(name)?.parameter_choice.as_ref()? {
+                    ParameterChoice::StringParam(text) => MetadataValue::try_from(text).ok(),
+                    _ => None,
+                };
+                // Whoever measures latency must see in the metadata what did not run.
+                let (id, kept) = (said("prediction_id"), said(cache::HEADER));
                 let mut answer = tonic::Response::new(response);
-                let id = answer.get_ref().parameters.get("prediction_id").and_then(|p| p.parameter_choice.clone());
-                if let Some(ParameterChoice::StringParam(id)) = id
-                    && let Ok(value) = MetadataValue::try_from(id)
-                {
-                    answer.metadata_mut().insert(PREDICTION_ID, value);
+                if let Some(id) = id {
+                    answer.metadata_mut().insert(PREDICTION_ID, id);
+                }
+                if let Some(kept) = kept {
+                    answer.metadata_mut().insert(cache::HEADER, kept);
                 }
                 Ok(answer)
             }

@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 
 use super::body::{self, Encoding};
 use super::call::{Call, Counting};
-use super::{Answer, App, LARGE, PREDICTION_HEADER, bytes_answer, compress, error_answer};
+use super::{Answer, App, LARGE, PREDICTION_HEADER, bytes_answer, compress, error_answer, features};
+use crate::cache;
 use crate::error::ApiError;
 use crate::models::Model;
 use crate::predict::{self, Prediction};
@@ -76,6 +77,14 @@ async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Res
     let header_length = header_length(&head.headers)?;
     let limit = app.args.max_body_bytes;
     let body = body::collect(&head.headers, incoming, limit).await?;
+    let (body, header_length, encoding) = match &app.caches.features {
+        Some(features) => {
+            let body = body::decode(body, encoding, limit)?;
+            let (body, header_length) = features::fill(app, features, model, body, header_length).await?;
+            (body, header_length, Encoding::Identity)
+        }
+        None => (body, header_length, encoding),
+    };
     let begun = Instant::now();
     let request = if body.len() < LARGE && encoding == Encoding::Identity {
         protocol::parse(&body, header_length, &model.signature)?
@@ -116,6 +125,9 @@ fn respond(model: &Model, request: &InferRequest, prediction: &Prediction) -> Re
     }
     if let Ok(value) = HeaderValue::from_str(&prediction.id) {
         headers.insert(PREDICTION_HEADER, value);
+    }
+    if let Some(outcome) = prediction.cache {
+        headers.insert(cache::HEADER, HeaderValue::from_static(outcome.public()));
     }
     Ok(answer)
 }

@@ -5,6 +5,7 @@ mod api;
 mod body;
 mod call;
 mod compress;
+mod features;
 mod grpc;
 mod health;
 mod infer;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 pub use self::admin::handle as handle_admin;
 pub use self::listen::Listener;
+use crate::cache::Caches;
 use crate::config::ServeArgs;
 use crate::error::ApiError;
 use crate::feedback::{Book, Limits};
@@ -73,20 +75,26 @@ pub struct App {
     pub models: Models,
     /// Further models that can be loaded.
     pub repository: Repository,
+    /// The caches.
+    pub caches: Caches,
     phase: watch::Sender<Phase>,
 }
 
 impl App {
     /// The state of a server that has not loaded its model yet.
-    pub fn new(args: ServeArgs) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// When an option makes no sense.
+    pub fn new(args: ServeArgs) -> Result<Arc<Self>, String> {
         let metrics = Metrics::new(&args.modeldeployment, &args.revision);
         let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
         let book = Book::new(&args.revision, limits).with_outcomes(&args.observe.feedback_outcomes);
         metrics.outcomes.declare(&args.revision, book.outcomes(), limits.ttl_seconds);
         let models = Models::new(&args.model_name);
         let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
+        let caches = Caches::new(&args.cache, &args.modeldeployment, &metrics.cache)?;
         let (sampler, phase) = (std::sync::OnceLock::new(), watch::Sender::new(Phase::Serving));
-        Arc::new(Self { args, metrics, book, sampler, models, repository, phase })
+        Ok(Arc::new(Self { args, metrics, book, sampler, models, repository, caches, phase }))
     }
 
     /// From here on the server is not ready, and asks its clients to connect elsewhere.

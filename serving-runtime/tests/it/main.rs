@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 mod baseline;
+mod cache;
 mod conformance;
 mod errors;
+mod features;
 mod feedback;
 mod frameworks;
 mod fuzz;
@@ -14,6 +16,7 @@ mod lifecycle;
 mod load;
 mod matrix;
 mod overload;
+mod redis;
 mod repository;
 mod samples;
 mod support;

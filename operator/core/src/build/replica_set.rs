@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ImagePullPolicy, ModelDeployment, ModelDeploymentSpec, Runtime};
 
+use super::cache;
 use super::hash::stamped;
 use super::meta::{controlled, map, matching, revision_labels, revision_selector, runtime_selector};
 use super::pod::{
@@ -61,12 +62,18 @@ pub fn replica_set(
 
 fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
     let runtime = &object.spec.runtime;
-    let model = &object.spec.model;
-    let (volumes, mounts) = volumes(&model.uri, model.baseline.as_ref().map(|baseline| baseline.uri.as_str()));
+    let (model, cache) = (&object.spec.model, object.spec.cache.as_ref());
+    let baseline = model.baseline.as_ref().map(|baseline| baseline.uri.as_str());
+    let (mut volumes, mut mounts) = volumes(&model.uri, baseline, cache::models(cache));
+    if let Some((volume, mount)) = cache::volume(cache) {
+        volumes.push(volume);
+        mounts.push(mount);
+    }
     PodSpec {
         containers: vec![container(object, settings, revision, version, mounts)],
+        init_containers: cache::sidecar(cache, settings).map(|redis| vec![redis]),
         volumes: Some(volumes),
-        security_context: Some(pod_security()),
+        security_context: Some(cache::security(cache, pod_security())),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         service_account_name: runtime.service_account_name.clone(),
         // A named account decides for itself whether its token is mounted; the namespace's default account has no business here.
@@ -141,6 +148,7 @@ fn environment(object: &ModelDeployment, settings: &Settings, revision: &str, ve
         env_field("POD_NAME", "metadata.name"),
     ];
     all.extend(observation(&object.spec));
+    all.extend(cache::environment(object.spec.cache.as_ref()));
     let reserved = all.len();
     // Where traces go is a default of the operator's: the user may send theirs elsewhere, or nowhere.
     let own = |name: &str| object.spec.runtime.env.iter().any(|variable| variable.name == name);
@@ -186,10 +194,11 @@ fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     resources
 }
 
-/// The cache and `/tmp`, bounded so that one pod cannot fill a node, and the claims that a `pvc://claim/path` of the model or its baseline names.
-fn volumes(model: &str, baseline: Option<&str>) -> (Vec<Volume>, Vec<VolumeMount>) {
-    let mut volumes = vec![scratch("models", "8Gi"), scratch("tmp", "1Gi")];
-    let mut mounts = vec![mount("models", "/models"), mount("tmp", "/tmp")];
+/// The cache of models (a claim, or a folder of the pod's own) and `/tmp`, bounded so that one pod cannot fill a node, and the claims that a `pvc://claim/path`
+/// of the model or its baseline names.
+fn volumes(model: &str, baseline: Option<&str>, models: Option<Volume>) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let mut volumes = vec![models.unwrap_or_else(|| scratch(cache::MODELS, "8Gi")), scratch("tmp", "1Gi")];
+    let mut mounts = vec![mount(cache::MODELS, "/models"), mount("tmp", "/tmp")];
     let of_model = claim(model);
     let of_baseline = baseline.and_then(claim).filter(|claim| Some(*claim) != of_model);
     for (name, claim) in [("claim", of_model), ("claim-baseline", of_baseline)] {
@@ -213,7 +222,7 @@ fn claim(uri: &str) -> Option<&str> {
     (!claim.is_empty()).then_some(claim)
 }
 
-fn scratch(name: &str, limit: &str) -> Volume {
+pub(super) fn scratch(name: &str, limit: &str) -> Volume {
     Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None }),
@@ -221,7 +230,7 @@ fn scratch(name: &str, limit: &str) -> Volume {
     }
 }
 
-fn mount(name: &str, path: &str) -> VolumeMount {
+pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }
 

@@ -54,6 +54,7 @@ impl World {
                 gateway_image: "gateway:1".into(),
                 gateway_replicas: 2,
                 runtime_image: "runtime:1".into(),
+                redis_image: "redis:1".into(),
                 image_pull_policy: "IfNotPresent".into(),
                 image_pull_secrets: Vec::new(),
                 tracing: None,

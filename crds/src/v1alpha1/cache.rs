@@ -1,0 +1,218 @@
+//! What is kept so that it need not be done again. All of this makes the revision, as it changes the pods.
+
+use k8s_openapi::api::core::v1::{ResourceRequirements, SecretKeySelector};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+fn yes() -> bool {
+    true
+}
+
+fn two() -> i32 {
+    2
+}
+
+fn five_minutes() -> i32 {
+    300
+}
+
+fn hour() -> i32 {
+    3600
+}
+
+fn half_a_second() -> i32 {
+    500
+}
+
+fn mebibytes() -> i32 {
+    64
+}
+
+fn mebibyte() -> i32 {
+    1 << 20
+}
+
+/// Caches of the model server. None of them can fail a request: without Redis, requests are answered without it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.redis) && has(self.externalRedis))").message("spec.cache.externalRedis: a Redis of your own takes the place of the sidecar; leave out spec.cache.redis or this"),
+    validation = Rule::new("!(has(self.redis) || has(self.externalRedis)) || (has(self.results) && self.results.enabled) || (has(self.features) && self.features.enabled)").message("spec.cache.redis: nothing would use it; add spec.cache.results or spec.cache.features, or leave it out"),
+    validation = Rule::new("!has(self.features) || !self.features.enabled || has(self.features.source) || has(self.externalRedis)").message("spec.cache.features: what is written to one pod must be found by the others; add spec.cache.externalRedis, or a source that every pod can ask")
+)]
+pub struct Cache {
+    /// Answers to inputs that were seen before. Only for models that always give the same answer to the same input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultCache>,
+
+    /// Rows of inputs by entity: a request that names an entity is filled with its row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeatureCache>,
+
+    /// A Redis beside every pod, behind the pod's own memory. The gateway sends equal requests to the same pod, so that together they are one cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisSidecar>,
+
+    /// A Redis of your own instead of one beside every pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_redis: Option<ExternalRedis>,
+
+    /// A volume that keeps model files beyond the life of a pod. Without it, each pod keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<ModelCache>,
+
+    /// Longest time in milliseconds that one request waits for Redis before it goes on without.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub latency_budget_milliseconds: i32,
+}
+
+/// The result cache.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultCache {
+    /// Whether answers are kept.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+
+    /// Age in seconds at which an answer is not used any more.
+    #[serde(default = "five_minutes")]
+    #[schemars(range(min = 1, max = 2_592_000))]
+    pub ttl_seconds: i32,
+
+    /// Largest answer that is kept, in bytes of its tensors.
+    #[serde(default = "mebibyte")]
+    #[schemars(range(min = 1, max = 67_108_864))]
+    pub max_entry_bytes: i32,
+
+    /// Memory of the model server that answers may take, in MiB; it is part of what `spec.runtime.resources` limits. 0 keeps them in Redis only.
+    #[serde(default = "mebibytes")]
+    #[schemars(range(min = 0, max = 65_536))]
+    pub memory_mebibytes: i32,
+
+    /// What happens where looking up costs more than it saves.
+    #[serde(default)]
+    pub bypass: CacheBypass,
+
+    /// How many of the most asked inputs a new pod answers before it is ready, so that a promotion does not begin with an empty cache. Pods then
+    /// remember these inputs and tell them on their admin port (9090), to whoever can reach it. 0: none.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1024))]
+    pub hot_keys: i32,
+}
+
+/// The feature cache. Rows are written by `PUT /v2/models/<model>/features/<entity>`, and by misses that the source answers.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FeatureCache {
+    /// Whether rows are kept.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+
+    /// Age in seconds at which a row is not used any more.
+    #[serde(default = "hour")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub ttl_seconds: i32,
+
+    /// Memory of the model server that rows may take, in MiB.
+    #[serde(default = "mebibytes")]
+    #[schemars(range(min = 0, max = 65_536))]
+    pub memory_mebibytes: i32,
+
+    /// Who is asked for a row that nobody has written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<FeatureSource>,
+}
+
+/// A feature source: an HTTP server that answers `GET` with the row of an entity, `{"<input>": <its row>}`, or 404.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.url.matches('^https?://[A-Za-z0-9][-.A-Za-z0-9]*(:[0-9]{1,5})?/[^ ]*[{]entity[}][^ ]*$')").message("spec.cache.features.source.url: is http(s)://host/path with {entity} in the path or query, and without credentials; only that host is ever asked")
+)]
+pub struct FeatureSource {
+    /// Its address with `{entity}` where the entity stands, percent-encoded. Redirects are not followed.
+    #[schemars(length(min = 8, max = 1024))]
+    pub url: String,
+
+    /// Longest time for its answer, in milliseconds.
+    #[serde(default = "half_a_second")]
+    #[schemars(range(min = 1, max = 30_000))]
+    pub timeout_milliseconds: i32,
+}
+
+/// What happens where looking up costs more than it saves.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheBypass {
+    /// Requests go past the cache, all but a sixteenth by which its worth is measured on.
+    #[default]
+    Adaptive,
+    /// Every request looks.
+    Never,
+}
+
+/// The cache of model files, addressed by their digest. Pods of all revisions may share it: files appear whole or not at all, and are hashed again before use.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelCache {
+    /// PersistentVolumeClaim of this namespace that all pods mount for writing: ReadWriteMany, or ReadWriteOnce where one node runs them all.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
+    pub claim_name: String,
+}
+
+/// The Redis beside a pod: no persistence, reached by a socket that only the pod's containers see.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.resources) || ((!has(self.resources.limits) || !('memory' in self.resources.limits)) && (!has(self.resources.requests) || !('memory' in self.resources.requests)))").message("spec.cache.redis.resources: memory follows from maxMemoryMebibytes, with room for what Redis needs besides; set that instead")
+)]
+pub struct RedisSidecar {
+    /// Image with `redis-server` as its entrypoint and `redis-cli`. Default: the one that came with the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+
+    /// Memory for what is kept, in MiB. The container's limit is a quarter and 32 MiB more.
+    #[serde(default = "mebibytes")]
+    #[schemars(range(min = 8, max = 65_536))]
+    pub max_memory_mebibytes: i32,
+
+    /// What goes when the memory is full.
+    #[serde(default)]
+    pub eviction_policy: EvictionPolicy,
+
+    /// Resources of the container but for memory. Default: a request of 50m CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// What goes when the memory is full.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EvictionPolicy {
+    /// What is used least often.
+    #[default]
+    AllKeysLfu,
+    /// What was used longest ago.
+    AllKeysLru,
+    /// What ends soonest.
+    VolatileTtl,
+}
+
+/// A Redis of the user's own. Several ModelDeployments may share it: every key covers the digest of the model.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.url) != has(self.secretKeyRef)").message("spec.cache.externalRedis: needs one of url and secretKeyRef"),
+    validation = Rule::new("!has(self.url) || self.url.matches('^rediss?://[A-Za-z0-9][-.A-Za-z0-9]*(:[0-9]{1,5})?(/[0-9]{1,5})?$')").message("spec.cache.externalRedis.url: is redis://host[:port][/db], or rediss:// for TLS; an address with a password goes into a Secret, named by secretKeyRef")
+)]
+pub struct ExternalRedis {
+    /// Its address, `redis://host[:port][/db]`, or `rediss://` for TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 512))]
+    pub url: Option<String>,
+
+    /// Key of a Secret of this namespace that holds its address, `redis[s]://user:password@host:port/db`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeySelector>,
+}

@@ -1,0 +1,178 @@
+//! Equal requests to the same pod: then the caches of N pods are one cache N times as large, not N times the same.
+//!
+//! Rendezvous hashing: every pod has a rank for every request, the same on all gateways, and the first in rank that is not loaded beyond
+//! its bound takes it. A pod that comes or goes moves its own share of the requests and no other. The bound is 1.25 times the mean load
+//! (consistent hashing with bounded loads, Mirrokni et al. 2016), so one hot request cannot drown its pod.
+//!
+//! This chooses among the pods of a revision that was chosen before; the split between revisions does not know of it.
+
+use bytes::Bytes;
+
+use crate::split::mix;
+
+/// A pod takes at most this share of the mean load, in percent.
+const LOAD_FACTOR_PERCENT: usize = 125;
+/// So few requests at a time are no load: below, nobody is passed over.
+const NO_LOAD: usize = 4;
+/// Where in a body the names `id` and `entity` are looked for: clients write them first or last.
+const ENDS: usize = 512;
+
+/// The requests that one of `pods` pods may have, the next one included, when all have `in_flight`.
+pub fn bound(in_flight: usize, pods: usize) -> usize {
+    ((in_flight + 1) * LOAD_FACTOR_PERCENT).div_ceil(pods.max(1) * 100).max(NO_LOAD)
+}
+
+/// The rank of a pod for a request; the highest comes first.
+pub fn rank(request: u64, pod: u64) -> u64 {
+    mix(request ^ pod)
+}
+
+/// What makes two requests alike: the path, and the entity if the body names one near its ends, else the whole body without its `id`, which
+/// clients make up anew for every request. A text that only looks like a name is no harm: requests then share a pod and not an answer.
+pub fn fingerprint(path: &str, body: &[Bytes]) -> u64 {
+    let mut hasher = Hasher::default();
+    hasher.write(path.as_bytes());
+    hasher.write(b"\xff");
+    // Almost always one piece; where not, only the ends of pieces are looked at.
+    if let Some(entity) = body.iter().find_map(|piece| ends(piece).find_map(|(_, end)| value_of(end, b"\"entity\""))) {
+        hasher.write(entity.1);
+        return hasher.finish();
+    }
+    for piece in body {
+        let id = ends(piece).find_map(|(at, end)| value_of(end, b"\"id\"").map(|(from, id)| (at + from, id.len())));
+        match id {
+            Some((from, length)) => {
+                hasher.write(&piece[..from]);
+                hasher.write(&piece[from + length..]);
+            }
+            None => hasher.write(piece),
+        }
+    }
+    hasher.finish()
+}
+
+/// The beginning of a piece, and its end if that is another part of it, each with where it begins.
+fn ends(piece: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let head = (0, &piece[..piece.len().min(ENDS)]);
+    let tail = piece.len().checked_sub(ENDS).map(|at| (at, &piece[at..]));
+    [Some(head), tail].into_iter().flatten()
+}
+
+/// The text that follows `name` and a colon, without its quotes, and where it begins.
+fn value_of<'a>(json: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
+    let mut at = json.windows(name.len()).position(|window| window == name)? + name.len();
+    at += json[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    (json.get(at) == Some(&b':')).then_some(())?;
+    at += 1;
+    at += json[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+    (json.get(at) == Some(&b'"')).then_some(())?;
+    at += 1;
+    let length = json[at..].iter().position(|byte| *byte == b'"')?;
+    Some((at, &json[at..at + length]))
+}
+
+/// A hash of eight bytes at a time, whatever pieces they come in. Not for tables that strangers fill: here it only spreads.
+#[derive(Default)]
+struct Hasher {
+    state: u64,
+    pending: [u8; 8],
+    filled: usize,
+    length: u64,
+}
+
+impl Hasher {
+    fn write(&mut self, mut bytes: &[u8]) {
+        self.length = self.length.wrapping_add(bytes.len() as u64);
+        if self.filled > 0 {
+            let taken = bytes.len().min(8 - self.filled);
+            self.pending[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+            self.filled += taken;
+            bytes = &bytes[taken..];
+            if self.filled < 8 {
+                return;
+            }
+            self.word(u64::from_le_bytes(self.pending));
+            self.filled = 0;
+        }
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
+        self.pending[..rest.len()].copy_from_slice(rest);
+        self.filled = rest.len();
+    }
+
+    fn word(&mut self, word: u64) {
+        self.state = (self.state.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(mut self) -> u64 {
+        self.pending[self.filled..].fill(0);
+        self.word(u64::from_le_bytes(self.pending));
+        mix(self.state ^ self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(body: &str) -> u64 {
+        fingerprint("/v2/models/m/infer", &[Bytes::copy_from_slice(body.as_bytes())])
+    }
+
+    #[test]
+    fn an_id_makes_no_difference_and_everything_else_does() {
+        let plain = of(r#"{"id": "a-1", "inputs": [{"name": "x", "data": [1, 2]}]}"#);
+        assert_eq!(plain, of(r#"{"id": "b-22", "inputs": [{"name": "x", "data": [1, 2]}]}"#));
+        assert_ne!(plain, of(r#"{"id": "a-1", "inputs": [{"name": "x", "data": [1, 3]}]}"#));
+        let long = "1,".repeat(5000);
+        let at_the_end = |id: &str, last: u8| of(&format!(r#"{{"inputs":[{{"data":[{long}{last}]}}],"id":"{id}"}}"#));
+        assert_eq!(at_the_end("a", 1), at_the_end("bb", 1));
+        assert_ne!(at_the_end("a", 1), at_the_end("a", 2));
+        let other = fingerprint("/v2/models/n/infer", &[Bytes::from_static(b"{}")]);
+        assert_ne!(other, of("{}"));
+    }
+
+    #[test]
+    fn an_entity_decides_alone() {
+        let with = |entity: &str, x: u8| {
+            of(&format!(r#"{{"parameters":{{"entity":"{entity}"}},"inputs":[{{"data":[{x}]}}]}}"#))
+        };
+        assert_eq!(with("user-1", 1), with("user-1", 2));
+        assert_ne!(with("user-1", 1), with("user-2", 1));
+    }
+
+    #[test]
+    fn bounds_follow_the_mean_load() {
+        assert_eq!((bound(0, 4), bound(3, 4)), (NO_LOAD, NO_LOAD));
+        assert_eq!(bound(99, 4), 32);
+        assert_eq!(bound(99, 0), 125);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(body in proptest::collection::vec(any::<u8>(), 0..100), cuts in proptest::collection::vec(0..100_usize, 0..5)) {
+            let mut whole = Hasher::default();
+            whole.write(&body);
+            let mut pieces = Hasher::default();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(body.len())).collect();
+            cuts.sort_unstable();
+            let begins = [0].into_iter().chain(cuts.iter().copied());
+            let ends = cuts.iter().copied().chain([body.len()]);
+            begins.zip(ends).for_each(|(from, to)| pieces.write(&body[from..to]));
+            prop_assert_eq!(whole.finish(), pieces.finish());
+        }
+
+        #[test]
+        fn any_body_is_taken(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            fingerprint("/", &[body.into()]);
+        }
+
+        /// Somebody always has room: the bounds together are more than there is.
+        #[test]
+        fn somebody_has_room(in_flight in 0..10_000_usize, pods in 1..200_usize) {
+            prop_assert!(bound(in_flight, pods) * pods > in_flight);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What `spec.cache` adds to the pods: the settings of the model server, and a Redis beside it.
+
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, EnvVarSource, ExecAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, Probe,
+    ResourceRequirements, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use slipway_crds::v1alpha1::{Cache, CacheBypass, EvictionPolicy, RedisSidecar};
+
+use super::pod::{container_security, env};
+use super::replica_set::{mount, scratch};
+use crate::observed::Settings;
+
+/// The volume of the model files.
+pub(super) const MODELS: &str = "models";
+
+/// The folder that runtime and Redis share, and the socket in it.
+const VOLUME: &str = "redis";
+const FOLDER: &str = "/run/slipway";
+const SOCKET: &str = "/run/slipway/redis.sock";
+
+/// CPU of a Redis whose spec says nothing. Without a request the autoscaler could not tell the pod's utilisation.
+const CPU_REQUEST: &str = "50m";
+
+/// The volume of the model files, when it is a claim: a path of the node would be against the restricted Pod Security Standard.
+pub(super) fn models(cache: Option<&Cache>) -> Option<Volume> {
+    let claim_name = cache?.models.as_ref()?.claim_name.clone();
+    let claim = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
+    Some(Volume { name: MODELS.to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() })
+}
+
+/// A claim may belong to root; our group may write to it. Only its root is looked at, because walking through many files at every start is slow.
+pub(super) fn security(cache: Option<&Cache>, pod: PodSecurityContext) -> PodSecurityContext {
+    let claimed = cache.is_some_and(|cache| cache.models.is_some());
+    PodSecurityContext {
+        fs_group: if claimed { pod.run_as_group } else { None },
+        fs_group_change_policy: claimed.then(|| "OnRootMismatch".to_owned()),
+        ..pod
+    }
+}
+
+/// The volume for the socket, and where both containers mount it; none without the sidecar.
+pub(super) fn volume(cache: Option<&Cache>) -> Option<(Volume, VolumeMount)> {
+    cache?.redis.as_ref().map(|_| (scratch(VOLUME, "16Mi"), mount(VOLUME, FOLDER)))
+}
+
+/// The settings of the model server.
+pub(super) fn environment(cache: Option<&Cache>) -> Vec<EnvVar> {
+    let Some(cache) = cache else { return Vec::new() };
+    let mut all = Vec::new();
+    if let Some(results) = cache.results.as_ref().filter(|results| results.enabled) {
+        all.extend([
+            env("SLIPWAY_RESULT_CACHE", "true"),
+            env("SLIPWAY_RESULT_CACHE_BYTES", &bytes(results.memory_mebibytes)),
+            env("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
+            env("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &results.max_entry_bytes.to_string()),
+        ]);
+        if results.hot_keys > 0 {
+            all.push(env("SLIPWAY_CACHE_HOT_KEYS", &results.hot_keys.to_string()));
+        }
+        if results.bypass == CacheBypass::Never {
+            all.push(env("SLIPWAY_CACHE_NO_BYPASS", "true"));
+        }
+    }
+    if let Some(features) = cache.features.as_ref().filter(|features| features.enabled) {
+        all.extend([
+            env("SLIPWAY_FEATURE_CACHE", "true"),
+            env("SLIPWAY_FEATURE_CACHE_BYTES", &bytes(features.memory_mebibytes)),
+            env("SLIPWAY_FEATURE_TTL_SECONDS", &features.ttl_seconds.to_string()),
+        ]);
+        if let Some(source) = &features.source {
+            all.push(env("SLIPWAY_FEATURE_SOURCE_URL", &source.url));
+            all.push(env("SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS", &source.timeout_milliseconds.to_string()));
+        }
+    }
+    if let Some(url) = url(cache).filter(|_| !all.is_empty()) {
+        all.push(url);
+        all.push(env("SLIPWAY_REDIS_BUDGET_MS", &cache.latency_budget_milliseconds.to_string()));
+    }
+    all
+}
+
+fn bytes(mebibytes: i32) -> String {
+    (i64::from(mebibytes) << 20).to_string()
+}
+
+fn url(cache: &Cache) -> Option<EnvVar> {
+    const NAME: &str = "SLIPWAY_REDIS_URL";
+    if cache.redis.is_some() {
+        return Some(env(NAME, &format!("unix://{SOCKET}")));
+    }
+    let external = cache.external_redis.as_ref()?;
+    if let Some(reference) = &external.secret_key_ref {
+        let from = EnvVarSource { secret_key_ref: Some(reference.clone()), ..EnvVarSource::default() };
+        return Some(EnvVar { name: NAME.to_owned(), value: None, value_from: Some(from) });
+    }
+    external.url.as_deref().map(|url| env(NAME, url))
+}
+
+/// The Redis beside the model server, as a sidecar: an init container that goes on, so that it starts before the model server and ends after it.
+///
+/// It has neither a startup nor a readiness probe, on purpose: a Redis that does not come up must not keep a pod from serving without it.
+pub(super) fn sidecar(cache: Option<&Cache>, settings: &Settings) -> Option<Container> {
+    let redis = cache?.redis.as_ref()?;
+    Some(Container {
+        name: "redis".to_owned(),
+        image: Some(redis.image.clone().unwrap_or_else(|| settings.redis_image.clone())),
+        // The user's own image has no policy of ours: Kubernetes' default by tag is what they expect.
+        image_pull_policy: redis.image.is_none().then(|| settings.image_pull_policy.clone()),
+        restart_policy: Some("Always".to_owned()),
+        args: Some(arguments(redis)),
+        liveness_probe: Some(liveness()),
+        resources: Some(resources(redis)),
+        security_context: Some(container_security()),
+        volume_mounts: Some(vec![mount(VOLUME, FOLDER)]),
+        ..Container::default()
+    })
+}
+
+/// No port at all, nothing on disk, and never more memory than is given.
+fn arguments(redis: &RedisSidecar) -> Vec<String> {
+    let policy = match redis.eviction_policy {
+        EvictionPolicy::AllKeysLfu => "allkeys-lfu",
+        EvictionPolicy::AllKeysLru => "allkeys-lru",
+        EvictionPolicy::VolatileTtl => "volatile-ttl",
+    };
+    let memory = format!("{}mb", redis.max_memory_mebibytes);
+    let pairs = [
+        ("--port", "0"),
+        ("--unixsocket", SOCKET),
+        ("--unixsocketperm", "700"),
+        ("--dir", FOLDER),
+        ("--save", ""),
+        ("--appendonly", "no"),
+        ("--maxclients", "64"),
+        ("--maxmemory", &memory),
+        ("--maxmemory-policy", policy),
+        // Freeing large values aside keeps the others' look-ups short.
+        ("--lazyfree-lazy-eviction", "yes"),
+        ("--lazyfree-lazy-expire", "yes"),
+    ];
+    pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect()
+}
+
+fn liveness() -> Probe {
+    let command = ["redis-cli", "-s", SOCKET, "ping"].map(str::to_owned).to_vec();
+    Probe {
+        exec: Some(ExecAction { command: Some(command) }),
+        period_seconds: Some(10),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(3),
+        ..Probe::default()
+    }
+}
+
+/// Memory: what Redis may keep, and a quarter and 32 MiB for buffers, fragmentation and itself. All of it is requested, because a cache is full sooner or
+/// later.
+fn resources(redis: &RedisSidecar) -> ResourceRequirements {
+    let kept = redis.max_memory_mebibytes.max(0);
+    let memory = Quantity(format!("{}Mi", kept + kept / 4 + 32));
+    let mut resources = redis.resources.clone().unwrap_or_default();
+    resources.limits.get_or_insert_default().insert("memory".to_owned(), memory.clone());
+    let limited = resources.limits.as_ref().is_some_and(|limits| limits.contains_key("cpu"));
+    let requests = resources.requests.get_or_insert_default();
+    requests.insert("memory".to_owned(), memory);
+    if !limited {
+        requests.entry("cpu".to_owned()).or_insert_with(|| Quantity(CPU_REQUEST.to_owned()));
+    }
+    resources
+}

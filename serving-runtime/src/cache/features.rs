@@ -1,0 +1,218 @@
+//! The feature cache: rows of inputs by entity, written by an ingest endpoint and by misses that a declared source answers.
+//!
+//! A row is JSON as it came, `{"<input>": <row of it>, ...}`; whoever fills a request with it leaves the reading to the protocol, so rows and
+//! requests obey the same rules.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::args::CacheArgs;
+use super::flight::{Flights, Role};
+use super::key::Key;
+use super::local::Local;
+use super::metrics::{CacheMetrics, Outcome};
+use super::redis_tier::Redis;
+use super::result::now_millis;
+use super::source::Source;
+use super::value;
+use crate::error::ApiError;
+use crate::tensor::{Tensor, TensorData};
+
+const CACHE: &str = "feature";
+const PREFIX: &[u8] = b"slipway:feature:1:";
+const DOMAIN: &[u8] = b"slipway feature v1\0";
+/// Bytes of one row.
+pub const MAX_ROW: usize = 256 << 10;
+/// Bytes of the name of an entity.
+pub const MAX_ENTITY: usize = 256;
+/// With a Redis that others write to as well, a row is believed for so long without asking it.
+const BELIEVED: Duration = Duration::from_secs(5);
+
+/// A row: the value of each input.
+pub type Row = BTreeMap<String, Box<RawValue>>;
+
+/// What a leader tells those who wait for the same.
+type Landing = Result<Option<Arc<Row>>, ApiError>;
+
+/// The feature cache of a process.
+#[derive(Debug)]
+pub struct FeatureCache {
+    local: Local<Key, Arc<Row>>,
+    redis: Option<Redis>,
+    source: Option<Source>,
+    flights: Flights<Key, Landing>,
+    namespace: String,
+    ttl: Duration,
+    metrics: CacheMetrics,
+}
+
+impl FeatureCache {
+    /// The cache, when it is switched on. Rows of different `namespace`s (ModelDeployments) are different rows.
+    ///
+    /// # Errors
+    /// When the address of the source is none.
+    pub fn new(
+        args: &CacheArgs,
+        namespace: &str,
+        redis: Option<Redis>,
+        metrics: &CacheMetrics,
+    ) -> Result<Option<Self>, String> {
+        if !args.feature_cache {
+            return Ok(None);
+        }
+        metrics.expect(CACHE);
+        let timeout = Duration::from_millis(args.feature_source_timeout_ms);
+        let url = args.feature_source_url.as_str();
+        let source = (!url.is_empty()).then(|| Source::new(url, timeout)).transpose()?;
+        Ok(Some(Self {
+            local: Local::new(args.feature_cache_bytes),
+            redis,
+            source,
+            flights: Flights::default(),
+            namespace: namespace.to_owned(),
+            ttl: Duration::from_secs(args.feature_ttl_seconds),
+            metrics: metrics.clone(),
+        }))
+    }
+
+    /// The row of an entity.
+    ///
+    /// # Errors
+    /// `NotFound` when nobody has one, `Unavailable` when who might have one does not answer.
+    pub async fn row(&self, model: &str, entity: &str) -> Result<Arc<Row>, ApiError> {
+        let found = self.find(model, entity).await;
+        let outcome = match &found {
+            Ok(Some((_, outcome))) => *outcome,
+            Ok(None) | Err(_) => Outcome::Error,
+        };
+        self.metrics.count(CACHE, outcome);
+        let remedy = if self.source.is_some() {
+            "the feature source has none either"
+        } else {
+            "write one with PUT /v2/models/<model>/features/<entity>"
+        };
+        let missing = || ApiError::NotFound(format!("there is no feature row for entity {entity:?}; {remedy}"));
+        found?.map(|(row, _)| row).ok_or_else(missing)
+    }
+
+    async fn find(&self, model: &str, entity: &str) -> Result<Option<(Arc<Row>, Outcome)>, ApiError> {
+        let key = self.key(model, entity);
+        loop {
+            if let Some(row) = self.local.get(&key) {
+                return Ok(Some((row, Outcome::HitLocal)));
+            }
+            let leader = match self.flights.join(&key) {
+                Role::Leader(leader) => leader,
+                Role::Follower(follower) => match follower.landed().await {
+                    Some(landing) => return landing.map(|row| row.map(|row| (row, Outcome::Coalesced))),
+                    None => continue,
+                },
+            };
+            let found = self.look(&key, entity).await;
+            leader.land(found.clone().map(|found| found.map(|(row, _)| row)));
+            return found;
+        }
+    }
+
+    async fn look(&self, key: &Key, entity: &str) -> Result<Option<(Arc<Row>, Outcome)>, ApiError> {
+        let kept = match &self.redis {
+            Some(redis) => redis.find(&name(key), 2 * MAX_ROW).await.map(|bytes| self.decode(key, redis, bytes?)),
+            None => Ok(None),
+        };
+        if let Ok(Some((row, left))) = &kept {
+            self.believe(*key, row, *left);
+            return Ok(Some((Arc::clone(row), Outcome::HitRedis)));
+        }
+        let Some(source) = &self.source else {
+            // A Redis that does not answer may well have the row.
+            return kept.map(|_| None).map_err(|_| {
+                ApiError::Unavailable(format!(
+                    "the feature row of entity {entity:?} cannot be read now; try again later"
+                ))
+            });
+        };
+        let Some(text) = source.row(entity).await.map_err(ApiError::Unavailable)? else { return Ok(None) };
+        let row = parse(&text).map_err(|e| {
+            ApiError::Unavailable(format!("the feature source's row of entity {entity:?} is not a row: {e}"))
+        })?;
+        let row = Arc::new(row);
+        if let Some(redis) = &self.redis {
+            redis.set(name(key), self.encode(key, &text), self.ttl);
+        }
+        self.believe(*key, &row, self.ttl);
+        Ok(Some((row, Outcome::Miss)))
+    }
+
+    /// Keeps rows that were written by a client. With Redis, they are there when this returns.
+    ///
+    /// # Errors
+    /// `Unavailable` when Redis does not take it.
+    pub async fn write(&self, model: &str, entity: &str, text: &str, row: Row) -> Result<(), ApiError> {
+        let key = self.key(model, entity);
+        if let Some(redis) = &self.redis {
+            let stored = redis.store(name(&key), self.encode(&key, text), self.ttl).await;
+            stored.map_err(|_| {
+                ApiError::Unavailable(format!(
+                    "the feature row of entity {entity:?} cannot be kept now; send it again later"
+                ))
+            })?;
+        }
+        self.believe(key, &Arc::new(row), self.ttl);
+        Ok(())
+    }
+
+    /// Keeps a row in this process: for as long as it lives when nobody else can write, else for a moment.
+    fn believe(&self, key: Key, row: &Arc<Row>, ttl: Duration) {
+        let ttl = if self.redis.is_some() { ttl.min(BELIEVED) } else { ttl };
+        let bytes = row.iter().map(|(input, row)| input.len() + row.get().len() + 64).sum();
+        self.local.insert(key, Arc::clone(row), bytes, ttl);
+        self.metrics.keep(CACHE, self.local.bytes());
+    }
+
+    fn encode(&self, key: &Key, text: &str) -> Vec<u8> {
+        let expires = now_millis().saturating_add(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX));
+        value::encode(key, expires, &[Tensor { shape: vec![1], data: TensorData::Bytes(vec![text.to_owned()]) }])
+    }
+
+    fn decode(&self, key: &Key, redis: &Redis, bytes: Vec<u8>) -> Option<(Arc<Row>, Duration)> {
+        let decoded =
+            value::decode(key, &bytes).and_then(|(expires, tensors)| match tensors.first().map(|t| &t.data) {
+                Some(TensorData::Bytes(texts)) => Some((expires, parse(texts.first()?).ok()?)),
+                _ => None,
+            });
+        let Some((expires, row)) = decoded else {
+            redis.corrupt();
+            return None;
+        };
+        let left = Duration::from_millis(expires.saturating_sub(now_millis())).min(self.ttl);
+        (!left.is_zero()).then(|| (Arc::new(row), left))
+    }
+
+    fn key(&self, model: &str, entity: &str) -> Key {
+        let mut hasher = Sha256::new_with_prefix(DOMAIN);
+        for part in [self.namespace.as_str(), model, entity] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Key(hasher.finalize().into())
+    }
+}
+
+/// Reads a row.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(text: &str) -> Result<Row, String> {
+    if text.len() > MAX_ROW {
+        return Err(format!("{} bytes; a row has at most {MAX_ROW}", text.len()));
+    }
+    serde_json::from_str(text).map_err(|e| format!("want {{\"<input>\": <its row>, ...}}: {e}"))
+}
+
+fn name(key: &Key) -> Vec<u8> {
+    [PREFIX, hex::encode(key.0).as_bytes()].concat()
+}

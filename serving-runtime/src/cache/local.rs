@@ -1,0 +1,96 @@
+//! The tier in this process's memory, bounded by bytes.
+
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+/// What an entry takes besides its contents: key, lists of the policy, allocations.
+const OVERHEAD: usize = 256;
+
+#[derive(Debug, Clone)]
+struct Entry<V> {
+    value: V,
+    bytes: u32,
+    ttl: Duration,
+}
+
+/// Values by key, each with its own end. What is used least goes first (TinyLFU), so a scan does not push out what is hot.
+#[derive(Debug)]
+pub struct Local<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> {
+    cache: Cache<K, Entry<V>>,
+}
+
+struct OwnEnd;
+
+impl<K, V> Expiry<K, Entry<V>> for OwnEnd {
+    fn expire_after_create(&self, _: &K, entry: &Entry<V>, _: Instant) -> Option<Duration> {
+        Some(entry.ttl)
+    }
+
+    fn expire_after_update(&self, _: &K, entry: &Entry<V>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(entry.ttl)
+    }
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Local<K, V> {
+    /// Room for so many bytes.
+    pub fn new(bytes: u64) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(bytes)
+            .weigher(|_, entry: &Entry<V>| entry.bytes)
+            .expire_after(OwnEnd)
+            .eviction_policy(EvictionPolicy::tiny_lfu())
+            .build();
+        Self { cache }
+    }
+
+    /// The value, if it is there and not over.
+    pub fn get(&self, key: &K) -> Option<V> {
+        self.cache.get(key).map(|entry| entry.value)
+    }
+
+    /// Keeps a value of `bytes` bytes for `ttl`.
+    pub fn insert(&self, key: K, value: V, bytes: usize, ttl: Duration) {
+        let bytes = u32::try_from(bytes.saturating_add(OVERHEAD)).unwrap_or(u32::MAX);
+        self.cache.insert(key, Entry { value, bytes, ttl });
+    }
+
+    /// Bytes kept, as far as the bookkeeping, which lags a little, has it.
+    pub fn bytes(&self) -> u64 {
+        self.cache.weighted_size()
+    }
+
+    /// Does the bookkeeping now.
+    #[cfg(test)]
+    pub fn settle(&self) {
+        self.cache.run_pending_tasks();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded_by_bytes() {
+        let local = Local::new(100_000);
+        (0..10_000_u32).for_each(|n| local.insert(n, n, 1000, Duration::from_secs(60)));
+        local.settle();
+        assert!(local.bytes() <= 100_000, "{}", local.bytes());
+        assert!((0..10_000).filter_map(|n| local.get(&n)).count() > 10);
+        local.insert(1, 1, 200_000, Duration::from_secs(60));
+        local.settle();
+        assert!(local.bytes() <= 100_000, "one that is larger than all room is not kept");
+    }
+
+    #[test]
+    fn an_entry_ends() {
+        let local = Local::new(100_000);
+        local.insert(1, 1, 1, Duration::ZERO);
+        local.insert(2, 2, 1, Duration::from_secs(60));
+        assert_eq!((local.get(&1), local.get(&2)), (None, Some(2)));
+    }
+}

@@ -1,0 +1,66 @@
+//! Caches: answers by what they depend on, and feature rows by entity, kept in this process's memory and in Redis.
+//!
+//! What holds for all of them:
+//! * **Never an answer of another model**: the digest of the model's file is part of every key, and stored values prove whose they are.
+//! * **Fail open**: Redis may be slow, gone, full or spoilt; requests then do without it. One waits for at most the budget, and after a
+//!   few failures nobody asks any more ([`breaker`]) until it answers again.
+//! * **Errors are never kept**, nor are outputs with a NaN or an infinity.
+//! * **One flight**: of several requests of one key at one time, one does the work ([`flight`]).
+//! * **Bypass**: where looking up costs more than it saves, requests go past the cache ([`worth`]).
+
+pub mod args;
+pub mod breaker;
+pub mod features;
+pub mod flight;
+pub mod hot;
+pub mod key;
+pub mod local;
+pub mod metrics;
+pub mod prewarm;
+pub mod redis_tier;
+pub mod result;
+pub mod source;
+pub mod value;
+pub mod worth;
+
+pub use self::args::CacheArgs;
+use self::features::FeatureCache;
+pub use self::metrics::{CacheMetrics, Outcome};
+use self::redis_tier::Redis;
+use self::result::ResultCache;
+
+/// The header and the parameter that tell how an answer was come by: `hit`, `miss` or `bypass`.
+pub const HEADER: &str = "x-slipway-cache";
+
+/// The caches of a process.
+#[derive(Debug, Default)]
+pub struct Caches {
+    redis: Option<Redis>,
+    /// Answers; `None` when they are not kept.
+    pub results: Option<ResultCache>,
+    /// Feature rows; `None` when they are not kept.
+    pub features: Option<FeatureCache>,
+}
+
+impl Caches {
+    /// The caches of the ModelDeployment `namespace`, as the options want them. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When an address is none.
+    pub fn new(args: &CacheArgs, namespace: &str, metrics: &CacheMetrics) -> Result<Self, String> {
+        let url = args.redis_url.as_str();
+        let wanted = (args.result_cache || args.feature_cache) && !url.is_empty();
+        let budget = std::time::Duration::from_millis(args.redis_budget_ms);
+        let redis = wanted.then(|| Redis::new(url, budget, metrics.clone())).transpose()?;
+        let results = ResultCache::new(args, redis.clone(), metrics);
+        let features = FeatureCache::new(args, namespace, redis.clone(), metrics)?;
+        Ok(Self { redis, results, features })
+    }
+
+    /// Connects to Redis, so that the first requests need not do without. Waits for a second or two at most.
+    pub async fn connect(&self) {
+        if let Some(redis) = &self.redis {
+            redis.connect().await;
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a new pod does before it is ready: it asks a pod that serves what is hot, and answers that to itself.
+//!
+//! Nothing of another pod's answers is taken, only questions; a new revision answers them by its own model. Whatever goes wrong, the pod is
+//! ready a few seconds later at most.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, redirect};
+
+use super::hot::{MAX_BYTES, read};
+use crate::batch::Priority;
+use crate::config::ServeArgs;
+use crate::models::Model;
+use crate::predict::run_untimed;
+use crate::server::App;
+
+/// Time to learn what is hot, and for all of it.
+const ASK: Duration = Duration::from_secs(2);
+const ALL: Duration = Duration::from_secs(5);
+/// Where a pod tells what is hot, on its admin port.
+pub const PATH: &str = "/v1/cache/hot";
+const ADMIN_PORT: u16 = 9090;
+/// Who answered, says the gateway.
+const REVISION: &str = "x-slipway-revision";
+
+/// Warms the caches for `model`, if that was asked for.
+pub async fn prewarm(app: &App, model: &Model) {
+    let Some(results) = app.caches.results.as_ref().filter(|_| app.args.cache.cache_hot_keys > 0) else { return };
+    let begun = Instant::now();
+    let until = begun + ALL;
+    let mut answered = 0_usize;
+    let work = async {
+        let bytes = match tokio::time::timeout(ASK, ask(&app.args)).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(why)) => return tracing::info!(why, "nobody tells what is hot"),
+            Err(_) => return tracing::info!("nobody tells in time what is hot"),
+        };
+        for inputs in read(&bytes, &model.signature).into_iter().take(app.args.cache.cache_hot_keys as usize) {
+            let warmed = results
+                .warm(model, inputs, until, |inputs| run_untimed(model, inputs, until, Priority::default()))
+                .await;
+            answered += usize::from(warmed.is_ok());
+        }
+    };
+    // What takes longer is cut off: a pod that is ready and cold serves better than one that is warm and late.
+    let in_time = tokio::time::timeout_at(until.into(), work).await.is_ok();
+    tracing::info!(answered, in_time, seconds = begun.elapsed().as_secs_f64(), "the caches are warm");
+}
+
+/// What is hot at a pod that serves: one of the revision that answers at the ModelDeployment's own address.
+async fn ask(args: &ServeArgs) -> Result<Vec<u8>, String> {
+    let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(ASK).build();
+    let client = client.map_err(|e| e.to_string())?;
+    let base = if args.cache.cache_hot_from.is_empty() {
+        let gateway = format!("http://{}/v2/models/{}", args.modeldeployment, args.model_name);
+        let answer = client.get(gateway).send().await.map_err(|e| e.to_string())?;
+        let revision = answer.headers().get(REVISION).and_then(|revision| revision.to_str().ok());
+        let revision = revision.filter(|revision| crate::token::valid_revision(revision));
+        let revision = revision.ok_or("no revision serves yet")?;
+        format!("http://{}-{revision}:{ADMIN_PORT}", args.modeldeployment)
+    } else {
+        args.cache.cache_hot_from.clone()
+    };
+    let mut answer = client.get(format!("{base}{PATH}")).send().await.map_err(|e| e.to_string())?;
+    if !answer.status().is_success() {
+        return Err(format!("it answered {}", answer.status()));
+    }
+    let mut bytes = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(|e| e.to_string())? {
+        if bytes.len() + piece.len() > MAX_BYTES {
+            return Err(format!("more than {MAX_BYTES} bytes"));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,221 @@
+//! Redis behind the caches: one connection for all, every wait bounded, and every failure a miss.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Cmd, FromRedisValue, IntoConnectionInfo as _, ProtocolVersion, RedisError};
+use tokio::sync::Semaphore;
+
+use super::breaker::{Breaker, Permit, State};
+use super::metrics::{CacheMetrics, Failure};
+
+/// Time for a trial, which nobody waits for: connecting to a Redis elsewhere takes longer than a look-up may.
+const TRIAL: Duration = Duration::from_secs(2);
+/// Time for a write, which nobody waits for either.
+const WRITE: Duration = Duration::from_millis(500);
+/// Writes under way at one time; what comes beyond is not kept.
+const WRITES: usize = 64;
+
+/// Redis did not answer in time, or refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswered;
+
+/// A Redis that may be slow, gone, full or somebody else's.
+#[derive(Debug, Clone)]
+pub struct Redis(Arc<Inner>);
+
+struct Inner {
+    manager: ConnectionManager,
+    budget: Duration,
+    breaker: Mutex<Breaker>,
+    writes: Arc<Semaphore>,
+    metrics: CacheMetrics,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The manager knows a password.
+        f.debug_struct("Redis").field("budget", &self.budget).field("breaker", &self.breaker).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// A Redis at `url`; the connection is made when it is first needed, and again whenever it is lost. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What is wrong with the address; it does not repeat the address, which may hold a password.
+    pub fn new(url: &str, budget: Duration, metrics: CacheMetrics) -> Result<Self, String> {
+        let wrong = |e: RedisError| {
+            format!("--redis-url (SLIPWAY_REDIS_URL) must be redis://, rediss:// or unix:///path: {}", e.category())
+        };
+        let info = url.into_connection_info().map_err(wrong)?;
+        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(info.set_redis_settings(settings)).map_err(wrong)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(TRIAL))
+            .set_response_timeout(Some(TRIAL))
+            // The breaker decides when to try again.
+            .set_number_of_retries(0);
+        let manager = ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?;
+        let breaker = Mutex::new(Breaker::new(Instant::now()));
+        let writes = Arc::new(Semaphore::new(WRITES));
+        metrics.breaker(2);
+        Ok(Self(Arc::new(Inner { manager, budget, breaker, writes, metrics })))
+    }
+
+    /// Connects, so that the first request need not do without.
+    pub async fn connect(&self) {
+        if self.permit() == Permit::Try {
+            self.clone().attempt().await;
+        }
+    }
+
+    /// Whether it would be asked now. Starts a trial when it is time for one.
+    pub fn is_asked(&self) -> bool {
+        match self.permit() {
+            Permit::Ask => true,
+            Permit::Try => {
+                tokio::spawn(self.clone().attempt());
+                false
+            }
+            Permit::DoWithout => false,
+        }
+    }
+
+    /// The value of `key`, if it is there in time and has at most `max` bytes.
+    pub async fn get(&self, key: &[u8], max: usize) -> Option<Vec<u8>> {
+        self.find(key, max).await.ok().flatten()
+    }
+
+    /// As [`Self::get`], for those to whom it matters whether there is no value or no answer.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn find(&self, key: &[u8], max: usize) -> Result<Option<Vec<u8>>, Unanswered> {
+        if !self.is_asked() {
+            return Err(Unanswered);
+        }
+        // A range, so that a huge value of somebody else's is not read into memory: one byte too many tells.
+        let mut command = redis::cmd("GETRANGE");
+        command.arg(key).arg(0).arg(max);
+        let value: Vec<u8> = self.bounded(self.0.budget, self.query(command)).await.ok_or(Unanswered)?;
+        if value.len() > max {
+            self.corrupt();
+            return Ok(None);
+        }
+        // A key that is not there is an empty text; we store none.
+        Ok((!value.is_empty()).then_some(value))
+    }
+
+    /// Keeps a value, in the background; under load it may not be kept.
+    pub fn set(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) {
+        if !self.is_asked() {
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.0.writes).try_acquire_owned() else {
+            self.0.metrics.fail(Failure::Skipped);
+            return;
+        };
+        let this = self.clone();
+        tokio::spawn(async move {
+            // Whether it went well is counted there.
+            let _ = this.write(key, value, ttl).await;
+            drop(place);
+        });
+    }
+
+    /// Keeps a value, and waits until it is kept.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn store(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) -> Result<(), Unanswered> {
+        if self.is_asked() { self.write(key, value, ttl).await } else { Err(Unanswered) }
+    }
+
+    async fn write(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) -> Result<(), Unanswered> {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value).arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
+        self.bounded(WRITE, self.query(command)).await.ok_or(Unanswered)
+    }
+
+    /// Counts a value that is not one of ours.
+    pub fn corrupt(&self) {
+        self.0.metrics.fail(Failure::Corrupt);
+    }
+
+    async fn query<T: FromRedisValue>(&self, command: Cmd) -> Result<T, RedisError> {
+        command.query_async(&mut self.0.manager.clone()).await
+    }
+
+    /// Waits for an answer, but not for long, and tells the breaker how it went.
+    async fn bounded<T>(&self, limit: Duration, work: impl Future<Output = Result<T, RedisError>>) -> Option<T> {
+        let (failure, answer) = match tokio::time::timeout(limit, work).await {
+            Ok(Ok(value)) => (None, Some(value)),
+            Ok(Err(error)) => (Some(failure(&error)), None),
+            Err(_) => (Some(Failure::Timeout), None),
+        };
+        if let Some(failure) = failure {
+            self.0.metrics.fail(failure);
+        }
+        // One who refuses is there; what is refused (a full memory, another type) is not cured by leaving it alone.
+        let worked = failure.is_none_or(|failure| failure == Failure::Refused);
+        self.breaker(|breaker| breaker.record(Instant::now(), worked));
+        answer
+    }
+
+    /// Tries whether it answers.
+    async fn attempt(self) {
+        let answer = tokio::time::timeout(TRIAL, self.query::<String>(redis::cmd("PING"))).await;
+        let worked = matches!(&answer, Ok(Ok(_)));
+        if let Ok(Err(error)) = &answer {
+            tracing::warn!(reason = error.category(), "Redis does not answer; the caches do without");
+        }
+        self.breaker(|breaker| breaker.tried(Instant::now(), worked));
+    }
+
+    fn permit(&self) -> Permit {
+        self.breaker(|breaker| breaker.permit(Instant::now()))
+    }
+
+    fn breaker<T>(&self, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut breaker: MutexGuard<'_, Breaker> = self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = breaker.state();
+        let result = act(&mut breaker);
+        let after = breaker.state();
+        drop(breaker);
+        if before != after {
+            self.0.metrics.breaker(match after {
+                State::Closed => 0,
+                State::HalfOpen(_) => 1,
+                State::Open(_) => 2,
+            });
+        }
+        result
+    }
+}
+
+fn failure(error: &RedisError) -> Failure {
+    let answered = error.code().is_some_and(|code| ["WRONGTYPE", "OOM", "ERR"].contains(&code));
+    if error.is_timeout() {
+        Failure::Timeout
+    } else if answered {
+        Failure::Refused
+    } else {
+        Failure::Connection
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_address_is_refused_without_repeating_it() {
+        for url in ["http://:secret@x", "redis://:secret@", "secret"] {
+            let error = Redis::new(url, Duration::from_millis(2), CacheMetrics::default()).unwrap_err();
+            assert!(error.contains("redis://") && !error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Feature rows: writing them, and filling requests that name an entity.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::future::try_join_all;
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::{Answer, App, body, json_answer};
+use crate::cache::features::{FeatureCache, MAX_ENTITY, Row, parse};
+use crate::engine::{Signature, TensorSpec};
+use crate::error::ApiError;
+use crate::models::Model;
+use crate::protocol;
+
+/// Rows of one write.
+const MAX_ROWS: usize = 10_000;
+/// Rows that are read or written at one time for one request.
+const AT_ONCE: usize = 64;
+
+/// `/v2/models/{m}/features` or `/v2/models/{m}/features/{entity}`: the model, and the entity as it is written there.
+pub(super) fn path(path: &str) -> Option<(&str, Option<&str>)> {
+    let (model, rest) = path.strip_prefix("/v2/models/")?.split_once('/')?;
+    match rest.strip_prefix("features")? {
+        "" => Some((model, None)),
+        rest => rest
+            .strip_prefix('/')
+            .filter(|entity| !entity.is_empty() && !entity.contains('/'))
+            .map(|e| (model, Some(e))),
+    }
+}
+
+/// Keeps the rows of a request.
+pub(super) async fn write(
+    app: &App,
+    name: &str,
+    entity: Option<&str>,
+    request: Request<Incoming>,
+) -> Result<Answer, ApiError> {
+    let Some(features) = &app.caches.features else {
+        return Err(ApiError::NotFound(
+            "feature rows are not kept here; set spec.cache.features (--feature-cache)".into(),
+        ));
+    };
+    let wanted = if entity.is_some() { Method::PUT } else { Method::POST };
+    if request.method() != wanted {
+        return Err(ApiError::MethodNotAllowed(if entity.is_some() { "PUT" } else { "POST" }));
+    }
+    let entity = entity.map(decoded).transpose()?;
+    let model = app.models.get(name, None)?;
+    let (head, incoming) = request.into_parts();
+    let encoding = body::encoding(&head.headers)?;
+    let (limit, time) = (app.args.max_body_bytes, app.args.request_timeout());
+    let work = async {
+        let bytes = body::decode(body::collect(&head.headers, incoming, limit).await?, encoding, limit)?;
+        let rows = rows(&bytes, entity)?;
+        // All are checked before the first is kept.
+        let rows = rows
+            .into_iter()
+            .map(|(entity, text)| check(&model.signature, entity, text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let stored = rows.len();
+        for some in rows.chunks(AT_ONCE) {
+            let writes = some.iter().map(|(entity, text, row)| features.write(name, entity, text, row.clone()));
+            try_join_all(writes).await?;
+        }
+        Ok(json_answer(StatusCode::OK, &json!({"stored": stored})))
+    };
+    tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(ApiError::Deadline(time.as_millis())))
+}
+
+#[derive(Deserialize)]
+struct Bulk {
+    features: BTreeMap<String, Box<RawValue>>,
+}
+
+fn rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, String)>, ApiError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| ApiError::bad("the body is not UTF-8"))?;
+    let Some(entity) = entity else {
+        let bulk: Bulk = serde_json::from_str(text).map_err(|e| {
+            ApiError::bad(format!("want {{\"features\": {{\"<entity>\": {{\"<input>\": <its row>}}}}}}: {e}"))
+        })?;
+        if bulk.features.len() > MAX_ROWS {
+            return Err(ApiError::bad(format!("{} rows; send at most {MAX_ROWS} at once", bulk.features.len())));
+        }
+        return Ok(bulk.features.into_iter().map(|(entity, row)| (entity, row.get().to_owned())).collect());
+    };
+    Ok(vec![(entity, text.to_owned())])
+}
+
+/// Reads a row as a request of one row would be read, so that what is kept can be used.
+fn check(signature: &Signature, entity: String, text: String) -> Result<(String, String, Row), ApiError> {
+    let wrong = |what: String| ApiError::bad(format!("feature row of entity {entity:?}: {what}"));
+    if entity.is_empty() || entity.len() > MAX_ENTITY {
+        return Err(wrong(format!("the name of an entity has 1 to {MAX_ENTITY} bytes")));
+    }
+    let row = parse(&text).map_err(wrong)?;
+    if let Some(unknown) = row.keys().find(|name| !signature.inputs.iter().any(|spec| spec.name == **name)) {
+        let names = Signature::names(&signature.inputs);
+        return Err(wrong(format!("the model has no input {unknown:?}; it has {names}")));
+    }
+    let inputs: Vec<TensorSpec> =
+        signature.inputs.iter().filter(|spec| row.contains_key(&spec.name)).cloned().collect();
+    let one = [(entity.as_str(), &row)];
+    let filled = inputs.iter().map(|spec| input(spec, &one)).collect::<Result<Vec<_>, _>>()?;
+    let request = format!("{{\"inputs\":[{}]}}", filled.join(","));
+    protocol::parse(request.as_bytes(), None, &Signature { inputs, outputs: Vec::new() })
+        .map_err(|e| wrong(e.to_string()))?;
+    Ok((entity, text, row))
+}
+
+/// One input of a request, as JSON, of the rows of these entities.
+fn input(spec: &TensorSpec, rows: &[(&str, &Row)]) -> Result<String, ApiError> {
+    let name = &spec.name;
+    let trailing =
+        spec.shape.iter().skip(1).copied().collect::<Option<Vec<_>>>().filter(|_| spec.shape.first() == Some(&None));
+    let trailing = trailing.ok_or_else(|| {
+        ApiError::bad(format!(
+            "input {name:?} cannot come from feature rows: only its first dimension may be open, and must be; send it"
+        ))
+    })?;
+    let data = rows.iter().map(|(entity, row)| {
+        row.get(name).map(|value| value.get()).ok_or_else(|| {
+            ApiError::bad(format!(
+                "the feature row of entity {entity:?} has no input {name:?}; write one that has, or send the input"
+            ))
+        })
+    });
+    let data = data.collect::<Result<Vec<_>, _>>()?.join(",");
+    let shape: Vec<usize> = std::iter::once(rows.len()).chain(trailing).collect();
+    let head = json!({"name": name, "shape": shape, "datatype": spec.datatype.name()}).to_string();
+    Ok(format!("{},\"data\":[{data}]}}", head.trim_end_matches('}')))
+}
+
+/// The body with the inputs that its entities' rows hold; as it is when it names no entity.
+///
+/// # Errors
+/// `BadRequest`, `NotFound` for an entity without a row, `Unavailable`.
+pub(super) async fn fill(
+    app: &App,
+    features: &FeatureCache,
+    model: &Model,
+    body: Bytes,
+    header_length: Option<usize>,
+) -> Result<(Bytes, Option<usize>), ApiError> {
+    const NAME: &[u8] = b"\"entity\"";
+    let Some((head, blobs)) = body.split_at_checked(header_length.unwrap_or(body.len())) else {
+        return Ok((body, header_length));
+    };
+    if !head.windows(NAME.len()).any(|window| window == NAME) {
+        return Ok((body, header_length));
+    }
+    // What is no request is refused by who reads requests.
+    let Ok(mut request) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(head) else {
+        return Ok((body, header_length));
+    };
+    let Some(entities) = entities(&mut request, app.args.max_request_rows as usize)? else {
+        return Ok((body, header_length));
+    };
+    let mut found = Vec::with_capacity(entities.len());
+    for some in entities.chunks(AT_ONCE) {
+        found.extend(try_join_all(some.iter().map(|entity| features.row(&model.name, entity))).await?);
+    }
+    let rows: Vec<(&str, &Row)> =
+        entities.iter().map(String::as_str).zip(found.iter().map(|row| row.as_ref())).collect();
+    let given: Vec<Box<RawValue>> = match request.get("inputs") {
+        Some(inputs) => serde_json::from_str(inputs.get()).map_err(|e| ApiError::bad(format!("inputs: {e}")))?,
+        None => Vec::new(),
+    };
+    let names: Vec<String> = given.iter().filter_map(|input| named(input.get())).collect();
+    let absent = model.signature.inputs.iter().filter(|spec| !names.contains(&spec.name));
+    let filled = absent.map(|spec| input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
+    let inputs: Vec<&str> = given.iter().map(|input| input.get()).chain(filled.iter().map(String::as_str)).collect();
+    let inputs =
+        RawValue::from_string(format!("[{}]", inputs.join(","))).map_err(|e| ApiError::Internal(e.to_string()))?;
+    request.insert("inputs".to_owned(), inputs);
+    let mut whole = serde_json::to_vec(&request).map_err(|e| ApiError::Internal(e.to_string()))?;
+    let length = whole.len();
+    whole.extend_from_slice(blobs);
+    Ok((whole.into(), header_length.map(|_| length)))
+}
+
+fn named(input: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+    }
+    serde_json::from_str::<Named<'_>>(input).ok().map(|input| input.name.into_owned())
+}
+
+/// Takes the parameter `entity` out of a request: a text, or one for each row.
+fn entities(request: &mut BTreeMap<String, Box<RawValue>>, most: usize) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(mut parameters) =
+        request.get("parameters").and_then(|raw| serde_json::from_str::<Map<String, Value>>(raw.get()).ok())
+    else {
+        return Ok(None);
+    };
+    let Some(entity) = parameters.remove("entity") else { return Ok(None) };
+    let wrong = || {
+        ApiError::bad(format!(
+            "request.parameters.entity must be a text of 1 to {MAX_ENTITY} bytes, or a list of 1 to {most} of them, one for each row"
+        ))
+    };
+    let list = match entity {
+        Value::String(one) => vec![one],
+        Value::Array(many) => {
+            many.into_iter().map(|it| it.as_str().map(str::to_owned)).collect::<Option<_>>().ok_or_else(wrong)?
+        }
+        _ => return Err(wrong()),
+    };
+    let fits = !list.is_empty() && list.len() <= most && list.iter().all(|it| (1..=MAX_ENTITY).contains(&it.len()));
+    if !fits {
+        return Err(wrong());
+    }
+    let rest = serde_json::value::to_raw_value(&parameters).map_err(|e| ApiError::Internal(e.to_string()))?;
+    request.insert("parameters".to_owned(), rest);
+    Ok(Some(list))
+}
+
+/// Undoes percent-encoding.
+fn decoded(text: &str) -> Result<String, ApiError> {
+    let wrong = || ApiError::bad(format!("the entity {text:?} in the path is not percent-encoded UTF-8"));
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16)).ok_or_else(wrong);
+                u8::try_from(digit()? * 16 + digit()?).map_err(|_| wrong())?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        assert_eq!(path("/v2/models/m/features"), Some(("m", None)));
+        assert_eq!(path("/v2/models/m/features/u%2F1"), Some(("m", Some("u%2F1"))));
+        for other in
+            ["/v2/models/m/features/", "/v2/models/m/features/a/b", "/v2/models/m/infer", "/v2/models/m", "/v2"]
+        {
+            assert_eq!(path(other), None, "{other}");
+        }
+        assert_eq!(decoded("u%2F1%C3%A9").as_deref(), Ok("u/1é"));
+        assert!(decoded("%").is_err() && decoded("%zz").is_err() && decoded("%ff").is_err());
+    }
+}

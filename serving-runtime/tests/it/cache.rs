@@ -1,0 +1,313 @@
+//! The result cache, with a real Redis behind it.
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+
+use super::redis::RedisServer;
+use super::support::{Server, affine, answer, eventually, slow};
+
+const ON: &str = "--result-cache";
+const ALWAYS: &str = "--no-cache-bypass";
+
+/// What one request got.
+#[derive(Debug)]
+struct Got {
+    status: u16,
+    cache: Option<String>,
+    id: String,
+    body: Value,
+}
+
+async fn ask(server: &Server, body: &Value) -> Got {
+    let response = server.post("/v2/models/m/infer").body(body.to_string()).send().await.unwrap();
+    let header = |name: &str| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+    let (cache, id) = (header("x-slipway-cache"), header("x-slipway-prediction-id").unwrap_or_default());
+    let (status, body) = answer(response).await;
+    Got { status, cache, id, body }
+}
+
+async fn outcome(server: &Server, outcome: &str) -> f64 {
+    let labels = format!("{{modeldeployment=\"test\",revision=\"rev1\",cache=\"result\",outcome=\"{outcome}\"}}");
+    server.metric(&format!("slipway_runtime_cache_requests_total{labels}")).await
+}
+
+async fn inferences(server: &Server) -> f64 {
+    server.metric("slipway_runtime_inference_duration_seconds_count").await
+}
+
+async fn errors(server: &Server, reason: &str) -> f64 {
+    let labels = format!("{{modeldeployment=\"test\",revision=\"rev1\",reason=\"{reason}\"}}");
+    server.metric(&format!("slipway_runtime_cache_redis_errors_total{labels}")).await
+}
+
+async fn breaker(server: &Server) -> f64 {
+    server.metric("slipway_runtime_cache_breaker_state").await
+}
+
+fn classify(row: [f32; 4]) -> Value {
+    json!({"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": row}]})
+}
+
+#[tokio::test]
+async fn without_the_option_nothing_is_kept() {
+    let server = Server::start("affine", &[]);
+    for _ in 0..2 {
+        assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache, None);
+    }
+    assert_eq!(inferences(&server).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_kept_answer_is_a_prediction_of_its_own() {
+    let server = Server::start("classifier", &[ON]);
+    let first = ask(&server, &classify([1.5, 2.0, 2.25, 4.0])).await;
+    let again = ask(&server, &classify([1.5, 2.0, 2.25, 4.0])).await;
+    assert_eq!((first.cache.as_deref(), again.cache.as_deref()), (Some("miss"), Some("hit")));
+    assert_eq!(first.body["outputs"], again.body["outputs"]);
+    assert_ne!(first.id, again.id);
+    // Who asks for other outputs gets them out of the same answer.
+    let mut one = classify([1.5, 2.0, 2.25, 4.0]);
+    one["outputs"] = json!([{"name": "probabilities"}]);
+    let part = ask(&server, &one).await;
+    assert_eq!((part.cache.as_deref(), &part.body["outputs"][0]), (Some("hit"), &first.body["outputs"][1]));
+    assert_eq!(ask(&server, &classify([1.5, 2.0, 2.25, 5.0])).await.cache.as_deref(), Some("miss"));
+
+    assert_eq!(inferences(&server).await, 2.0, "only what ran is timed");
+    assert_eq!(server.metric("slipway_runtime_predictions_total").await, 4.0, "all are counted");
+    assert_eq!((outcome(&server, "hit_local").await, outcome(&server, "miss").await), (2.0, 2.0));
+    let feedback = json!({"feedback": [
+        {"prediction_id": first.id, "label": 30}, {"prediction_id": again.id, "label": 30}, {"prediction_id": again.id, "label": 30}]});
+    let response = server.post("/v2/models/m/feedback").body(feedback.to_string()).send().await.unwrap();
+    let (_, summary) = answer(response).await;
+    assert_eq!((&summary["accepted"], &summary["rejected"]), (&json!(2), &json!(1)));
+}
+
+#[tokio::test]
+async fn pods_share_answers_through_redis_and_models_do_not() {
+    let redis = RedisServer::start();
+    let args = [ON, ALWAYS, "--redis-url", &redis.url(), "--redis-budget-ms", "5000"];
+    let (one, two) = (Server::start("affine", &args), Server::start("affine", &args));
+    let body = affine(&[[1.0, 2.0]]);
+    let first = ask(&one, &body).await;
+    assert_eq!(first.cache.as_deref(), Some("miss"));
+    eventually("written", async || redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()) == Ok(1)).await;
+    let second = ask(&two, &body).await;
+    assert_eq!((second.cache.as_deref(), &second.body["outputs"]), (Some("hit"), &first.body["outputs"]));
+    assert_eq!((outcome(&two, "hit_redis").await, inferences(&two).await), (1.0, 0.0));
+    assert_eq!(ask(&two, &body).await.cache.as_deref(), Some("hit"));
+    assert_eq!(outcome(&two, "hit_local").await, 1.0, "what came from Redis stays here");
+
+    // The same input to a model of another digest.
+    let other = Server::start("mean", &args);
+    let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
+    let got = ask(&other, &body).await;
+    assert_eq!((got.status, got.cache.as_deref(), inferences(&other).await), (200, Some("miss"), 1.0));
+    let key: String = redis::cmd("RANDOMKEY").query(&mut redis.connection().unwrap()).unwrap();
+    let left: u64 = redis::cmd("PTTL").arg(&key).query(&mut redis.connection().unwrap()).unwrap();
+    assert!(left <= 300_000, "everything ends: {left}");
+}
+
+#[tokio::test]
+async fn spoilt_and_foreign_values_are_misses() {
+    let redis = RedisServer::start();
+    let args = [ON, ALWAYS, "--redis-url", &redis.url(), "--redis-budget-ms", "5000"];
+    let one = Server::start("affine", &args);
+    let first = ask(&one, &affine(&[[1.0, 2.0]])).await;
+    let mut stored = redis.connection().unwrap();
+    eventually("written", async || redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()) == Ok(1)).await;
+    let key: String = redis::cmd("RANDOMKEY").query(&mut stored).unwrap();
+    let good: Vec<u8> = redis::cmd("GET").arg(&key).query(&mut stored).unwrap();
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let huge = vec![b'x'; 8 << 20];
+    for (n, bad) in [flipped.as_slice(), b"hello", &huge, &good[..good.len() - 1]].into_iter().enumerate() {
+        let () = redis::cmd("SET").arg(&key).arg(bad).query(&mut stored).unwrap();
+        let two = Server::start("affine", &args);
+        let got = ask(&two, &affine(&[[1.0, 2.0]])).await;
+        assert_eq!(
+            (got.status, got.cache.as_deref(), &got.body["outputs"]),
+            (200, Some("miss"), &first.body["outputs"]),
+            "{n}"
+        );
+        assert_eq!((errors(&two, "corrupt").await, inferences(&two).await), (1.0, 1.0));
+        // And repaired by the way.
+        eventually("repaired", async || {
+            redis::cmd("GETRANGE").arg(&key).arg(0).arg(3).query::<Vec<u8>>(&mut redis.connection().unwrap())
+                == Ok(b"SLWR".to_vec())
+                && redis::cmd("STRLEN").arg(&key).query::<usize>(&mut redis.connection().unwrap()) == Ok(good.len())
+        })
+        .await;
+    }
+    // A key of another type: Redis refuses, which is no reason to leave it alone.
+    let () = redis::cmd("DEL").arg(&key).query(&mut stored).unwrap();
+    let () = redis::cmd("LPUSH").arg(&key).arg("x").query(&mut stored).unwrap();
+    let two = Server::start("affine", &args);
+    assert_eq!(ask(&two, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("miss"));
+    assert_eq!((errors(&two, "refused").await, breaker(&two).await), (1.0, 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_do_not_notice_when_redis_dies_hangs_and_returns() {
+    let mut redis = RedisServer::start();
+    // Ten times the default, for a test machine that is busy.
+    let server = Server::start("affine", &[ON, ALWAYS, "--redis-url", &redis.url(), "--redis-budget-ms", "20"]);
+    let n = std::cell::Cell::new(0.0);
+    let fresh = || {
+        n.set(n.get() + 1.0);
+        affine(&[[n.get(), 2.0]])
+    };
+    assert_eq!(ask(&server, &fresh()).await.status, 200);
+    eventually("connected", async || breaker(&server).await == 0.0).await;
+
+    redis.signal("STOP");
+    let begun = Instant::now();
+    let mut asked = 0;
+    while breaker(&server).await == 0.0 {
+        assert_eq!(ask(&server, &fresh()).await.status, 200);
+        asked += 1;
+        assert!(asked < 100, "the breaker opens after some failures");
+    }
+    assert!(errors(&server, "timeout").await >= 4.0, "reads and writes that found nobody");
+    let (waited, before) = (begun.elapsed(), errors(&server, "timeout").await);
+    assert!(waited < Duration::from_secs(20), "{waited:?}");
+    for _ in 0..50 {
+        assert_eq!(ask(&server, &fresh()).await.status, 200);
+    }
+    assert!(
+        errors(&server, "timeout").await <= before + 16.0,
+        "nobody asks any more, but for writes that were under way"
+    );
+    redis.signal("CONT");
+    eventually("closed again", async || {
+        ask(&server, &fresh()).await;
+        breaker(&server).await == 0.0
+    })
+    .await;
+
+    redis.kill();
+    eventually("open again", async || {
+        assert_eq!(ask(&server, &fresh()).await.status, 200);
+        breaker(&server).await == 2.0
+    })
+    .await;
+    redis.restart();
+    eventually("closed again", async || {
+        assert_eq!(ask(&server, &fresh()).await.status, 200);
+        breaker(&server).await == 0.0
+    })
+    .await;
+    let keys = async || redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()).unwrap();
+    eventually("kept again", async || {
+        ask(&server, &fresh()).await;
+        keys().await > 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_was_never_there_is_no_reason_not_to_serve() {
+    let server = Server::start("affine", &[ON, ALWAYS, "--redis-url", "redis://127.0.0.1:1"]);
+    assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("miss"));
+    assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("hit"), "from this process's memory");
+    assert_eq!(breaker(&server).await, 2.0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_does_not_last() {
+    let redis = RedisServer::start();
+    let server = Server::start("picky", &[ON, ALWAYS, "--redis-url", &redis.url()]);
+    let index = |n: u64| json!({"inputs": [{"name": "index", "shape": [1], "datatype": "INT64", "data": [n]}]});
+    for _ in 0..2 {
+        assert_eq!(ask(&server, &index(99)).await.status, 500);
+    }
+    assert_eq!(outcome(&server, "error").await, 2.0);
+    let server = Server::start("affine", &[ON, ALWAYS, "--redis-url", &redis.url()]);
+    for n in 1..=2 {
+        let got = ask(&server, &affine(&[[3e38, 2.0]])).await;
+        assert_eq!((got.status, inferences(&server).await), (422, f64::from(n)), "2x+1 is beyond FP32");
+    }
+    // Too large to keep.
+    let server =
+        Server::start("affine", &[ON, ALWAYS, "--redis-url", &redis.url(), "--result-cache-max-entry-bytes", "20"]);
+    for _ in 0..2 {
+        assert_eq!(ask(&server, &affine(&[[1.0, 2.0], [3.0, 4.0]])).await.cache.as_deref(), Some("miss"));
+    }
+    assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("miss"));
+    assert_eq!(ask(&server, &affine(&[[1.0, 2.0]])).await.cache.as_deref(), Some("hit"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_alike_one_runs() {
+    let server = Server::start("slow", &[ON, "--workers", "1"]);
+    let body = slow(30_000);
+    let all = join_all((0..20).map(|_| ask(&server, &body))).await;
+    assert!(all.iter().all(|got| got.status == 200 && got.body["outputs"] == all[0].body["outputs"]));
+    assert_eq!(inferences(&server).await, 1.0);
+    assert_eq!(outcome(&server, "miss").await, 1.0);
+    assert_eq!(outcome(&server, "coalesced").await + outcome(&server, "hit_local").await, 19.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_takes_over_from_one_that_leaves() {
+    let server = Server::start("slow", &[ON, "--workers", "1"]);
+    let body = slow(200_000);
+    let text = body.to_string();
+    let address = server.api.trim_start_matches("http://").to_owned();
+    let head = format!("POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+    let mut leaving = tokio::net::TcpStream::connect(&address).await.unwrap();
+    leaving.write_all(head.as_bytes()).await.unwrap();
+    let in_flight = async |n: f64| server.metric("slipway_runtime_requests_in_flight").await == n;
+    eventually("the leader runs", || in_flight(1.0)).await;
+    let (waiting, ()) = tokio::join!(ask(&server, &body), async {
+        eventually("the other waits", || in_flight(2.0)).await;
+        drop(leaving);
+    });
+    assert_eq!((waiting.status, waiting.cache.as_deref()), (200, Some("miss")));
+    assert_eq!((server.code(499).await, server.code(200).await), (1.0, 1.0));
+}
+
+#[tokio::test]
+async fn a_cache_that_never_hits_is_bypassed() {
+    let server = Server::start("affine", &[ON]);
+    let mut last = None;
+    for n in 0..600_u16 {
+        last = ask(&server, &affine(&[[f32::from(n), 0.5]])).await.cache;
+    }
+    assert!(outcome(&server, "bypass").await > 200.0, "{last:?}");
+    let bypassed = server.metric("slipway_runtime_cache_bypassed{").await;
+    assert_eq!(bypassed, 1.0);
+    let sum = outcome(&server, "bypass").await + outcome(&server, "miss").await;
+    assert_eq!(sum, 600.0, "every request ends in exactly one way");
+}
+
+#[tokio::test]
+async fn a_new_pod_answers_what_is_hot_before_it_is_ready() {
+    let old = Server::start("affine", &[ON, ALWAYS, "--cache-hot-keys", "4"]);
+    for (n, times) in [(1.0, 5), (2.0, 9), (3.0, 1), (4.0, 7)] {
+        for _ in 0..times {
+            assert_eq!(ask(&old, &affine(&[[n, 0.5]])).await.status, 200);
+        }
+    }
+    let from = old.admin.clone();
+    let new = Server::start("affine", &[ON, ALWAYS, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
+    assert_eq!(new.line("the caches are warm")["answered"], 2);
+    assert_eq!((inferences(&new).await, outcome(&new, "miss").await), (0.0, 0.0), "no traffic, no evidence");
+    for (n, cache) in [(2.0, "hit"), (4.0, "hit"), (1.0, "miss")] {
+        let got = ask(&new, &affine(&[[n, 0.5]])).await;
+        assert_eq!(
+            (got.cache.as_deref(), &got.body["outputs"][0]["data"]),
+            (Some(cache), &json!([2.0 * n + 1.0, 2.0]))
+        );
+    }
+    // A model with other inputs takes none of it, and one whose peer is not there is ready all the same.
+    let other = Server::start("slow", &[ON, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
+    assert_eq!(other.line("the caches are warm")["answered"], 0);
+    let alone = Server::start("affine", &[ON, "--cache-hot-keys", "2", "--cache-hot-from", "http://127.0.0.1:1"]);
+    alone.line("nobody tells what is hot");
+    // Nothing is told where nobody asked for it.
+    let silent = Server::start("affine", &[ON]);
+    assert_eq!(silent.probe("/v1/cache/hot").await, 404);
+}
