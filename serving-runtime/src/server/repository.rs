@@ -36,6 +36,10 @@ async fn read<T: DeserializeOwned + Default>(app: &App, request: Request<Incomin
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
+    // serde would also take an array for the fields of a struct.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(ApiError::bad("the body must be a JSON object or empty"));
+    }
     serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("the body must be a JSON object or empty: {e}")))
 }
 
