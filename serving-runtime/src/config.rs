@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::jobs::{QueueArgs, WorkerArgs};
+
 /// The model server of Slipway.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -20,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Load one model and serve it.
     Serve(Box<ServeArgs>),
+    /// Load one model and run the jobs of a queue.
+    Worker(Box<WorkerArgs>),
 }
 
 /// Options of `serve`.
@@ -115,6 +119,10 @@ pub struct ServeArgs {
     /// After that: how long to wait for what is in flight.
     #[arg(long, default_value_t = 25)]
     pub drain_timeout_seconds: u64,
+
+    /// The queue of jobs.
+    #[command(flatten)]
+    pub queue: QueueArgs,
 }
 
 fn revision(text: &str) -> Result<String, String> {
@@ -160,7 +168,7 @@ mod tests {
     #[test]
     fn threads_are_at_least_one() {
         let cli = Cli::parse_from(["slipway-runtime", "serve", "--model-uri", "/m"]);
-        let Command::Serve(args) = cli.command;
+        let Command::Serve(args) = cli.command else { panic!("not serve") };
         assert!(args.threads().workers >= 1 && args.threads().io >= 1);
         assert!(Cli::try_parse_from(["slipway-runtime", "serve", "--model-uri", "/m", "--revision", "Not!"]).is_err());
     }

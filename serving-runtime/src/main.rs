@@ -11,5 +11,6 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     match Cli::parse().command {
         Command::Serve(args) => slipway_runtime::serve(*args),
+        Command::Worker(args) => slipway_runtime::jobs::work(*args),
     }
 }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::feedback::{Counted, Rejected};
+use crate::jobs::metrics::JobMetrics;
 use crate::prediction::Predictions;
 
 /// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may invent them.
@@ -61,6 +62,8 @@ struct Model {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Of jobs.
+    pub jobs: JobMetrics,
     modeldeployment: String,
     requests: Family<Code, Counter>,
     request_duration: Histogram,
@@ -83,6 +86,7 @@ impl Metrics {
     pub fn new(modeldeployment: &str, revision: &str) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
+            jobs: JobMetrics::default(),
             modeldeployment: modeldeployment.to_owned(),
             requests: Family::default(),
             request_duration: Histogram::new(LATENCY),
@@ -156,6 +160,7 @@ impl Metrics {
         );
         own.register("slipway_runtime_model_info", "The loaded model", self.model_info.clone());
         own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
+        self.jobs.register(own);
     }
 
     /// Counts a request in; the guard counts it out.

@@ -6,7 +6,7 @@ use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::{Answer, App, ask_to_close, body, error_answer, infer, json_answer};
+use super::{Answer, App, ask_to_close, body, error_answer, infer, jobs, json_answer};
 use crate::error::ApiError;
 use crate::feedback::{self, Summary};
 use crate::protocol;
@@ -20,6 +20,7 @@ enum Route<'a> {
     Server,
     Live,
     Ready,
+    Job(&'a str),
     Model(&'a str, Option<&'a str>, ModelRoute),
 }
 
@@ -29,6 +30,7 @@ enum ModelRoute {
     Ready,
     Infer,
     Feedback,
+    Jobs,
 }
 
 fn route(path: &str) -> Option<Route<'_>> {
@@ -39,6 +41,7 @@ fn route(path: &str) -> Option<Route<'_>> {
         [] => Route::Server,
         ["health", "live"] => Route::Live,
         ["health", "ready"] => Route::Ready,
+        ["jobs", id] => Route::Job(id),
         ["models", m] => Route::Model(m, None, ModelRoute::Metadata),
         ["models", m, "versions", v] => Route::Model(m, Some(v), ModelRoute::Metadata),
         ["models", m, verb] => Route::Model(m, None, ModelRoute::parse(verb)?),
@@ -53,6 +56,7 @@ impl ModelRoute {
             "ready" => Self::Ready,
             "infer" => Self::Infer,
             "feedback" => Self::Feedback,
+            "jobs" => Self::Jobs,
             _ => return None,
         })
     }
@@ -74,11 +78,17 @@ async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiEr
         return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
     };
     let posted = match route {
-        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback) => true,
-        Route::Server | Route::Live | Route::Ready | Route::Model(..) => false,
+        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback | ModelRoute::Jobs) => true,
+        Route::Server | Route::Live | Route::Ready | Route::Job(_) | Route::Model(..) => false,
     };
     let method_fits =
         if posted { request.method() == Method::POST } else { matches!(*request.method(), Method::GET | Method::HEAD) };
+    if let Route::Job(id) = route {
+        return match *request.method() {
+            Method::GET | Method::HEAD | Method::DELETE => jobs::one(app, id, request.method()).await,
+            _ => Err(ApiError::MethodNotAllowed("GET or DELETE")),
+        };
+    }
     if !method_fits {
         return Err(ApiError::MethodNotAllowed(if posted { "POST" } else { "GET" }));
     }
@@ -86,6 +96,8 @@ async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiEr
         Route::Server => Ok(server_metadata()),
         Route::Live => Ok(json_answer(StatusCode::OK, &json!({"live": true}))),
         Route::Ready => Ok(ready(app)),
+        Route::Job(id) => jobs::one(app, id, request.method()).await,
+        Route::Model(model, version, ModelRoute::Jobs) => jobs::post(app, model, version, request).await,
         Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
         Route::Model(name, version, what) => {
             let model = app.models.get(name, version);
@@ -99,7 +111,7 @@ async fn dispatch(app: &App, request: Request<Incoming>) -> Result<Answer, ApiEr
                     Err(error @ ApiError::NotFound(_)) => Err(error),
                     Ok(_) | Err(_) => give_feedback(app, request).await,
                 },
-                ModelRoute::Metadata | ModelRoute::Infer => {
+                ModelRoute::Metadata | ModelRoute::Infer | ModelRoute::Jobs => {
                     let model = model?;
                     let metadata = protocol::metadata(&model.name, &model.version, &model.signature);
                     Ok(json_answer(StatusCode::OK, &metadata))

@@ -4,10 +4,11 @@ mod admin;
 mod api;
 mod body;
 mod infer;
+mod jobs;
 mod listen;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
@@ -21,6 +22,7 @@ pub use self::listen::Listener;
 use crate::config::ServeArgs;
 use crate::error::ApiError;
 use crate::feedback::{Book, Limits};
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::models::Models;
 
@@ -38,6 +40,8 @@ pub struct App {
     pub book: Book,
     /// The models, each once it is loaded and warm.
     pub models: Models,
+    /// The queue of jobs, if there is one.
+    pub jobs: OnceLock<Arc<Jobs>>,
     draining: AtomicBool,
 }
 
@@ -48,7 +52,7 @@ impl App {
         let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
         let book = Book::new(&args.revision, limits);
         let models = Models::new(&args.model_name);
-        Arc::new(Self { args, metrics, book, models, draining: AtomicBool::new(false) })
+        Arc::new(Self { args, metrics, book, models, jobs: OnceLock::new(), draining: AtomicBool::new(false) })
     }
 
     /// From here on the server is not ready, and asks its clients to connect elsewhere.
