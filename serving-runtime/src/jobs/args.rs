@@ -113,7 +113,7 @@ pub struct WorkerArgs {
     #[arg(long, default_value_t = 4 << 20)]
     pub max_result_bytes: usize,
     /// After SIGTERM: how long to go on with what was taken before it is given back.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, env = "SLIPWAY_WORKER_DRAIN_SECONDS", default_value_t = 15)]
     pub worker_drain_seconds: u64,
     /// What callbacks are signed with: `whsec_<base64>`, or another text of at least 16 bytes. Several, separated by spaces, for a rotation.
     #[arg(long, env = "SLIPWAY_CALLBACK_SIGNING_KEY", hide_env_values = true)]
