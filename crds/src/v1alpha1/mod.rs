@@ -3,6 +3,7 @@
 mod analysis;
 mod autoscaling;
 mod model;
+mod queue;
 mod spec;
 mod status;
 mod strategy;
@@ -11,6 +12,7 @@ mod traffic;
 pub use analysis::*;
 pub use autoscaling::*;
 pub use model::*;
+pub use queue::*;
 pub use spec::*;
 pub use status::*;
 pub use strategy::*;

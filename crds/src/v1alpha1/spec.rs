@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{Analysis, Autoscaling, Model, ModelDeploymentStatus, Runtime, Strategy, Traffic};
+use super::{Analysis, Autoscaling, Model, ModelDeploymentStatus, Queue, Runtime, Strategy, Traffic};
 
 fn one() -> i32 {
     1
@@ -45,7 +45,8 @@ fn ten() -> i32 {
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name: at most 40 characters, because revisions, Services and labels carry it; choose a shorter name"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name: lower-case letters, digits and '-', starting with a letter, because it names the Service"),
-    validation = Rule::new("!self.metadata.name.endsWith('-preview')").message("metadata.name: must not end in '-preview', which is the preview address of another ModelDeployment")
+    validation = Rule::new("!self.metadata.name.endsWith('-preview')").message("metadata.name: must not end in '-preview', which is the preview address of another ModelDeployment"),
+    validation = Rule::new("!self.metadata.name.endsWith('-worker')").message("metadata.name: must not end in '-worker', which names the workers of another ModelDeployment")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -69,6 +70,10 @@ pub struct ModelDeploymentSpec {
     /// A HorizontalPodAutoscaler on this ModelDeployment's scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
+
+    /// Jobs: predictions that wait in a queue for a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
 
     /// How a new revision takes over.
     #[serde(default)]

@@ -12,9 +12,18 @@ const VERSION: &str = "slipway.dev/revision/v1\n";
 /// Hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model` and `runtime`, and of nothing else.
+/// The revision of a spec: a hash of what the user wrote in `model` and `runtime`, of the
+/// part of `queue` that its pods see, and of nothing else.
 pub fn of(spec: &ModelDeploymentSpec) -> String {
-    let content = json!({ "model": spec.model, "runtime": spec.runtime });
+    let mut content = json!({ "model": spec.model, "runtime": spec.runtime });
+    // Only where there is one: what has no queue keeps the revision that it has always had. Workers are no part of a revision's pods.
+    if let (Some(queue), Some(content)) = (&spec.queue, content.as_object_mut()) {
+        let mut queue = json!(queue);
+        if let Some(fields) = queue.as_object_mut() {
+            fields.remove("worker");
+        }
+        content.insert("queue".to_owned(), queue);
+    }
     let digest = Sha256::new().chain_update(VERSION).chain_update(canonical_json(&content)).finalize();
     hex::encode(digest).chars().take(DIGITS).collect()
 }
@@ -46,6 +55,13 @@ mod tests {
         assert_eq!(of(&base), of(&same));
         assert_ne!(of(&base), of(&other));
         assert_ne!(of(&base), of(&pods));
+        let queue = |worker: serde_json::Value| {
+            spec(
+                json!({ "model": { "uri": "http://store/a" }, "queue": { "redis": { "url": "redis://r:6379" }, "worker": worker } }),
+            )
+        };
+        assert_ne!(of(&base), of(&queue(json!({}))));
+        assert_eq!(of(&queue(json!({}))), of(&queue(json!({ "replicas": 5 }))), "workers are scaled without a rollout");
     }
 
     #[test]

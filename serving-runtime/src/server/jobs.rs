@@ -15,7 +15,7 @@ use crate::jobs::{Jobs, job, view};
 
 const KEY_HEADER: &str = "idempotency-key";
 /// What a job has beside its request, in bytes at most.
-const AROUND: usize = 8 << 10;
+const AROUND: usize = 16 << 10;
 
 fn jobs(app: &App) -> Result<&Arc<Jobs>, ApiError> {
     app.jobs.get().ok_or_else(|| ApiError::NotFound("this server has no queue; start it with --queue-url".into()))

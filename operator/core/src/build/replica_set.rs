@@ -18,6 +18,7 @@ use super::pod::{
     readiness, scraped, spread,
 };
 use super::revision_name;
+use super::worker::queue_environment;
 use crate::action::Desired;
 use crate::observed::Settings;
 
@@ -59,7 +60,8 @@ pub fn replica_set(
     }))
 }
 
-fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
+/// A pod that serves; the workers' pods are made from it.
+pub(super) fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
     let runtime = &object.spec.runtime;
     let (volumes, mounts) = volumes(&object.spec.model.uri);
     PodSpec {
@@ -139,6 +141,7 @@ fn environment(object: &ModelDeployment, revision: &str, version: &str) -> Vec<E
         env("SLIPWAY_MODEL_DIGEST", model.digest.as_deref().unwrap_or_default()),
         env_field("POD_NAME", "metadata.name"),
     ];
+    all.extend(object.spec.queue.iter().flat_map(|queue| queue_environment(object, queue)));
     let reserved = all.len();
     for variable in &object.spec.runtime.env {
         if !all.iter().take(reserved).any(|ours| ours.name == variable.name) {
@@ -149,7 +152,7 @@ fn environment(object: &ModelDeployment, revision: &str, version: &str) -> Vec<E
 }
 
 /// Fills in requests that are missing. Where there is a limit Kubernetes takes that for the request, so nothing is added.
-fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
+pub(super) fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     for (key, value) in DEFAULT_REQUESTS {
         let limited = resources.limits.as_ref().is_some_and(|l| l.contains_key(key));
         if !limited {

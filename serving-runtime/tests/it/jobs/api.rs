@@ -59,7 +59,7 @@ async fn a_job_is_taken_run_and_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_succeed_is_refused_at_the_door() {
     let redis = Redis::start();
-    let server = server(&redis, "affine", &["--callback-allow", "hooks.example.org", "--max-job-bytes", "20000"]);
+    let server = server(&redis, "affine", &["--callback-allow", "hooks.example.org", "--max-job-bytes", "36384"]);
     let with = |field: &str, value: serde_json::Value| {
         let mut job = affine(1.0);
         job[field] = value;
