@@ -18,6 +18,8 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 pub use self::args::{QueueArgs, Secret, WorkerArgs};
 use self::callback::allow::AllowList;
 pub use self::process::work;
@@ -73,4 +75,15 @@ impl Jobs {
         });
         Ok(Some(jobs))
     }
+}
+
+/// Whether it is time to stop.
+fn stopping(stop: &watch::Receiver<bool>) -> bool {
+    *stop.borrow()
+}
+
+/// Waits, or not any longer when it is time to stop.
+async fn pause(stop: &watch::Receiver<bool>, time: Duration) {
+    let mut stop = stop.clone();
+    let _ = tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await;
 }

@@ -238,7 +238,7 @@ pub trait Queue: Send + Sync + 'static {
     fn finish(&self, lease: &Lease, end: &End) -> impl Future<Output = Answer<bool>> + Send;
     /// Gives a job back. False when it is not held any more.
     fn retry(&self, consumer: &str, lease: &Lease, again: &Again) -> impl Future<Output = Answer<bool>> + Send;
-    /// Says that a worker goes.
+    /// Says that a worker goes; also forgets those that have gone without a word.
     fn leave(&self, consumer: &str) -> impl Future<Output = Answer<()>> + Send;
     /// A job by its id.
     fn view(&self, id: &str) -> impl Future<Output = Answer<Option<View>>> + Send;

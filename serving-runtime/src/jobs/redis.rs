@@ -15,6 +15,8 @@ use super::queue::{Again, Called, Claimed, Due, End, Enqueued, Lag, Lease, Queue
 
 /// Entries of the dead-letter streams, about.
 const DEAD_LETTERS: usize = 10_000;
+/// A worker that took nothing and asked for nothing for so long is gone.
+const SILENT: Duration = Duration::from_secs(3600);
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -211,7 +213,7 @@ impl Queue for RedisQueue {
 
     async fn leave(&self, consumer: &str) -> Result<(), QueueError> {
         let mut call = self.call(&self.scripts.leave);
-        self.run::<i64>(call.arg(consumer)).await.map(drop)
+        self.run::<i64>(call.arg(consumer).arg(millis(SILENT))).await.map(drop)
     }
 
     async fn view(&self, id: &str) -> Result<Option<View>, QueueError> {

@@ -1,21 +1,21 @@
 //! Takes jobs, runs them, stores what came out, and makes the callbacks.
 //!
-//! Jobs are taken in rounds: those of one round are predicted side by side, and their rows merge into batches in the model's own queue. A job
-//! that was handed out before may be the one that its last worker died of, so it runs alone: if it kills this one too, it takes no other
-//! along, and after the most deliveries that there may be it goes to the dead-letter stream without being run.
+//! Many jobs are predicted side by side, and their rows merge into batches in the model's own queue; a slow one holds up no other. A job that
+//! was handed out before may be the one that its last worker died of, so it runs alone: if it kills this one too, it takes no other along, and
+//! after the most deliveries that there may be it goes to the dead-letter stream without being run.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 
 use super::backoff::Backoff;
-use super::callback::Caller;
 use super::job::Job;
-use super::queue::{Again, Called, Claimed, End, Lease, Queue, QueueError, Start, Status};
-use super::{Jobs, WorkerArgs, submit};
+use super::queue::{Again, Claimed, End, Lease, Queue as _, QueueError, Start, Status};
+use super::{Jobs, WorkerArgs, pause, stopping, submit};
 use crate::error::ApiError;
 use crate::predict;
 use crate::protocol;
@@ -23,14 +23,14 @@ use crate::server::App;
 
 /// Between two looks at an empty queue.
 const IDLE: Duration = Duration::from_millis(100);
-/// Every so many rounds the lowest priority comes first, so that it is not starved.
+/// The same when there was something: there may be more, and a little later it is more at once.
+const BUSY: Duration = Duration::from_millis(10);
+/// Every so many turns the lowest priority comes first, so that it is not starved.
 const FAIR_EVERY: u64 = 8;
 /// Waits while the queue does not answer.
-const DOWN: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(5) };
+pub(super) const DOWN: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(5) };
 /// Waits before another attempt at a job; the lease bounds them too.
 const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(300) };
-/// Callbacks in flight at once.
-const CALLS: usize = 16;
 /// Bytes of an error that are stored.
 const MAX_ERROR: usize = 2048;
 
@@ -49,7 +49,9 @@ pub struct Worker {
     consumer: String,
     stop: watch::Receiver<bool>,
     /// What is held and has not been settled.
-    held: Mutex<Vec<Lease>>,
+    held: Mutex<Vec<Held>>,
+    /// Locked while jobs are taken and not yet held.
+    taking: tokio::sync::Mutex<()>,
 }
 
 impl Worker {
@@ -61,75 +63,20 @@ impl Worker {
         consumer: String,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { app, jobs, args, consumer, stop, held: Mutex::default() }
+        Self { app, jobs, args, consumer, stop, held: Mutex::default(), taking: tokio::sync::Mutex::default() }
     }
 
     /// Works until told to stop, and then gives back what it could not finish in time.
     pub async fn run(&self) {
-        let lease = self.jobs.queue.options().lease;
-        let look_for_lost = (lease / 4).clamp(Duration::from_millis(100), Duration::from_secs(5));
-        let (mut round, mut failures, mut looked) = (0_u64, 0_u32, None::<Instant>);
-        while !stopping(&self.stop) {
-            round += 1;
-            let due = looked.is_none_or(|at| at.elapsed() >= look_for_lost);
-            match self.turn(round, due).await {
-                Ok(Turn { took, lost }) => {
-                    failures = 0;
-                    if due && !lost {
-                        looked = Some(Instant::now());
-                    }
-                    if !took {
-                        pause(&self.stop, IDLE).await;
-                    }
-                }
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    tracing::warn!(%error, failures, "cannot take jobs");
-                    pause(&self.stop, DOWN.jittered(failures)).await;
-                }
-            }
-        }
-        if let Err(error) = self.jobs.queue.leave(&self.consumer).await {
-            tracing::debug!(%error, "cannot leave the queue");
-        }
-    }
-
-    async fn turn(&self, round: u64, look_for_lost: bool) -> Result<Turn, QueueError> {
-        let queue = &self.jobs.queue;
-        let lost = if look_for_lost { queue.reclaim(&self.consumer).await? } else { None };
-        let lost = match lost {
-            Some(claimed) => {
-                self.round(vec![claimed]).await;
-                true
-            }
-            None => false,
-        };
-        if stopping(&self.stop) {
-            return Ok(Turn { took: true, lost });
-        }
-        let most = usize::from(self.args.max_jobs);
-        let fresh = queue.claim(&self.consumer, most, round.is_multiple_of(FAIR_EVERY)).await?;
-        let took = lost || !fresh.is_empty();
-        self.round(fresh).await;
-        Ok(Turn { took, lost })
-    }
-
-    /// Runs some jobs side by side. When the worker must end before they do, they are given back.
-    async fn round(&self, claimed: Vec<Claimed>) {
-        if claimed.is_empty() {
-            return;
-        }
-        self.app.metrics.jobs.taken(claimed.len());
-        *self.lock() = claimed.iter().map(|c| c.lease.clone()).collect();
-        let begun = Instant::now();
-        let work = join_all(claimed.into_iter().map(|c| self.one(c)));
+        // Whoever died without a word is still in the group.
+        let _ = self.jobs.queue.leave(&self.consumer).await;
         tokio::select! {
-            _ = work => {}
+            () = self.flow() => {}
             () = self.keep() => {}
             () = self.drained() => {}
         }
         let left = std::mem::take(&mut *self.lock());
-        for lease in &left {
+        for Held { lease, since } in &left {
             let again = Again { delay: Duration::ZERO, error: String::new(), counts: false };
             let outcome = match self.jobs.queue.retry(&self.consumer, lease, &again).await {
                 Ok(true) => "released",
@@ -137,11 +84,99 @@ impl Worker {
                 Ok(false) | Err(_) => "lost",
             };
             tracing::info!(job = lease.id, outcome, "given back");
-            self.app.metrics.jobs.ended(outcome, begun.elapsed());
+            self.app.metrics.jobs.ended(outcome, since.elapsed());
+        }
+        if let Err(error) = self.jobs.queue.leave(&self.consumer).await {
+            tracing::debug!(%error, "cannot leave the queue");
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Lease>> {
+    /// Keeps the worker full until told to stop; ends when nothing runs any more.
+    async fn flow(&self) {
+        let lease = self.jobs.queue.options().lease;
+        let look_for_lost = (lease / 4).clamp(Duration::from_millis(100), Duration::from_secs(5));
+        let (mut flying, mut lone) = (FuturesUnordered::new(), None::<Claimed>);
+        let (mut turn, mut failures, mut looked) = (0_u64, 0_u32, None::<Instant>);
+        loop {
+            if stopping(&self.stop) {
+                // What waits to be alone is given back.
+                while flying.next().await.is_some() {}
+                return;
+            }
+            if flying.is_empty()
+                && let Some(claimed) = lone.take()
+            {
+                self.one(claimed).await;
+                continue;
+            }
+            let due = looked.is_none_or(|at: Instant| at.elapsed() >= look_for_lost);
+            let free = if lone.is_some() { 0 } else { usize::from(self.args.max_jobs).saturating_sub(flying.len()) };
+            turn += 1;
+            let wait = match self.take(free, due, turn).await {
+                Ok(taken) => {
+                    failures = 0;
+                    if due && taken.lost.is_none() {
+                        looked = Some(Instant::now());
+                    }
+                    lone = lone.or(taken.lost);
+                    let some = !taken.fresh.is_empty();
+                    flying.extend(taken.fresh.into_iter().map(|claimed| self.one(claimed)));
+                    if some { BUSY } else { IDLE }
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    tracing::warn!(%error, failures, "cannot take jobs");
+                    DOWN.jittered(failures)
+                }
+            };
+            self.progress(&mut flying, lone.is_some(), wait).await;
+        }
+    }
+
+    /// Lets what runs go on: all of it to its end when a job waits to be alone, or else for `wait`, or until half of the room is free, so that
+    /// jobs are taken in batches.
+    async fn progress<F: Future<Output = ()>>(&self, flying: &mut FuturesUnordered<F>, alone: bool, wait: Duration) {
+        if alone {
+            while flying.next().await.is_some() {}
+            return;
+        }
+        let half = usize::from(self.args.max_jobs) / 2;
+        let crowded = flying.len() > half;
+        let mut timer = std::pin::pin!(pause(&self.stop, wait));
+        loop {
+            tokio::select! {
+                () = &mut timer => return,
+                Some(()) = flying.next(), if !flying.is_empty() => {
+                    if crowded && flying.len() <= half {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes jobs: what a worker lost, to be run alone, if it is time to look for that; or else what is new.
+    async fn take(&self, free: usize, look_for_lost: bool, turn: u64) -> Result<Taken, QueueError> {
+        if free == 0 {
+            return Ok(Taken { fresh: Vec::new(), lost: None });
+        }
+        let queue = &self.jobs.queue;
+        // Whoever ends the worker waits for this, so that nothing is taken and not held.
+        let _taking = self.taking.lock().await;
+        let lost = if look_for_lost { queue.reclaim(&self.consumer).await? } else { None };
+        let fresh = match lost {
+            Some(_) => Vec::new(),
+            None => queue.claim(&self.consumer, free, turn.is_multiple_of(FAIR_EVERY)).await?,
+        };
+        let taken = Taken { fresh, lost };
+        let all = taken.fresh.iter().chain(&taken.lost);
+        let held: Vec<_> = all.map(|c| Held { lease: c.lease.clone(), since: Instant::now() }).collect();
+        self.app.metrics.jobs.taken(held.len());
+        self.lock().extend(held);
+        Ok(taken)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
         // A list of names is whole whoever panicked.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,7 +185,7 @@ impl Worker {
     async fn keep(&self) {
         loop {
             tokio::time::sleep(self.jobs.queue.options().lease / 3).await;
-            let held = self.lock().clone();
+            let held: Vec<Lease> = self.lock().iter().map(|held| held.lease.clone()).collect();
             if let Err(error) = self.jobs.queue.extend(&self.consumer, &held).await {
                 tracing::warn!(%error, "cannot renew leases; others may run the same jobs");
             }
@@ -164,6 +199,7 @@ impl Worker {
             return;
         }
         tokio::time::sleep(Duration::from_secs(self.args.worker_drain_seconds)).await;
+        drop(self.taking.lock().await);
     }
 
     async fn one(&self, claimed: Claimed) {
@@ -176,7 +212,8 @@ impl Worker {
                 "lost"
             }
         };
-        self.lock().retain(|lease| lease.entry != claimed.lease.entry || lease.priority != claimed.lease.priority);
+        let same = |lease: &Lease| (&lease.entry, lease.priority) == (&claimed.lease.entry, claimed.lease.priority);
+        self.lock().retain(|held| !same(&held.lease));
         self.app.metrics.jobs.ended(outcome, begun.elapsed());
     }
 
@@ -301,10 +338,17 @@ impl Worker {
     }
 }
 
-/// What a turn did.
-struct Turn {
-    took: bool,
-    lost: bool,
+/// What was taken.
+struct Taken {
+    fresh: Vec<Claimed>,
+    lost: Option<Claimed>,
+}
+
+/// What is held, and since when.
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    since: Instant,
 }
 
 fn end(status: Status, mut error: String, callback_url: Option<String>, payload: &[u8]) -> End {
@@ -318,53 +362,4 @@ fn truncate(text: &mut String) {
         at -= 1;
     }
     text.truncate(at);
-}
-
-fn stopping(stop: &watch::Receiver<bool>) -> bool {
-    *stop.borrow()
-}
-
-/// Waits, or not any longer when it is time to stop.
-async fn pause(stop: &watch::Receiver<bool>, time: Duration) {
-    let mut stop = stop.clone();
-    let _ = tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await;
-}
-
-/// Makes callbacks until told to stop. What is under way then is finished or, when that takes longer than an attempt may, made once more by
-/// another worker.
-pub async fn call_back(app: Arc<App>, jobs: Arc<Jobs>, caller: Caller, stop: watch::Receiver<bool>) {
-    let mut failures = 0;
-    while !stopping(&stop) {
-        match jobs.queue.callbacks(CALLS, caller.lease()).await {
-            Ok(due) if due.is_empty() => pause(&stop, IDLE * 2).await,
-            Ok(due) => {
-                failures = 0;
-                join_all(due.iter().map(|due| call(&app, &jobs, &caller, due))).await;
-            }
-            Err(error) => {
-                failures += 1;
-                tracing::debug!(%error, "no callbacks");
-                pause(&stop, DOWN.jittered(failures)).await;
-            }
-        }
-    }
-}
-
-async fn call(app: &App, jobs: &Jobs, caller: &Caller, due: &super::queue::Due) {
-    let begun = Instant::now();
-    let called = caller.call(due).await;
-    let (outcome, note) = match &called {
-        Called::Delivered => ("delivered", ""),
-        Called::Retry(_, note) => ("retried", note.as_str()),
-        Called::Dead(note) => ("dead", note.as_str()),
-    };
-    app.metrics.jobs.called(outcome, begun.elapsed());
-    if outcome != "delivered" {
-        tracing::warn!(job = due.id, outcome, note, "callback");
-    }
-    let attempt = due.view.number("callback_attempts").unwrap_or(1);
-    if let Err(error) = jobs.queue.called(&due.id, attempt, &called).await {
-        // It is due again when the attempt's lease runs out; the receiver knows it by its idempotency key.
-        tracing::warn!(%error, job = due.id, "cannot settle a callback");
-    }
 }

@@ -3,6 +3,7 @@
 pub mod allow;
 pub mod network;
 mod resolve;
+mod run;
 pub mod sign;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use url::Url;
 
 use self::allow::AllowList;
 use self::resolve::Guarded;
+pub use self::run::call_back;
 use self::sign::Signer;
 use super::backoff::Backoff;
 use super::queue::{Called, Due};

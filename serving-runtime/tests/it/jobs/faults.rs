@@ -32,6 +32,21 @@ async fn a_killed_worker_costs_no_job() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slow_job_holds_up_no_other() {
+    let redis = Redis::start();
+    let server = server(&redis, "slow", &[]);
+    let _worker = worker(&redis, "slow", &["--workers", "2", "--no-batching", "--max-jobs", "2"]);
+    let endless = post(&server, &slow(FOREVER)).await;
+    until(&server, &endless, "running").await;
+    for _ in 0..10 {
+        let quick = post(&server, &slow(1)).await;
+        until(&server, &quick, "succeeded").await;
+    }
+    assert_eq!(until(&server, &endless, "running").await["attempts"], 1, "and its lease is kept meanwhile");
+    redis.conserved();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_poisonous_job_is_isolated() {
     let redis = Redis::start();
     let server = server(&redis, "slow", &[]);
