@@ -12,6 +12,8 @@ pub const COMPONENT: &str = "app.kubernetes.io/component";
 pub const COMPONENT_RUNTIME: &str = "runtime";
 /// [`COMPONENT`] of the gateway's pods.
 pub const COMPONENT_GATEWAY: &str = "gateway";
+/// [`COMPONENT`] of the pods that run jobs.
+pub const COMPONENT_WORKER: &str = "worker";
 /// The ModelDeployment that an object belongs to.
 pub const MODEL_DEPLOYMENT: &str = "ml.slipway.dev/modeldeployment";
 /// The revision that an object belongs to.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
@@ -109,7 +109,8 @@ impl Applier<'_> {
             Desired::PodDisruptionBudget(o) => self.apply_one(&write, o).await,
             Desired::ServiceAccount(o) => self.share(&write, o).await,
             Desired::RoleBinding(o) => self.share(&write, o).await,
-            Desired::Deployment(o) => self.share(&write, o).await,
+            Desired::Deployment(o) if write.shared => self.share(&write, o).await,
+            Desired::Deployment(o) => self.apply_one(&write, o).await,
         }
     }
 
@@ -207,6 +208,7 @@ impl Applier<'_> {
             Kind::ReplicaSet => self.delete_one::<ReplicaSet>(kind, name, uid).await,
             Kind::Service => self.delete_one::<Service>(kind, name, uid).await,
             Kind::HorizontalPodAutoscaler => self.delete_one::<HorizontalPodAutoscaler>(kind, name, uid).await,
+            Kind::Deployment => self.delete_one::<Deployment>(kind, name, uid).await,
         };
         match result {
             Ok(()) | Err(WriteError { fault: Fault::NotFound(_), .. }) => Ok(Expectation {

@@ -62,6 +62,7 @@ impl From<Kind> for Child {
             Kind::ReplicaSet => Self::ReplicaSet,
             Kind::Service => Self::Service,
             Kind::HorizontalPodAutoscaler => Self::HorizontalPodAutoscaler,
+            Kind::Deployment => Self::Deployment,
         }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 use slipway_core::action::APPLIED;
-use slipway_core::build::GATEWAY;
+use slipway_core::build::{GATEWAY, worker_name};
 use slipway_core::evidence::Evidence;
 use slipway_core::observed::{
     GatewayPod, GatewayReport, GatewayView, ObjectView, Observed, PodProblem, ReplicaSetView, Settings,
@@ -159,6 +159,8 @@ pub fn observe(
             .collect(),
         services: plain(views.services.of(&owner)),
         autoscaler: one(&views.autoscalers, &owner, &name),
+        worker: one(&views.deployments, &owner, &worker_name(&name)),
+        worker_autoscaler: one(&views.autoscalers, &owner, &worker_name(&name)),
         disruption_budget: one(&views.disruption_budgets, &owner, &name),
         gateway: gateway(views, &namespace, report),
         pod_problems: views.pods.of(&owner).into_values().filter_map(|e| e.view.problem).collect(),

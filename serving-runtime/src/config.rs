@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::jobs::{QueueArgs, WorkerArgs};
+
 /// The model server of Slipway.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -22,6 +24,8 @@ pub enum Command {
     Serve(Box<ServeArgs>),
     /// Try a model within bounds and tell what it costs; the server runs this for models of its repository.
     Vet(crate::vet::VetArgs),
+    /// Load one model and run the jobs of a queue.
+    Worker(Box<WorkerArgs>),
 }
 
 /// Options of `serve`.
@@ -131,6 +135,10 @@ pub struct ServeArgs {
     /// After that: how long to wait for what is in flight.
     #[arg(long, default_value_t = 25)]
     pub drain_timeout_seconds: u64,
+
+    /// The queue of jobs.
+    #[command(flatten)]
+    pub queue: QueueArgs,
 }
 
 fn revision(text: &str) -> Result<String, String> {

@@ -70,6 +70,12 @@ pub enum ApiError {
     /// The queue is full.
     #[error("the queue is full ({0} requests wait); try again later or run more replicas")]
     Busy(usize),
+    /// The queue of jobs is full.
+    #[error("the queue of jobs is full ({0} jobs are queued or running); try again later or run more workers")]
+    QueueFull(u64),
+    /// What is asked for contradicts what is there.
+    #[error("{0}")]
+    Conflict(String),
     /// The model is not ready (loading, or shutting down).
     #[error("{0}")]
     Unavailable(String),
@@ -96,7 +102,8 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy(_) | Self::QueueFull(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -107,6 +114,7 @@ impl ApiError {
     pub const fn retry_after(&self) -> Option<u32> {
         match self {
             Self::Busy(_) | Self::Unavailable(_) => Some(1),
+            Self::QueueFull(_) => Some(5),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! One process serves one revision of one model. A request goes from `server` (HTTP) through `protocol` (JSON or binary to tensors) into
 //! `pool` (a bounded queue, batches formed by `batch`) to an `engine` (ONNX Runtime) and back; `prediction`, `token`, `feedback` and
-//! `metrics` keep the evidence that a rollout is judged by.
+//! `metrics` keep the evidence that a rollout is judged by. `jobs` are predictions that wait in a queue for a worker, another process of this program.
 
 pub mod batch;
 pub mod cache;
@@ -11,6 +11,7 @@ pub mod engine;
 pub mod error;
 pub mod feedback;
 pub mod fetch;
+pub mod jobs;
 pub mod load;
 pub mod metrics;
 pub mod models;

@@ -14,5 +14,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => slipway_runtime::serve(*args),
         Command::Vet(args) => slipway_runtime::vet::run(&args),
+        Command::Worker(args) => slipway_runtime::jobs::work(*args),
     }
 }

@@ -15,6 +15,7 @@ use slipway_telemetry::metrics::histogram;
 
 use crate::cache::CacheMetrics;
 use crate::feedback::{Counted, Rejected};
+use crate::jobs::metrics::JobMetrics;
 use crate::observe::{Exporter, Observer, Slot};
 use crate::outcomes::Outcomes;
 use crate::prediction::Predictions;
@@ -66,6 +67,8 @@ struct Model {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Of jobs.
+    pub jobs: JobMetrics,
     modeldeployment: String,
     requests: Family<Code, Counter>,
     request_duration: Histogram,
@@ -95,6 +98,7 @@ impl Metrics {
     pub fn new(modeldeployment: &str, revision: &str) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
+            jobs: JobMetrics::default(),
             modeldeployment: modeldeployment.to_owned(),
             requests: Family::default(),
             request_duration: histogram(LATENCY),
@@ -176,6 +180,7 @@ impl Metrics {
         self.samples.register(own);
         own.register_collector(Box::new(Exporter(Arc::clone(&self.observer))));
         self.cache.register(own);
+        self.jobs.register(own);
     }
 
     /// Counts a request in; the guard counts it out.

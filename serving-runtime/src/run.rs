@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::cache::prewarm;
 use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
+use crate::jobs::Jobs;
 use crate::models::Model;
 use crate::samples::Sampler;
 use crate::server::{App, Listener, handle_admin, handle_api};
@@ -18,13 +19,18 @@ use crate::{load, termination};
 
 /// Runs `serve` to its end.
 pub fn serve(args: ServeArgs) -> ExitCode {
+    let of = args.clone();
+    run_to_end(&of, live(args))
+}
+
+/// Runs a life to its end, and tells why it failed if it does.
+pub(crate) fn run_to_end(args: &ServeArgs, life: impl Future<Output = Result<(), LoadError>>) -> ExitCode {
     // Both HTTP clients use whatever provider the process installs; an error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(args.threads().io).enable_all().build();
-    let termination_log = args.termination_log.clone();
     let result = match runtime {
         Ok(runtime) => {
-            let result = runtime.block_on(live(args));
+            let result = runtime.block_on(life);
             runtime.shutdown_background();
             result
         }
@@ -34,14 +40,14 @@ pub fn serve(args: ServeArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(reason = ?error.reason, permanent = error.permanent, message = error.message, "cannot serve");
-            termination::write(&termination_log, &error);
+            termination::write(&args.termination_log, &error);
             ExitCode::FAILURE
         }
     }
 }
 
 /// A listening port and how to end it.
-struct Port {
+pub(crate) struct Port {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -49,11 +55,9 @@ struct Port {
 async fn live(args: ServeArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
     let io = |e: std::io::Error| LoadError::transient(Reason::LoadFailed, format!("cannot listen: {e}"));
-    let mut signals = Signals {
-        term: signal(SignalKind::terminate()).map_err(io)?,
-        int: signal(SignalKind::interrupt()).map_err(io)?,
-    };
+    let mut signals = Signals::new().map_err(io)?;
     let app = App::new(args).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
+    Jobs::attach(&app)?;
     let admin = Listener::bind(app.args.admin_listen).await.map_err(io)?;
     let api = Listener::bind(app.args.listen).await.map_err(io)?;
     tracing::info!(
@@ -95,13 +99,17 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
 }
 
 /// Either signal to end.
-struct Signals {
+pub(crate) struct Signals {
     term: Signal,
     int: Signal,
 }
 
 impl Signals {
-    async fn any(&mut self) {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    pub(crate) async fn any(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
@@ -109,7 +117,7 @@ impl Signals {
     }
 }
 
-fn start<H, F, B>(listener: Listener, app: &Arc<App>, handler: H) -> Port
+pub(crate) fn start<H, F, B>(listener: Listener, app: &Arc<App>, handler: H) -> Port
 where
     H: Fn(Arc<App>, http::Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = http::Response<B>> + Send + 'static,
@@ -127,7 +135,7 @@ where
 }
 
 /// Loads on a thread of its own: hashing and building sessions block.
-async fn load_aside(app: &Arc<App>) -> Result<Model, LoadError> {
+pub(crate) async fn load_aside(app: &Arc<App>) -> Result<Model, LoadError> {
     let lost = |what: String| LoadError::transient(Reason::LoadFailed, format!("the loading thread {what}"));
     let (done, answer) = oneshot::channel();
     let args = app.args.clone();

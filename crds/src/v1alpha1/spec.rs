@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Analysis, Autoscaling, Cache, Feedback, Model, ModelDeploymentStatus, Runtime, Sampling, Strategy, Traffic,
+    Analysis, Autoscaling, Cache, Feedback, Model, ModelDeploymentStatus, Queue, Runtime, Sampling, Strategy, Traffic,
 };
 
 fn one() -> i32 {
@@ -47,7 +47,8 @@ fn ten() -> i32 {
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name: at most 40 characters, because revisions, Services and labels carry it; choose a shorter name"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name: lower-case letters, digits and '-', starting with a letter, because it names the Service"),
-    validation = Rule::new("!self.metadata.name.endsWith('-preview')").message("metadata.name: must not end in '-preview', which is the preview address of another ModelDeployment")
+    validation = Rule::new("!self.metadata.name.endsWith('-preview')").message("metadata.name: must not end in '-preview', which is the preview address of another ModelDeployment"),
+    validation = Rule::new("!self.metadata.name.endsWith('-worker')").message("metadata.name: must not end in '-worker', which names the workers of another ModelDeployment")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -75,6 +76,10 @@ pub struct ModelDeploymentSpec {
     /// A HorizontalPodAutoscaler on this ModelDeployment's scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
+
+    /// Jobs: predictions that wait in a queue for a worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queue>,
 
     /// How a new revision takes over.
     #[serde(default)]

@@ -47,6 +47,8 @@ pub enum Kind {
     Service,
     /// autoscaling/v2 HorizontalPodAutoscaler.
     HorizontalPodAutoscaler,
+    /// apps/v1 Deployment.
+    Deployment,
 }
 
 /// An object as we want it: only the fields that we mean.
@@ -64,7 +66,7 @@ pub enum Desired {
     ServiceAccount(ServiceAccount),
     /// The gateway's rights.
     RoleBinding(RoleBinding),
-    /// The gateway.
+    /// The gateway, or the workers.
     Deployment(Deployment),
 }
 

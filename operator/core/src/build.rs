@@ -26,6 +26,7 @@ mod meta;
 mod pod;
 mod replica_set;
 mod service;
+mod worker;
 
 pub use autoscaler::{autoscaler, disruption_budget};
 pub use gateway::{
@@ -35,6 +36,7 @@ pub use hash::{applied_hash, canonical_json, is_applied, stamped};
 pub use meta::is_shared;
 pub use replica_set::replica_set;
 pub use service::{preview_service, revision_service, stable_service};
+pub use worker::{worker_autoscaler, worker_deployment};
 
 /// Name of all objects of a namespace's gateway.
 pub const GATEWAY: &str = "slipway-gateway";
@@ -47,6 +49,11 @@ pub fn revision_name(name: &str, revision: &str) -> String {
 /// Name of the preview Service.
 pub fn preview_name(name: &str) -> String {
     format!("{name}-preview")
+}
+
+/// Name of the Deployment of workers and of its autoscaler.
+pub fn worker_name(name: &str) -> String {
+    format!("{name}-worker")
 }
 
 #[cfg(test)]

@@ -18,6 +18,10 @@ pub struct Observed {
     pub services: BTreeMap<String, ObjectView>,
     /// The HorizontalPodAutoscaler of this ModelDeployment's name, if there is one with our labels.
     pub autoscaler: Option<ObjectView>,
+    /// The Deployment of workers, if there is one with our labels.
+    pub worker: Option<ObjectView>,
+    /// The HorizontalPodAutoscaler of the workers, if there is one with our labels.
+    pub worker_autoscaler: Option<ObjectView>,
     /// The PodDisruptionBudget of this ModelDeployment's name, if there is one with our labels.
     pub disruption_budget: Option<ObjectView>,
     /// The namespace's gateway.

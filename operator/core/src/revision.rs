@@ -12,8 +12,8 @@ const VERSION: &str = "slipway.dev/revision/v1\n";
 /// Hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model`, `runtime`, `feedback`, `sampling` and `cache`, which make the pods, and of nothing
-/// else. The latter three are only part of it where they are written, so that they changed no revision when they came.
+/// The revision of a spec: a hash of what the user wrote in `model`, `runtime`, `feedback`, `sampling`, `cache` and `queue`, which make the pods, and of nothing
+/// else. All but the first two are only part of it where they are written, so that they changed no revision when they came.
 pub fn of(spec: &ModelDeploymentSpec) -> String {
     let mut content = json!({ "model": spec.model, "runtime": spec.runtime });
     if let Some(feedback) = &spec.feedback {
@@ -21,6 +21,13 @@ pub fn of(spec: &ModelDeploymentSpec) -> String {
     }
     if let Some(cache) = &spec.cache {
         content["cache"] = json!(cache);
+    }
+    if let Some(queue) = &spec.queue {
+        content["queue"] = json!(queue);
+        // Workers are no part of a revision's pods.
+        if let Some(fields) = content["queue"].as_object_mut() {
+            fields.remove("worker");
+        }
     }
     if let Some(sampling) = &spec.sampling {
         content["sampling"] = json!(sampling);
@@ -68,6 +75,13 @@ mod tests {
         ] {
             assert_ne!(of(&base), of(&spec(more)));
         }
+        let queue = |worker: serde_json::Value| {
+            spec(
+                json!({ "model": { "uri": "http://store/a" }, "queue": { "redis": { "url": "redis://r:6379" }, "worker": worker } }),
+            )
+        };
+        assert_ne!(of(&base), of(&queue(json!({}))));
+        assert_eq!(of(&queue(json!({}))), of(&queue(json!({ "replicas": 5 }))), "workers are scaled without a rollout");
     }
 
     #[test]

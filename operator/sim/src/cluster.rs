@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) sets: Vec<Set>,
     services: BTreeMap<String, ObjectView>,
     autoscaler: Option<ObjectView>,
+    worker: Option<ObjectView>,
+    worker_autoscaler: Option<ObjectView>,
     budget: Option<ObjectView>,
     gateway: GatewayView,
     /// How the versions of models behave, by version.
@@ -47,6 +49,8 @@ impl Cluster {
             sets: Vec::new(),
             services: BTreeMap::new(),
             autoscaler: None,
+            worker: None,
+            worker_autoscaler: None,
             budget: None,
             gateway: GatewayView::default(),
             truths: BTreeMap::new(),
@@ -64,6 +68,8 @@ impl Cluster {
             replica_sets: self.sets.iter().map(|set| set.view.clone()).collect(),
             services: self.services.clone(),
             autoscaler: self.autoscaler.clone(),
+            worker: self.worker.clone(),
+            worker_autoscaler: self.worker_autoscaler.clone(),
             disruption_budget: self.budget.clone(),
             gateway: GatewayView { pods, ..self.gateway.clone() },
             pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
@@ -139,7 +145,11 @@ impl Cluster {
                 }
             }
             Action::Delete { kind: Kind::Service, name, .. } => drop(self.services.remove(name)),
+            Action::Delete { kind: Kind::HorizontalPodAutoscaler, name, .. } if name.ends_with("-worker") => {
+                self.worker_autoscaler = None;
+            }
             Action::Delete { kind: Kind::HorizontalPodAutoscaler, .. } => self.autoscaler = None,
+            Action::Delete { kind: Kind::Deployment, .. } => self.worker = None,
         }
         Ok(())
     }
@@ -152,6 +162,9 @@ impl Cluster {
             Desired::Service(service) => {
                 self.services.insert(service.metadata.name.clone().unwrap_or_default(), view);
             }
+            Desired::HorizontalPodAutoscaler(it) if it.metadata.name != self.object.metadata.name => {
+                self.worker_autoscaler = Some(view);
+            }
             Desired::HorizontalPodAutoscaler(_) => self.autoscaler = Some(view),
             Desired::PodDisruptionBudget(budget) if budget.metadata.name == self.object.metadata.name => {
                 self.budget = Some(view);
@@ -159,6 +172,7 @@ impl Cluster {
             Desired::PodDisruptionBudget(_) => self.gateway.disruption_budget = Some(view),
             Desired::ServiceAccount(_) => self.gateway.service_account = Some(view),
             Desired::RoleBinding(_) => self.gateway.role_binding = Some(view),
+            Desired::Deployment(_) if !slipway_core::build::is_shared(desired) => self.worker = Some(view),
             Desired::Deployment(_) => self.gateway.deployment = Some(view),
         }
     }

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tracing::Instrument as _;
 
-use super::{Answer, App, ask_to_close, body, error_answer, features, infer, json_answer, repository};
+use super::{Answer, App, ask_to_close, body, error_answer, features, infer, jobs, json_answer, repository};
 use crate::error::ApiError;
 use crate::feedback::{self, Summary};
 use crate::protocol;
@@ -26,6 +26,7 @@ enum Route<'a> {
     Index,
     Load(&'a str),
     Unload(&'a str),
+    Job(&'a str),
     Model(&'a str, Option<&'a str>, ModelRoute),
 }
 
@@ -36,6 +37,7 @@ enum ModelRoute {
     Stats,
     Infer,
     Feedback,
+    Jobs,
 }
 
 fn route(path: &str) -> Option<Route<'_>> {
@@ -50,6 +52,7 @@ fn route(path: &str) -> Option<Route<'_>> {
         ["repository", "index"] => Route::Index,
         ["repository", "models", m, "load"] => Route::Load(m),
         ["repository", "models", m, "unload"] => Route::Unload(m),
+        ["jobs", id] => Route::Job(id),
         ["models", m] => Route::Model(m, None, ModelRoute::Metadata),
         ["models", m, "versions", v] => Route::Model(m, Some(v), ModelRoute::Metadata),
         ["models", m, verb] => Route::Model(m, None, ModelRoute::parse(verb)?),
@@ -65,6 +68,7 @@ impl ModelRoute {
             "stats" => Self::Stats,
             "infer" => Self::Infer,
             "feedback" => Self::Feedback,
+            "jobs" => Self::Jobs,
             _ => return None,
         })
     }
@@ -99,14 +103,20 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
     };
     let posted = match route {
-        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback)
+        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback | ModelRoute::Jobs)
         | Route::Index
         | Route::Load(_)
         | Route::Unload(_) => true,
-        Route::Server | Route::Live | Route::Ready | Route::Stats | Route::Model(..) => false,
+        Route::Server | Route::Live | Route::Ready | Route::Stats | Route::Job(_) | Route::Model(..) => false,
     };
     let method_fits =
         if posted { request.method() == Method::POST } else { matches!(*request.method(), Method::GET | Method::HEAD) };
+    if let Route::Job(id) = route {
+        return match *request.method() {
+            Method::GET | Method::HEAD | Method::DELETE => jobs::one(app, id, request.method()).await,
+            _ => Err(ApiError::MethodNotAllowed("GET or DELETE")),
+        };
+    }
     if !method_fits {
         return Err(ApiError::MethodNotAllowed(if posted { "POST" } else { "GET" }));
     }
@@ -118,6 +128,8 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         Route::Index => repository::index(app, request).await,
         Route::Load(name) => repository::load(app, name, request).await,
         Route::Unload(name) => repository::unload(app, name, request).await,
+        Route::Job(id) => jobs::one(app, id, request.method()).await,
+        Route::Model(model, version, ModelRoute::Jobs) => jobs::post(app, model, version, request).await,
         Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
         Route::Model(name, version, what) => {
             let model = app.models.get(name, version);
@@ -128,7 +140,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
                     Err(error @ ApiError::NotFound(_)) => Err(error),
                     Ok(_) | Err(_) => give_feedback(app, request).await,
                 },
-                ModelRoute::Metadata | ModelRoute::Infer => {
+                ModelRoute::Metadata | ModelRoute::Infer | ModelRoute::Jobs => {
                     let model = model?;
                     let metadata = protocol::metadata(&model.name, &app.models.versions(&model.name), &model.signature);
                     Ok(json_answer(StatusCode::OK, &metadata))

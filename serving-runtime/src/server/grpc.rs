@@ -126,7 +126,8 @@ pub(super) fn status(error: &ApiError) -> Status {
         // As the gRPC libraries have it, and other than a full queue.
         ApiError::TooLarge(_) => Code::OutOfRange,
         ApiError::Unprocessable(_) => Code::FailedPrecondition,
-        ApiError::Busy(_) => Code::ResourceExhausted,
+        ApiError::Busy(_) | ApiError::QueueFull(_) => Code::ResourceExhausted,
+        ApiError::Conflict(_) => Code::Aborted,
         ApiError::Unavailable(_) => Code::Unavailable,
         ApiError::Deadline(_) => Code::DeadlineExceeded,
         ApiError::Internal(_) => Code::Internal,

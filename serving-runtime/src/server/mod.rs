@@ -9,11 +9,12 @@ mod features;
 mod grpc;
 mod health;
 mod infer;
+mod jobs;
 mod listen;
 mod repository;
 mod statistics;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
@@ -29,6 +30,7 @@ use crate::cache::Caches;
 use crate::config::ServeArgs;
 use crate::error::ApiError;
 use crate::feedback::{Book, Limits};
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::models::{Model, Models};
 use crate::repository::{Entry, Repository};
@@ -77,6 +79,8 @@ pub struct App {
     pub repository: Repository,
     /// The caches.
     pub caches: Caches,
+    /// The queue of jobs, if there is one.
+    pub jobs: OnceLock<Arc<Jobs>>,
     phase: watch::Sender<Phase>,
 }
 
@@ -93,8 +97,8 @@ impl App {
         let models = Models::new(&args.model_name);
         let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
         let caches = Caches::new(&args.cache, &args.modeldeployment, &metrics.cache)?;
-        let (sampler, phase) = (std::sync::OnceLock::new(), watch::Sender::new(Phase::Serving));
-        Ok(Arc::new(Self { args, metrics, book, sampler, models, repository, caches, phase }))
+        let (sampler, jobs, phase) = (OnceLock::new(), OnceLock::new(), watch::Sender::new(Phase::Serving));
+        Ok(Arc::new(Self { args, metrics, book, sampler, models, repository, caches, jobs, phase }))
     }
 
     /// From here on the server is not ready, and asks its clients to connect elsewhere.

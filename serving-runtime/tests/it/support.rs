@@ -86,9 +86,27 @@ impl Server {
 
     /// Starts a server, and waits until it listens.
     pub(crate) fn spawn(uri: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut server = Self::command(uri, &[&["serve", "--listen", "127.0.0.1:0"], args].concat(), env);
+        let listening = server.line("listening");
+        server.api = format!("http://{}", listening["api"].as_str().unwrap());
+        server.admin = format!("http://{}", listening["admin"].as_str().unwrap());
+        server
+    }
+
+    /// Starts a worker of jobs, and does not wait: it may refuse to start.
+    pub(crate) fn worker(name: &str, args: &[&str]) -> Self {
+        let mut worker = Self::command(&model(name).display().to_string(), &[&["worker"], args].concat(), &[]);
+        if let Some(listening) = worker.line_or_end("listening") {
+            worker.admin = format!("http://{}", listening["admin"].as_str().unwrap());
+        }
+        worker
+    }
+
+    fn command(uri: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let (command, args) = args.split_first().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new(binary())
-            .args(["serve", "--model-name", "m", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args([command, "--model-name", "m", "--admin-listen", "127.0.0.1:0"])
             .args(["--model-uri", uri])
             .args(if args.contains(&DRAIN_DELAY) { &[][..] } else { &[DRAIN_DELAY, "0"] })
             .args(args)
@@ -113,23 +131,27 @@ impl Server {
             sink.0.lock().unwrap().push(Value::Null);
             sink.1.notify_all();
         });
-        let mut server = Self { child, log, dir, api: String::new(), admin: String::new(), http: client() };
-        let listening = server.line("listening");
-        server.api = format!("http://{}", listening["api"].as_str().unwrap());
-        server.admin = format!("http://{}", listening["admin"].as_str().unwrap());
-        server
+        Self { child, log, dir, api: String::new(), admin: String::new(), http: client() }
     }
 
     /// Waits for a line of the log with that message.
     pub(crate) fn line(&self, message: &str) -> Value {
+        let found = self.line_or_end(message);
+        found.unwrap_or_else(|| panic!("no line {message:?} in {:#?}", self.log.0.lock().unwrap()))
+    }
+
+    /// The same, or nothing when the log ends without it.
+    fn line_or_end(&self, message: &str) -> Option<Value> {
         let until = Instant::now() + DEADLINE;
         let mut lines = self.log.0.lock().unwrap();
         loop {
             if let Some(line) = lines.iter().find(|l| l["message"] == message) {
-                return line.clone();
+                return Some(line.clone());
             }
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero() && !lines.contains(&Value::Null), "no line {message:?} in {lines:#?}");
+            if left.is_zero() || lines.contains(&Value::Null) {
+                return None;
+            }
             lines = self.log.1.wait_timeout(lines, left).unwrap().0;
         }
     }

@@ -47,6 +47,18 @@ pub(super) fn revision_selector(name: &str, revision: &str) -> Labels {
     of_revision
 }
 
+/// Labels of the workers of one ModelDeployment, and of what belongs to them.
+pub(super) fn worker_labels(name: &str) -> Labels {
+    let mut all = object_labels(name);
+    all.insert(labels::COMPONENT.to_owned(), labels::COMPONENT_WORKER.to_owned());
+    all
+}
+
+/// Selector of the workers of one ModelDeployment.
+pub(super) fn worker_selector(name: &str) -> Labels {
+    map([(labels::COMPONENT, labels::COMPONENT_WORKER), (labels::MODEL_DEPLOYMENT, name)])
+}
+
 /// Labels of the gateway's objects and pods. They are shared, so no ModelDeployment's name is among them.
 pub(super) fn gateway_labels() -> Labels {
     map([
@@ -106,7 +118,8 @@ fn owner(object: &ModelDeployment) -> OwnerReference {
 /// Whether `desired` belongs to all ModelDeployments of its namespace together. See the module's documentation.
 pub fn is_shared(desired: &Desired) -> bool {
     match desired {
-        Desired::ServiceAccount(_) | Desired::RoleBinding(_) | Desired::Deployment(_) => true,
+        Desired::ServiceAccount(_) | Desired::RoleBinding(_) => true,
+        Desired::Deployment(deployment) => deployment.metadata.name.as_deref() == Some(GATEWAY),
         Desired::PodDisruptionBudget(budget) => budget.metadata.name.as_deref() == Some(GATEWAY),
         Desired::ReplicaSet(_) | Desired::Service(_) | Desired::HorizontalPodAutoscaler(_) => false,
     }

@@ -19,6 +19,7 @@ use super::pod::{
     readiness, scraped, spread, tracing_env,
 };
 use super::revision_name;
+use super::worker::queue_environment;
 use crate::action::Desired;
 use crate::observed::Settings;
 
@@ -60,7 +61,8 @@ pub fn replica_set(
     }))
 }
 
-fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
+/// A pod that serves; the workers' pods are made from it.
+pub(super) fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
     let runtime = &object.spec.runtime;
     let (model, cache) = (&object.spec.model, object.spec.cache.as_ref());
     let baseline = model.baseline.as_ref().map(|baseline| baseline.uri.as_str());
@@ -149,6 +151,7 @@ fn environment(object: &ModelDeployment, settings: &Settings, revision: &str, ve
     ];
     all.extend(observation(&object.spec));
     all.extend(cache::environment(object.spec.cache.as_ref()));
+    all.extend(object.spec.queue.iter().flat_map(|queue| queue_environment(object, queue)));
     let reserved = all.len();
     // Where traces go is a default of the operator's: the user may send theirs elsewhere, or nowhere.
     let own = |name: &str| object.spec.runtime.env.iter().any(|variable| variable.name == name);
@@ -183,7 +186,7 @@ fn observation(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
 }
 
 /// Fills in requests that are missing. Where there is a limit Kubernetes takes that for the request, so nothing is added.
-fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
+pub(super) fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     for (key, value) in DEFAULT_REQUESTS {
         let limited = resources.limits.as_ref().is_some_and(|l| l.contains_key(key));
         if !limited {

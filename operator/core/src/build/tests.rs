@@ -1,7 +1,8 @@
+use k8s_openapi::api::apps::v1::DeploymentSpec;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, VolumeMount};
 use serde_json::{Value, json};
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_crds::v1alpha1::{ModelDeployment, Queue};
 
 use super::*;
 use crate::action::{APPLIED, Desired};
@@ -48,6 +49,10 @@ fn all(object: &ModelDeployment) -> Vec<Desired> {
         disruption_budget(object),
     ];
     all.extend(object.spec.autoscaling.as_ref().map(|autoscaling| autoscaler(object, autoscaling)));
+    all.extend(object.spec.queue.iter().flat_map(|queue| {
+        let autoscaler = queue.worker.autoscaling.as_ref().map(|it| worker_autoscaler(object, it));
+        [Some(worker_deployment(object, queue, &settings(), REVISION, "v7")), autoscaler].into_iter().flatten()
+    }));
     all.extend(gateway_set(object, &settings()));
     all
 }
@@ -72,7 +77,14 @@ fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
         panic!("other kinds");
     };
     let of_runtime = replica_set.spec.unwrap().template.unwrap().spec.unwrap();
-    vec![of_runtime, gateway.spec.unwrap().template.spec.unwrap()]
+    let mut pods = vec![of_runtime, gateway.spec.unwrap().template.spec.unwrap()];
+    pods.extend(object.spec.queue.iter().map(|queue| worker(object, queue).template.spec.unwrap()));
+    pods
+}
+
+fn worker(object: &ModelDeployment, queue: &Queue) -> DeploymentSpec {
+    let Desired::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7") else { panic!() };
+    it.spec.unwrap()
 }
 
 fn runtime(object: &ModelDeployment) -> Container {
@@ -107,6 +119,8 @@ fn names_and_labels_are_those_of_the_map() {
             "Service/churn-preview",
             "PodDisruptionBudget/churn",
             "HorizontalPodAutoscaler/churn",
+            "Deployment/churn-worker",
+            "HorizontalPodAutoscaler/churn-worker",
             "ServiceAccount/slipway-gateway",
             "RoleBinding/slipway-gateway",
             "Deployment/slipway-gateway",
@@ -118,7 +132,15 @@ fn names_and_labels_are_those_of_the_map() {
         let labels = &value["metadata"]["labels"];
         let gateway = value["metadata"]["name"] == json!(GATEWAY);
         assert_eq!(labels[labels::MANAGED_BY], labels::MANAGER);
-        assert_eq!(labels[labels::COMPONENT], if gateway { "gateway" } else { "runtime" });
+        let worker = value["metadata"]["name"] == json!("churn-worker");
+        let component = if gateway {
+            "gateway"
+        } else if worker {
+            "worker"
+        } else {
+            "runtime"
+        };
+        assert_eq!(labels[labels::COMPONENT], component);
         assert_eq!(labels[labels::PART_OF], if gateway { GATEWAY } else { "churn" });
         assert_eq!(labels[labels::MODEL_DEPLOYMENT], if gateway { Value::Null } else { json!("churn") });
         let of_revision = value["metadata"]["name"] == json!("churn-0123456789");
@@ -177,6 +199,50 @@ fn the_revision_in_the_environment_cannot_be_forged() {
     assert_eq!(values("SLIPWAY_REVISION"), [Some(REVISION.to_owned())]);
     assert_eq!(values("SLIPWAY_MODEL_NAME"), [Some("churn-model".to_owned())]);
     assert_eq!(values("AWS_REGION"), [Some("eu-central-1".to_owned())]);
+}
+
+#[test]
+fn workers_are_pods_that_nobody_is_sent_to() {
+    let object = full();
+    let queue = object.spec.queue.clone().unwrap();
+    let spec = worker(&object, &queue);
+    let labels = spec.template.metadata.unwrap().labels.unwrap();
+    let selected = |selector: &Value| {
+        selector.as_object().unwrap().iter().all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
+    };
+    assert!(selected(&serde_json::to_value(spec.selector.match_labels.unwrap()).unwrap()));
+    for selector in [
+        &json_of(&revision_service(&object, REVISION))["spec"]["selector"],
+        &json_of(&stable_service(&object))["spec"]["selector"],
+        &json_of(&disruption_budget(&object))["spec"]["selector"]["matchLabels"],
+    ] {
+        assert!(!selected(selector), "{selector}");
+    }
+    let in_scale = |part: &str| part.split_once('=').is_some_and(|(k, v)| labels.get(k).map(String::as_str) == Some(v));
+    let scale = labels::scale_selector("churn");
+    assert!(!scale.split(',').all(in_scale), "workers are no replicas");
+    assert_eq!(spec.replicas, None, "the autoscaler's");
+
+    let mut pod = spec.template.spec.unwrap();
+    assert_eq!(pod.termination_grace_period_seconds, Some(25), "within the notice of a spot node");
+    assert_eq!(pod.node_selector.unwrap()["pool"], "spot");
+    let container = pod.containers.remove(0);
+    assert_eq!(container.args.unwrap(), ["worker", "--threads=2"]);
+    let env = container.env.unwrap();
+    let secret = |name: &str| {
+        let found = env.iter().find(|e| e.name == name).unwrap();
+        let of = found.value_from.clone().unwrap().secret_key_ref.unwrap();
+        format!("{}/{}", of.name, of.key)
+    };
+    assert_eq!(secret("SLIPWAY_QUEUE_URL"), "redis/url");
+    assert_eq!(secret("SLIPWAY_CALLBACK_SIGNING_KEY"), "callbacks/hmac");
+    assert!(env.iter().any(|e| e.name == "SLIPWAY_QUEUE_NAME" && e.value.as_deref() == Some("shop/churn")));
+    let served = runtime(&object).env.unwrap();
+    assert!(served.iter().all(|e| e.name != "SLIPWAY_CALLBACK_SIGNING_KEY"), "who serves signs nothing");
+    assert!(served.iter().any(|e| e.name == "SLIPWAY_CALLBACK_ALLOW"));
+    let fixed = Queue { worker: slipway_crds::v1alpha1::Worker { replicas: 3, ..Default::default() }, ..queue };
+    assert_eq!(worker(&object, &fixed).replicas, Some(3));
+    assert!(!is_shared(&worker_deployment(&object, &fixed, &settings(), REVISION, "v7")));
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub(crate) fn applies(cx: &Context<'_>, draft: &Draft) -> Vec<Action> {
     addresses(cx, draft, &mut actions);
     pods(cx, draft, &mut actions);
     helpers(cx, &mut actions);
+    workers(cx, draft, &mut actions);
     actions
 }
 
@@ -80,6 +81,32 @@ fn helpers(cx: &Context<'_>, actions: &mut Vec<Action>) {
     } else if let Some(view) = view {
         let (kind, name) = (Kind::HorizontalPodAutoscaler, cx.spec.name.clone());
         actions.push(Action::Delete { kind, name, uid: view.uid.clone() });
+    }
+}
+
+/// The workers of the stable revision. Its content is known while the spec is of it; during a rollout they stay as they are, and the promotion
+/// is what replaces them, or takes them away. An autoscaler whose Deployment is gone does no harm, so the order of the deletions is no matter.
+fn workers(cx: &Context<'_>, draft: &Draft, actions: &mut Vec<Action>) {
+    if draft.stable.as_ref() != Some(&cx.spec.revision) {
+        return;
+    }
+    let (object, settings) = (&cx.observed.object, &cx.observed.settings);
+    let (view, scaler) = (cx.observed.worker.as_ref(), cx.observed.worker_autoscaler.as_ref());
+    let name = build::worker_name(&cx.spec.name);
+    let queue = object.spec.queue.as_ref();
+    if let Some(queue) = queue {
+        let desired = build::worker_deployment(object, queue, settings, &cx.spec.revision, &cx.spec.version);
+        apply(cx, desired, view, actions);
+    } else if let Some(view) = view {
+        actions.push(Action::Delete { kind: Kind::Deployment, name: name.clone(), uid: view.uid.clone() });
+    }
+    match queue.and_then(|queue| queue.worker.autoscaling.as_ref()) {
+        Some(autoscaling) => apply(cx, build::worker_autoscaler(object, autoscaling), scaler, actions),
+        None => {
+            if let Some(view) = scaler {
+                actions.push(Action::Delete { kind: Kind::HorizontalPodAutoscaler, name, uid: view.uid.clone() });
+            }
+        }
     }
 }
 

@@ -46,6 +46,8 @@ impl World {
             replica_sets: vec![],
             services: BTreeMap::new(),
             autoscaler: None,
+            worker: None,
+            worker_autoscaler: None,
             disruption_budget: None,
             gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
             pod_problems: vec![],
@@ -318,7 +320,11 @@ impl World {
                 match kind {
                     Kind::ReplicaSet => self.observed.replica_sets.retain(|set| set.name != *name),
                     Kind::Service => drop(self.observed.services.remove(name)),
+                    Kind::HorizontalPodAutoscaler if name.ends_with("-worker") => {
+                        self.observed.worker_autoscaler = None
+                    }
                     Kind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
+                    Kind::Deployment => self.observed.worker = None,
                 }
             }
         }
@@ -352,7 +358,15 @@ impl World {
                 word += service.metadata.name.as_deref().unwrap();
                 self.observed.services.insert(service.metadata.name.clone().unwrap(), view);
             }
+            Desired::HorizontalPodAutoscaler(it) if it.metadata.name.as_deref() == Some("digits-worker") => {
+                self.observed.worker_autoscaler = Some(view);
+            }
             Desired::HorizontalPodAutoscaler(_) => self.observed.autoscaler = Some(view),
+            Desired::Deployment(it) if it.metadata.name.as_deref() == Some("digits-worker") => {
+                let template = it.spec.as_ref().unwrap().template.metadata.as_ref().unwrap();
+                word += &format!("worker of {}", template.labels.as_ref().unwrap()[slipway_crds::labels::REVISION]);
+                self.observed.worker = Some(view);
+            }
             Desired::PodDisruptionBudget(budget) if budget.metadata.name.as_deref() == Some("digits") => {
                 self.observed.disruption_budget = Some(view);
             }

@@ -1,0 +1,177 @@
+//! The pods that run jobs, and their autoscaler.
+//!
+//! One Deployment for all revisions, made from the spec while the spec's revision is the stable one. So the candidate has no workers, stable's
+//! workers go on through a rollout, and at the promotion the Deployment rolls them over to the new revision; what an old one holds it finishes
+//! or gives back to the queue. Unlike the ReplicaSets of revisions it also follows a newer default image of the operator's: nobody is served by
+//! a worker, so nobody notices its restart.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
+use k8s_openapi::api::autoscaling::v2::{
+    CrossVersionObjectReference, ExternalMetricSource, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
+    MetricIdentifier, MetricSpec, MetricTarget,
+};
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodSpec, PodTemplateSpec, SecretKeySelector};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::{ModelDeployment, Queue, SecretKey, WorkerAutoscaling};
+
+use super::hash::stamped;
+use super::meta::{Labels, controlled, map, matching, worker_labels, worker_selector};
+use super::pod::{env, scraped, spread};
+use super::replica_set::{self, resources};
+use super::worker_name;
+use crate::action::Desired;
+use crate::observed::Settings;
+
+/// The External metric that workers are scaled by: jobs that are queued or running.
+const METRIC: &str = "slipway_queue_jobs";
+/// Between the end of a worker's drain and the end of its pod's grace period.
+const AFTER_DRAIN_SECONDS: i64 = 10;
+
+/// The Deployment `<name>-worker`.
+pub fn worker_deployment(
+    object: &ModelDeployment,
+    queue: &Queue,
+    settings: &Settings,
+    revision: &str,
+    version: &str,
+) -> Desired {
+    let name = object.name_any();
+    stamped(Desired::Deployment(Deployment {
+        metadata: controlled(object, worker_name(&name), worker_labels(&name)),
+        spec: Some(DeploymentSpec {
+            // The autoscaler's, when there is one.
+            replicas: queue.worker.autoscaling.is_none().then_some(queue.worker.replicas),
+            selector: matching(worker_selector(&name)),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(pod_labels(&name, revision)),
+                    annotations: Some(scraped("9090")),
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod(object, queue, settings, revision, version)),
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }))
+}
+
+fn pod_labels(name: &str, revision: &str) -> Labels {
+    let mut all = worker_labels(name);
+    all.insert(labels::REVISION.to_owned(), revision.to_owned());
+    all
+}
+
+/// As a pod that serves, but for the program's first argument and what the worker's own part of the spec says.
+fn pod(object: &ModelDeployment, queue: &Queue, settings: &Settings, revision: &str, version: &str) -> PodSpec {
+    let worker = &queue.worker;
+    let mut pod = replica_set::pod(object, settings, revision, version);
+    if !worker.node_selector.is_empty() {
+        pod.node_selector = Some(worker.node_selector.clone());
+    }
+    if !worker.tolerations.is_empty() {
+        pod.tolerations = Some(worker.tolerations.clone());
+    }
+    let own = worker.affinity.clone().or_else(|| object.spec.runtime.affinity.clone());
+    pod.affinity = Some(own.unwrap_or_else(|| spread(worker_selector(&object.name_any()))));
+    pod.termination_grace_period_seconds = Some(i64::from(worker.drain_seconds) + AFTER_DRAIN_SECONDS);
+    for container in &mut pod.containers {
+        container.name = "worker".to_owned();
+        if let Some(first) = container.args.as_mut().and_then(|args| args.first_mut()) {
+            "worker".clone_into(first);
+        }
+        // It serves nobody.
+        if let Some(ports) = &mut container.ports {
+            ports.retain(|port| port.name.as_deref() != Some("http"));
+        }
+        if let Some(own) = &worker.resources {
+            container.resources = Some(resources(own.clone()));
+        }
+        // Ours before the user's, who may refer to them.
+        container.env.get_or_insert_default().splice(0..0, worker_environment(queue));
+    }
+    pod
+}
+
+fn worker_environment(queue: &Queue) -> Vec<EnvVar> {
+    let worker = &queue.worker;
+    let mut all = vec![
+        env("SLIPWAY_WORKER_MAX_JOBS", &worker.max_batch.to_string()),
+        env("SLIPWAY_WORKER_DRAIN_SECONDS", &worker.drain_seconds.to_string()),
+    ];
+    let key = queue.callbacks.as_ref().map(|it| env_secret("SLIPWAY_CALLBACK_SIGNING_KEY", &it.signing_key_from));
+    all.extend(key);
+    all
+}
+
+/// The environment that the pods that serve and the workers need for the queue.
+pub(super) fn queue_environment(object: &ModelDeployment, queue: &Queue) -> Vec<EnvVar> {
+    let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+    let url = match (&queue.redis.url, &queue.redis.url_from) {
+        (Some(url), _) => env("SLIPWAY_QUEUE_URL", url),
+        (None, Some(secret)) => env_secret("SLIPWAY_QUEUE_URL", secret),
+        (None, None) => return Vec::new(),
+    };
+    let mut all = vec![
+        url,
+        env("SLIPWAY_QUEUE_NAME", &name),
+        env("SLIPWAY_QUEUE_MAX_JOBS", &queue.max_jobs.to_string()),
+        env("SLIPWAY_JOB_MAX_DELIVERIES", &queue.max_deliveries.to_string()),
+        env("SLIPWAY_JOB_RESULT_TTL_SECONDS", &queue.result_ttl_seconds.to_string()),
+    ];
+    all.extend(queue.callbacks.as_ref().map(|it| env("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))));
+    all
+}
+
+fn env_secret(name: &str, secret: &SecretKey) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.name.clone(),
+                key: secret.key.clone(),
+                optional: None,
+            }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+/// The HorizontalPodAutoscaler `<name>-worker`.
+pub fn worker_autoscaler(object: &ModelDeployment, autoscaling: &WorkerAutoscaling) -> Desired {
+    let name = object.name_any();
+    let metric = MetricSpec {
+        type_: "External".to_owned(),
+        external: Some(ExternalMetricSource {
+            metric: MetricIdentifier {
+                name: METRIC.to_owned(),
+                selector: Some(matching(map([("modeldeployment", &name)]))),
+            },
+            target: MetricTarget {
+                type_: "AverageValue".to_owned(),
+                average_value: Some(Quantity(autoscaling.target_jobs.to_string())),
+                ..MetricTarget::default()
+            },
+        }),
+        ..MetricSpec::default()
+    };
+    stamped(Desired::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
+        metadata: controlled(object, worker_name(&name), worker_labels(&name)),
+        spec: Some(HorizontalPodAutoscalerSpec {
+            scale_target_ref: CrossVersionObjectReference {
+                api_version: Some("apps/v1".to_owned()),
+                kind: "Deployment".to_owned(),
+                name: worker_name(&name),
+            },
+            min_replicas: Some(autoscaling.min_replicas),
+            max_replicas: autoscaling.max_replicas,
+            metrics: Some(vec![metric]),
+            behavior: None,
+        }),
+        status: None,
+    }))
+}

@@ -1,0 +1,49 @@
+//! Exponential backoff with full jitter.
+
+use std::time::Duration;
+
+/// A delay that doubles with every attempt up to a most.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    /// Upper bound of the first delay.
+    pub first: Duration,
+    /// Upper bound of all.
+    pub most: Duration,
+}
+
+impl Backoff {
+    /// The upper bound after `attempt` failures, from 1.
+    pub fn ceiling(&self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.most)
+    }
+
+    /// The delay for `random` of 0 to 1: anything up to the bound, so that those who failed together do not come back together.
+    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
+        self.ceiling(attempt).mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// A delay by the process's randomness.
+    pub fn jittered(&self, attempt: u32) -> Duration {
+        self.delay(attempt, rand::random())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn delays_grow_and_stay_in_bounds(first in 1_u64..10_000, more in 0_u64..10_000_000, attempt in 0_u32.., random in 0.0..=1.0_f64) {
+            let backoff = Backoff { first: Duration::from_millis(first), most: Duration::from_millis(first + more) };
+            let delay = backoff.delay(attempt, random);
+            prop_assert!(delay <= backoff.ceiling(attempt) && backoff.ceiling(attempt) <= backoff.most);
+            prop_assert!(backoff.ceiling(attempt) <= backoff.ceiling(attempt.saturating_add(1)));
+            prop_assert!(backoff.ceiling(1) == backoff.first && backoff.ceiling(64) == backoff.most.min(backoff.first.saturating_mul(1 << 31)));
+            prop_assert!(backoff.jittered(attempt) <= backoff.most);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Where callbacks may go. By default: nowhere.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use url::{Host, Url};
+
+use super::network::{Network, permitted};
+
+/// One entry of the allow-list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// `*`: any name, at public addresses.
+    Any,
+    /// `hooks.example.org`: this name, at public addresses.
+    Name(String),
+    /// `.example.org` or `*.example.org`: any name below it, at public addresses.
+    Below(String),
+    /// `10.0.0.0/8` or `192.0.2.1`: these addresses, whatever the name; the only way to an address that is not public.
+    Network(Network),
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if let Ok(network) = text.parse() {
+            return Ok(Self::Network(network));
+        }
+        // A network that is written wrong must not become a name that never matches.
+        if text.contains('/') || text.contains(':') {
+            return Err(text.parse::<Network>().err().unwrap_or_default());
+        }
+        let below = text.strip_prefix("*.").or_else(|| text.strip_prefix('.'));
+        match Host::parse(below.unwrap_or(text)) {
+            Ok(Host::Domain(name)) if !name.contains('*') => {
+                let name = name.trim_end_matches('.').to_owned();
+                Ok(if below.is_some() { Self::Below(name) } else { Self::Name(name) })
+            }
+            _ => Err(format!("{text:?}: want a host name, .suffix, address, network/prefix or *")),
+        }
+    }
+}
+
+/// The allow-list.
+#[derive(Debug, Clone, Default)]
+pub struct AllowList {
+    rules: Vec<Rule>,
+    networks: Vec<Network>,
+}
+
+impl AllowList {
+    /// Of these entries.
+    pub fn new(rules: &[Rule]) -> Self {
+        let networks = rules.iter().filter_map(|r| if let Rule::Network(n) = r { Some(*n) } else { None });
+        Self { networks: networks.collect(), rules: rules.to_vec() }
+    }
+
+    /// Whether a name may be at any public address.
+    fn names(&self, host: &str) -> bool {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        self.rules.iter().any(|rule| match rule {
+            Rule::Any => true,
+            Rule::Name(name) => *name == host,
+            Rule::Below(name) => {
+                host.strip_suffix(name.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
+            Rule::Network(_) => false,
+        })
+    }
+
+    /// Whether a connection for `host` may be made to `address`.
+    pub fn connect(&self, host: &str, address: IpAddr) -> bool {
+        permitted(address, self.names(host), &self.networks)
+    }
+
+    /// Checks all that can be told without asking for addresses. `Url` has read the odd spellings of addresses (octal, hexadecimal, one
+    /// number) by the rules that the client will follow too.
+    ///
+    /// # Errors
+    /// What is wrong, and the remedy.
+    pub fn check(&self, text: &str) -> Result<Url, String> {
+        let url = Url::parse(text).map_err(|e| format!("callback_url: {e}"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(format!("callback_url: scheme {:?}; want http or https", url.scheme()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("callback_url: has a user or a password; the signature tells the receiver who calls".into());
+        }
+        if self.rules.is_empty() {
+            return Err("callback_url: callbacks are not allowed here; start the server with --callback-allow".into());
+        }
+        let (host, fits) = match url.host() {
+            Some(Host::Domain(name)) => (name.to_owned(), self.names(name) || !self.networks.is_empty()),
+            Some(Host::Ipv4(a)) => (a.to_string(), permitted(a.into(), false, &self.networks)),
+            Some(Host::Ipv6(a)) => (a.to_string(), permitted(a.into(), false, &self.networks)),
+            None => return Err("callback_url: has no host".into()),
+        };
+        if !fits {
+            return Err(format!("callback_url: host {host:?} is not allowed here; add it to --callback-allow"));
+        }
+        Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(rules: &[&str]) -> AllowList {
+        AllowList::new(&rules.iter().map(|r| r.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn tricks_of_urls_are_refused() {
+        // A network lets any name through to the resolver, so names are looked at without one.
+        let names = list(&["hooks.example.org", ".example.net"]);
+        let list = list(&["hooks.example.org", ".example.net", "192.0.2.0/25"]);
+        for url in [
+            "ftp://hooks.example.org/",
+            "file:///etc/passwd",
+            "gopher://hooks.example.org/",
+            "//hooks.example.org/",
+            "hooks.example.org",
+            "https://u@hooks.example.org/",
+            "https://u:p@hooks.example.org/",
+            "https://hooks.example.org@evil.test/",
+            "https://hooks.example.org:443@evil.test/",
+            "https://evil.test/hooks.example.org",
+            "https://hooks.example.org.evil.test/",
+            "https://xhooks.example.org/",
+            "https://evil.test#@hooks.example.org",
+            "https://evil.test?hooks.example.org",
+            "http://127.0.0.1/",
+            "http://0177.0.0.1/",
+            "http://0x7f.1/",
+            "http://2130706433/",
+            "http://017700000001/",
+            "http://127.1/",
+            "http://0/",
+            "http://[::1]/",
+            "http://[::]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::ffff:7f00:1]/",
+            "http://[64:ff9b::7f00:1]/",
+            "http://169.254.169.254/latest/meta-data/",
+            "http://0xa9fea9fe/",
+            "http://[fd00:ec2::254]/",
+            "http://192.0.2.200/",
+            "http://8.8.8.8/",
+            "http://１２７.0.0.1/",
+            "http://[fe80::1%25eth0]/",
+            "https:///",
+            "",
+        ] {
+            assert!(names.check(url).is_err(), "{url}");
+            let literal = Url::parse(url).ok().is_some_and(|u| !matches!(u.host(), None | Some(Host::Domain(_))));
+            assert!(!literal || list.check(url).is_err(), "{url}");
+        }
+        for url in [
+            "https://hooks.example.org/x?y=1",
+            "http://HOOKS.example.org.:8443/",
+            "https://a.example.net/",
+            "https://a.b.example.net/",
+            "http://192.0.2.1/",
+            // A backslash is a slash, to the check and to the client alike.
+            "https://hooks.example.org\\@evil.test/",
+            "http://0300.0.2.1/",
+            "http://[::ffff:192.0.2.1]/",
+            // By its address, if that is in the network: the resolver decides.
+            "http://example.net/",
+        ] {
+            assert!(list.check(url).is_ok(), "{url}: {:?}", list.check(url));
+        }
+        assert!(AllowList::default().check("https://hooks.example.org/").unwrap_err().contains("--callback-allow"));
+    }
+
+    #[test]
+    fn the_address_that_is_connected_to_decides() {
+        let address = |a: &str| a.parse::<IpAddr>().unwrap();
+        let names = list(&["hooks.example.org"]);
+        assert!(names.connect("hooks.example.org", address("93.184.216.34")));
+        assert!(!names.connect("hooks.example.org", address("127.0.0.1")), "rebound to this host");
+        assert!(!names.connect("hooks.example.org", address("169.254.169.254")));
+        assert!(!names.connect("evil.test", address("93.184.216.34")));
+        let inside = list(&["10.0.0.0/8"]);
+        assert!(inside.connect("svc.ns.svc.cluster.local", address("10.3.4.5")));
+        assert!(!inside.connect("svc.ns.svc.cluster.local", address("11.3.4.5")));
+        let any = list(&["*"]);
+        assert!(any.connect("whoever.test", address("8.8.8.8")) && !any.connect("whoever.test", address("10.0.0.1")));
+    }
+
+    #[test]
+    fn rules_are_read_strictly() {
+        for rule in ["", "http://x", "10.0.0.1/8", "a b", "*.*.org", "a*", "10.0.0.0/40", "host:80"] {
+            assert!(rule.parse::<Rule>().is_err(), "{rule}");
+        }
+        assert_eq!("*.Example.org".parse::<Rule>(), Ok(Rule::Below("example.org".into())));
+        assert_eq!(".example.org".parse::<Rule>(), Ok(Rule::Below("example.org".into())));
+    }
+}

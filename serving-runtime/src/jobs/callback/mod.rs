@@ -1,0 +1,194 @@
+//! Telling the result: a POST to the job's callback, tried again until it is taken or given up.
+
+pub mod allow;
+pub mod network;
+mod resolve;
+mod run;
+pub mod sign;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, Response};
+use url::Url;
+
+use self::allow::AllowList;
+use self::resolve::Guarded;
+pub use self::run::call_back;
+use self::sign::Signer;
+use super::backoff::Backoff;
+use super::queue::{Called, Due};
+use super::view;
+
+/// Bounds of callbacks.
+#[derive(Debug, Clone, Copy)]
+pub struct CallbackOptions {
+    /// Time for one attempt, from the name to the head of the answer.
+    pub timeout: Duration,
+    /// Attempts at most.
+    pub attempts: u32,
+    /// Time from the first attempt after which there is no other.
+    pub age: Duration,
+    /// Time between attempts.
+    pub backoff: Backoff,
+}
+
+/// Makes callbacks.
+#[derive(Debug)]
+pub struct Caller {
+    allow: Arc<AllowList>,
+    signer: Signer,
+    plain: Client,
+    secure: Result<Client, String>,
+    options: CallbackOptions,
+}
+
+impl Caller {
+    /// # Errors
+    /// When no HTTP client can be made at all.
+    pub fn new(allow: AllowList, signer: Signer, options: CallbackOptions) -> Result<Self, String> {
+        let allow = Arc::new(allow);
+        let builder = || -> ClientBuilder {
+            Client::builder()
+                .dns_resolver(Guarded(Arc::clone(&allow)))
+                // Each would lead past the check of the address.
+                .redirect(Policy::none())
+                .no_proxy()
+                .timeout(options.timeout)
+                .connect_timeout(options.timeout)
+                .pool_max_idle_per_host(4)
+                .user_agent(concat!("slipway-runtime/", env!("CARGO_PKG_VERSION")))
+        };
+        let text = |e: reqwest::Error| format!("no HTTP client: {}", chain(&e));
+        let plain = builder().tls_certs_only([]).build().map_err(text)?;
+        // An image without root certificates can still call over http.
+        let secure = builder().build().map_err(text);
+        Ok(Self { allow, signer, plain, secure, options })
+    }
+
+    /// How long an attempt may take, settling included.
+    pub fn lease(&self) -> Duration {
+        self.options.timeout * 2 + Duration::from_secs(10)
+    }
+
+    /// One attempt.
+    pub async fn call(&self, due: &Due) -> Called {
+        let attempt = u32::try_from(due.view.number("callback_attempts").unwrap_or(1)).unwrap_or(u32::MAX);
+        let failed = match self.attempt(due, attempt).await {
+            Ok(()) => return Called::Delivered,
+            Err(failed) => failed,
+        };
+        let age = Duration::from_millis(due.age);
+        let delay = self.options.backoff.jittered(attempt).max(failed.not_before.min(self.options.backoff.most));
+        if failed.hopeless || attempt >= self.options.attempts || age + delay > self.options.age {
+            return Called::Dead(failed.message);
+        }
+        Called::Retry(delay, failed.message)
+    }
+
+    async fn attempt(&self, due: &Due, attempt: u32) -> Result<(), Failed> {
+        let text = due.view.text("callback_url").unwrap_or_default();
+        // Again, although it was checked when the job came: the list may be another by now, and producers write past our API.
+        let url = self.allow.check(text).map_err(Failed::hopeless)?;
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let response = self.post(url, due, attempt).await?;
+        if !resolve::answered_by(&self.allow, &host, response.remote_addr()) {
+            return Err(Failed::hopeless(resolve::REFUSED.into()));
+        }
+        judge(&response)
+    }
+
+    async fn post(&self, url: Url, due: &Due, attempt: u32) -> Result<Response, Failed> {
+        let client = match url.scheme() {
+            "http" => &self.plain,
+            _ => self.secure.as_ref().map_err(|e| Failed::passing(e.clone()))?,
+        };
+        let body =
+            serde_json::to_vec(&view::json(&due.id, &due.view, false)).map_err(|e| Failed::hopeless(e.to_string()))?;
+        let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let request = client
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("idempotency-key", &due.id)
+            .header("webhook-id", &due.id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", self.signer.sign(&due.id, timestamp, &body))
+            .header("x-slipway-attempt", attempt)
+            .body(body);
+        // The body of the answer says nothing to us and is never read, so it needs no bound.
+        request.send().await.map_err(|e| {
+            let hopeless = resolve::was_refused(&e);
+            // Without the URL: it may carry a token, and this text is stored.
+            Failed { hopeless, ..Failed::passing(chain(&e.without_url())) }
+        })
+    }
+}
+
+/// An attempt that failed.
+#[derive(Debug, PartialEq, Eq)]
+struct Failed {
+    message: String,
+    hopeless: bool,
+    not_before: Duration,
+}
+
+impl Failed {
+    fn hopeless(message: String) -> Self {
+        Self { message, hopeless: true, not_before: Duration::ZERO }
+    }
+
+    fn passing(message: String) -> Self {
+        Self { message, hopeless: false, not_before: Duration::ZERO }
+    }
+}
+
+fn judge(response: &Response) -> Result<(), Failed> {
+    let status = response.status();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    judge_status(status, retry_after)
+}
+
+fn judge_status(status: StatusCode, retry_after: Option<u64>) -> Result<(), Failed> {
+    let message = format!("the receiver answers {status}");
+    match status {
+        s if s.is_success() => Ok(()),
+        s if s.is_redirection() => Err(Failed::hopeless(format!("{message}; redirects are not followed"))),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Err(Failed { not_before: Duration::from_secs(retry_after.unwrap_or(0)), ..Failed::passing(message) })
+        }
+        s if s.is_client_error() => Err(Failed::hopeless(message)),
+        _ => Err(Failed { not_before: Duration::from_secs(retry_after.unwrap_or(0)), ..Failed::passing(message) }),
+    }
+}
+
+/// reqwest's own text leaves out the cause, which is what helps.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut next = e.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        let of = |code: u16| judge_status(StatusCode::from_u16(code).unwrap(), Some(7));
+        assert!(of(200).is_ok() && of(204).is_ok());
+        for code in [408, 409, 425, 429, 500, 502, 503, 504] {
+            let failed = of(code).unwrap_err();
+            assert!(!failed.hopeless && failed.not_before == Duration::from_secs(7), "{code}");
+        }
+        for code in [301, 302, 307, 308, 400, 401, 404, 410, 422] {
+            assert!(of(code).unwrap_err().hopeless, "{code}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Networks and the addresses that callbacks reach only when told to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// Ranges that no callback reaches unless a network of the allow-list lies within the range, from the registries of special-purpose
+/// addresses (RFC 6890 and successors). The addresses of the clouds' metadata services are in 169.254.0.0/16, fd00::/8 and 100.64.0.0/10,
+/// but for two.
+const SPECIAL: [&str; 38] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "168.63.129.16/32",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.31.196.0/24",
+    "192.52.193.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "192.175.48.0/24",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/96",
+    "::ffff:0:0:0/96",
+    "64:ff9b::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "100:0:0:1::/64",
+    "2001::/23",
+    "2001:db8::/32",
+    "2002::/16",
+    "3fff::/20",
+    "5f00::/16",
+    "2620:4f:8000::/48",
+    "fc00::/7",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+    "4000::/2",
+    "8000::/2",
+    "c000::/3",
+];
+
+impl Network {
+    /// Whether the address, or the IPv4 address that it maps, is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let shift = |width: u8| u32::from(width.saturating_sub(self.prefix));
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(other)) => {
+                let (ours, other) = (u32::from(ours), u32::from(other));
+                (ours ^ other).checked_shr(shift(32)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(ours), IpAddr::V6(other)) => {
+                let (ours, other) = (u128::from(ours), u128::from(other));
+                (ours ^ other).checked_shr(shift(128)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+
+    fn within(&self, other: &Self) -> bool {
+        self.prefix >= other.prefix && other.contains(self.address)
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no network; want an address or address/prefix");
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+        let address = address.parse::<IpAddr>().map_err(|_| wrong())?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Ok(width), |p| p.parse::<u8>().map_err(|_| wrong()))?;
+        if prefix > width {
+            return Err(wrong());
+        }
+        if address.to_canonical() != address {
+            return Err(format!("{text:?}: write the IPv4 address itself"));
+        }
+        let masked = match address {
+            IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from(mask(u32::from(a).into(), 32, prefix) as u32)),
+            IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(mask(u128::from(a), 128, prefix))),
+        };
+        if masked != address {
+            return Err(format!("{text:?} has bits beyond its prefix; want {masked}/{prefix}"));
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+fn mask(bits: u128, width: u8, prefix: u8) -> u128 {
+    let low = u32::from(width - prefix);
+    bits.checked_shr(low).and_then(|b| b.checked_shl(low)).unwrap_or(0)
+}
+
+/// Whether an address may be connected to. `public` says whether the allow-list lets the host's name be at any public address.
+pub fn permitted(address: IpAddr, public: bool, allowed: &[Network]) -> bool {
+    let address = address.to_canonical();
+    let mut special =
+        SPECIAL.iter().filter_map(|n| n.parse::<Network>().ok()).filter(|n| n.contains(address)).peekable();
+    if special.peek().is_none() {
+        return public || allowed.iter().any(|n| n.contains(address));
+    }
+    // 0.0.0.0/0 means everything on the internet, and opens no private network; 10.0.0.0/8 does.
+    special.all(|range| allowed.iter().any(|n| n.contains(address) && n.within(&range)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn may(address: &str, public: bool, allowed: &[&str]) -> bool {
+        let allowed: Vec<Network> = allowed.iter().map(|n| n.parse().unwrap()).collect();
+        permitted(address.parse().unwrap(), public, &allowed)
+    }
+
+    #[test]
+    fn all_special_ranges_are_valid() {
+        for range in SPECIAL {
+            range.parse::<Network>().unwrap();
+        }
+    }
+
+    #[test]
+    fn special_addresses_are_refused_to_a_name_that_is_allowed() {
+        for address in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.100.100.200",
+            "127.0.0.1",
+            "127.255.255.255",
+            "168.63.129.16",
+            "169.254.169.254",
+            "169.254.170.2",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.192",
+            "192.168.1.1",
+            "198.18.0.1",
+            "203.0.113.9",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::ffff:10.0.0.1",
+            "::ffff:0:7f00:1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!may(address, true, &[]), "{address}");
+            assert!(!may(address, true, &["0.0.0.0/0", "::/0"]), "{address} by everything");
+        }
+        for address in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "::ffff:8.8.8.8"] {
+            assert!(may(address, true, &[]), "{address}");
+            assert!(!may(address, false, &[]), "{address}: nothing is allowed by itself");
+        }
+    }
+
+    #[test]
+    fn a_network_opens_what_lies_within_it() {
+        assert!(may("10.1.2.3", false, &["10.0.0.0/8"]) && may("10.1.2.3", false, &["10.1.2.0/24"]));
+        assert!(!may("10.1.3.3", true, &["10.1.2.0/24"]));
+        assert!(may("::ffff:10.1.2.3", false, &["10.0.0.0/8"]), "the same address in other clothes");
+        assert!(may("127.0.0.1", false, &["127.0.0.1"]) && !may("127.0.0.2", true, &["127.0.0.1"]));
+        assert!(!may("10.0.0.1", true, &["8.0.0.0/6"]), "wider than the range that it would open");
+        assert!(may("fd00::1", false, &["fd00::/8"]) && may("8.8.8.8", false, &["8.8.0.0/16"]));
+        assert!(!may("8.9.8.8", false, &["8.8.0.0/16"]) && may("9.9.9.9", false, &["0.0.0.0/0"]));
+    }
+
+    #[test]
+    fn networks_are_read_strictly() {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.1/8",
+            "10.0.0/8",
+            "010.0.0.0/8",
+            "::ffff:10.0.0.0/104",
+            "x/8",
+            "1.1.1.1/",
+        ] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+        assert!("0.0.0.0/0".parse::<Network>().is_ok() && "::1".parse::<Network>().is_ok());
+    }
+}

@@ -1,0 +1,267 @@
+//! What a queue must do, whatever keeps it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::job::{Job, Priority};
+
+/// Where a job is in its life. `queued` and `running` may follow each other several times; all others are ends, and an end is never left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Waits, for the first time or for another attempt.
+    Queued,
+    /// A worker has it.
+    Running,
+    /// There is a result.
+    Succeeded,
+    /// It cannot succeed: its request is wrong for the model.
+    Failed,
+    /// It was given up after too many deliveries, and is in the dead-letter stream.
+    Dead,
+    /// Its deadline passed before it was begun.
+    Expired,
+    /// It was cancelled while it waited.
+    Cancelled,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Dead, Self::Expired, Self::Cancelled];
+
+    /// Its name in the API and in Redis.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Dead => "dead",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// Whether it is an end.
+    pub const fn ended(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+/// Why a queue did not do what it was asked to.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// It cannot be reached, or did not answer in time: what was asked may or may not have been done.
+    #[error("the queue is not available: {0}")]
+    Unavailable(String),
+    /// It answered with something that we do not understand.
+    #[error("the queue answers with something unexpected: {0}")]
+    Unexpected(String),
+}
+
+/// What became of a job that was to be queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It is queued.
+    Accepted,
+    /// There is a job of that idempotency key with the same content: its id.
+    Duplicate(String),
+    /// There is a job of that idempotency key with another content: its id.
+    Conflict(String),
+    /// So many jobs are in the queue that no more are taken.
+    Full(u64),
+}
+
+/// A delivery that one worker holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub id: String,
+    /// Its stream.
+    pub priority: Priority,
+    /// Its entry in the stream.
+    pub entry: String,
+}
+
+/// A job as a worker gets it.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// What is held. Its `id` is empty until the payload was read when a producer wrote the entry itself.
+    pub lease: Lease,
+    /// The job's JSON, of unknown validity.
+    pub payload: Vec<u8>,
+    /// How often it was handed out, this time included.
+    pub deliveries: u32,
+}
+
+/// Whether a claimed job is to be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Yes.
+    Run,
+    /// It, or another of its idempotency key, has been dealt with; the entry is gone.
+    Duplicate,
+    /// Its deadline passed: finish it so.
+    Expired,
+    /// It was handed out too often: finish it so.
+    Dead,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// An end.
+    pub status: Status,
+    /// The result's JSON; empty when there is none.
+    pub result: Vec<u8>,
+    /// Why there is no result.
+    pub error: String,
+    /// The version of the model that answered; empty when none did.
+    pub version: String,
+    /// Where to tell it.
+    pub callback_url: Option<String>,
+    /// The job's JSON, for the dead-letter stream.
+    pub payload: Vec<u8>,
+}
+
+/// When a job is to be tried again.
+#[derive(Debug, Clone)]
+pub struct Again {
+    /// Not before this; at most the length of a lease.
+    pub delay: Duration,
+    /// What went wrong; empty for nothing.
+    pub error: String,
+    /// Whether the delivery counts towards the most that there may be.
+    pub counts: bool,
+}
+
+/// A job as people see it. Times are milliseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct View {
+    /// All fields as they are kept.
+    pub fields: BTreeMap<String, Vec<u8>>,
+}
+
+impl View {
+    /// A field as text.
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.fields.get(field).and_then(|v| std::str::from_utf8(v).ok()).filter(|v| !v.is_empty())
+    }
+
+    /// A field as a number.
+    pub fn number(&self, field: &str) -> Option<u64> {
+        self.text(field)?.parse().ok()
+    }
+
+    /// Its status.
+    pub fn status(&self) -> Option<Status> {
+        Status::parse(self.text("status")?)
+    }
+}
+
+/// A callback that is due.
+#[derive(Debug, Clone)]
+pub struct Due {
+    /// The job.
+    pub id: String,
+    /// The job with its result.
+    pub view: View,
+    /// Milliseconds since the first attempt.
+    pub age: u64,
+}
+
+/// What became of one attempt at a callback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Called {
+    /// The receiver has it.
+    Delivered,
+    /// Again, after a time.
+    Retry(Duration, String),
+    /// Given up.
+    Dead(String),
+}
+
+/// How much waits, and what became of everything so far. One consistent picture:
+/// `enqueued = succeeded + failed + dead + expired + cancelled + duplicate + waiting + taken`, as soon as entries that producers wrote
+/// themselves have been seen by a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lag {
+    /// Jobs that no worker has had.
+    pub waiting: u64,
+    /// Jobs that a worker has, or that wait for another attempt.
+    pub taken: u64,
+    /// Age of the oldest job in the queue, in milliseconds.
+    pub oldest: u64,
+    /// Callbacks that are to be made.
+    pub callbacks: u64,
+    /// How late the callback is that is due first, in milliseconds.
+    pub callbacks_late: u64,
+    /// Counters since the queue exists, by name.
+    pub totals: BTreeMap<String, u64>,
+}
+
+type Answer<T> = Result<T, QueueError>;
+
+/// A durable queue of jobs with at-least-once delivery and at most one result for each.
+pub trait Queue: Send + Sync + 'static {
+    /// Queues a job, unless its idempotency key is known or the queue is full.
+    fn enqueue(&self, job: &Job) -> impl Future<Output = Answer<Enqueued>> + Send;
+    /// Up to `most` jobs that no worker has had, by priority, or by falling priority from the lowest when `lowest_first`.
+    fn claim(
+        &self,
+        consumer: &str,
+        most: usize,
+        lowest_first: bool,
+    ) -> impl Future<Output = Answer<Vec<Claimed>>> + Send;
+    /// A job whose lease has run out.
+    fn reclaim(&self, consumer: &str) -> impl Future<Output = Answer<Option<Claimed>>> + Send;
+    /// Registers that a claimed job is begun.
+    fn start(
+        &self,
+        lease: &Lease,
+        job: &Job,
+        deliveries: u32,
+        bytes: usize,
+    ) -> impl Future<Output = Answer<Start>> + Send;
+    /// Renews leases; tells how many are still held.
+    fn extend(&self, consumer: &str, leases: &[Lease]) -> impl Future<Output = Answer<usize>> + Send;
+    /// Stores how a job ended, once, and acknowledges it. False when it had ended before.
+    fn finish(&self, lease: &Lease, end: &End) -> impl Future<Output = Answer<bool>> + Send;
+    /// Gives a job back. False when it is not held any more.
+    fn retry(&self, consumer: &str, lease: &Lease, again: &Again) -> impl Future<Output = Answer<bool>> + Send;
+    /// Says that a worker goes; also forgets those that have gone without a word.
+    fn leave(&self, consumer: &str) -> impl Future<Output = Answer<()>> + Send;
+    /// A job by its id.
+    fn view(&self, id: &str) -> impl Future<Output = Answer<Option<View>>> + Send;
+    /// Cancels a job that waits: `Ok(None)` when there is no such job, `Some(status)` with what it was when asked.
+    fn cancel(&self, id: &str) -> impl Future<Output = Answer<Option<Status>>> + Send;
+    /// How much waits.
+    fn lag(&self) -> impl Future<Output = Answer<Lag>> + Send;
+    /// Callbacks that are due, at most `most`; each is due again after `lease` unless [`called`](Queue::called) says something else.
+    fn callbacks(&self, most: usize, lease: Duration) -> impl Future<Output = Answer<Vec<Due>>> + Send;
+    /// Stores what became of an attempt.
+    fn called(&self, id: &str, attempt: u64, what: &Called) -> impl Future<Output = Answer<bool>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_ends() {
+        for status in Status::ALL {
+            assert_eq!(Status::parse(status.name()), Some(status));
+            assert_eq!(serde_json::to_value(status).unwrap(), status.name());
+        }
+        assert_eq!(Status::ALL.iter().filter(|s| s.ended()).count(), 5);
+    }
+}

@@ -1,0 +1,16 @@
+-- Callbacks that are due, each hidden from others until its lease has run out.
+local lease, most, t, out = tonumber(ARGV[1]), tonumber(ARGV[2]), now(), {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', CALLBACKS, '-inf', t, 'LIMIT', 0, most)) do
+  local key = job(id)
+  if redis.call('HGET', key, 'callback_status') ~= 'pending' then
+    -- The result is forgotten already: there is nothing left to tell.
+    redis.call('ZREM', CALLBACKS, id)
+    count('callbacks_dead')
+  else
+    redis.call('ZADD', CALLBACKS, t + lease, id)
+    redis.call('HINCRBY', key, 'callback_attempts', 1)
+    redis.call('HSETNX', key, 'callback_first_at', t)
+    out[#out + 1] = {id, t, redis.call('HGETALL', key)}
+  end
+end
+return out

@@ -1,0 +1,127 @@
+//! Taking jobs in, by HTTP or from the stream: the same checks.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Jobs;
+use super::job::{self, Job, Priority};
+use super::queue::{Enqueued, Queue as _, QueueError};
+use crate::error::ApiError;
+use crate::models::Model;
+use crate::predict;
+use crate::protocol::{self, InferRequest};
+use crate::server::App;
+
+/// The body of `POST /v2/models/{m}/jobs`: a [`Job`] without what the path and the server say.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submission {
+    data: Box<RawValue>,
+    version: Option<String>,
+    callback_url: Option<String>,
+    idempotency_key: Option<String>,
+    #[serde(default)]
+    priority: Priority,
+    deadline: Option<u64>,
+    ttl_seconds: Option<u64>,
+}
+
+impl Submission {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// `BadRequest` with the form that is wanted.
+    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        serde_json::from_slice(body).map_err(|e| {
+            ApiError::bad(format!("want {{\"data\": {{\"inputs\": [...]}}, \"callback_url\": \"...\"}} with an inference request as data: {e}"))
+        })
+    }
+
+    /// The job of it. `version` and `key` are those of the path and of the header.
+    ///
+    /// # Errors
+    /// `BadRequest` names the field.
+    pub fn job(self, model: &str, version: Option<&str>, key: Option<&str>) -> Result<Job, ApiError> {
+        let both = |name: &str| ApiError::bad(format!("{name} is given twice, and not the same"));
+        let version = merge(self.version, version).map_err(|()| both("version"))?;
+        let idempotency_key = merge(self.idempotency_key, key).map_err(|()| both("idempotency_key"))?;
+        let job = Job {
+            id: job::new_id(),
+            model_id: model.to_owned(),
+            version,
+            data: self.data,
+            callback_url: self.callback_url,
+            idempotency_key,
+            priority: self.priority,
+            deadline: self.deadline,
+            ttl_seconds: self.ttl_seconds,
+            // By the queue's clock, when it is written.
+            created_at: None,
+        };
+        job.check().map_err(ApiError::BadRequest)?;
+        Ok(job)
+    }
+}
+
+fn merge(body: Option<String>, other: Option<&str>) -> Result<Option<String>, ()> {
+    match (body, other) {
+        (Some(body), Some(other)) if body != other => Err(()),
+        (body, other) => Ok(body.or_else(|| other.map(str::to_owned))),
+    }
+}
+
+/// The inference request of a job, valid for the model.
+///
+/// # Errors
+/// `BadRequest`, with `data` as the place.
+pub fn request(app: &App, model: &Model, data: &str) -> Result<InferRequest, ApiError> {
+    let within = |e| match e {
+        ApiError::BadRequest(text) => ApiError::BadRequest(format!("data: {text}")),
+        other => other,
+    };
+    let request = protocol::parse(data.as_bytes(), None, &model.signature).map_err(within)?;
+    if request.outputs.iter().any(|w| w.binary) {
+        return Err(ApiError::bad("data: asks for binary outputs; the result of a job is JSON, leave binary_data out"));
+    }
+    predict::check_rows(app, model, &request.inputs).map_err(within)?;
+    Ok(request)
+}
+
+/// Queues a checked job: its id and whether it is a new one.
+///
+/// # Errors
+/// `Conflict`, `QueueFull`, `Unavailable`.
+pub async fn enqueue(jobs: &Jobs, job: &Job) -> Result<(String, bool), ApiError> {
+    match jobs.queue.enqueue(job).await {
+        Ok(Enqueued::Accepted) => Ok((job.id.clone(), true)),
+        Ok(Enqueued::Duplicate(id)) => Ok((id, false)),
+        Ok(Enqueued::Conflict(id)) => Err(ApiError::Conflict(format!(
+            "idempotency_key: job {id} has this key and another content; send a new key"
+        ))),
+        Ok(Enqueued::Full(n)) => Err(ApiError::QueueFull(n)),
+        Err(error) => Err(unavailable(&error)),
+    }
+}
+
+/// A queue that failed, as an answer.
+pub fn unavailable(error: &QueueError) -> ApiError {
+    tracing::warn!(%error, "queue");
+    // Not the error's own text: it is about places that are none of the client's business.
+    ApiError::Unavailable("the queue is not available; try again later, with an idempotency key to be safe".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_twice_must_be_the_same() {
+        let of = |json: &str, version, key| Submission::parse(json.as_bytes()).and_then(|s| s.job("m", version, key));
+        let job = of(r#"{"data": {}, "version": "2"}"#, Some("2"), Some("k")).unwrap();
+        assert_eq!((job.version.as_deref(), job.idempotency_key.as_deref(), job.id.len()), (Some("2"), Some("k"), 32));
+        assert!(of(r#"{"data": {}, "version": "2"}"#, Some("3"), None).unwrap_err().to_string().contains("version"));
+        assert!(of(r#"{"data": {}, "idempotency_key": "a"}"#, None, Some("b")).is_err());
+        assert!(of(r#"{"data": {}, "callbackurl": "x"}"#, None, None).unwrap_err().to_string().contains("callbackurl"));
+        assert!(of(r#"{"inputs": []}"#, None, None).unwrap_err().to_string().contains("\"data\""));
+    }
+}

@@ -1,0 +1,365 @@
+//! Takes jobs, runs them, stores what came out, and makes the callbacks.
+//!
+//! Many jobs are predicted side by side, and their rows merge into batches in the model's own queue; a slow one holds up no other. A job that
+//! was handed out before may be the one that its last worker died of, so it runs alone: if it kills this one too, it takes no other along, and
+//! after the most deliveries that there may be it goes to the dead-letter stream without being run.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::watch;
+
+use super::backoff::Backoff;
+use super::job::Job;
+use super::queue::{Again, Claimed, End, Lease, Queue as _, QueueError, Start, Status};
+use super::{Jobs, WorkerArgs, pause, stopping, submit};
+use crate::error::ApiError;
+use crate::predict;
+use crate::protocol;
+use crate::server::App;
+
+/// Between two looks at an empty queue.
+const IDLE: Duration = Duration::from_millis(100);
+/// The same when there was something: there may be more, and a little later it is more at once.
+const BUSY: Duration = Duration::from_millis(10);
+/// Every so many turns the lowest priority comes first, so that it is not starved.
+const FAIR_EVERY: u64 = 8;
+/// Waits while the queue does not answer.
+pub(super) const DOWN: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(5) };
+/// Waits before another attempt at a job; the lease bounds them too.
+const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(300) };
+/// Bytes of an error that are stored.
+const MAX_ERROR: usize = 2048;
+
+/// How one delivery went.
+enum Went {
+    Ended(End),
+    Again(Again),
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    app: Arc<App>,
+    jobs: Arc<Jobs>,
+    args: WorkerArgs,
+    consumer: String,
+    stop: watch::Receiver<bool>,
+    /// What is held and has not been settled.
+    held: Mutex<Vec<Held>>,
+    /// Locked while jobs are taken and not yet held.
+    taking: tokio::sync::Mutex<()>,
+}
+
+impl Worker {
+    /// A worker that runs until `stop` says true.
+    pub fn new(
+        app: Arc<App>,
+        jobs: Arc<Jobs>,
+        args: WorkerArgs,
+        consumer: String,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { app, jobs, args, consumer, stop, held: Mutex::default(), taking: tokio::sync::Mutex::default() }
+    }
+
+    /// Works until told to stop, and then gives back what it could not finish in time.
+    pub async fn run(&self) {
+        // Whoever died without a word is still in the group.
+        let _ = self.jobs.queue.leave(&self.consumer).await;
+        tokio::select! {
+            () = self.flow() => {}
+            () = self.keep() => {}
+            () = self.drained() => {}
+        }
+        let left = std::mem::take(&mut *self.lock());
+        for Held { lease, since } in &left {
+            let again = Again { delay: Duration::ZERO, error: String::new(), counts: false };
+            let outcome = match self.jobs.queue.retry(&self.consumer, lease, &again).await {
+                Ok(true) => "released",
+                // Its lease runs out, or has.
+                Ok(false) | Err(_) => "lost",
+            };
+            tracing::info!(job = lease.id, outcome, "given back");
+            self.app.metrics.jobs.ended(outcome, since.elapsed());
+        }
+        if let Err(error) = self.jobs.queue.leave(&self.consumer).await {
+            tracing::debug!(%error, "cannot leave the queue");
+        }
+    }
+
+    /// Keeps the worker full until told to stop; ends when nothing runs any more.
+    async fn flow(&self) {
+        let lease = self.jobs.queue.options().lease;
+        let look_for_lost = (lease / 4).clamp(Duration::from_millis(100), Duration::from_secs(5));
+        let (mut flying, mut lone) = (FuturesUnordered::new(), None::<Claimed>);
+        let (mut turn, mut failures, mut looked) = (0_u64, 0_u32, None::<Instant>);
+        loop {
+            if stopping(&self.stop) {
+                // What waits to be alone is given back.
+                while flying.next().await.is_some() {}
+                return;
+            }
+            if flying.is_empty()
+                && let Some(claimed) = lone.take()
+            {
+                self.one(claimed).await;
+                continue;
+            }
+            let due = looked.is_none_or(|at: Instant| at.elapsed() >= look_for_lost);
+            let free = if lone.is_some() { 0 } else { usize::from(self.args.max_jobs).saturating_sub(flying.len()) };
+            turn += 1;
+            let wait = match self.take(free, due, turn).await {
+                Ok(taken) => {
+                    failures = 0;
+                    if due && taken.lost.is_none() {
+                        looked = Some(Instant::now());
+                    }
+                    lone = lone.or(taken.lost);
+                    let some = !taken.fresh.is_empty();
+                    flying.extend(taken.fresh.into_iter().map(|claimed| self.one(claimed)));
+                    if some { BUSY } else { IDLE }
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    tracing::warn!(%error, failures, "cannot take jobs");
+                    DOWN.jittered(failures)
+                }
+            };
+            self.progress(&mut flying, lone.is_some(), wait).await;
+        }
+    }
+
+    /// Lets what runs go on: all of it to its end when a job waits to be alone, or else for `wait`, or until half of the room is free, so that
+    /// jobs are taken in batches.
+    async fn progress<F: Future<Output = ()>>(&self, flying: &mut FuturesUnordered<F>, alone: bool, wait: Duration) {
+        if alone {
+            while flying.next().await.is_some() {}
+            return;
+        }
+        let half = usize::from(self.args.max_jobs) / 2;
+        let crowded = flying.len() > half;
+        let mut timer = std::pin::pin!(pause(&self.stop, wait));
+        loop {
+            tokio::select! {
+                () = &mut timer => return,
+                Some(()) = flying.next(), if !flying.is_empty() => {
+                    if crowded && flying.len() <= half {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes jobs: what a worker lost, to be run alone, if it is time to look for that; or else what is new.
+    async fn take(&self, free: usize, look_for_lost: bool, turn: u64) -> Result<Taken, QueueError> {
+        if free == 0 {
+            return Ok(Taken { fresh: Vec::new(), lost: None });
+        }
+        let queue = &self.jobs.queue;
+        // Whoever ends the worker waits for this, so that nothing is taken and not held.
+        let _taking = self.taking.lock().await;
+        let lost = if look_for_lost { queue.reclaim(&self.consumer).await? } else { None };
+        let fresh = match lost {
+            Some(_) => Vec::new(),
+            None => queue.claim(&self.consumer, free, turn.is_multiple_of(FAIR_EVERY)).await?,
+        };
+        let taken = Taken { fresh, lost };
+        let all = taken.fresh.iter().chain(&taken.lost);
+        let held: Vec<_> = all.map(|c| Held { lease: c.lease.clone(), since: Instant::now() }).collect();
+        self.app.metrics.jobs.taken(held.len());
+        self.lock().extend(held);
+        Ok(taken)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
+        // A list of names is whole whoever panicked.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renews the leases of what is held; never ends.
+    async fn keep(&self) {
+        loop {
+            tokio::time::sleep(self.jobs.queue.options().lease / 3).await;
+            let held: Vec<Lease> = self.lock().iter().map(|held| held.lease.clone()).collect();
+            if let Err(error) = self.jobs.queue.extend(&self.consumer, &held).await {
+                tracing::warn!(%error, "cannot renew leases; others may run the same jobs");
+            }
+        }
+    }
+
+    /// Ends when the time to end has come.
+    async fn drained(&self) {
+        let mut stop = self.stop.clone();
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(self.args.worker_drain_seconds)).await;
+        drop(self.taking.lock().await);
+    }
+
+    async fn one(&self, claimed: Claimed) {
+        let begun = Instant::now();
+        let outcome = match self.settle(&claimed).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The lease runs out, and another delivery settles it.
+                tracing::warn!(%error, job = claimed.lease.id, "cannot settle a job");
+                "lost"
+            }
+        };
+        let same = |lease: &Lease| (&lease.entry, lease.priority) == (&claimed.lease.entry, claimed.lease.priority);
+        self.lock().retain(|held| !same(&held.lease));
+        self.app.metrics.jobs.ended(outcome, begun.elapsed());
+    }
+
+    async fn settle(&self, claimed: &Claimed) -> Result<&'static str, QueueError> {
+        let mut lease = claimed.lease.clone();
+        let job = match Job::parse(&claimed.payload, self.args.serve.queue.max_job_bytes) {
+            Ok(job) => job,
+            Err(error) => return self.finish(&lease, end(Status::Dead, error, None, &claimed.payload)).await,
+        };
+        if !job.id.is_empty() {
+            lease.id.clone_from(&job.id);
+        }
+        let start = self.jobs.queue.start(&lease, &job, claimed.deliveries, claimed.payload.len()).await?;
+        let went = match start {
+            Start::Duplicate => return Ok("duplicate"),
+            Start::Expired => {
+                Went::Ended(end(Status::Expired, "the deadline passed before it was begun".into(), None, &[]))
+            }
+            Start::Dead => {
+                let error = format!(
+                    "handed out {} times without an end; it may be what its workers died of",
+                    claimed.deliveries - 1
+                );
+                Went::Ended(end(Status::Dead, error, None, &claimed.payload))
+            }
+            Start::Run => self.attempt(&job, claimed).await,
+        };
+        match went {
+            Went::Ended(end) => self.finish(&lease, End { callback_url: self.callback(&job), ..end }).await,
+            Went::Again(again) => {
+                let given_back = self.persist(|| self.jobs.queue.retry(&self.consumer, &lease, &again)).await?;
+                Ok(if given_back { "retried" } else { "lost" })
+            }
+        }
+    }
+
+    /// The job's callback, if it may be made at all.
+    fn callback(&self, job: &Job) -> Option<String> {
+        job.callback_url.clone().filter(|url| self.jobs.allow.check(url).is_ok())
+    }
+
+    async fn finish(&self, lease: &Lease, end: End) -> Result<&'static str, QueueError> {
+        let first = self.persist(|| self.jobs.queue.finish(lease, &end)).await?;
+        if end.status == Status::Dead {
+            tracing::error!(job = lease.id, error = end.error, "dead-letter");
+        }
+        Ok(if first { end.status.name() } else { "duplicate" })
+    }
+
+    /// A result is worth some patience: the work is done.
+    async fn persist<T, F: Future<Output = Result<T, QueueError>>>(
+        &self,
+        write: impl Fn() -> F,
+    ) -> Result<T, QueueError> {
+        let until = Instant::now() + self.jobs.queue.options().lease;
+        let mut failures = 0;
+        loop {
+            match write().await {
+                Err(error) if Instant::now() < until => {
+                    failures += 1;
+                    tracing::debug!(%error, failures, "not stored yet");
+                    tokio::time::sleep(DOWN.jittered(failures)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// One attempt at a job that is registered as running.
+    async fn attempt(&self, job: &Job, claimed: &Claimed) -> Went {
+        match self.predict(job).await {
+            Ok((result, version)) => {
+                Went::Ended(End { result, version, ..end(Status::Succeeded, String::new(), None, &[]) })
+            }
+            // Not the job's fault.
+            Err(ApiError::Busy(_) | ApiError::Unavailable(_)) => Went::Again(self.again(claimed, String::new(), false)),
+            Err(error @ (ApiError::Internal(_) | ApiError::Deadline(_))) => {
+                let error = error.to_string();
+                if claimed.deliveries >= self.args.serve.queue.job_max_deliveries {
+                    Went::Ended(end(Status::Dead, error, None, &claimed.payload))
+                } else {
+                    Went::Again(self.again(claimed, error, true))
+                }
+            }
+            Err(error) => Went::Ended(end(Status::Failed, error.to_string(), None, &[])),
+        }
+    }
+
+    fn again(&self, claimed: &Claimed, mut error: String, counts: bool) -> Again {
+        truncate(&mut error);
+        Again { delay: RETRY.jittered(claimed.deliveries).min(self.jobs.queue.options().lease), error, counts }
+    }
+
+    async fn predict(&self, job: &Job) -> Result<(Vec<u8>, String), ApiError> {
+        let app = self.app.as_ref();
+        if let Some(url) = &job.callback_url {
+            self.jobs.allow.check(url).map_err(ApiError::BadRequest)?;
+        }
+        let model = app.models.get(&job.model_id, job.pinned_version()).map_err(|error| match error {
+            // It was there when the job came, or the producer's own entry never was for us.
+            ApiError::NotFound(text) => ApiError::NotFound(format!(
+                "{text}; send jobs without a version, or as `latest`, to have whichever serves"
+            )),
+            other => other,
+        })?;
+        let mut request = submit::request(app, &model, job.data.get())?;
+        let deadline = Instant::now() + Duration::from_secs(self.args.job_timeout_seconds);
+        let inputs = std::mem::take(&mut request.inputs);
+        let answer = tokio::time::timeout_at(deadline.into(), predict::predict(app, &model, inputs, deadline));
+        let late = || ApiError::Deadline(u128::from(self.args.job_timeout_seconds) * 1000);
+        let prediction = answer.await.map_err(|_| late())??;
+        let names = (model.name.as_str(), model.version.as_str());
+        let body = protocol::write(names, &model.signature, &request, &prediction.outputs, Some(&prediction.id))?;
+        let most = self.args.max_result_bytes;
+        if body.bytes.len() > most {
+            return Err(ApiError::bad(format!(
+                "the result has {} bytes; send fewer rows, ask for fewer outputs, or raise --max-result-bytes ({most})",
+                body.bytes.len()
+            )));
+        }
+        Ok((body.bytes, model.version.clone()))
+    }
+}
+
+/// What was taken.
+struct Taken {
+    fresh: Vec<Claimed>,
+    lost: Option<Claimed>,
+}
+
+/// What is held, and since when.
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    since: Instant,
+}
+
+fn end(status: Status, mut error: String, callback_url: Option<String>, payload: &[u8]) -> End {
+    truncate(&mut error);
+    End { status, result: Vec::new(), error, version: String::new(), callback_url, payload: payload.to_vec() }
+}
+
+fn truncate(text: &mut String) {
+    let mut at = MAX_ERROR.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    text.truncate(at);
+}

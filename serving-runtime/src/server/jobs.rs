@@ -1,0 +1,108 @@
+//! `POST /v2/models/{m}/jobs`, `GET` and `DELETE /v2/jobs/{id}`.
+
+use std::sync::Arc;
+
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::{Answer, App, body, json_answer};
+use crate::error::ApiError;
+use crate::jobs::queue::{Queue as _, Status};
+use crate::jobs::submit::{self, Submission, unavailable};
+use crate::jobs::{Jobs, job, view};
+
+const KEY_HEADER: &str = "idempotency-key";
+/// What a job has beside its request, in bytes at most.
+const AROUND: usize = 16 << 10;
+
+fn jobs(app: &App) -> Result<&Arc<Jobs>, ApiError> {
+    app.jobs.get().ok_or_else(|| ApiError::NotFound("this server has no queue; start it with --queue-url".into()))
+}
+
+/// Takes a job in.
+pub(super) async fn post(
+    app: &App,
+    model: &str,
+    version: Option<&str>,
+    request: Request<Incoming>,
+) -> Result<Answer, ApiError> {
+    let jobs = jobs(app)?;
+    let answer = submitted(app, jobs, model, version, request).await;
+    let outcome = match &answer {
+        Ok((_, true)) => "accepted",
+        Ok((_, false)) => "duplicate",
+        Err(ApiError::Conflict(_)) => "conflict",
+        Err(ApiError::QueueFull(_)) => "full",
+        Err(ApiError::Unavailable(_)) => "unavailable",
+        Err(_) => "invalid",
+    };
+    app.metrics.jobs.submitted(outcome);
+    let (id, new) = answer?;
+    let url = format!("/v2/jobs/{id}");
+    let mut answer = json_answer(StatusCode::ACCEPTED, &json!({"id": id, "status_url": url, "duplicate": !new}));
+    if let Ok(value) = HeaderValue::from_str(&url) {
+        answer.headers_mut().insert(LOCATION, value);
+    }
+    Ok(answer)
+}
+
+async fn submitted(
+    app: &App,
+    jobs: &Jobs,
+    model: &str,
+    version: Option<&str>,
+    request: Request<Incoming>,
+) -> Result<(String, bool), ApiError> {
+    let (head, incoming) = request.into_parts();
+    let key = key(&head.headers)?;
+    let encoding = body::encoding(&head.headers)?;
+    let limit = app.args.queue.max_job_bytes.saturating_sub(AROUND).max(1);
+    let limited = app.args.request_timeout();
+    let collected = tokio::time::timeout(limited, body::collect(&head.headers, incoming, limit)).await;
+    let collected = collected.map_err(|_| ApiError::Deadline(limited.as_millis()))??;
+    let bytes = body::decode(collected, encoding, limit)?;
+    let job = Submission::parse(&bytes)?.job(model, version, key.as_deref())?;
+    // Before it waits for long: what cannot succeed is refused here.
+    let model = app.models.get(&job.model_id, job.pinned_version())?;
+    submit::request(app, &model, job.data.get())?;
+    if let Some(url) = &job.callback_url {
+        jobs.allow.check(url).map_err(ApiError::BadRequest)?;
+    }
+    submit::enqueue(jobs, &job).await
+}
+
+fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(KEY_HEADER) else { return Ok(None) };
+    let key = value.to_str().map(str::to_owned).map_err(|_| ApiError::bad("header Idempotency-Key must be ASCII"))?;
+    job::check_key(&key).map_err(ApiError::BadRequest)?;
+    Ok(Some(key))
+}
+
+/// Tells about a job, or cancels it.
+pub(super) async fn one(app: &App, id: &str, method: &Method) -> Result<Answer, ApiError> {
+    let jobs = jobs(app)?;
+    let unknown = || {
+        ApiError::NotFound(format!(
+            "there is no job {id:?}; results are kept for {} s",
+            app.args.queue.job_result_ttl_seconds
+        ))
+    };
+    if !job::valid_id(id) {
+        return Err(unknown());
+    }
+    if method == Method::DELETE {
+        return match jobs.queue.cancel(id).await.map_err(|e| unavailable(&e))? {
+            None => Err(unknown()),
+            Some(Status::Queued | Status::Cancelled) => {
+                Ok(json_answer(StatusCode::OK, &json!({"id": id, "status": "cancelled"})))
+            }
+            Some(status) => {
+                Err(ApiError::Conflict(format!("job {id} is {}; only a queued job can be cancelled", status.name())))
+            }
+        };
+    }
+    let found = jobs.queue.view(id).await.map_err(|e| unavailable(&e))?.ok_or_else(unknown)?;
+    Ok(json_answer(StatusCode::OK, &view::json(id, &found, true)))
+}

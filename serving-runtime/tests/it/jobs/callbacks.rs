@@ -1,0 +1,224 @@
+//! Callbacks against a local receiver.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use slipway_runtime::jobs::callback::sign::Signer;
+use tokio::net::TcpListener;
+
+use super::super::redis_aof::Redis;
+use super::super::support::{Server, eventually};
+use super::{affine, post, server, settled, until, worker};
+
+const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A call that was received.
+#[derive(Debug, Clone)]
+struct Call {
+    headers: HashMap<String, String>,
+    body: Vec<u8>,
+    path: String,
+}
+
+impl Call {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn verify(&self, key: &str) -> bool {
+        let time = self.headers["webhook-timestamp"].parse().unwrap();
+        let (id, signature) = (&self.headers["webhook-id"], &self.headers["webhook-signature"]);
+        Signer::parse(key).unwrap().verify(id, time, &self.body, signature, (time, 0))
+    }
+}
+
+/// A receiver that answers by the number of the call.
+struct Receiver {
+    address: String,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Receiver {
+    async fn start(answer: impl Fn(usize) -> Response<Full<Bytes>> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (calls, answer) = (Arc::<Mutex<Vec<Call>>>::default(), Arc::new(answer));
+        let kept = Arc::clone(&calls);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (calls, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+                let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let (calls, answer) = (Arc::clone(&calls), Arc::clone(&answer));
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await.unwrap().to_bytes().to_vec();
+                        let headers =
+                            head.headers.iter().map(|(k, v)| (k.to_string(), v.to_str().unwrap().to_owned())).collect();
+                        let mut calls = calls.lock().unwrap();
+                        calls.push(Call { headers, body, path: head.uri.path().to_owned() });
+                        Ok::<_, Infallible>(answer(calls.len()))
+                    }
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        Self { address, calls }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+fn code(code: u16) -> Response<Full<Bytes>> {
+    Response::builder().status(code).body(Full::default()).unwrap()
+}
+
+fn job(url: &str) -> Value {
+    let mut job = affine(2.0);
+    job["callback_url"] = json!(url);
+    job
+}
+
+fn calling(redis: &Redis, args: &[&str]) -> Server {
+    let common = ["--callback-signing-key", KEY, "--callback-backoff-millis", "20", "--callback-timeout-seconds", "1"];
+    worker(redis, "affine", &[&common[..], &["--callback-allow", "127.0.0.0/8"], args].concat())
+}
+
+/// What docs/queue.md tells receivers in Python to do.
+fn verified_by_the_documentation(call: &Call, key: &str) -> bool {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/queue.md")).unwrap();
+    let program = text.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let call = json!({"key": key, "headers": call.headers, "body": String::from_utf8(call.body.clone()).unwrap()});
+    let program = format!(
+        "{program}\nimport json, sys\nit = json.loads(sys.argv[1])\nprint(verify(it['key'], it['headers'], it['body'].encode()))"
+    );
+    let out = std::process::Command::new("python3").args(["-c", &program, &call.to_string()]).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout == b"True\n"
+}
+
+async fn callback(server: &Server, id: &str, status: &str) -> Value {
+    eventually(status, async || server.get(&format!("/v2/jobs/{id}")).await.1["callback"]["status"] == status).await;
+    server.get(&format!("/v2/jobs/{id}")).await.1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_is_told_and_signed() {
+    let (redis, receiver) = (Redis::start(), Receiver::start(|_| code(204)).await);
+    let server = server(&redis, "affine", &["--callback-allow", "127.0.0.1"]);
+    let worker = calling(&redis, &[]);
+    let id = post(&server, &job(&receiver.url())).await;
+    let seen = callback(&server, &id, "delivered").await;
+    let calls = receiver.calls();
+    let call = &calls[0];
+    assert!(
+        calls.len() == 1 && call.path == "/hook" && call.verify(KEY) && !call.verify("another-key-of-16-bytes"),
+        "{calls:?}"
+    );
+    assert_eq!(
+        (&call.headers["idempotency-key"], &call.headers["webhook-id"], call.headers["x-slipway-attempt"].as_str()),
+        (&id, &id, "1")
+    );
+    let mut told = seen.clone();
+    told.as_object_mut().unwrap().remove("callback");
+    assert_eq!(call.json(), told, "what can be read is what is told");
+    assert!(told["status"] == "succeeded" && told["result"]["outputs"].is_array());
+    assert!(
+        verified_by_the_documentation(call, KEY) && !verified_by_the_documentation(call, "another-key-of-16-bytes")
+    );
+    assert_eq!(redis.total("callbacks_delivered"), 1);
+    let delivered = "slipway_runtime_callbacks_total{modeldeployment=\"test\",revision=\"rev1\",outcome=\"delivered\"}";
+    assert_eq!(worker.metric(delivered).await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_receiver_is_called_again_also_by_another_worker() {
+    let (redis, receiver) = (Redis::start(), Receiver::start(|n| if n < 5 { code(503) } else { code(200) }).await);
+    let server = server(&redis, "affine", &["--callback-allow", "127.0.0.1"]);
+    let first = calling(&redis, &["--callback-attempts", "20"]);
+    let id = post(&server, &job(&receiver.url())).await;
+    eventually("some attempts", async || receiver.calls().len() >= 2).await;
+    first.signal("KILL");
+    let _second = calling(&redis, &["--callback-attempts", "20"]);
+    let seen = callback(&server, &id, "delivered").await;
+    let calls = receiver.calls();
+    assert!(calls.len() >= 5 && calls.iter().all(|c| c.verify(KEY) && c.headers["idempotency-key"] == id), "{calls:?}");
+    assert!(calls.iter().all(|c| c.body == calls[0].body), "the same body every time");
+    let attempts: Vec<u64> = calls.iter().map(|c| c.headers["x-slipway-attempt"].parse().unwrap()).collect();
+    assert!(attempts.windows(2).all(|w| w[0] < w[1]), "{attempts:?}");
+    assert_eq!((seen["attempts"].as_u64(), &seen["callback"]["error"]), (Some(1), &json!(null)), "the job ran once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hopeless_is_a_dead_letter() {
+    let redis = Redis::start();
+    let gone = Receiver::start(|_| code(404)).await;
+    let down = Receiver::start(|_| code(500)).await;
+    let target = Receiver::start(|_| code(200)).await;
+    let elsewhere = target.url();
+    let redirecting = Receiver::start(move |_| {
+        Response::builder().status(307).header("location", &elsewhere).body(Full::default()).unwrap()
+    })
+    .await;
+    let server = server(&redis, "affine", &["--callback-allow", "127.0.0.1"]);
+    let _worker = calling(&redis, &["--callback-attempts", "3"]);
+    for (receiver, calls, part) in
+        [(&gone, 1, "404"), (&down, 3, "500"), (&redirecting, 1, "redirects are not followed")]
+    {
+        let id = post(&server, &job(&receiver.url())).await;
+        let seen = callback(&server, &id, "dead").await;
+        assert!(seen["callback"]["error"].as_str().unwrap().contains(part), "{seen}");
+        assert_eq!((receiver.calls().len(), &seen["status"]), (calls, &json!("succeeded")));
+    }
+    assert!(target.calls().is_empty(), "nobody followed");
+    assert_eq!(redis.command::<i64>(&["XLEN", "slipway:{test}:callbacks:dead"]), 3);
+    assert_eq!((redis.total("callbacks_dead"), redis.command::<i64>(&["ZCARD", "slipway:{test}:callbacks"])), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_permitted_addresses_are_called() {
+    let (redis, receiver) = (Redis::start(), Receiver::start(|_| code(200)).await);
+    let port = receiver.address.rsplit(':').next().unwrap();
+    // The name is allowed, so at public addresses only; it resolves to this host.
+    let server = server(&redis, "affine", &["--callback-allow", "localhost"]);
+    let common = ["--callback-signing-key", KEY, "--callback-allow", "localhost"];
+    let _worker = worker(&redis, "affine", &common);
+    let id = post(&server, &job(&format!("http://localhost:{port}/"))).await;
+    let seen = callback(&server, &id, "dead").await;
+    assert!(seen["callback"]["error"].as_str().unwrap().contains("may be called"), "{seen}");
+    assert_eq!(seen["callback"]["attempts"], 1, "there is no point in another attempt");
+
+    // Past our door: a producer of its own, with an address.
+    let mut own = job(&receiver.url());
+    own["model"] = json!("m");
+    own["id"] = json!("own");
+    let _: String = redis.command(&["XADD", "slipway:{test}:jobs:high", "*", "job", &own.to_string()]);
+    let failed = until(&server, "own", "failed").await;
+    assert!(failed["error"].as_str().unwrap().contains("not allowed") && failed["callback"].is_null(), "{failed}");
+    settled(&redis).await;
+    assert!(receiver.calls().is_empty());
+}
+
+#[test]
+fn callbacks_without_a_key_are_no_start() {
+    let mut worker = Server::worker("affine", &["--queue-url", "redis://127.0.0.1:1/", "--callback-allow", "*"]);
+    let failure = worker.failure();
+    assert!(
+        failure["permanent"] == true && failure["message"].as_str().unwrap().contains("SLIPWAY_CALLBACK_SIGNING_KEY"),
+        "{failure}"
+    );
+}

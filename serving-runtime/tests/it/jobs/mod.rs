@@ -1,0 +1,61 @@
+//! Jobs from the request to the callback, with a real Redis.
+
+mod api;
+mod callbacks;
+mod faults;
+mod queue;
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::redis_aof::Redis;
+use super::support::{DEADLINE, Server, answer, eventually};
+
+/// A server with a queue.
+fn server(redis: &Redis, model: &str, args: &[&str]) -> Server {
+    Server::start(model, &[&["--queue-url", &redis.url()], args].concat())
+}
+
+/// A worker, ready.
+fn worker(redis: &Redis, model: &str, args: &[&str]) -> Server {
+    let worker = Server::worker(model, &[&["--queue-url", &redis.url(), "--job-lease-seconds", "1"], args].concat());
+    worker.line("ready");
+    worker
+}
+
+/// Posts a job that is taken; its id.
+async fn post(server: &Server, job: &Value) -> String {
+    let (status, body) = answer(server.post("/v2/models/m/jobs").body(job.to_string()).send().await.unwrap()).await;
+    assert_eq!(status, 202, "{body}");
+    body["id"].as_str().unwrap().to_owned()
+}
+
+/// A job for the model `affine`.
+fn affine(x: f32) -> Value {
+    json!({"data": super::support::affine(&[[x, 1.0]])})
+}
+
+/// A job for the model `slow`.
+fn slow(rounds: u64) -> Value {
+    json!({"data": super::support::slow(rounds)})
+}
+
+/// Waits until a job has a status.
+async fn until(server: &Server, id: &str, status: &str) -> Value {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let (code, body) = server.get(&format!("/v2/jobs/{id}")).await;
+        if code == 200 && body["status"] == status {
+            return body;
+        }
+        assert!(Instant::now() < until, "job {id} is not {status} but {code} {body}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until nothing is queued or running, and checks the law.
+async fn settled(redis: &Redis) {
+    eventually("the queue is empty", async || redis.entries() == 0).await;
+    redis.conserved();
+}

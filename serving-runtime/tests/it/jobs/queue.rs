@@ -1,0 +1,230 @@
+//! The queue itself against a model of it, under any order of events.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use slipway_runtime::jobs::job::{Job, Priority};
+use slipway_runtime::jobs::queue::{Again, Called, Claimed, End, Enqueued, Queue as _, Start, Status};
+use slipway_runtime::jobs::redis::{QueueOptions, RedisQueue};
+
+use super::super::redis_aof::Redis;
+
+/// What may happen.
+#[derive(Debug, Clone)]
+enum Event {
+    Enqueue { key: Option<u8>, priority: u8 },
+    Write,
+    Claim(u8, u8),
+    Reclaim(u8),
+    Finish(u8, bool),
+    Retry(u8, bool),
+    Cancel(u8),
+    Call(u8),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        4 => (proptest::option::of(0..4_u8), 0..3_u8).prop_map(|(key, priority)| Event::Enqueue { key, priority }),
+        1 => Just(Event::Write),
+        3 => (0..3_u8, 1..4_u8).prop_map(|(w, n)| Event::Claim(w, n)),
+        3 => (0..3_u8).prop_map(Event::Reclaim),
+        4 => (any::<u8>(), any::<bool>()).prop_map(|(n, ok)| Event::Finish(n, ok)),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(n, counts)| Event::Retry(n, counts)),
+        1 => any::<u8>().prop_map(Event::Cancel),
+        1 => any::<u8>().prop_map(Event::Call),
+    ];
+    proptest::collection::vec(event, 1..60)
+}
+
+fn job(id: String, key: Option<u8>, priority: Priority) -> Job {
+    Job {
+        id,
+        model_id: "m".into(),
+        version: None,
+        data: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
+        callback_url: Some("http://x/".into()),
+        idempotency_key: key.map(|k| k.to_string()),
+        priority,
+        deadline: None,
+        ttl_seconds: None,
+        created_at: None,
+    }
+}
+
+/// What the test knows.
+struct World<'a> {
+    redis: &'a Redis,
+    queue: RedisQueue,
+    /// Last known status of every job.
+    known: BTreeMap<String, Status>,
+    held: Vec<(String, Claimed)>,
+    next: usize,
+}
+
+const MOST: u32 = 3;
+
+impl World<'_> {
+    async fn step(&mut self, event: Event) {
+        match event {
+            Event::Enqueue { key, priority } => {
+                self.next += 1;
+                let priority = [Priority::High, Priority::Normal, Priority::Low][usize::from(priority)];
+                let id = format!("j{}", self.next);
+                match self.queue.enqueue(&job(id.clone(), key, priority)).await.unwrap() {
+                    Enqueued::Accepted => assert!(self.known.insert(id, Status::Queued).is_none()),
+                    Enqueued::Duplicate(of) => assert!(key.is_some() && self.known.contains_key(&of)),
+                    Enqueued::Full(n) => assert!(n >= 12),
+                    Enqueued::Conflict(of) => panic!("conflict with {of}"),
+                }
+            }
+            Event::Write => {
+                let payload = serde_json::to_string(&job(String::new(), None, Priority::Low)).unwrap();
+                let entry: String = self.redis.command(&["XADD", "slipway:{test}:jobs:low", "*", "job", &payload]);
+                self.known.insert(format!("low-{entry}"), Status::Queued);
+            }
+            Event::Claim(worker, n) => {
+                let claimed = self.queue.claim(&worker.to_string(), usize::from(n), n == 3).await.unwrap();
+                assert!(claimed.len() <= usize::from(n));
+                for c in claimed {
+                    self.start(worker, c).await;
+                }
+            }
+            Event::Reclaim(worker) => {
+                if let Some(c) = self.queue.reclaim(&worker.to_string()).await.unwrap() {
+                    assert!(c.deliveries >= 1);
+                    self.start(worker, c).await;
+                }
+            }
+            Event::Finish(n, ok) => self.finish(n, ok).await,
+            Event::Retry(n, counts) => {
+                let Some((worker, c)) = self.take(n) else { return };
+                let again = Again { delay: Duration::ZERO, error: "again".into(), counts };
+                if self.queue.retry(&worker, &c.lease, &again).await.unwrap() {
+                    self.ended_stays(&c.lease.id, Status::Queued);
+                }
+            }
+            Event::Cancel(n) => {
+                let Some(id) = self.known.keys().nth(usize::from(n) % self.known.len().max(1)).cloned() else { return };
+                let was = self.queue.cancel(&id).await.unwrap();
+                if was == Some(Status::Queued) {
+                    assert_eq!(self.known[&id], Status::Queued);
+                    self.known.insert(id, Status::Cancelled);
+                }
+            }
+            Event::Call(n) => {
+                for due in self.queue.callbacks(4, Duration::ZERO).await.unwrap() {
+                    let attempt = due.view.number("callback_attempts").unwrap();
+                    let what = match n % 3 {
+                        0 => Called::Delivered,
+                        1 => Called::Retry(Duration::ZERO, "no".into()),
+                        _ => Called::Dead("no".into()),
+                    };
+                    assert!(self.queue.called(&due.id, attempt, &what).await.unwrap());
+                    assert!(
+                        n % 3 == 1 || !self.queue.called(&due.id, attempt, &Called::Delivered).await.unwrap(),
+                        "settled once"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn start(&mut self, worker: u8, c: Claimed) {
+        let parsed = Job::parse(&c.payload, 10_000).unwrap();
+        match self.queue.start(&c.lease, &parsed, c.deliveries, c.payload.len()).await.unwrap() {
+            Start::Run => {
+                assert!(c.deliveries <= MOST);
+                self.ended_stays(&c.lease.id, Status::Running);
+                self.held.push((worker.to_string(), c));
+            }
+            Start::Dead => {
+                assert!(c.deliveries > MOST);
+                self.held.push((worker.to_string(), c));
+                let last = u8::try_from(self.held.len() - 1).unwrap();
+                self.finish(last, false).await;
+            }
+            Start::Duplicate => {}
+            Start::Expired => panic!("nothing has a deadline here"),
+        }
+    }
+
+    async fn finish(&mut self, n: u8, ok: bool) {
+        let Some((_, c)) = self.take(n) else { return };
+        let status = if ok { Status::Succeeded } else { Status::Dead };
+        let end = End {
+            status,
+            result: if ok { b"{}".to_vec() } else { vec![] },
+            error: String::new(),
+            version: String::new(),
+            callback_url: Some("http://x/".into()),
+            payload: c.payload.clone(),
+        };
+        let first = self.queue.finish(&c.lease, &end).await.unwrap();
+        assert_eq!(first, !self.known[&c.lease.id].ended(), "the first end stands");
+        if first {
+            self.known.insert(c.lease.id, status);
+        }
+    }
+
+    fn take(&mut self, n: u8) -> Option<(String, Claimed)> {
+        let at = usize::from(n) % self.held.len().max(1);
+        (at < self.held.len()).then(|| self.held.remove(at))
+    }
+
+    #[track_caller]
+    fn ended_stays(&mut self, id: &str, now: Status) {
+        assert!(!self.known[id].ended(), "{id} left its end {:?} for {now:?}", self.known[id]);
+        self.known.insert(id.to_owned(), now);
+    }
+
+    async fn check(&self) {
+        for (id, status) in &self.known {
+            let kept = self.queue.view(id).await.unwrap().and_then(|v| v.status());
+            // One that a producer wrote is registered when a worker sees it.
+            assert_eq!(kept.unwrap_or(Status::Queued), *status, "{id}");
+        }
+        let lag = self.queue.lag().await.unwrap();
+        let live = self.known.values().filter(|s| !s.ended()).count() as u64;
+        assert_eq!(lag.waiting + lag.taken, live);
+        let ended: u64 = ["succeeded", "failed", "dead", "expired", "cancelled", "duplicate"]
+            .iter()
+            .filter_map(|s| lag.totals.get(*s))
+            .sum();
+        let unseen = self.known.keys().filter(|id| id.starts_with("low-")).count() as u64;
+        let enqueued = lag.totals.get("enqueued").copied().unwrap_or(0);
+        assert!(enqueued <= ended + live && ended + live <= enqueued + unseen, "{lag:?}");
+    }
+}
+
+#[test]
+fn no_order_of_events_loses_a_job_or_ends_one_twice() {
+    let redis = Redis::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&events(), |events| {
+        runtime.block_on(async {
+            let _: String = redis.command(&["FLUSHALL"]);
+            let options = QueueOptions {
+                prefix: "slipway".into(),
+                name: "test".into(),
+                max_entries: 12,
+                max_bytes: 1 << 20,
+                // Every delivery is lost at once: workers steal from each other all the time.
+                lease: Duration::ZERO,
+                max_deliveries: MOST,
+                result_ttl: Duration::from_secs(600),
+                callback_age: Duration::from_secs(60),
+            };
+            let queue = RedisQueue::new(&redis.url(), options).unwrap();
+            let mut world = World { redis: &redis, queue, known: BTreeMap::new(), held: vec![], next: 0 };
+            for event in events {
+                world.step(event).await;
+            }
+            world.check().await;
+        });
+        Ok(())
+    });
+    outcome.unwrap();
+}
