@@ -44,8 +44,8 @@ async fn samples_are_redacted_bounded_and_off_by_default() {
     let mut server = Server::start("affine", &[&args[..], &small].concat());
     for n in 1..=5 {
         assert_eq!(server.infer(&affine(&[[1.0, 2.0]])).await.0, 200);
-        let written = async || server.metric("slipway_runtime_samples_written_total").await == f64::from(n);
-        eventually("a sample", || written()).await;
+        let written = "slipway_runtime_samples_written_total";
+        eventually("a sample", || async { server.metric(written).await == f64::from(n) }).await;
     }
     // Too large for what may wait: answered all the same, and counted.
     assert_eq!(server.infer(&affine(&[[1.0, 2.0]; 50])).await.0, 200);
