@@ -109,11 +109,24 @@ impl Walk<'_> {
     fn part(&self, length: u64, end: u64) -> Result<u64, Wrong> {
         let part = self.at.checked_add(length).filter(|part| *part <= end);
         part.ok_or_else(|| {
-            Wrong::File(format!("a part at byte {} claims {length} bytes; {} are left", self.at, end - self.at))
+            Wrong::File(format!(
+                "a part at byte {} claims {length} bytes; {} are left",
+                self.at,
+                end.saturating_sub(self.at)
+            ))
         })
     }
 
+    /// A number may go on beyond the end of the part that it stands in.
+    fn within(&self, end: u64) -> Result<(), Wrong> {
+        if self.at <= end {
+            return Ok(());
+        }
+        Err(Wrong::File(format!("a part ends at byte {end}, in the middle of what it holds")))
+    }
+
     fn seek(&mut self, to: u64) -> Result<(), Wrong> {
+        self.within(to)?;
         match i64::try_from(to - self.at) {
             Ok(offset) => self.file.seek_relative(offset)?,
             Err(_) => drop(self.file.seek(SeekFrom::Start(to))?),
@@ -139,7 +152,7 @@ impl Walk<'_> {
                 None => {}
             }
         }
-        Ok(())
+        self.within(end)
     }
 
     /// Reads over a value; one with a length is left unread and its end given.
@@ -194,10 +207,12 @@ impl Walk<'_> {
                 return Err(Wrong::Model(format!("tensor {:?} has more than 64 dimensions", facts.name)));
             }
         }
+        self.within(end)?;
         facts.check(self.directory).map_err(Wrong::Model)
     }
 
     fn text(&mut self, end: u64) -> Result<String, Wrong> {
+        self.within(end)?;
         let mut bytes = vec![0; usize::try_from((end - self.at).min(MAX_TEXT)).unwrap_or(0)];
         self.file.read_exact(&mut bytes)?;
         self.at += bytes.len() as u64;
@@ -217,6 +232,7 @@ impl Walk<'_> {
                 None => {}
             }
         }
+        self.within(end)?;
         Ok((name, value))
     }
 }
