@@ -74,3 +74,11 @@ crds: ## Write the generated CRDs again (crds/*.yaml and charts/slipway-crds/fil
 .PHONY: charts
 charts: ## Lint and render the charts, compare with golden files, run alert rules and Argo CD scripts
 	@$(STEP) 'charts' charts/tests/run.sh
+
+.PHONY: bench
+bench: setup ## Model server and gateway beside others, in one run (BENCH='--only slipway,fastapi --rounds 1'); writes docs/bench
+	@$(STEP) 'build' bash -c '$(CARGO) build --quiet --release --package slipway-runtime --package slipway-gateway --package slipway-bench && \
+	  $(CARGO) build --quiet --release --package slipway-gateway --example hop && serving-runtime/fetch-onnxruntime.sh target'
+	@$(STEP) 'model servers' target/release/slipway-bench runtime $(BENCH)
+	@$(STEP) 'gateways' target/release/slipway-bench gateway $(BENCH)
+	@$(STEP) 'report' target/release/slipway-bench report

@@ -39,6 +39,11 @@ impl Http {
         self.send(Request::get(url).body(Full::default())?).await
     }
 
+    /// GET with another Host header.
+    pub async fn get_as(&self, url: &str, host: &str) -> anyhow::Result<Answer> {
+        self.send(Request::get(url).header(http::header::HOST, host).body(Full::default())?).await
+    }
+
     /// POST of JSON; `host` goes into the Host header when given.
     pub async fn post(&self, url: &str, host: Option<&str>, json: &serde_json::Value) -> anyhow::Result<Answer> {
         let mut request = Request::post(url).header(http::header::CONTENT_TYPE, "application/json");

@@ -6,10 +6,13 @@
 mod bad_model;
 mod bad_spec_is_refused;
 mod blue_green;
+mod caches_answer;
 mod canary_promotes;
 mod canary_rolls_back;
 mod gateway_rolls;
+mod grpc_is_shielded;
 mod hpa_scales;
+mod jobs_are_done;
 mod new_version_midway;
 mod no_traffic_holds;
 mod operator_absent;

@@ -1,0 +1,56 @@
+//! gRPC goes the same way as HTTP: split, shielded from a failing candidate, counted; not one call fails.
+
+use anyhow::ensure;
+use slipway_e2e::world;
+use slipway_oip::inference as pb;
+use slipway_oip::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use slipway_oip::inference::model_infer_request::InferInputTensor;
+
+fn request() -> pb::ModelInferRequest {
+    let contents = pb::InferTensorContents { fp32_contents: vec![0.0; 64], ..Default::default() };
+    let input = InferInputTensor {
+        name: "X".into(),
+        datatype: "FP32".into(),
+        shape: vec![1, 64],
+        contents: Some(contents),
+        ..Default::default()
+    };
+    pb::ModelInferRequest { model_name: "digits".into(), inputs: vec![input], ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn grpc_is_shielded() -> anyhow::Result<()> {
+    world::run("grpc", async |world| {
+        world.start(&world.quick("digits/v2.yaml")?).await?;
+        let endpoint = tonic::transport::Endpoint::from_shared(world.service("digits", 80).await?)?;
+        // The name of the model's Service is what the gateway routes by.
+        let channel = endpoint.origin("http://digits".parse()?).connect().await?;
+        let mut client = GrpcInferenceServiceClient::new(channel);
+        let load = tokio::spawn(async move {
+            let (mut calls, mut failures) = (0_u64, Vec::new());
+            loop {
+                calls += 1;
+                match client.model_infer(request()).await {
+                    Ok(answer) if answer.get_ref().outputs.iter().any(|output| output.name == "label") => {}
+                    other => failures.push(format!("{other:?}")),
+                }
+                tokio::task::yield_now().await;
+                if calls >= 200_000 || failures.len() > 5 || STOP.load(std::sync::atomic::Ordering::Relaxed) {
+                    return (calls, failures);
+                }
+            }
+        });
+        world.apply(&world.quick("digits/v4.yaml")?).await?;
+        let taken_back = world.aborted("digits", "v4").await;
+        STOP.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (calls, failures) = load.await?;
+        taken_back?;
+        ensure!(failures.is_empty(), "{} of {calls} calls failed: {failures:?}", failures.len());
+        ensure!(calls > 100, "only {calls} calls");
+        Ok(())
+    })
+    .await
+}
+
+static STOP: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
