@@ -34,7 +34,7 @@ async fn bad_model() -> anyhow::Result<()> {
             ("missing", "http://model-store/digits/v9/model.onnx", None, "404"),
             ("digest", "http://model-store/digits/v2/model.onnx", Some(WRONG), "digest"),
             ("not-onnx", "http://model-store/bad/not-onnx.bin", None, "onnx"),
-            ("truncated", "http://model-store/bad/truncated.onnx", None, "load"),
+            ("truncated", "http://model-store/bad/truncated.onnx", None, "part of one"),
         ];
         for (version, uri, digest, word) in cases {
             let message = refused(&world, &bad(version, uri, digest)?, version).await?;
