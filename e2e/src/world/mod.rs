@@ -260,9 +260,16 @@ impl World {
         Ok(account)
     }
 
-    /// Base URL by which tests reach a Service of the namespace.
+    /// Base URL by which tests reach a Service of the namespace, once it takes connections: it refuses them until its endpoints have reached the
+    /// node's proxy, which no condition of any object tells.
     pub async fn service(&self, name: &str, port: u16) -> anyhow::Result<String> {
-        Ok(self.cluster.service_url(&self.namespace, name, port).await?)
+        let url = self.cluster.service_url(&self.namespace, name, port).await?;
+        let address = url.trim_start_matches("http://").to_owned();
+        let connect = || async {
+            tokio::net::TcpStream::connect(&address).await.map(drop).map_err(|error| format!("{address}: {error}"))
+        };
+        self.cluster.wait_for(&self.namespace, &format!("Service {name} to take connections"), PODS, connect).await?;
+        Ok(url)
     }
 
     /// Waits until a Deployment has all its pods.
