@@ -8,7 +8,7 @@ use url::Url;
 
 use super::Options;
 use super::disk::{Download, Writer, too_large};
-use crate::error::{LoadError, Reason};
+use crate::error::{LoadError, Reason, chain};
 
 const MAX_REDIRECTS: usize = 5;
 
@@ -38,17 +38,6 @@ fn client(url: &Url) -> Result<Client, LoadError> {
         builder = builder.tls_certs_only([]);
     }
     builder.build().map_err(|e| failed(format!("no HTTP client: {}", chain(&e))))
-}
-
-/// reqwest's own text leaves out the cause, which is what helps.
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut next = e.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// One attempt.

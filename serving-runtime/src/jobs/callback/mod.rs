@@ -22,6 +22,7 @@ use self::sign::Signer;
 use super::backoff::Backoff;
 use super::queue::{Called, Due};
 use super::view;
+use crate::error::chain;
 
 /// Bounds of callbacks.
 #[derive(Debug, Clone, Copy)]
@@ -162,17 +163,6 @@ fn judge_status(status: StatusCode, retry_after: Option<u64>) -> Result<(), Fail
         s if s.is_client_error() => Err(Failed::hopeless(message)),
         _ => Err(Failed { not_before: Duration::from_secs(retry_after.unwrap_or(0)), ..Failed::passing(message) }),
     }
-}
-
-/// reqwest's own text leaves out the cause, which is what helps.
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut next = e.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
