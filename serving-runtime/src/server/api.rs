@@ -102,23 +102,18 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
     let Some(route) = route(&path) else {
         return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
     };
-    let posted = match route {
+    let allowed = match route {
         Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback | ModelRoute::Jobs)
         | Route::Index
         | Route::Load(_)
-        | Route::Unload(_) => true,
-        Route::Server | Route::Live | Route::Ready | Route::Stats | Route::Job(_) | Route::Model(..) => false,
+        | Route::Unload(_) => "POST",
+        Route::Job(_) => "GET or DELETE",
+        Route::Server | Route::Live | Route::Ready | Route::Stats | Route::Model(..) => "GET",
     };
-    let method_fits =
-        if posted { request.method() == Method::POST } else { matches!(*request.method(), Method::GET | Method::HEAD) };
-    if let Route::Job(id) = route {
-        return match *request.method() {
-            Method::GET | Method::HEAD | Method::DELETE => jobs::one(app, id, request.method()).await,
-            _ => Err(ApiError::MethodNotAllowed("GET or DELETE")),
-        };
-    }
-    if !method_fits {
-        return Err(ApiError::MethodNotAllowed(if posted { "POST" } else { "GET" }));
+    // HEAD is GET without the body.
+    let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
+    if !allowed.split(" or ").any(|one| one == method) {
+        return Err(ApiError::MethodNotAllowed(allowed));
     }
     match route {
         Route::Server => Ok(server_metadata()),
@@ -131,21 +126,16 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         Route::Job(id) => jobs::one(app, id, request.method()).await,
         Route::Model(model, version, ModelRoute::Jobs) => jobs::post(app, model, version, request).await,
         Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
-        Route::Model(name, version, what) => {
-            let model = app.models.get(name, version);
-            match what {
-                ModelRoute::Ready => app.model_ready(name, version).map(|_| ready(app)),
-                ModelRoute::Stats => statistics(app, Some(name), version),
-                ModelRoute::Feedback => match model {
-                    Err(error @ ApiError::NotFound(_)) => Err(error),
-                    Ok(_) | Err(_) => give_feedback(app, request).await,
-                },
-                ModelRoute::Metadata | ModelRoute::Infer | ModelRoute::Jobs => {
-                    let model = model?;
-                    let metadata = protocol::metadata(&model.name, &app.models.versions(&model.name), &model.signature);
-                    Ok(json_answer(StatusCode::OK, &metadata))
-                }
-            }
+        Route::Model(name, version, ModelRoute::Ready) => app.model_ready(name, version).map(|_| ready(app)),
+        Route::Model(name, version, ModelRoute::Stats) => statistics(app, Some(name), version),
+        Route::Model(name, version, ModelRoute::Feedback) => match app.models.get(name, version) {
+            Err(error @ ApiError::NotFound(_)) => Err(error),
+            Ok(_) | Err(_) => give_feedback(app, request).await,
+        },
+        Route::Model(name, version, ModelRoute::Metadata) => {
+            let model = app.models.get(name, version)?;
+            let metadata = protocol::metadata(&model.name, &app.models.versions(&model.name), &model.signature);
+            Ok(json_answer(StatusCode::OK, &metadata))
         }
     }
 }
