@@ -22,6 +22,7 @@ use super::health::Health;
 use super::{App, LARGE, PREDICTION_ID};
 use crate::cache;
 use crate::error::ApiError;
+use crate::metrics::CLIENT_LEFT;
 use crate::predict;
 use crate::protocol::{InferRequest, grpc as convert};
 
@@ -39,23 +40,21 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 pub(super) async fn handle(app: &Arc<App>, mut request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
     if let Some(method) = path.strip_prefix(HEALTH) {
-        let watched = method == "Watch";
+        let limit = (method != "Watch").then(|| limit(app, request.headers()));
         let mut service = HealthServer::new(Health(Arc::clone(app))).max_decoding_message_size(1 << 16);
-        return within(app, watched, request.headers().clone(), service.call(request)).await;
+        return within(limit, service.call(request)).await;
     }
     let Some(method) = path.strip_prefix(INFERENCE) else {
         let what = format!("there is no {path}; there is inference.GRPCInferenceService and grpc.health.v1.Health");
         return Status::unimplemented(what).into_http();
     };
     let (infers, streams) = (method == "ModelInfer", method == "ModelStreamInfer");
-    let limit =
-        timeout(request.headers()).map_or(app.args.request_timeout(), |own| own.min(app.args.request_timeout()));
+    let limit = limit(app, request.headers());
     let call = Call::begin(limit);
     let counting = infers.then(|| Counting::begin(&app.metrics, &call));
     request.extensions_mut().insert(Arc::clone(&call));
-    let headers = request.headers().clone();
     let mut service = server(app, request.headers());
-    let answer = within(app, streams, headers, service.call(request)).await;
+    let answer = within((!streams).then_some(limit), service.call(request)).await;
     let Some(counting) = counting else { return answer };
     let (answer, code) = settle(answer, &call);
     counting.end(code);
@@ -83,19 +82,16 @@ fn compression(headers: &HeaderMap) -> Option<CompressionEncoding> {
     }
 }
 
-/// Waits for an answer for as long as the client and the server allow. Streams have no end in time.
-async fn within<E>(
-    app: &App,
-    unbounded: bool,
-    headers: HeaderMap,
-    answer: impl Future<Output = Result<Response<Body>, E>>,
-) -> Response<Body> {
-    let answer = async { answer.await.unwrap_or_else(|_| Status::internal("the service failed").into_http()) };
-    if unbounded {
-        return answer.await;
-    }
+/// The time that the client and the server allow.
+fn limit(app: &App, headers: &HeaderMap) -> Duration {
     let longest = app.args.request_timeout();
-    let limit = timeout(&headers).map_or(longest, |own| own.min(longest));
+    timeout(headers).map_or(longest, |own| own.min(longest))
+}
+
+/// Waits for an answer for as long as `limit`. Streams have none.
+async fn within<E>(limit: Option<Duration>, answer: impl Future<Output = Result<Response<Body>, E>>) -> Response<Body> {
+    let answer = async { answer.await.unwrap_or_else(|_| Status::internal("the service failed").into_http()) };
+    let Some(limit) = limit else { return answer.await };
     tokio::time::timeout(limit, answer)
         .await
         .unwrap_or_else(|_| status(&ApiError::Deadline(limit.as_millis())).into_http())
@@ -146,6 +142,8 @@ fn settle(answer: Response<Body>, call: &Call) -> (Response<Body>, u16) {
     }
     match failed.code() {
         Code::DeadlineExceeded => (answer, 504),
+        // The message broke off: who sent it has left, and nobody is there to be at fault. (Our own failures were noted in the call.)
+        Code::Cancelled | Code::Unknown => (answer, CLIENT_LEFT),
         Code::OutOfRange | Code::ResourceExhausted => {
             let text =
                 format!("{}; send fewer rows, or start the server with a larger --max-body-bytes", failed.message());
