@@ -56,6 +56,8 @@ fn builder(gateway: &Gateway) -> auto::Builder<TokioExecutor> {
     builder.http1().timer(TokioTimer::new()).header_read_timeout(gateway.settings.header_timeout);
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).adaptive_window(true);
+    // Clients that are impatient for many requests at once end none of their others.
+    http2.max_pending_accept_reset_streams(MAX_STREAMS as usize);
     // Finds clients that vanished without a word.
     http2.keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(Duration::from_secs(20));
     builder

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::batch::{self, Pending, Priority};
-use crate::engine::{Engine, RunError};
+use crate::engine::{Brake, Engine, RunError};
 use crate::error::ApiError;
 use crate::stats::Stats;
 use crate::tensor::Tensor;
@@ -33,8 +35,10 @@ struct Job {
     deadline: Instant,
     priority: Priority,
     batching: bool,
-    reply: oneshot::Sender<Result<Done, ApiError>>,
+    reply: Reply,
 }
+
+type Reply = oneshot::Sender<Result<Done, ApiError>>;
 
 impl Pending for Job {
     fn merges(&self, other: &Self) -> bool {
@@ -64,6 +68,55 @@ struct State {
     closed: bool,
 }
 
+/// What a worker is at: those who wait for its run, and what stops it. A run that nobody waits for any more is stopped: a few clients whose
+/// patience is shorter than the model would otherwise keep all workers from everybody else.
+#[derive(Debug)]
+struct Bench {
+    waiting: Mutex<Vec<Reply>>,
+    brake: Brake,
+}
+
+impl Bench {
+    fn new(brake: Brake) -> Self {
+        Self { waiting: Mutex::default(), brake }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Reply>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is anybody to run for. If so they wait here until [`Bench::end`].
+    fn begin(&self, replies: impl Iterator<Item = Reply>) -> bool {
+        let mut waiting = self.lock();
+        waiting.extend(replies);
+        // Who left between the queue and here found nothing to stop.
+        let any = waiting.iter().any(|reply| !reply.is_closed());
+        if !any {
+            waiting.clear();
+        }
+        any
+    }
+
+    /// Those who wait, in the order of the batch; none when all have left and the run was stopped.
+    fn end(&self) -> Vec<Reply> {
+        let mut waiting = self.lock();
+        let replies = std::mem::take(&mut *waiting);
+        if replies.iter().all(oneshot::Sender::is_closed) {
+            self.brake.release();
+            return Vec::new();
+        }
+        replies
+    }
+
+    /// Stops the run when everybody has left.
+    fn left(&self) {
+        let waiting = self.lock();
+        if !waiting.is_empty() && waiting.iter().all(oneshot::Sender::is_closed) {
+            self.brake.pull();
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -72,6 +125,7 @@ struct Shared {
     max_rows: usize,
     batching: bool,
     stats: Arc<Stats>,
+    benches: Vec<Bench>,
 }
 
 impl Shared {
@@ -108,11 +162,12 @@ impl Pool {
             max_rows: options.max_rows,
             batching: options.batching,
             stats,
+            benches: engines.iter().map(|engine| Bench::new(engine.brake())).collect(),
         });
         let pool = Self { shared };
         for (i, engine) in engines.into_iter().enumerate() {
             let shared = Arc::clone(&pool.shared);
-            std::thread::Builder::new().name(format!("infer-{i}")).spawn(move || work(&shared, engine))?;
+            std::thread::Builder::new().name(format!("infer-{i}")).spawn(move || work(&shared, i, engine))?;
         }
         Ok(pool)
     }
@@ -127,14 +182,14 @@ impl Pool {
         self.shared.lock().queue.len()
     }
 
-    /// Queues a request. Dropping the receiver takes it back.
+    /// Queues a request. Dropping the ticket takes it back.
     pub fn submit(
         &self,
         inputs: Vec<Tensor>,
         rows: usize,
         deadline: Instant,
         priority: Priority,
-    ) -> Result<oneshot::Receiver<Result<Done, ApiError>>, ApiError> {
+    ) -> Result<Ticket, ApiError> {
         let (reply, answer) = oneshot::channel();
         let enqueued = Instant::now();
         let job = Job { inputs, rows, enqueued, deadline, priority, batching: self.shared.batching, reply };
@@ -150,7 +205,34 @@ impl Pool {
         state.queue.insert(at, job);
         drop(state);
         self.shared.wake.notify_one();
-        Ok(answer)
+        Ok(Ticket { answer: Some(answer), shared: Arc::clone(&self.shared) })
+    }
+}
+
+/// A request's answer to be. Dropped before, the request is taken off the queue, or its run is stopped when nobody else waits for it.
+#[derive(Debug)]
+pub struct Ticket {
+    answer: Option<oneshot::Receiver<Result<Done, ApiError>>>,
+    shared: Arc<Shared>,
+}
+
+impl Future for Ticket {
+    type Output = Result<Done, ApiError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = || ApiError::Internal("a worker ended".into());
+        let Some(answer) = &mut self.answer else { return Poll::Ready(Err(ended())) };
+        let answer = ready!(Pin::new(answer).poll(cx));
+        self.answer = None;
+        Poll::Ready(answer.unwrap_or_else(|_| Err(ended())))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Some(answer) = self.answer.take() else { return };
+        drop(answer);
+        self.shared.benches.iter().for_each(Bench::left);
     }
 }
 
@@ -161,7 +243,9 @@ impl Drop for Pool {
     }
 }
 
-fn work(shared: &Shared, mut engine: Engine) {
+fn work(shared: &Shared, index: usize, mut engine: Engine) {
+    // There is one for each worker.
+    let Some(bench) = shared.benches.get(index) else { return };
     loop {
         let mut state = shared.lock();
         while state.queue.is_empty() {
@@ -177,57 +261,83 @@ fn work(shared: &Shared, mut engine: Engine) {
             // Nobody listens when the client left; that is no error.
             let _ = job.reply.send(Err(ApiError::Deadline(waited)));
         }
-        run_batch(&mut engine, formed.batch, &shared.stats);
+        run_batch(&mut engine, formed.batch, bench, &shared.stats);
     }
 }
 
-fn run_batch(engine: &mut Engine, mut batch: Vec<Job>, stats: &Stats) {
-    if batch.len() > 1 {
+/// A request that runs; its reply waits at the bench.
+struct Seat {
+    inputs: Vec<Tensor>,
+    rows: usize,
+    enqueued: Instant,
+}
+
+fn run_batch(engine: &mut Engine, batch: Vec<Job>, bench: &Bench, stats: &Stats) {
+    let (mut seats, mut replies): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .map(|Job { inputs, rows, enqueued, reply, .. }| (Seat { inputs, rows, enqueued }, reply))
+        .unzip();
+    if seats.len() > 1 {
         let begun = Instant::now();
-        let total: usize = batch.iter().map(|j| j.rows).sum();
-        if let Some(outputs) = stack(&batch).and_then(|inputs| guarded(engine, inputs).ok())
+        let total: usize = seats.iter().map(|seat| seat.rows).sum();
+        let Some(inputs) = stack(&seats) else { return run_each(engine, seats, replies, bench, stats) };
+        if !bench.begin(replies.drain(..)) {
+            return;
+        }
+        let outputs = guarded(engine, inputs);
+        replies = bench.end();
+        if replies.is_empty() {
+            return;
+        }
+        if let Ok(outputs) = outputs
             && outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == total)
         {
             stats.executed(total, begun.elapsed());
-            return split(batch, &outputs, begun);
+            return split(&seats, replies, &outputs, begun);
         }
         // One request of the batch is bad, or the model does not keep rows apart: each alone gets its own answer.
     }
-    for job in batch.drain(..) {
-        run_alone(engine, job, stats);
-    }
+    run_each(engine, std::mem::take(&mut seats), replies, bench, stats);
 }
 
-fn stack(batch: &[Job]) -> Option<Vec<Tensor>> {
+fn stack(batch: &[Seat]) -> Option<Vec<Tensor>> {
     let inputs = batch.first()?.inputs.len();
-    (0..inputs).map(|i| Tensor::stack(batch.iter().filter_map(|j| j.inputs.get(i)))).collect()
+    (0..inputs).map(|i| Tensor::stack(batch.iter().filter_map(|seat| seat.inputs.get(i)))).collect()
 }
 
-fn split(batch: Vec<Job>, outputs: &[Tensor], begun: Instant) {
+fn split(seats: &[Seat], replies: Vec<Reply>, outputs: &[Tensor], begun: Instant) {
     let inference = begun.elapsed();
     let mut from = 0;
-    for job in batch {
-        let own = outputs.iter().map(|t| t.rows_slice(from, job.rows)).collect();
-        from += job.rows;
-        let _ = job.reply.send(Ok(Done { outputs: own, queued: begun - job.enqueued, inference }));
+    for (seat, reply) in seats.iter().zip(replies) {
+        let own = outputs.iter().map(|t| t.rows_slice(from, seat.rows)).collect();
+        from += seat.rows;
+        let _ = reply.send(Ok(Done { outputs: own, queued: begun - seat.enqueued, inference }));
     }
 }
 
-fn run_alone(engine: &mut Engine, job: Job, stats: &Stats) {
-    let begun = Instant::now();
-    let answer = guarded(engine, job.inputs)
-        .map(|outputs| {
-            let inference = begun.elapsed();
-            stats.executed(job.rows, inference);
-            Done { outputs, queued: begun - job.enqueued, inference }
-        })
-        .map_err(|e| {
-            // Names, types and shapes were checked against the model before. What ONNX Runtime still calls an invalid argument comes from
-            // inside the graph: a model that blames its clients must not look healthy to whoever counts 5xx.
-            tracing::error!(error = e.message, "the model failed");
-            ApiError::Internal(format!("the model failed: {}", e.message))
-        });
-    let _ = job.reply.send(answer);
+fn run_each(engine: &mut Engine, seats: Vec<Seat>, replies: Vec<Reply>, bench: &Bench, stats: &Stats) {
+    for (seat, reply) in seats.into_iter().zip(replies) {
+        let begun = Instant::now();
+        if !bench.begin(std::iter::once(reply)) {
+            continue;
+        }
+        let outputs = guarded(engine, seat.inputs);
+        let inference = begun.elapsed();
+        // Nobody listens to a run that was stopped, and its error is not the model's.
+        let Some(reply) = bench.end().pop() else { continue };
+        let answer = outputs
+            .map(|outputs| {
+                stats.executed(seat.rows, inference);
+                Done { outputs, queued: begun - seat.enqueued, inference }
+            })
+            .map_err(|e| {
+                // Names, types and shapes were checked against the model before. What ONNX Runtime still calls an invalid argument comes from
+                // inside the graph: a model that blames its clients must not look healthy to whoever counts 5xx.
+                tracing::error!(error = e.message, "the model failed");
+                ApiError::Internal(format!("the model failed: {}", e.message))
+            });
+        let _ = reply.send(answer);
+    }
 }
 
 /// A panic in the binding costs one request, not the worker.

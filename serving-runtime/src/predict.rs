@@ -90,7 +90,7 @@ pub(crate) async fn run_untimed(
     let rows = model.signature.rows(&inputs);
     let answer = model.pool.submit(inputs, rows, deadline, priority)?;
     let span = || slipway_telemetry::span!("inference", model = model.name, rows);
-    slipway_telemetry::traced(span, answer).await.map_err(|_| ApiError::Internal("a worker ended".into()))?
+    slipway_telemetry::traced(span, answer).await
 }
 
 /// Refuses requests of too many rows; cheap, so that they are refused before they wait.

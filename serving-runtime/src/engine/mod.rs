@@ -2,12 +2,13 @@
 
 mod signature;
 
+use std::fmt;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights};
-use ort::session::{Session, SessionInputValue};
+use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, Tensor as OrtTensor, TensorElementType, ValueType};
 
 pub use self::signature::{Signature, TensorSpec};
@@ -49,6 +50,31 @@ pub struct RunError {
 pub struct Engine {
     session: Session,
     signature: Signature,
+    brake: Brake,
+}
+
+/// Stops an engine's run from another thread, before the next operator of the graph (of a loop's body as well). What runs then fails; so does every
+/// later run, until the brake is released.
+#[derive(Clone)]
+pub struct Brake(Arc<RunOptions<NoSelectedOutputs>>);
+
+impl fmt::Debug for Brake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Brake")
+    }
+}
+
+impl Brake {
+    /// Stops what runs.
+    pub fn pull(&self) {
+        // It sets a flag; it cannot fail.
+        let _ = self.0.terminate();
+    }
+
+    /// Lets runs run again.
+    pub fn release(&self) {
+        let _ = self.0.unterminate();
+    }
 }
 
 /// Brings ONNX Runtime itself into the process.
@@ -67,7 +93,8 @@ pub fn load(library: &Path, file: &Path, count: usize, intra_threads: usize) -> 
     for _ in 0..count {
         let session = session(env, file, intra_threads, &weights).map_err(|e| load_error(&e))?;
         let signature = signature_of(&session)?;
-        engines.push(Engine { session, signature });
+        let brake = Brake(Arc::new(RunOptions::new().map_err(|e| load_error(&e))?));
+        engines.push(Engine { session, signature, brake });
     }
     Ok(engines)
 }
@@ -187,6 +214,11 @@ impl Engine {
         &self.signature
     }
 
+    /// What stops its runs.
+    pub fn brake(&self) -> Brake {
+        self.brake.clone()
+    }
+
     /// Whether a failed run wanted more memory than there was.
     pub fn out_of_memory(error: &RunError) -> bool {
         ["Failed to allocate memory", "bad_alloc"].iter().any(|part| error.message.contains(part))
@@ -199,7 +231,7 @@ impl Engine {
 
     fn try_run(&mut self, inputs: Vec<Tensor>) -> ort::Result<Vec<Tensor>> {
         let values = inputs.into_iter().map(to_ort).collect::<ort::Result<Vec<_>>>()?;
-        let outputs = self.session.run(values.as_slice())?;
+        let outputs = self.session.run_with_options(values.as_slice(), &*self.brake.0)?;
         outputs.values().map(|v| from_ort(&v)).collect()
     }
 

@@ -27,6 +27,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Connections that the kernel holds for us at most; tokio's own number.
 const BACKLOG: usize = 1024;
 
+/// Requests of one HTTP/2 connection at one time.
+const MAX_STREAMS: u32 = 1024;
+
 /// A bound port.
 #[derive(Debug)]
 pub struct Listener {
@@ -97,7 +100,10 @@ where
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1024);
+    // Requests that are taken back before they were looked at count against a connection, and beyond this end it, with all that others sent over
+    // it: the gateway's connection carries everybody's. As many as may be open are no attack yet.
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    builder.http2().max_pending_accept_reset_streams(MAX_STREAMS as usize);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {

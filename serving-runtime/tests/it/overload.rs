@@ -62,8 +62,8 @@ async fn work_of_clients_that_left_is_dropped() {
     let server = Server::start("slow", &["--workers", "1"]);
     let address = server.api.trim_start_matches("http://").to_owned();
     let mut streams = Vec::new();
+    let body = slow(LONG).to_string();
     for n in 1..=5_u8 {
-        let body = slow(if n == 1 { 300_000 } else { LONG }).to_string();
         let head =
             format!("POST /v2/models/m/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
@@ -73,10 +73,50 @@ async fn work_of_clients_that_left_is_dropped() {
     }
     drop(streams);
     eventually("counted as left", async || server.code(499).await == 5.0).await;
-    // The four that waited are never run, so this one is answered long before they could be.
+    // The four that waited are never run, and the one that ran is stopped.
     assert_eq!(server.infer(&slow(1)).await.0, 200);
     assert_eq!(server.metric("slipway_runtime_requests_total").await, 6.0);
     assert_eq!(server.metric("slipway_runtime_inference_duration_seconds_count").await, 1.0);
+}
+
+/// A run that nobody waits for is stopped, whether its client left or its time is over: the only worker is free for the next one at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_nobody_waits_for_are_stopped() {
+    let server = Server::start("slow", &["--workers", "1"]);
+    let soon = |body: &serde_json::Value| {
+        server.post("/v2/models/m/infer").header("x-request-timeout-ms", "20000").body(body.to_string()).send()
+    };
+    // Ten times what anybody here waits for.
+    let endless = slow(100 * LONG);
+    let late = server.post("/v2/models/m/infer").header("x-request-timeout-ms", "100").body(endless.to_string());
+    assert_eq!(late.send().await.unwrap().status(), 504);
+    assert_eq!(soon(&slow(1)).await.unwrap().status(), 200);
+    let leaves = tokio::spawn(soon(&endless));
+    running(&server, 1.0).await;
+    leaves.abort();
+    assert_eq!(soon(&slow(1)).await.unwrap().status(), 200);
+    // Neither is the model's fault.
+    running(&server, 0.0).await;
+    assert_eq!((server.code(500).await, server.code(504).await, server.code(499).await), (0.0, 1.0, 1.0));
+    assert_eq!(server.metric("slipway_runtime_requests_total").await, 4.0);
+}
+
+/// Who takes many requests back before they are looked at does not end the others of the connection: the gateway's carries everybody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn impatient_clients_end_no_connection() {
+    let server = Server::start("slow", &["--workers", "1"]);
+    let client = super::grpc::client(&server).await;
+    let patient = tokio::spawn(grpc(&client, 0).await);
+    for _ in 0..10 {
+        let mut impatient = tokio::task::JoinSet::new();
+        for _ in 0..400 {
+            impatient.spawn(grpc(&client, 3).await);
+        }
+        tokio::task::yield_now().await;
+        impatient.shutdown().await;
+    }
+    assert_eq!(patient.await.unwrap(), Some(200));
+    assert_eq!(grpc(&client, 0).await.await, Some(200), "over the same connection");
 }
 
 /// One worker and one long request before them: what waits is served by priority, and within one by arrival.
@@ -112,69 +152,114 @@ async fn higher_priorities_are_served_first() {
     assert_eq!(server.infer(&body).await.0, 400);
 }
 
-/// What came in is what went out, whatever happened: overload, deadlines, clients that leave, in both protocols.
+/// Requests of each protocol; every twelfth's client leaves before its answer.
+const EACH: usize = 120;
+const LEAVERS: usize = EACH / 12;
+
+/// What request `n` asks for: rounds of work, its time limit in milliseconds, and whether its datatype is wrong. Short and long work, limits that
+/// are met and missed, in an order that repeats; the long ones whose limit is far away are those whose client leaves.
+fn mixed(n: usize) -> (u64, u64, &'static str, bool) {
+    let (rounds, timeout) = ([1, 50, 5000, LONG][n % 4], [30_000, 20, 200][n % 3]);
+    (rounds, timeout, if n % 10 == 8 { "FP32" } else { "INT64" }, n % 12 == 3)
+}
+
+/// The answer's HTTP code, or none for a client that left.
+async fn rest(server: &Server, n: usize) -> impl Future<Output = Option<u16>> + Send + 'static {
+    let (rounds, timeout, datatype, leaves) = mixed(n);
+    let mut body = slow(rounds);
+    body["inputs"][0]["datatype"] = json!(datatype);
+    let request =
+        server.post("/v2/models/m/infer").header("x-request-timeout-ms", timeout.to_string()).body(body.to_string());
+    async move {
+        let limit = Duration::from_millis(if leaves { 300 } else { 60_000 });
+        let answer = tokio::time::timeout(limit, request.send()).await;
+        assert!(leaves || answer.is_ok(), "request {n} was not answered");
+        answer.ok().map(|response| response.unwrap().status().as_u16())
+    }
+}
+
+/// The same over gRPC; its codes are told as HTTP's.
+async fn grpc(client: &super::grpc::Client, n: usize) -> impl Future<Output = Option<u16>> + Send + 'static {
+    use slipway_oip::inference as pb;
+
+    let (rounds, timeout, datatype, leaves) = mixed(n);
+    let contents =
+        pb::InferTensorContents { int64_contents: vec![i64::try_from(rounds).unwrap()], ..Default::default() };
+    let input = pb::model_infer_request::InferInputTensor {
+        name: "rounds".into(),
+        datatype: datatype.into(),
+        shape: vec![1],
+        contents: Some(contents),
+        ..Default::default()
+    };
+    let mut request = tonic::Request::new(pb::ModelInferRequest {
+        model_name: "m".into(),
+        inputs: vec![input],
+        ..Default::default()
+    });
+    request.set_timeout(Duration::from_millis(timeout));
+    let mut client = client.clone();
+    async move {
+        let limit = Duration::from_millis(if leaves { 300 } else { 60_000 });
+        let answer = tokio::time::timeout(limit, client.model_infer(request)).await;
+        assert!(leaves || answer.is_ok(), "gRPC request {n} was not answered");
+        Some(match answer.ok()? {
+            Ok(_) => 200,
+            Err(status) => match status.code() {
+                tonic::Code::InvalidArgument => 400,
+                tonic::Code::ResourceExhausted => 429,
+                tonic::Code::DeadlineExceeded => 504,
+                // tonic's client keeps the time as well, and leaves when it is over.
+                tonic::Code::Cancelled => return None,
+                other => panic!("gRPC request {n}: {other:?} {status}"),
+            },
+        })
+    }
+}
+
+/// What came in is what went out, whatever happened: overload, deadlines, clients that leave, in both protocols. Every client compares its answer
+/// with what the server counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_conserved() {
-    use slipway_oip::inference as pb;
-    use slipway_oip::inference::model_infer_request::InferInputTensor;
-
-    const EACH: usize = 120;
     let server = Server::start("slow", &["--workers", "2", "--queue-capacity", "4"]);
-    let grpc = super::grpc::client(&server).await;
+    let client = super::grpc::client(&server).await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..EACH {
-        // Short and long work, with and without a time limit, and some wrong: all that can happen, and in an order that repeats.
-        let (rounds, timeout) = ([1, 50, 5000, LONG][n % 4], [30_000, 20, 200][n % 3]);
-        let mut body = slow(rounds);
-        if n % 10 == 9 {
-            body["inputs"][0]["datatype"] = json!("FP32");
-        }
-        let request = server
-            .post("/v2/models/m/infer")
-            .header("x-request-timeout-ms", timeout.to_string())
-            .body(body.to_string());
-        let mut client = grpc.clone();
-        tasks.spawn(async move {
-            // The long ones without a limit of their own are those whose client leaves.
-            let _ = tokio::time::timeout(Duration::from_millis(400), request.send()).await;
-        });
-        tasks.spawn(async move {
-            let contents =
-                pb::InferTensorContents { int64_contents: vec![i64::try_from(rounds).unwrap()], ..Default::default() };
-            let input = InferInputTensor {
-                name: "rounds".into(),
-                datatype: if n % 10 == 9 { "FP32" } else { "INT64" }.into(),
-                shape: vec![1],
-                contents: Some(contents),
-                ..Default::default()
-            };
-            let mut request = tonic::Request::new(pb::ModelInferRequest {
-                model_name: "m".into(),
-                inputs: vec![input],
-                ..Default::default()
-            });
-            request.set_timeout(Duration::from_millis(timeout));
-            let _ = tokio::time::timeout(Duration::from_millis(400), client.model_infer(request)).await;
-        });
+        tasks.spawn(rest(&server, n).await);
+        tasks.spawn(grpc(&client, n).await);
     }
-    while tasks.join_next().await.is_some() {}
+    let mut answered = std::collections::BTreeMap::<u16, usize>::new();
+    while let Some(answer) = tasks.join_next().await {
+        if let Some(code) = answer.unwrap() {
+            *answered.entry(code).or_default() += 1;
+        }
+    }
     running(&server, 0.0).await;
     let total = server.metric("slipway_runtime_requests_total").await;
     let (_, stats) = server.get("/v2/models/m/stats").await;
     let of = |part: &str| stats["model_stats"][0]["inference_stats"][part]["count"].as_f64().unwrap();
+    let told = answered.values().sum::<usize>();
+    assert!(told >= EACH - LEAVERS, "who does not leave is answered, at least over REST: {answered:?}");
     // A client that left before its request was read was never received; everything that was is in exactly one outcome.
-    assert!(total <= 2.0 * EACH as f64 && total > EACH as f64, "{total}");
+    assert!((told as f64..=2.0 * EACH as f64).contains(&total), "{total} received, {answered:?}");
+    let mut outcomes = 0.0;
+    let mut unseen = 0.0;
+    for code in [200, 400, 429, 499, 504] {
+        let counted = server.code(code).await;
+        let seen = answered.remove(&code).unwrap_or(0) as f64;
+        assert!(counted >= seen, "{code}: {counted} counted, {seen} answered");
+        outcomes += counted;
+        unseen += counted - seen;
+    }
+    assert!(answered.is_empty(), "codes that are not counted: {answered:?}");
+    assert_eq!(outcomes, total);
+    assert_eq!(unseen, total - told as f64, "who was not told has left");
     // Who leaves, or whose time is over, before the model is known (a message that is not read yet) is counted for the server and for no model.
     let unknown = total - of("success") - of("fail");
     let ended_early = server.code(499).await + server.code(504).await;
     assert!((0.0..=ended_early).contains(&unknown), "{unknown} of {total} for no model: {stats}");
+    assert_eq!(server.code(200).await, of("success"));
     // Nobody else is told to be wrong than those who are.
     assert!(server.code(400).await <= 2.0 * EACH as f64 / 10.0);
-    assert_eq!(server.code(200).await, of("success"));
-    let mut outcomes = 0.0;
-    for code in [200, 400, 429, 499, 504] {
-        outcomes += server.code(code).await;
-    }
-    assert_eq!(outcomes, total);
-    assert!(server.code(429).await > 0.0 && server.code(504).await + server.code(499).await > 0.0);
+    assert!(server.code(429).await + server.code(504).await > 0.0, "no overload: {outcomes}");
 }
