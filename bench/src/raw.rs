@@ -20,7 +20,7 @@ pub(crate) struct Raw {
 }
 
 fn load(library: &Path, model: &Model) -> anyhow::Result<Engine> {
-    let engines = engine::load(library, &model.path, 1, 1).map_err(|error| anyhow!("{error}"))?;
+    let engines = engine::load(library, &model.path, 1, 1, None).map_err(|error| anyhow!("{error}"))?;
     engines.into_iter().next().context("no engine")
 }
 

@@ -57,7 +57,7 @@ impl Model {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let fetched = runtime.block_on(fetch::fetch(&uri, "", &options)).map_err(|e| anyhow!(e.message))?;
         let mut engines =
-            engine::load(&library, &fetched.path, 1, 1).map_err(|e| anyhow!("{} (--onnxruntime)", e.message))?;
+            engine::load(&library, &fetched.path, 1, 1, None).map_err(|e| anyhow!("{} (--onnxruntime)", e.message))?;
         let engine = engines.pop().context("the model has no session")?;
         let signature = engine.signature();
         let specs = |all: &[engine::TensorSpec]| all.iter().map(golden::spec).collect::<Vec<_>>();

@@ -59,6 +59,9 @@ pub struct ServeArgs {
     /// Where downloaded models are kept.
     #[arg(long, env = "SLIPWAY_CACHE_DIR", default_value = "/models")]
     pub cache_dir: PathBuf,
+    /// Where the optimised graph of the pod's own model is kept, for its other workers and for restarts; a directory that nobody else can write.
+    #[arg(long, env = "SLIPWAY_OPTIMISED_DIR")]
+    pub optimised_dir: Option<PathBuf>,
     /// Where `pvc://claim/path` is mounted: `<root>/claim/path`.
     #[arg(long, env = "SLIPWAY_VOLUME_ROOT", default_value = "/mnt/models")]
     pub volume_root: PathBuf,

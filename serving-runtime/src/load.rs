@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::config::ServeArgs;
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Kept};
 use crate::error::{LoadError, Reason};
 use crate::fetch::{self, Options};
 use crate::models::Model;
@@ -32,7 +32,9 @@ pub fn load(args: &ServeArgs) -> Result<Model, LoadError> {
     tracing::info!(path = %fetched.path.display(), digest = fetched.digest, "the model file is here");
     let baseline = baseline_file(args, &options, &runtime)?;
     let (name, version) = (args.model_name.clone(), args.model_version.clone());
-    build(args, Artifact { name, version, path: fetched.path, digest: fetched.digest, bytes: 0, baseline })
+    let optimised_dir = args.optimised_dir.clone();
+    let (path, digest) = (fetched.path, fetched.digest);
+    build(args, Artifact { name, version, path, digest, bytes: 0, baseline, optimised_dir })
 }
 
 /// A model file, and what the model is called.
@@ -50,6 +52,8 @@ pub struct Artifact {
     pub bytes: u64,
     /// The file of its baseline, when it has one.
     pub baseline: Option<PathBuf>,
+    /// Where its optimised graph is kept, if it is.
+    pub optimised_dir: Option<PathBuf>,
 }
 
 /// Loads and warms a model from its file. Blocks.
@@ -57,10 +61,13 @@ pub struct Artifact {
 /// # Errors
 /// `InvalidModel` or `LoadFailed`, with the reason.
 pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
-    let Artifact { name, version, path, digest, bytes, baseline } = artifact;
-    onnx_file::check(&path)?;
+    let Artifact { name, version, path, digest, bytes, baseline, optimised_dir } = artifact;
+    let whole = onnx_file::check(&path)?.whole;
     let workers = args.threads().workers;
-    let mut engines = engine::load(&args.onnxruntime, &path, workers, usize::from(args.intra_op_threads))?;
+    let place = |dir: PathBuf| Kept::place(&dir, &digest, &path, &args.onnxruntime);
+    let kept = optimised_dir.filter(|_| whole).and_then(place);
+    let intra_threads = usize::from(args.intra_op_threads);
+    let mut engines = engine::load(&args.onnxruntime, &path, workers, intra_threads, kept.as_ref())?;
     let Some(signature) = engines.first().map(|e| e.signature().clone()) else {
         return Err(LoadError::permanent(Reason::LoadFailed, "there are no workers"));
     };

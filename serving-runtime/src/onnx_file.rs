@@ -14,17 +14,26 @@ const MAX_DEPTH: usize = 32;
 /// Names and paths in a tensor.
 const MAX_TEXT: u64 = 4096;
 
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// Whether the file is all of the model: no tensor of it lies in another one.
+    pub whole: bool,
+}
+
 /// Checks the file; its external data must lie beside it.
 ///
 /// # Errors
 /// `InvalidModel`, and what is wrong with which tensor.
-pub fn check(path: &Path) -> Result<(), LoadError> {
+pub fn check(path: &Path) -> Result<Checked, LoadError> {
     let invalid = |what: String| LoadError::permanent(Reason::InvalidModel, what);
     let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
     let (length, file) =
         file.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot read {}: {e}", path.display())))?;
-    let mut walk = Walk { file: BufReader::new(file), at: 0, directory: path.parent().unwrap_or(Path::new(".")) };
-    walk.message(length, Kind::Model, 0).map_err(|e| match e {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut walk = Walk { file: BufReader::new(file), at: 0, directory, whole: true };
+    let walked = walk.message(length, Kind::Model, 0).map(|()| Checked { whole: walk.whole });
+    walked.map_err(|e| match e {
         Wrong::File(e) => invalid(format!("not a model: the file is no ONNX protobuf, or a part of one ({e})")),
         Wrong::Model(what) => invalid(what),
     })
@@ -72,6 +81,8 @@ struct Walk<'a> {
     file: BufReader<File>,
     at: u64,
     directory: &'a Path,
+    /// No external data so far.
+    whole: bool,
 }
 
 /// What one tensor says of itself.
@@ -208,6 +219,7 @@ impl Walk<'_> {
             }
         }
         self.within(end)?;
+        self.whole &= facts.external.is_empty();
         facts.check(self.directory).map_err(Wrong::Model)
     }
 
@@ -318,12 +330,12 @@ mod tests {
     }
 
     /// A model whose graph has this one initializer.
-    fn verdict(tensor: &[u8]) -> Result<(), String> {
+    fn verdict(tensor: &[u8]) -> Result<bool, String> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("weights"), [0; 16]).unwrap();
         let path = dir.path().join("model.onnx");
         std::fs::write(&path, field(7, &field(5, tensor))).unwrap();
-        check(&path).map_err(|e| e.message)
+        check(&path).map(|found| found.whole).map_err(|e| e.message)
     }
 
     fn external(location: &str, length: &str) -> Vec<u8> {
@@ -334,7 +346,7 @@ mod tests {
     #[test]
     fn tensors_must_be_there() {
         // dims [4], FLOAT, sixteen bytes.
-        assert_eq!(verdict(&[&[8, 4, 16, 1][..], &field(9, &[0; 16])].concat()), Ok(()));
+        assert_eq!(verdict(&[&[8, 4, 16, 1][..], &field(9, &[0; 16])].concat()), Ok(true));
         assert!(verdict(&[&[8, 4, 16, 1][..], &field(9, &[0; 12])].concat()).unwrap_err().contains("12 bytes"));
         // dims [2^35] and nothing.
         let huge = verdict(&[8, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 16, 1]).unwrap_err();
@@ -346,7 +358,7 @@ mod tests {
 
     #[test]
     fn external_data_stays_beside_the_model() {
-        assert_eq!(verdict(&external("weights", "16")), Ok(()));
+        assert_eq!(verdict(&external("weights", "16")), Ok(false));
         assert!(verdict(&external("weights", "17")).unwrap_err().contains("more of"));
         for location in ["/etc/passwd", "../weights", "a/../../weights", ""] {
             assert!(verdict(&external(location, "1")).unwrap_err().contains("outside"), "{location}");
@@ -360,7 +372,12 @@ mod tests {
         for entry in std::fs::read_dir(models).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "onnx") {
-                assert_eq!(check(&path).map_err(|e| e.message), Ok(()), "{}", path.display());
+                assert_eq!(
+                    check(&path).map(|found| found.whole).map_err(|e| e.message),
+                    Ok(true),
+                    "{}",
+                    path.display()
+                );
                 let cut = tempfile::NamedTempFile::new().unwrap();
                 let bytes = std::fs::read(&path).unwrap();
                 std::fs::write(cut.path(), &bytes[..bytes.len() - 3]).unwrap();

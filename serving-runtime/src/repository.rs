@@ -197,6 +197,8 @@ impl Repository {
             digest: hashed,
             bytes,
             baseline: None,
+            // Guests come and go, and together they might fill the disk.
+            optimised_dir: None,
         };
         let args = app.args.clone();
         let model = blocking(move || load::build(&args, artifact)).await?;

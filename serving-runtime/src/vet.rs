@@ -68,7 +68,7 @@ fn try_out(args: &VetArgs) -> Result<Facts, LoadError> {
     // The library itself is in the server already.
     engine::start(&args.onnxruntime)?;
     let before = peak_memory();
-    let mut engines = engine::load(&args.onnxruntime, &args.model, 1, 1)?;
+    let mut engines = engine::load(&args.onnxruntime, &args.model, 1, 1, None)?;
     for engine in &mut engines {
         let rows = if engine.signature().may_batch() { args.rows } else { 1 };
         // A model that does not take zeros may still be a good one; one that wants more memory than it may have is not.

@@ -1,16 +1,19 @@
 //! ONNX Runtime: loading a model, running it, and turning its values into ours.
 
+mod kept;
 mod signature;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use ort::environment::Environment;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights};
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Outlet, Tensor as OrtTensor, TensorElementType, ValueType};
 
+pub use self::kept::Kept;
 pub use self::signature::{Signature, TensorSpec};
 use crate::error::{LoadError, Reason};
 use crate::tensor::{DataType, Tensor, TensorData};
@@ -51,12 +54,25 @@ pub struct Engine {
     session: Session,
     signature: Signature,
     brake: Brake,
+    /// How long the last run took.
+    last: Duration,
 }
+
+/// Runs of so many bytes of inputs, and those after a run that took so long, give back what ONNX Runtime's arena took for them. Otherwise one large
+/// request would hold its memory until the pod's end; for small runs the arena is what makes them fast.
+const LARGE_RUN_BYTES: usize = 1 << 20;
+const LONG_RUN: Duration = Duration::from_millis(20);
 
 /// Stops an engine's run from another thread, before the next operator of the graph (of a loop's body as well). What runs then fails; so does every
 /// later run, until the brake is released.
 #[derive(Clone)]
-pub struct Brake(Arc<RunOptions<NoSelectedOutputs>>);
+pub struct Brake(Arc<Options>);
+
+/// One of them is used by each run.
+struct Options {
+    ordinary: RunOptions<NoSelectedOutputs>,
+    shrinking: RunOptions<NoSelectedOutputs>,
+}
 
 impl fmt::Debug for Brake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,15 +81,29 @@ impl fmt::Debug for Brake {
 }
 
 impl Brake {
+    fn new() -> ort::Result<Self> {
+        let mut shrinking = RunOptions::new()?;
+        shrinking.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+        Ok(Self(Arc::new(Options { ordinary: RunOptions::new()?, shrinking })))
+    }
+
+    fn all(&self) -> [&RunOptions<NoSelectedOutputs>; 2] {
+        [&self.0.ordinary, &self.0.shrinking]
+    }
+
     /// Stops what runs.
     pub fn pull(&self) {
-        // It sets a flag; it cannot fail.
-        let _ = self.0.terminate();
+        for options in self.all() {
+            // It sets a flag; it cannot fail.
+            let _ = options.terminate();
+        }
     }
 
     /// Lets runs run again.
     pub fn release(&self) {
-        let _ = self.0.unterminate();
+        for options in self.all() {
+            let _ = options.unterminate();
+        }
     }
 }
 
@@ -85,23 +115,80 @@ pub fn start(library: &Path) -> Result<(), LoadError> {
     environment(library).map(drop)
 }
 
-/// Loads `count` sessions of the model in `file`; they share prepacked weights.
-pub fn load(library: &Path, file: &Path, count: usize, intra_threads: usize) -> Result<Vec<Engine>, LoadError> {
+/// Loads `count` sessions of the model in `file`; they share prepacked weights, and the optimised graph where there is a place to keep it.
+///
+/// # Errors
+/// `InvalidModel` or `LoadFailed`, with the reason.
+pub fn load(
+    library: &Path,
+    file: &Path,
+    count: usize,
+    intra_threads: usize,
+    kept: Option<&Kept>,
+) -> Result<Vec<Engine>, LoadError> {
     let env = environment(library)?;
     let weights = PrepackedWeights::new();
+    let open = |graph: Graph<'_>| session(env, graph, intra_threads, &weights);
     let mut engines = Vec::with_capacity(count);
     for _ in 0..count {
-        let session = session(env, file, intra_threads, &weights).map_err(|e| load_error(&e))?;
+        let session = kept.and_then(|kept| open_kept(kept, open)).map_or_else(|| first(kept, file, open), Ok);
+        let session = session.map_err(|e| load_error(&e))?;
         let signature = signature_of(&session)?;
-        let brake = Brake(Arc::new(RunOptions::new().map_err(|e| load_error(&e))?));
-        engines.push(Engine { session, signature, brake });
+        let brake = Brake::new().map_err(|e| load_error(&e))?;
+        engines.push(Engine { session, signature, brake, last: Duration::ZERO });
     }
     Ok(engines)
 }
 
-fn session(env: &Environment, file: &Path, intra_threads: usize, weights: &PrepackedWeights) -> ort::Result<Session> {
-    Session::builder(env)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
+/// What a session is made from.
+#[derive(Debug, Clone, Copy)]
+enum Graph<'a> {
+    /// The model, to be optimised; and where the optimised graph is written to.
+    Model(&'a Path, Option<&'a Path>),
+    /// A graph that was optimised before.
+    Optimised(&'a Path),
+}
+
+/// A session of the graph that is kept. One that cannot be loaded is forgotten: the model itself decides.
+fn open_kept(kept: &Kept, open: impl Fn(Graph<'_>) -> ort::Result<Session>) -> Option<Session> {
+    let session = open(Graph::Optimised(kept.file()?));
+    if let Err(error) = &session {
+        tracing::warn!(%error, "the optimised graph that was kept cannot be loaded; the model is optimised again");
+        kept.forget();
+    }
+    session.ok()
+}
+
+/// A session of the model itself, whose optimised graph is kept if that can be.
+fn first(kept: Option<&Kept>, file: &Path, open: impl Fn(Graph<'_>) -> ort::Result<Session>) -> ort::Result<Session> {
+    if let Some(kept) = kept {
+        let draft = kept.draft();
+        if let Ok(session) = open(Graph::Model(file, Some(&draft))) {
+            kept.keep(&draft);
+            return Ok(session);
+        }
+        // Whether the model is bad or the disk is full shows without a draft.
+        let _ = std::fs::remove_file(&draft);
+    }
+    open(Graph::Model(file, None))
+}
+
+fn session(
+    env: &Environment,
+    graph: Graph<'_>,
+    intra_threads: usize,
+    weights: &PrepackedWeights,
+) -> ort::Result<Session> {
+    let (file, level) = match graph {
+        Graph::Model(file, _) => (file, GraphOptimizationLevel::All),
+        Graph::Optimised(file) => (file, GraphOptimizationLevel::Disable),
+    };
+    let mut builder = Session::builder(env)?;
+    if let Graph::Model(_, Some(draft)) = graph {
+        builder = builder.with_optimized_model_path(draft)?;
+    }
+    builder
+        .with_optimization_level(level)?
         .with_intra_threads(intra_threads)?
         .with_inter_threads(1)?
         // A spinning thread burns the pod's CPU quota while idle.
@@ -230,8 +317,13 @@ impl Engine {
     }
 
     fn try_run(&mut self, inputs: Vec<Tensor>) -> ort::Result<Vec<Tensor>> {
+        let large = inputs.iter().map(Tensor::bytes).sum::<usize>() >= LARGE_RUN_BYTES || self.last >= LONG_RUN;
         let values = inputs.into_iter().map(to_ort).collect::<ort::Result<Vec<_>>>()?;
-        let outputs = self.session.run_with_options(values.as_slice(), &*self.brake.0)?;
+        let options = if large { &self.brake.0.shrinking } else { &self.brake.0.ordinary };
+        let begun = Instant::now();
+        let outputs = self.session.run_with_options(values.as_slice(), options);
+        self.last = begun.elapsed();
+        let outputs = outputs?;
         outputs.values().map(|v| from_ort(&v)).collect()
     }
 

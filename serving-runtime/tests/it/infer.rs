@@ -227,3 +227,19 @@ async fn models_that_mix_rows_are_not_batched() {
     });
     futures::future::join_all(requests).await;
 }
+
+/// What ONNX Runtime takes for a large request comes back; otherwise the largest request ever would decide what a pod holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_of_large_requests_comes_back() {
+    const ROWS: usize = 8192;
+    let server = Server::start("wide", &["--workers", "1", "--max-request-rows", "10000", "--no-batching"]);
+    let body = |rows: usize| json!({"inputs": [{"name": "x", "shape": [rows, 1], "datatype": "FP32", "data": vec![1.0; rows]}]});
+    let before = server.memory();
+    assert_eq!(server.infer(&body(ROWS)).await.0, 200);
+    let taken = server.peak_memory() - before;
+    assert!(taken > 100 << 20, "{taken} bytes for {ROWS} rows of 16 KiB");
+    // The first run after a long one shrinks the arena.
+    assert_eq!(server.infer(&body(1)).await.0, 200);
+    let kept = server.memory().saturating_sub(before);
+    assert!(kept < taken / 4, "{kept} of {taken} bytes are kept");
+}

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use super::support::{Server, digest, model};
+use super::support::{Server, affine, digest, model};
 
 /// A web server that counts its requests.
 struct Web {
@@ -165,4 +165,32 @@ fn content_with_meta() -> Response<Full<Bytes>> {
     answer.headers_mut().insert("last-modified", "Tue, 24 Nov 2026 00:00:00 GMT".parse().unwrap());
     answer.headers_mut().insert("etag", "\"1\"".parse().unwrap());
     answer
+}
+
+/// The optimised graph is worked out once, read by whoever starts later, and no worse than none when it is spoilt.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_optimised_graph_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let files = || std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let answer = async || {
+        let server = Server::start("affine", &["--workers", "2", "--optimised-dir", path]);
+        let (status, answer) = server.infer(&affine(&[[1.0, 2.0]])).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["outputs"].clone()
+    };
+    let first = answer().await;
+    let [kept] = files().try_into().expect("one file");
+    let digest = digest(&model("affine"));
+    assert!(kept.file_name().unwrap().to_str().unwrap().starts_with(digest.trim_start_matches("sha256:")));
+    let written = || kept.metadata().unwrap().modified().unwrap();
+    let before = written();
+    assert_eq!(answer().await, first);
+    assert_eq!(written(), before, "read, not written again");
+    std::fs::write(&kept, b"spoilt").unwrap();
+    assert_eq!(answer().await, first);
+    assert!(std::fs::read(&kept).unwrap().len() > 100 && files().len() == 1, "made again");
+    // Where nothing can be written, the model is optimised as ever.
+    let server = Server::start("affine", &["--optimised-dir", "/proc/nothing"]);
+    assert_eq!(server.infer(&affine(&[[1.0, 2.0]])).await.0, 200);
 }

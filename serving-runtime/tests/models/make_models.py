@@ -84,3 +84,7 @@ save("zipmap", [h.make_node("ZipMap", ["x"], ["maps"], domain="ai.onnx.ml", clas
 save("bomb", [h.make_node("ConstantOfShape", ["shape"], ["blank"]), h.make_node("ReduceMax", ["blank"], ["m"], keepdims=0),
               h.make_node("Add", ["x", "m"], ["y"])],
      [value("x", T.FLOAT, ["N"])], [value("y", T.FLOAT, ["N"])], [const("shape", np.int64([1 << 30]))])
+
+# 16 KiB for each row of one number, on the way to one number.
+save("wide", [h.make_node("MatMul", ["x", "w"], ["h"]), h.make_node("ReduceMax", ["h"], ["y"], axes=[1], keepdims=1)],
+     [value("x", T.FLOAT, ["N", 1])], [value("y", T.FLOAT, ["N", 1])], [const("w", np.arange(4096, dtype=np.float32).reshape(1, 4096))])
