@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+/// Bytes of a `traceparent`: version 00 has 55, and later ones may have more.
+const MAX_TRACEPARENT: usize = 256;
 /// Bytes of a callback's URL.
 pub const MAX_URL: usize = 2048;
 /// Bytes of an idempotency key.
@@ -75,6 +77,9 @@ pub struct Job {
     /// Milliseconds since 1970. Absent: when the entry was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<u64>,
+    /// W3C `traceparent` of whoever queued it: the worker's trace and the callback go on from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl Job {
@@ -110,6 +115,9 @@ impl Job {
         }
         if let Some(key) = &self.idempotency_key {
             check_key(key)?;
+        }
+        if self.traceparent.as_ref().is_some_and(|it| it.len() > MAX_TRACEPARENT) {
+            return Err(format!("traceparent: want at most {MAX_TRACEPARENT} bytes, as of W3C Trace Context"));
         }
         if self.deadline.is_some() && self.ttl_seconds.is_some() {
             return Err("deadline, ttl_seconds: send one of them".into());

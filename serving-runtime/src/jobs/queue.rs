@@ -129,6 +129,8 @@ pub struct End {
     pub version: String,
     /// Where to tell it.
     pub callback_url: Option<String>,
+    /// The job's own, for the callback.
+    pub traceparent: Option<String>,
     /// The job's JSON, for the dead-letter stream.
     pub payload: Vec<u8>,
 }

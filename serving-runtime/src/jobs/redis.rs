@@ -201,6 +201,7 @@ impl Queue for RedisQueue {
         call.arg(end.result.as_slice()).arg(&end.error).arg(self.result_ttl(end.callback_url.is_some()));
         call.arg(end.callback_url.as_deref().unwrap_or_default());
         call.arg(end.payload.as_slice()).arg(DEAD_LETTERS).arg(&end.version);
+        call.arg(end.traceparent.as_deref().unwrap_or_default());
         self.run(&call).await
     }
 

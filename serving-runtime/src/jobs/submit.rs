@@ -57,6 +57,7 @@ impl Submission {
             ttl_seconds: self.ttl_seconds,
             // By the queue's clock, when it is written.
             created_at: None,
+            traceparent: slipway_telemetry::traceparent(),
         };
         job.check().map_err(ApiError::BadRequest)?;
         Ok(job)

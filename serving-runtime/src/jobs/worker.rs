@@ -239,10 +239,27 @@ impl Worker {
                 );
                 Went::Ended(end(Status::Dead, error, None, &claimed.payload))
             }
-            Start::Run => self.attempt(&job, claimed).await,
+            Start::Run => {
+                let span = || {
+                    slipway_telemetry::span!(
+                        "job",
+                        otel.kind = "consumer",
+                        job = lease.id,
+                        deliveries = claimed.deliveries
+                    )
+                };
+                let span = || slipway_telemetry::span_from(span(), job.traceparent.as_deref());
+                slipway_telemetry::traced(span, self.attempt(&job, claimed)).await
+            }
         };
         match went {
-            Went::Ended(end) => self.finish(&lease, End { callback_url: self.callback(&job), ..end }).await,
+            Went::Ended(end) => {
+                self.finish(
+                    &lease,
+                    End { callback_url: self.callback(&job), traceparent: job.traceparent.clone(), ..end },
+                )
+                .await
+            }
             Went::Again(again) => {
                 let given_back = self.persist(|| self.jobs.queue.retry(&self.consumer, &lease, &again)).await?;
                 Ok(if given_back { "retried" } else { "lost" })
@@ -353,7 +370,8 @@ struct Held {
 
 fn end(status: Status, mut error: String, callback_url: Option<String>, payload: &[u8]) -> End {
     truncate(&mut error);
-    End { status, result: Vec::new(), error, version: String::new(), callback_url, payload: payload.to_vec() }
+    let (result, version, traceparent, payload) = (Vec::new(), String::new(), None, payload.to_vec());
+    End { status, result, error, version, callback_url, traceparent, payload }
 }
 
 fn truncate(text: &mut String) {

@@ -63,7 +63,10 @@ async fn submitted(
     let collected = tokio::time::timeout(limited, body::collect(&head.headers, incoming, limit)).await;
     let collected = collected.map_err(|_| ApiError::Deadline(limited.as_millis()))??;
     let bytes = body::decode(collected, encoding, limit)?;
-    let job = Submission::parse(&bytes)?.job(model, version, key.as_deref())?;
+    let mut job = Submission::parse(&bytes)?.job(model, version, key.as_deref())?;
+    // Without traces of ours, a client's own goes on.
+    let parent = || head.headers.get("traceparent")?.to_str().ok().filter(|it| it.len() <= 64).map(str::to_owned);
+    job.traceparent = job.traceparent.or_else(parent);
     // Before it waits for long: what cannot succeed is refused here.
     let model = app.models.get(&job.model_id, job.pinned_version())?;
     submit::request(app, &model, job.data.get())?;

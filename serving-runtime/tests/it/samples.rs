@@ -64,7 +64,7 @@ async fn samples_are_redacted_bounded_and_off_by_default() {
 }
 
 /// What a collector got: the head of each request and its body.
-fn collector() -> (String, mpsc::Receiver<(String, Vec<u8>)>) {
+pub(crate) fn collector() -> (String, mpsc::Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (sender, receiver) = mpsc::channel();

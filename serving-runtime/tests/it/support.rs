@@ -94,8 +94,8 @@ impl Server {
     }
 
     /// Starts a worker of jobs, and does not wait: it may refuse to start.
-    pub(crate) fn worker(name: &str, args: &[&str]) -> Self {
-        let mut worker = Self::command(&model(name).display().to_string(), &[&["worker"], args].concat(), &[]);
+    pub(crate) fn worker(name: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut worker = Self::command(&model(name).display().to_string(), &[&["worker"], args].concat(), env);
         if let Some(listening) = worker.line_or_end("listening") {
             worker.admin = format!("http://{}", listening["admin"].as_str().unwrap());
         }
@@ -158,8 +158,17 @@ impl Server {
 
     /// The largest resident memory of the server so far, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// Its resident memory now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
     }
 

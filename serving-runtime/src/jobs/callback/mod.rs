@@ -9,8 +9,8 @@ pub mod sign;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response};
 use url::Url;
@@ -110,8 +110,14 @@ impl Caller {
         let body =
             serde_json::to_vec(&view::json(&due.id, &due.view, false)).map_err(|e| Failed::hopeless(e.to_string()))?;
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let mut trace = HeaderMap::new();
+        if let Some(parent) = due.view.text("traceparent").and_then(|it| HeaderValue::from_str(it).ok()) {
+            trace.insert("traceparent", parent);
+        }
+        slipway_telemetry::inject(&mut trace);
         let request = client
             .post(url)
+            .headers(trace)
             .header(CONTENT_TYPE, "application/json")
             .header("idempotency-key", &due.id)
             .header("webhook-id", &due.id)

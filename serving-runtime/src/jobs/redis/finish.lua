@@ -1,5 +1,5 @@
 local priority, entry, id, status, result, err = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local ttl, url, payload, keep, version = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local ttl, url, payload, keep, version, trace = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local key = job(id)
 local known = redis.call('HMGET', key, 'status', 'bytes', 'idem')
 remove(priority, entry)
@@ -19,6 +19,7 @@ if known[2] then count('bytes', -tonumber(known[2])) end
 count(status)
 if url ~= '' then
   redis.call('HSET', key, 'callback_url', url, 'callback_status', 'pending', 'callback_attempts', 0)
+  if trace ~= '' then redis.call('HSET', key, 'traceparent', trace) end
   redis.call('ZADD', CALLBACKS, t, id)
   count('callbacks')
 end

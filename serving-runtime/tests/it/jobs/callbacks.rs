@@ -14,7 +14,7 @@ use slipway_runtime::jobs::callback::sign::Signer;
 use tokio::net::TcpListener;
 
 use super::super::redis_aof::Redis;
-use super::super::support::{Server, eventually};
+use super::super::support::{DEADLINE, Server, eventually};
 use super::{affine, post, server, settled, until, worker};
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -215,10 +215,53 @@ async fn only_permitted_addresses_are_called() {
 
 #[test]
 fn callbacks_without_a_key_are_no_start() {
-    let mut worker = Server::worker("affine", &["--queue-url", "redis://127.0.0.1:1/", "--callback-allow", "*"]);
+    let mut worker = Server::worker("affine", &["--queue-url", "redis://127.0.0.1:1/", "--callback-allow", "*"], &[]);
     let failure = worker.failure();
     assert!(
         failure["permanent"] == true && failure["message"].as_str().unwrap().contains("SLIPWAY_CALLBACK_SIGNING_KEY"),
         "{failure}"
     );
+}
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+/// A job that a client traces, and the trace of the callback that it leads to. The worker lives on, to send its spans.
+async fn traced(redis: &Redis, env: &[(&str, &str)]) -> (Server, String) {
+    let receiver = Receiver::start(|_| code(204)).await;
+    let api = server(redis, "affine", &["--callback-allow", "127.0.0.0/8"]);
+    let args = ["--queue-url", &redis.url(), "--callback-allow", "127.0.0.0/8", "--callback-signing-key", KEY];
+    let worker = Server::worker("affine", &args, env);
+    worker.line("ready");
+    let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+    let request = api.post("/v2/models/m/jobs").header("traceparent", parent).body(job(&receiver.url()).to_string());
+    assert_eq!(request.send().await.unwrap().status(), 202);
+    eventually("called back", async || receiver.calls().len() == 1).await;
+    let parent = receiver.calls()[0].headers["traceparent"].clone();
+    (worker, parent)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_s_trace_reaches_the_callback() {
+    let redis = Redis::start();
+    let (_worker, parent) = traced(&redis, &[]).await;
+    assert_eq!(parent, format!("00-{TRACE}-b7ad6b7169203331-01"), "without traces of ours, as it came");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_s_trace_goes_on_in_the_worker() {
+    let redis = Redis::start();
+    let (endpoint, received) = super::super::samples::collector();
+    let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    let (_worker, parent) = traced(&redis, &env).await;
+    assert!(
+        parent.starts_with(&format!("00-{TRACE}-")) && !parent.contains("b7ad6b7169203331"),
+        "a span of ours: {parent}"
+    );
+    let trace = hex::decode(TRACE).unwrap();
+    let mut missing = vec!["job", "inference", "callback"];
+    while !missing.is_empty() {
+        let (_, body) = received.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no spans {missing:?} came"));
+        let holds = |part: &[u8]| body.windows(part.len()).any(|w| w == part);
+        missing.retain(|name| !(holds(&trace) && holds(name.as_bytes())));
+    }
 }

@@ -135,7 +135,7 @@ async fn sigterm_gives_back_what_cannot_be_finished() {
     // A lease that outlives the test: only what is given back can be taken by another in time.
     let args = ["--workers", "1", "--no-batching", "--job-lease-seconds", "600", "--worker-drain-seconds", "0"];
     let mut first =
-        super::super::support::Server::worker("slow", &[&["--queue-url", &redis.url()], &args[..]].concat());
+        super::super::support::Server::worker("slow", &[&["--queue-url", &redis.url()], &args[..]].concat(), &[]);
     until(&server, &long, "running").await;
     first.signal("TERM");
     assert!(first.wait().success());
@@ -145,7 +145,7 @@ async fn sigterm_gives_back_what_cannot_be_finished() {
         redis.command(&["XINFO", "CONSUMERS", "slipway:{test}:jobs:normal", "workers"]);
     assert_eq!(consumers.len(), 1, "the worker is gone from the group: {consumers:?}");
     let mut second =
-        super::super::support::Server::worker("slow", &[&["--queue-url", &redis.url()], &args[..]].concat());
+        super::super::support::Server::worker("slow", &[&["--queue-url", &redis.url()], &args[..]].concat(), &[]);
     eventually("another has it", async || server.get(&format!("/v2/jobs/{long}")).await.1["attempts"] == 2).await;
     second.signal("TERM");
     assert!(second.wait().success());

@@ -19,7 +19,8 @@ fn server(redis: &Redis, model: &str, args: &[&str]) -> Server {
 
 /// A worker, ready.
 fn worker(redis: &Redis, model: &str, args: &[&str]) -> Server {
-    let worker = Server::worker(model, &[&["--queue-url", &redis.url(), "--job-lease-seconds", "1"], args].concat());
+    let worker =
+        Server::worker(model, &[&["--queue-url", &redis.url(), "--job-lease-seconds", "1"], args].concat(), &[]);
     worker.line("ready");
     worker
 }

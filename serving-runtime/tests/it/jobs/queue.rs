@@ -50,6 +50,7 @@ fn job(id: String, key: Option<u8>, priority: Priority) -> Job {
         deadline: None,
         ttl_seconds: None,
         created_at: None,
+        traceparent: None,
     }
 }
 
@@ -154,6 +155,7 @@ impl World<'_> {
         let Some((_, c)) = self.take(n) else { return };
         let status = if ok { Status::Succeeded } else { Status::Dead };
         let end = End {
+            traceparent: None,
             status,
             result: if ok { b"{}".to_vec() } else { vec![] },
             error: String::new(),
