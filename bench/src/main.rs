@@ -3,6 +3,7 @@
 //! What is compared is CPU time per request (user and system, of the server's whole process tree): on a machine that is shared it is far more stable than
 //! requests per second or percentiles, which are reported beside the load average. Servers run on one core, the load on another; rounds are interleaved.
 
+mod conformance;
 mod gateway;
 mod load;
 mod model;
@@ -30,6 +31,8 @@ enum Command {
     Runtime(Options),
     /// Gateways: the hop alone.
     Gateway(Options),
+    /// Checks who speaks the Open Inference Protocol how well.
+    Conformance(Options),
     /// Writes the table and the plots of the results so far.
     Report(Options),
 }
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Runtime(options) => runtime::run(&options),
         Command::Gateway(options) => gateway::run(&options),
+        Command::Conformance(options) => conformance::run(&options),
         Command::Report(options) => report::write(&options),
     }
 }

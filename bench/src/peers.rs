@@ -56,7 +56,16 @@ impl Peer {
         match wire {
             Wire::Json => true,
             Wire::Binary => matches!(self, Self::Slipway | Self::SlipwayNoBatching | Self::Triton),
-            Wire::Grpc => matches!(self, Self::Slipway | Self::Triton),
+            Wire::Grpc => matches!(self, Self::Slipway | Self::Triton | Self::MlServer),
+        }
+    }
+
+    /// Where it answers gRPC when its first port is `port`.
+    pub(crate) const fn grpc_port(self, port: u16) -> Option<u16> {
+        match self {
+            Self::Slipway | Self::SlipwayNoBatching => Some(port),
+            Self::Triton | Self::MlServer => Some(port + 1),
+            _ => None,
         }
     }
 
@@ -80,8 +89,7 @@ impl Peer {
 
     /// The request for the row of `model`.
     pub(crate) fn call(self, model: &Model, port: u16, wire: Wire) -> Call {
-        // Triton answers gRPC on a port of its own.
-        let port = if self == Self::Triton && wire == Wire::Grpc { port + 1 } else { port };
+        let port = self.grpc_port(port).filter(|_| wire == Wire::Grpc).unwrap_or(port);
         let mut call = model.row.call(port, self.path(), "m", wire);
         if self == Self::Slipway && wire == Wire::Grpc {
             call.headers.insert("grpc-timeout", HeaderValue::from_static("10S"));

@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn onnxruntime() -> anyhow::Result<PathBuf> {
+pub(crate) fn onnxruntime() -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("ORT_DYLIB_PATH")
         .map_or_else(|| "target/onnxruntime-1.32.0/libonnxruntime.so".into(), PathBuf::from);
     std::fs::canonicalize(&path)
@@ -62,36 +62,42 @@ fn serve(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow
     let ready = begun.elapsed();
     let mut cells = Vec::new();
     for wire in Wire::ALL.into_iter().filter(|wire| peer.speaks(*wire)) {
-        let call = peer.call(model, port, wire);
-        check(&load::once(&call)?, model, wire).with_context(|| format!("{} over {}", peer.name(), wire.name()))?;
-        load::closed(&call, options, options.seconds / 5.0)?;
-        let cpu = server.cpu();
-        let measured = load::closed(&call, options, options.seconds)?;
-        let cpu = server.cpu() - cpu;
-        ensure!(measured.errors == 0, "{} errors", measured.errors);
-        // Half of what it can do, at a fixed rate: what users see of it when it is not overloaded.
-        let rate = measured.requests as f64 / measured.seconds / 2.0;
-        let open = load::open(&call, options, options.seconds / 2.0, rate)?;
-        cells.push(Cell {
-            server: peer.name().into(),
-            model: model.name.clone(),
-            wire: wire.name().into(),
-            cpu_us: cpu * 1e6 / measured.requests as f64,
-            per_second: measured.requests as f64 / measured.seconds,
-            p50_us: measured.percentile(0.5),
-            p99_us: measured.percentile(0.99),
-            open_p50_us: open.percentile(0.5),
-            open_p99_us: open.percentile(0.99),
-            pss_bytes: server.pss(),
-            ready_ms: ready.as_secs_f64() * 1e3,
-            load_average: process::load_average(),
-        });
+        match measure(options, &server, &peer.call(model, port, wire), model, wire) {
+            Ok(cell) => cells.push(Cell { server: peer.name().into(), ready_ms: ready.as_secs_f64() * 1e3, ..cell }),
+            Err(error) => eprintln!("  left out: {} over {}: {error:#}", peer.name(), wire.name()),
+        }
     }
     Ok(cells)
 }
 
+fn measure(options: &Options, server: &Server, call: &Call, model: &Model, wire: Wire) -> anyhow::Result<Cell> {
+    check(&load::once(call)?, model, wire)?;
+    load::closed(call, options, options.seconds / 5.0)?;
+    let cpu = server.cpu();
+    let measured = load::closed(call, options, options.seconds)?;
+    let cpu = server.cpu() - cpu;
+    ensure!(measured.errors == 0, "{} errors", measured.errors);
+    // Half of what it can do, at a fixed rate: what users see of it when it is not overloaded.
+    let rate = measured.requests as f64 / measured.seconds / 2.0;
+    let open = load::open(call, options, options.seconds / 2.0, rate)?;
+    Ok(Cell {
+        server: String::new(),
+        model: model.name.clone(),
+        wire: wire.name().into(),
+        cpu_us: cpu * 1e6 / measured.requests as f64,
+        per_second: measured.requests as f64 / measured.seconds,
+        p50_us: measured.percentile(0.5),
+        p99_us: measured.percentile(0.99),
+        open_p50_us: open.percentile(0.5),
+        open_p99_us: open.percentile(0.99),
+        pss_bytes: server.pss(),
+        ready_ms: f64::NAN,
+        load_average: process::load_average(),
+    })
+}
+
 /// Waits for the first right answer.
-fn until_ready(server: &mut Server, call: &Call, log: &Path) -> anyhow::Result<()> {
+pub(crate) fn until_ready(server: &mut Server, call: &Call, log: &Path) -> anyhow::Result<()> {
     let until = Instant::now() + START;
     loop {
         if load::once(call).is_ok_and(|answer| answer.status.is_success()) {
@@ -151,7 +157,7 @@ fn contains(body: &[u8], values: &[f32]) -> bool {
 }
 
 /// Three ports in a row that nobody uses now.
-fn free_ports() -> anyhow::Result<u16> {
+pub(crate) fn free_ports() -> anyhow::Result<u16> {
     use std::net::TcpListener;
     for _ in 0..100 {
         let first = TcpListener::bind("127.0.0.1:0")?;
