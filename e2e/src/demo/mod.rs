@@ -1,5 +1,6 @@
 //! The demo: a model is rolled out, rolled back when it is worse, and switched blue-green, under a load that accounts for every request.
 
+mod asked;
 mod stage;
 mod table;
 
@@ -11,6 +12,7 @@ use slipway_crds::v1alpha1::Outcome;
 use crate::cluster::Cluster;
 use crate::product;
 use crate::world::{self, World};
+use asked::{Jobs, Kept};
 use stage::Stage;
 use table::Row;
 
@@ -27,24 +29,27 @@ pub async fn run(cluster: &Cluster, rate: u32) -> anyhow::Result<()> {
     let world = World::new(cluster.clone(), NAMESPACE);
     world.prepare().await?;
     let stage = Stage::new(world);
-    let outcome = scenes(&stage, rate).await;
+    let outcome = all_scenes(&stage, rate).await;
     if outcome.is_err() {
         eprintln!("{}", cluster.dump(NAMESPACE).await);
     }
-    let rows = outcome?;
+    let (rows, kept, jobs) = outcome?;
     table::print(&rows);
     let digits = stage.world.settle().await;
     let blue_green = stage.blue_green().settle().await;
     table::print_account("digits", &stage.world.account().await?, &stage.names());
     table::print_account("digits-bg", &stage.blue_green().account().await?, &stage.names());
+    jobs.print();
     check(&rows)?;
+    kept.check()?;
+    jobs.check()?;
     digits.context("account of digits")?;
     blue_green.context("account of digits-bg")?;
     stage::say(&format!("all of it held; {} s", begun.elapsed().as_secs()));
     Ok(())
 }
 
-async fn scenes(stage: &Stage, rate: u32) -> anyhow::Result<Vec<Row>> {
+async fn rollouts(stage: &Stage, rate: u32) -> anyhow::Result<Vec<Row>> {
     stage::say("version 1 of a classifier of handwritten digits: a shallow tree");
     stage.first("digits", "digits/v1.yaml").await?;
     stage::say(&format!("the load generator replays held-out rows at {rate} requests/s through http://digits"));
@@ -63,6 +68,15 @@ async fn scenes(stage: &Stage, rate: u32) -> anyhow::Result<Vec<Row>> {
     stage.blue_green().load("digits-bg", rate / 4).await?;
     rows.push(stage.blue_green_back("digits/blue-green-v2.yaml", "v2").await?);
     Ok(rows)
+}
+
+async fn all_scenes(stage: &Stage, rate: u32) -> anyhow::Result<(Vec<Row>, Kept, Jobs)> {
+    let rows = rollouts(stage, rate).await?;
+    stage::say("answers are kept: the same questions again and again, two pods with a Redis beside each");
+    let kept = asked::kept(stage).await?;
+    stage::say("jobs: queued in a Redis, run by workers in batches, told at a URL and by a signed callback");
+    let jobs = asked::jobs(stage).await?;
+    Ok((rows, kept, jobs))
 }
 
 /// What the demo claims of each rollout.

@@ -76,6 +76,16 @@ impl Stage {
         Ok(())
     }
 
+    /// The same with one text of the file replaced by another, which is said.
+    pub(super) async fn first_with(&self, name: &str, file: &str, from: &str, to: &str) -> anyhow::Result<()> {
+        println!("$ sed 's|{from}|{to}|' examples/{file} | kubectl apply -f -");
+        let text = self.world.example(file)?;
+        anyhow::ensure!(text.contains(from), "no {from} in {file}");
+        self.world.cluster.apply(&self.world.namespace, &text.replace(from, to)).await?;
+        self.watch(name, |status| world::ready(status).is_ok()).await?;
+        Ok(())
+    }
+
     /// Rolls a version out to whatever end it comes.
     pub(super) async fn rollout(&self, name: &str, file: &str, version: &str) -> anyhow::Result<Row> {
         let since = Timestamp::now();

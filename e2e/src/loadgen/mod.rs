@@ -4,6 +4,7 @@ mod account;
 #[cfg(test)]
 mod account_tests;
 mod api;
+mod callbacks;
 mod client;
 mod feedback;
 mod histogram;
@@ -195,7 +196,8 @@ async fn serve(options: &Options, generator: &Generator) -> Result<()> {
         pace.send_replace(Pace::Stopped);
     });
     let mut failed = None;
-    let server = axum::serve(listener, api::router(Arc::clone(&generator.context)));
+    let router = api::router(Arc::clone(&generator.context)).merge(callbacks::router(Arc::default()));
+    let server = axum::serve(listener, router);
     tokio::select! {
         ended = server.into_future() => ended.context("HTTP API")?,
         signal = stop_signal() => failed = signal.err(),

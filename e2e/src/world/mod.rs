@@ -2,6 +2,7 @@
 
 mod account;
 mod http;
+mod jobs;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
 
 pub use account::{Account, ByRevision, SingleRequest};
 pub use http::{Answer, Http};
+pub use jobs::Callback;
 
 use crate::cluster::Cluster;
 

@@ -1,0 +1,100 @@
+//! Jobs: submitted at the stable address, looked at, and called back to the load generator, which stands for the receiver.
+
+use anyhow::{Context, ensure};
+use http::HeaderMap;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use standardwebhooks::Webhook;
+
+use super::{PODS, World};
+
+/// Key by which callbacks of tests and the demo are signed.
+pub(crate) const SIGNING_KEY: &str = "whsec_c2xpcHdheS1lMmUtc2xpcHdheS1lMmUtMDEyMw==";
+
+/// A callback as the receiver got it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Callback {
+    /// When.
+    pub received_at: Timestamp,
+    signature: [String; 3],
+    body: String,
+}
+
+impl Callback {
+    /// The job that it tells of, once its signature was verified by the public library of Standard Webhooks.
+    ///
+    /// # Errors
+    /// A signature that is missing or wrong, or a body that is not JSON.
+    pub fn verified(&self) -> anyhow::Result<Value> {
+        let [id, timestamp, signature] = &self.signature;
+        let mut headers = HeaderMap::new();
+        headers.insert("webhook-id", id.parse()?);
+        headers.insert("webhook-timestamp", timestamp.parse()?);
+        headers.insert("webhook-signature", signature.parse()?);
+        Webhook::new(SIGNING_KEY)?.verify(self.body.as_bytes(), &headers).with_context(|| format!("{self:?}"))?;
+        let body: Value = serde_json::from_str(&self.body)?;
+        ensure!(body["id"] == id.as_str(), "the signature is of {id}, the body says {body}");
+        Ok(body)
+    }
+}
+
+impl World {
+    /// The queue's Redis, and the Secrets of its address and of the key that callbacks are signed with.
+    pub async fn queue(&self) -> anyhow::Result<()> {
+        self.cluster.apply(&self.namespace, &self.example("queue-redis.yaml")?).await?;
+        for (name, literal) in
+            [("queue-redis", "url=redis://queue-redis:6379".to_owned()), ("callbacks", format!("hmac={SIGNING_KEY}"))]
+        {
+            let literal = format!("--from-literal={literal}");
+            self.cluster.kubectl(["create", "secret", "generic", name, "-n", &self.namespace, &literal]).await?;
+        }
+        self.deployment_ready("queue-redis").await
+    }
+
+    /// Where the load generator receives callbacks, and the network (one address) that this is in. It need not run yet.
+    pub async fn callbacks_url(&self) -> anyhow::Result<(String, String)> {
+        let manifest = self.example("loadgen.yaml")?.replace("name: loadgen", &format!("name: {}", self.generator));
+        let service = manifest.split("---\n").find(|it| it.contains("kind: Service")).context("no Service")?;
+        self.cluster.apply(&self.namespace, service).await?;
+        let service = ["get", "service", &self.generator, "-n", &self.namespace, "-o=jsonpath={.spec.clusterIP}"];
+        let address: std::net::IpAddr = self.cluster.kubectl(service).await?.trim().parse()?;
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        Ok((format!("http://{}:8090/callbacks", self.generator), format!("{address}/{prefix}")))
+    }
+
+    /// Callbacks that the load generator received.
+    pub async fn callbacks(&self) -> anyhow::Result<Vec<Callback>> {
+        let url = format!("{}/callbacks", self.service(&self.generator, 8090).await?);
+        let text = String::from_utf8(self.http.get(&url).await?.body.to_vec())?;
+        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    /// Submits a row of digits as job `number` of `name`, until it is taken: a client that got no 202 sends the job again, with the same key.
+    pub async fn submit(&self, name: &str, number: usize, row: &[f64], callback: &str) -> anyhow::Result<String> {
+        let url = format!("{}/v2/models/{name}/jobs", self.service(name, 80).await?);
+        let data = json!({"inputs": [{"name": "X", "shape": [1, row.len()], "datatype": "FP32", "data": row}]});
+        let job = json!({"data": data, "callback_url": callback, "idempotency_key": format!("job-{number}")});
+        let post = || async {
+            let answer = self.http.post(&url, Some(name), &job).await.map_err(|error| error.to_string())?;
+            let body: Value = answer.json().map_err(|error| error.to_string())?;
+            match (answer.status.as_u16(), body["id"].as_str()) {
+                (202, Some(id)) => Ok(id.to_owned()),
+                _ => Err(format!("{}: {body}", answer.status)),
+            }
+        };
+        Ok(self.cluster.wait_for(&self.namespace, "a job to be taken", PODS, post).await?)
+    }
+
+    /// Waits until a job has succeeded; what it says of itself.
+    pub async fn succeeded(&self, name: &str, id: &str) -> anyhow::Result<Value> {
+        let url = format!("{}/v2/jobs/{id}", self.service(name, 80).await?);
+        let look = || async {
+            let answer = self.http.get_as(&url, name).await;
+            let body: Value = answer.and_then(|it| it.json()).map_err(|error| error.to_string())?;
+            let done = body["status"] == "succeeded" && body["result"]["outputs"].is_array();
+            if done { Ok(body) } else { Err(body.to_string()) }
+        };
+        Ok(self.cluster.wait_for(&self.namespace, "the job to succeed", PODS, look).await?)
+    }
+}
