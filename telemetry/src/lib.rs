@@ -65,6 +65,11 @@ pub async fn traced<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Outpu
     if enabled() { work.instrument(make()).await } else { work.await }
 }
 
+/// The same within another span, and no span outside: for calls that are also made by the clock, which would begin a trace each.
+pub async fn traced_within<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
+    if enabled() && !Span::current().is_none() { work.instrument(make()).await } else { work.await }
+}
+
 /// Sends what is left when it is dropped; keep it until the program ends.
 #[derive(Debug, Default)]
 pub struct Guard(Option<SdkTracerProvider>);

@@ -100,7 +100,7 @@ impl Redis {
         // A range, so that a huge value of somebody else's is not read into memory: one byte too many tells.
         let mut command = redis::cmd("GETRANGE");
         command.arg(key).arg(0).arg(max);
-        let value: Vec<u8> = self.bounded(self.0.budget, self.query(command)).await.ok_or(Unanswered)?;
+        let value: Vec<u8> = self.bounded(self.0.budget, "GETRANGE", self.query(command)).await.ok_or(Unanswered)?;
         if value.len() > max {
             self.corrupt();
             return Ok(None);
@@ -137,7 +137,7 @@ impl Redis {
     async fn write(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) -> Result<(), Unanswered> {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(value).arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
-        self.bounded(WRITE, self.query(command)).await.ok_or(Unanswered)
+        self.bounded(WRITE, "SET", self.query(command)).await.ok_or(Unanswered)
     }
 
     /// Counts a value that is not one of ours.
@@ -150,8 +150,22 @@ impl Redis {
     }
 
     /// Waits for an answer, but not for long, and tells the breaker how it went.
-    async fn bounded<T>(&self, limit: Duration, work: impl Future<Output = Result<T, RedisError>>) -> Option<T> {
-        let (failure, answer) = match tokio::time::timeout(limit, work).await {
+    async fn bounded<T>(
+        &self,
+        limit: Duration,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, RedisError>>,
+    ) -> Option<T> {
+        let span = || {
+            slipway_telemetry::span!(
+                "redis",
+                otel.kind = "client",
+                db.system.name = "redis",
+                db.operation.name = operation
+            )
+        };
+        let asked = slipway_telemetry::traced_within(span, tokio::time::timeout(limit, work));
+        let (failure, answer) = match asked.await {
             Ok(Ok(value)) => (None, Some(value)),
             Ok(Err(error)) => (Some(failure(&error)), None),
             Err(_) => (Some(Failure::Timeout), None),

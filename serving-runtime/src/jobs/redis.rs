@@ -115,7 +115,16 @@ impl RedisQueue {
     async fn run<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, QueueError> {
         // A handle on the one shared connection.
         let mut connection = self.connection.clone();
-        invocation.invoke_async(&mut connection).await.map_err(|e| failed(&e))
+        let span = || {
+            slipway_telemetry::span!(
+                "redis",
+                otel.kind = "client",
+                db.system.name = "redis",
+                db.operation.name = "EVALSHA"
+            )
+        };
+        let asked = slipway_telemetry::traced_within(span, invocation.invoke_async(&mut connection));
+        asked.await.map_err(|e| failed(&e))
     }
 
     fn result_ttl(&self, callback: bool) -> u64 {

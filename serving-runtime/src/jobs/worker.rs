@@ -226,7 +226,17 @@ impl Worker {
         if !job.id.is_empty() {
             lease.id.clone_from(&job.id);
         }
-        let start = self.jobs.queue.start(&lease, &job, claimed.deliveries, claimed.payload.len()).await?;
+        let span = || {
+            let (kind, deliveries) = ("consumer", claimed.deliveries);
+            let span = slipway_telemetry::span!("job", otel.kind = kind, job = lease.id, deliveries);
+            slipway_telemetry::span_from(span, job.traceparent.as_deref())
+        };
+        slipway_telemetry::traced(span, self.carry_out(&lease, &job, claimed)).await
+    }
+
+    /// Everything from the beginning of a job to the keeping of what became of it.
+    async fn carry_out(&self, lease: &Lease, job: &Job, claimed: &Claimed) -> Result<&'static str, QueueError> {
+        let start = self.jobs.queue.start(lease, job, claimed.deliveries, claimed.payload.len()).await?;
         let went = match start {
             Start::Duplicate => return Ok("duplicate"),
             Start::Expired => {
@@ -239,29 +249,15 @@ impl Worker {
                 );
                 Went::Ended(end(Status::Dead, error, None, &claimed.payload))
             }
-            Start::Run => {
-                let span = || {
-                    slipway_telemetry::span!(
-                        "job",
-                        otel.kind = "consumer",
-                        job = lease.id,
-                        deliveries = claimed.deliveries
-                    )
-                };
-                let span = || slipway_telemetry::span_from(span(), job.traceparent.as_deref());
-                slipway_telemetry::traced(span, self.attempt(&job, claimed)).await
-            }
+            Start::Run => self.attempt(job, claimed).await,
         };
         match went {
             Went::Ended(end) => {
-                self.finish(
-                    &lease,
-                    End { callback_url: self.callback(&job), traceparent: job.traceparent.clone(), ..end },
-                )
-                .await
+                let (callback_url, traceparent) = (self.callback(job), job.traceparent.clone());
+                self.finish(lease, End { callback_url, traceparent, ..end }).await
             }
             Went::Again(again) => {
-                let given_back = self.persist(|| self.jobs.queue.retry(&self.consumer, &lease, &again)).await?;
+                let given_back = self.persist(|| self.jobs.queue.retry(&self.consumer, lease, &again)).await?;
                 Ok(if given_back { "retried" } else { "lost" })
             }
         }

@@ -258,7 +258,7 @@ async fn a_client_s_trace_goes_on_in_the_worker() {
         "a span of ours: {parent}"
     );
     let trace = hex::decode(TRACE).unwrap();
-    let mut missing = vec!["job", "inference", "callback"];
+    let mut missing = vec!["job", "inference", "callback", "redis"];
     while !missing.is_empty() {
         let (_, body) = received.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no spans {missing:?} came"));
         let holds = |part: &[u8]| body.windows(part.len()).any(|w| w == part);
