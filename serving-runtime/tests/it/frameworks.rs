@@ -1,4 +1,4 @@
-//! Models of other libraries, through ONNX, say what the library itself says. `examples/frameworks/train.py` wrote both.
+//! Models of other libraries, through ONNX, say what the library itself says. `examples/frameworks/train.py` and `train_pytorch.py` wrote both.
 
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,11 @@ async fn scikit_learn() {
 #[tokio::test]
 async fn xgboost() {
     agrees("xgboost").await;
+}
+
+#[tokio::test]
+async fn pytorch() {
+    agrees("pytorch").await;
 }
 
 #[tokio::test]
