@@ -10,7 +10,7 @@ use crate::error::{LoadError, Reason};
 use crate::fetch::{self, Options};
 use crate::models::Model;
 use crate::observe::{Observer, golden};
-use crate::onnx_file;
+use crate::onnx_file::{self, Checked};
 use crate::pool::{Pool, PoolOptions};
 use crate::prediction::Reader;
 use crate::stats::Stats;
@@ -62,7 +62,7 @@ pub struct Artifact {
 /// `InvalidModel` or `LoadFailed`, with the reason.
 pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
     let Artifact { name, version, path, digest, bytes, baseline, optimised_dir } = artifact;
-    let whole = onnx_file::check(&path)?.whole;
+    let Checked { whole, bounded } = onnx_file::check(&path)?;
     let workers = args.threads().workers;
     let place = |dir: PathBuf| Kept::place(&dir, &digest, &path, &args.onnxruntime);
     let kept = optimised_dir.filter(|_| whole).and_then(place);
@@ -87,7 +87,7 @@ pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
     let reader = Reader::new(&signature);
     let (most, only) = (usize::from(args.observe.baseline_max_features), &args.observe.baseline_features);
     let observer = baseline.map(|baseline| Arc::new(Observer::new(&baseline, &signature, reader, most, only)));
-    let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching };
+    let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching, bounded };
     let stats = Arc::new(Stats::default());
     let pool = Pool::start(engines, options, Arc::clone(&stats));
     let pool = pool.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the workers: {e}")))?;

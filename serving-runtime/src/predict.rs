@@ -49,7 +49,8 @@ pub async fn predict_at(
     let run = async |inputs| run(app, model, inputs, deadline, priority).await;
     let (outputs, cache) = match &app.caches.results {
         Some(cache) => {
-            cache.answer(model, inputs, deadline, run).await.map(|answer| (answer.outputs, answer.outcome))?
+            let answer = Box::pin(cache.answer(model, inputs, deadline, run)).await?;
+            (answer.outputs, answer.outcome)
         }
         None => (run(inputs).await?.outputs, None),
     };
@@ -88,7 +89,7 @@ pub(crate) async fn run_untimed(
     priority: Priority,
 ) -> Result<Done, ApiError> {
     let rows = model.signature.rows(&inputs);
-    let answer = model.pool.submit(inputs, rows, deadline, priority)?;
+    let answer = model.pool.run(inputs, rows, deadline, priority);
     let span = || slipway_telemetry::span!("inference", model = model.name, rows);
     slipway_telemetry::traced(span, answer).await
 }

@@ -50,6 +50,40 @@ struct Request<'a> {
     outputs: Option<&'a RawValue>,
 }
 
+/// The parts of a request, all but the values of its tensors.
+#[derive(Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    inputs: Option<Vec<Input<'a>>>,
+    #[serde(borrow, default)]
+    outputs: Option<Vec<Output<'a>>>,
+}
+
+impl<'a> Parts<'a> {
+    /// In one pass, which is what good requests cost; when something is wrong, part by part, so that the error names it.
+    fn read(json: &'a [u8]) -> Result<Self, ApiError> {
+        if let Ok(parts) = serde_json::from_slice(json) {
+            return Ok(parts);
+        }
+        let request: Request<'_> = serde_json::from_slice(json)
+            .map_err(|e| ApiError::bad(format!("the body is not a JSON inference request: {e}")))?;
+        let Request { id, parameters, inputs, outputs } = request;
+        Ok(Self { id, parameters, inputs: list(inputs, "inputs")?, outputs: list(outputs, "outputs")? })
+    }
+}
+
+/// The items of a list, each with its place in the error.
+fn list<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, path: &str) -> Result<Option<Vec<T>>, ApiError> {
+    let Some(raw) = raw else { return Ok(None) };
+    let items: Vec<&RawValue> = part(raw, path)?;
+    let each = items.into_iter().enumerate();
+    each.map(|(i, raw)| part(raw, &format!("{path}[{i}]"))).collect::<Result<_, _>>().map(Some)
+}
+
 #[derive(Deserialize)]
 struct Input<'a> {
     #[serde(borrow)]
@@ -93,28 +127,29 @@ pub fn parse(body: &[u8], header_length: Option<usize>, signature: &Signature) -
     let (json, mut blobs) = body.split_at_checked(length).ok_or_else(|| {
         ApiError::bad(format!("Inference-Header-Content-Length is {length}, but the body has {} bytes", body.len()))
     })?;
-    let request: Request<'_> = serde_json::from_slice(json)
-        .map_err(|e| ApiError::bad(format!("the body is not a JSON inference request: {e}")))?;
+    let request = Parts::read(json)?;
     let id = request.id.map(|raw| part::<String>(raw, "id")).transpose()?;
     let parameters = Parameters::read(request.parameters, "request")?;
-    let inputs = inputs(request.inputs, &mut blobs, signature)?;
+    let inputs = inputs(request.inputs.unwrap_or_default(), &mut blobs, signature)?;
     if !blobs.is_empty() {
         return Err(ApiError::bad(format!(
             "{} bytes follow the last tensor; the binary_data_size of the inputs must add up to what follows the JSON",
             blobs.len()
         )));
     }
-    let outputs = outputs(request.outputs, parameters.flag("binary_data_output")?.unwrap_or(false), signature)?;
+    let outputs = outputs(
+        request.outputs.unwrap_or_default(),
+        parameters.flag("binary_data_output")?.unwrap_or(false),
+        signature,
+    )?;
     let (timeout, priority) = (parameters.timeout()?, parameters.priority()?);
     Ok(InferRequest { id, timeout, priority, inputs, outputs })
 }
 
-fn inputs(raw: Option<&RawValue>, blobs: &mut &[u8], signature: &Signature) -> Result<Vec<Tensor>, ApiError> {
-    let list: Vec<&RawValue> = raw.map(|r| part(r, "inputs")).transpose()?.unwrap_or_default();
+fn inputs(list: Vec<Input<'_>>, blobs: &mut &[u8], signature: &Signature) -> Result<Vec<Tensor>, ApiError> {
     let mut inputs = Inputs::new(signature);
-    for (i, raw) in list.into_iter().enumerate() {
+    for (i, input) in list.into_iter().enumerate() {
         let path = format!("inputs[{i}]");
-        let input: Input<'_> = part(raw, &path)?;
         let (at, spec) = inputs.place(&path, &input.name)?;
         inputs.put(at, tensor(&input, &path, spec, blobs)?);
     }
@@ -147,12 +182,10 @@ fn tensor(input: &Input<'_>, path: &str, spec: &TensorSpec, blobs: &mut &[u8]) -
     Ok(Tensor { shape, data })
 }
 
-fn outputs(raw: Option<&RawValue>, binary: bool, signature: &Signature) -> Result<Vec<Wanted>, ApiError> {
-    let list: Vec<&RawValue> = raw.map(|r| part(r, "outputs")).transpose()?.unwrap_or_default();
+fn outputs(list: Vec<Output<'_>>, binary: bool, signature: &Signature) -> Result<Vec<Wanted>, ApiError> {
     let mut outputs = Outputs::new(signature);
-    for (i, raw) in list.into_iter().enumerate() {
+    for (i, output) in list.into_iter().enumerate() {
         let path = format!("outputs[{i}]");
-        let output: Output<'_> = part(raw, &path)?;
         let parameters = Parameters::read(output.parameters, &path)?;
         outputs.want(&path, &output.name, parameters.flag("binary_data")?.unwrap_or(binary))?;
         parameters.refuse_output()?;

@@ -80,7 +80,7 @@ pub(super) async fn handle(app: &Arc<App>, request: Request<Incoming>) -> Answer
         return answer(app, request).await;
     }
     let span = slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
-    let answer = answer(app, request).instrument(span.clone()).await;
+    let answer = Box::pin(answer(app, request).instrument(span.clone())).await;
     slipway_telemetry::answered(&span, answer.status());
     answer
 }
@@ -97,7 +97,8 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer {
 async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let path = request.uri().path().to_owned();
     if let Some((model, entity)) = features::path(&path) {
-        return features::write(app, model, entity, request).await;
+        // Boxed, as all that is rare: the future of a prediction would carry their room along, and is moved about several times.
+        return Box::pin(features::write(app, model, entity, request)).await;
     }
     let Some(route) = route(&path) else {
         return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
@@ -120,17 +121,17 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         Route::Live => Ok(json_answer(StatusCode::OK, &json!({"live": true}))),
         Route::Ready => Ok(ready(app)),
         Route::Stats => statistics(app, None, None),
-        Route::Index => repository::index(app, request).await,
-        Route::Load(name) => repository::load(app, name, request).await,
-        Route::Unload(name) => repository::unload(app, name, request).await,
-        Route::Job(id) => jobs::one(app, id, request.method()).await,
-        Route::Model(model, version, ModelRoute::Jobs) => jobs::post(app, model, version, request).await,
+        Route::Index => Box::pin(repository::index(app, request)).await,
+        Route::Load(name) => Box::pin(repository::load(app, name, request)).await,
+        Route::Unload(name) => Box::pin(repository::unload(app, name, request)).await,
+        Route::Job(id) => Box::pin(jobs::one(app, id, request.method())).await,
+        Route::Model(model, version, ModelRoute::Jobs) => Box::pin(jobs::post(app, model, version, request)).await,
         Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
         Route::Model(name, version, ModelRoute::Ready) => app.model_ready(name, version).map(|_| ready(app)),
         Route::Model(name, version, ModelRoute::Stats) => statistics(app, Some(name), version),
         Route::Model(name, version, ModelRoute::Feedback) => match app.models.get(name, version) {
             Err(error @ ApiError::NotFound(_)) => Err(error),
-            Ok(_) | Err(_) => give_feedback(app, request).await,
+            Ok(_) | Err(_) => Box::pin(give_feedback(app, request)).await,
         },
         Route::Model(name, version, ModelRoute::Metadata) => {
             let model = app.models.get(name, version)?;

@@ -15,9 +15,8 @@ use crate::error::ApiError;
 /// Shorter answers fit a packet or two anyway, and many clients accept gzip without wanting it.
 const WORTH_IT: usize = 1 << 10;
 
-/// Compresses the answer when the request's headers ask for it and it is long enough to gain.
-pub(super) async fn answer(answer: Answer, request: &HeaderMap) -> Result<Answer, ApiError> {
-    let Some(encoding) = accepted(request) else { return Ok(answer) };
+/// Compresses the answer when it is long enough to gain.
+pub(super) async fn answer(answer: Answer, encoding: Encoding) -> Result<Answer, ApiError> {
     let (mut head, body) = answer.into_parts();
     let whole = body.collect().await.map_or_else(|never| match never {}, |whole| whole.to_bytes());
     if whole.len() < WORTH_IT {
@@ -34,7 +33,7 @@ pub(super) async fn answer(answer: Answer, request: &HeaderMap) -> Result<Answer
 }
 
 /// The first encoding of ours in `Accept-Encoding` that is not refused by `q=0`.
-fn accepted(headers: &HeaderMap) -> Option<Encoding> {
+pub(super) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
     let value = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
     value.split(',').find_map(|item| {
         let (name, weight) = item.split_once(';').unwrap_or((item, ""));

@@ -49,18 +49,26 @@ async fn infer(
         let model = model.as_ref();
         let parsed = read(app, model, &head, incoming).await?;
         // The client's own limit in the body can only shorten the time.
-        let limit = parsed.timeout.map_or(limit, |own| own.min(limit));
-        let deadline = call.begun() + limit;
-        let answer = tokio::time::timeout_at(deadline.into(), run(app, model, parsed, deadline));
-        match answer.await {
+        let own = parsed.timeout.map_or(limit, |own| own.min(limit));
+        let deadline = call.begun() + own;
+        let answer = run(app, model, parsed, deadline);
+        let answer = if own < limit {
+            Box::pin(tokio::time::timeout_at(deadline.into(), answer)).await
+        } else {
+            Ok(answer.await)
+        };
+        match answer {
             // The worker and this clock may notice at the same time; the client hears the same.
-            Err(_) | Ok(Err(ApiError::Deadline(_))) => Err(expired(limit)),
+            Err(_) | Ok(Err(ApiError::Deadline(_))) => Err(expired(own)),
             Ok(answer) => answer,
         }
     };
     let answer = tokio::time::timeout_at((call.begun() + limit).into(), work).await;
     let answer = answer.unwrap_or_else(|_| Err(expired(limit)))?;
-    compress::answer(answer, &head.headers).await
+    match compress::accepted(&head.headers) {
+        Some(encoding) => Box::pin(compress::answer(answer, encoding)).await,
+        None => Ok(answer),
+    }
 }
 
 /// The time for a request: ours, or less when the client asks for less.
@@ -80,7 +88,7 @@ async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Res
     let (body, header_length, encoding) = match &app.caches.features {
         Some(features) => {
             let body = body::decode(body, encoding, limit)?;
-            let (body, header_length) = features::fill(app, features, model, body, header_length).await?;
+            let (body, header_length) = Box::pin(features::fill(app, features, model, body, header_length)).await?;
             (body, header_length, Encoding::Identity)
         }
         None => (body, header_length, encoding),
