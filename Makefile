@@ -22,7 +22,7 @@ down: ## Take the cluster down and leave nothing of it
 	@$(HARNESS) down
 
 .PHONY: test
-test: check deny e2e ## Everything: check, deny, e2e. What continuous integration runs
+test: check deny clients e2e ## Everything: check, deny, clients, e2e. What continuous integration runs
 
 .PHONY: check
 check: setup ## The fast part, without a cluster: format, lints, all tests of the workspace, generated files
@@ -35,8 +35,8 @@ setup: ## Install what the build needs and this machine lacks
 	@$(STEP) 'what the build needs' .ci/setup
 
 .PHONY: clients
-clients: ## The public Python clients (tritonclient, kserve), unmodified, against our model server
-	@$(STEP) 'build the model server' $(CARGO) build --quiet --package slipway-runtime
+clients: setup ## The public Python clients (tritonclient, kserve), unmodified, against our model server
+	@$(STEP) 'build programs' $(CARGO) build --quiet --workspace --bins
 	@serving-runtime/fetch-onnxruntime.sh target
 	@$(STEP) 'tritonclient and kserve, unmodified' serving-runtime/tests/clients/run.sh target/debug/slipway-runtime \
 	  target/onnxruntime-1.32.0/libonnxruntime.so target
@@ -77,8 +77,13 @@ charts: ## Lint and render the charts, compare with golden files, run alert rule
 
 .PHONY: bench
 bench: setup ## Model server and gateway beside others, in one run (BENCH='--only slipway,fastapi --rounds 1'); writes docs/bench
-	@$(STEP) 'build' bash -c '$(CARGO) build --quiet --release --package slipway-runtime --package slipway-gateway --package slipway-bench && \
-	  $(CARGO) build --quiet --release --package slipway-gateway --example hop && serving-runtime/fetch-onnxruntime.sh target'
+	@$(STEP) 'build' bash -c '$(CARGO) build --quiet --release --package slipway-runtime --package slipway-gateway --package slipway-bench \
+	  --bins --example hop && serving-runtime/fetch-onnxruntime.sh target'
 	@$(STEP) 'model servers' target/release/slipway-bench runtime $(BENCH)
 	@$(STEP) 'gateways' target/release/slipway-bench gateway $(BENCH)
+	@$(STEP) 'conformance of others' target/release/slipway-bench conformance $(BENCH)
 	@$(STEP) 'report' target/release/slipway-bench report
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz the decoders (EACH=600 seconds for each of six targets), and keep what was found in fuzz/corpus
+	@$(STEP) 'fuzz' fuzz/run.sh $(or $(EACH),600)

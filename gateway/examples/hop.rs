@@ -17,7 +17,7 @@ use slipway_gateway::{
 };
 use tokio_util::sync::CancellationToken;
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {

@@ -2,7 +2,8 @@
 # Starts the server with the test models and runs the public Python clients against it, unmodified.
 # Usage: run.sh SERVER LIBONNXRUNTIME TARGET; the virtual environments are kept under TARGET, keyed by their pins.
 set -euo pipefail
-server=$1 library=$2 target=$3
+# Absolute, because the scripts run in their own directory.
+server=$(realpath "$1") library=$(realpath "$2") target=$(realpath "$3")
 here=$(cd "$(dirname "$0")" && pwd)
 models=$here/../models
 work=$(mktemp -d)

@@ -62,7 +62,8 @@ impl AllowList {
 
     /// Whether a name may be at any public address.
     fn names(&self, host: &str) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        // One dot at the end names the root; more make it no name at all.
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         self.rules.iter().any(|rule| match rule {
             Rule::Any => true,
             Rule::Name(name) => *name == host,
@@ -95,6 +96,11 @@ impl AllowList {
             return Err("callback_url: callbacks are not allowed here; start the server with --callback-allow".into());
         }
         let (host, fits) = match url.host() {
+            Some(Host::Domain(name)) if name.contains("..") => {
+                return Err(format!(
+                    "callback_url: {name:?} is no host name: there is nothing between two of its dots"
+                ));
+            }
             Some(Host::Domain(name)) => (name.to_owned(), self.names(name) || !self.networks.is_empty()),
             Some(Host::Ipv4(a)) => (a.to_string(), permitted(a.into(), false, &self.networks)),
             Some(Host::Ipv6(a)) => (a.to_string(), permitted(a.into(), false, &self.networks)),
@@ -133,6 +139,9 @@ mod tests {
             "https://evil.test/hooks.example.org",
             "https://hooks.example.org.evil.test/",
             "https://xhooks.example.org/",
+            "https://hooks.example.org../",
+            "https://a.example.net.../",
+            "https://a..example.net/",
             "https://evil.test#@hooks.example.org",
             "https://evil.test?hooks.example.org",
             "http://127.0.0.1/",
