@@ -1,0 +1,148 @@
+//! The decoders of untrusted input, and what must hold of them whatever they are given.
+//!
+//! A target takes any bytes. It panics when a promise is broken: a decoder that panics or takes far more memory than its input has bytes, a
+//! request that is accepted and does not fit the model, or two forms of one request that are read as different tensors. `make fuzz` drives the
+//! targets by libFuzzer; the tests replay the corpus that it found.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a target reports")]
+
+pub mod seeds;
+mod signatures;
+
+use std::io::Write as _;
+
+use prost::Message as _;
+use serde_json::Value;
+use slipway_oip::inference::ModelInferRequest;
+use slipway_runtime::cache::{key::Key, value};
+use slipway_runtime::engine::Signature;
+use slipway_runtime::jobs::callback::allow::AllowList;
+use slipway_runtime::jobs::job::{self, Job};
+use slipway_runtime::protocol::{self, InferRequest, Wanted, grpc};
+use slipway_runtime::tensor::Tensor;
+use slipway_runtime::token::Token;
+use slipway_runtime::{feedback, onnx_file};
+
+pub use signatures::signature;
+
+/// A target: whether the input was accepted.
+pub type Target = fn(&[u8]) -> bool;
+
+/// All targets by name.
+pub const TARGETS: [(&str, Target); 6] =
+    [("rest", rest), ("binary", binary), ("grpc", grpc_message), ("queue", queue), ("state", state), ("onnx", onnx)];
+
+/// Bytes that tensors may take for each byte of a request: an empty string is three bytes of JSON and a `String` of 24.
+const MAX_GROWTH: usize = 32;
+
+/// `POST /v2/models/{m}/infer` in JSON. The first byte picks the model.
+pub fn rest(data: &[u8]) -> bool {
+    let Some((model, body)) = data.split_first() else { return false };
+    read(body, None, &signature(*model))
+}
+
+/// The same with binary tensors: a model, two bytes of header length (all ones: none), the body.
+pub fn binary(data: &[u8]) -> bool {
+    let [model, high, low, body @ ..] = data else { return false };
+    let length = u16::from_be_bytes([*high, *low]);
+    read(body, (length != u16::MAX).then_some(usize::from(length)), &signature(*model))
+}
+
+/// A `ModelInferRequest`. The first byte picks the model.
+pub fn grpc_message(data: &[u8]) -> bool {
+    let Some((model, body)) = data.split_first() else { return false };
+    let Ok(message) = ModelInferRequest::decode(body) else { return false };
+    let signature = signature(*model);
+    assert!(grpc::weight(&message) <= MAX_GROWTH * body.len(), "a message that weighs more than it should");
+    let Ok(request) = grpc::parse(message, &signature) else { return false };
+    accepted(&request, body.len(), &signature);
+    true
+}
+
+/// An entry of the queue: the job, and the request in it. The first byte picks the model.
+pub fn queue(data: &[u8]) -> bool {
+    let Some((model, payload)) = data.split_first() else { return false };
+    let Ok(job) = Job::parse(payload, 1 << 20) else { return false };
+    assert!(job.id.is_empty() || job::valid_id(&job.id));
+    assert_eq!(job.key_digest().is_empty(), job.idempotency_key.is_none());
+    let _ = job.expires_at(1);
+    // What is written by us is what was read.
+    let again = Job::parse(&serde_json::to_vec(&job).expect("a job has a form"), usize::MAX).expect("our own form");
+    assert_eq!(job.fingerprint(), again.fingerprint());
+    if let Some(url) = &job.callback_url {
+        let rules = ["example.org", ".example.com"].map(|rule| rule.parse().expect("a rule"));
+        if let Ok(url) = AllowList::new(&rules).check(url) {
+            let host = url.host_str().expect("a host");
+            let host = host.strip_suffix('.').unwrap_or(host);
+            assert!(host == "example.org" || host.ends_with(".example.com"), "{url} is not allowed");
+            assert!(url.username().is_empty() && url.password().is_none(), "{url} has a user");
+        }
+    }
+    read(job.data.get().as_bytes(), None, &signature(*model))
+}
+
+/// What comes back from outside: kept answers, prediction ids, labels.
+pub fn state(data: &[u8]) -> bool {
+    let key = Key([7; 32]);
+    if let Some((expires, outputs)) = value::decode(&key, data) {
+        let bytes: usize = outputs.iter().map(Tensor::bytes).sum();
+        assert!(bytes <= MAX_GROWTH * data.len(), "{bytes} bytes out of {}", data.len());
+        let again = value::decode(&key, &value::encode(&key, expires, &outputs)).expect("our own form");
+        assert_eq!(written(&again.1), written(&outputs));
+        return true;
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    if let Ok(token) = Token::decode(text) {
+        assert_eq!(Token::decode(&token.encode()), Ok(token));
+        return true;
+    }
+    serde_json::from_str::<feedback::Request>(text).is_ok()
+}
+
+/// A model file.
+pub fn onnx(data: &[u8]) -> bool {
+    let path = std::env::temp_dir().join(format!("slipway-fuzz-{}.onnx", std::process::id()));
+    std::fs::File::create(&path).and_then(|mut file| file.write_all(data)).expect("a file");
+    let found = onnx_file::check(&path);
+    let _ = std::fs::remove_file(&path);
+    found.is_ok()
+}
+
+fn read(body: &[u8], header_length: Option<usize>, signature: &Signature) -> bool {
+    let Ok(request) = protocol::parse(body, header_length, signature) else { return false };
+    accepted(&request, body.len(), signature);
+    true
+}
+
+/// A request that was accepted fits the model, is no bomb, and reads the same in its other form.
+fn accepted(request: &InferRequest, length: usize, signature: &Signature) {
+    assert_eq!(request.inputs.len(), signature.inputs.len());
+    for (tensor, spec) in request.inputs.iter().zip(&signature.inputs) {
+        spec.check(&tensor.shape).expect("a shape that fits");
+        assert_eq!(tensor.data.datatype(), spec.datatype);
+        assert_eq!(Some(tensor.data.len()), tensor.shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)));
+    }
+    let bytes: usize = request.inputs.iter().map(Tensor::bytes).sum();
+    assert!(bytes <= MAX_GROWTH * length, "{bytes} bytes out of {length}");
+    assert!(request.outputs.iter().all(|wanted| wanted.index < signature.outputs.len()));
+    let first = echo(&request.inputs, signature);
+    let again = protocol::parse(&first.0, Some(first.1), signature).expect("our own form of what was accepted");
+    assert_eq!(echo(&again.inputs, signature), first, "one request, read as different tensors");
+}
+
+/// The binary request of `inputs`: what a model that gives back its inputs would answer.
+fn echo(inputs: &[Tensor], signature: &Signature) -> (Vec<u8>, usize) {
+    let mirror = Signature { inputs: signature.inputs.clone(), outputs: signature.inputs.clone() };
+    let outputs = (0..inputs.len()).map(|index| Wanted { index, binary: true }).collect();
+    let request = InferRequest { id: None, timeout: None, priority: Default::default(), inputs: Vec::new(), outputs };
+    let body = protocol::write(("m", "1"), &mirror, &request, inputs, None).expect("an answer");
+    let (json, blobs) = body.bytes.split_at(body.header_length.unwrap_or(body.bytes.len()));
+    let mut head: Value = serde_json::from_slice(json).expect("JSON");
+    let head = serde_json::json!({ "inputs": head["outputs"].take(), "parameters": { "binary_data_output": true } })
+        .to_string();
+    ([head.as_bytes(), blobs].concat(), head.len())
+}
+
+fn written(outputs: &[Tensor]) -> Vec<u8> {
+    value::encode(&Key([7; 32]), 0, outputs)
+}
