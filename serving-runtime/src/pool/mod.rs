@@ -193,10 +193,13 @@ impl Pool {
     ) -> Result<Done, ApiError> {
         let bytes = inputs.iter().map(Tensor::bytes).sum();
         let here = bytes <= self.shared.pace.room();
-        let ticket = self.submit(inputs, rows, bytes, deadline, priority)?;
+        let (ticket, waiting) = self.submit(inputs, rows, bytes, deadline, priority)?;
         if here {
-            // Others that were read in this turn of the event loop join the batch; whoever comes back first runs it for all.
-            tokio::task::yield_now().await;
+            // Others that were read in this turn of the event loop join the batch; whoever comes back first runs it for all. When it is full
+            // already, it runs now: a burst on many connections must not fill the queue of a model that is never busy.
+            if waiting < self.shared.max_rows {
+                tokio::task::yield_now().await;
+            }
             self.shared.run_here();
         } else {
             self.shared.wake.notify_one();
@@ -204,6 +207,7 @@ impl Pool {
         ticket.await
     }
 
+    /// Queues a request: what takes its answer, and how many wait.
     fn submit(
         &self,
         inputs: Vec<Tensor>,
@@ -211,7 +215,7 @@ impl Pool {
         bytes: usize,
         deadline: Instant,
         priority: Priority,
-    ) -> Result<Ticket, ApiError> {
+    ) -> Result<(Ticket, usize), ApiError> {
         let (reply, answer) = oneshot::channel();
         let enqueued = Instant::now();
         let job = Job { inputs, rows, bytes, enqueued, deadline, priority, batching: self.shared.batching, reply };
@@ -225,8 +229,9 @@ impl Pool {
         }
         let at = batch::place(&state.queue, priority, |waiting| waiting.priority);
         state.queue.insert(at, job);
+        let waiting = state.queue.len();
         drop(state);
-        Ok(Ticket { answer: Some(answer), shared: Arc::clone(&self.shared) })
+        Ok((Ticket { answer: Some(answer), shared: Arc::clone(&self.shared) }, waiting))
     }
 }
 

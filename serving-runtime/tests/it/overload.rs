@@ -263,3 +263,39 @@ async fn requests_are_conserved() {
     assert!(server.code(400).await <= 2.0 * EACH as f64 / 10.0);
     assert!(server.code(429).await + server.code(504).await > 0.0, "no overload: {outcomes}");
 }
+
+/// A burst for a model that is faster than its queue could fill is taken, however many come in one turn of the event loop.
+#[tokio::test]
+async fn bursts_do_not_fill_the_queue_of_a_fast_model() {
+    use slipway_runtime::batch::Priority;
+    use slipway_runtime::pool::{Pool, PoolOptions};
+    use slipway_runtime::tensor::{Tensor, TensorData};
+
+    const CAPACITY: usize = 64;
+    let engines =
+        slipway_runtime::engine::load(super::support::onnxruntime(), &super::support::model("affine"), 1, 1, None);
+    let options = PoolOptions { capacity: CAPACITY, max_rows: 16, batching: true, bounded: true };
+    let pool = Pool::start(engines.unwrap(), options, std::sync::Arc::default()).unwrap();
+    let until = Instant::now() + super::support::DEADLINE;
+    let one = async |x: f32| {
+        let inputs = vec![Tensor { shape: vec![1, 2], data: TensorData::F32(vec![x, 0.0]) }];
+        pool.run(inputs, 1, until, Priority::default()).await
+    };
+    // A machine that is busy may make the model look slow for a while: then its queue does fill.
+    loop {
+        // It is fast once it was seen to be.
+        assert!(one(0.0).await.is_ok());
+        let burst = futures::future::join_all((0..5 * CAPACITY).map(|n| one(n as f32))).await;
+        if burst.iter().all(Result::is_ok) {
+            for (n, done) in burst.into_iter().enumerate() {
+                assert_eq!(
+                    done.unwrap().outputs[0].data,
+                    TensorData::F32(vec![2.0 * n as f32 + 1.0, 1.0]),
+                    "its own answer"
+                );
+            }
+            return;
+        }
+        assert!(Instant::now() < until, "requests of a burst are refused");
+    }
+}
