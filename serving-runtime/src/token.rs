@@ -65,6 +65,10 @@ impl Token {
     pub fn decode(text: &str) -> Result<Self, Malformed> {
         let text = text.strip_prefix(PREFIX).filter(|t| t.len() <= MAX_BYTES * 2).ok_or(Malformed)?;
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Malformed)?;
+        // Nothing but what we write: what is longer is nobody's answer.
+        if bytes.len() > MAX_BYTES {
+            return Err(Malformed);
+        }
         Self::from_bytes(&bytes).ok_or(Malformed)
     }
 
@@ -129,7 +133,8 @@ fn pull(rest: &mut &[u8]) -> Option<Option<Label>> {
             Some(Label::Number((z >> 1).cast_signed() ^ -(z & 1).cast_signed()))
         }
         tag if tag & 0x80 != 0 => {
-            let (text, next) = tail.split_at_checked(usize::from(tag & 0x7f))?;
+            let length = Some(usize::from(tag & 0x7f)).filter(|length| *length <= MAX_TEXT)?;
+            let (text, next) = tail.split_at_checked(length)?;
             tail = next;
             Some(Label::Text(std::str::from_utf8(text).ok()?.to_owned()))
         }
@@ -151,6 +156,18 @@ mod tests {
             any::<i64>().prop_map(|n| Some(Label::Number(n))),
             "[a-zé]{0,20}".prop_map(|s| Some(Label::Text(s))),
         ]
+    }
+
+    /// Found by fuzzing: texts of 65 to 127 bytes have a form, and we write none.
+    #[test]
+    fn what_we_would_not_write_is_malformed() {
+        let of = |length: u8| {
+            let mut bytes = vec![1, b'a', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80 | length];
+            bytes.resize(bytes.len() + usize::from(length), b'x');
+            Token::decode(&format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
+        };
+        assert!(of(64).is_ok());
+        assert_eq!(of(65), Err(Malformed));
     }
 
     proptest! {
