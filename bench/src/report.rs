@@ -23,7 +23,9 @@ pub(crate) struct Cell {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     /// At a fixed rate of half of what the closed loop reached.
+    #[serde(deserialize_with = "nullable")]
     pub(crate) open_p50_us: f64,
+    #[serde(deserialize_with = "nullable")]
     pub(crate) open_p99_us: f64,
     pub(crate) pss_bytes: u64,
     #[serde(deserialize_with = "nullable")]
@@ -144,7 +146,7 @@ fn table(medians: &BTreeMap<Key, (Cell, usize)>) -> String {
         let or_nothing = |value: f64| if value > 0.0 { format!("{value:.0}") } else { String::new() };
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {:.1} | {over} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {} | {} | {rounds} | {:.1} |",
+            "| {} | {} | {} | {:.1} | {over} | {:.0} | {:.0} | {:.0} | {} | {} | {} | {} | {rounds} | {:.1} |",
             cell.model,
             cell.wire,
             cell.server,
@@ -152,8 +154,8 @@ fn table(medians: &BTreeMap<Key, (Cell, usize)>) -> String {
             cell.per_second,
             cell.p50_us,
             cell.p99_us,
-            cell.open_p50_us,
-            cell.open_p99_us,
+            or_nothing(cell.open_p50_us),
+            or_nothing(cell.open_p99_us),
             or_nothing(cell.pss_bytes as f64 / f64::from(1 << 20)),
             or_nothing(cell.ready_ms),
             cell.load_average,

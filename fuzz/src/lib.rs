@@ -10,6 +10,7 @@ pub mod seeds;
 mod signatures;
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message as _;
 use serde_json::Value;
@@ -101,7 +102,10 @@ pub fn state(data: &[u8]) -> bool {
 
 /// A model file.
 pub fn onnx(data: &[u8]) -> bool {
-    let path = std::env::temp_dir().join(format!("slipway-fuzz-{}.onnx", std::process::id()));
+    // Tests run side by side in one process.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("slipway-fuzz-{}-{number}.onnx", std::process::id()));
     std::fs::File::create(&path).and_then(|mut file| file.write_all(data)).expect("a file");
     let found = onnx_file::check(&path);
     let _ = std::fs::remove_file(&path);
