@@ -10,8 +10,9 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::Options;
 use crate::load;
+use crate::measure;
 use crate::model::{Row, Wire};
-use crate::process::{self, Server};
+use crate::process::Server;
 use crate::report::{Cell, Results};
 use crate::venv;
 
@@ -66,29 +67,9 @@ fn measure(options: &Options, hop: &Path, name: &str) -> anyhow::Result<Cell> {
         ensure!(measured_process.alive() && Instant::now() < until, "{name} does not answer: {}", log(name).display());
         std::thread::sleep(Duration::from_millis(20));
     }
-    load::closed(&call, options, options.seconds / 5.0)?;
-    let cpu = measured_process.cpu();
-    let measured = load::closed(&call, options, options.seconds)?;
-    let cpu = measured_process.cpu() - cpu;
-    ensure!(measured.errors == 0, "{} errors", measured.errors);
-    let rate = 2000.0_f64.min(measured.requests as f64 / measured.seconds / 2.0);
-    let open = load::open(&call, options, options.seconds / 2.0, rate)?;
-    let pss_bytes = measured_process.pss();
+    let cell = measure::measure(options, measured_process, &call, 2000.0)?;
     drop(candidate);
-    Ok(Cell {
-        server: name.into(),
-        model: MODEL.into(),
-        wire: "json".into(),
-        cpu_us: cpu * 1e6 / measured.requests as f64,
-        per_second: measured.requests as f64 / measured.seconds,
-        p50_us: measured.percentile(0.5),
-        p99_us: measured.percentile(0.99),
-        open_p50_us: open.percentile(0.5),
-        open_p99_us: open.percentile(0.99),
-        pss_bytes,
-        ready_ms: f64::NAN,
-        load_average: process::load_average(),
-    })
+    Ok(Cell { server: name.into(), model: MODEL.into(), wire: "json".into(), ..cell })
 }
 
 /// About 330 bytes of JSON.

@@ -6,6 +6,7 @@
 mod conformance;
 mod gateway;
 mod load;
+mod measure;
 mod model;
 mod peers;
 mod process;

@@ -187,7 +187,12 @@ fn plot(path: &Path, title: &str, bars: &[(String, f64)], raw: Option<f64>) -> a
     chart
         .configure_mesh()
         .disable_y_mesh()
-        .x_desc("microseconds, logarithmic; dashed: ONNX Runtime alone")
+        .x_desc(if raw.is_some() {
+            "microseconds, logarithmic; dashed: ONNX Runtime alone"
+        } else {
+            "microseconds, logarithmic"
+        })
+        .x_labels(6)
         .y_label_formatter(&name)
         .y_labels(bars.len())
         .draw()?;

@@ -7,9 +7,10 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use crate::load::{self, Answer, Call};
+use crate::measure::measure;
 use crate::model::{self, Model, Wire};
 use crate::peers::Peer;
-use crate::process::{self, Server};
+use crate::process::Server;
 use crate::report::{Cell, Results};
 use crate::{Options, raw};
 
@@ -62,7 +63,7 @@ fn serve(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow
     let ready = begun.elapsed();
     let mut cells = Vec::new();
     for wire in Wire::ALL.into_iter().filter(|wire| peer.speaks(*wire)) {
-        match measure(options, &server, &peer.call(model, port, wire), model, wire) {
+        match measured(options, &server, &peer.call(model, port, wire), model, wire) {
             Ok(cell) => cells.push(Cell { server: peer.name().into(), ready_ms: ready.as_secs_f64() * 1e3, ..cell }),
             Err(error) => eprintln!("  left out: {} over {}: {error:#}", peer.name(), wire.name()),
         }
@@ -70,30 +71,10 @@ fn serve(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow
     Ok(cells)
 }
 
-fn measure(options: &Options, server: &Server, call: &Call, model: &Model, wire: Wire) -> anyhow::Result<Cell> {
+fn measured(options: &Options, server: &Server, call: &Call, model: &Model, wire: Wire) -> anyhow::Result<Cell> {
     check(&load::once(call)?, model, wire)?;
-    load::closed(call, options, options.seconds / 5.0)?;
-    let cpu = server.cpu();
-    let measured = load::closed(call, options, options.seconds)?;
-    let cpu = server.cpu() - cpu;
-    ensure!(measured.errors == 0, "{} errors", measured.errors);
-    // Half of what it can do, at a fixed rate: what users see of it when it is not overloaded.
-    let rate = measured.requests as f64 / measured.seconds / 2.0;
-    let open = load::open(call, options, options.seconds / 2.0, rate)?;
-    Ok(Cell {
-        server: String::new(),
-        model: model.name.clone(),
-        wire: wire.name().into(),
-        cpu_us: cpu * 1e6 / measured.requests as f64,
-        per_second: measured.requests as f64 / measured.seconds,
-        p50_us: measured.percentile(0.5),
-        p99_us: measured.percentile(0.99),
-        open_p50_us: open.percentile(0.5),
-        open_p99_us: open.percentile(0.99),
-        pss_bytes: server.pss(),
-        ready_ms: f64::NAN,
-        load_average: process::load_average(),
-    })
+    let cell = measure(options, server, call, f64::INFINITY)?;
+    Ok(Cell { model: model.name.clone(), wire: wire.name().into(), ..cell })
 }
 
 /// Waits for the first right answer.

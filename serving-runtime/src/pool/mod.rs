@@ -114,7 +114,7 @@ impl Shared {
             let mut state = self.lock();
             let room = self.pace.room();
             let Some(lead) = state.queue.front() else { return };
-            if lead.bytes > room {
+            if !self.pace.fits(lead.bytes) {
                 break;
             }
             // As many rows as there is room for, by the size of the first request's.
@@ -192,7 +192,7 @@ impl Pool {
         priority: Priority,
     ) -> Result<Done, ApiError> {
         let bytes = inputs.iter().map(Tensor::bytes).sum();
-        let here = bytes <= self.shared.pace.room();
+        let here = self.shared.pace.fits(bytes);
         let (ticket, waiting) = self.submit(inputs, rows, bytes, deadline, priority)?;
         if here {
             // Others that were read in this turn of the event loop join the batch; whoever comes back first runs it for all. When it is full

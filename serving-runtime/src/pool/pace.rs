@@ -43,6 +43,12 @@ impl Pace {
         }
     }
 
+    /// Whether inputs of so many bytes may run where they were read.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        let room = self.room();
+        room > 0 && bytes <= room
+    }
+
     /// Bytes of inputs that may run where they were read; 0 for none. Twice of what was fast, so that sizes can grow.
     pub(super) fn room(&self) -> usize {
         let mean = self.mean.load(Relaxed);
@@ -64,8 +70,10 @@ mod tests {
     fn sizes_that_were_fast_may_grow() {
         let pace = Pace::new(true);
         assert_eq!(pace.room(), 0, "nothing is known");
+        assert!(!pace.fits(0), "not even a model without inputs");
         pace.record(100, FAST);
         assert_eq!(pace.room(), 200);
+        assert!(pace.fits(200) && !pace.fits(201));
         pace.record(200, FAST);
         assert_eq!(pace.room(), 400);
         pace.record(50, FAST);
