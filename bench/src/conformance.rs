@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use slipway_conformance::{Group, Outcome, Report};
 
-use crate::model::{self, Wire};
+use crate::model::{self, Model, Wire};
 use crate::peers::Peer;
 use crate::process::Server;
-use crate::{Options, runtime};
+use crate::{Options, raw, runtime};
 
 /// Who speaks the protocol. FastAPI, LitServe and BentoML answer it only as far as we wrote it for the benches.
 const PEERS: [Peer; 4] = [Peer::Slipway, Peer::Triton, Peer::MlServer, Peer::KServe];
@@ -25,30 +25,39 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     // An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut models = model::all(&options.dir, &[MODEL.to_owned()])?;
-    let model = models.pop().context("no model")?;
+    let mut model = models.pop().context("no model")?;
+    model.probabilities = raw::reference(&library, &model)?;
     let mut reports = Vec::new();
     for peer in PEERS.into_iter().filter(|peer| options.wants(peer.name())) {
-        let port = runtime::free_ports()?;
-        let mut command = peer.command(&options.dir, &library, &model, port)?;
-        let log = options.dir.join("logs").join(format!("conformance-{}.log", peer.name()));
-        let mut server = Server::start(&mut command, options.server_core, &log)?;
-        runtime::until_ready(&mut server, &peer.call(&model, port, Wire::Json), &log)?;
-        let checks = slipway_conformance::Options {
-            url: format!("http://127.0.0.1:{port}"),
-            grpc: peer.grpc_port(port).map(|port| format!("http://127.0.0.1:{port}")),
-            model: "m".into(),
-            timeout: PATIENCE,
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let report = runtime.block_on(slipway_conformance::run(&checks))?;
-        eprintln!("{}", report.table());
-        reports.push((peer.name(), report));
+        match check(options, &library, &model, peer) {
+            Ok(report) => reports.push((peer.name(), report)),
+            // One that does not run here is left out, and does not spoil the rest.
+            Err(error) => eprintln!("left out: {}: {error:#}", peer.name()),
+        }
     }
     // `--only` may name none of them.
     if reports.is_empty() {
         return Ok(());
     }
     write(&options.report.join("conformance.md"), &reports)
+}
+
+fn check(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow::Result<Report> {
+    let port = runtime::free_ports()?;
+    let mut command = peer.command(&options.dir, library, model, port)?;
+    let log = options.dir.join("logs").join(format!("conformance-{}.log", peer.name()));
+    let mut server = Server::start(&mut command, options.server_core, &log)?;
+    runtime::until_ready(&mut server, &peer.call(model, port, Wire::Json), &log)?;
+    let checks = slipway_conformance::Options {
+        url: format!("http://127.0.0.1:{port}"),
+        grpc: peer.grpc_port(port).map(|port| format!("http://127.0.0.1:{port}")),
+        model: "m".into(),
+        timeout: PATIENCE,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(slipway_conformance::run(&checks))?;
+    eprintln!("{}", report.table());
+    Ok(report)
 }
 
 fn write(path: &Path, reports: &[(&str, Report)]) -> anyhow::Result<()> {
