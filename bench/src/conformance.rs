@@ -7,9 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use slipway_conformance::{Group, Outcome, Report};
 
-use crate::model::{self, Model, Wire};
+use crate::model::{self, Model};
 use crate::peers::Peer;
-use crate::process::Server;
 use crate::{Options, raw, runtime};
 
 /// Who speaks the protocol. FastAPI, LitServe and BentoML answer it only as far as we wrote it for the benches.
@@ -43,11 +42,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 fn check(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow::Result<Report> {
-    let port = runtime::free_ports()?;
-    let mut command = peer.command(&options.dir, library, model, port)?;
-    let log = options.dir.join("logs").join(format!("conformance-{}.log", peer.name()));
-    let mut server = Server::start(&mut command, options.server_core, &log)?;
-    runtime::until_ready(&mut server, &peer.call(model, port, Wire::Json), &log)?;
+    let (_server, port, _) = runtime::start(options, library, model, peer)?;
     let checks = slipway_conformance::Options {
         url: format!("http://127.0.0.1:{port}"),
         grpc: peer.grpc_port(port).map(|port| format!("http://127.0.0.1:{port}")),

@@ -54,13 +54,7 @@ pub(crate) fn onnxruntime() -> anyhow::Result<PathBuf> {
 }
 
 fn serve(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow::Result<Vec<Cell>> {
-    let port = free_ports()?;
-    let mut command = peer.command(&options.dir, library, model, port)?;
-    let log = options.dir.join("logs").join(format!("{}-{}.log", peer.name(), model.name));
-    let begun = Instant::now();
-    let mut server = Server::start(&mut command, options.server_core, &log)?;
-    until_ready(&mut server, &peer.call(model, port, Wire::Json), &log)?;
-    let ready = begun.elapsed();
+    let (server, port, ready) = start(options, library, model, peer)?;
     let mut cells = Vec::new();
     for wire in Wire::ALL.into_iter().filter(|wire| peer.speaks(*wire)) {
         match measured(options, &server, &peer.call(model, port, wire), model, wire) {
@@ -77,8 +71,24 @@ fn measured(options: &Options, server: &Server, call: &Call, model: &Model, wire
     Ok(Cell { model: model.name.clone(), wire: wire.name().into(), ..cell })
 }
 
+/// Starts a server: its first port, and how long it took until its first answer.
+pub(crate) fn start(
+    options: &Options,
+    library: &Path,
+    model: &Model,
+    peer: Peer,
+) -> anyhow::Result<(Server, u16, Duration)> {
+    let port = free_ports()?;
+    let mut command = peer.command(&options.dir, library, model, port)?;
+    let log = options.dir.join("logs").join(format!("{}-{}.log", peer.name(), model.name));
+    let begun = Instant::now();
+    let mut server = Server::start(&mut command, options.server_core, &log)?;
+    until_ready(&mut server, &peer.call(model, port, Wire::Json), &log)?;
+    Ok((server, port, begun.elapsed()))
+}
+
 /// Waits for the first right answer.
-pub(crate) fn until_ready(server: &mut Server, call: &Call, log: &Path) -> anyhow::Result<()> {
+fn until_ready(server: &mut Server, call: &Call, log: &Path) -> anyhow::Result<()> {
     let until = Instant::now() + START;
     loop {
         if load::once(call).is_ok_and(|answer| answer.status.is_success()) {
@@ -138,7 +148,7 @@ fn contains(body: &[u8], values: &[f32]) -> bool {
 }
 
 /// Three ports in a row that nobody uses now.
-pub(crate) fn free_ports() -> anyhow::Result<u16> {
+fn free_ports() -> anyhow::Result<u16> {
     use std::net::TcpListener;
     for _ in 0..100 {
         let first = TcpListener::bind("127.0.0.1:0")?;

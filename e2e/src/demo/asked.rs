@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::stage::{Stage, say};
-use crate::world::World;
+use crate::world::{self, World};
 
 /// Different questions; each is asked as often as there are rounds.
 const QUESTIONS: usize = 50;
@@ -40,8 +40,7 @@ pub(super) async fn kept(stage: &Stage) -> anyhow::Result<Kept> {
         let mut seen = BTreeMap::<String, usize>::new();
         let begun = Instant::now();
         for (_, row) in &rows {
-            let body = json!({"inputs": [{"name": "X", "shape": [1, row.len()], "datatype": "FP32", "data": row}]});
-            let answer = world.http.post(&url, Some("cached"), &body).await?;
+            let answer = world.http.post(&url, Some("cached"), &world::question(row)).await?;
             ensure!(answer.status.is_success(), "{answer:?}");
             *seen.entry(answer.header("x-slipway-cache").to_owned()).or_default() += 1;
         }
@@ -79,7 +78,7 @@ pub(super) async fn jobs(stage: &Stage) -> anyhow::Result<Jobs> {
         }
         if told.len() >= jobs.len() { Ok(told) } else { Err(format!("{} of {} called back", told.len(), jobs.len())) }
     };
-    let told = world.cluster.wait_for(&world.namespace, "all callbacks", crate::world::PODS, told).await?;
+    let told = world.cluster.wait_for(&world.namespace, "all callbacks", world::PODS, told).await?;
     let mut shown = Jobs { queued: jobs.len(), called_back: Vec::new(), correct: 0 };
     for (id, (queued, label)) in &jobs {
         let (received, job) = told.get(id).with_context(|| format!("{id} was not called back"))?;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
-use super::{PODS, World};
+use super::{PODS, World, question};
 
 /// Key by which callbacks of tests and the demo are signed.
 pub(crate) const SIGNING_KEY: &str = "whsec_c2xpcHdheS1lMmUtc2xpcHdheS1lMmUtMDEyMw==";
@@ -73,8 +73,7 @@ impl World {
     /// Submits a row of digits as job `number` of `name`, until it is taken: a client that got no 202 sends the job again, with the same key.
     pub async fn submit(&self, name: &str, number: usize, row: &[f64], callback: &str) -> anyhow::Result<String> {
         let url = format!("{}/v2/models/{name}/jobs", self.service(name, 80).await?);
-        let data = json!({"inputs": [{"name": "X", "shape": [1, row.len()], "datatype": "FP32", "data": row}]});
-        let job = json!({"data": data, "callback_url": callback, "idempotency_key": format!("job-{number}")});
+        let job = json!({"data": question(row), "callback_url": callback, "idempotency_key": format!("job-{number}")});
         let post = || async {
             let answer = self.http.post(&url, Some(name), &job).await.map_err(|error| error.to_string())?;
             let body: Value = answer.json().map_err(|error| error.to_string())?;

@@ -291,6 +291,11 @@ impl World {
     }
 }
 
+/// An inference request for a row of the digits.
+pub fn question(row: &[f64]) -> serde_json::Value {
+    json!({"inputs": [{"name": "X", "shape": [1, row.len()], "datatype": "FP32", "data": row}]})
+}
+
 /// Name of a ModelDeployment.
 pub fn name(object: &ModelDeployment) -> &str {
     object.metadata.name.as_deref().unwrap_or_default()

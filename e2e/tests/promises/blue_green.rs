@@ -23,7 +23,7 @@ fn by_hand(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
 async fn ask_preview(world: &World) -> anyhow::Result<String> {
     let url = format!("{}/v2/models/digits/infer", world.service(&format!("{NAME}-preview"), 80).await?);
     let row = vec![0.0; 64];
-    let body = json!({"inputs": [{"name": "X", "shape": [1, 64], "datatype": "FP32", "data": row}]});
+    let body = world::question(&row);
     let answer = world.http.post(&url, Some(&format!("{NAME}-preview")), &body).await?;
     anyhow::ensure!(answer.status.is_success(), "{answer:?}");
     Ok(answer.header("x-slipway-revision").to_owned())

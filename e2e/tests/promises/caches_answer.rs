@@ -14,8 +14,8 @@ fn cached(world: &World, file: &str) -> anyhow::Result<String> {
 async fn ask(world: &World) -> anyhow::Result<(String, String, Value)> {
     let base = world.service("digits", 80).await?;
     let row: Vec<f64> = (0..64).map(|n| f64::from(n % 17)).collect();
-    let body = json!({"inputs": [{"name": "X", "shape": [1, 64], "datatype": "FP32", "data": row}]});
-    let answer = world.http.post(&format!("{base}/v2/models/digits/infer"), Some("digits"), &body).await?;
+    let url = format!("{base}/v2/models/digits/infer");
+    let answer = world.http.post(&url, Some("digits"), &world::question(&row)).await?;
     ensure!(answer.status.is_success(), "{answer:?}");
     let value: Value = answer.json()?;
     let (cache, revision) = (answer.header("x-slipway-cache"), answer.header("x-slipway-revision"));

@@ -156,15 +156,7 @@ impl Redis {
         operation: &'static str,
         work: impl Future<Output = Result<T, RedisError>>,
     ) -> Option<T> {
-        let span = || {
-            slipway_telemetry::span!(
-                "redis",
-                otel.kind = "client",
-                db.system.name = "redis",
-                db.operation.name = operation
-            )
-        };
-        let asked = slipway_telemetry::traced_within(span, tokio::time::timeout(limit, work));
+        let asked = traced(operation, tokio::time::timeout(limit, work));
         let (failure, answer) = match asked.await {
             Ok(Ok(value)) => (None, Some(value)),
             Ok(Err(error)) => (Some(failure(&error)), None),
@@ -208,6 +200,15 @@ impl Redis {
         }
         result
     }
+}
+
+/// Shows what Redis is asked within a request or a job, by the names of OpenTelemetry's conventions for databases.
+pub(crate) async fn traced<F: Future>(operation: &'static str, work: F) -> F::Output {
+    let span = || {
+        let system = "redis";
+        slipway_telemetry::span!("redis", otel.kind = "client", db.system.name = system, db.operation.name = operation)
+    };
+    slipway_telemetry::traced_within(span, work).await
 }
 
 fn failure(error: &RedisError) -> Failure {

@@ -12,6 +12,7 @@ use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 
 use super::job::{Job, Priority, entry_id};
 use super::queue::{Again, Called, Claimed, Due, End, Enqueued, Lag, Lease, Queue, QueueError, Start, Status, View};
+use crate::cache::redis_tier;
 
 /// Entries of the dead-letter streams, about.
 const DEAD_LETTERS: usize = 10_000;
@@ -115,15 +116,7 @@ impl RedisQueue {
     async fn run<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, QueueError> {
         // A handle on the one shared connection.
         let mut connection = self.connection.clone();
-        let span = || {
-            slipway_telemetry::span!(
-                "redis",
-                otel.kind = "client",
-                db.system.name = "redis",
-                db.operation.name = "EVALSHA"
-            )
-        };
-        let asked = slipway_telemetry::traced_within(span, invocation.invoke_async(&mut connection));
+        let asked = redis_tier::traced("EVALSHA", invocation.invoke_async(&mut connection));
         asked.await.map_err(|e| failed(&e))
     }
 

@@ -102,7 +102,7 @@ impl Counters<'_> {
 
 /// Runs a batch and answers its requests.
 pub(super) fn run_batch(engine: &mut Engine, batch: Vec<Job>, bench: &Bench, counters: Counters<'_>) {
-    let (mut seats, mut replies): (Vec<_>, Vec<_>) = batch
+    let (seats, mut replies): (Vec<_>, Vec<_>) = batch
         .into_iter()
         .map(|Job { inputs, rows, bytes, enqueued, reply, .. }| (Seat { inputs, rows, bytes, enqueued }, reply))
         .unzip();
@@ -127,7 +127,7 @@ pub(super) fn run_batch(engine: &mut Engine, batch: Vec<Job>, bench: &Bench, cou
         }
         // One request of the batch is bad, or the model does not keep rows apart: each alone gets its own answer.
     }
-    run_each(engine, std::mem::take(&mut seats), replies, bench, counters);
+    run_each(engine, seats, replies, bench, counters);
 }
 
 fn stack(batch: &[Seat]) -> Option<Vec<Tensor>> {
