@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerBehavior;
 use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -178,7 +179,7 @@ impl Default for Worker {
 }
 
 /// A HorizontalPodAutoscaler `<name>-worker` by the External metric `slipway_queue_jobs` with the label `modeldeployment`; see docs/queue.md
-/// for the rule of prometheus-adapter that serves it, and for KEDA instead.
+/// for the rule of prometheus-adapter that serves it, and for KEDA instead. While nobody serves the metric, the workers stay as many as they are.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerAutoscaling {
@@ -195,4 +196,8 @@ pub struct WorkerAutoscaling {
     #[serde(default = "default_target")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub target_jobs: i32,
+
+    /// Behaviour of autoscaling/v2: how fast it goes up and down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behavior: Option<HorizontalPodAutoscalerBehavior>,
 }

@@ -170,7 +170,7 @@ pub fn worker_autoscaler(object: &ModelDeployment, autoscaling: &WorkerAutoscali
             min_replicas: Some(autoscaling.min_replicas),
             max_replicas: autoscaling.max_replicas,
             metrics: Some(vec![metric]),
-            behavior: None,
+            behavior: autoscaling.behavior.clone(),
         }),
         status: None,
     }))
