@@ -21,7 +21,7 @@ pub use temp_namespace::TempNamespace;
 
 use crate::error::{Error, Result};
 use crate::layout::{self, Layout};
-use crate::node::{components, netns, process::Process};
+use crate::node::{addons, components, netns, process::Process, up};
 use crate::provision::toolchain;
 use crate::shell;
 
@@ -118,7 +118,25 @@ impl Cluster {
         }
         let probe = components::probe("prometheus");
         let deadline = Duration::from_secs(30);
-        wait::until("Prometheus answers", deadline, || crate::node::up::look(&self.layout, &self.client, probe)).await
+        wait::until("Prometheus answers", deadline, || up::look(&self.layout, &self.client, probe)).await
+    }
+
+    /// Starts prometheus-adapter unless it runs; returns when it serves external metrics. Only who scales by them needs it.
+    pub async fn start_prometheus_adapter(&self) -> Result<()> {
+        self.local("starting prometheus-adapter")?;
+        if self.component("prometheus-adapter").is_none() {
+            components::prometheus_adapter(&self.layout)?.start(&self.layout, &search_path(&self.layout))?;
+        }
+        self.apply("kube-system", &addons::external_metrics(&self.layout).to_string()).await?;
+        let available = || up::api_available(&self.client, addons::EXTERNAL_METRICS_API);
+        wait::until("external metrics are available", Duration::from_secs(60), available).await
+    }
+
+    /// Takes prometheus-adapter away, its API first: an API that is announced and does not answer holds up deletions of namespaces.
+    pub async fn stop_prometheus_adapter(&self) -> Result<()> {
+        self.local("stopping prometheus-adapter")?;
+        self.kubectl(["delete", "apiservice", addons::EXTERNAL_METRICS_API, "--ignore-not-found"]).await?;
+        self.component("prometheus-adapter").map_or(Ok(()), |process| process.stop())
     }
 
     /// A command that runs what follows in the node's network; files and processes stay the host's.

@@ -1,9 +1,10 @@
-//! What a normal cluster has in `kube-system`: the Services of DNS and of metrics, pointed at processes on the node.
+//! What a normal cluster has in `kube-system`: the Services of DNS and of metrics, pointed at processes on the node; and, when a test asks for
+//! it, that of external metrics.
 
 use serde_json::{Value, json};
 
 use crate::layout::{self, Layout};
-use crate::node::components::METRICS_PORT;
+use crate::node::components::{EXTERNAL_METRICS_PORT, METRICS_PORT};
 
 /// The objects to apply, as one list.
 pub fn manifests(layout: &Layout) -> Value {
@@ -15,7 +16,17 @@ pub fn manifests(layout: &Layout) -> Value {
         endpoints(layout, "kube-dns", &dns_ports),
         service("metrics-server", None, &metrics_ports),
         endpoints(layout, "metrics-server", &metrics_ports),
-        metrics_api(),
+        api_service(METRICS_API, "metrics-server"),
+    ]})
+}
+
+/// The same for prometheus-adapter.
+pub fn external_metrics(layout: &Layout) -> Value {
+    let ports = [("https", 443, EXTERNAL_METRICS_PORT, "TCP")];
+    json!({"apiVersion": "v1", "kind": "List", "items": [
+        service("prometheus-adapter", None, &ports),
+        endpoints(layout, "prometheus-adapter", &ports),
+        api_service(EXTERNAL_METRICS_API, "prometheus-adapter"),
     ]})
 }
 
@@ -51,15 +62,17 @@ fn endpoints(layout: &Layout, name: &str, ports: &[Port]) -> Value {
     })
 }
 
-fn metrics_api() -> Value {
+/// `name` is `<version>.<group>`.
+fn api_service(name: &str, service: &str) -> Value {
+    let (version, group) = name.split_once('.').unwrap_or_default();
     json!({
         "apiVersion": "apiregistration.k8s.io/v1",
         "kind": "APIService",
-        "metadata": {"name": METRICS_API},
+        "metadata": {"name": name},
         "spec": {
-            "service": {"name": "metrics-server", "namespace": "kube-system"},
-            "group": "metrics.k8s.io",
-            "version": "v1beta1",
+            "service": {"name": service, "namespace": "kube-system"},
+            "group": group,
+            "version": version,
             "insecureSkipTLSVerify": true,
             "groupPriorityMinimum": 100,
             "versionPriority": 100,
@@ -69,6 +82,8 @@ fn metrics_api() -> Value {
 
 /// Name of the APIService of metrics-server.
 pub const METRICS_API: &str = "v1beta1.metrics.k8s.io";
+/// Name of the APIService of prometheus-adapter.
+pub const EXTERNAL_METRICS_API: &str = "v1beta1.external.metrics.k8s.io";
 
 #[cfg(test)]
 mod tests {
@@ -77,10 +92,11 @@ mod tests {
     #[test]
     fn services_lead_to_the_node() {
         let layout = Layout::new("one").unwrap();
-        let list = manifests(&layout);
-        let items = list["items"].as_array().unwrap();
+        let (list, external) = (manifests(&layout), external_metrics(&layout));
+        let [items, external] = [&list, &external].map(|list| list["items"].as_array().unwrap());
         assert_eq!(items[0]["spec"]["clusterIP"], "10.96.0.10");
-        for slice in items.iter().filter(|item| item["kind"] == "EndpointSlice") {
+        assert_eq!(external[2]["spec"]["group"], "external.metrics.k8s.io");
+        for slice in items.iter().chain(external).filter(|item| item["kind"] == "EndpointSlice") {
             assert_eq!(slice["endpoints"][0]["addresses"][0], layout.node_ip().to_string());
         }
     }

@@ -191,6 +191,30 @@ pub fn prometheus(layout: &Layout) -> Result<Component> {
     )
 }
 
+/// Metrics of Prometheus for autoscaling, by the rule that users are told of.
+pub fn prometheus_adapter(layout: &Layout) -> Result<Component> {
+    let kubeconfig = pki::kubeconfig(layout, "admin");
+    let mut arguments: Vec<String> = ["lister", "authentication", "authorization"]
+        .iter()
+        .map(|name| format!("--{name}-kubeconfig={}", kubeconfig.display()))
+        .collect();
+    arguments.extend([
+        format!("--secure-port={EXTERNAL_METRICS_PORT}"),
+        format!("--cert-dir={}", layout.data().join("prometheus-adapter").display()),
+        format!("--prometheus-url={}", layout.prometheus_url()),
+        format!("--config={}", layout.root().join(ADAPTER_RULES).display()),
+        // How soon a metric that is new in Prometheus is served.
+        "--metrics-relist-interval=5s".into(),
+        "--metrics-max-age=1m".into(),
+    ]);
+    component(layout, "prometheus-adapter", arguments)
+}
+
+/// Port of prometheus-adapter on the node.
+pub const EXTERNAL_METRICS_PORT: u16 = 6444;
+/// The rules of prometheus-adapter, below the root of the workspace.
+pub const ADAPTER_RULES: &str = "examples/prometheus-adapter.yaml";
+
 /// How to see that a component is ready.
 pub fn probe(component: &str) -> Probe {
     match component {
@@ -210,4 +234,17 @@ fn client_flags(layout: &Layout, client: &str) -> Vec<String> {
 
 fn component(layout: &Layout, name: &'static str, arguments: Vec<String>) -> Result<Component> {
     Ok(Component { name, program: toolchain::program(layout, name)?, arguments, node_mounts: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_shows_the_rules_that_the_adapter_runs_with() {
+        let read = |path: &str| std::fs::read_to_string(layout::workspace_root().join(path)).unwrap();
+        let rules = read(ADAPTER_RULES);
+        let rules = &rules[rules.find("externalRules:").unwrap()..];
+        assert!(read("docs/queue.md").contains(rules), "docs/queue.md does not show {ADAPTER_RULES}");
+    }
 }

@@ -97,7 +97,7 @@ impl<'a> Bringup<'a> {
         }
         self.wait("kube-controller-manager", "service accounts", || service_account(&client)).await?;
         self.wait("kube-proxy", "names resolve", || name_resolves(self.layout)).await?;
-        self.wait("metrics-server", "metrics API is available", || metrics_available(&client)).await
+        self.wait("metrics-server", "metrics API is available", || api_available(&client, addons::METRICS_API)).await
     }
 
     fn start(&mut self, component: Component) -> Result<()> {
@@ -240,7 +240,8 @@ async fn name_resolves(layout: &Layout) -> Result<(), String> {
     if answer.contains(&address) { Ok(()) } else { Err(format!("no {address} in: {answer}")) }
 }
 
-async fn metrics_available(client: &kube::Client) -> Result<(), String> {
+/// Whether the server behind an APIService answers.
+pub async fn api_available(client: &kube::Client, name: &str) -> Result<(), String> {
     let resource = ApiResource {
         group: "apiregistration.k8s.io".into(),
         version: "v1".into(),
@@ -249,7 +250,7 @@ async fn metrics_available(client: &kube::Client) -> Result<(), String> {
         plural: "apiservices".into(),
     };
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let service = api.get(addons::METRICS_API).await.map_err(|error| error.to_string())?;
+    let service = api.get(name).await.map_err(|error| error.to_string())?;
     let conditions = service.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let available = conditions.iter().find(|condition| condition["type"] == "Available");
     match available {

@@ -75,6 +75,13 @@ const TOOLS: &[Tool] = &[
         programs: &[("sigs.k8s.io/metrics-server/cmd/metrics-server", "metrics-server")],
     },
     Tool {
+        name: "prometheus-adapter",
+        version: "v0.12.0",
+        tags: "",
+        variables: &[],
+        programs: &[("sigs.k8s.io/prometheus-adapter/cmd/adapter", "prometheus-adapter")],
+    },
+    Tool {
         name: "prometheus",
         // Prometheus 3.13.5: as a Go module it counts from zero.
         version: "v0.313.5",
