@@ -64,7 +64,7 @@ pub(super) async fn jobs(stage: &Stage) -> anyhow::Result<Jobs> {
     let mut jobs = BTreeMap::new();
     let rows = rows(world)?;
     for (number, (label, row)) in rows.iter().cycle().take(JOBS).enumerate() {
-        let id = world.submit("jobs", number, row, &callback).await?;
+        let id = world.submit("jobs", number, row, Some(&callback)).await?;
         jobs.insert(id, (jiff::Timestamp::now(), *label));
     }
     let id = jobs.keys().next().context("no job")?;

@@ -61,11 +61,11 @@ async fn jobs_are_done() -> anyhow::Result<()> {
                 }
                 _ => {}
             }
-            ids.insert(world.submit("digits", number, &ROW, &callback).await?);
+            ids.insert(world.submit("digits", number, &ROW, Some(&callback)).await?);
         }
         ensure!(ids.len() == JOBS, "{} ids for {JOBS} jobs", ids.len());
         // The same key is the same job.
-        ensure!(ids.contains(&world.submit("digits", 0, &ROW, &callback).await?), "a job was queued twice");
+        ensure!(ids.contains(&world.submit("digits", 0, &ROW, Some(&callback)).await?), "a job was queued twice");
         for id in &ids {
             world.succeeded("digits", id).await?;
         }

@@ -22,3 +22,4 @@ mod prometheus_down_holds;
 mod uninstall_leaves_nothing;
 mod user_aborts;
 mod user_pauses_and_promotes;
+mod workers_scale;
