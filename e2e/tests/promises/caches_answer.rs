@@ -1,12 +1,14 @@
 //! Answers are kept in the pods and in the Redis beside them: the same question is answered from there, and never with another version's answer.
+//! A candidate has answered what is hot at stable before it gets traffic.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use slipway_e2e::world::{self, World};
 
 fn cached(world: &World, file: &str) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick(file)?)?;
-    object["spec"]["cache"] = json!({"results": {"bypass": "Never"}, "redis": {"maxMemoryMebibytes": 16}});
+    object["spec"]["cache"] =
+        json!({"results": {"bypass": "Never", "hotKeys": 100}, "redis": {"maxMemoryMebibytes": 16}});
     Ok(object.to_string())
 }
 
@@ -20,6 +22,21 @@ async fn ask(world: &World) -> anyhow::Result<(String, String, Value)> {
     let value: Value = answer.json()?;
     let (cache, revision) = (answer.header("x-slipway-cache"), answer.header("x-slipway-revision"));
     Ok((cache.to_owned(), revision.to_owned(), value["outputs"].clone()))
+}
+
+/// Some pod of `candidate` was told by pods of `stable` what is hot, and answered it before it was ready.
+async fn warmed(world: &World, candidate: &str, stable: &str) -> anyhow::Result<()> {
+    let selector = format!("ml.slipway.dev/revision={candidate},app.kubernetes.io/component=runtime");
+    let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=runtime", "--tail=-1"];
+    let logs = world.cluster.kubectl(logs).await?;
+    let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let told: Vec<Value> = lines.filter(|line| line.to_string().contains("the caches are warm")).collect();
+    let from = format!("http://digits-{stable}:9090");
+    // Pods that come later may be told by the candidate's own.
+    let found = told.iter().find(|line| line["from"] == from && line["answered"].as_u64() > Some(0));
+    let found = found.with_context(|| format!("no pod was told by {from}: {told:?}\n{logs}"))?;
+    eprintln!("caches: {} hot questions of {from} answered in {} s", found["answered"], found["seconds"]);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,10 +60,17 @@ async fn caches_answer() -> anyhow::Result<()> {
         world.cluster.wait_for(&world.namespace, "a kept answer", world::PODS, kept).await?;
 
         world.load("digits", 200).await?;
+        // The generator asks 900 questions over and over: all of them are asked twice, so whichever pod tells has something to tell.
+        let asked = || async {
+            let answered = world.account().await.map_err(|error| error.to_string())?.answered;
+            if answered >= 2000 { Ok(()) } else { Err(format!("{answered} answers")) }
+        };
+        world.cluster.wait_for(&world.namespace, "2000 answers", world::PODS, asked).await?;
         world.cluster.apply(&world.namespace, &cached(&world, "digits/v2.yaml")?).await?;
         world.promoted("digits", "v2").await?;
         let (_, revision, _) = ask(&world).await?;
         ensure!(revision != stable, "the new version answers");
+        warmed(&world, &revision, &stable).await?;
         let account = world.settle().await?;
         // A forest is right far more often than a tree: kept answers of the tree would show.
         let of_new = account.revision(&revision);

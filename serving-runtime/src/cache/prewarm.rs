@@ -28,13 +28,14 @@ pub async fn prewarm(app: &App, model: &Model) {
     let Some(results) = app.caches.results.as_ref().filter(|_| app.args.cache.cache_hot_keys > 0) else { return };
     let begun = Instant::now();
     let until = begun + ALL;
-    let mut answered = 0_usize;
+    let (mut answered, mut from) = (0_usize, String::new());
     let work = async {
-        let bytes = match tokio::time::timeout(ASK, ask(&app.args)).await {
-            Ok(Ok(bytes)) => bytes,
+        let (who, bytes) = match tokio::time::timeout(ASK, ask(&app.args)).await {
+            Ok(Ok(told)) => told,
             Ok(Err(why)) => return tracing::info!(why, "nobody tells what is hot"),
             Err(_) => return tracing::info!("nobody tells in time what is hot"),
         };
+        from = who;
         for inputs in read(&bytes, &model.signature).into_iter().take(app.args.cache.cache_hot_keys as usize) {
             let warmed = results
                 .warm(model, inputs, until, |inputs| run_untimed(model, inputs, until, Priority::default()))
@@ -44,11 +45,11 @@ pub async fn prewarm(app: &App, model: &Model) {
     };
     // What takes longer is cut off: a pod that is ready and cold serves better than one that is warm and late.
     let in_time = tokio::time::timeout_at(until.into(), work).await.is_ok();
-    tracing::info!(answered, in_time, seconds = begun.elapsed().as_secs_f64(), "the caches are warm");
+    tracing::info!(answered, from, in_time, seconds = begun.elapsed().as_secs_f64(), "the caches are warm");
 }
 
-/// What is hot at a pod that serves: one of the revision that answers at the ModelDeployment's own address.
-async fn ask(args: &ServeArgs) -> Result<Vec<u8>, String> {
+/// What is hot at a pod that serves, and which that is: one of the revision that answers at the ModelDeployment's own address.
+async fn ask(args: &ServeArgs) -> Result<(String, Vec<u8>), String> {
     let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(ASK).build();
     let client = client.map_err(|e| e.to_string())?;
     let base = if args.cache.cache_hot_from.is_empty() {
@@ -72,5 +73,5 @@ async fn ask(args: &ServeArgs) -> Result<Vec<u8>, String> {
         }
         bytes.extend_from_slice(&piece);
     }
-    Ok(bytes)
+    Ok((base, bytes))
 }

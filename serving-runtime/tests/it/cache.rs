@@ -293,7 +293,8 @@ async fn a_new_pod_answers_what_is_hot_before_it_is_ready() {
     }
     let from = old.admin.clone();
     let new = Server::start("affine", &[ON, ALWAYS, "--cache-hot-keys", "2", "--cache-hot-from", &from]);
-    assert_eq!(new.line("the caches are warm")["answered"], 2);
+    let warm = new.line("the caches are warm");
+    assert_eq!((&warm["answered"], &warm["from"]), (&json!(2), &json!(from)));
     assert_eq!((inferences(&new).await, outcome(&new, "miss").await), (0.0, 0.0), "no traffic, no evidence");
     for (n, cache) in [(2.0, "hit"), (4.0, "hit"), (1.0, "miss")] {
         let got = ask(&new, &affine(&[[n, 0.5]])).await;
