@@ -35,15 +35,23 @@ fn default_drain() -> i32 {
     15
 }
 
-/// A queue of jobs (`POST /v2/models/<model>/jobs`) on a Redis that is there already, and the workers that run them.
+/// A queue of jobs (`POST /v2/models/<model>/jobs`) on a Redis or NATS that is there already, and the workers that run them.
 ///
 /// The workers are a Deployment `<name>-worker` of the stable revision: a new revision's workers take over when it is promoted, the candidate
 /// has none. Changes here reach the workers when the spec's revision is the stable one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.redis) != has(self.nats)").message("spec.queue: give exactly one of redis and nats, which keeps the queue")
+)]
 pub struct Queue {
-    /// Where the queue is.
-    pub redis: QueueRedis,
+    /// The Redis that keeps the queue, on its streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<QueueRedis>,
+
+    /// The NATS that keeps the queue, on JetStream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<QueueNats>,
 
     /// Jobs that may be queued or running before others are refused with 429.
     #[serde(default = "default_jobs")]
@@ -85,6 +93,29 @@ pub struct QueueRedis {
     /// A Secret that holds the URL, as `redis://user:password@host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_from: Option<SecretKey>,
+}
+
+/// A NATS server 2.12 or newer, or a cluster of them, with JetStream.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.url) != has(self.urlFrom)").message("spec.queue.nats: give exactly one of url and urlFrom"),
+    validation = Rule::new("!has(self.url) || self.url.matches('^(nats|tls)://[^@ ]+$')").message("spec.queue.nats.url: must be nats://host:port or tls://host:port, without a password or token; one with it goes into a Secret, see urlFrom")
+)]
+pub struct QueueNats {
+    /// `nats://host[:port]`, or `tls://`; several servers separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 512))]
+    pub url: Option<String>,
+
+    /// A Secret that holds the URL, as `nats://user:password@host:port` or `nats://token@host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_from: Option<SecretKey>,
+
+    /// Servers that keep the stream of the queue, when it is not there yet and made by us. With one, a lost disk is a lost queue.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 5))]
+    pub replicas: i32,
 }
 
 /// A key of a Secret in the namespace of the ModelDeployment.

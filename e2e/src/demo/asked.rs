@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::stage::{Stage, say};
-use crate::world::{self, World};
+use crate::world::{self, Broker, World};
 
 /// Different questions; each is asked as often as there are rounds.
 const QUESTIONS: usize = 50;
@@ -56,7 +56,7 @@ pub(super) async fn kept(stage: &Stage) -> anyhow::Result<Kept> {
 pub(super) async fn jobs(stage: &Stage) -> anyhow::Result<Jobs> {
     let world = &stage.world;
     println!("$ kubectl apply -f examples/queue-redis.yaml; kubectl create secret generic queue-redis …, callbacks …");
-    world.queue().await?;
+    world.queue(Broker::Redis).await?;
     let (callback, network) = world.callbacks_url().await?;
     stage.first_with("jobs", "07-jobs.yaml", "10.96.0.0/12", &network).await?;
     world.deployment_ready("jobs-worker").await?;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::images::table::{Image, Part};
 use crate::layout::Layout;
 use crate::progress::Step;
+use crate::provision::toolchain;
 use crate::shell;
 
 /// `PROFILE=release` builds what is published; anything else what is tested.
@@ -66,6 +67,7 @@ pub(super) fn assemble(layout: &Layout, image: &Image) -> Result<Context> {
             Part::System(from, to) => copy(Path::new(from), &dir.join(to))?,
             Part::Workspace(from, to) => copy(&layout.root().join(from), &dir.join(to))?,
             Part::Text(name, text) => fs::write(dir.join(name), text).map_err(Error::io("write", dir.join(name)))?,
+            Part::Tool(name) => copy(&toolchain::ensure_program(layout, name)?, &dir.join(name))?,
             Part::OnnxRuntime => {
                 for file in WHEEL.ensure(layout)? {
                     copy(&file, &dir.join(file.file_name().unwrap_or_default()))?;

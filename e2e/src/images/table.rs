@@ -22,6 +22,8 @@ pub enum Part {
     Workspace(&'static str, &'static str),
     /// A file with this name and text.
     Text(&'static str, &'static str),
+    /// A program of another project, as `e2e/tools` pins it.
+    Tool(&'static str),
     /// The ONNX Runtime library with its notices.
     OnnxRuntime,
 }
@@ -97,6 +99,12 @@ pub const TABLE: &[Image] = &[
         dockerfile: "images/redis/Dockerfile",
         base: Base::Packages("redis", &["redis-server"]),
         parts: &[],
+    },
+    Image {
+        name: "slipway-nats",
+        dockerfile: "e2e/images/nats.Dockerfile",
+        base: Base::Scratch,
+        parts: &[Part::Tool("nats-server")],
     },
     Image {
         name: "slipway-loadgen",

@@ -91,6 +91,13 @@ const TOOLS: &[Tool] = &[
         programs: &[("github.com/prometheus/prometheus/cmd/prometheus", "prometheus")],
     },
     Tool {
+        name: "nats",
+        version: "v2.15.2",
+        tags: "",
+        variables: &[],
+        programs: &[("github.com/nats-io/nats-server/v2", "nats-server")],
+    },
+    Tool {
         name: "helm",
         version: "v3.22.0",
         tags: "",
@@ -107,6 +114,15 @@ pub fn ensure(layout: &Layout) -> Result<()> {
 /// Builds kubectl and helm alone, for use with a cluster that is not ours.
 pub fn ensure_clients(layout: &Layout) -> Result<()> {
     TOOLS.iter().filter(|tool| ["kubernetes", "helm"].contains(&tool.name)).try_for_each(|tool| tool.ensure(layout))
+}
+
+/// Path of a program in the cache, built if it is not there yet.
+pub fn ensure_program(layout: &Layout, name: &str) -> Result<PathBuf> {
+    TOOLS
+        .iter()
+        .filter(|tool| tool.programs.iter().any(|(_, program)| *program == name))
+        .try_for_each(|t| t.ensure(layout))?;
+    program(layout, name)
 }
 
 /// Path of a program in the cache.

@@ -39,17 +39,64 @@ impl Callback {
     }
 }
 
+/// What keeps a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broker {
+    /// Redis Streams.
+    Redis,
+    /// NATS JetStream.
+    Nats,
+}
+
+impl Broker {
+    /// Name of its Deployment, its Service, its Secret and its file in `examples/`.
+    fn app(self) -> &'static str {
+        match self {
+            Self::Redis => "queue-redis",
+            Self::Nats => "queue-nats",
+        }
+    }
+
+    fn url(self) -> &'static str {
+        match self {
+            Self::Redis => "redis://queue-redis:6379",
+            Self::Nats => "nats://queue-nats:4222",
+        }
+    }
+
+    /// How to end it from within.
+    fn stop(self) -> &'static [&'static str] {
+        match self {
+            Self::Redis => &["/usr/bin/redis-cli", "shutdown"],
+            Self::Nats => &["/nats-server", "--signal", "quit=1"],
+        }
+    }
+
+    /// Its part of `spec.queue`: the field, and what stands there.
+    pub fn field(self) -> (&'static str, Value) {
+        let field = if self == Self::Redis { "redis" } else { "nats" };
+        (field, json!({"urlFrom": {"name": self.app(), "key": "url"}}))
+    }
+}
+
 impl World {
-    /// The queue's Redis, and the Secrets of its address and of the key that callbacks are signed with.
-    pub async fn queue(&self) -> anyhow::Result<()> {
-        self.cluster.apply(&self.namespace, &self.example("queue-redis.yaml")?).await?;
-        for (name, literal) in
-            [("queue-redis", "url=redis://queue-redis:6379".to_owned()), ("callbacks", format!("hmac={SIGNING_KEY}"))]
-        {
+    /// What keeps the queue, and the Secrets of its address and of the key that callbacks are signed with.
+    pub async fn queue(&self, broker: Broker) -> anyhow::Result<()> {
+        let app = broker.app();
+        self.cluster.apply(&self.namespace, &self.example(&format!("{app}.yaml"))?).await?;
+        for (name, literal) in [(app, format!("url={}", broker.url())), ("callbacks", format!("hmac={SIGNING_KEY}"))] {
             let literal = format!("--from-literal={literal}");
             self.cluster.kubectl(["create", "secret", "generic", name, "-n", &self.namespace, &literal]).await?;
         }
-        self.deployment_ready("queue-redis").await
+        self.deployment_ready(app).await
+    }
+
+    /// Ends the broker's container, which comes back with its files.
+    pub async fn restart(&self, broker: Broker) {
+        let app = format!("deployment/{}", broker.app());
+        let exec = ["exec", "-n", &self.namespace, &app, "--"];
+        // The connection ends with the container, so that what the command says means nothing.
+        let _ = self.cluster.kubectl(exec.iter().chain(broker.stop())).await;
     }
 
     /// Where the load generator receives callbacks, and the network (one address) that this is in. It need not run yet.

@@ -16,7 +16,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
 
 pub use account::{Account, ByRevision, SingleRequest};
 pub use http::{Answer, Http};
-pub use jobs::Callback;
+pub use jobs::{Broker, Callback};
 
 use crate::cluster::Cluster;
 

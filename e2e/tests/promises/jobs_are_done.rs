@@ -1,35 +1,46 @@
-//! Jobs: queued at the stable address, run by workers, told at a URL and to a signed callback; none is lost when workers die, the Redis restarts and
-//! a new version is rolled out meanwhile.
+//! Jobs: queued at the stable address, run by workers, told at a URL and to a signed callback; none is lost when workers die, the broker restarts and
+//! a new version is rolled out meanwhile. On Redis and on NATS.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-use slipway_e2e::world::{self, Callback, World};
+use slipway_e2e::world::{self, Broker, Callback, World};
 
 const JOBS: usize = 60;
 const ROW: [f64; 64] = [0.0; 64];
 
-fn with_queue(world: &World, file: &str, receiver: &str) -> anyhow::Result<String> {
+fn with_queue(world: &World, broker: Broker, file: &str, receiver: &str) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick(file)?)?;
     object["spec"]["queue"] = json!({
-        "redis": {"urlFrom": {"name": "queue-redis", "key": "url"}},
         "callbacks": {
             "allow": [receiver],
             "signingKeyFrom": {"name": "callbacks", "key": "hmac"},
         },
         "worker": {"replicas": 2, "drainSeconds": 2},
     });
+    let (field, place) = broker.field();
+    object["spec"]["queue"][field] = place;
     Ok(object.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn jobs_are_done() -> anyhow::Result<()> {
-    world::run("jobs", async |world| {
-        world.queue().await?;
+    done("jobs", Broker::Redis).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn jobs_are_done_on_nats() -> anyhow::Result<()> {
+    done("jobs-nats", Broker::Nats).await
+}
+
+async fn done(prefix: &str, broker: Broker) -> anyhow::Result<()> {
+    world::run(prefix, async |world| {
+        world.queue(broker).await?;
         let (callback, receiver) = world.callbacks_url().await?;
-        world.cluster.apply(&world.namespace, &with_queue(&world, "digits/v1.yaml", &receiver)?).await?;
+        world.cluster.apply(&world.namespace, &with_queue(&world, broker, "digits/v1.yaml", &receiver)?).await?;
         world.wait_status("digits", "the first version to be ready", world::PODS, world::ready).await?;
         world.deployment_ready("digits-worker").await?;
         world.load("digits", 50).await?;
@@ -43,21 +54,13 @@ async fn jobs_are_done() -> anyhow::Result<()> {
                     let kill = ["delete", "-n", &world.namespace, victim, "--grace-period=0", "--force"];
                     world.cluster.kubectl(kill).await?;
                 }
-                // The container ends and comes back with its append-only file.
-                30 => {
-                    let stop = [
-                        "exec",
-                        "-n",
-                        &world.namespace,
-                        "deployment/queue-redis",
-                        "--",
-                        "/usr/bin/redis-cli",
-                        "shutdown",
-                    ];
-                    let _ = world.cluster.kubectl(stop).await;
-                }
+                // The container ends and comes back with its files.
+                30 => world.restart(broker).await,
                 40 => {
-                    world.cluster.apply(&world.namespace, &with_queue(&world, "digits/v2.yaml", &receiver)?).await?;
+                    world
+                        .cluster
+                        .apply(&world.namespace, &with_queue(&world, broker, "digits/v2.yaml", &receiver)?)
+                        .await?;
                 }
                 _ => {}
             }

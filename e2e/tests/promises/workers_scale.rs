@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
 use serde_json::json;
-use slipway_e2e::world::{self, World};
+use slipway_e2e::world::{self, Broker, World};
 
 /// Jobs that are submitted at the same time.
 const BURST: usize = 16;
@@ -91,7 +91,7 @@ async fn submit_until_scaled(world: &World) -> anyhow::Result<Vec<String>> {
 }
 
 async fn follow_the_lag(world: &World) -> anyhow::Result<()> {
-    world.queue().await?;
+    world.queue(Broker::Redis).await?;
     world.cluster.apply(&world.namespace, &scaled(world)?).await?;
     world.wait_status("digits", "the first version to be ready", world::PODS, world::ready).await?;
     world.deployment_ready(WORKERS).await?;

@@ -8,7 +8,7 @@ use clap::Args;
 use super::backoff::Backoff;
 use super::callback::CallbackOptions;
 use super::callback::allow::Rule;
-use super::redis::QueueOptions;
+use super::queue::QueueOptions;
 use crate::config::ServeArgs;
 
 /// A text that no log shows.
@@ -39,7 +39,8 @@ impl FromStr for Secret {
 /// Options that servers and workers share.
 #[derive(Debug, Clone, Args)]
 pub struct QueueArgs {
-    /// The queue of jobs: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS. Without it there are no jobs.
+    /// The queue of jobs: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; or on NATS JetStream,
+    /// `nats://[user:password@]host[:port]`, or `tls://`. Without it there are no jobs.
     #[arg(long, env = "SLIPWAY_QUEUE_URL", hide_env_values = true)]
     pub queue_url: Option<Secret>,
     /// Name of the queue. Default: the ModelDeployment's name, or else the model's.
@@ -48,6 +49,9 @@ pub struct QueueArgs {
     /// First part of all keys.
     #[arg(long, default_value = "slipway", value_parser = queue_name)]
     pub queue_prefix: String,
+    /// Servers that keep the queue, when it is on JetStream and its stream is made by us.
+    #[arg(long, env = "SLIPWAY_QUEUE_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub queue_replicas: u8,
     /// Jobs that may be queued or running before others are refused with 429.
     #[arg(long, env = "SLIPWAY_QUEUE_MAX_JOBS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub queue_max_jobs: u64,
@@ -93,6 +97,7 @@ impl QueueArgs {
             max_deliveries: self.job_max_deliveries,
             result_ttl: Duration::from_secs(self.job_result_ttl_seconds),
             callback_age: Duration::from_secs(self.callback_max_age_seconds),
+            replicas: usize::from(self.queue_replicas),
         }
     }
 }

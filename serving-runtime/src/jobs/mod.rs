@@ -1,13 +1,15 @@
 //! Asynchronous predictions: jobs that wait in a queue, workers that run them in batches, results that can be read and are called back.
 //!
-//! `job` is the format, `queue` what any queue must do and `redis` the one that there is, `worker` takes jobs through
+//! `job` is the format, `queue` what any queue must do, `redis` and `nats` are the ones that there are, `worker` takes jobs through
 //! [`predict`](crate::predict::predict), `callback` tells the results. What is promised is in docs/queue.md.
 
+mod any;
 mod args;
 pub mod backoff;
 pub mod callback;
 pub mod job;
 pub mod metrics;
+pub mod nats;
 mod process;
 pub mod queue;
 pub mod redis;
@@ -20,11 +22,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use self::any::AnyQueue;
 pub use self::args::{QueueArgs, Secret, WorkerArgs};
 use self::callback::allow::AllowList;
 pub use self::process::work;
 use self::queue::Queue as _;
-use self::redis::RedisQueue;
 use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
 use crate::server::App;
@@ -36,7 +38,7 @@ const LAG_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Jobs {
     /// The queue.
-    pub queue: RedisQueue,
+    pub queue: AnyQueue,
     /// Where callbacks may go.
     pub allow: AllowList,
 }
@@ -45,10 +47,10 @@ impl Jobs {
     /// The queue that the options name, if they name one. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// A permanent one when the URL is none of Redis.
+    /// A permanent one when the URL is none of Redis or NATS.
     pub fn open(args: &ServeArgs) -> Result<Option<Self>, LoadError> {
         let Some(url) = &args.queue.queue_url else { return Ok(None) };
-        let queue = RedisQueue::new(url.reveal(), args.queue.options(args));
+        let queue = AnyQueue::new(url.reveal(), args.queue.options(args));
         let queue = queue.map_err(|e| LoadError::permanent(Reason::LoadFailed, format!("--queue-url: {e}")))?;
         Ok(Some(Self { queue, allow: AllowList::new(&args.queue.callback_allow) }))
     }

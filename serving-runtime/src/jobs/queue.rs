@@ -66,6 +66,32 @@ pub enum QueueError {
     /// It answered with something that we do not understand.
     #[error("the queue answers with something unexpected: {0}")]
     Unexpected(String),
+    /// It takes no messages of this many bytes; the most that it takes.
+    #[error("{0} bytes are too many for the queue, which takes {1}")]
+    TooLarge(usize, usize),
+}
+
+/// Bounds and times of a queue.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// First part of all keys.
+    pub prefix: String,
+    /// Name of the queue, the second part.
+    pub name: String,
+    /// Jobs that may be queued or running.
+    pub max_entries: u64,
+    /// Bytes of their payloads.
+    pub max_bytes: u64,
+    /// How long a worker may be silent before its jobs are given to others.
+    pub lease: Duration,
+    /// How often a job may be handed out.
+    pub max_deliveries: u32,
+    /// How long results are kept.
+    pub result_ttl: Duration,
+    /// How long callbacks are tried, and results with a callback kept at least.
+    pub callback_age: Duration,
+    /// Servers that a stream is kept on when we make it (JetStream).
+    pub replicas: usize,
 }
 
 /// What became of a job that was to be queued.
@@ -88,8 +114,10 @@ pub struct Lease {
     pub id: String,
     /// Its stream.
     pub priority: Priority,
-    /// Its entry in the stream.
+    /// Its entry in the stream: when it was written, in milliseconds since 1970, `-`, and a number.
     pub entry: String,
+    /// Where this delivery is acknowledged; empty when the queue needs no such thing.
+    pub token: String,
 }
 
 /// A job as a worker gets it.
@@ -133,6 +161,21 @@ pub struct End {
     pub traceparent: Option<String>,
     /// The job's JSON, for the dead-letter stream.
     pub payload: Vec<u8>,
+}
+
+impl End {
+    /// An end that nobody is told.
+    pub fn without_result(status: Status, error: String, payload: &[u8]) -> Self {
+        Self {
+            status,
+            result: Vec::new(),
+            error,
+            version: String::new(),
+            callback_url: None,
+            traceparent: None,
+            payload: payload.to_vec(),
+        }
+    }
 }
 
 /// When a job is to be tried again.
@@ -179,6 +222,8 @@ pub struct Due {
     pub view: View,
     /// Milliseconds since the first attempt.
     pub age: u64,
+    /// As [`Lease::token`].
+    pub token: String,
 }
 
 /// What became of one attempt at a callback.
@@ -192,7 +237,7 @@ pub enum Called {
     Dead(String),
 }
 
-/// How much waits, and what became of everything so far. One consistent picture:
+/// How much waits, and what became of everything so far. Of one moment with Redis, and with JetStream when nothing happens meanwhile:
 /// `enqueued = succeeded + failed + dead + expired + cancelled + duplicate + waiting + taken`, as soon as entries that producers wrote
 /// themselves have been seen by a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -215,16 +260,23 @@ type Answer<T> = Result<T, QueueError>;
 
 /// A durable queue of jobs with at-least-once delivery and at most one result for each.
 pub trait Queue: Send + Sync + 'static {
+    /// Its options.
+    fn options(&self) -> &QueueOptions;
+    /// Bytes of the largest result that it takes, when it has such a bound.
+    fn largest(&self) -> Option<usize> {
+        None
+    }
     /// Queues a job, unless its idempotency key is known or the queue is full.
     fn enqueue(&self, job: &Job) -> impl Future<Output = Answer<Enqueued>> + Send;
-    /// Up to `most` jobs that no worker has had, by priority, or by falling priority from the lowest when `lowest_first`.
+    /// Up to `most` jobs that no worker holds, by priority, or from the lowest when `lowest_first`. Those that were handed out before may be
+    /// among them.
     fn claim(
         &self,
         consumer: &str,
         most: usize,
         lowest_first: bool,
     ) -> impl Future<Output = Answer<Vec<Claimed>>> + Send;
-    /// A job whose lease has run out.
+    /// A job whose lease has run out, where [`claim`](Queue::claim) does not tell them.
     fn reclaim(&self, consumer: &str) -> impl Future<Output = Answer<Option<Claimed>>> + Send;
     /// Registers that a claimed job is begun.
     fn start(
@@ -234,8 +286,8 @@ pub trait Queue: Send + Sync + 'static {
         deliveries: u32,
         bytes: usize,
     ) -> impl Future<Output = Answer<Start>> + Send;
-    /// Renews leases; tells how many are still held.
-    fn extend(&self, consumer: &str, leases: &[Lease]) -> impl Future<Output = Answer<usize>> + Send;
+    /// Renews leases that are still held.
+    fn extend(&self, consumer: &str, leases: &[Lease]) -> impl Future<Output = Answer<()>> + Send;
     /// Stores how a job ended, once, and acknowledges it. False when it had ended before.
     fn finish(&self, lease: &Lease, end: &End) -> impl Future<Output = Answer<bool>> + Send;
     /// Gives a job back. False when it is not held any more.
@@ -250,8 +302,8 @@ pub trait Queue: Send + Sync + 'static {
     fn lag(&self) -> impl Future<Output = Answer<Lag>> + Send;
     /// Callbacks that are due, at most `most`; each is due again after `lease` unless [`called`](Queue::called) says something else.
     fn callbacks(&self, most: usize, lease: Duration) -> impl Future<Output = Answer<Vec<Due>>> + Send;
-    /// Stores what became of an attempt.
-    fn called(&self, id: &str, attempt: u64, what: &Called) -> impl Future<Output = Answer<bool>> + Send;
+    /// Stores what became of an attempt. False when the callback is settled, or a later attempt is under way.
+    fn called(&self, due: &Due, what: &Called) -> impl Future<Output = Answer<bool>> + Send;
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 
 use super::job::{Job, Priority, entry_id};
-use super::queue::{Again, Called, Claimed, Due, End, Enqueued, Lag, Lease, Queue, QueueError, Start, Status, View};
+use super::queue::{
+    Again, Called, Claimed, Due, End, Enqueued, Lag, Lease, Queue, QueueError, QueueOptions, Start, Status, View,
+};
 use crate::cache::redis_tier;
 
 /// Entries of the dead-letter streams, about.
@@ -20,27 +22,6 @@ const DEAD_LETTERS: usize = 10_000;
 const SILENT: Duration = Duration::from_secs(3600);
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(5);
-
-/// Bounds and times of a queue.
-#[derive(Debug, Clone)]
-pub struct QueueOptions {
-    /// First part of all keys.
-    pub prefix: String,
-    /// Name of the queue, the second part.
-    pub name: String,
-    /// Jobs that may be queued or running.
-    pub max_entries: u64,
-    /// Bytes of their payloads.
-    pub max_bytes: u64,
-    /// How long a worker may be silent before its jobs are given to others.
-    pub lease: Duration,
-    /// How often a job may be handed out.
-    pub max_deliveries: u32,
-    /// How long results are kept.
-    pub result_ttl: Duration,
-    /// How long callbacks are tried, and results with a callback kept at least.
-    pub callback_age: Duration,
-}
 
 macro_rules! scripts {
     ($($name:ident),*) => {
@@ -104,11 +85,6 @@ impl RedisQueue {
         Ok(Self { connection, scripts: Scripts::new(), base, options })
     }
 
-    /// Its options.
-    pub fn options(&self) -> &QueueOptions {
-        &self.options
-    }
-
     fn call<'s>(&self, script: &'s Script) -> ScriptInvocation<'s> {
         script.key(&self.base)
     }
@@ -133,7 +109,7 @@ fn claimed(value: Value) -> Result<Claimed, QueueError> {
     // A producer may have written anything as `id`; what is no id is as good as none.
     let id = String::from_utf8(id).ok().filter(|id| super::job::valid_id(id));
     let id = id.unwrap_or_else(|| entry_id(priority, &entry));
-    Ok(Claimed { lease: Lease { id, priority, entry }, payload, deliveries })
+    Ok(Claimed { lease: Lease { id, priority, entry, token: String::new() }, payload, deliveries })
 }
 
 fn view(fields: BTreeMap<String, Vec<u8>>) -> Option<View> {
@@ -141,6 +117,10 @@ fn view(fields: BTreeMap<String, Vec<u8>>) -> Option<View> {
 }
 
 impl Queue for RedisQueue {
+    fn options(&self) -> &QueueOptions {
+        &self.options
+    }
+
     async fn enqueue(&self, job: &Job) -> Result<Enqueued, QueueError> {
         let payload = serde_json::to_vec(job).map_err(unexpected)?;
         let mut call = self.call(&self.scripts.enqueue);
@@ -188,13 +168,13 @@ impl Queue for RedisQueue {
         }
     }
 
-    async fn extend(&self, consumer: &str, leases: &[Lease]) -> Result<usize, QueueError> {
+    async fn extend(&self, consumer: &str, leases: &[Lease]) -> Result<(), QueueError> {
         let mut call = self.call(&self.scripts.extend);
         call.arg(consumer);
         for lease in leases {
             call.arg(lease.priority.name()).arg(&lease.entry);
         }
-        self.run(&call).await
+        self.run::<i64>(&call).await.map(drop)
     }
 
     async fn finish(&self, lease: &Lease, end: &End) -> Result<bool, QueueError> {
@@ -256,19 +236,24 @@ impl Queue for RedisQueue {
             }
             let view = View { fields };
             let age = now.saturating_sub(view.number("callback_first_at").unwrap_or(now));
-            Due { id, view, age }
+            Due { id, view, age, token: String::new() }
         });
         Ok(due.collect())
     }
 
-    async fn called(&self, id: &str, attempt: u64, what: &Called) -> Result<bool, QueueError> {
+    async fn called(&self, due: &Due, what: &Called) -> Result<bool, QueueError> {
         let (outcome, delay, note) = match what {
             Called::Delivered => ("delivered", Duration::ZERO, ""),
             Called::Retry(delay, note) => ("retry", *delay, note.as_str()),
             Called::Dead(note) => ("dead", Duration::ZERO, note.as_str()),
         };
         let mut call = self.call(&self.scripts.called);
-        call.arg(id).arg(attempt).arg(outcome).arg(millis(delay)).arg(note).arg(DEAD_LETTERS);
+        call.arg(&due.id)
+            .arg(due.view.number("callback_attempts").unwrap_or(1))
+            .arg(outcome)
+            .arg(millis(delay))
+            .arg(note)
+            .arg(DEAD_LETTERS);
         self.run(&call).await
     }
 }

@@ -100,6 +100,9 @@ pub async fn enqueue(jobs: &Jobs, job: &Job) -> Result<(String, bool), ApiError>
             "idempotency_key: job {id} has this key and another content; send a new key"
         ))),
         Ok(Enqueued::Full(n)) => Err(ApiError::QueueFull(n)),
+        Err(QueueError::TooLarge(bytes, most)) => Err(ApiError::bad(format!(
+            "the job has {bytes} bytes, and the queue takes {most}; send fewer rows, or raise the server's max_payload"
+        ))),
         Err(error) => Err(unavailable(&error)),
     }
 }

@@ -4,6 +4,7 @@
 //! was handed out before may be the one that its last worker died of, so it runs alone: if it kills this one too, it takes no other along, and
 //! after the most deliveries that there may be it goes to the dead-letter stream without being run.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,7 +96,7 @@ impl Worker {
     async fn flow(&self) {
         let lease = self.jobs.queue.options().lease;
         let look_for_lost = (lease / 4).clamp(Duration::from_millis(100), Duration::from_secs(5));
-        let (mut flying, mut lone) = (FuturesUnordered::new(), None::<Claimed>);
+        let (mut flying, mut lone) = (FuturesUnordered::new(), VecDeque::<Claimed>::new());
         let (mut turn, mut failures, mut looked) = (0_u64, 0_u32, None::<Instant>);
         loop {
             if stopping(&self.stop) {
@@ -104,13 +105,13 @@ impl Worker {
                 return;
             }
             if flying.is_empty()
-                && let Some(claimed) = lone.take()
+                && let Some(claimed) = lone.pop_front()
             {
                 self.one(claimed).await;
                 continue;
             }
             let due = looked.is_none_or(|at: Instant| at.elapsed() >= look_for_lost);
-            let free = if lone.is_some() { 0 } else { usize::from(self.args.max_jobs).saturating_sub(flying.len()) };
+            let free = if !lone.is_empty() { 0 } else { usize::from(self.args.max_jobs).saturating_sub(flying.len()) };
             turn += 1;
             let wait = match self.take(free, due, turn).await {
                 Ok(taken) => {
@@ -118,9 +119,11 @@ impl Worker {
                     if due && taken.lost.is_none() {
                         looked = Some(Instant::now());
                     }
-                    lone = lone.or(taken.lost);
                     let some = !taken.fresh.is_empty();
-                    flying.extend(taken.fresh.into_iter().map(|claimed| self.one(claimed)));
+                    let (new, again) =
+                        taken.fresh.into_iter().partition::<Vec<_>, _>(|claimed| claimed.deliveries <= 1);
+                    lone.extend(taken.lost.into_iter().chain(again));
+                    flying.extend(new.into_iter().map(|claimed| self.one(claimed)));
                     if some { BUSY } else { IDLE }
                 }
                 Err(error) => {
@@ -129,7 +132,7 @@ impl Worker {
                     DOWN.jittered(failures)
                 }
             };
-            self.progress(&mut flying, lone.is_some(), wait).await;
+            self.progress(&mut flying, !lone.is_empty(), wait).await;
         }
     }
 
@@ -221,7 +224,7 @@ impl Worker {
         let mut lease = claimed.lease.clone();
         let job = match Job::parse(&claimed.payload, self.args.serve.queue.max_job_bytes) {
             Ok(job) => job,
-            Err(error) => return self.finish(&lease, end(Status::Dead, error, None, &claimed.payload)).await,
+            Err(error) => return self.finish(&lease, end(Status::Dead, error, &claimed.payload)).await,
         };
         if !job.id.is_empty() {
             lease.id.clone_from(&job.id);
@@ -239,15 +242,13 @@ impl Worker {
         let start = self.jobs.queue.start(lease, job, claimed.deliveries, claimed.payload.len()).await?;
         let went = match start {
             Start::Duplicate => return Ok("duplicate"),
-            Start::Expired => {
-                Went::Ended(end(Status::Expired, "the deadline passed before it was begun".into(), None, &[]))
-            }
+            Start::Expired => Went::Ended(end(Status::Expired, "the deadline passed before it was begun".into(), &[])),
             Start::Dead => {
                 let error = format!(
                     "handed out {} times without an end; it may be what its workers died of",
                     claimed.deliveries - 1
                 );
-                Went::Ended(end(Status::Dead, error, None, &claimed.payload))
+                Went::Ended(end(Status::Dead, error, &claimed.payload))
             }
             Start::Run => self.attempt(job, claimed).await,
         };
@@ -298,20 +299,18 @@ impl Worker {
     /// One attempt at a job that is registered as running.
     async fn attempt(&self, job: &Job, claimed: &Claimed) -> Went {
         match self.predict(job).await {
-            Ok((result, version)) => {
-                Went::Ended(End { result, version, ..end(Status::Succeeded, String::new(), None, &[]) })
-            }
+            Ok((result, version)) => Went::Ended(End { result, version, ..end(Status::Succeeded, String::new(), &[]) }),
             // Not the job's fault.
             Err(ApiError::Busy(_) | ApiError::Unavailable(_)) => Went::Again(self.again(claimed, String::new(), false)),
             Err(error @ (ApiError::Internal(_) | ApiError::Deadline(_))) => {
                 let error = error.to_string();
                 if claimed.deliveries >= self.args.serve.queue.job_max_deliveries {
-                    Went::Ended(end(Status::Dead, error, None, &claimed.payload))
+                    Went::Ended(end(Status::Dead, error, &claimed.payload))
                 } else {
                     Went::Again(self.again(claimed, error, true))
                 }
             }
-            Err(error) => Went::Ended(end(Status::Failed, error.to_string(), None, &[])),
+            Err(error) => Went::Ended(end(Status::Failed, error.to_string(), &[])),
         }
     }
 
@@ -340,7 +339,7 @@ impl Worker {
         let prediction = answer.await.map_err(|_| late())??;
         let names = (model.name.as_str(), model.version.as_str());
         let body = protocol::write(names, &model.signature, &request, &prediction.outputs, Some(&prediction.id))?;
-        let most = self.args.max_result_bytes;
+        let most = self.args.max_result_bytes.min(self.jobs.queue.largest().unwrap_or(usize::MAX));
         if body.bytes.len() > most {
             return Err(ApiError::bad(format!(
                 "the result has {} bytes; send fewer rows, ask for fewer outputs, or raise --max-result-bytes ({most})",
@@ -364,10 +363,9 @@ struct Held {
     since: Instant,
 }
 
-fn end(status: Status, mut error: String, callback_url: Option<String>, payload: &[u8]) -> End {
+fn end(status: Status, mut error: String, payload: &[u8]) -> End {
     truncate(&mut error);
-    let (result, version, traceparent, payload) = (Vec::new(), String::new(), None, payload.to_vec());
-    End { status, result, error, version, callback_url, traceparent, payload }
+    End::without_result(status, error, payload)
 }
 
 fn truncate(text: &mut String) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, helpers included")]
 
 mod baseline;
+mod broker;
 mod cache;
 mod conformance;
 mod errors;
@@ -16,6 +17,7 @@ mod jobs;
 mod lifecycle;
 mod load;
 mod matrix;
+mod nats;
 mod overload;
 mod redis;
 mod redis_aof;

@@ -110,18 +110,26 @@ fn worker_environment(queue: &Queue) -> Vec<EnvVar> {
 /// The environment that the pods that serve and the workers need for the queue.
 pub(super) fn queue_environment(object: &ModelDeployment, queue: &Queue) -> Vec<EnvVar> {
     let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-    let url = match (&queue.redis.url, &queue.redis.url_from) {
+    let place = match (&queue.redis, &queue.nats) {
+        (Some(redis), _) => (&redis.url, &redis.url_from),
+        (None, Some(nats)) => (&nats.url, &nats.url_from),
+        // The schema refuses this.
+        (None, None) => return Vec::new(),
+    };
+    let url = match place {
         (Some(url), _) => env("SLIPWAY_QUEUE_URL", url),
         (None, Some(secret)) => env_secret("SLIPWAY_QUEUE_URL", secret),
         (None, None) => return Vec::new(),
     };
-    let mut all = vec![
-        url,
+    let replicas = queue.nats.as_ref().map(|nats| env("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
+    let mut all = vec![url];
+    all.extend(replicas);
+    all.extend([
         env("SLIPWAY_QUEUE_NAME", &name),
         env("SLIPWAY_QUEUE_MAX_JOBS", &queue.max_jobs.to_string()),
         env("SLIPWAY_JOB_MAX_DELIVERIES", &queue.max_deliveries.to_string()),
         env("SLIPWAY_JOB_RESULT_TTL_SECONDS", &queue.result_ttl_seconds.to_string()),
-    ];
+    ]);
     all.extend(queue.callbacks.as_ref().map(|it| env("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))));
     all
 }

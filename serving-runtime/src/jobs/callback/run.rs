@@ -60,8 +60,7 @@ async fn call(app: &App, jobs: &Jobs, caller: &Caller, due: Due) {
     if outcome != "delivered" {
         tracing::warn!(job = due.id, outcome, note, "callback");
     }
-    let attempt = due.view.number("callback_attempts").unwrap_or(1);
-    if let Err(error) = jobs.queue.called(&due.id, attempt, &called).await {
+    if let Err(error) = jobs.queue.called(&due, &called).await {
         // It is due again when the attempt's lease runs out; the receiver knows it by its idempotency key.
         tracing::warn!(%error, job = due.id, "cannot settle a callback");
     }

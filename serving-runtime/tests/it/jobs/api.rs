@@ -2,14 +2,13 @@
 
 use serde_json::json;
 
-use super::super::redis_aof::Redis;
+use super::super::broker::{Broker, Kind};
 use super::super::support::{Server, answer, eventually};
 use super::{affine, post, server, settled, slow, until, worker};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_taken_run_and_read() {
-    let redis = Redis::start();
-    let server = server(&redis, "affine", &[]);
+async fn a_job_is_taken_run_and_read(kind: Kind) {
+    let broker = Broker::start(kind);
+    let server = server(&broker, "affine", &[]);
     let response = server.post("/v2/models/m/jobs").body(affine(3.0).to_string()).send().await.unwrap();
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     let (status, body) = answer(response).await;
@@ -21,7 +20,7 @@ async fn a_job_is_taken_run_and_read() {
         (&json!(0), &json!("m"), &json!("normal"))
     );
 
-    let worker = worker(&redis, "affine", &[]);
+    let worker = worker(&broker, "affine", &[]);
     let done = until(&server, &id, "succeeded").await;
     let (_, direct) = server.infer(&affine(3.0)["data"]).await;
     assert_eq!(done["result"]["outputs"], direct["outputs"], "as when it is asked for directly");
@@ -30,8 +29,8 @@ async fn a_job_is_taken_run_and_read() {
         done["created_at"].as_u64() <= done["started_at"].as_u64()
             && done["started_at"].as_u64() <= done["finished_at"].as_u64()
     );
-    settled(&redis).await;
-    let ttl: i64 = redis.command(&["PTTL", &format!("slipway:{{test}}:job:{id}")]);
+    settled(&broker).await;
+    let ttl = broker.kept_for(&id);
     assert!((1..=24 * 3_600_000).contains(&ttl), "results are kept for a time: {ttl}");
 
     // Feedback finds the prediction of a job, too.
@@ -56,10 +55,9 @@ async fn a_job_is_taken_run_and_read() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_succeed_is_refused_at_the_door() {
-    let redis = Redis::start();
-    let server = server(&redis, "affine", &["--callback-allow", "hooks.example.org", "--max-job-bytes", "36384"]);
+async fn what_cannot_succeed_is_refused_at_the_door(kind: Kind) {
+    let broker = Broker::start(kind);
+    let server = server(&broker, "affine", &["--callback-allow", "hooks.example.org", "--max-job-bytes", "36384"]);
     let with = |field: &str, value: serde_json::Value| {
         let mut job = affine(1.0);
         job[field] = value;
@@ -86,7 +84,7 @@ async fn what_cannot_succeed_is_refused_at_the_door() {
         assert_eq!(server.get(path).await.0, 404, "{path}");
     }
     assert_eq!(server.post("/v2/jobs/x").send().await.unwrap().status(), 405);
-    assert_eq!((server.get("/v2/models/m/jobs").await.0, redis.total("enqueued")), (405, 0));
+    assert_eq!((server.get("/v2/models/m/jobs").await.0, broker.total("enqueued")), (405, 0));
     let ok = post(&server, &serde_json::from_str(&with("callback_url", json!("https://hooks.example.org/x"))).unwrap())
         .await;
     until(&server, &ok, "queued").await;
@@ -96,33 +94,31 @@ async fn what_cannot_succeed_is_refused_at_the_door() {
     assert!(code == 404 && body["error"].as_str().unwrap().contains("--queue-url"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_is_429_and_a_missing_one_503() {
-    let mut redis = Redis::start();
-    let server = server(&redis, "affine", &["--queue-max-jobs", "2"]);
+async fn a_full_queue_is_429_and_a_missing_one_503(kind: Kind) {
+    let mut broker = Broker::start(kind);
+    let server = server(&broker, "affine", &["--queue-max-jobs", "2"]);
     for _ in 0..2 {
         post(&server, &affine(1.0)).await;
     }
     let response = server.post("/v2/models/m/jobs").body(affine(1.0).to_string()).send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.headers()["retry-after"].to_str().unwrap()), (429, "5"));
-    redis.conserved();
-    assert_eq!((redis.total("enqueued"), redis.total("refused")), (2, 1));
-    redis.kill();
+    broker.conserved();
+    assert_eq!((broker.total("enqueued"), broker.total("refused")), (2, 1));
+    broker.kill();
     let (code, body) =
         answer(server.post("/v2/models/m/jobs").body(affine(1.0).to_string()).send().await.unwrap()).await;
     assert!(code == 503 && body["error"].as_str().unwrap().contains("queue is not available"), "{code} {body}");
     assert_eq!(server.get("/v2/jobs/x").await.0, 503);
     assert_eq!(server.infer(&affine(1.0)["data"]).await.0, 200, "predictions need no queue");
     eventually("the metrics say so", async || server.metric("slipway_runtime_queue_up{").await == 0.0).await;
-    assert!(redis.run());
+    assert!(broker.run());
     eventually("the queue is back", async || server.metric("slipway_runtime_queue_up{").await == 1.0).await;
-    assert_eq!(redis.entries(), 2, "and has everything");
+    assert_eq!(broker.entries(), 2, "and has everything");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn jobs_of_one_key_are_one_job() {
-    let redis = Redis::start();
-    let server = server(&redis, "affine", &[]);
+async fn jobs_of_one_key_are_one_job(kind: Kind) {
+    let broker = Broker::start(kind);
+    let server = server(&broker, "affine", &[]);
     let send = async |job: serde_json::Value, key: &str| {
         let request = server.post("/v2/models/m/jobs").header("idempotency-key", key).body(job.to_string());
         answer(request.send().await.unwrap()).await
@@ -137,54 +133,50 @@ async fn jobs_of_one_key_are_one_job() {
     assert!(status == 409 && body["error"].as_str().unwrap().contains("another content"), "{status} {body}");
     let (_, other) = send(affine(2.0), "order-2").await;
     assert_ne!(first["id"], other["id"]);
-    assert_eq!((redis.total("enqueued"), redis.entries()), (2, 2));
+    assert_eq!((broker.total("enqueued"), broker.entries()), (2, 2));
 
     // Producers of their own write past our door, and twice.
     let mut job = affine(1.0);
     job["model"] = json!("m");
     job["idempotency_key"] = json!("order-1");
-    let stream = "slipway:{test}:jobs:normal";
     for _ in 0..2 {
-        let _: String = redis.command(&["XADD", stream, "*", "job", &job.to_string()]);
+        broker.write("normal", &job.to_string());
     }
     job["idempotency_key"] = json!("order-3");
     job["id"] = json!("my-own");
     for _ in 0..2 {
-        let _: String = redis.command(&["XADD", stream, "*", "job", &job.to_string()]);
+        broker.write("normal", &job.to_string());
     }
-    let _worker = worker(&redis, "affine", &[]);
-    settled(&redis).await;
-    assert_eq!((redis.total("succeeded"), redis.total("duplicate"), redis.total("enqueued")), (3, 3, 6));
+    let _worker = worker(&broker, "affine", &[]);
+    settled(&broker).await;
+    assert_eq!((broker.total("succeeded"), broker.total("duplicate"), broker.total("enqueued")), (3, 3, 6));
     assert_eq!(until(&server, "my-own", "succeeded").await["attempts"], 1);
     let (_, again) = send(affine(1.0), "order-1").await;
     assert!(again["duplicate"] == true && again["id"] == first["id"], "also when it is done");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn entries_that_are_no_jobs_go_to_the_dead_letters_at_once() {
-    let redis = Redis::start();
-    let server = server(&redis, "affine", &[]);
-    let stream = "slipway:{test}:jobs:low";
+async fn entries_that_are_no_jobs_go_to_the_dead_letters_at_once(kind: Kind) {
+    let broker = Broker::start(kind);
+    let server = server(&broker, "affine", &[]);
     let mut ids = Vec::new();
-    for (field, value) in [("job", "{"), ("other", "x"), ("job", "{\"model\": \"m\"}")] {
-        ids.push(format!("low-{}", redis.command::<String>(&["XADD", stream, "*", field, value])));
+    for payload in ["{", "", "{\"model\": \"m\"}"] {
+        ids.push(broker.write("low", payload));
     }
     let mut unknown = affine(1.0);
     unknown["model"] = json!("nobody");
-    let unknown = format!("low-{}", redis.command::<String>(&["XADD", stream, "*", "job", &unknown.to_string()]));
-    let _worker = worker(&redis, "affine", &[]);
-    settled(&redis).await;
+    let unknown = broker.write("low", &unknown.to_string());
+    let _worker = worker(&broker, "affine", &[]);
+    settled(&broker).await;
     for id in ids {
         assert!(until(&server, &id, "dead").await["error"].as_str().unwrap().contains("job"));
     }
     assert!(until(&server, &unknown, "failed").await["error"].as_str().unwrap().contains("nobody"));
-    assert_eq!(redis.command::<i64>(&["XLEN", "slipway:{test}:dead"]), 3);
+    assert_eq!(broker.dead_letters().len(), 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_waits_can_be_cancelled_and_expires() {
-    let redis = Redis::start();
-    let server = server(&redis, "slow", &[]);
+async fn what_waits_can_be_cancelled_and_expires(kind: Kind) {
+    let broker = Broker::start(kind);
+    let server = server(&broker, "slow", &[]);
     let delete =
         async |id: &str| answer(server.http.delete(format!("{}/v2/jobs/{id}", server.api)).send().await.unwrap()).await;
     let mut late = slow(1);
@@ -198,25 +190,34 @@ async fn what_waits_can_be_cancelled_and_expires() {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64 > written + 1100
     })
     .await;
-    let _worker = worker(&redis, "slow", &[]);
+    let _worker = worker(&broker, "slow", &[]);
     until(&server, &late, "expired").await;
     let long = post(&server, &slow(3_000_000)).await;
     until(&server, &long, "running").await;
     let (status, body) = delete(&long).await;
     assert!(status == 409 && body["error"].as_str().unwrap().contains("running"), "{status} {body}");
     until(&server, &cancelled, "cancelled").await;
-    redis.conserved();
-    assert_eq!((redis.total("cancelled"), redis.total("expired")), (1, 1));
+    broker.conserved();
+    assert_eq!((broker.total("cancelled"), broker.total("expired")), (1, 1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_jobs_run_side_by_side_and_each_is_counted_once() {
-    let redis = Redis::start();
-    let server = server(&redis, "affine", &[]);
+async fn many_jobs_run_side_by_side_and_each_is_counted_once(kind: Kind) {
+    let broker = Broker::start(kind);
+    let server = server(&broker, "affine", &[]);
     let jobs: Vec<_> = (0..200_u8).map(|n| affine(n.into())).collect();
     futures::future::join_all(jobs.iter().map(|job| post(&server, job))).await;
-    let worker = worker(&redis, "affine", &["--max-jobs", "50", "--workers", "1"]);
-    settled(&redis).await;
-    assert_eq!(redis.total("succeeded"), 200);
+    let worker = worker(&broker, "affine", &["--max-jobs", "50", "--workers", "1"]);
+    settled(&broker).await;
+    assert_eq!(broker.total("succeeded"), 200);
     eventually("counted", async || worker.metric("slipway_runtime_jobs_total{").await == 200.0).await;
+}
+
+on_each_broker! {
+    a_job_is_taken_run_and_read,
+    what_cannot_succeed_is_refused_at_the_door,
+    a_full_queue_is_429_and_a_missing_one_503,
+    jobs_of_one_key_are_one_job,
+    entries_that_are_no_jobs_go_to_the_dead_letters_at_once,
+    what_waits_can_be_cancelled_and_expires,
+    many_jobs_run_side_by_side_and_each_is_counted_once,
 }

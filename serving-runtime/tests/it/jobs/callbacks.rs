@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use slipway_runtime::jobs::callback::sign::Signer;
 use tokio::net::TcpListener;
 
-use super::super::redis_aof::Redis;
+use super::super::broker::{Broker, Kind};
 use super::super::support::{DEADLINE, Server, eventually};
 use super::{affine, post, server, settled, until, worker};
 
@@ -93,9 +93,9 @@ fn job(url: &str) -> Value {
     job
 }
 
-fn calling(redis: &Redis, args: &[&str]) -> Server {
+fn calling(broker: &Broker, args: &[&str]) -> Server {
     let common = ["--callback-signing-key", KEY, "--callback-backoff-millis", "20", "--callback-timeout-seconds", "1"];
-    worker(redis, "affine", &[&common[..], &["--callback-allow", "127.0.0.0/8"], args].concat())
+    worker(broker, "affine", &[&common[..], &["--callback-allow", "127.0.0.0/8"], args].concat())
 }
 
 /// What docs/queue.md tells receivers in Python to do.
@@ -116,11 +116,10 @@ async fn callback(server: &Server, id: &str, status: &str) -> Value {
     server.get(&format!("/v2/jobs/{id}")).await.1
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_result_is_told_and_signed() {
-    let (redis, receiver) = (Redis::start(), Receiver::start(|_| code(204)).await);
-    let server = server(&redis, "affine", &["--callback-allow", "127.0.0.1"]);
-    let worker = calling(&redis, &[]);
+async fn the_result_is_told_and_signed(kind: Kind) {
+    let (broker, receiver) = (Broker::start(kind), Receiver::start(|_| code(204)).await);
+    let server = server(&broker, "affine", &["--callback-allow", "127.0.0.1"]);
+    let worker = calling(&broker, &[]);
     let id = post(&server, &job(&receiver.url())).await;
     let seen = callback(&server, &id, "delivered").await;
     let calls = receiver.calls();
@@ -140,20 +139,20 @@ async fn the_result_is_told_and_signed() {
     assert!(
         verified_by_the_documentation(call, KEY) && !verified_by_the_documentation(call, "another-key-of-16-bytes")
     );
-    assert_eq!(redis.total("callbacks_delivered"), 1);
+    assert_eq!(broker.total("callbacks_delivered"), 1);
     let delivered = "slipway_runtime_callbacks_total{modeldeployment=\"test\",revision=\"rev1\",outcome=\"delivered\"}";
     assert_eq!(worker.metric(delivered).await, 1.0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failing_receiver_is_called_again_also_by_another_worker() {
-    let (redis, receiver) = (Redis::start(), Receiver::start(|n| if n < 5 { code(503) } else { code(200) }).await);
-    let server = server(&redis, "affine", &["--callback-allow", "127.0.0.1"]);
-    let first = calling(&redis, &["--callback-attempts", "20"]);
+async fn a_failing_receiver_is_called_again_also_by_another_worker(kind: Kind) {
+    let (broker, receiver) =
+        (Broker::start(kind), Receiver::start(|n| if n < 5 { code(503) } else { code(200) }).await);
+    let server = server(&broker, "affine", &["--callback-allow", "127.0.0.1"]);
+    let first = calling(&broker, &["--callback-attempts", "20"]);
     let id = post(&server, &job(&receiver.url())).await;
     eventually("some attempts", async || receiver.calls().len() >= 2).await;
     first.signal("KILL");
-    let _second = calling(&redis, &["--callback-attempts", "20"]);
+    let _second = calling(&broker, &["--callback-attempts", "20"]);
     let seen = callback(&server, &id, "delivered").await;
     let calls = receiver.calls();
     assert!(calls.len() >= 5 && calls.iter().all(|c| c.verify(KEY) && c.headers["idempotency-key"] == id), "{calls:?}");
@@ -163,9 +162,8 @@ async fn a_failing_receiver_is_called_again_also_by_another_worker() {
     assert_eq!((seen["attempts"].as_u64(), &seen["callback"]["error"]), (Some(1), &json!(null)), "the job ran once");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_hopeless_is_a_dead_letter() {
-    let redis = Redis::start();
+async fn what_is_hopeless_is_a_dead_letter(kind: Kind) {
+    let broker = Broker::start(kind);
     let gone = Receiver::start(|_| code(404)).await;
     let down = Receiver::start(|_| code(500)).await;
     let target = Receiver::start(|_| code(200)).await;
@@ -174,8 +172,8 @@ async fn what_is_hopeless_is_a_dead_letter() {
         Response::builder().status(307).header("location", &elsewhere).body(Full::default()).unwrap()
     })
     .await;
-    let server = server(&redis, "affine", &["--callback-allow", "127.0.0.1"]);
-    let _worker = calling(&redis, &["--callback-attempts", "3"]);
+    let server = server(&broker, "affine", &["--callback-allow", "127.0.0.1"]);
+    let _worker = calling(&broker, &["--callback-attempts", "3"]);
     for (receiver, calls, part) in
         [(&gone, 1, "404"), (&down, 3, "500"), (&redirecting, 1, "redirects are not followed")]
     {
@@ -185,18 +183,17 @@ async fn what_is_hopeless_is_a_dead_letter() {
         assert_eq!((receiver.calls().len(), &seen["status"]), (calls, &json!("succeeded")));
     }
     assert!(target.calls().is_empty(), "nobody followed");
-    assert_eq!(redis.command::<i64>(&["XLEN", "slipway:{test}:callbacks:dead"]), 3);
-    assert_eq!((redis.total("callbacks_dead"), redis.command::<i64>(&["ZCARD", "slipway:{test}:callbacks"])), (3, 0));
+    eventually("settled", async || broker.callbacks() == (3, 0)).await;
+    assert_eq!(broker.total("callbacks_dead"), 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_permitted_addresses_are_called() {
-    let (redis, receiver) = (Redis::start(), Receiver::start(|_| code(200)).await);
+async fn only_permitted_addresses_are_called(kind: Kind) {
+    let (broker, receiver) = (Broker::start(kind), Receiver::start(|_| code(200)).await);
     let port = receiver.address.rsplit(':').next().unwrap();
     // The name is allowed, so at public addresses only; it resolves to this host.
-    let server = server(&redis, "affine", &["--callback-allow", "localhost"]);
+    let server = server(&broker, "affine", &["--callback-allow", "localhost"]);
     let common = ["--callback-signing-key", KEY, "--callback-allow", "localhost"];
-    let _worker = worker(&redis, "affine", &common);
+    let _worker = worker(&broker, "affine", &common);
     let id = post(&server, &job(&format!("http://localhost:{port}/"))).await;
     let seen = callback(&server, &id, "dead").await;
     assert!(seen["callback"]["error"].as_str().unwrap().contains("may be called"), "{seen}");
@@ -206,10 +203,10 @@ async fn only_permitted_addresses_are_called() {
     let mut own = job(&receiver.url());
     own["model"] = json!("m");
     own["id"] = json!("own");
-    let _: String = redis.command(&["XADD", "slipway:{test}:jobs:high", "*", "job", &own.to_string()]);
+    broker.write("high", &own.to_string());
     let failed = until(&server, "own", "failed").await;
     assert!(failed["error"].as_str().unwrap().contains("not allowed") && failed["callback"].is_null(), "{failed}");
-    settled(&redis).await;
+    settled(&broker).await;
     assert!(receiver.calls().is_empty());
 }
 
@@ -226,10 +223,10 @@ fn callbacks_without_a_key_are_no_start() {
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 /// A job that a client traces, and the trace of the callback that it leads to. The worker lives on, to send its spans.
-async fn traced(redis: &Redis, env: &[(&str, &str)]) -> (Server, String) {
+async fn traced(broker: &Broker, env: &[(&str, &str)]) -> (Server, String) {
     let receiver = Receiver::start(|_| code(204)).await;
-    let api = server(redis, "affine", &["--callback-allow", "127.0.0.0/8"]);
-    let args = ["--queue-url", &redis.url(), "--callback-allow", "127.0.0.0/8", "--callback-signing-key", KEY];
+    let api = server(broker, "affine", &["--callback-allow", "127.0.0.0/8"]);
+    let args = ["--queue-url", &broker.url(), "--callback-allow", "127.0.0.0/8", "--callback-signing-key", KEY];
     let worker = Server::worker("affine", &args, env);
     worker.line("ready");
     let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
@@ -240,28 +237,36 @@ async fn traced(redis: &Redis, env: &[(&str, &str)]) -> (Server, String) {
     (worker, parent)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_s_trace_reaches_the_callback() {
-    let redis = Redis::start();
-    let (_worker, parent) = traced(&redis, &[]).await;
+async fn a_client_s_trace_reaches_the_callback(kind: Kind) {
+    let broker = Broker::start(kind);
+    let (_worker, parent) = traced(&broker, &[]).await;
     assert_eq!(parent, format!("00-{TRACE}-b7ad6b7169203331-01"), "without traces of ours, as it came");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_s_trace_goes_on_in_the_worker() {
-    let redis = Redis::start();
+async fn a_client_s_trace_goes_on_in_the_worker(kind: Kind) {
+    let broker = Broker::start(kind);
     let (endpoint, received) = super::super::samples::collector();
     let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
-    let (_worker, parent) = traced(&redis, &env).await;
+    let (_worker, parent) = traced(&broker, &env).await;
     assert!(
         parent.starts_with(&format!("00-{TRACE}-")) && !parent.contains("b7ad6b7169203331"),
         "a span of ours: {parent}"
     );
     let trace = hex::decode(TRACE).unwrap();
-    let mut missing = vec!["job", "inference", "callback", "redis"];
+    let keeper = if kind == Kind::Redis { "redis" } else { "nats" };
+    let mut missing = vec!["job", "inference", "callback", keeper];
     while !missing.is_empty() {
         let (_, body) = received.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no spans {missing:?} came"));
         let holds = |part: &[u8]| body.windows(part.len()).any(|w| w == part);
         missing.retain(|name| !(holds(&trace) && holds(name.as_bytes())));
     }
+}
+
+on_each_broker! {
+    the_result_is_told_and_signed,
+    a_failing_receiver_is_called_again_also_by_another_worker,
+    what_is_hopeless_is_a_dead_letter,
+    only_permitted_addresses_are_called,
+    a_client_s_trace_reaches_the_callback,
+    a_client_s_trace_goes_on_in_the_worker,
 }

@@ -1,26 +1,46 @@
-//! Jobs from the request to the callback, with a real Redis.
+//! Jobs from the request to the callback, with a real Redis and a real NATS.
+
+/// A test of its own for each kind of broker.
+macro_rules! on_each_broker {
+    ($($name:ident,)*) => {
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Kind::Redis).await;
+            })*
+        }
+
+        mod nats {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Kind::Nats).await;
+            })*
+        }
+    };
+}
 
 mod api;
 mod callbacks;
 mod faults;
+mod jetstream;
 mod queue;
 
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::redis_aof::Redis;
+use super::broker::Broker;
 use super::support::{DEADLINE, Server, answer, eventually};
 
 /// A server with a queue.
-fn server(redis: &Redis, model: &str, args: &[&str]) -> Server {
-    Server::start(model, &[&["--queue-url", &redis.url()], args].concat())
+fn server(broker: &Broker, model: &str, args: &[&str]) -> Server {
+    Server::start(model, &[&["--queue-url", &broker.url()], args].concat())
 }
 
 /// A worker, ready.
-fn worker(redis: &Redis, model: &str, args: &[&str]) -> Server {
+fn worker(broker: &Broker, model: &str, args: &[&str]) -> Server {
     let worker =
-        Server::worker(model, &[&["--queue-url", &redis.url(), "--job-lease-seconds", "1"], args].concat(), &[]);
+        Server::worker(model, &[&["--queue-url", &broker.url(), "--job-lease-seconds", "1"], args].concat(), &[]);
     worker.line("ready");
     worker
 }
@@ -56,7 +76,7 @@ async fn until(server: &Server, id: &str, status: &str) -> Value {
 }
 
 /// Waits until nothing is queued or running, and checks the law.
-async fn settled(redis: &Redis) {
-    eventually("the queue is empty", async || redis.entries() == 0).await;
-    redis.conserved();
+async fn settled(broker: &Broker) {
+    eventually("the queue is empty", async || broker.entries() == 0).await;
+    broker.conserved();
 }

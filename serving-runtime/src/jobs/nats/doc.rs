@@ -1,0 +1,218 @@
+//! A job as it is kept, and its steps as functions without I/O.
+
+use std::collections::BTreeMap;
+
+use super::super::job::{Job, Priority};
+use super::super::queue::{Called, End, Status, View};
+use super::store::{Kept, Write};
+
+/// The header with the fields.
+const FIELDS: &str = "Slipway-Job";
+/// When it is forgotten, milliseconds since 1970; a job that has not ended has none.
+const FORGET_AT: &str = "forget_at";
+/// Deliveries that do not count towards the most that there may be.
+const FREE: &str = "free";
+/// The delivery that runs it.
+const HOLDER: &str = "holder";
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Doc {
+    fields: BTreeMap<String, String>,
+    result: Vec<u8>,
+}
+
+impl Doc {
+    /// A job that waits, since `created` (milliseconds since 1970).
+    pub(super) fn queued(job: &Job, priority: Priority, created: u64) -> Self {
+        let mut doc = Self::default();
+        doc.set("status", Status::Queued.name());
+        doc.set("priority", priority.name());
+        doc.set("model", &job.model_id);
+        doc.set("created_at", created);
+        doc.set("attempts", 0);
+        doc.set("idem", job.key_digest());
+        doc
+    }
+
+    /// As it is kept; `None` when somebody else wrote it.
+    pub(super) fn read(kept: &Kept) -> Option<Self> {
+        let fields = serde_json::from_str(kept.headers.get(FIELDS)?.as_str()).ok()?;
+        Some(Self { fields, result: kept.payload.to_vec() })
+    }
+
+    /// Writes it, if its subject is still as it was read.
+    pub(super) fn write(&self, subject: String, expected: u64, now: u64) -> Write {
+        // A map of texts is always JSON.
+        let fields = serde_json::to_string(&self.fields).unwrap_or_default();
+        let write = Write::new(subject, self.result.clone()).expect(expected).header(FIELDS, &fields);
+        match self.number(FORGET_AT) {
+            Some(at) => write.forget_after(at.saturating_sub(now)),
+            None => write,
+        }
+    }
+
+    pub(super) fn text(&self, field: &str) -> &str {
+        self.fields.get(field).map(String::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn number(&self, field: &str) -> Option<u64> {
+        self.text(field).parse().ok()
+    }
+
+    pub(super) fn set(&mut self, field: &str, value: impl ToString) {
+        self.fields.insert(field.to_owned(), value.to_string());
+    }
+
+    fn set_or_drop(&mut self, field: &str, value: &str) {
+        if value.is_empty() {
+            self.fields.remove(field);
+        } else {
+            self.set(field, value);
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        Status::parse(self.text("status")).unwrap_or(Status::Queued)
+    }
+
+    /// Bytes that it adds to the queue's.
+    pub(super) fn bytes(&self) -> i64 {
+        self.text("bytes").parse().unwrap_or(0)
+    }
+
+    /// How often it was begun, this time included, without what does not count.
+    pub(super) fn deliveries(&self) -> u32 {
+        let begun = self.number("attempts").unwrap_or(0).saturating_sub(self.number(FREE).unwrap_or(0));
+        u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// Begins an attempt, of a delivery of an entry.
+    pub(super) fn begin(&mut self, holder: &str, entry: u64, now: u64) {
+        self.set("entry", entry);
+        self.set("status", Status::Running.name());
+        self.set("started_at", now);
+        self.set("attempts", self.number("attempts").unwrap_or(0) + 1);
+        self.set(HOLDER, holder);
+    }
+
+    /// Whether that delivery runs it.
+    pub(super) fn held_by(&self, holder: &str) -> bool {
+        self.status() == Status::Running && self.text(HOLDER) == holder
+    }
+
+    /// Gives an attempt back.
+    pub(super) fn give_back(&mut self, error: &str, counts: bool) {
+        self.set("status", Status::Queued.name());
+        self.fields.remove(HOLDER);
+        if !counts {
+            self.set(FREE, self.number(FREE).unwrap_or(0) + 1);
+        }
+        if !error.is_empty() {
+            self.set("error", error);
+        }
+    }
+
+    /// Ends it, for good.
+    pub(super) fn end(&mut self, end: &End, now: u64, ttl: u64) {
+        self.set("status", end.status.name());
+        self.set("finished_at", now);
+        self.set(FORGET_AT, now.saturating_add(ttl));
+        self.set("version", &end.version);
+        self.set_or_drop("error", &end.error);
+        self.result.clone_from(&end.result);
+        self.fields.remove(HOLDER);
+        if let Some(url) = &end.callback_url {
+            self.set("callback_url", url);
+            self.set("callback_status", "pending");
+            self.set("callback_attempts", 0);
+            self.set_or_drop("traceparent", end.traceparent.as_deref().unwrap_or_default());
+        }
+    }
+
+    /// Whether its callback is still to be made.
+    pub(super) fn to_call(&self) -> bool {
+        self.text("callback_status") == "pending"
+    }
+
+    /// Begins an attempt at the callback.
+    pub(super) fn call(&mut self, now: u64) {
+        self.set("callback_attempts", self.number("callback_attempts").unwrap_or(0) + 1);
+        if self.number("callback_first_at").is_none() {
+            self.set("callback_first_at", now);
+        }
+    }
+
+    /// What became of an attempt at the callback. False when that changes nothing: the callback is settled, or a later attempt is under way
+    /// and this one did not succeed.
+    pub(super) fn called(&mut self, attempt: u64, what: &Called, now: u64) -> bool {
+        let latest = self.number("callback_attempts") == Some(attempt);
+        if !self.to_call() || (!latest && *what != Called::Delivered) {
+            return false;
+        }
+        let (status, error) = match what {
+            Called::Delivered => ("delivered", ""),
+            Called::Retry(_, error) => ("pending", error.as_str()),
+            Called::Dead(error) => ("dead", error.as_str()),
+        };
+        self.set("callback_status", status);
+        if status != "pending" {
+            self.set("callback_at", now);
+        }
+        self.set_or_drop("callback_error", error);
+        true
+    }
+
+    /// As people see it.
+    pub(super) fn view(&self) -> View {
+        let mut fields: BTreeMap<_, _> =
+            self.fields.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
+        fields.insert("result".into(), self.result.clone());
+        View { fields }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(status: Status, url: Option<&str>) -> End {
+        End {
+            status,
+            result: b"{}".to_vec(),
+            error: String::new(),
+            version: "1".into(),
+            callback_url: url.map(str::to_owned),
+            traceparent: None,
+            payload: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_given_back_does_not_count() {
+        let mut doc = Doc::default();
+        assert_eq!(doc.deliveries(), 1);
+        doc.begin("7.1", 7, 1);
+        assert!(doc.held_by("7.1") && !doc.held_by("7.2") && doc.deliveries() == 2);
+        doc.give_back("", false);
+        assert!(!doc.held_by("7.1") && doc.deliveries() == 1);
+        doc.begin("7.2", 7, 2);
+        doc.give_back("no", true);
+        assert_eq!((doc.deliveries(), doc.number("attempts"), doc.text("error")), (2, Some(2), "no"));
+    }
+
+    #[test]
+    fn a_callback_is_settled_once_and_by_a_late_success_too() {
+        let mut doc = Doc::default();
+        doc.end(&end(Status::Succeeded, Some("http://x/")), 5, 1000);
+        doc.call(6);
+        doc.call(9);
+        assert_eq!((doc.number("callback_attempts"), doc.number("callback_first_at")), (Some(2), Some(6)));
+        let retry = Called::Retry(std::time::Duration::ZERO, "503".into());
+        assert!(!doc.called(1, &retry, 10), "a later attempt is under way");
+        assert!(doc.called(2, &retry, 10) && doc.to_call() && doc.text("callback_error") == "503");
+        assert!(doc.called(1, &Called::Delivered, 11) && !doc.to_call() && doc.text("callback_error").is_empty());
+        assert!(!doc.called(2, &Called::Dead("x".into()), 12));
+        assert_eq!(doc.view().text("callback_status"), Some("delivered"));
+    }
+}

@@ -1,0 +1,70 @@
+//! What only a queue on JetStream has to bear.
+
+use async_nats::jetstream::{self, stream};
+use serde_json::json;
+
+use slipway_runtime::jobs::AnyQueue;
+use slipway_runtime::jobs::job::Priority;
+use slipway_runtime::jobs::queue::Queue as _;
+
+use super::super::nats::Nats;
+use super::super::support::{DEADLINE, Server, answer, eventually};
+use super::affine;
+
+fn server(nats: &Nats, args: &[&str]) -> Server {
+    Server::start("affine", &[&["--queue-url", &nats.url()], args].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_message_holds_is_refused_at_the_door() {
+    let nats = Nats::start();
+    let server = server(&nats, &["--max-job-bytes", "2000000"]);
+    let data = format!("{{{}\"inputs\": {}}}", " ".repeat(1_100_000), affine(1.0)["data"]["inputs"]);
+    let body = format!("{{\"data\": {data}}}");
+    let (status, body) = answer(server.post("/v2/models/m/jobs").body(body).send().await.unwrap()).await;
+    assert!(status == 400 && body["error"].as_str().unwrap().contains("max_payload"), "{status} {body}");
+    assert!(nats.subjects(">").await.iter().all(|subject| !subject.contains(".job.")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_back_empty_gets_its_stream_again() {
+    let mut nats = Nats::start();
+    let server = server(&nats, &[]);
+    let post = async || server.post("/v2/models/m/jobs").body(affine(1.0).to_string()).send().await.unwrap().status();
+    assert_eq!(post().await, 202);
+    nats.forget();
+    eventually("jobs are taken again", async || post().await == 202).await;
+    assert_eq!(nats.subjects("work.*.*").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_rests_holds_up_no_other() {
+    let nats = Nats::start();
+    let queue = AnyQueue::new(&nats.url(), super::queue::options("test".into())).unwrap();
+    let job = super::queue::job("one".into(), Some(1), Priority::Normal);
+    // Begun, and then not looked at while another one is waited for, as in a set of futures: first with the connection still to be made.
+    for _ in 0..20 {
+        let mut resting = std::pin::pin!(queue.enqueue(&job));
+        assert!(futures::poll!(&mut resting).is_pending());
+        let leaving = tokio::time::timeout(DEADLINE, queue.leave("somebody"));
+        leaving.await.expect("no other operation gets through").unwrap();
+        resting.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_somebody_else_is_left_alone() {
+    let nats = Nats::start();
+    let context = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    let subjects = vec!["slipway__test.>".to_owned()];
+    let theirs = stream::Config { name: "slipway__test".into(), subjects, ..Default::default() };
+    context.create_stream(theirs).await.unwrap();
+    let server = server(&nats, &[]);
+    let (status, body) =
+        answer(server.post("/v2/models/m/jobs").body(affine(1.0).to_string()).send().await.unwrap()).await;
+    assert_eq!((status, body["error"].as_str().unwrap().contains("not available")), (503, true), "{body}");
+    let line = server.line("queue");
+    assert!(line["error"].as_str().unwrap().contains("not made by us"), "{line}");
+    assert!(nats.subjects(">").await.is_empty());
+    assert_eq!(server.infer(&json!(affine(1.0)["data"])).await.0, 200, "predictions need no queue");
+}

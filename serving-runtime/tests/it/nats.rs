@@ -1,0 +1,155 @@
+//! A real nats-server with JetStream on a free port, that can be killed and started again.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, stream::Stream};
+use futures::TryStreamExt as _;
+use tempfile::TempDir;
+
+use super::support::DEADLINE;
+
+/// The stream of the queue `test`.
+const STREAM: &str = "slipway__test";
+
+/// A running nats-server, stopped when dropped.
+pub(crate) struct Nats {
+    child: Option<Child>,
+    dir: TempDir,
+    port: u16,
+}
+
+/// The program, built when it is not there yet.
+fn program() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        if let Some(path) = std::env::var_os("NATS_SERVER") {
+            return path.into();
+        }
+        let target = Path::new(env!("CARGO_BIN_EXE_slipway-runtime")).parent().and_then(Path::parent).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nats-server.sh");
+        let out = Command::new(script).arg(target).stderr(Stdio::inherit()).output().unwrap();
+        assert!(
+            out.status.success(),
+            "cannot build nats-server: install Go, or set NATS_SERVER to one of 2.12 or newer"
+        );
+        String::from_utf8(out.stdout).unwrap().trim().into()
+    })
+}
+
+impl Nats {
+    /// Starts one.
+    pub(crate) fn start() -> Self {
+        // Freed before the server takes it; another process may be faster, then the server ends and the next port is tried.
+        for _ in 0..10 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut nats = Self { child: None, dir: tempfile::tempdir().unwrap(), port };
+            if nats.run() {
+                return nats;
+            }
+        }
+        panic!("nats-server does not start");
+    }
+
+    /// Starts the server (again), on the same port and files. False when it ended at once.
+    pub(crate) fn run(&mut self) -> bool {
+        let child = Command::new(program())
+            .args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream", "--store_dir"])
+            .arg(self.dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut child = child.unwrap();
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                self.child = Some(child);
+                return true;
+            }
+            assert!(Instant::now() < until, "nats-server does not answer");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    async fn context(&self) -> jetstream::Context {
+        jetstream::new(async_nats::connect(self.url()).await.unwrap())
+    }
+
+    async fn stream(&self) -> Option<Stream> {
+        self.context().await.get_stream(STREAM).await.ok()
+    }
+
+    /// All subjects of the queue `test` that match, without what comes before.
+    pub(crate) async fn subjects(&self, filter: &str) -> Vec<String> {
+        let Some(stream) = self.stream().await else { return Vec::new() };
+        let all = stream.info_with_subjects(format!("{STREAM}.{filter}")).await.unwrap();
+        let all: Vec<(String, usize)> = all.try_collect().await.unwrap();
+        all.into_iter().map(|(subject, _)| subject).collect()
+    }
+
+    /// What a subject holds, as text, and for how long, as it was written.
+    pub(crate) async fn read(&self, subject: &str) -> (String, Option<String>) {
+        let stream = self.stream().await.unwrap();
+        let message = stream.get_last_raw_message_by_subject(subject).await.unwrap();
+        let ttl = message.headers.get("Nats-TTL").map(|v| v.as_str().to_owned());
+        (String::from_utf8(message.payload.to_vec()).unwrap(), ttl)
+    }
+
+    /// A counter of the queue `test`.
+    pub(crate) async fn total(&self, name: &str) -> i64 {
+        let mut sum = 0;
+        for subject in self.subjects("count.*").await {
+            let counts: std::collections::BTreeMap<String, i64> =
+                serde_json::from_str(&self.read(&subject).await.0).unwrap();
+            sum += counts.get(name).copied().unwrap_or(0);
+        }
+        sum
+    }
+
+    /// Writes an entry, as a producer of its own does.
+    pub(crate) async fn write(&self, queue: &str, priority: &str, id: &str, payload: &str) {
+        let subject = format!("slipway__{queue}.work.{priority}.{id}");
+        // The stream is made by whoever serves, in its own time.
+        let until = Instant::now() + DEADLINE;
+        let context = self.context().await;
+        loop {
+            let sent = context.publish(subject.clone(), payload.to_owned().into()).await.unwrap();
+            match sent.await {
+                Ok(_) => return,
+                Err(error) => assert!(Instant::now() < until, "cannot write an entry: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends the server, and starts it again without its files.
+    pub(crate) fn forget(&mut self) {
+        self.kill();
+        self.dir = tempfile::tempdir().unwrap();
+        assert!(self.run());
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
