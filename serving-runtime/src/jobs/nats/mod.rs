@@ -144,7 +144,8 @@ impl Inner {
             Ok(answer) => answer,
             Err(late) => Err(failed(late)),
         };
-        if answer.is_err() && link.up() {
+        let amiss = matches!(answer, Err(QueueError::Unavailable(_) | QueueError::Unexpected(_)));
+        if amiss && link.up() {
             *self.linked() = None;
         }
         answer
