@@ -3,7 +3,8 @@
 tree30: gradient boosting, 100 trees, 30 values (breast cancer); about 4 us in ONNX Runtime.
 digits: random forest, 100 trees, 64 values (digits).
 mlp: 784 -> 256 -> 10; about 12 us.
-cnn: three convolutions over 3x64x64, 12,288 values; about 500 us. Random weights: only the work counts.
+cnn: three convolutions over 3x64x64, 12,288 values; about 200 us. Random weights: only the work counts.
+cnn-wide: the same with twice the filters; about 600 us.
 """
 import json
 import pathlib
@@ -45,9 +46,9 @@ def dense(name, rng, sizes):
     finish(name, nodes, weights, ["N", sizes[0]], sizes[-1], rng.random((1, sizes[0]), dtype=np.float32))
 
 
-def conv(name, rng):
+def conv(name, rng, widths):
     nodes, weights, before, channels = [], [], "x", 3
-    for i, filters in enumerate([32, 64, 128]):
+    for i, filters in enumerate(widths):
         kernel = (rng.standard_normal((filters, channels, 3, 3)) / np.sqrt(channels * 9)).astype(np.float32)
         weights.append(numpy_helper.from_array(kernel, f"k{i}"))
         nodes.append(helper.make_node("Conv", [before, f"k{i}"], [f"c{i}"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]))
@@ -77,4 +78,5 @@ def finish(name, nodes, weights, shape, classes, row):
 sklearn_model("tree30", GradientBoostingClassifier(n_estimators=100, random_state=1), load_breast_cancer)
 sklearn_model("digits", RandomForestClassifier(n_estimators=100, random_state=1), load_digits)
 dense("mlp", np.random.default_rng(1), [784, 256, 10])
-conv("cnn", np.random.default_rng(2))
+conv("cnn", np.random.default_rng(2), [32, 64, 128])
+conv("cnn-wide", np.random.default_rng(3), [64, 128, 256])

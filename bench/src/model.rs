@@ -13,7 +13,7 @@ use crate::load::Call;
 use crate::venv;
 
 /// All models, by rising work.
-pub(crate) const NAMES: [&str; 4] = ["tree30", "mlp", "digits", "cnn"];
+pub(crate) const NAMES: [&str; 5] = ["tree30", "mlp", "digits", "cnn", "cnn-wide"];
 
 /// One model.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ impl Wire {
 pub(crate) fn all(dir: &Path, only: &[String]) -> anyhow::Result<Vec<Model>> {
     let out = dir.join("models");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("models.py");
-    if !out.join("cnn.json").is_file() {
+    if NAMES.iter().any(|name| !out.join(format!("{name}.json")).is_file()) {
         let requirements = std::fs::read_to_string(script.with_file_name("requirements.txt"))?;
         let venv = venv::ensure(dir, "models", "python3", &requirements.lines().collect::<Vec<_>>())?;
         venv::run(Command::new(venv.join("bin/python")).arg(&script).arg(&out))?;

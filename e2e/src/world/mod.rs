@@ -7,7 +7,7 @@ mod jobs;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -260,6 +260,15 @@ impl World {
         let account = self.cluster.wait_for(&self.namespace, "the last answers", Duration::from_secs(40), look).await?;
         account.check()?;
         Ok(account)
+    }
+
+    /// What Prometheus answers to a query that asks for one number; `None` when nothing matches.
+    pub async fn promql(&self, query: &str) -> anyhow::Result<Option<f64>> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let url = format!("{}/api/v1/query?query={encoded}", self.cluster.prometheus_url()?);
+        let answer: serde_json::Value = self.http.get(&url).await?.json()?;
+        ensure!(answer["status"] == "success", "{query}: {answer}");
+        Ok(answer["data"]["result"][0]["value"][1].as_str().map(str::parse).transpose()?)
     }
 
     /// Base URL by which tests reach a Service of the namespace, once it takes connections: it refuses them until its endpoints have reached the

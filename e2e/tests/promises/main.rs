@@ -5,6 +5,7 @@
 
 mod bad_model;
 mod bad_spec_is_refused;
+mod baseline_is_watched;
 mod blue_green;
 mod caches_answer;
 mod canary_promotes;

@@ -1,0 +1,67 @@
+//! A model with a baseline: its pods answer the golden requests before they serve, live traffic is compared with the reference, and the accuracy
+//! that is to be expected without labels is the one that labels show. A baseline of another model is never served with.
+
+use anyhow::{Context, ensure};
+use slipway_crds::v1alpha1::{Baseline, ModelDeployment};
+use slipway_e2e::world::{self, World, weights};
+
+/// Rows before anything is concluded from them: the held-out rows twice.
+const ROWS: f64 = 1800.0;
+
+fn watched(world: &World, file: &str, baseline: Option<Baseline>) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick(file)?;
+    object.spec.model.baseline = baseline;
+    Ok(object)
+}
+
+/// One number of Prometheus about the namespace, which stands for `NS` in the query.
+async fn number(world: &World, query: &str) -> anyhow::Result<f64> {
+    let query = query.replace("NS", &format!("namespace=\"{}\",modeldeployment=\"digits\"", world.namespace));
+    world.promql(&query).await?.with_context(|| format!("nothing matches {query}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn baseline_is_watched() -> anyhow::Result<()> {
+    world::run("baseline", async |world| {
+        let baseline = world.quick("08-baseline.yaml")?.spec.model.baseline;
+        let stable = world.start(&watched(&world, "digits/v1.yaml", baseline.clone())?).await?;
+        let selector = format!("ml.slipway.dev/revision={stable},app.kubernetes.io/component=runtime");
+        let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=runtime", "--tail=-1"];
+        let logs = world.cluster.kubectl(logs).await?;
+        ensure!(logs.contains("the golden requests are answered as the baseline says"), "{logs}");
+
+        world.load("digits", 150).await?;
+        let enough = || async {
+            let rows = number(&world, "sum(slipway_runtime_observed_rows_total{NS})").await;
+            let rows = rows.map_err(|error| error.to_string())?;
+            if rows >= ROWS { Ok(()) } else { Err(format!("{rows} rows")) }
+        };
+        world.cluster.wait_for(&world.namespace, "rows to be counted", world::PODS, enough).await?;
+        // These are the rows that the baseline was made of, so nothing has drifted: PSI by docs/model-metrics.md, of the feature with the most.
+        let counts = "sum by (feature, bin) (slipway_runtime_feature_bin_total{NS})";
+        let live = format!("clamp_min({counts} / on (feature) group_left sum by (feature) ({counts}), 1e-4)");
+        let reference = "clamp_min(max by (feature, bin) (slipway_runtime_feature_reference_share{NS}), 1e-4)";
+        let psi = format!("max(sum by (feature) (({live} - {reference}) * ln({live} / {reference})))");
+        let psi = number(&world, &psi).await?;
+        ensure!((0.0..0.05).contains(&psi), "PSI {psi}");
+        let sum = |name: &str| format!("sum(slipway_runtime_{name}{{NS}})");
+        let (right, wrong) = (sum("expected_correct_total"), sum("expected_incorrect_total"));
+        let expected = number(&world, &format!("{right} / ({right} + {wrong})")).await?;
+        let labels = "sum(slipway_runtime_feedback_total{NS,result=~\"correct|incorrect\"})";
+        let realised = "sum(slipway_runtime_feedback_total{NS,result=\"correct\"})";
+        let realised = number(&world, &format!("{realised} / {labels}")).await?;
+        ensure!((expected - realised).abs() < 0.05, "{expected} expected, {realised} by labels");
+        eprintln!("baseline: PSI {psi:.4}, accuracy {expected:.3} expected, {realised:.3} by labels");
+
+        // The next version with this version's baseline.
+        world.apply(&watched(&world, "digits/v2.yaml", baseline)?).await?;
+        let status = world.aborted("digits", "v2").await?;
+        let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).context("no abort")?;
+        ensure!(abort.reason == "ModelLoadFailed" && abort.message.contains("baseline"), "{abort:?}");
+        ensure!(weights(&status).get(&stable) == Some(&1000), "{:?}", weights(&status));
+        world.settle().await?;
+        Ok(())
+    })
+    .await
+}
