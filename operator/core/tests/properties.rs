@@ -311,3 +311,39 @@ fn a_foreign_object_is_in_no_action() {
     let plan = world.plan();
     assert!(plan.actions.iter().all(|action| matches!(action, Action::Apply(_))), "{:#?}", plan.actions);
 }
+
+/// Found by chance: a share below nothing that was kept, of a candidate that a person holds, becomes none, and that is no rise.
+#[test]
+fn a_share_below_nothing_is_none() {
+    let time = "2026-01-01T00:00:00Z";
+    let steps = json!([{ "setWeight": 5 }, { "setWeight": 1 }]);
+    let canary = json!({ "type": "Canary", "canary": { "steps": steps } });
+    let mut world =
+        World::new(json!({ "paused": true, "replicas": 0, "strategy": canary, "analysis": { "gates": [] } }));
+    let revision = slipway_core::revision::of(&world.observed.object.spec);
+    world.observed.replica_sets.push(ReplicaSetView {
+        name: format!("digits-{revision}"),
+        uid: "set-0".into(),
+        revision,
+        version: "v1".into(),
+        created_at: start(),
+        desired: 0,
+        current: 1,
+        ready: 1,
+        available: 1,
+        observed: false,
+        owned: true,
+        deleting: false,
+    });
+    world.observed.object.status = serde_json::from_value(json!({
+        "traffic": { "generation": 0, "confirmedGeneration": 0,
+                     "backends": [{ "revision": "ffffffffff", "role": "Candidate", "weightPermille": -1 }] },
+        "rollout": { "revision": "ffffffffff", "stage": "Scaling", "stepIndex": 0, "step": "", "startedAt": time,
+                     "stageStartedAt": time, "promoteFull": false },
+    }))
+    .unwrap();
+    for _ in 0..3 {
+        world.step();
+        assert!(world.weights().iter().all(|(_, weight)| *weight >= 0), "{:?}", world.weights());
+    }
+}

@@ -1,8 +1,8 @@
 //! A real nats-server with JetStream on a free port, that can be killed and started again.
 
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use async_nats::jetstream::{self, stream::Stream};
 use futures::TryStreamExt as _;
 use tempfile::TempDir;
 
-use super::support::DEADLINE;
+use super::support::{DEADLINE, Process};
 
 /// The stream of the queue `test`.
 const STREAM: &str = "slipway__test";
 
 /// A running nats-server, stopped when dropped.
 pub(crate) struct Nats {
-    child: Option<Child>,
+    process: Process,
     dir: TempDir,
     port: u16,
 }
@@ -43,46 +43,23 @@ fn program() -> &'static Path {
 impl Nats {
     /// Starts one.
     pub(crate) fn start() -> Self {
-        // Freed before the server takes it; another process may be faster, then the server ends and the next port is tried.
-        for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut nats = Self { child: None, dir: tempfile::tempdir().unwrap(), port };
-            if nats.run() {
-                return nats;
-            }
-        }
-        panic!("nats-server does not start");
+        Process::on_a_free_port(|port| {
+            let mut nats = Self { process: Process::default(), dir: tempfile::tempdir().unwrap(), port };
+            nats.run().then_some(nats)
+        })
     }
 
     /// Starts the server (again), on the same port and files. False when it ended at once.
     pub(crate) fn run(&mut self) -> bool {
-        let child = Command::new(program())
-            .args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream", "--store_dir"])
-            .arg(self.dir.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut child = child.unwrap();
-        let until = Instant::now() + DEADLINE;
-        loop {
-            if child.try_wait().unwrap().is_some() {
-                return false;
-            }
-            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                self.child = Some(child);
-                return true;
-            }
-            assert!(Instant::now() < until, "nats-server does not answer");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let mut command = Command::new(program());
+        command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream", "--store_dir"]);
+        let port = self.port;
+        self.process.start(command.arg(self.dir.path()), || TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.process.kill();
     }
 
     pub(crate) fn url(&self) -> String {
@@ -145,11 +122,5 @@ impl Nats {
         self.kill();
         self.dir = tempfile::tempdir().unwrap();
         assert!(self.run());
-    }
-}
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -64,6 +64,55 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut conditi
     }
 }
 
+/// A program of somebody else that serves on a port of its own, and can be killed; killed when dropped.
+#[derive(Default)]
+pub(crate) struct Process(Option<Child>);
+
+impl Process {
+    /// A free port and what `run` starts on it. Another process may be faster with the port; then what was started ends, and the next one is tried.
+    pub(crate) fn on_a_free_port<T>(run: impl Fn(u16) -> Option<T>) -> T {
+        for _ in 0..10 {
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(running) = run(port) {
+                return running;
+            }
+        }
+        panic!("it does not start");
+    }
+
+    /// Starts it, and waits until it answers. False when it ended at once.
+    pub(crate) fn start(&mut self, command: &mut Command, answers: impl Fn() -> bool) -> bool {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = child.unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if answers() {
+                self.0 = Some(child);
+                return true;
+            }
+            assert!(Instant::now() < until, "{command:?} does not answer");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 type Log = Arc<(Mutex<Vec<Value>>, Condvar)>;
 
 /// A running server.

@@ -15,7 +15,7 @@ const ACK: &str = "+ACK";
 enum Key {
     /// There is none, or its job is forgotten; the number of what is kept under it.
     Free(u64),
-    /// Another job, and the fingerprint of its content.
+    /// The job that has it, and the fingerprint of its content.
     Taken(String, String),
 }
 
@@ -50,14 +50,10 @@ impl Inner {
         doc.write(self.names.job(id), expected, now())
     }
 
-    async fn key(&self, link: &Link, digest: &str, own: &str) -> Result<Key, QueueError> {
+    async fn key(&self, link: &Link, digest: &str) -> Result<Key, QueueError> {
         let Some(kept) = store::last(link, &self.names.idem(digest)).await? else { return Ok(Key::Free(0)) };
         let (id, print) = owner(&kept);
-        if id != own && self.doc(link, &id).await?.0 > 0 {
-            Ok(Key::Taken(id, print))
-        } else {
-            Ok(Key::Free(kept.sequence))
-        }
+        if self.doc(link, &id).await?.0 > 0 { Ok(Key::Taken(id, print)) } else { Ok(Key::Free(kept.sequence)) }
     }
 
     pub(super) async fn add(&self, link: &Link, job: &Job) -> Result<Enqueued, QueueError> {
@@ -71,7 +67,7 @@ impl Inner {
         for _ in 0..TRIES {
             let mut writes = Vec::new();
             if !digest.is_empty() {
-                match self.key(link, &digest, &job.id).await? {
+                match self.key(link, &digest).await? {
                     Key::Taken(id, print) if print == job.fingerprint() => return Ok(Enqueued::Duplicate(id)),
                     Key::Taken(id, _) => return Ok(Enqueued::Conflict(id)),
                     Key::Free(expected) => writes.push(self.own(&digest, &job.id, job, expected)),
@@ -140,7 +136,7 @@ impl Inner {
                 None => {
                     let digest = job.key_digest();
                     if !digest.is_empty() {
-                        match self.key(link, &digest, &lease.id).await? {
+                        match self.key(link, &digest).await? {
                             Key::Taken(..) => return self.drop_twin(link, lease).await,
                             Key::Free(expected) => writes.push(self.own(&digest, &lease.id, job, expected)),
                         }
@@ -150,7 +146,8 @@ impl Inner {
                 }
             };
             let time = now();
-            let start = if deliveries > self.options.max_deliveries {
+            // A server that lost its consumers' state counts from one again.
+            let start = if deliveries.max(doc.deliveries()) > self.options.max_deliveries {
                 Start::Dead
             } else if job.expires_at(written).is_some_and(|at| time > at) {
                 Start::Expired
