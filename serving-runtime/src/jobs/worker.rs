@@ -244,10 +244,8 @@ impl Worker {
             Start::Duplicate => return Ok("duplicate"),
             Start::Expired => Went::Ended(end(Status::Expired, "the deadline passed before it was begun".into(), &[])),
             Start::Dead => {
-                let error = format!(
-                    "handed out {} times without an end; it may be what its workers died of",
-                    claimed.deliveries - 1
-                );
+                let times = (claimed.deliveries - 1).max(self.args.serve.queue.job_max_deliveries);
+                let error = format!("handed out {times} times without an end; it may be what its workers died of");
                 Went::Ended(end(Status::Dead, error, &claimed.payload))
             }
             Start::Run => self.attempt(job, claimed).await,
