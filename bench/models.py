@@ -4,7 +4,7 @@ tree30: gradient boosting, 100 trees, 30 values (breast cancer); about 4 us in O
 digits: random forest, 100 trees, 64 values (digits).
 mlp: 784 -> 256 -> 10; about 12 us.
 cnn: three convolutions over 3x64x64, 12,288 values; about 200 us. Random weights: only the work counts.
-cnn-wide: the same with twice the filters; about 600 us.
+cnn-wide: the same with twice the filters; about 700 us.
 """
 import json
 import pathlib

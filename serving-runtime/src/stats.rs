@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::cache::result::now_millis;
 
 /// Different sizes of batch that are told apart; more would let clients grow the answer without end.
 const MAX_SIZES: usize = 256;
@@ -77,9 +79,8 @@ impl Stats {
 
     /// A batch of `rows` ran well.
     pub fn executed(&self, rows: usize, took: Duration) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.with(|s| {
-            s.last_inference = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+            s.last_inference = now_millis();
             s.inference_count += rows as u64;
             s.execution_count += 1;
             if s.batches.len() < MAX_SIZES || s.batches.contains_key(&rows) {

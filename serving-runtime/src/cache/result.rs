@@ -300,8 +300,8 @@ fn own(outputs: Arc<Vec<Tensor>>) -> Vec<Tensor> {
     Arc::try_unwrap(outputs).unwrap_or_else(|shared| shared.as_ref().clone())
 }
 
-/// Milliseconds since 1970.
-pub(super) fn now_millis() -> u64 {
+/// Milliseconds since 1970, by this machine's clock.
+pub(crate) fn now_millis() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

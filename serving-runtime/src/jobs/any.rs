@@ -15,7 +15,7 @@ pub enum AnyQueue {
     /// On Redis Streams.
     Redis(Box<RedisQueue>),
     /// On NATS JetStream.
-    Nats(Box<NatsQueue>),
+    Nats(NatsQueue),
 }
 
 impl AnyQueue {
@@ -26,7 +26,7 @@ impl AnyQueue {
     /// When the URL is neither.
     pub fn new(url: &str, options: QueueOptions) -> Result<Self, QueueError> {
         match url.split_once("://").map(|(scheme, _)| scheme) {
-            Some("nats" | "tls") => NatsQueue::new(url, options).map(Box::new).map(Self::Nats),
+            Some("nats" | "tls") => NatsQueue::new(url, options).map(Self::Nats),
             _ => RedisQueue::new(url, options).map(Box::new).map(Self::Redis),
         }
     }

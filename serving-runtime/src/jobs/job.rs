@@ -29,6 +29,9 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All of them, the first before all others.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
     /// Its name in the format and in keys.
     pub const fn name(self) -> &'static str {
         match self {
@@ -40,7 +43,7 @@ impl Priority {
 
     /// The priority of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::High, Self::Normal, Self::Low].into_iter().find(|p| p.name() == name)
+        Self::ALL.into_iter().find(|p| p.name() == name)
     }
 }
 

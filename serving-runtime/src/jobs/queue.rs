@@ -94,6 +94,19 @@ pub struct QueueOptions {
     pub replicas: usize,
 }
 
+impl QueueOptions {
+    /// Milliseconds for which a job that ended is kept; longer when a callback is to tell of it.
+    pub fn kept_for(&self, callback: bool) -> u64 {
+        let ttl = self.result_ttl;
+        millis(if callback { ttl.max(self.callback_age * 2) } else { ttl })
+    }
+}
+
+/// A time in milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// What became of a job that was to be queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enqueued {
@@ -118,6 +131,13 @@ pub struct Lease {
     pub entry: String,
     /// Where this delivery is acknowledged; empty when the queue needs no such thing.
     pub token: String,
+}
+
+impl Lease {
+    /// When its entry was written, in milliseconds since 1970.
+    pub fn written(&self) -> u64 {
+        self.entry.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0)
+    }
 }
 
 /// A job as a worker gets it.

@@ -13,6 +13,7 @@ use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 use super::job::{Job, Priority, entry_id};
 use super::queue::{
     Again, Called, Claimed, Due, End, Enqueued, Lag, Lease, Queue, QueueError, QueueOptions, Start, Status, View,
+    millis,
 };
 use crate::cache::redis_tier;
 
@@ -58,10 +59,6 @@ fn unexpected(e: impl std::fmt::Display) -> QueueError {
     QueueError::Unexpected(e.to_string())
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// The URL without what is secret, for messages.
 fn failed(e: &redis::RedisError) -> QueueError {
     QueueError::Unavailable(e.to_string())
@@ -95,11 +92,6 @@ impl RedisQueue {
         let asked = redis_tier::traced("EVALSHA", invocation.invoke_async(&mut connection));
         asked.await.map_err(|e| failed(&e))
     }
-
-    fn result_ttl(&self, callback: bool) -> u64 {
-        let ttl = self.options.result_ttl;
-        millis(if callback { ttl.max(self.options.callback_age * 2) } else { ttl })
-    }
 }
 
 fn claimed(value: Value) -> Result<Claimed, QueueError> {
@@ -125,7 +117,7 @@ impl Queue for RedisQueue {
         let payload = serde_json::to_vec(job).map_err(unexpected)?;
         let mut call = self.call(&self.scripts.enqueue);
         call.arg(&job.id).arg(job.priority.name()).arg(payload).arg(job.key_digest()).arg(job.fingerprint());
-        call.arg(self.result_ttl(job.callback_url.is_some()));
+        call.arg(self.options.kept_for(job.callback_url.is_some()));
         call.arg(self.options.max_entries).arg(self.options.max_bytes).arg(&job.model_id);
         let (what, id, waiting): (String, String, u64) = self.run(&call).await?;
         match what.as_str() {
@@ -153,11 +145,10 @@ impl Queue for RedisQueue {
     }
 
     async fn start(&self, lease: &Lease, job: &Job, deliveries: u32, bytes: usize) -> Result<Start, QueueError> {
-        let written = lease.entry.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
         let mut call = self.call(&self.scripts.start);
         call.arg(lease.priority.name()).arg(&lease.entry).arg(&lease.id).arg(bytes);
-        call.arg(job.expires_at(written).unwrap_or(0)).arg(job.key_digest()).arg(job.fingerprint());
-        call.arg(self.result_ttl(job.callback_url.is_some())).arg(&job.model_id);
+        call.arg(job.expires_at(lease.written()).unwrap_or(0)).arg(job.key_digest()).arg(job.fingerprint());
+        call.arg(self.options.kept_for(job.callback_url.is_some())).arg(&job.model_id);
         call.arg(deliveries).arg(self.options.max_deliveries);
         match self.run::<String>(&call).await?.as_str() {
             "run" => Ok(Start::Run),
@@ -180,7 +171,7 @@ impl Queue for RedisQueue {
     async fn finish(&self, lease: &Lease, end: &End) -> Result<bool, QueueError> {
         let mut call = self.call(&self.scripts.finish);
         call.arg(lease.priority.name()).arg(&lease.entry).arg(&lease.id).arg(end.status.name());
-        call.arg(end.result.as_slice()).arg(&end.error).arg(self.result_ttl(end.callback_url.is_some()));
+        call.arg(end.result.as_slice()).arg(&end.error).arg(self.options.kept_for(end.callback_url.is_some()));
         call.arg(end.callback_url.as_deref().unwrap_or_default());
         call.arg(end.payload.as_slice()).arg(DEAD_LETTERS).arg(&end.version);
         call.arg(end.traceparent.as_deref().unwrap_or_default());
@@ -208,7 +199,7 @@ impl Queue for RedisQueue {
 
     async fn cancel(&self, id: &str) -> Result<Option<Status>, QueueError> {
         let mut call = self.call(&self.scripts.cancel);
-        call.arg(id).arg(self.result_ttl(false));
+        call.arg(id).arg(self.options.kept_for(false));
         match self.run::<String>(&call).await?.as_str() {
             "missing" => Ok(None),
             "now" => Ok(Some(Status::Queued)),

@@ -14,10 +14,9 @@ use tokio::sync::{Mutex, OnceCell};
 use super::super::job::Priority;
 use super::super::queue::{QueueError, QueueOptions};
 use super::names::Names;
-use super::{PRIORITIES, failed, unexpected};
+use super::{ANSWER, failed, unexpected};
 
 const CONNECT: Duration = Duration::from_secs(2);
-const ANSWER: Duration = Duration::from_secs(5);
 /// Between attempts to connect again.
 const AGAIN: Duration = Duration::from_millis(250);
 /// JetStream takes 0 for half a minute.
@@ -78,7 +77,8 @@ impl Link {
                 names.stream
             )));
         }
-        let all = PRIORITIES.iter().map(|p| work_config(names, *p, options.lease)).chain([calls_config(names, ANSWER)]);
+        let all =
+            Priority::ALL.iter().map(|p| work_config(names, *p, options.lease)).chain([calls_config(names, ANSWER)]);
         let make = all.map(|config| {
             let name = config.durable_name.clone().unwrap_or_default();
             let stream = &stream;
@@ -102,11 +102,11 @@ impl Link {
         most: usize,
     ) -> Result<Vec<Delivery>, QueueError> {
         let make = || async {
-            let all = PRIORITIES.iter().map(|p| self.stream.create_consumer(work_config(names, *p, options.lease)));
+            let all = Priority::ALL.iter().map(|p| self.stream.create_consumer(work_config(names, *p, options.lease)));
             try_join_all(all).await.map_err(failed)
         };
         let consumers = self.work.get_or_try_init(make).await?;
-        let at = PRIORITIES.iter().position(|p| *p == priority).unwrap_or_default();
+        let at = Priority::ALL.iter().position(|p| *p == priority).unwrap_or_default();
         match consumers.get(at) {
             Some(consumer) => fetch(consumer, most).await,
             None => Ok(Vec::new()),

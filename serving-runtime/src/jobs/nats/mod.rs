@@ -23,8 +23,8 @@ use super::job::{Job, Priority, entry_id, valid_id};
 use super::queue::{
     Again, Called, Claimed, Due, End, Enqueued, Lag, Lease, Queue, QueueError, QueueOptions, Start, Status, View,
 };
+use crate::cache::result::now_millis;
 
-const PRIORITIES: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 /// A process that counted nothing for so long is gone.
@@ -44,17 +44,10 @@ fn failed(e: impl std::fmt::Display) -> QueueError {
     QueueError::Unavailable(e.to_string())
 }
 
-/// Milliseconds since 1970 by this machine's clock.
-fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
-
 /// A queue on JetStream.
 ///
 /// Each operation is a task of its own. Callers keep many of them in one set of futures, which rests while they wait for another operation; one
 /// that rests with a lock of ours would hold that other one up for ever.
-#[derive(Clone)]
 pub struct NatsQueue(Arc<Inner>);
 
 struct Inner {
@@ -150,13 +143,6 @@ impl Inner {
         }
         answer
     }
-
-    /// Milliseconds for which a job that ended is kept.
-    fn ttl(&self, callback: bool) -> u64 {
-        let ttl = self.options.result_ttl;
-        let ttl = if callback { ttl.max(self.options.callback_age * 2) } else { ttl };
-        u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
-    }
 }
 
 impl Queue for NatsQueue {
@@ -177,7 +163,7 @@ impl Queue for NatsQueue {
     async fn claim(&self, _consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<Claimed>, QueueError> {
         self.with("claim", move |inner, link| async move {
             let mut all = Vec::new();
-            let mut order = PRIORITIES;
+            let mut order = Priority::ALL;
             if lowest_first {
                 order.reverse();
             }
@@ -232,10 +218,9 @@ impl Queue for NatsQueue {
     }
 
     async fn leave(&self, _consumer: &str) -> Result<(), QueueError> {
-        self.with(
-            "leave",
-            move |inner, link| async move { inner.tally.fold(&link, &inner.names, now(), SILENT_MS).await },
-        )
+        self.with("leave", move |inner, link| async move {
+            inner.tally.fold(&link, &inner.names, now_millis(), SILENT_MS).await
+        })
         .await
     }
 

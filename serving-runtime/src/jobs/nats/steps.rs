@@ -5,8 +5,8 @@ use super::link::{Delivery, Link};
 use super::store::{self, Commit, Kept, Write};
 use super::tally::Tally;
 use super::{
-    Again, BESIDES, Called, Claimed, DEAD_LETTERS_MS, Due, End, Enqueued, Inner, Job, Lag, Lease, PRIORITIES,
-    QueueError, Start, Status, TRIES, lease, now, unexpected,
+    Again, BESIDES, Called, Claimed, DEAD_LETTERS_MS, Due, End, Enqueued, Inner, Job, Lag, Lease, Priority, QueueError,
+    Start, Status, TRIES, lease, now_millis, unexpected,
 };
 
 const ACK: &str = "+ACK";
@@ -47,7 +47,7 @@ impl Inner {
     }
 
     fn keep(&self, id: &str, doc: &Doc, expected: u64) -> Write {
-        doc.write(self.names.job(id), expected, now())
+        doc.write(self.names.job(id), expected, now_millis())
     }
 
     async fn key(&self, link: &Link, digest: &str) -> Result<Key, QueueError> {
@@ -75,7 +75,7 @@ impl Inner {
             }
             let (infos, sums) = futures::future::try_join(link.infos(), Tally::sums(link, &self.names)).await?;
             let entries: u64 =
-                infos.iter().take(PRIORITIES.len()).map(|i| i.num_pending + i.num_ack_pending as u64).sum();
+                infos.iter().take(Priority::ALL.len()).map(|i| i.num_pending + i.num_ack_pending as u64).sum();
             let kept = sums.get("bytes").copied().unwrap_or(0).saturating_add(bytes);
             if entries >= self.options.max_entries
                 || u64::try_from(kept).is_ok_and(|kept| kept > self.options.max_bytes)
@@ -83,7 +83,7 @@ impl Inner {
                 self.tally.commit(link, &self.names, Vec::new(), &[("refused", 1)]).await?;
                 return Ok(Enqueued::Full(entries));
             }
-            let mut doc = Doc::queued(job, job.priority, now());
+            let mut doc = Doc::queued(job, job.priority, now_millis());
             doc.set("bytes", size);
             writes.push(self.keep(&job.id, &doc, 0));
             writes.push(Write::new(self.names.entry(job.priority, &job.id), payload.clone()).expect(0));
@@ -98,11 +98,13 @@ impl Inner {
     /// Makes a key lead to a job.
     fn own(&self, digest: &str, id: &str, job: &Job, expected: u64) -> Write {
         let text = format!("{id} {}", job.fingerprint());
-        Write::new(self.names.idem(digest), text).expect(expected).forget_after(self.ttl(job.callback_url.is_some()))
+        Write::new(self.names.idem(digest), text)
+            .expect(expected)
+            .forget_after(self.options.kept_for(job.callback_url.is_some()))
     }
 
     /// A delivery as a worker gets it. What the server handed out before may never have been begun; the job itself knows.
-    pub(super) async fn claimed(&self, link: &Link, priority: super::Priority, delivery: Delivery) -> Claimed {
+    pub(super) async fn claimed(&self, link: &Link, priority: Priority, delivery: Delivery) -> Claimed {
         let lease = lease(priority, &delivery);
         let deliveries = match delivery.delivered {
             0 | 1 => 1,
@@ -124,7 +126,7 @@ impl Inner {
         for _ in 0..TRIES {
             let (expected, known) = self.doc(link, &lease.id).await?;
             let (mut writes, mut counts) = (Vec::new(), Vec::new());
-            let written = lease.entry.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
+            let written = lease.written();
             let mut doc = match known {
                 Some(doc) if doc.status().ended() => {
                     store::settle(&link.client, &lease.token, ACK).await?;
@@ -145,7 +147,7 @@ impl Inner {
                     Doc::queued(job, lease.priority, written)
                 }
             };
-            let time = now();
+            let time = now_millis();
             // A server that lost its consumers' state counts from one again.
             let start = if deliveries.max(doc.deliveries()) > self.options.max_deliveries {
                 Start::Dead
@@ -205,14 +207,14 @@ impl Inner {
                     counts.push(("enqueued", 1));
                     let mut doc = Doc::default();
                     doc.set("priority", lease.priority.name());
-                    doc.set("created_at", lease.entry.split('-').next().unwrap_or_default());
+                    doc.set("created_at", lease.written());
                     doc.set("attempts", 0);
                     doc
                 }
             };
             counts.push(("bytes", -doc.bytes()));
-            let ttl = self.ttl(end.callback_url.is_some());
-            doc.end(end, now(), ttl);
+            let ttl = self.options.kept_for(end.callback_url.is_some());
+            doc.end(end, now_millis(), ttl);
             let mut writes = self.refreshed_key(link, lease, &doc, ttl).await?;
             writes.push(self.keep(&lease.id, &doc, expected));
             if end.callback_url.is_some() {
@@ -273,17 +275,17 @@ impl Inner {
             if doc.status() != Status::Queued {
                 return Ok(Some(doc.status()));
             }
-            let (bytes, ttl) = (doc.bytes(), self.ttl(false));
+            let (bytes, ttl) = (doc.bytes(), self.options.kept_for(false));
             let priority = doc.text("priority").to_owned();
             let end = End::without_result(Status::Cancelled, String::new(), &[]);
-            doc.end(&end, now(), ttl);
+            doc.end(&end, now_millis(), ttl);
             let writes = vec![self.keep(id, &doc, expected)];
             let counts = [("cancelled", 1), ("bytes", -bytes)];
             if self.tally.commit(link, &self.names, writes, &counts).await? == Commit::Conflict {
                 continue;
             }
             // If this fails, the entry is handed out once more, and dropped then.
-            if let Some(priority) = super::Priority::parse(&priority)
+            if let Some(priority) = Priority::parse(&priority)
                 && let Ok(Some(entry)) = store::last(link, &self.names.entry(priority, id)).await
             {
                 let _ = link.stream.delete_message(entry.sequence).await;
@@ -301,20 +303,20 @@ impl Inner {
             store::first_written(link, &entries, 1),
         )
         .await?;
-        let (work, calls) = infos.split_at(PRIORITIES.len().min(infos.len()));
+        let (work, calls) = infos.split_at(Priority::ALL.len().min(infos.len()));
         let (mut callbacks, mut late) = (0, 0);
         if let Some(calls) = calls.first() {
             callbacks = calls.num_pending + calls.num_ack_pending as u64;
             if calls.num_pending > 0 {
                 let next = calls.delivered.stream_sequence + 1;
                 let written = store::first_written(link, &self.names.calls(), next).await?;
-                late = written.map_or(0, |at| now().saturating_sub(at));
+                late = written.map_or(0, |at| now_millis().saturating_sub(at));
             }
         }
         Ok(Lag {
             waiting: work.iter().map(|info| info.num_pending).sum(),
             taken: work.iter().map(|info| info.num_ack_pending as u64).sum(),
-            oldest: oldest.map_or(0, |at| now().saturating_sub(at)),
+            oldest: oldest.map_or(0, |at| now_millis().saturating_sub(at)),
             callbacks,
             callbacks_late: late,
             totals: sums.into_iter().filter_map(|(name, n)| Some((name, u64::try_from(n).ok()?))).collect(),
@@ -334,7 +336,7 @@ impl Inner {
                 store::settle(&link.client, &delivery.token, ACK).await?;
                 return Ok(None);
             };
-            let time = now();
+            let time = now_millis();
             doc.call(time);
             if store::commit(&link.client, vec![self.keep(&id, &doc, expected)]).await? != Commit::Conflict {
                 let age = time.saturating_sub(doc.number("callback_first_at").unwrap_or(time));
@@ -349,7 +351,7 @@ impl Inner {
         for _ in 0..TRIES {
             let (expected, doc) = self.doc(link, &due.id).await?;
             let Some(mut doc) = doc else { return Ok(false) };
-            if !doc.called(attempt, what, now()) {
+            if !doc.called(attempt, what, now_millis()) {
                 return Ok(false);
             }
             let mut writes = vec![self.keep(&due.id, &doc, expected)];
