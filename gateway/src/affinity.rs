@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 
-use crate::split::mix;
+use crate::{message, split::mix};
 
 /// A pod takes at most this share of the mean load, in percent.
 const LOAD_FACTOR_PERCENT: usize = 125;
@@ -69,6 +69,26 @@ fn value_of<'a>(json: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
     at += 1;
     let length = json[at..].iter().position(|byte| *byte == b'"')?;
     Some((at, &json[at..at + length]))
+}
+
+/// As [`fingerprint`], of a unary call of gRPC.
+pub fn fingerprint_grpc(path: &str, body: &[Bytes]) -> u64 {
+    let Some((first, more)) = body.split_first() else { return fingerprint(path, body) };
+    let Some(found) = message::read(first) else { return fingerprint(path, body) };
+    let mut hasher = Hasher::default();
+    hasher.write(path.as_bytes());
+    hasher.write(b"\xff");
+    if let Some(entity) = found.entity {
+        hasher.write(found.model);
+        hasher.write(b"\xff");
+        hasher.write(entity);
+        return hasher.finish();
+    }
+    // The length of the message counts its id.
+    hasher.write(first.get(message::FRAME..found.id.start).unwrap_or_default());
+    hasher.write(first.get(found.id.end.max(message::FRAME)..).unwrap_or_default());
+    more.iter().for_each(|piece| hasher.write(piece));
+    hasher.finish()
 }
 
 /// A hash of eight bytes at a time, whatever pieces they come in. Not for tables that strangers fill: here it only spreads.
@@ -144,6 +164,28 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_grpc_are_alike_without_their_id_and_by_their_entity() {
+        // model_name "m", then the rest: https://protobuf.dev/programming-guides/encoding/.
+        let of = |rest: &[&[u8]]| {
+            let message = [&[0x0a, 1, b'm'], rest.concat().as_slice()].concat();
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            let body = [&[0][..], &length, &message].concat();
+            fingerprint_grpc("/inference.GRPCInferenceService/ModelInfer", &[body.into()])
+        };
+        let (raw, other): (&[u8], &[u8]) = (&[0x3a, 2, 1, 2], &[0x3a, 2, 1, 3]);
+        let ids: [&[u8]; 2] = [&[0x1a, 1, b'a'], &[0x1a, 2, b'b', b'c']];
+        assert_eq!(of(&[ids[0], raw]), of(&[ids[1], raw]));
+        assert_eq!(of(&[ids[0], raw]), of(&[raw]));
+        assert_ne!(of(&[ids[0], raw]), of(&[ids[0], other]));
+        let entity = |name: u8| [&[0x22, 13, 0x0a, 6][..], b"entity", &[0x12, 3, 0x1a, 1, name]].concat();
+        assert_eq!(of(&[ids[0], &entity(b'1'), raw]), of(&[ids[1], &entity(b'1'), other]));
+        assert_ne!(of(&[&entity(b'1'), raw]), of(&[&entity(b'2'), raw]));
+        // Compressed: alike when they are equal.
+        let compressed = |last: u8| fingerprint_grpc("/", &[vec![1, 0, 0, 0, 1, last].into()]);
+        assert!(compressed(1) == compressed(1) && compressed(1) != compressed(2));
+    }
+
+    #[test]
     fn bounds_follow_the_mean_load() {
         assert_eq!((bound(0, 4), bound(3, 4)), (NO_LOAD, NO_LOAD));
         assert_eq!(bound(99, 4), 32);
@@ -166,7 +208,8 @@ mod tests {
 
         #[test]
         fn any_body_is_taken(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            fingerprint("/", &[body.into()]);
+            fingerprint("/", &[body.clone().into()]);
+            fingerprint_grpc("/", &[body.into()]);
         }
 
         /// Somebody always has room: the bounds together are more than there is.

@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderName;
+use bytes::Bytes;
+use http::{HeaderName, Request};
 use http_body_util::Full;
 use slipway_gateway::{
     affinity::{bound, fingerprint},
@@ -21,7 +22,7 @@ use slipway_gateway::{
 };
 use support::{
     CANDIDATE, STABLE, World,
-    client::{Answer, Http, http1, infer, send},
+    client::{Answer, Http, http1, http2, infer, send},
     upstream::{Mood, Upstream},
 };
 
@@ -157,6 +158,33 @@ async fn equal_requests_meet_one_pod_of_each_revision_and_the_split_stays_exact(
     let used: HashSet<&String> = met.values().flatten().collect();
     assert!(used.len() >= 4, "different requests meet different pods: {used:?}");
     world.metrics().assert_conserved();
+}
+
+/// A `ModelInferRequest` of model `m` with this id and one raw input.
+fn message(id: u8, input: u8) -> Bytes {
+    let message = [0x0a, 1, b'm', 0x1a, 1, id, 0x3a, 1, input];
+    [&[0, 0, 0, 0, 9][..], &message].concat().into()
+}
+
+#[tokio::test]
+async fn equal_messages_of_grpc_meet_one_pod_whatever_their_id() {
+    let (mut world, pods) = world().await;
+    world.weigh(2, 0).apply();
+    let client = http2();
+    let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
+    let mut homes = HashSet::new();
+    for input in 0..20 {
+        let before: Vec<usize> = pods.iter().map(Upstream::served).collect();
+        for id in 0..5 {
+            let request = Request::post(&url).header("content-type", "application/grpc").header("te", "trailers");
+            let answer = send(&client, request.body(Full::from(message(id, input))).unwrap()).await.unwrap();
+            assert_eq!(answer.trailers.expect("trailers")["grpc-status"], "0");
+        }
+        let served: Vec<usize> = pods.iter().zip(before).map(|(pod, before)| pod.served() - before).collect();
+        assert!(served.contains(&5), "five equal messages at one pod: {served:?}");
+        homes.insert(served);
+    }
+    assert!(homes.len() > 1, "different messages meet different pods");
 }
 
 #[tokio::test]

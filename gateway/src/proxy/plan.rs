@@ -20,7 +20,7 @@ use super::{
     upload::{Stream, Upload},
 };
 use crate::{
-    affinity::fingerprint,
+    affinity::{fingerprint, fingerprint_grpc},
     buffer::{Replay, Reservation, Whole},
     gateway::Gateway,
     upstream::Protocol,
@@ -96,7 +96,8 @@ impl Plan {
         let path = self.path.path();
         let prediction = self.method == Method::POST && (path.ends_with("/infer") || path.ends_with("/ModelInfer"));
         if let (true, Source::Whole(whole)) = (prediction, &self.body) {
-            self.affinity = Some(fingerprint(path, &whole.chunks));
+            let alike = if self.grpc { fingerprint_grpc } else { fingerprint };
+            self.affinity = Some(alike(path, &whole.chunks));
         }
     }
 

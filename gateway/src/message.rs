@@ -1,0 +1,135 @@
+//! What the gateway must know of a `ModelInferRequest`: where its `id` stands, and the entity that it names.
+//!
+//! Only the beginning is walked (<https://protobuf.dev/programming-guides/encoding/>); whatever is malformed ends the walk, and is the pod's to
+//! refuse.
+
+use std::ops::Range;
+
+/// Flag and length before a message of gRPC.
+pub const FRAME: usize = 5;
+/// Fields of `ModelInferRequest`, and of an entry of its map `parameters`.
+const MODEL: u64 = 1;
+const ID: u64 = 3;
+const PARAMETERS: u64 = 4;
+const KEY: u64 = 1;
+const VALUE: u64 = 2;
+/// Field of `InferParameter`.
+const STRING: u64 = 3;
+
+/// The parts of a message that matter here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The bytes of the field `id`, its tag included; empty when there is none.
+    pub id: Range<usize>,
+    /// `model_name`.
+    pub model: &'a [u8],
+    /// The parameter `entity`, when it is a text.
+    pub entity: Option<&'a [u8]>,
+}
+
+/// Reads the first piece of a body; `None` when it is compressed or no message of gRPC.
+pub fn read(piece: &[u8]) -> Option<Message<'_>> {
+    let (frame, message) = piece.split_at_checked(FRAME)?;
+    if frame.first() != Some(&0) {
+        return None;
+    }
+    let mut found = Message::default();
+    for (number, whole, value) in fields(message) {
+        match number {
+            MODEL => found.model = value,
+            ID => found.id = whole.start + FRAME..whole.end + FRAME,
+            PARAMETERS => found.entity = entity(value).or(found.entity),
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+fn entity(entry: &[u8]) -> Option<&[u8]> {
+    let last = |bytes, wanted| fields(bytes).filter(|(number, ..)| *number == wanted).last().map(|(_, _, value)| value);
+    (last(entry, KEY)? == b"entity").then(|| last(last(entry, VALUE)?, STRING)).flatten()
+}
+
+/// Number, place and contents of the fields with a length, up to the first that has none or does not end here.
+fn fields(bytes: &[u8]) -> impl Iterator<Item = (u64, Range<usize>, &[u8])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at;
+        let tag = varint(bytes, &mut at)?;
+        // Wire type 2.
+        (tag & 7 == 2).then_some(())?;
+        let length = usize::try_from(varint(bytes, &mut at)?).ok()?;
+        let value = bytes.get(at..at.checked_add(length)?)?;
+        at += length;
+        Some((tag >> 3, start..at, value))
+    })
+}
+
+fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn field(number: u8, value: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, u8::try_from(value.len()).unwrap()][..], value].concat()
+    }
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+    }
+
+    fn parameter(name: &str, value: &str) -> Vec<u8> {
+        field(4, &[field(1, name.as_bytes()), field(2, &field(3, value.as_bytes()))].concat())
+    }
+
+    #[test]
+    fn id_and_entity_are_found() {
+        let parts = [
+            field(1, b"m"),
+            field(3, b"id-7"),
+            parameter("priority", "x"),
+            parameter("entity", "user-1"),
+            field(5, b"..."),
+        ];
+        let body = framed(&parts.concat());
+        let found = read(&body).unwrap();
+        assert_eq!((found.model, found.entity), (&b"m"[..], Some(&b"user-1"[..])));
+        assert_eq!(&body[found.id], field(3, b"id-7"));
+    }
+
+    #[test]
+    fn what_does_not_end_in_the_first_piece_ends_the_walk() {
+        let body = framed(&[field(3, b"id"), field(5, &[7; 100])].concat());
+        assert_eq!(read(&body[..40]).unwrap().id, 5..9);
+        assert_eq!(read(&[1, 0, 0, 0, 0]), None, "compressed");
+        assert_eq!(read(b"abc"), None);
+        // A number, and a length that no memory has.
+        assert_eq!(read(&framed(&[8, 1, 26, 1, 1])), Some(Message::default()));
+        assert_eq!(read(&framed(&[26, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1])), Some(Message::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(first) = bytes.first_mut() {
+                *first = 0;
+            }
+            let end = read(&bytes).map_or(0, |found| found.id.end);
+            prop_assert!(end <= bytes.len());
+        }
+    }
+}
