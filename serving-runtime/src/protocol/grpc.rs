@@ -197,7 +197,7 @@ pub fn write(
         let mut output = InferOutputTensor {
             name: spec.name.clone(),
             datatype: tensor.data.datatype().name().to_owned(),
-            shape: tensor.shape.iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect(),
+            shape: wire(&tensor.shape),
             ..Default::default()
         };
         if wanted.binary {
@@ -210,6 +210,32 @@ pub fn write(
         response.outputs.push(output);
     }
     Ok(response)
+}
+
+/// Adds inputs to a request, in the form that its others have; raw when there are none.
+pub fn append(request: &mut ModelInferRequest, specs: &[TensorSpec], tensors: Vec<Tensor>) {
+    let raw = request.inputs.is_empty() || !request.raw_input_contents.is_empty();
+    for (spec, tensor) in specs.iter().zip(tensors) {
+        let contents = if raw {
+            let mut blob = Vec::with_capacity(tensor.bytes());
+            binary::write(&tensor.data, &mut blob);
+            request.raw_input_contents.push(blob.into());
+            None
+        } else {
+            Some(contents(tensor.data))
+        };
+        request.inputs.push(InferInputTensor {
+            name: spec.name.clone(),
+            datatype: spec.datatype.name().to_owned(),
+            shape: wire(&tensor.shape),
+            contents,
+            ..Default::default()
+        });
+    }
+}
+
+fn wire(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect()
 }
 
 fn contents(data: TensorData) -> InferTensorContents {

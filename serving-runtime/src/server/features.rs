@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::try_join_all;
@@ -10,6 +11,8 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use slipway_oip::inference::ModelInferRequest;
+use slipway_oip::inference::infer_parameter::ParameterChoice;
 
 use super::{Answer, App, body, json_answer};
 use crate::cache::features::{FeatureCache, MAX_ENTITY, Row, parse};
@@ -22,6 +25,8 @@ use crate::protocol;
 const MAX_ROWS: usize = 10_000;
 /// Rows that are read or written at one time for one request.
 const AT_ONCE: usize = 64;
+/// The parameter of a request that names its rows.
+const ENTITY: &str = "entity";
 
 /// `/v2/models/{m}/features` or `/v2/models/{m}/features/{entity}`: the model, and the entity as it is written there.
 pub(super) fn path(path: &str) -> Option<(&str, Option<&str>)> {
@@ -162,12 +167,8 @@ pub(super) async fn fill(
     let Some(entities) = entities(&mut request, app.args.max_request_rows as usize)? else {
         return Ok((body, header_length));
     };
-    let mut found = Vec::with_capacity(entities.len());
-    for some in entities.chunks(AT_ONCE) {
-        found.extend(try_join_all(some.iter().map(|entity| features.row(&model.name, entity))).await?);
-    }
-    let rows: Vec<(&str, &Row)> =
-        entities.iter().map(String::as_str).zip(found.iter().map(|row| row.as_ref())).collect();
+    let found = rows_of(features, model, &entities).await?;
+    let rows = named_rows(&entities, &found);
     let given: Vec<Box<RawValue>> = match request.get("inputs") {
         Some(inputs) => serde_json::from_str(inputs.get()).map_err(|e| ApiError::bad(format!("inputs: {e}")))?,
         None => Vec::new(),
@@ -185,6 +186,49 @@ pub(super) async fn fill(
     Ok((whole.into(), header_length.map(|_| length)))
 }
 
+/// As [`fill`], of a message of gRPC, whose parameters cannot be lists: several entities are a JSON list of them in one text.
+///
+/// # Errors
+/// Those of [`fill`].
+pub(super) async fn fill_message(
+    app: &App,
+    features: &FeatureCache,
+    model: &Model,
+    message: &mut ModelInferRequest,
+) -> Result<(), ApiError> {
+    let Some(parameter) = message.parameters.remove(ENTITY) else { return Ok(()) };
+    let entity = match parameter.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) => match serde_json::from_str(&text) {
+            Ok(list @ Value::Array(_)) => list,
+            _ => Value::String(text),
+        },
+        _ => Value::Null,
+    };
+    let entities = checked(entity, app.args.max_request_rows as usize)?;
+    let found = rows_of(features, model, &entities).await?;
+    let rows = named_rows(&entities, &found);
+    let absent = |spec: &&TensorSpec| message.inputs.iter().all(|input| input.name != spec.name);
+    let absent: Vec<TensorSpec> = model.signature.inputs.iter().filter(absent).cloned().collect();
+    let inputs = absent.iter().map(|spec| input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
+    let body = format!("{{\"inputs\":[{}]}}", inputs.join(","));
+    let signature = Signature { inputs: absent, outputs: Vec::new() };
+    let filled = protocol::parse(body.as_bytes(), None, &signature)?;
+    protocol::grpc::append(message, &signature.inputs, filled.inputs);
+    Ok(())
+}
+
+async fn rows_of(features: &FeatureCache, model: &Model, entities: &[String]) -> Result<Vec<Arc<Row>>, ApiError> {
+    let mut found = Vec::with_capacity(entities.len());
+    for some in entities.chunks(AT_ONCE) {
+        found.extend(try_join_all(some.iter().map(|entity| features.row(&model.name, entity))).await?);
+    }
+    Ok(found)
+}
+
+fn named_rows<'a>(entities: &'a [String], rows: &'a [Arc<Row>]) -> Vec<(&'a str, &'a Row)> {
+    entities.iter().map(String::as_str).zip(rows.iter().map(AsRef::as_ref)).collect()
+}
+
 fn named(input: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Named<'a> {
@@ -194,14 +238,22 @@ fn named(input: &str) -> Option<String> {
     serde_json::from_str::<Named<'_>>(input).ok().map(|input| input.name.into_owned())
 }
 
-/// Takes the parameter `entity` out of a request: a text, or one for each row.
+/// Takes the parameter `entity` out of a request.
 fn entities(request: &mut BTreeMap<String, Box<RawValue>>, most: usize) -> Result<Option<Vec<String>>, ApiError> {
     let Some(mut parameters) =
         request.get("parameters").and_then(|raw| serde_json::from_str::<Map<String, Value>>(raw.get()).ok())
     else {
         return Ok(None);
     };
-    let Some(entity) = parameters.remove("entity") else { return Ok(None) };
+    let Some(entity) = parameters.remove(ENTITY) else { return Ok(None) };
+    let list = checked(entity, most)?;
+    let rest = serde_json::value::to_raw_value(&parameters).map_err(|e| ApiError::Internal(e.to_string()))?;
+    request.insert("parameters".to_owned(), rest);
+    Ok(Some(list))
+}
+
+/// The entities of a parameter: a text, or one for each row.
+fn checked(entity: Value, most: usize) -> Result<Vec<String>, ApiError> {
     let wrong = || {
         ApiError::bad(format!(
             "request.parameters.entity must be a text of 1 to {MAX_ENTITY} bytes, or a list of 1 to {most} of them, one for each row"
@@ -215,12 +267,7 @@ fn entities(request: &mut BTreeMap<String, Box<RawValue>>, most: usize) -> Resul
         _ => return Err(wrong()),
     };
     let fits = !list.is_empty() && list.len() <= most && list.iter().all(|it| (1..=MAX_ENTITY).contains(&it.len()));
-    if !fits {
-        return Err(wrong());
-    }
-    let rest = serde_json::value::to_raw_value(&parameters).map_err(|e| ApiError::Internal(e.to_string()))?;
-    request.insert("parameters".to_owned(), rest);
-    Ok(Some(list))
+    if fits { Ok(list) } else { Err(wrong()) }
 }
 
 /// Undoes percent-encoding.

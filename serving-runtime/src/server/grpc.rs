@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 
 use super::call::{Call, Counting};
 use super::health::Health;
-use super::{App, LARGE, PREDICTION_ID};
+use super::{App, LARGE, PREDICTION_ID, features};
 use crate::cache;
 use crate::error::ApiError;
 use crate::metrics::CLIENT_LEFT;
@@ -164,10 +164,13 @@ fn some(text: &str) -> Option<&str> {
 }
 
 impl Inference {
-    async fn infer(&self, request: pb::ModelInferRequest, call: &Call) -> Result<pb::ModelInferResponse, ApiError> {
+    async fn infer(&self, mut request: pb::ModelInferRequest, call: &Call) -> Result<pb::ModelInferResponse, ApiError> {
         let app = &self.0;
         let model = app.find(&request.model_name, some(&request.model_version)).await?;
         call.found(&model);
+        if let Some(features) = &app.caches.features {
+            Box::pin(features::fill_message(app, features, &model, &mut request)).await?;
+        }
         let begun = Instant::now();
         let mut parsed = if convert::weight(&request) < LARGE {
             convert::parse(request, &model.signature)?

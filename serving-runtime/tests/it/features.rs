@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use slipway_oip::inference as pb;
+use slipway_oip::inference::infer_parameter::ParameterChoice;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::Code;
 
+use super::grpc;
 use super::redis::RedisServer;
 use super::support::{Server, answer};
 
@@ -108,6 +112,48 @@ async fn requests_are_filled_from_rows() {
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.bytes().await.unwrap().ends_with(&[5.0_f32.to_le_bytes(), 5.0_f32.to_le_bytes()].concat()));
+}
+
+fn message(entity: ParameterChoice, inputs: &[f32]) -> pb::ModelInferRequest {
+    let mut message = if inputs.is_empty() { pb::ModelInferRequest::default() } else { grpc::affine(1, inputs) };
+    message.model_name = "m".into();
+    message.parameters.insert("entity".into(), pb::InferParameter { parameter_choice: Some(entity) });
+    message
+}
+
+#[tokio::test]
+async fn messages_of_grpc_are_filled_from_rows() {
+    let server = Server::start("affine", &[ON]);
+    for (entity, row) in
+        [("user-1", json!({"x": [1.0, 2.0]})), ("[2]", json!({"x": [3.0, 4.0]})), ("[", json!({"x": [5.0, 6.0]}))]
+    {
+        let bulk = json!({"features": {entity: row}});
+        assert_eq!(server.post("/v2/models/m/features").body(bulk.to_string()).send().await.unwrap().status(), 200);
+    }
+    let mut client = grpc::client(&server).await;
+    let text = |text: &str| ParameterChoice::StringParam(text.into());
+    for (entity, inputs, shape, want) in [
+        ("user-1", &[][..], [1, 2], &[3.0, 5.0][..]),
+        (r#"["[2]", "user-1", "user-1"]"#, &[], [3, 2], &[7.0, 9.0, 3.0, 5.0, 3.0, 5.0]),
+        // A name that only begins like a list.
+        ("[", &[], [1, 2], &[11.0, 13.0]),
+        // What the message holds itself is not looked up in the row.
+        ("user-1", &[10.0, 20.0], [1, 2], &[21.0, 41.0]),
+    ] {
+        let answer = client.model_infer(message(text(entity), inputs)).await.unwrap().into_inner();
+        let at = answer.outputs.iter().position(|output| output.name == "y").unwrap();
+        assert_eq!(answer.outputs[at].shape, shape, "{entity}");
+        assert_eq!(answer.raw_output_contents[at], grpc::raw(want), "{entity}");
+    }
+    for (entity, code, part) in [
+        (text("nobody"), Code::NotFound, "entity \"nobody\""),
+        (text(""), Code::InvalidArgument, "parameters.entity"),
+        (text("[2]"), Code::InvalidArgument, "parameters.entity"),
+        (ParameterChoice::Int64Param(7), Code::InvalidArgument, "parameters.entity"),
+    ] {
+        let status = client.model_infer(message(entity, &[])).await.unwrap_err();
+        assert!(status.code() == code && status.message().contains(part), "{status}, not {code:?} with {part}");
+    }
 }
 
 #[tokio::test]
