@@ -64,6 +64,11 @@ impl Doc {
         self.fields.insert(field.to_owned(), value.to_string());
     }
 
+    /// One more. Others may write to the stream, so it may be any number.
+    fn count(&mut self, field: &str) {
+        self.set(field, self.number(field).unwrap_or(0).saturating_add(1));
+    }
+
     fn set_or_drop(&mut self, field: &str, value: &str) {
         if value.is_empty() {
             self.fields.remove(field);
@@ -76,9 +81,9 @@ impl Doc {
         Status::parse(self.text("status")).unwrap_or(Status::Queued)
     }
 
-    /// Bytes that it adds to the queue's.
+    /// Bytes that it adds to the queue's; never less than none, whatever somebody wrote there.
     pub(super) fn bytes(&self) -> i64 {
-        self.text("bytes").parse().unwrap_or(0)
+        self.text("bytes").parse().unwrap_or(0_i64).max(0)
     }
 
     /// How often it was begun, this time included, without what does not count.
@@ -92,7 +97,7 @@ impl Doc {
         self.set("entry", entry);
         self.set("status", Status::Running.name());
         self.set("started_at", now);
-        self.set("attempts", self.number("attempts").unwrap_or(0) + 1);
+        self.count("attempts");
         self.set(HOLDER, holder);
     }
 
@@ -106,7 +111,7 @@ impl Doc {
         self.set("status", Status::Queued.name());
         self.fields.remove(HOLDER);
         if !counts {
-            self.set(FREE, self.number(FREE).unwrap_or(0) + 1);
+            self.count(FREE);
         }
         if !error.is_empty() {
             self.set("error", error);
@@ -137,7 +142,7 @@ impl Doc {
 
     /// Begins an attempt at the callback.
     pub(super) fn call(&mut self, now: u64) {
-        self.set("callback_attempts", self.number("callback_attempts").unwrap_or(0) + 1);
+        self.count("callback_attempts");
         if self.number("callback_first_at").is_none() {
             self.set("callback_first_at", now);
         }
@@ -174,6 +179,8 @@ impl Doc {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn end(status: Status, url: Option<&str>) -> End {
@@ -186,6 +193,74 @@ mod tests {
             traceparent: None,
             payload: Vec::new(),
         }
+    }
+
+    fn kept(fields: &str) -> Kept {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(FIELDS, fields);
+        Kept { sequence: 1, headers, payload: "{}".into(), written: 0 }
+    }
+
+    proptest! {
+        /// Whoever may write to the stream may write anything: a step makes something of it, in bounds, and it is read again as it was written.
+        #[test]
+        fn any_fields_are_taken(
+            fields in proptest::collection::btree_map(field(), value(), 0..12),
+            steps in proptest::collection::vec(0_u8..6, 0..8),
+        ) {
+            let text = serde_json::to_string(&fields).unwrap();
+            let mut doc = Doc::read(&kept(&text)).unwrap();
+            for step in steps {
+                match step {
+                    0 => doc.begin("7.1", 7, 5),
+                    1 => doc.give_back("no", true),
+                    2 => doc.give_back("", false),
+                    3 => doc.end(&end(Status::Succeeded, Some("http://x/")), u64::MAX, 9),
+                    4 => doc.call(u64::MAX),
+                    _ => drop(doc.called(u64::MAX, &Called::Delivered, 1)),
+                }
+                prop_assert!(doc.deliveries() >= 1);
+            }
+            prop_assert!(doc.bytes() >= 0);
+            let _ = (doc.status(), doc.to_call(), doc.view());
+            let again = serde_json::to_string(&doc.fields).unwrap();
+            prop_assert_eq!(Doc::read(&kept(&again)).unwrap().fields, doc.fields);
+        }
+
+        #[test]
+        fn what_is_no_map_of_texts_is_nobody_s_job(text in "[ -~]{0,40}") {
+            let map = serde_json::from_str::<BTreeMap<String, String>>(&text).is_ok();
+            prop_assert_eq!(Doc::read(&kept(&text)).is_some(), map);
+        }
+    }
+
+    fn field() -> impl Strategy<Value = String> {
+        let ours = [
+            "status",
+            "attempts",
+            FREE,
+            FORGET_AT,
+            HOLDER,
+            "bytes",
+            "callback_status",
+            "callback_attempts",
+            "callback_first_at",
+        ];
+        prop_oneof![9 => proptest::sample::select(ours.to_vec()).prop_map(str::to_owned), 1 => "[a-z_]{0,8}"]
+    }
+
+    fn value() -> impl Strategy<Value = String> {
+        let odd = [
+            "running",
+            "succeeded",
+            "pending",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "9223372036854775807",
+            "1e9",
+            "",
+        ];
+        prop_oneof![4 => proptest::sample::select(odd.to_vec()).prop_map(str::to_owned), 1 => "[ -~]{0,12}", 1 => any::<u64>().prop_map(|n| n.to_string())]
     }
 
     #[test]

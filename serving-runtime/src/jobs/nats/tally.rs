@@ -65,7 +65,8 @@ impl Tally {
             },
         };
         for (name, n) in deltas {
-            *counted.entry((*name).to_owned()).or_default() += n;
+            let sum = counted.entry((*name).to_owned()).or_default();
+            *sum = sum.saturating_add(*n);
         }
         writes.push(write(subject, &counted, expected));
         let done = store::commit(&link.client, writes).await?;
