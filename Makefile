@@ -81,6 +81,7 @@ bench: setup ## Model server and gateway beside others, in one run (BENCH='--onl
 	  --bins --example hop && serving-runtime/fetch-onnxruntime.sh target'
 	@$(STEP) 'model servers' target/release/slipway-bench runtime $(BENCH)
 	@$(STEP) 'gateways' target/release/slipway-bench gateway $(BENCH)
+	@$(STEP) 'jobs' target/release/slipway-bench jobs $(BENCH)
 	@$(STEP) 'conformance of others' target/release/slipway-bench conformance $(BENCH)
 	@$(STEP) 'report' target/release/slipway-bench report
 

@@ -1,6 +1,7 @@
 //! The load: connections that send one request after the other (closed loop), or at a fixed rate whatever the answers do (open loop).
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -14,6 +15,7 @@ use tokio::task::LocalSet;
 
 use crate::Options;
 use crate::process;
+use crate::vary::Vary;
 
 /// One request, ready to be sent again and again.
 #[derive(Debug, Clone)]
@@ -24,6 +26,14 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// gRPC: HTTP/2 and a status in the trailers.
     pub(crate) grpc: bool,
+    /// Other inputs for each request; without, all are the same.
+    pub(crate) vary: Option<Arc<Vary>>,
+}
+
+impl Call {
+    fn next_body(&self) -> Bytes {
+        self.vary.as_ref().map_or_else(|| self.body.clone(), |vary| vary.next(&self.body))
+    }
 }
 
 /// An answer.
@@ -79,10 +89,10 @@ impl Connection {
         Ok(Self::One(sender))
     }
 
-    async fn send(&mut self, call: &Call) -> anyhow::Result<Answer> {
+    async fn send(&mut self, call: &Call, body: Bytes) -> anyhow::Result<Answer> {
         let scheme = format!("http://127.0.0.1:{}{}", call.port, call.path);
         let uri = if call.grpc { scheme.as_str() } else { call.path.as_str() };
-        let mut request = Request::post(uri).body(Full::new(call.body.clone()))?;
+        let mut request = Request::post(uri).body(Full::new(body))?;
         request.headers_mut().extend(call.headers.clone());
         let (head, body) = match self {
             Self::One(sender) => {
@@ -102,15 +112,29 @@ impl Connection {
     }
 }
 
-/// Sends `call` once.
+/// Sends `call` once, as it is.
 pub(crate) fn once(call: &Call) -> anyhow::Result<Answer> {
     let exchange = async {
         let mut connection = Connection::open(call).await?;
-        connection.send(call).await
+        connection.send(call, call.body.clone()).await
     };
     let exchange =
         async { tokio::time::timeout(Duration::from_secs(30), exchange).await.context("no answer in 30 s")? };
     local(exchange)
+}
+
+/// Asks for `path` by GET.
+pub(crate) fn get(port: u16, path: &str) -> anyhow::Result<Answer> {
+    let request = Request::get(path).header(http::header::HOST, "127.0.0.1").body(Full::new(Bytes::new()))?;
+    let exchange = async {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::task::spawn_local(driver);
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body, grpc_status: None })
+    };
+    local(async { tokio::time::timeout(Duration::from_secs(30), exchange).await.context("no answer in 30 s")? })
 }
 
 /// Closed loop over all connections for `seconds`.
@@ -177,7 +201,7 @@ async fn connection(call: Rc<Call>, first: Instant, gap: Option<Duration>, until
 
 impl Measured {
     async fn one(&mut self, connection: &mut Connection, call: &Call, due: Instant) -> anyhow::Result<()> {
-        match connection.send(call).await {
+        match connection.send(call, call.next_body()).await {
             Ok(answer) if answer.ok(call.grpc) => {
                 self.requests += 1;
                 self.latencies.push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));

@@ -5,6 +5,7 @@
 
 mod conformance;
 mod gateway;
+mod jobs;
 mod load;
 mod measure;
 mod model;
@@ -13,6 +14,7 @@ mod process;
 mod raw;
 mod report;
 mod runtime;
+mod vary;
 mod venv;
 
 use std::path::PathBuf;
@@ -32,6 +34,8 @@ enum Command {
     Runtime(Options),
     /// Gateways: the hop alone.
     Gateway(Options),
+    /// The queue of jobs, on each broker.
+    Jobs(Options),
     /// Checks who speaks the Open Inference Protocol how well.
     Conformance(Options),
     /// Writes the table and the plots of the results so far.
@@ -80,6 +84,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Runtime(options) => runtime::run(&options),
         Command::Gateway(options) => gateway::run(&options),
+        Command::Jobs(options) => jobs::run(&options),
         Command::Conformance(options) => conformance::run(&options),
         Command::Report(options) => report::write(&options),
     }

@@ -113,7 +113,7 @@ impl Row {
         };
         let grpc = wire == Wire::Grpc;
         let path = if grpc { "/inference.GRPCInferenceService/ModelInfer" } else { path };
-        Call { port, path: path.to_owned(), headers, body: Bytes::from(body), grpc }
+        Call { port, path: path.to_owned(), headers, body: Bytes::from(body), grpc, vary: None }
     }
 
     /// `ModelInferRequest` with raw contents. Five fields are less than another copy of the generated code.

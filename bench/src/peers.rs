@@ -2,19 +2,27 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use http::HeaderValue;
 
 use crate::load::Call;
 use crate::model::{Model, Wire};
+use crate::vary::Vary;
 use crate::venv;
 
-/// A model server.
+/// A model server. Caches are off unless the name says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     Slipway,
     SlipwayNoBatching,
+    /// Every request is known: what a hit in the process's memory costs.
+    SlipwayCacheHit,
+    /// No request is known: what a cache costs that never helps.
+    SlipwayCacheMiss,
+    /// Every request is known to Redis alone, whose CPU time counts.
+    SlipwayCacheRedis,
     FastApi,
     Triton,
     MlServer,
@@ -25,11 +33,17 @@ pub(crate) enum Peer {
 
 const ORT: &str = "onnxruntime==1.32.0";
 const NUMPY: &str = "numpy==2.4.6";
+/// Different inputs of a measurement in which none comes twice, and of one whose inputs all come soon enough to be known after its warm-up.
+const NEW: u32 = 1_500_000;
+const KNOWN: u32 = 256;
 
 impl Peer {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Slipway,
         Self::SlipwayNoBatching,
+        Self::SlipwayCacheHit,
+        Self::SlipwayCacheMiss,
+        Self::SlipwayCacheRedis,
         Self::FastApi,
         Self::Triton,
         Self::MlServer,
@@ -42,6 +56,9 @@ impl Peer {
         match self {
             Self::Slipway => "slipway",
             Self::SlipwayNoBatching => "slipway-no-batching",
+            Self::SlipwayCacheHit => "slipway-cache-hit",
+            Self::SlipwayCacheMiss => "slipway-cache-miss",
+            Self::SlipwayCacheRedis => "slipway-cache-redis",
             Self::FastApi => "fastapi",
             Self::Triton => "triton-python-backend",
             Self::MlServer => "mlserver",
@@ -51,19 +68,25 @@ impl Peer {
         }
     }
 
+    /// Whether it is our own, whatever its options.
+    const fn is_ours(self) -> bool {
+        use Peer::{Slipway, SlipwayCacheHit, SlipwayCacheMiss, SlipwayCacheRedis, SlipwayNoBatching};
+        matches!(self, Slipway | SlipwayNoBatching | SlipwayCacheHit | SlipwayCacheMiss | SlipwayCacheRedis)
+    }
+
     /// What it can read.
     pub(crate) const fn speaks(self, wire: Wire) -> bool {
         match wire {
             Wire::Json => true,
-            Wire::Binary => matches!(self, Self::Slipway | Self::SlipwayNoBatching | Self::Triton),
-            Wire::Grpc => matches!(self, Self::Slipway | Self::Triton | Self::MlServer),
+            Wire::Binary => self.is_ours() || matches!(self, Self::Triton),
+            Wire::Grpc => self.is_ours() || matches!(self, Self::Triton | Self::MlServer),
         }
     }
 
     /// Where it answers gRPC when its first port is `port`.
     pub(crate) const fn grpc_port(self, port: u16) -> Option<u16> {
         match self {
-            Self::Slipway | Self::SlipwayNoBatching => Some(port),
+            _ if self.is_ours() => Some(port),
             Self::Triton | Self::MlServer => Some(port + 1),
             _ => None,
         }
@@ -71,7 +94,6 @@ impl Peer {
 
     fn requirements(self) -> &'static [&'static str] {
         match self {
-            Self::Slipway | Self::SlipwayNoBatching => &[],
             Self::FastApi => &["fastapi==0.165.0", "uvicorn[standard]", ORT, NUMPY],
             // The interpreter in the wheel wants numpy 1.
             Self::Triton => &["nvidia-pytriton==0.7.0", "onnxruntime==1.23.2", "numpy<2"],
@@ -79,6 +101,7 @@ impl Peer {
             Self::KServe => &["kserve==0.21.0", ORT],
             Self::LitServe => &["litserve==0.2.19", ORT, NUMPY],
             Self::BentoMl => &["bentoml==1.4.40", ORT, NUMPY],
+            _ => &[],
         }
     }
 
@@ -91,15 +114,20 @@ impl Peer {
     pub(crate) fn call(self, model: &Model, port: u16, wire: Wire) -> Call {
         let port = self.grpc_port(port).filter(|_| wire == Wire::Grpc).unwrap_or(port);
         let mut call = model.row.call(port, self.path(), "m", wire);
-        if self == Self::Slipway && wire == Wire::Grpc {
+        if self.is_ours() && wire == Wire::Grpc {
             call.headers.insert("grpc-timeout", HeaderValue::from_static("10S"));
         }
+        call.vary = match self {
+            Self::SlipwayCacheMiss => Some(Arc::new(Vary::new(&call.body, &model.row, wire, NEW))),
+            Self::SlipwayCacheRedis => Some(Arc::new(Vary::new(&call.body, &model.row, wire, KNOWN))),
+            _ => None,
+        };
         call
     }
 
     /// The command that serves `model` on `port` (and `port + 1`, `port + 2`).
     pub(crate) fn command(self, dir: &Path, library: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
-        if matches!(self, Self::Slipway | Self::SlipwayNoBatching) {
+        if self.is_ours() {
             return slipway(self, library, model, port);
         }
         let python = if self == Self::Triton { "/usr/bin/python3" } else { "python3" };
@@ -138,17 +166,39 @@ fn script(mut python: Command, file: &str, port: u16) -> Command {
 }
 
 fn slipway(peer: Peer, library: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
+    let mut command = runtime("serve", library, model, port)?;
+    command.arg(format!("--listen=127.0.0.1:{port}"));
+    match peer {
+        Peer::SlipwayNoBatching => drop(command.arg("--no-batching")),
+        Peer::SlipwayCacheHit | Peer::SlipwayCacheMiss => drop(command.arg("--result-cache")),
+        Peer::SlipwayCacheRedis => {
+            command.args(["--result-cache", "--result-cache-bytes", "0"]);
+            command.arg(format!("--redis-url=redis://127.0.0.1:{}", port + 2));
+            return Ok(beside_redis(&command, port + 2));
+        }
+        _ => {}
+    }
+    Ok(command)
+}
+
+/// Our own program with the model, on one core; its admin port is `port + 1`.
+pub(crate) fn runtime(what: &str, library: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
     let program = Path::new("target/release/slipway-runtime");
     let program = std::fs::canonicalize(program).context("cargo build --release --package slipway-runtime")?;
     let mut command = Command::new(program);
-    command.args(["serve", "--model-name", "m", "--drain-delay-seconds", "0", "--workers", "1", "--io-threads", "1"]);
-    command.arg("--model-uri").arg(&model.path).arg(format!("--listen=127.0.0.1:{port}"));
-    command.arg(format!("--admin-listen=127.0.0.1:{}", port + 1)).env("ORT_DYLIB_PATH", library);
-    command.env("SLIPWAY_TERMINATION_LOG", "/dev/null").env("RUST_LOG", "warn");
-    if peer == Peer::SlipwayNoBatching {
-        command.arg("--no-batching");
-    }
+    command.args([what, "--model-name", "m", "--drain-delay-seconds", "0", "--workers", "1", "--io-threads", "1"]);
+    command.arg("--model-uri").arg(&model.path).arg(format!("--admin-listen=127.0.0.1:{}", port + 1));
+    command.env("ORT_DYLIB_PATH", library).env("SLIPWAY_TERMINATION_LOG", "/dev/null").env("RUST_LOG", "warn");
     Ok(command)
+}
+
+/// `command` with a Redis of its own: one process tree, so that the time of both counts.
+fn beside_redis(command: &Command, port: u16) -> Command {
+    let redis = format!("redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --loglevel warning");
+    let mut both = Command::new("sh");
+    both.args(["-c", &format!("{redis} & exec \"$0\" \"$@\"")]).arg(command.get_program()).args(command.get_args());
+    both.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    both
 }
 
 fn mlserver(dir: &Path, port: u16) -> anyhow::Result<PathBuf> {

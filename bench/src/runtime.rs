@@ -148,7 +148,7 @@ fn contains(body: &[u8], values: &[f32]) -> bool {
 }
 
 /// Three ports in a row that nobody uses now.
-fn free_ports() -> anyhow::Result<u16> {
+pub(crate) fn free_ports() -> anyhow::Result<u16> {
     use std::net::TcpListener;
     for _ in 0..100 {
         let first = TcpListener::bind("127.0.0.1:0")?;

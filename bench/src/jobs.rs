@@ -1,0 +1,256 @@
+//! Jobs: how fast they are queued, and how fast one worker runs them, on each broker.
+//!
+//! All servers share one core, the load has the other. First jobs are queued while nobody runs them, then a worker is started and runs them all.
+
+use std::fmt::Write as _;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+
+use crate::load::{self, Call};
+use crate::model::{self, Model, Wire};
+use crate::process::{self, Server};
+use crate::{Options, peers, runtime};
+
+const MODEL: &str = "tree30";
+/// How long a broker may take to start, and a worker for all jobs.
+const START: Duration = Duration::from_secs(30);
+const WORK: Duration = Duration::from_secs(300);
+
+/// What keeps the queue, and how safely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broker {
+    RedisEverySecond,
+    RedisAlways,
+    Nats,
+}
+
+impl Broker {
+    const ALL: [Self; 3] = [Self::RedisEverySecond, Self::RedisAlways, Self::Nats];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::RedisEverySecond => "redis, appendfsync everysec",
+            Self::RedisAlways => "redis, appendfsync always",
+            Self::Nats => "nats, one replica",
+        }
+    }
+
+    fn command(self, dir: &Path, port: u16) -> anyhow::Result<Command> {
+        let port = port.to_string();
+        let fsync = match self {
+            Self::RedisEverySecond => "everysec",
+            Self::RedisAlways => "always",
+            Self::Nats => {
+                let mut command = Command::new(nats()?);
+                command.args(["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir"]).arg(dir);
+                return Ok(command);
+            }
+        };
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
+        command.args(["--appendfsync", fsync, "--maxmemory-policy", "noeviction", "--dir"]).arg(dir);
+        Ok(command)
+    }
+
+    fn url(self, port: u16) -> String {
+        format!("{}://127.0.0.1:{port}", if self == Self::Nats { "nats" } else { "redis" })
+    }
+}
+
+/// The nats-server that the tests use, built when it is not there.
+fn nats() -> anyhow::Result<PathBuf> {
+    let out = Command::new("serving-runtime/tests/nats-server.sh").arg("target").output()?;
+    ensure!(out.status.success(), "nats-server: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(String::from_utf8(out.stdout)?.trim().into())
+}
+
+/// One round with one broker. Times are CPU microseconds of a job.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    broker: Broker,
+    queued_per_second: f64,
+    queue_p50_us: f64,
+    queue_p99_us: f64,
+    queue_server_us: f64,
+    queue_broker_us: f64,
+    run_per_second: f64,
+    run_worker_us: f64,
+    run_broker_us: f64,
+    load_average: f64,
+}
+
+/// Measures each broker, and writes what came out; nothing when `--only` names others than `jobs`.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if !options.wants("jobs") {
+        return Ok(());
+    }
+    std::fs::create_dir_all(options.dir.join("logs"))?;
+    let library = runtime::onnxruntime()?;
+    let model = model::all(&options.dir, &[MODEL.to_owned()])?.pop().context("no model")?;
+    let mut rows = Vec::new();
+    for round in 0..options.rounds {
+        for broker in Broker::ALL {
+            eprintln!("round {} of {}: jobs on {}", round + 1, options.rounds, broker.name());
+            match measure(options, &library, &model, broker) {
+                Ok(row) => rows.push(row),
+                // One that does not run here is left out, and does not spoil the rest.
+                Err(error) => eprintln!("  left out: {error:#}"),
+            }
+        }
+    }
+    ensure!(!rows.is_empty(), "no broker could be measured");
+    let path = options.report.join("jobs.md");
+    std::fs::create_dir_all(&options.report)?;
+    std::fs::write(&path, table(&rows))?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> anyhow::Result<Row> {
+    let dir = std::path::absolute(options.dir.join("jobs"))?;
+    // What an earlier round left must not be there.
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir)?;
+    let log = |what: &str| options.dir.join("logs").join(format!("jobs-{what}.log"));
+    let broker_port = runtime::free_ports()?;
+    let mut keeper = Server::start(&mut broker.command(&dir, broker_port)?, options.server_core, &log("broker"))?;
+    until(&mut keeper, START, || Ok(TcpStream::connect(("127.0.0.1", broker_port)).is_ok()))?;
+
+    let queue = |mut command: Command| {
+        command.args(["--queue-url", &broker.url(broker_port), "--queue-max-jobs", "10000000"]);
+        command.args(["--queue-max-bytes", "10000000000"]);
+        command
+    };
+    let port = runtime::free_ports()?;
+    let mut command = queue(peers::runtime("serve", library, model, port)?);
+    command.arg(format!("--listen=127.0.0.1:{port}"));
+    let mut server = Server::start(&mut command, options.server_core, &log("server"))?;
+    let call = job(model, port);
+    until(&mut server, START, || Ok(load::once(&call).is_ok_and(|answer| answer.status == 202)))?;
+
+    let warm = load::closed(&call, options, options.seconds / 5.0)?;
+    let cpu = [server.cpu(), keeper.cpu()];
+    let queued = load::closed(&call, options, options.seconds)?;
+    let cpu = [server.cpu() - cpu[0], keeper.cpu() - cpu[1]];
+    ensure!(warm.errors + queued.errors == 0, "{} jobs were not taken", warm.errors + queued.errors);
+    let [queue_server_us, queue_broker_us] = cpu.map(|seconds| seconds * 1e6 / queued.requests as f64);
+    drop(server);
+
+    // The one that asked whether the server is there counts.
+    let all = 1 + warm.requests + queued.requests;
+    let admin = runtime::free_ports()?;
+    let before = keeper.cpu();
+    let mut command = queue(peers::runtime("worker", library, model, admin - 1)?);
+    let mut worker = Server::start(&mut command, options.server_core, &log("worker"))?;
+    let mut first = None;
+    until(&mut worker, WORK, || {
+        let done = succeeded(admin).unwrap_or(0);
+        if done > 0 && first.is_none() {
+            first = Some((done, Instant::now()));
+        }
+        ensure!(done <= all, "{done} jobs were run of {all}");
+        Ok(done == all)
+    })?;
+    let (already, begun) = first.context("nothing was run")?;
+    Ok(Row {
+        broker,
+        queued_per_second: queued.requests as f64 / queued.seconds,
+        queue_p50_us: queued.percentile(0.5),
+        queue_p99_us: queued.percentile(0.99),
+        queue_server_us,
+        queue_broker_us,
+        run_per_second: (all - already) as f64 / begun.elapsed().as_secs_f64(),
+        run_worker_us: worker.cpu() * 1e6 / all as f64,
+        run_broker_us: (keeper.cpu() - before) * 1e6 / all as f64,
+        load_average: process::load_average(),
+    })
+}
+
+fn job(model: &Model, port: u16) -> Call {
+    let mut call = model.row.call(port, "/v2/models/m/jobs", "m", Wire::Json);
+    call.body = Bytes::from([b"{\"data\":", call.body.as_ref(), b"}"].concat());
+    call
+}
+
+/// Jobs that the worker ended well so far.
+fn succeeded(admin: u16) -> anyhow::Result<u64> {
+    let answer = load::get(admin, "/metrics")?;
+    let text = String::from_utf8_lossy(&answer.body);
+    let line =
+        text.lines().find(|line| line.starts_with("slipway_runtime_jobs_total{") && line.contains("\"succeeded\""));
+    let value = line.and_then(|line| line.rsplit(' ').next()).context("no such counter")?;
+    Ok(value.parse::<f64>()? as u64)
+}
+
+fn until(server: &mut Server, most: Duration, mut is: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let end = Instant::now() + most;
+    while !is()? {
+        ensure!(server.alive(), "it ended; see the logs");
+        ensure!(Instant::now() < end, "not done within {} s; see the logs", most.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Medians over the rounds, number by number.
+fn table(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "<!-- Written by `slipway-bench jobs`; do not edit. CPU in microseconds of a job. -->\n\n\
+         | broker | queued/s | p50 us | p99 us | CPU of the server | of the broker | run/s, one worker | CPU of the worker | of the broker | rounds | load |\n\
+         | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
+    );
+    for broker in Broker::ALL {
+        let of: Vec<&Row> = rows.iter().filter(|row| row.broker == broker).collect();
+        let median = |number: fn(&Row) -> f64| {
+            let mut all: Vec<f64> = of.iter().map(|row| number(row)).collect();
+            all.sort_by(f64::total_cmp);
+            all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+        };
+        if of.is_empty() {
+            continue;
+        }
+        let numbers: [fn(&Row) -> f64; 8] = [
+            |row| row.queued_per_second,
+            |row| row.queue_p50_us,
+            |row| row.queue_p99_us,
+            |row| row.queue_server_us,
+            |row| row.queue_broker_us,
+            |row| row.run_per_second,
+            |row| row.run_worker_us,
+            |row| row.run_broker_us,
+        ];
+        let numbers = numbers.map(|number| format!("{:.0}", median(number))).join(" | ");
+        let _ =
+            writeln!(text, "| {} | {numbers} | {} | {:.1} |", broker.name(), of.len(), median(|row| row.load_average));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_each_number_is_told() {
+        let row = |broker, queued_per_second| Row {
+            broker,
+            queued_per_second,
+            queue_p50_us: 1.0,
+            queue_p99_us: 2.0,
+            queue_server_us: 3.0,
+            queue_broker_us: 4.0,
+            run_per_second: 5.0,
+            run_worker_us: 6.0,
+            run_broker_us: 7.0,
+            load_average: 0.5,
+        };
+        let text = table(&[row(Broker::Nats, 30.0), row(Broker::Nats, 10.0), row(Broker::Nats, 20.0)]);
+        assert!(text.ends_with("| nats, one replica | 20 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 3 | 0.5 |\n"), "{text}");
+        assert!(!text.contains("redis"));
+    }
+}

@@ -1,0 +1,105 @@
+//! Requests with other inputs each time: the first value of the row counts up, everything else stays.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+
+use crate::model::{Row, Wire};
+
+/// A request's first value, and the values that stand in its place one after the other.
+#[derive(Debug)]
+pub(crate) struct Vary {
+    /// Where the value stands in the body, and where it ends.
+    from: usize,
+    to: usize,
+    text: bool,
+    /// Number of the first value: no two protocols use the same.
+    base: u32,
+    /// How many there are before the first comes again.
+    count: u32,
+    next: AtomicU32,
+}
+
+/// 0.5 in units of [`STEP`]; from here up to one a single-precision float tells two values apart that differ by one unit.
+const HALF: u32 = 5_000_000;
+const STEP: f64 = 1e-7;
+
+impl Vary {
+    /// `count` different requests like `body`, which asks for `row`; at most 1.6 million.
+    pub(crate) fn new(body: &[u8], row: &Row, wire: Wire, count: u32) -> Self {
+        let find = |what: &[u8]| body.windows(what.len()).position(|window| window == what).unwrap_or_default();
+        let (from, to, base) = match wire {
+            Wire::Json => {
+                let from = find(b"\"data\":[") + b"\"data\":[".len();
+                let length = body.iter().skip(from).take_while(|byte| !matches!(byte, b',' | b']')).count();
+                (from, from + length, 0)
+            }
+            // The values stand at the end.
+            Wire::Binary | Wire::Grpc => {
+                let from = body.len() - row.data.len() * 4;
+                (from, from + 4, if wire == Wire::Binary { 1_600_000 } else { 3_200_000 })
+            }
+        };
+        Self { from, to, text: wire == Wire::Json, base, count, next: AtomicU32::new(0) }
+    }
+
+    /// The next request.
+    pub(crate) fn next(&self, body: &[u8]) -> Bytes {
+        let value = HALF + self.base + self.next.fetch_add(1, Ordering::Relaxed) % self.count;
+        let mut new = Vec::with_capacity(body.len() + 16);
+        new.extend_from_slice(&body[..self.from]);
+        if self.text {
+            new.extend_from_slice(format!("0.{value:07}").as_bytes());
+        } else {
+            new.extend_from_slice(&((f64::from(value) * STEP) as f32).to_le_bytes());
+        }
+        new.extend_from_slice(&body[self.to..]);
+        Bytes::from(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn row() -> Row {
+        Row { input: "x".into(), shape: vec![1, 2], data: vec![0.25, 3.0] }
+    }
+
+    #[test]
+    fn every_request_is_another_and_good() {
+        for wire in Wire::ALL {
+            let call = row().call(1, "/", "m", wire);
+            let vary = Vary::new(&call.body, &row(), wire, 1000);
+            let all: Vec<Bytes> = (0..1000).map(|_| vary.next(&call.body)).collect();
+            assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 1000, "{}", wire.name());
+            assert_eq!(vary.next(&call.body), all[0], "they come again");
+            let rest = |body: &Bytes| body[vary.from + body.len() - call.body.len() + vary.to - vary.from..].to_vec();
+            assert!(
+                all.iter()
+                    .all(|body| body[..vary.from] == call.body[..vary.from] && rest(body) == call.body[vary.to..])
+            );
+        }
+    }
+
+    #[test]
+    fn protocols_do_not_know_each_others_values() {
+        let value = |wire| {
+            let call = row().call(1, "/", "m", wire);
+            let vary = Vary::new(&call.body, &row(), wire, 1_500_000);
+            vary.next.store(1_499_999, Ordering::Relaxed);
+            let body = vary.next(&call.body);
+            match wire {
+                Wire::Json => serde_json::from_slice::<serde_json::Value>(&body).unwrap()["inputs"][0]["data"][0]
+                    .as_f64()
+                    .unwrap(),
+                _ => f64::from(f32::from_le_bytes(body[vary.from..vary.to].try_into().unwrap())),
+            }
+        };
+        let [json, binary, grpc] = Wire::ALL.map(value);
+        let ranges = [(0.5..0.66).contains(&json), (0.66..0.82).contains(&binary), (0.82..1.0).contains(&grpc)];
+        assert_eq!(ranges, [true; 3], "{json} {binary} {grpc}");
+    }
+}
