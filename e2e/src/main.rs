@@ -30,6 +30,9 @@ enum Verb {
         /// Let the apiserver write an audit log to logs/audit.jsonl of the cluster's folder.
         #[arg(long)]
         audit: bool,
+        /// Build also what only some of the promises need.
+        #[arg(long)]
+        all: bool,
     },
     /// Takes the cluster down and leaves nothing of it.
     Down,
@@ -73,9 +76,9 @@ async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let layout = Layout::new(&arguments.name)?;
     match arguments.verb {
-        Verb::Up { audit } => match cluster::foreign_context() {
+        Verb::Up { audit, all } => match cluster::foreign_context() {
             Some(context) => use_foreign(&layout, &context).await,
-            None => Ok(up::up(&layout, Options { audit }).await?),
+            None => Ok(up::up(&layout, Options { audit, all }).await?),
         },
         Verb::Down if cluster::foreign_context().is_some() => {
             bail!("CONTEXT is set: that cluster is not ours to take down")

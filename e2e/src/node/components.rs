@@ -22,6 +22,8 @@ pub enum Probe {
 pub struct Options {
     /// Whether the apiserver writes an audit log.
     pub audit: bool,
+    /// Whether what only some of the promises need is built as well.
+    pub all: bool,
 }
 
 /// The key-value store.
@@ -233,7 +235,7 @@ fn client_flags(layout: &Layout, client: &str) -> Vec<String> {
 }
 
 fn component(layout: &Layout, name: &'static str, arguments: Vec<String>) -> Result<Component> {
-    Ok(Component { name, program: toolchain::program(layout, name)?, arguments, node_mounts: false })
+    Ok(Component { name, program: toolchain::ensure_program(layout, name)?, arguments, node_mounts: false })
 }
 
 #[cfg(test)]

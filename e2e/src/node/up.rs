@@ -33,7 +33,7 @@ pub async fn up(layout: &Layout, options: Options) -> Result<()> {
     check_place(layout)?;
     packages::ensure_node()?;
     packages::ensure_images()?;
-    toolchain::ensure(layout)?;
+    toolchain::ensure(layout, options.all)?;
     let basic = images::basic(layout)?;
     if down::exists(layout)? {
         Step::run("clearing leftovers", || down::down(layout))?;

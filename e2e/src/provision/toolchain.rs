@@ -106,9 +106,12 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// What only some promises need; unless all is asked for, it is built when somebody starts it.
+const ON_DEMAND: [&str; 1] = ["prometheus-adapter"];
+
 /// Builds what is not in the cache yet.
-pub fn ensure(layout: &Layout) -> Result<()> {
-    TOOLS.iter().try_for_each(|tool| tool.ensure(layout))
+pub fn ensure(layout: &Layout, all: bool) -> Result<()> {
+    TOOLS.iter().filter(|tool| all || !ON_DEMAND.contains(&tool.name)).try_for_each(|tool| tool.ensure(layout))
 }
 
 /// Builds kubectl and helm alone, for use with a cluster that is not ours.
