@@ -22,6 +22,9 @@ use crate::tensor::Tensor;
 
 const CACHE: &str = "result";
 const PREFIX: &[u8] = b"slipway:result:1:";
+/// One of so many inputs goes on to look up what is bypassed: in the cache at all, and in Redis, where a look costs more than a small model.
+const PROBES: u64 = 16;
+const REDIS_PROBES: u64 = 64;
 
 /// Outputs, and how they were come by.
 #[derive(Debug)]
@@ -132,7 +135,7 @@ impl ResultCache {
     {
         let begun = Instant::now();
         let (all, _) = self.bypassed();
-        if all && !probes(&inputs) {
+        if all && !probes(&inputs, PROBES) {
             let done = run(inputs).await?;
             self.ran(&done);
             return Ok(Answer { outputs: done.outputs, outcome: Some(Outcome::Bypass) });
@@ -171,10 +174,12 @@ impl ResultCache {
     where
         F: Future<Output = Result<Done, ApiError>>,
     {
+        let redis = self.redis.as_ref().filter(|_| !self.bypassed().1 || probes(&inputs, REDIS_PROBES));
         // Who led before may have landed between our look and our joining.
-        let found = match self.local.get(&key) {
-            Some(outputs) => Some((outputs, Outcome::HitLocal)),
-            None => self.look_into_redis(&key, &inputs).await.map(|outputs| (outputs, Outcome::HitRedis)),
+        let found = match (self.local.get(&key), redis) {
+            (Some(outputs), _) => Some((outputs, Outcome::HitLocal)),
+            (None, Some(redis)) => self.look_into(redis, &key).await.map(|outputs| (outputs, Outcome::HitRedis)),
+            (None, None) => None,
         };
         if let Some((outputs, outcome)) = found {
             leader.land(Ok(Arc::clone(&outputs)));
@@ -186,7 +191,7 @@ impl ResultCache {
             Ok(done) => {
                 self.ran(&done);
                 let outputs = Arc::new(done.outputs);
-                self.keep(key, &outputs);
+                self.keep(key, &outputs, redis);
                 leader.land(Ok(Arc::clone(&outputs)));
                 Ok(Answer { outputs: own(outputs), outcome: Some(Outcome::Miss) })
             }
@@ -199,10 +204,8 @@ impl ResultCache {
         }
     }
 
-    async fn look_into_redis(&self, key: &Key, inputs: &[Tensor]) -> Option<Arc<Vec<Tensor>>> {
-        let redis = self.redis.as_ref()?;
-        let (_, bypassed) = self.bypassed();
-        if (bypassed && !probes(inputs)) || !redis.is_asked() {
+    async fn look_into(&self, redis: &Redis, key: &Key) -> Option<Arc<Vec<Tensor>>> {
+        if !redis.is_asked() {
             return None;
         }
         let begun = Instant::now();
@@ -224,8 +227,8 @@ impl ResultCache {
         Some(outputs)
     }
 
-    /// Keeps an answer in both tiers, unless it is too large or holds a NaN or an infinity: what is wrong must not last.
-    fn keep(&self, key: Key, outputs: &Arc<Vec<Tensor>>) {
+    /// Keeps an answer in this process's memory and in `redis`, unless it is too large or holds a NaN or an infinity: what is wrong must not last.
+    fn keep(&self, key: Key, outputs: &Arc<Vec<Tensor>>, redis: Option<&Redis>) {
         let bytes = size(outputs);
         if bytes > self.max_entry || outputs.iter().any(|output| output.data.first_non_finite().is_some()) {
             return;
@@ -233,7 +236,7 @@ impl ResultCache {
         let ttl = self.ttl.mul_f64(rand::rng().random_range(0.9..=1.0));
         self.local.insert(key, Arc::clone(outputs), bytes, ttl);
         self.metrics.keep(CACHE, self.local.bytes());
-        if let Some(redis) = self.redis.as_ref().filter(|_| !self.bypassed().1) {
+        if let Some(redis) = redis {
             let expires = now_millis().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
             redis.set(name(&key), value::encode(&key, expires, outputs), ttl);
         }

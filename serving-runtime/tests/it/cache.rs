@@ -284,6 +284,29 @@ async fn a_cache_that_never_hits_is_bypassed() {
 }
 
 #[tokio::test]
+async fn what_is_bypassed_goes_on_to_be_measured() {
+    let redis = RedisServer::start();
+    let server = Server::start("affine", &[ON, "--result-cache-bytes", "0", "--redis-url", &redis.url()]);
+    let ask_some = async |from: u16, to: u16| {
+        for n in from..to {
+            assert_eq!(ask(&server, &affine(&[[f32::from(n), 0.5]])).await.status, 200);
+        }
+    };
+    ask_some(0, 600).await;
+    let bypassed = async || server.metric("slipway_runtime_cache_bypassed{").await == 2.0;
+    eventually("both tiers are bypassed", bypassed).await;
+    let kept = || redis::cmd("DBSIZE").query::<i64>(&mut redis.connection().unwrap()).unwrap();
+    let before = kept();
+    ask_some(600, 2600).await;
+    // A sixty-fourth of 2000 is 31: they must be found when they are asked again, or Redis could never show that it pays.
+    eventually("what probes is kept", async || kept() > before + 10).await;
+    assert!(kept() < before + 100, "{before} {}", kept());
+    let hits = outcome(&server, "hit_redis").await;
+    ask_some(600, 2600).await;
+    assert!(outcome(&server, "hit_redis").await > hits + 5.0);
+}
+
+#[tokio::test]
 async fn a_new_pod_answers_what_is_hot_before_it_is_ready() {
     let old = Server::start("affine", &[ON, ALWAYS, "--cache-hot-keys", "4"]);
     for (n, times) in [(1.0, 5), (2.0, 9), (3.0, 1), (4.0, 7)] {
