@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use slipway_oip::inference::ModelInferRequest;
 use slipway_oip::inference::infer_parameter::ParameterChoice;
 
-use super::{Answer, App, body, json_answer};
+use super::{Answer, App, LARGE, aside, body, json_answer};
 use crate::cache::features::{FeatureCache, MAX_ENTITY, Row, parse};
 use crate::engine::{Signature, TensorSpec};
 use crate::error::ApiError;
@@ -211,9 +211,10 @@ pub(super) async fn fill_message(
     let absent: Vec<TensorSpec> = model.signature.inputs.iter().filter(absent).cloned().collect();
     let inputs = absent.iter().map(|spec| input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
     let body = format!("{{\"inputs\":[{}]}}", inputs.join(","));
-    let signature = Signature { inputs: absent, outputs: Vec::new() };
-    let filled = protocol::parse(body.as_bytes(), None, &signature)?;
-    protocol::grpc::append(message, &signature.inputs, filled.inputs);
+    let (large, signature) = (body.len() >= LARGE, Signature { inputs: absent, outputs: Vec::new() });
+    let read = move || protocol::parse(body.as_bytes(), None, &signature).map(|filled| (signature.inputs, filled));
+    let (specs, filled) = if large { aside(read).await? } else { read()? };
+    protocol::grpc::append(message, &specs, filled.inputs);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 
 use super::call::{Call, Counting};
 use super::health::Health;
-use super::{App, LARGE, PREDICTION_ID, features};
+use super::{App, LARGE, PREDICTION_ID, aside, features};
 use crate::cache;
 use crate::error::ApiError;
 use crate::metrics::CLIENT_LEFT;
@@ -176,8 +176,7 @@ impl Inference {
             convert::parse(request, &model.signature)?
         } else {
             let signature = model.signature.clone();
-            let parsed = tokio::task::spawn_blocking(move || convert::parse(request, &signature)).await;
-            parsed.map_err(|e| ApiError::Internal(format!("reading the request failed: {e}")))??
+            aside(move || convert::parse(request, &signature)).await?
         };
         model.stats.read(begun.elapsed());
         predict::check_rows(app, &model, &parsed.inputs)?;

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::body::{self, Encoding};
 use super::call::{Call, Counting};
-use super::{Answer, App, LARGE, PREDICTION_HEADER, bytes_answer, compress, error_answer, features};
+use super::{Answer, App, LARGE, PREDICTION_HEADER, aside, bytes_answer, compress, error_answer, features};
 use crate::cache;
 use crate::error::ApiError;
 use crate::models::Model;
@@ -98,9 +98,7 @@ async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Res
         protocol::parse(&body, header_length, &model.signature)?
     } else {
         let signature = model.signature.clone();
-        let parse = move || protocol::parse(&body::decode(body, encoding, limit)?, header_length, &signature);
-        let parsed = tokio::task::spawn_blocking(parse).await;
-        parsed.map_err(|e| ApiError::Internal(format!("reading the request failed: {e}")))??
+        aside(move || protocol::parse(&body::decode(body, encoding, limit)?, header_length, &signature)).await?
     };
     model.stats.read(begun.elapsed());
     predict::check_rows(app, model, &request.inputs)?;

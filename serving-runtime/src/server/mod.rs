@@ -51,6 +51,12 @@ const PREDICTION_HEADER: HeaderName = HeaderName::from_static(PREDICTION_ID);
 /// Requests from here on are parsed off the HTTP threads, where they would hold up everybody else.
 const LARGE: usize = 128 << 10;
 
+/// Reads what is large aside, so that it does not hold up the other requests of its thread.
+async fn aside<T: Send + 'static>(read: impl FnOnce() -> Result<T, ApiError> + Send + 'static) -> Result<T, ApiError> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|e| ApiError::Internal(format!("reading the request failed: {e}")))?
+}
+
 /// How far the process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
