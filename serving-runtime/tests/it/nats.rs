@@ -74,6 +74,11 @@ impl Nats {
         self.context().await.get_stream(STREAM).await.ok()
     }
 
+    /// The number of the last message of the queue `test`.
+    pub(crate) async fn last_sequence(&self) -> u64 {
+        self.stream().await.unwrap().cached_info().state.last_sequence
+    }
+
     /// All subjects of the queue `test` that match, without what comes before.
     pub(crate) async fn subjects(&self, filter: &str) -> Vec<String> {
         let Some(stream) = self.stream().await else { return Vec::new() };

@@ -6,8 +6,10 @@
 //! as after a crash between a job's end and the acknowledgement, is handed out once more and found to be a duplicate.
 
 mod doc;
+mod group;
 mod link;
 mod names;
+mod room;
 mod steps;
 mod store;
 mod tally;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use self::link::Link;
 use self::names::Names;
+use self::room::Room;
 use self::tally::Tally;
 use super::job::{Job, Priority, entry_id, valid_id};
 use super::queue::{
@@ -55,6 +58,7 @@ struct Inner {
     names: Names,
     options: QueueOptions,
     tally: Tally,
+    room: Room,
     link: Mutex<Option<Arc<Link>>>,
     /// Locked while a connection is made.
     linking: tokio::sync::Mutex<()>,
@@ -77,7 +81,15 @@ impl NatsQueue {
         url.split(',').try_for_each(|one| one.parse::<async_nats::ServerAddr>().map(drop)).map_err(unexpected)?;
         let names = Names::new(&options.prefix, &options.name);
         let (link, linking) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Self(Arc::new(Inner { url: url.to_owned(), names, options, tally: Tally::new(), link, linking })))
+        Ok(Self(Arc::new(Inner {
+            url: url.to_owned(),
+            names,
+            options,
+            tally: Tally::new(),
+            room: Room::default(),
+            link,
+            linking,
+        })))
     }
 
     /// Carries a step out.

@@ -1,5 +1,7 @@
 //! The steps of jobs and callbacks. Each reads, decides by [`Doc`], writes if nothing has changed since, and begins again if something has.
 
+use std::time::Instant;
+
 use super::doc::Doc;
 use super::link::{Delivery, Link};
 use super::store::{self, Commit, Kept, Write};
@@ -73,13 +75,7 @@ impl Inner {
                     Key::Free(expected) => writes.push(self.own(&digest, &job.id, job, expected)),
                 }
             }
-            let (infos, sums) = futures::future::try_join(link.infos(), Tally::sums(link, &self.names)).await?;
-            let entries: u64 =
-                infos.iter().take(Priority::ALL.len()).map(|i| i.num_pending + i.num_ack_pending as u64).sum();
-            let kept = sums.get("bytes").copied().unwrap_or(0).saturating_add(bytes);
-            if entries >= self.options.max_entries
-                || u64::try_from(kept).is_ok_and(|kept| kept > self.options.max_bytes)
-            {
+            if let Some(entries) = self.full(link, size).await? {
                 self.tally.commit(link, &self.names, Vec::new(), &[("refused", 1)]).await?;
                 return Ok(Enqueued::Full(entries));
             }
@@ -93,6 +89,21 @@ impl Inner {
             }
         }
         contended()
+    }
+
+    /// How many jobs there are, when there is no room for another of `size` bytes.
+    async fn full(&self, link: &Link, size: usize) -> Result<Option<u64>, QueueError> {
+        let size = size as u64;
+        if self.room.take(size, &self.options, Instant::now()) {
+            return Ok(None);
+        }
+        let asked = Instant::now();
+        let (infos, sums) = futures::future::try_join(link.infos(), Tally::sums(link, &self.names)).await?;
+        let entries = infos.iter().take(Priority::ALL.len()).map(|i| i.num_pending + i.num_ack_pending as u64).sum();
+        let bytes = sums.get("bytes").map_or(0, |bytes| u64::try_from(*bytes).unwrap_or(0));
+        self.room.saw(entries, bytes, asked);
+        // However long that took: it is the newest that there is.
+        Ok((!self.room.take(size, &self.options, asked)).then_some(entries))
     }
 
     /// Makes a key lead to a job.

@@ -39,6 +39,16 @@ impl Write {
         Self { subject, headers: HeaderMap::new(), payload: payload.into() }
     }
 
+    pub(super) fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Bytes on the wire, but for what names take.
+    pub(super) fn size(&self) -> usize {
+        let headers = self.headers.iter().flat_map(|(_, values)| values).map(|value| value.as_str().len());
+        self.payload.len() + headers.sum::<usize>()
+    }
+
     /// Only when the subject's last message is still this one; 0 for none.
     pub(super) fn expect(self, sequence: u64) -> Self {
         self.header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref(), &sequence.to_string())
@@ -58,10 +68,32 @@ impl Write {
 /// What became of writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Commit {
+    /// They are there.
+    Done,
+    /// None is: another was faster.
+    Conflict,
+}
+
+/// What the server says to writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
     /// They are there; the last one's number in the stream.
     Done(u64),
     /// None is: another was faster.
     Conflict,
+    /// None is, and why: the stream is full, out of resources, without a leader.
+    Refused(String),
+}
+
+impl Verdict {
+    /// For who wrote: what was refused may be better later.
+    pub(super) fn commit(self) -> Result<Commit, QueueError> {
+        match self {
+            Self::Done(_) => Ok(Commit::Done),
+            Self::Conflict => Ok(Commit::Conflict),
+            Self::Refused(why) => Err(QueueError::Unavailable(why)),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -142,8 +174,13 @@ fn written(text: &str) -> u64 {
 }
 
 /// Writes one message, or several as one atomic batch (NATS ADR-50).
-pub(super) async fn commit(client: &Client, mut writes: Vec<Write>) -> Result<Commit, QueueError> {
-    let Some(mut last) = writes.pop() else { return Ok(Commit::Done(0)) };
+pub(super) async fn commit(client: &Client, writes: Vec<Write>) -> Result<Commit, QueueError> {
+    write(client, writes).await?.commit()
+}
+
+/// As [`commit`], for whoever goes on by what the server says.
+pub(super) async fn write(client: &Client, mut writes: Vec<Write>) -> Result<Verdict, QueueError> {
+    let Some(mut last) = writes.pop() else { return Ok(Verdict::Done(0)) };
     if !writes.is_empty() {
         let batch = hex::encode(rand::random::<[u8; 16]>());
         let numbered = |write: Write, n: usize| {
@@ -159,10 +196,9 @@ pub(super) async fn commit(client: &Client, mut writes: Vec<Write>) -> Result<Co
     let answer = client.request_with_headers(last.subject, last.headers, last.payload).await.map_err(failed)?;
     let ack: Ack = serde_json::from_slice(&answer.payload).map_err(unexpected)?;
     match (ack.error, ack.seq) {
-        (Some(error), _) if CONFLICTS.contains(&error.err_code) => Ok(Commit::Conflict),
-        // A stream that is full, out of resources, without a leader: it may be better later.
-        (Some(error), _) => Err(QueueError::Unavailable(format!("{} ({})", error.description, error.err_code))),
-        (None, Some(sequence)) => Ok(Commit::Done(sequence)),
+        (Some(error), _) if CONFLICTS.contains(&error.err_code) => Ok(Verdict::Conflict),
+        (Some(error), _) => Ok(Verdict::Refused(format!("{} ({})", error.description, error.err_code))),
+        (None, Some(sequence)) => Ok(Verdict::Done(sequence)),
         (None, None) => Err(unexpected("an answer to a write without a sequence")),
     }
 }

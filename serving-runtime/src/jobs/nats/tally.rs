@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::Mutex;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::super::queue::QueueError;
+use super::group::{Group, Waiting};
 use super::link::Link;
 use super::names::Names;
-use super::store::{self, Commit, Kept, Write};
+use super::store::{self, Commit, Kept, Verdict, Write};
 
 /// Counters by name.
 pub(super) type Counts = BTreeMap<String, i64>;
@@ -22,8 +24,9 @@ const EMPTY_MS: u64 = 3_600_000;
 #[derive(Debug)]
 pub(super) struct Tally {
     process: String,
-    /// Number of the last message, and what it holds; unknown at first and after a write of unknown outcome.
+    /// Number of the last message, and what it holds; unknown at first and after a write of unknown outcome. Whoever has the lock writes.
     last: Mutex<Option<(u64, Counts)>>,
+    group: Group,
 }
 
 fn counts(kept: &Kept) -> Counts {
@@ -44,19 +47,53 @@ fn write(subject: String, counts: &Counts, expected: u64) -> Write {
 
 impl Tally {
     pub(super) fn new() -> Self {
-        Self { process: hex::encode(rand::random::<[u8; 8]>()), last: Mutex::default() }
+        Self { process: hex::encode(rand::random::<[u8; 8]>()), last: Mutex::default(), group: Group::default() }
     }
 
     /// Writes, and counts, together or not at all.
+    ///
+    /// Steps that come while others are being written wait, and are written together then: a batch costs the server far more than what is in it.
     pub(super) async fn commit(
         &self,
         link: &Link,
         names: &Names,
-        mut writes: Vec<Write>,
-        deltas: &[(&str, i64)],
+        writes: Vec<Write>,
+        deltas: &[(&'static str, i64)],
     ) -> Result<Commit, QueueError> {
-        let subject = names.count(&self.process);
+        let mut heard = self.group.wait(writes, deltas);
         let mut last = self.last.lock().await;
+        loop {
+            match heard.try_recv() {
+                Ok(answer) => return answer,
+                Err(TryRecvError::Closed) => return Err(QueueError::Unavailable("who wrote it broke off".into())),
+                Err(TryRecvError::Empty) => self.write(link, names, &mut last, self.group.next()).await,
+            }
+        }
+    }
+
+    /// Writes some steps together, and tells them; by halves when one of them stands in the way of the others.
+    async fn write(&self, link: &Link, names: &Names, last: &mut Option<(u64, Counts)>, steps: Vec<Waiting>) {
+        let mut left = vec![steps];
+        while let Some(mut steps) = left.pop() {
+            let verdict = self.together(link, names, last, &steps).await;
+            if steps.len() > 1 && matches!(verdict, Ok(Verdict::Conflict | Verdict::Refused(_))) {
+                let second = steps.split_off(steps.len() / 2);
+                left.extend([second, steps]);
+            } else {
+                let answer = verdict.and_then(Verdict::commit);
+                steps.into_iter().for_each(|step| step.tell(answer.clone()));
+            }
+        }
+    }
+
+    async fn together(
+        &self,
+        link: &Link,
+        names: &Names,
+        last: &mut Option<(u64, Counts)>,
+        steps: &[Waiting],
+    ) -> Result<Verdict, QueueError> {
+        let subject = names.count(&self.process);
         let (expected, mut counted) = match last.take() {
             Some(known) => known,
             None => match store::last(link, &subject).await? {
@@ -64,16 +101,17 @@ impl Tally {
                 None => (0, Counts::new()),
             },
         };
-        for (name, n) in deltas {
+        for (name, n) in steps.iter().flat_map(|step| &step.deltas) {
             let sum = counted.entry((*name).to_owned()).or_default();
             *sum = sum.saturating_add(*n);
         }
+        let mut writes: Vec<Write> = steps.iter().flat_map(|step| &step.writes).cloned().collect();
         writes.push(write(subject, &counted, expected));
-        let done = store::commit(&link.client, writes).await?;
-        if let Commit::Done(sequence) = done {
+        let verdict = store::write(&link.client, writes).await?;
+        if let Verdict::Done(sequence) = verdict {
             *last = Some((sequence, counted));
         }
-        Ok(done)
+        Ok(verdict)
     }
 
     /// The sums over all processes.

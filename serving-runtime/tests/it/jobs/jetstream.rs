@@ -1,11 +1,12 @@
 //! What only a queue on JetStream has to bear.
 
 use async_nats::jetstream::{self, stream};
+use futures::future::join_all;
 use serde_json::json;
 
 use slipway_runtime::jobs::AnyQueue;
 use slipway_runtime::jobs::job::Priority;
-use slipway_runtime::jobs::queue::{Enqueued, Queue as _};
+use slipway_runtime::jobs::queue::{Enqueued, Queue as _, QueueOptions};
 
 use super::super::nats::Nats;
 use super::super::support::{DEADLINE, Server, answer, eventually};
@@ -51,6 +52,30 @@ async fn an_operation_that_rests_holds_up_no_other() {
         let outcome = resting.await.unwrap();
         assert!(matches!(outcome, Enqueued::Accepted | Enqueued::Duplicate(_)), "{outcome:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_of_one_time_are_written_together() {
+    let nats = Nats::start();
+    let options = QueueOptions { max_entries: 1000, ..super::queue::options("test".into()) };
+    let queue = AnyQueue::new(&nats.url(), options).unwrap();
+    let enqueue = async |id: String, key| queue.enqueue(&super::queue::job(id, key, Priority::Normal)).await.unwrap();
+    // The connection is made.
+    assert_eq!(enqueue("first".into(), None).await, Enqueued::Accepted);
+    let before = nats.last_sequence().await;
+    let all = join_all((0..60).map(|n| enqueue(format!("a{n}"), None))).await;
+    assert!(all.iter().all(|outcome| *outcome == Enqueued::Accepted), "{all:?}");
+    // Two messages for each job, and one with the counters for each batch.
+    let batches = nats.last_sequence().await - before - 120;
+    assert!((1..=20).contains(&batches), "{batches} batches for 60 jobs");
+    assert_eq!((nats.subjects("work.*.*").await.len(), nats.total("enqueued").await), (61, 61));
+    // Who stands in the way of others is told from them: of each key one is taken, and all the rest as well.
+    let key = |n: u8| n.is_multiple_of(3).then_some(n % 2);
+    let all = join_all((0..60).map(|n| enqueue(format!("b{n}"), key(n)))).await;
+    let accepted = all.iter().filter(|outcome| **outcome == Enqueued::Accepted).count();
+    let twins = all.iter().filter(|outcome| matches!(outcome, Enqueued::Duplicate(_))).count();
+    assert_eq!((accepted, twins), (42, 18), "{all:?}");
+    assert_eq!((nats.subjects("work.*.*").await.len(), nats.total("enqueued").await), (103, 103));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,85 @@
+//! Whether there is room for a job.
+//!
+//! Asking the server costs as much as queueing, so what it said is believed for a moment, with what this process has queued since on top. That is never
+//! less than there is of this process's own; and nothing is refused but by a fresh answer.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::super::queue::QueueOptions;
+
+/// How long an answer is believed.
+const FRESH: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    at: Instant,
+    entries: u64,
+    bytes: u64,
+}
+
+/// What was seen last.
+#[derive(Debug, Default)]
+pub(super) struct Room(Mutex<Option<Seen>>);
+
+impl Room {
+    /// Notes what the server says at `at`, the time when it was asked.
+    pub(super) fn saw(&self, entries: u64, bytes: u64, at: Instant) {
+        *self.seen() = Some(Seen { at, entries, bytes });
+    }
+
+    /// Takes room for a job of `bytes`. False when there is none, or nothing is known that is fresh.
+    pub(super) fn take(&self, bytes: u64, options: &QueueOptions, now: Instant) -> bool {
+        let mut seen = self.seen();
+        let Some(known) = seen.as_mut().filter(|known| now.saturating_duration_since(known.at) < FRESH) else {
+            return false;
+        };
+        let (entries, bytes) = (known.entries.saturating_add(1), known.bytes.saturating_add(bytes));
+        let fits = entries <= options.max_entries && bytes <= options.max_bytes;
+        if fits {
+            (known.entries, known.bytes) = (entries, bytes);
+        }
+        fits
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Option<Seen>> {
+        // Numbers are whole whoever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(max_entries: u64, max_bytes: u64) -> QueueOptions {
+        QueueOptions {
+            prefix: "slipway".into(),
+            name: "test".into(),
+            max_entries,
+            max_bytes,
+            lease: Duration::from_secs(60),
+            max_deliveries: 3,
+            result_ttl: Duration::from_secs(60),
+            callback_age: Duration::from_secs(60),
+            replicas: 1,
+        }
+    }
+
+    #[test]
+    fn what_was_queued_since_counts() {
+        let (room, options, now) = (Room::default(), options(3, 100), Instant::now());
+        assert!(!room.take(1, &options, now), "nothing is known");
+        room.saw(1, 10, now);
+        assert_eq!([1, 1, 1].map(|bytes| room.take(bytes, &options, now)), [true, true, false]);
+        room.saw(0, 95, now);
+        assert_eq!([6, 5, 1].map(|bytes| room.take(bytes, &options, now)), [false, true, false]);
+    }
+
+    #[test]
+    fn an_old_answer_is_none() {
+        let (room, options, now) = (Room::default(), options(10, 100), Instant::now());
+        room.saw(0, 0, now);
+        assert!(room.take(1, &options, now + FRESH / 2) && !room.take(1, &options, now + FRESH));
+    }
+}
