@@ -4,9 +4,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 
 use crate::Options;
 use crate::load;
@@ -62,11 +62,7 @@ fn measure(options: &Options, hop: &Path, name: &str) -> anyhow::Result<Cell> {
     let port = if proxy.is_some() { ports.proxy } else { ports.stable };
     let call = row().call(port, "/v2/models/digits/infer", "digits", Wire::Json);
     let measured_process = proxy.as_mut().unwrap_or(&mut stable);
-    let until = Instant::now() + Duration::from_secs(30);
-    while !load::once(&call).is_ok_and(|answer| answer.status.is_success()) {
-        ensure!(measured_process.alive() && Instant::now() < until, "{name} does not answer: {}", log(name).display());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    measured_process.until(Duration::from_secs(30), Duration::from_millis(20), || Ok(load::answers(&call)))?;
     let cell = measure::measure(options, measured_process, &call, 2000.0)?;
     drop(candidate);
     Ok(Cell { server: name.into(), model: MODEL.into(), wire: "json".into(), ..cell })

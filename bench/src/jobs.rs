@@ -20,6 +20,7 @@ const MODEL: &str = "tree30";
 /// How long a broker may take to start, and a worker for all jobs.
 const START: Duration = Duration::from_secs(30);
 const WORK: Duration = Duration::from_secs(300);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What keeps the queue, and how safely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,7 @@ fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> 
     let log = |what: &str| options.dir.join("logs").join(format!("jobs-{what}.log"));
     let broker_port = runtime::free_ports()?;
     let mut keeper = Server::start(&mut broker.command(&dir, broker_port)?, options.server_core, &log("broker"))?;
-    until(&mut keeper, START, || Ok(TcpStream::connect(("127.0.0.1", broker_port)).is_ok()))?;
+    keeper.until(START, LOOK, || Ok(TcpStream::connect(("127.0.0.1", broker_port)).is_ok()))?;
 
     let queue = |mut command: Command| {
         command.args(["--queue-url", &broker.url(broker_port), "--queue-max-jobs", "10000000"]);
@@ -131,7 +132,7 @@ fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> 
     command.arg(format!("--listen=127.0.0.1:{port}"));
     let mut server = Server::start(&mut command, options.server_core, &log("server"))?;
     let call = job(model, port);
-    until(&mut server, START, || Ok(load::once(&call).is_ok_and(|answer| answer.status == 202)))?;
+    server.until(START, LOOK, || Ok(load::answers(&call)))?;
 
     let warm = load::closed(&call, options, options.seconds / 5.0)?;
     let cpu = [server.cpu(), keeper.cpu()];
@@ -148,7 +149,7 @@ fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> 
     let mut command = queue(peers::runtime("worker", library, model, admin - 1)?);
     let mut worker = Server::start(&mut command, options.server_core, &log("worker"))?;
     let mut first = None;
-    until(&mut worker, WORK, || {
+    worker.until(WORK, LOOK, || {
         let done = succeeded(admin).unwrap_or(0);
         if done > 0 && first.is_none() {
             first = Some((done, Instant::now()));
@@ -185,16 +186,6 @@ fn succeeded(admin: u16) -> anyhow::Result<u64> {
         text.lines().find(|line| line.starts_with("slipway_runtime_jobs_total{") && line.contains("\"succeeded\""));
     let value = line.and_then(|line| line.rsplit(' ').next()).context("no such counter")?;
     Ok(value.parse::<f64>()? as u64)
-}
-
-fn until(server: &mut Server, most: Duration, mut is: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let end = Instant::now() + most;
-    while !is()? {
-        ensure!(server.alive(), "it ended; see the logs");
-        ensure!(Instant::now() < end, "not done within {} s; see the logs", most.as_secs());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
 
 /// Medians over the rounds, number by number.

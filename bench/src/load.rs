@@ -114,26 +114,31 @@ impl Connection {
 
 /// Sends `call` once, as it is.
 pub(crate) fn once(call: &Call) -> anyhow::Result<Answer> {
-    let exchange = async {
+    patiently(async {
         let mut connection = Connection::open(call).await?;
         connection.send(call, call.body.clone()).await
-    };
-    let exchange =
-        async { tokio::time::timeout(Duration::from_secs(30), exchange).await.context("no answer in 30 s")? };
-    local(exchange)
+    })
+}
+
+/// Whether `call` is answered well.
+pub(crate) fn answers(call: &Call) -> bool {
+    once(call).is_ok_and(|answer| answer.status.is_success())
 }
 
 /// Asks for `path` by GET.
 pub(crate) fn get(port: u16, path: &str) -> anyhow::Result<Answer> {
     let request = Request::get(path).header(http::header::HOST, "127.0.0.1").body(Full::new(Bytes::new()))?;
-    let exchange = async {
+    patiently(async {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::task::spawn_local(driver);
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body, grpc_status: None })
-    };
+    })
+}
+
+fn patiently(exchange: impl Future<Output = anyhow::Result<Answer>>) -> anyhow::Result<Answer> {
     local(async { tokio::time::timeout(Duration::from_secs(30), exchange).await.context("no answer in 30 s")? })
 }
 

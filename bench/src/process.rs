@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, SysconfVar, sysconf};
@@ -16,7 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server. It ends with this value, and its children with it.
 #[derive(Debug)]
-pub(crate) struct Server(Child);
+pub(crate) struct Server {
+    child: Child,
+    log: PathBuf,
+}
 
 impl Server {
     /// Starts `command` on `core`, with its output in `log`.
@@ -32,40 +35,60 @@ impl Server {
         pinned.stdin(Stdio::null()).stdout(out).stderr(err);
         // A group of its own, so that workers end with it.
         pinned.process_group(0);
-        Ok(Self(pinned.spawn().with_context(|| format!("{pinned:?}"))?))
+        let child = pinned.spawn().with_context(|| format!("{pinned:?}"))?;
+        Ok(Self { child, log: log.to_owned() })
     }
 
     /// Whether it still runs.
     pub(crate) fn alive(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(None))
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Looks every so often until `is` is true. When it ends before, or that takes longer than `most`, the end of its log says why.
+    pub(crate) fn until(
+        &mut self,
+        most: Duration,
+        every: Duration,
+        mut is: impl FnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let end = Instant::now() + most;
+        while !is()? {
+            if !self.alive() || Instant::now() > end {
+                let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(12).collect();
+                bail!("it does not get there:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+            std::thread::sleep(every);
+        }
+        Ok(())
     }
 
     /// CPU seconds so far of the process and all that it started, those that ended included.
     pub(crate) fn cpu(&self) -> f64 {
         let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
         let all = table();
-        let sum: u64 = tree(&all, self.0.id()).iter().filter_map(|pid| all.get(pid)).map(|row| row.ticks).sum();
+        let sum: u64 = tree(&all, self.child.id()).iter().filter_map(|pid| all.get(pid)).map(|row| row.ticks).sum();
         sum as f64 / ticks
     }
 
     /// Proportional memory of the process and all that it started, in bytes.
     pub(crate) fn pss(&self) -> u64 {
         let all = table();
-        tree(&all, self.0.id()).iter().filter_map(|pid| pss(*pid)).sum()
+        tree(&all, self.child.id()).iter().filter_map(|pid| pss(*pid)).sum()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let group = Pid::from_raw(self.0.id().cast_signed());
+        let group = Pid::from_raw(self.child.id().cast_signed());
         let _ = killpg(group, Signal::SIGTERM);
-        let until = std::time::Instant::now() + PATIENCE;
-        while self.alive() && std::time::Instant::now() < until {
+        let until = Instant::now() + PATIENCE;
+        while self.alive() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
         }
         // Children that outlive their parent, and whoever did not listen.
         let _ = killpg(group, Signal::SIGKILL);
-        let _ = self.0.wait();
+        let _ = self.child.wait();
     }
 }
 
@@ -150,9 +173,9 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("bench-{}", std::process::id()));
         let mut server =
             Server::start(Command::new("sh").args(["-c", "sh -c 'while :; do :; done' & wait"]), 0, &dir).unwrap();
-        let until = std::time::Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(30);
         while server.cpu() < 0.2 {
-            assert!(server.alive() && std::time::Instant::now() < until);
+            assert!(server.alive() && Instant::now() < until);
             std::thread::sleep(Duration::from_millis(10));
         }
         assert!(server.pss() > 0);

@@ -83,24 +83,9 @@ pub(crate) fn start(
     let log = options.dir.join("logs").join(format!("{}-{}.log", peer.name(), model.name));
     let begun = Instant::now();
     let mut server = Server::start(&mut command, options.server_core, &log)?;
-    until_ready(&mut server, &peer.call(model, port, Wire::Json), &log)?;
+    let call = peer.call(model, port, Wire::Json);
+    server.until(START, Duration::from_millis(5), || Ok(load::answers(&call)))?;
     Ok((server, port, begun.elapsed()))
-}
-
-/// Waits for the first right answer.
-fn until_ready(server: &mut Server, call: &Call, log: &Path) -> anyhow::Result<()> {
-    let until = Instant::now() + START;
-    loop {
-        if load::once(call).is_ok_and(|answer| answer.status.is_success()) {
-            return Ok(());
-        }
-        if !server.alive() || Instant::now() > until {
-            let text = std::fs::read_to_string(log).unwrap_or_default();
-            let tail: Vec<&str> = text.lines().rev().take(12).collect();
-            bail!("it does not answer:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// All servers must give the same answer before anything is timed.
