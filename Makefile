@@ -1,45 +1,36 @@
-# One door to everything: `make` lists what there is. Every step says what it does and how long it took.
+# One door to everything: `make` lists what there is. Every step says what it does, how long it takes and took.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
+XTASK := .ci/xtask
 STEP := .ci/step
 CARGO := cargo --locked
-HARNESS := $(CARGO) build --quiet --workspace --bins && target/debug/slipway-e2e
-export SLIPWAY_E2E_NAME ?= slipway
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: ## Roll models out and back on a real cluster under load (KEEP=1 leaves the cluster up, RATE=200 requests/s, CONTEXT=name)
-	@.ci/demo
+demo: ## Roll models out and back on a real cluster under load (KEEP=1 leaves the cluster up, RATE=200 requests/s, CONTEXT=name, CLUSTER=kind|build)
+	@$(XTASK) demo
 
 .PHONY: down
 down: ## Take the cluster down and leave nothing of it
-	@$(HARNESS) down
+	@.ci/down
 
 .PHONY: test
-test: check deny clients e2e ## Everything: check, deny, clients, e2e. What continuous integration runs
+test: ## Everything, in tiers: check, promises on a real cluster, groups with others' servers (ALL=1 leaves nothing out, TEST_BUDGET_MINUTES)
+	@$(XTASK) test $(if $(ALL),--all)
 
 .PHONY: check
-check: setup ## The fast part, without a cluster: format, lints, all tests of the workspace, generated files
-	@$(STEP) 'format' cargo fmt --all --check
-	@$(STEP) 'lints' $(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
-	@$(STEP) 'tests of the workspace, generated files' $(CARGO) test --workspace
-
-.PHONY: setup
-setup: ## Install what the build needs and this machine lacks
-	@$(STEP) 'what the build needs' .ci/setup
+check: ## The fast part, without a cluster: format, lints, dependencies, all tests of the workspace, generated files, charts
+	@$(XTASK) check
 
 .PHONY: clients
-clients: setup ## The public Python clients (tritonclient, kserve), unmodified, against our model server
-	@$(STEP) 'build programs' $(CARGO) build --quiet --workspace --bins
-	@serving-runtime/fetch-onnxruntime.sh target
-	@$(STEP) 'tritonclient and kserve, unmodified' serving-runtime/tests/clients/run.sh target/debug/slipway-runtime \
-	  target/onnxruntime-1.32.0/libonnxruntime.so target
+clients: ## The public Python clients (tritonclient, kserve), unmodified, against our model server
+	@$(XTASK) e2e --group clients
 
 .PHONY: deny
 deny: ## Licences, duplicate versions and origins of the dependencies
@@ -50,20 +41,28 @@ sim: ## Whole rollouts with faults in the simulator
 	@$(STEP) 'simulator' $(CARGO) test --package slipway-core --package slipway-sim
 
 .PHONY: e2e
-e2e: ## Charts, apiserver, and every promise on a real cluster (T=name for some, KEEP=1, TEST_THREADS=4, CONTEXT=name)
-	@.ci/e2e $(T)
+e2e: ## Charts, apiserver, and every promise on a real cluster (T=names for some, GROUP=name for a group, KEEP=1, TEST_THREADS=4, CONTEXT=name)
+	@$(XTASK) e2e $(if $(GROUP),--group $(GROUP),$(T))
 
 .PHONY: apiserver
-apiserver: ## The operator against a real kube-apiserver and etcd, which `make up` builds
-	@$(STEP) 'operator against a real apiserver' $(CARGO) test --workspace --test apiserver -- --ignored
+apiserver: ## The operator against a real kube-apiserver and etcd
+	@$(STEP) 'operator against a real apiserver' $(XTASK) apiserver
 
 .PHONY: up
 up: ## Bring the cluster up
-	@$(STEP) 'cluster up' bash -c '$(HARNESS) up'
+	@$(STEP) 'cluster up' $(XTASK) up
 
 .PHONY: images
-images: ## Build the images, and import them when the cluster is up
-	@$(STEP) 'build images' bash -c '$(HARNESS) images --no-cargo'
+images: ## Build the images into target/images, and import them when the cluster is up
+	@$(STEP) 'build images' $(XTASK) images
+
+.PHONY: prefetch
+prefetch: ## Get everything that comes from elsewhere into the cache (SLIPWAY_CACHE), saying how long each part takes
+	@$(XTASK) prefetch
+
+.PHONY: clean-cache
+clean-cache: ## Remove that cache
+	@$(XTASK) clean-cache
 
 .PHONY: crds
 crds: ## Write the generated CRDs again (crds/*.yaml and charts/slipway-crds/files)
@@ -73,12 +72,12 @@ crds: ## Write the generated CRDs again (crds/*.yaml and charts/slipway-crds/fil
 
 .PHONY: charts
 charts: ## Lint and render the charts, compare with golden files, run alert rules and Argo CD scripts
-	@$(STEP) 'charts' charts/tests/run.sh
+	@$(STEP) 'charts' $(XTASK) charts
 
 .PHONY: bench
-bench: setup ## Model server and gateway beside others, in one run (BENCH='--only slipway,fastapi --rounds 1'); writes docs/bench
-	@$(STEP) 'build' bash -c '$(CARGO) build --quiet --release --package slipway-runtime --package slipway-gateway --package slipway-bench \
-	  --bins --example hop && serving-runtime/fetch-onnxruntime.sh target'
+bench: ## Model server and gateway beside others, in one run (BENCH='--only slipway,fastapi --rounds 1'); writes docs/bench
+	@$(STEP) 'build' $(CARGO) build --quiet --release --package slipway-runtime --package slipway-gateway --package slipway-bench \
+	  --bins --example hop
 	@$(STEP) 'model servers' target/release/slipway-bench runtime $(BENCH)
 	@$(STEP) 'gateways' target/release/slipway-bench gateway $(BENCH)
 	@$(STEP) 'jobs' target/release/slipway-bench jobs $(BENCH)
@@ -86,5 +85,5 @@ bench: setup ## Model server and gateway beside others, in one run (BENCH='--onl
 	@$(STEP) 'report' target/release/slipway-bench report
 
 .PHONY: fuzz
-fuzz: setup ## Fuzz the decoders (EACH=600 seconds for each of six targets), and keep what was found in fuzz/corpus
+fuzz: ## Fuzz the decoders (EACH=600 seconds for each of six targets), and keep what was found in fuzz/corpus
 	@$(STEP) 'fuzz' fuzz/run.sh $(or $(EACH),600)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fetches ONNX Runtime's shared library out of its Python package, once, and prints where it is.
-# Usage: fetch-onnxruntime.sh [target folder of the build]
+# Usage: fetch-onnxruntime.sh [folder]; the default is the cache (SLIPWAY_CACHE, else slipway in the user's cache directory).
 set -eu
 
 version=1.32.0
@@ -13,37 +13,36 @@ case "$(uname -m)" in
     exit 1 ;;
 esac
 
-target=${1:-${CARGO_TARGET_DIR:-$(dirname "$0")/../target}}
-out=$target/onnxruntime-$version
+cache=${1:-${SLIPWAY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slipway}}
+out=$cache/onnxruntime-$version
 library=$out/libonnxruntime.so
+mkdir -p "$out"
+out=$(cd "$out" && pwd -P)
 if [ -f "$library" ] && [ -f "$out/ThirdPartyNotices.txt" ]; then
-  (cd "$out" && pwd -P | sed 's,$,/libonnxruntime.so,')
+  echo "$out/libonnxruntime.so"
   exit 0
 fi
 
-cache=$target/e2e/cache/onnxruntime
-mkdir -p "$cache" "$out"
-wheel=$cache/onnxruntime-$version-cp311-cp311-$platform.whl
-if [ ! -f "$wheel" ]; then
-  python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --abi cp311 \
-    --platform "$platform" --dest "$cache" "onnxruntime==$version" >&2
-fi
+# In a folder of its own, and moved when it is whole: several builds may run this at once.
+partial=$(mktemp -d "$out/.partial.XXXXXX")
+trap 'rm -rf "$partial"' EXIT
+python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --abi cp311 \
+  --platform "$platform" --dest "$partial" "onnxruntime==$version" >&2
+wheel=$partial/onnxruntime-$version-cp311-cp311-$platform.whl
 echo "$wheel_sha256  $wheel" | sha256sum --check --quiet >&2 || {
-  echo "$wheel is not what was pinned; remove it and look into why" >&2
+  echo "$wheel is not what was pinned; look into why" >&2
   exit 1
 }
-
-# Each file appears whole or not at all: several builds may run this at once.
-python3 - "$wheel" "$out" "$version" <<'PY'
+python3 - "$wheel" "$partial" "$version" <<'PY'
 import os, sys, zipfile
 wheel, out, version = sys.argv[1:]
 with zipfile.ZipFile(wheel) as z:
-    for member, name in (("onnxruntime/ThirdPartyNotices.txt", "ThirdPartyNotices.txt"),
-                         (f"onnxruntime/capi/libonnxruntime.so.{version}", "libonnxruntime.so")):
-        partial = os.path.join(out, f".{name}.{os.getpid()}")
-        with open(partial, "wb") as f:
+    for member, name in ((f"onnxruntime/capi/libonnxruntime.so.{version}", "libonnxruntime.so"),
+                         ("onnxruntime/ThirdPartyNotices.txt", "ThirdPartyNotices.txt")):
+        with open(os.path.join(out, name), "wb") as f:
             f.write(z.read(member))
-        os.chmod(partial, 0o755 if name.endswith(".so") else 0o644)
-        os.rename(partial, os.path.join(out, name))
+        os.chmod(os.path.join(out, name), 0o755 if name.endswith(".so") else 0o644)
 PY
-(cd "$out" && pwd -P | sed 's,$,/libonnxruntime.so,')
+mv -f "$partial/libonnxruntime.so" "$out/libonnxruntime.so"
+mv -f "$partial/ThirdPartyNotices.txt" "$out/ThirdPartyNotices.txt"
+echo "$out/libonnxruntime.so"

@@ -1,6 +1,7 @@
 //! What other servers make of the protocol: `slipway-conformance` against each that speaks it, with the same model.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Checks each, and writes what came out side by side.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    std::fs::create_dir_all(options.dir.join("logs"))?;
+    options.make_dirs()?;
     let library = runtime::onnxruntime()?;
     // An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -60,7 +61,7 @@ fn write(path: &Path, reports: &[(&str, Report)]) -> anyhow::Result<()> {
         std::fs::create_dir_all(dir)?;
     }
     std::fs::write(path, table(reports))?;
-    println!("{}", path.display());
+    writeln!(std::io::stdout(), "{}", path.display())?;
     Ok(())
 }
 

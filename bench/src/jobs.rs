@@ -3,6 +3,7 @@
 //! All servers share one core, the load has the other. First jobs are queued while nobody runs them, then a worker is started and runs them all.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -65,9 +66,8 @@ impl Broker {
 
 /// The nats-server that the tests use, built when it is not there.
 fn nats() -> anyhow::Result<PathBuf> {
-    let out = Command::new("serving-runtime/tests/nats-server.sh").arg("target").output()?;
-    ensure!(out.status.success(), "nats-server: {}", String::from_utf8_lossy(&out.stderr));
-    Ok(String::from_utf8(out.stdout)?.trim().into())
+    let root = slipway_provision::workspace_root();
+    Ok(slipway_provision::go_tools::ensure_program(&slipway_provision::Cache::from_env()?, &root, "nats-server")?)
 }
 
 /// One round with one broker. Times are CPU microseconds of a job.
@@ -90,7 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if !options.wants("jobs") {
         return Ok(());
     }
-    std::fs::create_dir_all(options.dir.join("logs"))?;
+    options.make_dirs()?;
     let library = runtime::onnxruntime()?;
     let model = model::all(&options.dir, &[MODEL.to_owned()])?.pop().context("no model")?;
     let mut rows = Vec::new();
@@ -108,7 +108,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let path = options.report.join("jobs.md");
     std::fs::create_dir_all(&options.report)?;
     std::fs::write(&path, table(&rows))?;
-    println!("{}", path.display());
+    writeln!(std::io::stdout(), "{}", path.display())?;
     Ok(())
 }
 

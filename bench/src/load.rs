@@ -160,9 +160,9 @@ fn drive(call: &Call, options: &Options, seconds: f64, rate: Option<f64>) -> any
         let until = begun + Duration::from_secs_f64(seconds);
         let mut tasks = Vec::new();
         for number in 0..options.connections {
-            let gap = rate.map(|rate| Duration::from_secs_f64(options.connections as f64 / rate));
-            let first =
-                begun + gap.map_or(Duration::ZERO, |gap| gap.mul_f64(number as f64 / options.connections as f64));
+            let gap = rate.map(|rate| Duration::from_secs_f64(f64::from(options.connections) / rate));
+            let first = begun
+                + gap.map_or(Duration::ZERO, |gap| gap.mul_f64(f64::from(number) / f64::from(options.connections)));
             tasks.push(tokio::task::spawn_local(connection(Rc::clone(&call), first, gap, until)));
         }
         let mut all = Measured::default();

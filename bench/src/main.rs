@@ -1,4 +1,4 @@
-//! Measures the model server and the gateway of Slipway beside others: same model files, same load, same machine, same run.
+//! `slipway-bench`: measures the model server and the gateway of Slipway beside others: same model files, same load, same machine, same run.
 //!
 //! What is compared is CPU time per request (user and system, of the server's whole process tree): on a machine that is shared it is far more stable than
 //! requests per second or percentiles, which are reported beside the load average. Servers run on one core, the load on another; rounds are interleaved.
@@ -18,11 +18,15 @@ mod vary;
 mod venv;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, value_parser};
 
+/// Measures the model server and the gateway of Slipway beside others: same model files, same load, same machine, same run.
 #[derive(Debug, Parser)]
-#[command(about)]
+#[command(version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -52,20 +56,20 @@ pub(crate) struct Options {
     #[arg(long, default_value = "docs/bench")]
     pub(crate) report: PathBuf,
     /// Only these, by name.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(names()))]
     pub(crate) only: Vec<String>,
     /// Only these models.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(model::NAMES))]
     pub(crate) models: Vec<String>,
     /// Seconds of each measurement, after a fifth of it as warm-up.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     pub(crate) seconds: f64,
     /// Interleaved rounds; the report shows the median.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=1000))]
     pub(crate) rounds: u32,
     /// Connections of the load.
-    #[arg(long, default_value_t = 16)]
-    pub(crate) connections: usize,
+    #[arg(long, default_value_t = 16, value_parser = value_parser!(u16).range(1..=10_000))]
+    pub(crate) connections: u16,
     /// Core for servers.
     #[arg(long, default_value_t = 0)]
     pub(crate) server_core: usize,
@@ -78,14 +82,37 @@ impl Options {
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|it| it == name)
     }
+
+    /// Makes the directory of logs, and the one of results with it.
+    pub(crate) fn make_dirs(&self) -> anyhow::Result<()> {
+        let logs = self.dir.join("logs");
+        std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))
+    }
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+/// Names of all that is measured: one command line serves all commands, so each takes the names of the others.
+fn names() -> impl Iterator<Item = &'static str> {
+    peers::Peer::ALL.map(peers::Peer::name).into_iter().chain(gateway::NAMES).chain(["raw", "jobs"])
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "want a number from 0.01 to 86400".into())
+}
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
         Command::Runtime(options) => runtime::run(&options),
         Command::Gateway(options) => gateway::run(&options),
         Command::Jobs(options) => jobs::run(&options),
         Command::Conformance(options) => conformance::run(&options),
         Command::Report(options) => report::write(&options),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn all(dir: &Path, only: &[String]) -> anyhow::Result<Vec<Model>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("models.py");
     if NAMES.iter().any(|name| !out.join(format!("{name}.json")).is_file()) {
         let requirements = std::fs::read_to_string(script.with_file_name("requirements.txt"))?;
-        let venv = venv::ensure(dir, "models", "python3", &requirements.lines().collect::<Vec<_>>())?;
+        let venv = venv::ensure("models", "python3", &slipway_provision::python::requirements(&requirements))?;
         venv::run(Command::new(venv.join("bin/python")).arg(&script).arg(&out))?;
     }
     let wanted = NAMES.into_iter().filter(|name| only.is_empty() || only.iter().any(|it| it == name));

@@ -131,7 +131,7 @@ impl Peer {
             return slipway(self, library, model, port);
         }
         let python = if self == Self::Triton { "/usr/bin/python3" } else { "python3" };
-        let venv = venv::ensure(dir, self.name(), python, self.requirements())?;
+        let venv = venv::ensure(self.name(), python, self.requirements())?;
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
         let bin = |name: &str| Command::new(venv.join("bin").join(name));
         let mut command = match self {

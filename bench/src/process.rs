@@ -135,8 +135,8 @@ fn pss(pid: u32) -> Option<u64> {
 /// Binds the calling thread, and threads that it starts, to a core.
 pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
-    set.set(core)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+    let pinned = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    pinned.with_context(|| format!("cannot run on core {core} (--server-core, --load-core)"))
 }
 
 /// CPU seconds of the calling thread.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
@@ -80,7 +81,7 @@ struct Rounds {
 impl Results {
     pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
         match std::fs::read(dir.join("results.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes).context("results.json"),
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{}/results.json", dir.display())),
             Err(_) => Ok(Self::default()),
         }
     }
@@ -123,7 +124,7 @@ impl Results {
 pub(crate) fn write(options: &Options) -> anyhow::Result<()> {
     let medians = Results::read(&options.dir)?.medians();
     ensure!(!medians.is_empty(), "no results in {}: measure first", options.dir.display());
-    std::fs::create_dir_all(&options.report)?;
+    std::fs::create_dir_all(&options.report).with_context(|| format!("cannot make {}", options.report.display()))?;
     std::fs::write(options.report.join("table.md"), table(&medians))?;
     let mut groups: BTreeMap<(String, String), Vec<(String, f64)>> = BTreeMap::new();
     for ((model, wire, server), (cell, _)) in &medians {
@@ -136,7 +137,7 @@ pub(crate) fn write(options: &Options) -> anyhow::Result<()> {
         let raw = medians.get(&(model.clone(), "none".into(), RAW.into())).map(|(cell, _)| cell.cpu_us);
         plot(&options.report.join(format!("{model}-{wire}.svg")), &format!("{model}, {wire}"), &bars, raw)?;
     }
-    println!("{}", options.report.join("table.md").display());
+    writeln!(std::io::stdout(), "{}", options.report.join("table.md").display())?;
     Ok(())
 }
 

@@ -19,7 +19,7 @@ const START: Duration = Duration::from_secs(90);
 
 /// Measures everything that was asked for, and keeps what comes out.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    std::fs::create_dir_all(options.dir.join("logs"))?;
+    options.make_dirs()?;
     let library = onnxruntime()?;
     let mut models = model::all(&options.dir, &options.models)?;
     for model in &mut models {
@@ -47,10 +47,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 pub(crate) fn onnxruntime() -> anyhow::Result<PathBuf> {
-    let path = std::env::var_os("ORT_DYLIB_PATH")
-        .map_or_else(|| "target/onnxruntime-1.32.0/libonnxruntime.so".into(), PathBuf::from);
-    std::fs::canonicalize(&path)
-        .with_context(|| format!("{}: serving-runtime/fetch-onnxruntime.sh target", path.display()))
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
+        let path = PathBuf::from(path);
+        return std::fs::canonicalize(&path).with_context(|| path.display().to_string());
+    }
+    let root = slipway_provision::workspace_root();
+    Ok(slipway_provision::libraries::onnx_runtime(&slipway_provision::Cache::from_env()?, &root)?)
 }
 
 fn serve(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow::Result<Vec<Cell>> {

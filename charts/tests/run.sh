@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-cache=${SLIPWAY_CACHE:-target/e2e/cache}
+cache=${SLIPWAY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slipway}
 helm=${HELM:-$(find "$cache" -path '*/helm-*/bin/helm' 2>/dev/null | sort -V | tail -n 1)}
 helm=${helm:-$(command -v helm || true)}
 [ -n "$helm" ] || { echo "helm is missing: 'make up' builds it once" >&2; exit 1; }
@@ -39,6 +39,12 @@ refused() { # what the message says, then arguments
   grep -qF -- "$1" <<<"$message" || fail "${*:2}: expected '$1', not: $message"
 }
 refused 'prometheus.url is not set'
+refused '--set prometheus.install=true'
+refused 'prometheus.install is true and prometheus.url is http://p' --set prometheus.url=http://p,prometheus.install=true
+refused '/prometheus/retention' --set prometheus.install=true,prometheus.retention=forever
+refused '/prometheus/scrapeInterval' --set prometheus.install=true,prometheus.scrapeInterval=5m
+refused '/prometheus/storage/sizeLimit' --set prometheus.install=true,prometheus.storage.sizeLimit=2GB
+refused '/prometheus/image/tag' --set prometheus.install=true,prometheus.image.tag=
 refused "additional properties 'operater' not allowed" --set prometheus.url=http://p,operater.replicas=2
 refused '/prometheus/url' --set prometheus.url=p:9090
 refused '/imagePullPolicy' --set prometheus.url=http://p,imagePullPolicy=Sometimes
@@ -58,6 +64,27 @@ if command -v promtool >/dev/null; then
 else
   echo "  (alert rules not evaluated: promtool is missing)"
 fi
+
+echo "- the Prometheus for newcomers reads its configuration"
+file_of() { awk -v key="  $1: |" '$0 == key { on = 1; next } on && /^ ? ? ?[^ ]/ { exit } on { print substr($0, 5) }'; }
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# A promtool before 3, and Debian's, know too little to read any such configuration.
+cat >"$scratch/probe.yml" <<'END'
+scrape_configs: [{ job_name: probe, fallback_scrape_protocol: PrometheusText0.0.4, kubernetes_sd_configs: [{ role: pod }] }]
+END
+check_config=(promtool check config)
+if ! "${check_config[@]}" "$scratch/probe.yml" >/dev/null 2>&1; then
+  echo "  (prometheus.yml not checked: a promtool 3 that can discover pods is missing)"
+  check_config=(true)
+fi
+for values in charts/tests/values/newcomer*.yaml; do
+  rendered=$(render --values "$values" --show-only templates/prometheus.yaml)
+  for file in prometheus.yml alerts.yaml; do file_of "$file" <<<"$rendered" >"$scratch/$file"; done
+  [ "$(<"$scratch/alerts.yaml")" = "$(<charts/slipway/files/alerts.yaml)" ] || fail "$values: other alert rules than files/alerts.yaml"
+  grep -q '^scrape_configs:' "$scratch/prometheus.yml" || fail "$values: no prometheus.yml"
+  "${check_config[@]}" "$scratch/prometheus.yml" >/dev/null || fail "$values: prometheus.yml"
+done
 
 echo "- Argo CD's scripts"
 diff <(charts/slipway/argocd/render.sh) charts/slipway/argocd/argocd-cm.yaml >/dev/null ||

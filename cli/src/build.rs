@@ -1,5 +1,6 @@
 //! `kubectl slipway baseline`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -49,7 +50,7 @@ pub(crate) struct MakeArgs {
     #[arg(long, default_value_t = 16)]
     golden: usize,
     /// How far a number in a golden answer may be off, absolutely; relatively it is ten times that.
-    #[arg(long, default_value_t = 1e-5)]
+    #[arg(long, default_value_t = 1e-5, value_parser = tolerance)]
     golden_tolerance: f64,
     /// Most rows to read.
     #[arg(long, default_value_t = 1_000_000)]
@@ -60,6 +61,11 @@ pub(crate) struct MakeArgs {
     /// Where to write.
     #[arg(short, long, default_value = "baseline.json")]
     output: PathBuf,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let tolerance = text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0);
+    tolerance.ok_or_else(|| "want a number, 0 or more".into())
 }
 
 /// Makes a baseline.
@@ -99,8 +105,8 @@ pub(crate) fn run(args: &MakeArgs) -> Result<()> {
     golden::replay(&mut model.engine, &baseline, buckets)
         .map_err(|e| anyhow!("the model does not repeat its own answers: {}", e.message))?;
     std::fs::write(&args.output, bytes).with_context(|| format!("cannot write {}", args.output.display()))?;
-    summary(args, &baseline);
-    Ok(())
+    // Not by `println!`, which panics when nobody reads.
+    std::io::stdout().write_all(summary(args, &baseline).as_bytes()).context("cannot write to standard output")
 }
 
 fn features(args: &MakeArgs, layout: &Layout, rows: &Rows, model: &Model) -> Result<Vec<Feature>> {
@@ -224,17 +230,17 @@ fn golden_requests(args: &MakeArgs, model: &mut Model, rows: &Rows) -> Result<Go
     Ok(Golden { tolerance, requests })
 }
 
-fn summary(args: &MakeArgs, baseline: &Baseline) {
+fn summary(args: &MakeArgs, baseline: &Baseline) -> String {
     let calibration = baseline.calibration.as_ref().map_or_else(
         || "no calibration (give --label for expected accuracy)".to_owned(),
         |c| format!("calibrated on {} labels (error of the raw scores {:.3})", c.counts.iter().sum::<u64>(), c.ece),
     );
-    println!(
-        "{}: {} rows, {} features, {} golden requests, {calibration}, of model {}",
+    format!(
+        "{}: {} rows, {} features, {} golden requests, {calibration}, of model {}\n",
         args.output.display(),
         baseline.rows,
         baseline.features.len(),
         baseline.golden.requests.len(),
         baseline.model.digest
-    );
+    )
 }

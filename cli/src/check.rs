@@ -1,5 +1,7 @@
 //! `kubectl slipway baseline check`.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -84,7 +86,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     if lines.is_empty() {
         return Err(anyhow!("{}: the baseline describes no features", named()));
     }
-    print(&mut lines, baseline.rows, rows.rows);
+    let text = table(&mut lines, baseline.rows, rows.rows);
+    // Not by `print!`, which panics when nobody reads on.
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     let drifted = lines.iter().any(|l| l.drift.drifted());
     Ok(if drifted && args.exit_code { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
@@ -104,16 +108,18 @@ fn compare(histogram: &Histogram, column: &Column) -> Drift {
     Drift::between(&histogram.counts, &live, histogram.bins.ordered())
 }
 
-fn print(lines: &mut [Line], reference: u64, live: usize) {
+fn table(lines: &mut [Line], reference: u64, live: usize) -> String {
     lines.sort_by(|a, b| (b.drift.psi - b.drift.threshold).total_cmp(&(a.drift.psi - a.drift.threshold)));
     let width = lines.iter().map(|l| l.name.chars().count()).chain([7]).max().unwrap_or(7);
-    println!(
-        "{:width$}  {:>8}  {:>9}  {:>8}  {:>6}  {:>6}  VERDICT",
+    let mut text = format!(
+        "{:width$}  {:>8}  {:>9}  {:>8}  {:>6}  {:>6}  VERDICT\n",
         "FEATURE", "PSI", "THRESHOLD", "EXCESS", "JS", "KS"
     );
     for Line { name, drift } in lines.iter() {
         let ks = drift.kolmogorov_smirnov.map_or_else(|| "-".to_owned(), |ks| format!("{ks:.3}"));
-        println!(
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
             "{name:width$}  {:8.4}  {:9.4}  {:8.4}  {:6.3}  {ks:>6}  {}",
             drift.psi,
             drift.threshold,
@@ -123,9 +129,11 @@ fn print(lines: &mut [Line], reference: u64, live: usize) {
         );
     }
     let drifted = lines.iter().filter(|l| l.drift.drifted()).count();
-    println!(
+    let _ = writeln!(
+        text,
         "{drifted} of {} drifted ({live} rows against {reference}). Chance alone puts about {:.1} of them above a threshold of 95 %.",
         lines.len(),
         lines.len() as f64 * 0.05
     );
+    text
 }

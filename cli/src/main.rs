@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Ships machine-learning models safely.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl slipway", bin_name = "kubectl slipway", version, about)]
+#[command(name = "kubectl slipway", bin_name = "kubectl slipway", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

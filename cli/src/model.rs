@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use slipway_baseline::TensorSpec;
 use slipway_runtime::engine::{self, Engine};
+use slipway_runtime::error::Reason;
 use slipway_runtime::fetch::{self, Options};
 use slipway_runtime::observe::{Rows, golden, regression};
 use slipway_runtime::prediction::{Label, Reader};
@@ -56,8 +57,10 @@ impl Model {
         let uri = if uri.contains("://") { uri.to_owned() } else { std::path::absolute(uri)?.display().to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let fetched = runtime.block_on(fetch::fetch(&uri, "", &options)).map_err(|e| anyhow!(e.message))?;
-        let mut engines =
-            engine::load(&library, &fetched.path, 1, 1, None).map_err(|e| anyhow!("{} (--onnxruntime)", e.message))?;
+        let mut engines = engine::load(&library, &fetched.path, 1, 1, None).map_err(|e| match e.reason {
+            Reason::LoadFailed => anyhow!("{} (--onnxruntime)", e.message),
+            _ => anyhow!("{uri}: {}", e.message),
+        })?;
         let engine = engines.pop().context("the model has no session")?;
         let signature = engine.signature();
         let specs = |all: &[engine::TensorSpec]| all.iter().map(golden::spec).collect::<Vec<_>>();

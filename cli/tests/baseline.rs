@@ -10,6 +10,7 @@ use parquet::data_type::{DoubleType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use serde_json::Value;
+use slipway_provision::Cache;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kubectl-slipway");
 
@@ -17,10 +18,8 @@ fn library() -> PathBuf {
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
         return path.into();
     }
-    let target = Path::new(BINARY).parent().and_then(Path::parent).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../serving-runtime/fetch-onnxruntime.sh");
-    assert!(Command::new(script).arg(target).stdout(std::process::Stdio::null()).status().unwrap().success());
-    target.join("onnxruntime-1.32.0/libonnxruntime.so")
+    slipway_provision::libraries::onnx_runtime(&Cache::from_env().unwrap(), &slipway_provision::workspace_root())
+        .unwrap()
 }
 
 fn model(name: &str) -> String {

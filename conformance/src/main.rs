@@ -1,5 +1,6 @@
 //! `slipway-conformance`: the program.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,42 +9,58 @@ use anyhow::Context as _;
 use clap::Parser;
 use slipway_conformance::{Options, run};
 
-/// Checks a server of the Open Inference Protocol v2. Ends with 1 when a required check fails.
+/// Checks a server of the Open Inference Protocol v2, whoever made it. Ends with 1 when a required check fails.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
     /// Where the server speaks REST: http://host:port.
-    #[arg(long)]
+    #[arg(long, value_parser = address)]
     url: String,
     /// Where it speaks gRPC: http://host:port. Without it, gRPC is not checked.
-    #[arg(long)]
+    #[arg(long, value_parser = address)]
     grpc: Option<String>,
     /// A model that is loaded. It is sent ones (true, "1").
     #[arg(long)]
     model: String,
     /// Seconds for each check.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_seconds: u64,
     /// Also write the report to a file: .json or .md. May be given more than once.
-    #[arg(long)]
+    #[arg(long, value_parser = file)]
     report: Vec<PathBuf>,
 }
 
+fn address(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    url.map(|_| text.to_owned()).ok_or_else(|| "want http://host:port".into())
+}
+
+fn file(name: &str) -> Result<PathBuf, String> {
+    let good = name.ends_with(".json") || name.ends_with(".md");
+    good.then(|| name.into()).ok_or_else(|| "the name must end in .json or .md".into())
+}
+
+fn main() -> ExitCode {
+    match check(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
+async fn check(cli: Cli) -> anyhow::Result<ExitCode> {
     // An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let timeout = Duration::from_secs(cli.timeout_seconds);
     let options = Options { url: cli.url, grpc: cli.grpc, model: cli.model, timeout };
     let report = run(&options).await?;
-    print!("{}", report.table());
+    std::io::stdout().write_all(report.table().as_bytes()).context("cannot write to standard output")?;
     for path in &cli.report {
-        let text = match path.extension().and_then(|e| e.to_str()) {
-            Some("json") => serde_json::to_string_pretty(&report)?,
-            Some("md") => report.markdown(),
-            _ => anyhow::bail!("--report {}: the name must end in .json or .md", path.display()),
-        };
+        let json = path.extension().is_some_and(|ending| ending == "json");
+        let text = if json { serde_json::to_string_pretty(&report)? } else { report.markdown() };
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(if report.conforms() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

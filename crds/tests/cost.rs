@@ -4,7 +4,7 @@
 mod common;
 
 use common::{rules, schema};
-use kube::core::cel::{compile_schema, estimate_rule_cost};
+use kube_cel::{compile_schema, estimate_rule_cost};
 use regex::Regex;
 
 #[test]

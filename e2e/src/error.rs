@@ -76,12 +76,25 @@ pub enum Error {
     /// The request needs the local cluster, but the environment names a foreign context.
     #[error("not available on a foreign cluster (CONTEXT is set): {0}")]
     Foreign(&'static str),
-    /// The Kubernetes client failed.
-    #[error("kubernetes client")]
-    Kube(#[from] kube::Error),
-    /// A kubeconfig could not be used.
-    #[error("kubeconfig")]
-    Kubeconfig(#[from] kube::config::KubeconfigError),
+    /// The Kubernetes client failed. No `source`: the text has the causes already.
+    #[error("{}", in_words(.0))]
+    Kube(kube::Error),
+    /// The kubeconfig of a cluster of ours could not be used.
+    #[error("the kubeconfig of the cluster cannot be used; `slipway-e2e up` writes it again: {}", in_words(.0))]
+    Kubeconfig(kube::config::KubeconfigError),
+    /// The context in `CONTEXT` could not be used.
+    #[error("CONTEXT={name} cannot be used; `kubectl config get-contexts` lists the contexts that there are: {}", in_words(.why))]
+    Context {
+        /// Name of the context.
+        name: String,
+        /// Why.
+        why: kube::config::KubeconfigError,
+    },
+    /// The rights of root are needed.
+    #[error(
+        "`slipway-e2e {0}` makes or enters network namespaces, mounts and cgroups: run it as root, with sudo for example"
+    )]
+    NotRoot(&'static str),
     /// A certificate could not be made.
     #[error("certificate")]
     Certificate(#[from] rcgen::Error),
@@ -93,9 +106,47 @@ pub enum Error {
         /// Why it failed.
         source: serde_json::Error,
     },
+    /// Something that the harness needs could not be built or fetched.
+    #[error(transparent)]
+    Provision(#[from] slipway_provision::Error),
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        Self::Kube(error)
+    }
+}
+
+impl From<kube::config::KubeconfigError> for Error {
+    fn from(error: kube::config::KubeconfigError) -> Self {
+        Self::Kubeconfig(error)
+    }
+}
+
+/// An error with all its causes, in plain words and on one line as far as they are. kube's own text shows a dump of the answer's fields, and libraries
+/// that repeat their cause in their text would tell it twice.
+pub fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let (words, cause) = match error.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => {
+                (format!("the API server answers {}: {}", status.code, status.message), None)
+            }
+            Some(kube::Error::Service(_)) => ("the API server cannot be reached".into(), error.source()),
+            _ => (error.to_string(), error.source()),
+        };
+        let words = words.trim_end();
+        if !text.ends_with(words) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += words;
+        }
+        next = cause;
+    }
+    text
 }
 
 impl Error {
@@ -103,5 +154,26 @@ impl Error {
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_told_once_and_in_words() {
+        let status = kube::core::Status::failure("no pods for you", "Forbidden").with_code(403).boxed();
+        let answer = anyhow::Error::from(Error::from(kube::Error::Api(status))).context("looking");
+        assert_eq!(in_words(answer.as_ref()), "looking: the API server answers 403: no pods for you");
+
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let service = anyhow::Error::from(kube::Error::Service(refused().into())).context("looking");
+        assert_eq!(in_words(service.as_ref()), "looking: the API server cannot be reached: connection refused");
+
+        let read = kube::config::KubeconfigError::ReadConfig(refused(), "/k".into());
+        let context = Error::Context { name: "c".into(), why: read };
+        assert_eq!(in_words(&context).matches("connection refused").count(), 1);
+        assert_eq!(in_words(&Error::io("read", "/k")(refused())), "cannot read /k: connection refused");
     }
 }

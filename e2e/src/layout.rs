@@ -4,11 +4,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use slipway_provision::{Cache, go_tools};
 
 use crate::error::{Error, Result};
 
-/// Name of the cluster when none is given.
-pub const DEFAULT_NAME: &str = "slipway";
 /// Addresses of pods. The same in every cluster, as each has a network namespace of its own.
 pub const POD_CIDR: &str = "10.244.0.0/16";
 /// The part of [`POD_CIDR`] of the first node.
@@ -31,18 +30,17 @@ const LINK_SUBNETS: u32 = 1 << 15;
 pub struct Layout {
     name: String,
     root: PathBuf,
-    cache: PathBuf,
+    cache: Cache,
 }
 
 impl Layout {
     /// The layout of cluster `name` in this workspace; `SLIPWAY_CACHE` moves the cache.
     pub fn new(name: &str) -> Result<Self> {
         let root = workspace_root();
-        let cache = std::env::var_os("SLIPWAY_CACHE").map_or_else(|| root.join("target/e2e/cache"), PathBuf::from);
-        Self::at(name, root, cache)
+        Self::at(name, root, Cache::from_env()?)
     }
 
-    fn at(name: &str, root: PathBuf, cache: PathBuf) -> Result<Self> {
+    fn at(name: &str, root: PathBuf, cache: Cache) -> Result<Self> {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
         if !begins || name.ends_with('-') || name.len() > NAME_LIMIT || !name.chars().all(legal) {
@@ -61,9 +59,29 @@ impl Layout {
         &self.root
     }
 
-    /// What outlives clusters: binaries, base images.
-    pub fn cache(&self) -> &Path {
+    /// What outlives clusters and checkouts: binaries, base images.
+    pub fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    /// Path of another project's program in the cache, whether it is there or not.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        Ok(go_tools::program(&self.cache, &self.root, name)?)
+    }
+
+    /// The same, built when it is not there yet.
+    pub fn ensure_program(&self, name: &str) -> Result<PathBuf> {
+        Ok(go_tools::ensure_program(&self.cache, &self.root, name)?)
+    }
+
+    /// A copy of the harness that brought the cluster up.
+    pub fn kept_harness(&self) -> PathBuf {
+        self.cache.path("clusters").join(&self.name)
+    }
+
+    /// Names the checkout that brought the cluster up.
+    pub fn kept_root(&self) -> PathBuf {
+        self.kept_harness().with_extension("root")
     }
 
     /// Everything that dies with the cluster.
@@ -158,10 +176,15 @@ impl Layout {
     }
 }
 
+/// Name of the cluster when none is given: each checkout has one of its own, so that two do not take each other's down.
+pub fn default_name() -> String {
+    let digest = Sha256::digest(workspace_root().as_os_str().as_encoded_bytes());
+    format!("slipway-{}", hex::encode(&digest[..2]))
+}
+
 /// Root of the workspace this crate was built in.
 pub fn workspace_root() -> PathBuf {
-    let room = Path::new(env!("CARGO_MANIFEST_DIR"));
-    room.parent().unwrap_or(room).to_path_buf()
+    slipway_provision::workspace_root()
 }
 
 #[cfg(test)]
@@ -169,7 +192,7 @@ mod tests {
     use super::*;
 
     fn layout(name: &str) -> Result<Layout> {
-        Layout::at(name, "/w".into(), "/c".into())
+        Layout::at(name, "/w".into(), Cache::at("/c"))
     }
 
     #[test]
@@ -180,6 +203,11 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "1a", "a_b", "a/b", "abcdefghijklm", ".."] {
             assert!(layout(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_default_name_is_a_name() {
+        assert!(layout(&default_name()).is_ok());
     }
 
     #[test]

@@ -11,7 +11,6 @@ pub mod layout;
 pub mod node;
 pub mod product;
 pub mod progress;
-pub mod provision;
 pub mod shell;
 pub mod world;
 

@@ -1,25 +1,29 @@
 //! `slipway-e2e`: brings a real Kubernetes cluster up and down on this machine, and runs things in it.
 
-use std::os::unix::process::CommandExt;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand};
 use slipway_e2e::cluster::{self, Cluster, wait};
-use slipway_e2e::layout::DEFAULT_NAME;
+use slipway_e2e::error::{Error, in_words};
+use slipway_e2e::layout::default_name;
 use slipway_e2e::node::{components::Options, down, up};
 use slipway_e2e::progress::Step;
-use slipway_e2e::provision::toolchain;
 use slipway_e2e::{Layout, images};
+use slipway_provision::{go_tools, packages};
 
+/// Brings a real Kubernetes cluster up and down on this machine, and runs things in it.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
     /// Name of the cluster; several can be up at once.
-    #[arg(long, global = true, env = cluster::NAME_VARIABLE, default_value = DEFAULT_NAME)]
+    #[arg(long, global = true, env = cluster::NAME_VARIABLE, default_value_t = default_name())]
     name: String,
 }
 
@@ -30,7 +34,7 @@ enum Verb {
         /// Let the apiserver write an audit log to logs/audit.jsonl of the cluster's folder.
         #[arg(long)]
         audit: bool,
-        /// Build also what only some of the promises need.
+        /// Build and run also what only some of the promises need: Prometheus, metrics-server, and the programs of prometheus-adapter and NATS.
         #[arg(long)]
         all: bool,
     },
@@ -43,6 +47,12 @@ enum Verb {
         /// Take the programs as they were built last, without asking cargo.
         #[arg(long)]
         no_cargo: bool,
+        /// Build with docker, and leave the images there.
+        #[arg(long, conflicts_with = "only_bases")]
+        docker: bool,
+        /// Make only what the images are built on.
+        #[arg(long)]
+        only_bases: bool,
     },
     /// Waits until the cluster answers.
     Wait {
@@ -66,7 +76,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without a backtrace: what failed is a program or a condition, and the message shows its output.
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_words(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -78,43 +88,69 @@ async fn run() -> anyhow::Result<()> {
     match arguments.verb {
         Verb::Up { audit, all } => match cluster::foreign_context() {
             Some(context) => use_foreign(&layout, &context).await,
-            None => Ok(up::up(&layout, Options { audit, all }).await?),
+            None => {
+                as_root("up")?;
+                Ok(up::up(&layout, Options { audit, all }).await?)
+            }
         },
         Verb::Down if cluster::foreign_context().is_some() => {
             bail!("CONTEXT is set: that cluster is not ours to take down")
         }
-        Verb::Down => Ok(Step::run(format!("taking cluster {} down", layout.name()), || down::down(&layout))?),
-        Verb::Images { only, no_cargo } => Ok(images::images(&layout, &only, !no_cargo).await?),
-        Verb::Wait { deadline } => wait_until_up(&arguments.name, Duration::from_secs(deadline)).await,
-        Verb::Env => {
-            print_env(&layout);
-            Ok(())
+        Verb::Down => take_down(&layout),
+        Verb::Images { only, no_cargo, docker, only_bases } => {
+            Ok(images::images(&layout, &only, images::Options { no_cargo, docker, only_bases }).await?)
         }
+        Verb::Wait { deadline } => wait_until_up(&arguments.name, Duration::from_secs(deadline)).await,
+        Verb::Env => print_env(&layout),
         Verb::Exec { command } => exec(&arguments.name, &command).await,
     }
 }
 
+fn take_down(layout: &Layout) -> anyhow::Result<()> {
+    // Where there is nothing, nobody needs a right.
+    if down::exists(layout)? {
+        as_root("down")?;
+    }
+    Ok(Step::run(format!("taking cluster {} down", layout.name()), || down::down(layout))?)
+}
+
 async fn use_foreign(layout: &Layout, context: &str) -> anyhow::Result<()> {
-    toolchain::ensure_clients(layout)?;
     let cluster = Cluster::open(layout.name()).await?;
     let version = cluster.client().apiserver_version().await.with_context(|| format!("context {context}"))?;
+    // Last, as it takes minutes the first time.
+    for (tool, program) in [("kubernetes", "/usr/bin/kubectl"), ("helm", "/usr/bin/helm")] {
+        if !packages::in_path(program) {
+            go_tools::ensure(layout.cache(), layout.root(), &[tool])?;
+        }
+    }
     eprintln!("using context {context}: Kubernetes {}", version.git_version);
     Ok(())
 }
 
 async fn wait_until_up(name: &str, deadline: Duration) -> anyhow::Result<()> {
+    if cluster::foreign_context().is_some() {
+        // Waiting does not mend a context that is not there.
+        Cluster::open(name).await?;
+    }
     let answers = || async {
-        let cluster = Cluster::open(name).await.map_err(|error| error.to_string())?;
-        cluster.client().apiserver_version().await.map(drop).map_err(|error| error.to_string())
+        let cluster = Cluster::open(name).await.map_err(|error| in_words(&error))?;
+        cluster.client().apiserver_version().await.map(drop).map_err(|error| in_words(&error))
     };
     Ok(wait::until("the cluster answers", deadline, answers).await?)
 }
 
-fn print_env(layout: &Layout) {
-    for (variable, value) in cluster::environment(layout) {
-        // Single quotes, with those inside written as shells want them.
-        println!("export {variable}='{}'", value.replace('\'', "'\\''"));
-    }
+fn print_env(layout: &Layout) -> anyhow::Result<()> {
+    // Single quotes, with those inside written as shells want them.
+    let line = |(variable, value): (&str, String)| format!("export {variable}='{}'\n", value.replace('\'', "'\\''"));
+    let lines: String = cluster::environment(layout).into_iter().map(line).collect();
+    std::io::stdout().write_all(lines.as_bytes()).context("cannot write to standard output")
+}
+
+/// The owner of a process's folder in /proc is its effective user.
+fn as_root(verb: &'static str) -> anyhow::Result<()> {
+    let us = std::fs::metadata("/proc/self").context("cannot read /proc/self")?;
+    ensure!(us.uid() == 0, Error::NotRoot(verb));
+    Ok(())
 }
 
 /// Becomes the command, so that signals and the exit status are its own.
@@ -127,7 +163,10 @@ async fn exec(name: &str, command: &[String]) -> anyhow::Result<()> {
             cluster::set_environment(&mut plain, cluster.layout());
             plain
         }
-        false => cluster.nsenter()?,
+        false => {
+            as_root("exec")?;
+            cluster.nsenter()?
+        }
     };
     let error = wrapped.args(command).exec();
     Err(error).with_context(|| format!("cannot run {}", command.join(" ")))

@@ -14,8 +14,37 @@ pub const OPERATOR: &str = "app.kubernetes.io/name=slipway-operator";
 
 const READY: Duration = Duration::from_secs(120);
 
-/// Installs or upgrades both charts, with the images that `slipway-e2e images` built, and waits until the operator is ready.
-pub async fn install(cluster: &Cluster) -> Result<()> {
+/// Where Slipway's evidence comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prometheus {
+    /// One that is there, at this URL as pods see it.
+    Url(String),
+    /// The small one of the chart, from the published image.
+    Chart,
+    /// The small one of the chart, from the image that `slipway-e2e images` built.
+    BuiltChart,
+}
+
+impl Prometheus {
+    /// The values of the chart.
+    fn values(&self) -> Vec<String> {
+        let values: &[&str] = match self {
+            Self::Url(url) => return vec![format!("prometheus.url={url}")],
+            // As often as the gates of the examples look.
+            Self::Chart => &["prometheus.install=true", "prometheus.scrapeInterval=1s"],
+            Self::BuiltChart => &[
+                "prometheus.install=true",
+                "prometheus.scrapeInterval=1s",
+                "prometheus.image.repository=docker.io/slipway/slipway-prometheus",
+                "prometheus.image.tag=dev",
+            ],
+        };
+        values.iter().map(|value| (*value).to_owned()).collect()
+    }
+}
+
+/// Installs or upgrades both charts, with the images that `slipway-e2e images` built, and waits until all of it is ready.
+pub async fn install(cluster: &Cluster, prometheus: &Prometheus) -> Result<()> {
     let charts = cluster.layout().root().join("charts");
     let chart = |name: &str| charts.join(name).display().to_string();
     let timeout = format!("{}s", READY.as_secs());
@@ -23,14 +52,11 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
         ["upgrade", "--install", "--create-namespace", "--namespace", NAMESPACE, "--wait", "--timeout", &timeout];
     let crds = chart("slipway-crds");
     cluster.helm([&base[..], &["slipway-crds", &crds]].concat()).await?;
-    let prometheus = format!("prometheus.url={}", cluster.prometheus_url()?);
     let image = |part: &str| {
         [format!("{part}.image.repository=docker.io/slipway/slipway-{part}"), format!("{part}.image.tag=dev")]
     };
-    let values: Vec<String> = [prometheus]
-        .into_iter()
-        .chain(["operator", "gateway", "runtime", "redis"].into_iter().flat_map(image))
-        .collect();
+    let images = ["operator", "gateway", "runtime", "redis"].into_iter().flat_map(image);
+    let values: Vec<String> = prometheus.values().into_iter().chain(images).collect();
     let release = chart(RELEASE);
     let mut arguments: Vec<&str> = [&base[..], &[RELEASE, &release]].concat();
     for value in &values {

@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, builder::RangedU64ValueParser};
 
 use crate::config::Settings;
 
-/// The data plane of Slipway.
+/// The data plane of Slipway: divides the requests for a model between its revisions, exactly as the operator says.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "slipway-gateway", version)]
 pub struct Args {
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "0.0.0.0:9091")]
     pub admin_listen: SocketAddr,
     /// Threads; as many as the CPU quota allows when absent.
-    #[arg(long, env = "SLIPWAY_THREADS")]
+    #[arg(long, env = "SLIPWAY_THREADS", value_parser = RangedU64ValueParser::<usize>::new().range(0..=1024))]
     pub threads: Option<usize>,
     /// Filter of the logs, for example `info,slipway_gateway=debug`. What kube's client reports, the watch reports too.
     #[arg(long, env = "SLIPWAY_LOG", default_value = "info,kube_client=off")]
@@ -41,13 +41,13 @@ pub struct Args {
     #[arg(long, env = "SLIPWAY_MAX_BODY_BYTES", default_value_t = 512 << 20)]
     pub max_body_bytes: u64,
     /// Client connections at one time.
-    #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000)]
+    #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000, value_parser = count())]
     pub max_connections: usize,
     /// Requests at one time; beyond it clients get 503 with Retry-After.
-    #[arg(long, env = "SLIPWAY_MAX_IN_FLIGHT", default_value_t = 4096)]
+    #[arg(long, env = "SLIPWAY_MAX_IN_FLIGHT", default_value_t = 4096, value_parser = count())]
     pub max_in_flight: usize,
     /// Time for a client to send the head of its request, which is also how long a connection may idle.
-    #[arg(long, env = "SLIPWAY_HEADER_TIMEOUT_SECONDS", default_value_t = 120)]
+    #[arg(long, env = "SLIPWAY_HEADER_TIMEOUT_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub header_timeout_seconds: u64,
     /// Time to connect to a pod.
     #[arg(long, env = "SLIPWAY_CONNECT_TIMEOUT_MILLISECONDS", default_value_t = 1000)]
@@ -64,6 +64,11 @@ pub struct Args {
     /// Then: how long requests in flight may take.
     #[arg(long, env = "SLIPWAY_DRAIN_TIMEOUT_SECONDS", default_value_t = 25)]
     pub drain_timeout_seconds: u64,
+}
+
+/// A semaphore panics when it is to count far more.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=u64::from(u32::MAX))
 }
 
 impl Args {

@@ -8,10 +8,15 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(&args.log);
+    let wrong = filter.as_ref().err().map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     // Named, because a process with two providers in it would otherwise refuse to choose; first, because traces may go by TLS.
     let installed = rustls::crypto::ring::default_provider().install_default().is_ok();
     let _telemetry = slipway_telemetry::init("slipway-gateway", filter);
+    if let Some(error) = wrong {
+        tracing::warn!(error, "--log (SLIPWAY_LOG) is no filter; the log is that of `info`");
+    }
     if !installed {
         tracing::warn!("a TLS provider was installed already");
     }

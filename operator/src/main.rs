@@ -1,5 +1,6 @@
 //! The operator's process: arguments, log, signals.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -18,25 +19,33 @@ fn main() -> ExitCode {
 }
 
 fn print_crds() -> ExitCode {
-    for crd in slipway_crds::all() {
-        match slipway_crds::to_yaml(&crd) {
-            Ok(yaml) => println!("---\n{yaml}"),
-            Err(error) => {
-                eprintln!("{error}");
-                return ExitCode::FAILURE;
-            }
+    let print = || -> Result<(), Box<dyn std::error::Error>> {
+        for crd in slipway_crds::all() {
+            writeln!(std::io::stdout(), "---\n{}", slipway_crds::to_yaml(&crd)?)?;
+        }
+        Ok(())
+    };
+    match print() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: cannot print the CustomResourceDefinitions: {error}");
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
 #[tokio::main]
 async fn run(args: RunArgs) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env();
+    let wrong = filter.as_ref().err().filter(|_| std::env::var_os("RUST_LOG").is_some()).map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Json => log.json().flatten_event(true).init(),
         LogFormat::Text => log.init(),
+    }
+    if let Some(error) = wrong {
+        tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {

@@ -127,7 +127,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn connect(url: &str) -> Result<Client, RunError> {
+/// A client of the Prometheus at `url`.
+///
+/// # Errors
+/// When `url` is none, or TLS cannot be set up.
+pub(crate) fn connect(url: &str) -> Result<Client, RunError> {
     let wrong = |e: &dyn std::error::Error| RunError::Argument(format!("--prometheus-url {url}: {}", chain(e)));
     let http = reqwest::Client::builder()
         .timeout(QUERY_TIMEOUT)

@@ -16,7 +16,7 @@ use crate::error::RunError;
 use crate::events::Events;
 use crate::gateway_link::Links;
 use crate::lease::{self, Candidacy};
-use crate::metrics_source::Poller;
+use crate::metrics_source::{self, Poller};
 use crate::own_writes::OwnWrites;
 use crate::telemetry::Metrics;
 use crate::views::Views;
@@ -36,6 +36,8 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> Result<(), RunError>
 /// # Errors
 /// As [`run`].
 pub async fn run_in(config: kube::Config, args: RunArgs, stop: CancellationToken) -> Result<(), RunError> {
+    // A wrong address is told at once, and not only when this process leads.
+    args.prometheus_url.as_deref().map(metrics_source::connect).transpose()?;
     let metrics = Arc::new(Metrics::default());
     let mut of_lease = config.clone();
     of_lease.connect_timeout = Some(lease::READ_TIMEOUT);

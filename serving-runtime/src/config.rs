@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::jobs::{QueueArgs, WorkerArgs};
 
-/// The model server of Slipway.
+/// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and gRPC.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "slipway-runtime", version)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -119,10 +119,10 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = 16 << 20)]
     pub max_body_bytes: usize,
     /// Longest time for one request; clients may ask for less.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub request_timeout_seconds: u64,
     /// Age at which a prediction takes no more feedback.
-    #[arg(long, default_value_t = 24 * 3600)]
+    #[arg(long, default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=366 * 86_400))]
     pub feedback_ttl_seconds: u64,
 
     /// Baseline, outcomes and samples.

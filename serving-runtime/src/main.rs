@@ -1,4 +1,4 @@
-//! The program.
+//! `slipway-runtime`: the program. See `--help`.
 
 use std::process::ExitCode;
 
@@ -7,11 +7,17 @@ use slipway_runtime::config::{Cli, Command};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // First: help and mistakes are told without anything else happening.
+    let command = Cli::parse().command;
+    let filter = EnvFilter::try_from_default_env();
+    let wrong = filter.as_ref().err().filter(|_| std::env::var_os("RUST_LOG").is_some()).map(ToString::to_string);
     // Traces may go by TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let _telemetry = slipway_telemetry::init("slipway-runtime", filter);
-    match Cli::parse().command {
+    let _telemetry = slipway_telemetry::init("slipway-runtime", filter.unwrap_or_else(|_| EnvFilter::new("info")));
+    if let Some(error) = wrong {
+        tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
+    }
+    match command {
         Command::Serve(args) => slipway_runtime::serve(*args),
         Command::Vet(args) => slipway_runtime::vet::run(&args),
         Command::Worker(args) => slipway_runtime::jobs::work(*args),

@@ -1,5 +1,6 @@
 //! The life of the process: bind, load, serve, drain.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,12 +64,10 @@ pub(crate) struct Port {
 
 async fn live(args: ServeArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
-    let io = |e: std::io::Error| LoadError::transient(Reason::LoadFailed, format!("cannot listen: {e}"));
-    let mut signals = Signals::new().map_err(io)?;
+    let mut signals = Signals::new()?;
     let app = App::new(args).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
     Jobs::attach(&app)?;
-    let admin = Listener::bind(app.args.admin_listen).await.map_err(io)?;
-    let api = Listener::bind(app.args.listen).await.map_err(io)?;
+    let (admin, api) = (bind(app.args.admin_listen).await?, bind(app.args.listen).await?);
     tracing::info!(
         api = %api.address(), admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision,
         model = app.args.model_name, threads = ?app.args.threads(), "listening"
@@ -107,6 +106,12 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Listens on an address of the command line.
+pub(crate) async fn bind(address: SocketAddr) -> Result<Listener, LoadError> {
+    let wrong = |e| LoadError::transient(Reason::LoadFailed, format!("cannot listen on {address}: {e}"));
+    Listener::bind(address).await.map_err(wrong)
+}
+
 /// Either signal to end.
 pub(crate) struct Signals {
     term: Signal,
@@ -114,8 +119,12 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    pub(crate) fn new() -> Result<Self, LoadError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot listen for signals: {e}")))
+        };
+        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
     }
 
     pub(crate) async fn any(&mut self) {

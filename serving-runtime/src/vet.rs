@@ -53,6 +53,10 @@ pub fn run(args: &VetArgs) -> ExitCode {
         Err(error) => (serde_json::to_string(error), ExitCode::FAILURE),
     };
     println!("{}", line.unwrap_or_default());
+    if let Err(error) = &outcome {
+        // For a person; the server reads the line above.
+        eprintln!("error: {}", error.message);
+    }
     code
 }
 

@@ -25,5 +25,33 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "slipway.prometheusUrl" -}}
-{{- required "prometheus.url is not set: rollouts are judged by what Prometheus measured. Set it to an address that the operator's pod can reach, for example --set prometheus.url=http://prometheus.monitoring:9090" .Values.prometheus.url }}
+{{- if not .Values.prometheus.install }}
+{{- required "prometheus.url is not set: rollouts are judged by what Prometheus measured. Set it to an address that the operator's pod can reach, for example --set prometheus.url=http://prometheus.monitoring:9090; or, for trying Slipway out, let this chart bring a small Prometheus: --set prometheus.install=true" .Values.prometheus.url }}
+{{- else if .Values.prometheus.url }}
+{{- fail (printf "prometheus.install is true and prometheus.url is %s: the operator asks one Prometheus. Where you have one, --set prometheus.install=false; for trying Slipway out with the chart's own, --set prometheus.url=''" .Values.prometheus.url) }}
+{{- else }}
+{{- printf "http://%s.%s:9090" (include "slipway.prometheus.fullname" .) .Release.Namespace }}
+{{- end }}
+{{- end }}
+
+{{- define "slipway.prometheus.fullname" -}}
+{{ include "slipway.fullname" . }}-prometheus
+{{- end }}
+
+{{- /* A name of its own: whatever selects the operator's pods must not select this one. */}}
+{{- define "slipway.prometheus.selectorLabels" -}}
+app.kubernetes.io/name: slipway-prometheus
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "slipway.prometheus.labels" -}}
+{{ include "slipway.prometheus.selectorLabels" . }}
+app.kubernetes.io/component: prometheus
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- /* The namespaces with pods to scrape, as a JSON list; an empty list is all of them. The operator's own pods are in the release's. */}}
+{{- define "slipway.prometheus.namespaces" -}}
+{{- with .Values.watchNamespace }}{{ list . $.Release.Namespace | uniq | toJson }}{{ else }}[]{{ end }}
 {{- end }}

@@ -8,7 +8,7 @@ pub(crate) mod structure;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kube::core::cel::Validator;
+use kube_cel::Validator;
 use serde_json::Value;
 
 /// Root of the workspace.

@@ -1,11 +1,19 @@
 //! `slipway-demo`: installs Slipway by helm, and shows what it does.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use slipway_e2e::cluster::Cluster;
-use slipway_e2e::{demo, product};
+use slipway_e2e::demo;
+use slipway_e2e::error::in_words;
+use slipway_e2e::product::{self, Prometheus};
 
+/// Installs Slipway by helm, and shows what it does.
+///
+/// It works in the cluster that `slipway-e2e up` brought up; `make demo` does all of it. SLIPWAY_E2E_NAME names another cluster of ours, CONTEXT a
+/// context of your kubeconfig.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "slipway-demo", version)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -25,12 +33,24 @@ enum Verb {
     },
 }
 
+fn main() -> ExitCode {
+    // Before anything else, which may fail where there is no cluster.
+    let verb = Arguments::parse().verb;
+    match run(&verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", in_words(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn run(verb: &Verb) -> anyhow::Result<()> {
     let cluster = Cluster::from_env().await?;
-    match Arguments::parse().verb {
-        Verb::Install => Ok(product::install(&cluster).await?),
+    match verb {
+        Verb::Install => Ok(product::install(&cluster, &Prometheus::Url(cluster.prometheus_url()?)).await?),
         Verb::Uninstall => Ok(product::uninstall(&cluster).await?),
-        Verb::Run { rate } => demo::run(&cluster, rate).await,
+        Verb::Run { rate } => demo::run(&cluster, *rate).await,
     }
 }

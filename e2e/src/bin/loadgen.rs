@@ -14,7 +14,8 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("slipway-loadgen: {error:#}");
+            // Not 1, which says that a request failed.
+            eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
     }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use slipway_provision::go_tools;
 
 use forward::Forwards;
 pub use temp_namespace::TempNamespace;
@@ -22,7 +23,6 @@ pub use temp_namespace::TempNamespace;
 use crate::error::{Error, Result};
 use crate::layout::{self, Layout};
 use crate::node::{addons, components, netns, process::Process, up};
-use crate::provision::toolchain;
 use crate::shell;
 
 /// Environment variable that names the cluster, for tests that `slipway-e2e exec` starts.
@@ -44,9 +44,10 @@ pub struct Cluster {
 
 impl Cluster {
     /// Opens the cluster that the environment names: the context in `CONTEXT`, else the cluster in `SLIPWAY_E2E_NAME`,
-    /// else `slipway`.
+    /// else the cluster of this checkout.
     pub async fn from_env() -> Result<Self> {
-        let name = std::env::var(NAME_VARIABLE).unwrap_or_else(|_| layout::DEFAULT_NAME.into());
+        let name =
+            std::env::var(NAME_VARIABLE).ok().filter(|name| !name.is_empty()).unwrap_or_else(layout::default_name);
         Self::open(&name).await
     }
 
@@ -55,7 +56,8 @@ impl Cluster {
         let layout = Layout::new(name)?;
         if let Some(context) = foreign_context() {
             let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
-            let config = kube::Config::from_kubeconfig(&options).await?;
+            let config = kube::Config::from_kubeconfig(&options).await;
+            let config = config.map_err(|why| Error::Context { name: context.clone(), why })?;
             let client = kube::Client::try_from(config)?;
             return Ok(Self { layout, foreign: Some(context), client, forwards: Arc::default() });
         }
@@ -149,7 +151,13 @@ impl Cluster {
 
     /// Path of kubectl.
     pub fn kubectl_path(&self) -> Result<PathBuf> {
-        toolchain::program(&self.layout, "kubectl")
+        self.client_program("kubectl")
+    }
+
+    /// kubectl or helm. For a cluster of the user's, the user's own will do.
+    fn client_program(&self, name: &str) -> Result<PathBuf> {
+        let built = self.layout.program(name)?;
+        Ok(if self.is_foreign() && !built.is_file() { name.into() } else { built })
     }
 
     /// Runs kubectl and returns what it prints.
@@ -179,7 +187,7 @@ impl Cluster {
 
     /// Runs helm and returns what it prints.
     pub async fn helm(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
-        let mut command = Command::new(toolchain::program(&self.layout, "helm")?);
+        let mut command = Command::new(self.client_program("helm")?);
         set_environment(&mut command, &self.layout);
         if let Some(context) = &self.foreign {
             command.arg(format!("--kube-context={context}"));
@@ -251,7 +259,7 @@ pub fn foreign_context() -> Option<String> {
 
 /// PATH with our programs first.
 pub fn search_path(layout: &Layout) -> String {
-    let bins = toolchain::bin_dirs(layout).into_iter().map(|dir| dir.display().to_string());
+    let bins = go_tools::bin_dirs(layout.cache(), layout.root()).into_iter().map(|dir| dir.display().to_string());
     let inherited = std::env::var("PATH").unwrap_or_default();
     // runc, nft and others are in sbin, which not every user's PATH has.
     bins.chain([inherited, "/usr/sbin:/usr/bin:/sbin:/bin".into()]).collect::<Vec<_>>().join(":")

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use slipway_crds::v1alpha1::Outcome;
 
 use crate::cluster::Cluster;
-use crate::product;
+use crate::product::{self, Prometheus};
 use crate::world::{self, World};
 use asked::{Jobs, Kept};
 use stage::Stage;
@@ -22,8 +22,13 @@ pub const NAMESPACE: &str = "slipway-demo";
 /// Runs the demo; an error when anything that it claims does not hold.
 pub async fn run(cluster: &Cluster, rate: u32) -> anyhow::Result<()> {
     let begun = Instant::now();
-    stage::say("helm upgrade --install slipway-crds, slipway");
-    product::install(cluster).await?;
+    let prometheus = prometheus(cluster);
+    let from = match &prometheus {
+        Prometheus::Url(url) => format!("prometheus.url={url}"),
+        Prometheus::Chart | Prometheus::BuiltChart => "prometheus.install=true".into(),
+    };
+    stage::say(&format!("helm upgrade --install slipway-crds; helm upgrade --install slipway --set {from}"));
+    product::install(cluster, &prometheus).await?;
     cluster.kubectl(["delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s"]).await?;
     cluster.kubectl(["create", "namespace", NAMESPACE]).await?;
     let world = World::new(cluster.clone(), NAMESPACE);
@@ -47,6 +52,14 @@ pub async fn run(cluster: &Cluster, rate: u32) -> anyhow::Result<()> {
     blue_green.context("account of digits-bg")?;
     stage::say(&format!("all of it held; {} s", begun.elapsed().as_secs()));
     Ok(())
+}
+
+/// On a cluster of ours the chart brings Prometheus, as on a newcomer's; elsewhere it does unless there is one.
+fn prometheus(cluster: &Cluster) -> Prometheus {
+    match cluster.is_foreign() {
+        false => Prometheus::BuiltChart,
+        true => cluster.prometheus_url().map_or(Prometheus::Chart, Prometheus::Url),
+    }
 }
 
 async fn rollouts(stage: &Stage, rate: u32) -> anyhow::Result<Vec<Row>> {
@@ -90,10 +103,15 @@ fn check(rows: &[Row]) -> anyhow::Result<()> {
     ];
     ensure!(rows.len() == expected.len(), "{} rollouts instead of {}", rows.len(), expected.len());
     for (row, (version, outcome)) in rows.iter().zip(expected) {
-        ensure!(row.record.version == version && row.record.outcome == outcome, "{version}: {:?}", row.record);
+        let as_expected = row.record.version == version && row.record.outcome == outcome;
+        ensure!(as_expected, "{version} should be {}: {}", json(&outcome), json(&row.record));
         for step in &row.record.steps {
             let Some(observed) = step.observed_permille else { continue };
-            ensure!((observed - step.weight_permille).abs() <= 30, "{version}: asked and observed differ: {step:?}");
+            ensure!(
+                (observed - step.weight_permille).abs() <= 30,
+                "{version}: asked and observed differ: {}",
+                json(step)
+            );
         }
         if outcome != Outcome::Promoted {
             let late = row.after_abort.context("nothing was measured after the abort")?;
@@ -101,6 +119,11 @@ fn check(rows: &[Row]) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// As `kubectl get` would show it.
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// What a wait complains of.

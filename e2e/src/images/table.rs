@@ -107,6 +107,12 @@ pub const TABLE: &[Image] = &[
         parts: &[Part::Tool("nats-server")],
     },
     Image {
+        name: "slipway-prometheus",
+        dockerfile: "e2e/images/prometheus.Dockerfile",
+        base: Base::Scratch,
+        parts: &[Part::Tool("prometheus")],
+    },
+    Image {
         name: "slipway-loadgen",
         dockerfile: "e2e/Dockerfile.loadgen",
         base: SLIM,

@@ -18,6 +18,7 @@ mod tests;
 mod worker;
 
 use std::future::Future;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use worker::{Pace, Work};
 
 /// Sends held-out rows to a model at a fixed rate and keeps an account of every request.
 ///
+/// Ends with 1 when a request failed, and with 2 when there was no run.
 /// The loop is open: requests are due at fixed times whatever the answers do, and latency counts from the time a request was
 /// due, so that a slow server cannot hide by being asked less. Nothing is ever retried.
 #[derive(Debug, Clone, Parser)]
@@ -127,7 +129,7 @@ impl Generator {
         let work = Arc::new(Work {
             run: run.clone(),
             model: options.model.clone(),
-            rows: rows::parse(csv, &options.input)?,
+            rows: rows::parse(csv, &options.input).with_context(|| format!("rows {}", options.rows.display()))?,
             target,
             account: Arc::clone(&account),
             slots: Mutex::new(due),
@@ -173,7 +175,7 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
             summary = generator.finish() => summary?,
             signal = stop_signal() => {
                 signal?;
-                anyhow::bail!("interrupted\n{}", Summary::of(&generator.context.account).table());
+                anyhow::bail!("interrupted\n{}", Summary::of(&generator.context.account).table().trim_end());
             }
         }
     } else {
@@ -181,13 +183,14 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
         generator.stop();
         generator.finish().await?
     };
-    print!("{}", summary.table());
+    std::io::stdout().write_all(summary.table().as_bytes()).context("cannot write to standard output")?;
     Ok(summary.failed == 0)
 }
 
 /// Serves the API until a signal comes; the load itself ends by `--max-duration`.
 async fn serve(options: &Options, generator: &Generator) -> Result<()> {
-    let listener = TcpListener::bind(options.listen).await.with_context(|| format!("listen {}", options.listen))?;
+    let listener =
+        TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
     let pace = Arc::clone(&generator.context.pace);
     let limit = Duration::from_secs_f64(options.max_duration);
     // The process stays: a Deployment would start it again, and the load with it.

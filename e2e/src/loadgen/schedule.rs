@@ -21,7 +21,9 @@ impl Schedule {
 
     /// When the next request is due; None when the rate is 0.
     pub(crate) fn next(&self) -> Option<Instant> {
-        (self.rate > 0.0).then(|| self.started + Duration::from_secs_f64(self.count as f64 / self.rate))
+        // None as well when that is beyond what a clock can tell: a rate so small that it is none.
+        let since = (self.rate > 0.0).then(|| Duration::try_from_secs_f64(self.count as f64 / self.rate).ok())?;
+        self.started.checked_add(since?)
     }
 
     /// The intended times of all requests that are due.
@@ -52,6 +54,13 @@ mod tests {
                 assert!((at.duration_since(start).as_secs_f64() - exact).abs() < 1e-6);
             }
         }
+    }
+
+    #[test]
+    fn a_rate_that_is_almost_zero_does_not_overflow() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start, 1e-300);
+        assert_eq!((schedule.due(start).len(), schedule.next()), (1, None));
     }
 
     #[test]

@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 use crate::layout::{self, Layout};
 use crate::node::components::{EXTERNAL_METRICS_PORT, METRICS_PORT};
 
-/// The objects to apply, as one list.
-pub fn manifests(layout: &Layout) -> Value {
+/// The objects to apply, as one list; an API that is announced and not served would hold up deletions of namespaces.
+pub fn manifests(layout: &Layout, with_metrics: bool) -> Value {
     let dns_ports = [("dns", 53, 53, "UDP"), ("dns-tcp", 53, 53, "TCP")];
     let metrics_ports = [("https", 443, METRICS_PORT, "TCP")];
     let dns = Some(layout::DNS_SERVICE_IP.to_string());
-    json!({"apiVersion": "v1", "kind": "List", "items": [
-        service("kube-dns", dns, &dns_ports),
-        endpoints(layout, "kube-dns", &dns_ports),
-        service("metrics-server", None, &metrics_ports),
-        endpoints(layout, "metrics-server", &metrics_ports),
-        api_service(METRICS_API, "metrics-server"),
-    ]})
+    let mut items = vec![service("kube-dns", dns, &dns_ports), endpoints(layout, "kube-dns", &dns_ports)];
+    if with_metrics {
+        items.push(service("metrics-server", None, &metrics_ports));
+        items.push(endpoints(layout, "metrics-server", &metrics_ports));
+        items.push(api_service(METRICS_API, "metrics-server"));
+    }
+    json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
 /// The same for prometheus-adapter.
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn services_lead_to_the_node() {
         let layout = Layout::new("one").unwrap();
-        let (list, external) = (manifests(&layout), external_metrics(&layout));
+        let (list, external) = (manifests(&layout, true), external_metrics(&layout));
         let [items, external] = [&list, &external].map(|list| list["items"].as_array().unwrap());
         assert_eq!(items[0]["spec"]["clusterIP"], "10.96.0.10");
         assert_eq!(external[2]["spec"]["group"], "external.metrics.k8s.io");

@@ -4,7 +4,6 @@ use crate::error::Result;
 use crate::layout::{self, Layout};
 use crate::node::pki;
 use crate::node::process::Component;
-use crate::provision::toolchain;
 
 /// How a component shows that it is ready.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +21,8 @@ pub enum Probe {
 pub struct Options {
     /// Whether the apiserver writes an audit log.
     pub audit: bool,
-    /// Whether what only some of the promises need is built as well.
+    /// Whether what only the promises need is there as well: Prometheus and metrics-server, and the program of prometheus-adapter. The demo has the
+    /// Prometheus of the chart, and no autoscaling by CPU.
     pub all: bool,
 }
 
@@ -235,7 +235,7 @@ fn client_flags(layout: &Layout, client: &str) -> Vec<String> {
 }
 
 fn component(layout: &Layout, name: &'static str, arguments: Vec<String>) -> Result<Component> {
-    Ok(Component { name, program: toolchain::ensure_program(layout, name)?, arguments, node_mounts: false })
+    Ok(Component { name, program: layout.ensure_program(name)?, arguments, node_mounts: false })
 }
 
 #[cfg(test)]

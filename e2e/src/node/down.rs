@@ -19,8 +19,8 @@ pub fn down(layout: &Layout) -> Result<()> {
     cgroup::remove(layout)?;
     unmount(layout)?;
     let data = layout.data();
-    if data.exists() {
-        std::fs::remove_dir_all(&data).map_err(Error::io("remove", &data))?;
+    for left in [data, layout.kept_harness(), layout.kept_root()] {
+        slipway_provision::cache::remove(&left)?;
     }
     Ok(())
 }

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::{Api, DynamicObject};
 use kube::discovery::ApiResource;
+use slipway_provision::{go_tools, packages};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{self, wait};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_words};
 use crate::images;
 use crate::layout::{self, Layout};
 use crate::node::components::{self, Options, Probe};
 use crate::node::process::{Component, HOLDER, Process};
 use crate::node::{addons, cgroup, config, down, netns, pki};
 use crate::progress::Step;
-use crate::provision::{packages, toolchain};
 use crate::shell;
 
 /// Bound for each part that comes up in a second or two on an idle machine.
@@ -31,29 +31,60 @@ const LOG_TAIL: usize = 25;
 pub async fn up(layout: &Layout, options: Options) -> Result<()> {
     let since = Instant::now();
     check_place(layout)?;
-    packages::ensure_node()?;
-    packages::ensure_images()?;
-    toolchain::ensure(layout, options.all)?;
+    packages::ensure(packages::NODE.iter().chain(packages::IMAGES))?;
+    go_tools::ensure(layout.cache(), layout.root(), go_tools::DEMO)?;
+    if options.all {
+        go_tools::ensure(layout.cache(), layout.root(), go_tools::PROMISES)?;
+    }
     let basic = images::basic(layout)?;
+    clear_orphans(layout)?;
     if down::exists(layout)? {
         Step::run("clearing leftovers", || down::down(layout))?;
     }
-    let mut node = Step::run("preparing network, cgroup, certificates", || Bringup::prepare(layout))?;
-    node.control_plane(options, &basic).await?;
+    keep_harness(layout)?;
+    let mut node = Step::run("preparing network, cgroup, certificates", || Bringup::prepare(layout, options))?;
+    node.control_plane(&basic).await?;
     node.workers().await?;
     eprintln!("cluster {} is up after {:.1} s", layout.name(), since.elapsed().as_secs_f64());
     Ok(())
 }
 
+/// Takes clusters down whose checkouts are gone: nobody else will.
+fn clear_orphans(layout: &Layout) -> Result<()> {
+    for name in slipway_provision::registry_unit::names(&layout.cache().path("clusters")) {
+        let Some(cluster) = name.strip_suffix(".root") else { continue };
+        let orphan = Layout::new(cluster)?;
+        let root = std::fs::read_to_string(orphan.kept_root()).unwrap_or_default();
+        if !Path::new(root.trim()).exists() {
+            Step::run(format!("clearing cluster {cluster} of {}, which is gone", root.trim()), || down::down(&orphan))?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps this program in the cache: `make down` works when the checkout's build is gone or of other sources.
+fn keep_harness(layout: &Layout) -> Result<()> {
+    let own = std::env::current_exe().map_err(Error::io("find", "this program"))?;
+    let (kept, root) = (layout.kept_harness(), layout.kept_root());
+    let dir = layout.cache().path("clusters");
+    std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+    std::fs::write(&root, layout.root().display().to_string()).map_err(Error::io("write", &root))?;
+    // By renaming, as a program that runs cannot be written to.
+    let partial = kept.with_extension("partial");
+    std::fs::copy(&own, &partial).map_err(Error::io("copy", own))?;
+    std::fs::rename(&partial, &kept).map_err(Error::io("rename", &partial))
+}
+
 /// A cluster that is coming up.
 struct Bringup<'a> {
     layout: &'a Layout,
+    options: Options,
     path: String,
     started: Vec<Component>,
 }
 
 impl<'a> Bringup<'a> {
-    fn prepare(layout: &'a Layout) -> Result<Self> {
+    fn prepare(layout: &'a Layout, options: Options) -> Result<Self> {
         let data = layout.data();
         for dir in [layout.logs(), layout.pki(), data.join("pids")] {
             std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
@@ -62,7 +93,7 @@ impl<'a> Bringup<'a> {
         config::write(layout)?;
         cgroup::create(layout)?;
         netns::create(layout)?;
-        let mut this = Self { layout, path: cluster::search_path(layout), started: vec![] };
+        let mut this = Self { layout, options, path: cluster::search_path(layout), started: vec![] };
         this.start(mounts_holder(layout))?;
         let ready = data.join("root/ready");
         wait::until_blocking("mounts of the node", DEADLINE, || ready.exists())
@@ -70,12 +101,12 @@ impl<'a> Bringup<'a> {
         Ok(this)
     }
 
-    async fn control_plane(&mut self, options: Options, basic: &[PathBuf]) -> Result<()> {
+    async fn control_plane(&mut self, basic: &[PathBuf]) -> Result<()> {
         self.start(components::etcd(self.layout)?)?;
         self.start(components::containerd(self.layout)?)?;
-        self.start(components::apiserver(self.layout, options)?)?;
+        self.start(components::apiserver(self.layout, self.options)?)?;
         // containerd is ready long before the apiserver is, so the import costs no time.
-        let import = || async { images::import(self.layout, basic).await.map_err(|error| error.to_string()) };
+        let import = || async { images::import(self.layout, basic).await.map_err(|error| in_words(&error)) };
         self.wait("containerd", "containerd and its basic images", import).await?;
         let client = cluster::client(self.layout).await?;
         self.ready(&client, "kube-apiserver").await
@@ -87,16 +118,23 @@ impl<'a> Bringup<'a> {
         self.start(components::kubelet(self.layout)?)?;
         self.start(components::proxy(self.layout)?)?;
         self.start(components::coredns(self.layout)?)?;
-        self.start(components::prometheus(self.layout)?)?;
-        self.start(components::metrics_server(self.layout)?)?;
+        if self.options.all {
+            self.start(components::prometheus(self.layout)?)?;
+            self.start(components::metrics_server(self.layout)?)?;
+        }
         let client = cluster::client(self.layout).await?;
-        self.wait("kube-apiserver", "Services of DNS and metrics", || apply_addons(self.layout)).await?;
+        let with_metrics = self.options.all;
+        self.wait("kube-apiserver", "Services of DNS and metrics", || apply_addons(self.layout, with_metrics)).await?;
         self.wait("kubelet", "node is ready", || node_ready(self.layout, &client)).await?;
-        for component in ["kube-proxy", "coredns", "prometheus"] {
+        let monitored: &[&str] = if self.options.all { &["prometheus"] } else { &[] };
+        for component in ["kube-proxy", "coredns"].iter().chain(monitored) {
             self.ready(&client, component).await?;
         }
         self.wait("kube-controller-manager", "service accounts", || service_account(&client)).await?;
         self.wait("kube-proxy", "names resolve", || name_resolves(self.layout)).await?;
+        if !self.options.all {
+            return Ok(());
+        }
         self.wait("metrics-server", "metrics API is available", || api_available(&client, addons::METRICS_API)).await
     }
 
@@ -149,10 +187,10 @@ impl<'a> Bringup<'a> {
 pub async fn look(layout: &Layout, client: &kube::Client, probe: Probe) -> Result<(), String> {
     match probe {
         Probe::None => Ok(()),
-        Probe::Http(port, path) => http_ok(layout, port, path).await.map_err(|error| error.to_string()),
+        Probe::Http(port, path) => http_ok(layout, port, path).await.map_err(|error| in_words(&error)),
         Probe::Api(path) => {
-            let request = http::Request::get(path).body(vec![]).map_err(|error| error.to_string())?;
-            client.request_text(request).await.map(drop).map_err(|error| format!("{error:?}"))
+            let request = http::Request::get(path).body(vec![]).map_err(|error| in_words(&error))?;
+            client.request_text(request).await.map(drop).map_err(|error| in_words(&error))
         }
     }
 }
@@ -163,7 +201,7 @@ const NODE_PATHS: [&str; 3] = ["run", "var/lib", "var/log"];
 /// The node could not see its own files in a place that it hides.
 fn check_place(layout: &Layout) -> Result<()> {
     let hidden = |place: &Path| NODE_PATHS.iter().any(|path| place.starts_with(Path::new("/").join(path)));
-    match [layout.root(), layout.cache()].into_iter().find(|place| hidden(place)) {
+    match [layout.root(), layout.cache().root()].into_iter().find(|place| hidden(place)) {
         Some(place) => {
             Err(Error::Other(format!("a cluster cannot run from {}: the node hides that place", place.display())))
         }
@@ -202,17 +240,17 @@ async fn http_ok(layout: &Layout, port: u16, path: &str) -> std::io::Result<()> 
     if status.contains(" 200 ") { Ok(()) } else { Err(std::io::Error::other(format!("{path} answers `{status}`"))) }
 }
 
-async fn apply_addons(layout: &Layout) -> Result<(), String> {
+async fn apply_addons(layout: &Layout, with_metrics: bool) -> Result<(), String> {
     let file = layout.etc().join("addons.json");
-    std::fs::write(&file, addons::manifests(layout).to_string()).map_err(|error| error.to_string())?;
-    let mut kubectl = Command::new(toolchain::program(layout, "kubectl").map_err(|error| error.to_string())?);
+    std::fs::write(&file, addons::manifests(layout, with_metrics).to_string()).map_err(|error| in_words(&error))?;
+    let mut kubectl = Command::new(layout.program("kubectl").map_err(|error| in_words(&error))?);
     cluster::set_environment(&mut kubectl, layout);
     kubectl.args(["apply", "--server-side", "-f"]).arg(&file);
-    shell::run_async(kubectl).await.map(drop).map_err(|error| error.to_string())
+    shell::run_async(kubectl).await.map(drop).map_err(|error| in_words(&error))
 }
 
 async fn node_ready(layout: &Layout, client: &kube::Client) -> Result<(), String> {
-    let node = Api::<Node>::all(client.clone()).get(&layout.node_name()).await.map_err(|error| error.to_string())?;
+    let node = Api::<Node>::all(client.clone()).get(&layout.node_name()).await.map_err(|error| in_words(&error))?;
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "Ready") {
         Some(ready) if ready.status == "True" => Ok(()),
@@ -224,7 +262,7 @@ async fn node_ready(layout: &Layout, client: &kube::Client) -> Result<(), String
 /// Pods cannot be made in a namespace before its service account is there.
 async fn service_account(client: &kube::Client) -> Result<(), String> {
     let api: Api<ServiceAccount> = Api::default_namespaced(client.clone());
-    api.get("default").await.map(drop).map_err(|error| error.to_string())
+    api.get("default").await.map(drop).map_err(|error| in_words(&error))
 }
 
 /// Through the address of the Service, so that it shows kube-proxy as well as CoreDNS.
@@ -235,7 +273,7 @@ async fn name_resolves(layout: &Layout) -> Result<(), String> {
         lookup.arg(layout::DNS_SERVICE_IP.to_string());
         lookup
     });
-    let answer = answer.await.map_err(|error| error.to_string())?;
+    let answer = answer.await.map_err(|error| in_words(&error))?;
     let address = layout::API_SERVICE_IP.to_string();
     if answer.contains(&address) { Ok(()) } else { Err(format!("no {address} in: {answer}")) }
 }
@@ -250,7 +288,7 @@ pub async fn api_available(client: &kube::Client, name: &str) -> Result<(), Stri
         plural: "apiservices".into(),
     };
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let service = api.get(name).await.map_err(|error| error.to_string())?;
+    let service = api.get(name).await.map_err(|error| in_words(&error))?;
     let conditions = service.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let available = conditions.iter().find(|condition| condition["type"] == "Available");
     match available {

@@ -19,6 +19,7 @@ pub use http::{Answer, Http};
 pub use jobs::{Broker, Callback};
 
 use crate::cluster::Cluster;
+use crate::error::in_words;
 
 /// Field manager of tests: a person who edits with kubectl.
 const MANAGER: &str = "slipway-e2e";
@@ -55,7 +56,19 @@ pub async fn run_alone(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Re
     in_namespace(prefix, test).await
 }
 
+/// Seconds since 1970 after which no promise begins: what runs the tests has a deadline of its own.
+const BEGIN_BEFORE: &str = "SLIPWAY_BEGIN_BEFORE";
+
+/// Whether a promise may still begin.
+fn check_moment(begin_before: Option<&str>, now: jiff::Timestamp) -> anyhow::Result<()> {
+    let Some(moment) = begin_before else { return Ok(()) };
+    let moment: i64 = moment.parse().with_context(|| format!("{BEGIN_BEFORE}={moment} is no number of seconds"))?;
+    ensure!(now.as_second() < moment, "not begun: it is too late to begin anything");
+    Ok(())
+}
+
 async fn in_namespace(prefix: &str, test: impl AsyncFnOnce(World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    check_moment(std::env::var(BEGIN_BEFORE).ok().as_deref(), jiff::Timestamp::now())?;
     let begun = std::time::Instant::now();
     let cluster = Cluster::from_env().await?;
     let namespace = cluster.temp_namespace(prefix).await?;
@@ -117,7 +130,7 @@ impl World {
 
     /// The status of a ModelDeployment, or what is missing.
     pub async fn status(&self, name: &str) -> Result<ModelDeploymentStatus, String> {
-        let object = self.models().get(name).await.map_err(|error| error.to_string())?;
+        let object = self.models().get(name).await.map_err(|error| in_words(&error))?;
         let generation = object.metadata.generation;
         let status = object.status.ok_or("no status yet")?;
         match status.observed_generation == generation {
@@ -212,7 +225,7 @@ impl World {
         self.cluster.apply(&self.namespace, &manifest).await?;
         self.deployment_ready(&self.generator).await?;
         let flows = || async {
-            let account = self.account().await.map_err(|error| error.to_string())?;
+            let account = self.account().await.map_err(|error| in_words(error.as_ref()))?;
             if account.answered > 0 { Ok(()) } else { Err(format!("{account:?}")) }
         };
         self.cluster.wait_for(&self.namespace, "requests to be answered", PODS, flows).await?;
@@ -254,7 +267,7 @@ impl World {
     pub async fn settle(&self) -> anyhow::Result<Account> {
         self.rate(0).await?;
         let look = || async {
-            let account = self.account().await.map_err(|error| error.to_string())?;
+            let account = self.account().await.map_err(|error| in_words(error.as_ref()))?;
             if account.in_flight == 0 { Ok(account) } else { Err(format!("{} in flight", account.in_flight)) }
         };
         let account = self.cluster.wait_for(&self.namespace, "the last answers", Duration::from_secs(40), look).await?;
@@ -361,4 +374,17 @@ pub fn brief(status: &ModelDeploymentStatus) -> String {
         version(&status.candidate),
         conditions.join("; ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_moment;
+
+    #[test]
+    fn no_promise_begins_after_the_moment() {
+        let now = jiff::Timestamp::from_second(100).unwrap();
+        assert!(check_moment(None, now).is_ok() && check_moment(Some("101"), now).is_ok());
+        assert!(check_moment(Some("100"), now).unwrap_err().to_string().contains("not begun"));
+        assert!(check_moment(Some("soon"), now).unwrap_err().to_string().contains("SLIPWAY_BEGIN_BEFORE=soon"));
+    }
 }

@@ -10,6 +10,7 @@ mod blue_green;
 mod caches_answer;
 mod canary_promotes;
 mod canary_rolls_back;
+mod chart_brings_prometheus;
 mod gateway_rolls;
 mod grpc_is_shielded;
 mod hpa_scales;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slipway_e2e::product;
+use slipway_e2e::product::{self, Prometheus};
 use slipway_e2e::world;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,7 +32,7 @@ async fn uninstall_leaves_nothing() -> anyhow::Result<()> {
             anyhow::Ok(())
         }
         .await;
-        product::install(&world.cluster).await?;
+        product::install(&world.cluster, &Prometheus::Url(world.cluster.prometheus_url()?)).await?;
         outcome
     })
     .await

@@ -19,6 +19,7 @@ use kube::runtime::{conditions, wait::await_condition};
 use kube::{Api, Client, Config};
 use serde_json::json;
 use slipway_operator::rbac;
+use slipway_provision::go_tools;
 use tokio::sync::OnceCell;
 
 /// How long anything may take on a busy machine.
@@ -58,14 +59,15 @@ pub async fn eventually_within(deadline: Duration, what: &str, mut holds: impl A
     assert!(waited.await.is_ok(), "not in time: {what}");
 }
 
-/// Folder with `name`, from `SLIPWAY_KUBE_BIN` (colon-separated) or from the cache of the e2e harness.
+/// The program `name`, from `SLIPWAY_KUBE_BIN` (colon-separated folders) or from the cache, built when it is not there.
 fn binary(name: &str) -> PathBuf {
     let given = std::env::var("SLIPWAY_KUBE_BIN").unwrap_or_default();
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/e2e/cache");
-    let cached = fs::read_dir(&cache).into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
-    let folders = given.split(':').filter(|f| !f.is_empty()).map(PathBuf::from).chain(cached);
+    let folders = given.split(':').filter(|f| !f.is_empty()).map(PathBuf::from);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no {name}: set SLIPWAY_KUBE_BIN to the folders of kube-apiserver and etcd"))
+    found.unwrap_or_else(|| {
+        let cache = slipway_provision::Cache::from_env().unwrap();
+        go_tools::ensure_program(&cache, &slipway_provision::workspace_root(), name).unwrap()
+    })
 }
 
 /// A port that is free now.

@@ -12,8 +12,8 @@ use super::callback::sign::Signer;
 use super::worker::Worker;
 use super::{Jobs, WorkerArgs, callback};
 use crate::error::{LoadError, Reason};
-use crate::run::{Signals, load_aside, run_to_end, start};
-use crate::server::{App, Listener, handle_admin};
+use crate::run::{Signals, bind, load_aside, run_to_end, start};
+use crate::server::{App, handle_admin};
 
 /// Runs `worker` to its end.
 pub fn work(args: WorkerArgs) -> ExitCode {
@@ -27,12 +27,11 @@ fn wrong(message: String) -> LoadError {
 
 async fn live(args: WorkerArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
-    let io = |e: std::io::Error| LoadError::transient(Reason::LoadFailed, format!("cannot listen: {e}"));
-    let mut signals = Signals::new().map_err(io)?;
+    let mut signals = Signals::new()?;
     let app = App::new(args.serve.clone()).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
     let jobs = Jobs::attach(&app)?.ok_or_else(|| wrong("a worker needs --queue-url (SLIPWAY_QUEUE_URL)".into()))?;
     let caller = caller(&args)?;
-    let admin = Listener::bind(app.args.admin_listen).await.map_err(io)?;
+    let admin = bind(app.args.admin_listen).await?;
     tracing::info!(admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision, "listening");
     let _admin = start(admin, &app, |app, request| async move { handle_admin(&app, request).await });
     tokio::select! {

@@ -54,7 +54,7 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
 /// Unpacks a body; what it unpacks to is bounded too.
 pub(super) fn decode(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, ApiError> {
     let mut out = Vec::new();
-    let bound = limit as u64 + 1;
+    let bound = (limit as u64).saturating_add(1);
     let read = match encoding {
         Encoding::Identity => return Ok(body),
         Encoding::Gzip => MultiGzDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out),

@@ -4,6 +4,7 @@
 mod baseline;
 mod broker;
 mod cache;
+mod command_line;
 mod conformance;
 mod errors;
 mod features;

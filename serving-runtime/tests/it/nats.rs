@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -29,14 +29,10 @@ fn program() -> &'static Path {
         if let Some(path) = std::env::var_os("NATS_SERVER") {
             return path.into();
         }
-        let target = Path::new(env!("CARGO_BIN_EXE_slipway-runtime")).parent().and_then(Path::parent).unwrap();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nats-server.sh");
-        let out = Command::new(script).arg(target).stderr(Stdio::inherit()).output().unwrap();
-        assert!(
-            out.status.success(),
-            "cannot build nats-server: install Go, or set NATS_SERVER to one of 2.12 or newer"
-        );
-        String::from_utf8(out.stdout).unwrap().trim().into()
+        let cache = slipway_provision::Cache::from_env().unwrap();
+        let built =
+            slipway_provision::go_tools::ensure_program(&cache, &slipway_provision::workspace_root(), "nats-server");
+        built.expect("cannot build nats-server: install Go, or set NATS_SERVER to one of 2.12 or newer")
     })
 }
 

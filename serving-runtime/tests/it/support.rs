@@ -27,13 +27,8 @@ pub(crate) fn onnxruntime() -> &'static Path {
         if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
             return path.into();
         }
-        let target = Path::new(BINARY).parent().and_then(Path::parent).unwrap();
-        let path = target.join("onnxruntime-1.32.0/libonnxruntime.so");
-        if !path.is_file() {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fetch-onnxruntime.sh");
-            assert!(Command::new(script).arg(target).status().unwrap().success(), "cannot fetch ONNX Runtime");
-        }
-        path
+        let cache = slipway_provision::Cache::from_env().unwrap();
+        slipway_provision::libraries::onnx_runtime(&cache, &slipway_provision::workspace_root()).unwrap()
     })
 }
 

@@ -1,0 +1,308 @@
+//! The cache: a folder that outlives checkouts. Entries are named by what they are and a key of all that they are made from, are built aside and
+//! renamed, and are locked while they are made, so that two checkouts may use the cache at once.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, Result};
+
+/// Environment variable that moves the cache.
+pub const VARIABLE: &str = "SLIPWAY_CACHE";
+/// An entry of a former version is removed when nobody has used it for this long: a checkout of an older commit may still need it.
+const UNUSED: Duration = Duration::from_secs(14 * 24 * 3600);
+/// The file in an entry whose modification time says when it was last used.
+const USED: &str = ".used";
+/// Marks a folder as ours, so that `clean` can never remove somebody's home.
+const MARK: &str = ".slipway-cache";
+/// What `CACHEDIR.TAG` must begin with (bford.info/cachedir): backups leave the folder out.
+const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The cache of Slipway's build and tests. `make clean-cache` removes it.\n";
+
+/// The cache of this user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// A lock on a part of the cache, held until it is dropped or the process ends.
+#[derive(Debug)]
+#[must_use]
+pub struct Lock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
+
+impl Cache {
+    /// `SLIPWAY_CACHE`, else `slipway` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`).
+    ///
+    /// # Errors
+    /// When the environment names no home, or a relative path: programs that run in other folders would use other caches.
+    pub fn from_env() -> Result<Self> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self::choose(variable(VARIABLE).as_deref(), variable("XDG_CACHE_HOME").as_deref(), variable("HOME").as_deref())
+    }
+
+    fn choose(given: Option<&OsStr>, cache_home: Option<&OsStr>, home: Option<&OsStr>) -> Result<Self> {
+        let root = match (given, cache_home, home) {
+            (Some(path), _, _) => PathBuf::from(path),
+            // The XDG specification has relative paths ignored.
+            (None, Some(path), _) if Path::new(path).is_absolute() => Path::new(path).join("slipway"),
+            (None, _, Some(home)) => Path::new(home).join(".cache/slipway"),
+            (None, _, None) => {
+                return Err(Error::Other(format!("there is no HOME to keep a cache in: set {VARIABLE} to a folder")));
+            }
+        };
+        if !root.is_absolute() {
+            return Err(Error::Other(format!("{VARIABLE}={} is not an absolute path", root.display())));
+        }
+        Ok(Self { root })
+    }
+
+    /// The cache in a folder.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Path of an entry or a folder of entries.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Makes the folder, and marks it as a cache.
+    pub fn create(&self) -> Result<()> {
+        let mark = self.path(MARK);
+        if mark.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.root).map_err(Error::io("create", &self.root))?;
+        fs::write(self.path("CACHEDIR.TAG"), TAG).map_err(Error::io("write", self.path("CACHEDIR.TAG")))?;
+        fs::write(&mark, "").map_err(Error::io("write", &mark))
+    }
+
+    /// Waits until no other process makes the part `name`, saying so when it has to wait.
+    pub fn lock(&self, name: &str) -> Result<Lock> {
+        let (file, path) = self.lock_file(name)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("waiting for another process that uses {name} of the cache {}", self.root.display());
+                file.lock().map_err(Error::io("lock", &path))?;
+            }
+            Err(TryLockError::Error(source)) => return Err(Error::Io { action: "lock", path, source }),
+        }
+        Ok(Lock(file))
+    }
+
+    /// Waits until no other process changes the part `name`; many may read it at once.
+    pub fn lock_shared(&self, name: &str) -> Result<Lock> {
+        let (file, path) = self.lock_file(name)?;
+        file.lock_shared().map_err(Error::io("lock", path))?;
+        Ok(Lock(file))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(File, PathBuf)> {
+        self.create()?;
+        let dir = self.path("locks");
+        fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        let path = dir.join(format!("{name}.lock"));
+        let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
+        Ok((file, path))
+    }
+
+    /// The entry `<name>-<key>`, made by `make` in a folder aside when it is not there.
+    ///
+    /// `name` and `key` hold no path separators; `make` gets the path of an empty folder and fills it.
+    pub fn entry(&self, name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let path = self.entry_path(name, key);
+        if self.use_entry(name, key).is_some() {
+            return Ok(path);
+        }
+        let _lock = self.lock(name)?;
+        // Another process may have made it while this one waited.
+        if self.use_entry(name, key).is_some() {
+            return Ok(path);
+        }
+        let partial = self.root.join(format!("{name}-{key}.partial"));
+        remove(&partial)?;
+        fs::create_dir_all(&partial).map_err(Error::io("create", &partial))?;
+        make(&partial)?;
+        touch(&partial.join(USED))?;
+        fs::rename(&partial, &path).map_err(Error::io("rename", &partial))?;
+        self.prune(name, key)?;
+        Ok(path)
+    }
+
+    /// Path of the entry `<name>-<key>`, whether it is there or not.
+    pub fn entry_path(&self, name: &str, key: &str) -> PathBuf {
+        self.root.join(format!("{name}-{key}"))
+    }
+
+    /// Path of the entry when it is there, which counts as a use.
+    pub fn use_entry(&self, name: &str, key: &str) -> Option<PathBuf> {
+        let path = self.entry_path(name, key);
+        // A cache that cannot be written to is still of use.
+        path.is_dir().then(|| touch(&path.join(USED)).unwrap_or_default())?;
+        Some(path)
+    }
+
+    /// Removes entries of `name` with another key that nobody has used lately.
+    pub(crate) fn prune(&self, name: &str, key: &str) -> Result<()> {
+        let current = format!("{name}-{key}");
+        let entries = fs::read_dir(&self.root).map_err(Error::io("list", &self.root))?;
+        for entry in entries.flatten() {
+            let file = entry.file_name().to_string_lossy().into_owned();
+            let former = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_key);
+            if former && file != current && unused_since(&entry.path()).is_none_or(|age| age > UNUSED) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the whole cache, but no folder that is not one.
+    pub fn clean(&self) -> Result<()> {
+        if !self.root.exists() {
+            return Ok(());
+        }
+        if !self.path(MARK).exists() {
+            return Err(Error::Other(format!("{} is no cache of ours ({MARK} is missing)", self.root.display())));
+        }
+        remove(&self.root)
+    }
+}
+
+/// A key of everything that something is made from: 12 hexadecimal digits.
+pub fn key(parts: &[&[u8]]) -> String {
+    // SipHash with a fixed key. Should another release of the standard library hash otherwise, things are made once more.
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    format!("{:012x}", hasher.finish() >> 16)
+}
+
+/// Whether this is what follows the name of an entry: a key of [`key`], after a version perhaps.
+fn is_key(text: &str) -> bool {
+    let (version, key) = text.rsplit_once('-').unwrap_or(("0", text));
+    let version = version.strip_prefix('v').unwrap_or(version);
+    let versioned = version.starts_with(|c: char| c.is_ascii_digit());
+    versioned && key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn unused_since(entry: &Path) -> Option<Duration> {
+    let used = fs::metadata(entry.join(USED)).or_else(|_| fs::metadata(entry)).ok()?.modified().ok()?;
+    SystemTime::now().duration_since(used).ok()
+}
+
+fn touch(path: &Path) -> Result<()> {
+    let mut file = File::create(path).map_err(Error::io("write", path))?;
+    // Content changes the time even where the file was empty before.
+    file.write_all(b"\n").map_err(Error::io("write", path))
+}
+
+/// Removes a file or a folder with all that is in it; succeeds when there is none.
+pub fn remove(path: &Path) -> Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    let removed = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.map_err(Error::io("remove", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary(name: &str) -> Cache {
+        let root = std::env::temp_dir().join(format!("slipway-cache-{}-{name}", std::process::id()));
+        remove(&root).unwrap();
+        Cache::at(root)
+    }
+
+    #[test]
+    fn the_environment_chooses_the_folder() {
+        let choose = |given: Option<&str>, xdg: Option<&str>, home: Option<&str>| {
+            Cache::choose(given.map(OsStr::new), xdg.map(OsStr::new), home.map(OsStr::new)).map(|cache| cache.root)
+        };
+        assert_eq!(choose(Some("/x"), Some("/y"), Some("/h")).unwrap(), Path::new("/x"));
+        assert_eq!(choose(None, Some("/y"), Some("/h")).unwrap(), Path::new("/y/slipway"));
+        assert_eq!(choose(None, Some("y"), Some("/h")).unwrap(), Path::new("/h/.cache/slipway"));
+        assert_eq!(choose(None, None, Some("/h")).unwrap(), Path::new("/h/.cache/slipway"));
+        assert!(choose(Some("x"), None, Some("/h")).is_err());
+        assert!(choose(None, None, None).is_err());
+    }
+
+    #[test]
+    fn an_entry_is_made_once_and_never_taken_half() {
+        let cache = temporary("once");
+        let failed = cache.entry("tool", "0123456789ab", |dir| {
+            fs::write(dir.join("half"), "").unwrap();
+            Err(Error::Other("cut off".into()))
+        });
+        assert!(failed.is_err() && cache.use_entry("tool", "0123456789ab").is_none());
+        let made = cache.entry("tool", "0123456789ab", |dir| {
+            assert!(!dir.join("half").exists());
+            fs::write(dir.join("whole"), "").map_err(Error::io("write", dir))
+        });
+        assert!(made.unwrap().join("whole").exists());
+        cache.entry("tool", "0123456789ab", |_| panic!("it is there")).unwrap();
+        cache.clean().unwrap();
+    }
+
+    #[test]
+    fn two_processes_make_an_entry_once() {
+        let cache = temporary("twice");
+        let made = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    cache.entry("tool", "0123456789ab", |_| {
+                        made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        Ok(())
+                    })
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+        cache.clean().unwrap();
+    }
+
+    #[test]
+    fn former_versions_go_when_nobody_uses_them() {
+        let cache = temporary("prune");
+        let nothing = |_: &Path| Ok(());
+        let names = [("tool", "v1.0-aaaaaaaaaaaa"), ("tool", "v1.1-bbbbbbbbbbbb"), ("tool-other", "v1-cccccccccccc")];
+        for (name, key) in names {
+            cache.entry(name, key, nothing).unwrap();
+        }
+        let age = |name: &str, key: &str| {
+            let path = cache.entry_path(name, key).join(USED);
+            File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - UNUSED * 2).unwrap();
+        };
+        age("tool", "v1.0-aaaaaaaaaaaa");
+        age("tool-other", "v1-cccccccccccc");
+        cache.entry("tool", "v1.2-dddddddddddd", nothing).unwrap();
+        let here = |name: &str, key: &str| cache.entry_path(name, key).exists();
+        assert!(!here("tool", "v1.0-aaaaaaaaaaaa") && here("tool", "v1.1-bbbbbbbbbbbb"));
+        assert!(here("tool-other", "v1-cccccccccccc"));
+        cache.clean().unwrap();
+        assert!(!cache.root().exists());
+    }
+
+    #[test]
+    fn only_a_cache_is_cleaned() {
+        let cache = temporary("foreign");
+        fs::create_dir_all(cache.root()).unwrap();
+        assert!(cache.clean().is_err() && cache.root().exists());
+        fs::remove_dir(cache.root()).unwrap();
+        cache.clean().unwrap();
+    }
+
+    #[test]
+    fn keys_tell_parts_apart() {
+        assert_eq!(key(&[b"a", b"b"]).len(), 12);
+        assert_ne!(key(&[b"a", b"b"]), key(&[b"ab"]));
+        assert_ne!(key(&[b"a", b"b"]), key(&[b"b", b"a"]));
+    }
+}

@@ -1,0 +1,53 @@
+//! Running other programs, with their output in the error when they fail.
+
+use std::process::{Command, Stdio};
+
+use crate::error::{Error, Result};
+
+/// How many lines of output an error shows.
+const TAIL_LINES: usize = 40;
+
+/// Runs a program to its end and returns its standard output.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|source| Error::Start { command: line(command), source })?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(stdout);
+    }
+    let all = format!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    Err(Error::Command {
+        command: line(command),
+        status: output.status.to_string(),
+        output: last_lines(&all, TAIL_LINES),
+    })
+}
+
+/// The command as one would type it.
+pub fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// The last lines of a text.
+pub fn last_lines(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failure_shows_command_and_output() {
+        let error = run(Command::new("sh").args(["-c", "echo out; echo err >&2; exit 3"])).unwrap_err().to_string();
+        assert!(error.contains("echo out") && error.contains("out\nerr") && error.contains('3'), "{error}");
+    }
+
+    #[test]
+    fn only_the_last_lines_are_kept() {
+        assert_eq!(last_lines("a\nb\nc\n", 2), "b\nc");
+        assert_eq!(last_lines("a", 5), "a");
+    }
+}

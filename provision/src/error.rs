@@ -1,0 +1,60 @@
+//! What can go wrong, with enough context to act on it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure to provide something.
+#[derive(Debug)]
+pub enum Error {
+    /// A program ended with a failure; the output is its tail.
+    Command {
+        /// The command line as typed.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// The last lines of its output.
+        output: String,
+    },
+    /// A program could not be started.
+    Start {
+        /// The command line as typed.
+        command: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file operation failed.
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command { command, status, output } => write!(f, "`{command}` failed ({status}):\n{output}"),
+            Self::Start { command, source } => write!(f, "cannot start `{command}`: {source}"),
+            Self::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Error {
+    /// For `map_err` on file operations.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

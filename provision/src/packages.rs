@@ -1,0 +1,139 @@
+//! Debian packages: installed only when something they bring is missing.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::command;
+use crate::error::{Error, Result};
+
+/// A package and files that show that it, or an equivalent, is there.
+#[derive(Debug)]
+pub struct Package {
+    name: &'static str,
+    files: &'static [&'static str],
+}
+
+const fn package(name: &'static str, files: &'static [&'static str]) -> Package {
+    Package { name, files }
+}
+
+/// What the build and the tests without a cluster need.
+pub const BUILD: &[Package] = &[
+    package("build-essential", &["/usr/bin/cc"]),
+    package("git", &["/usr/bin/git"]),
+    package("lua5.1", &["/usr/bin/lua5.1"]),
+    package("python3-minimal", &["/usr/bin/python3"]),
+    package("python3-pip", &["/usr/bin/pip3", "/usr/bin/pip"]),
+    package("python3-venv", &["/usr/lib/python3*/ensurepip"]),
+    package("redis-server", &["/usr/bin/redis-server"]),
+];
+
+/// What running a cluster needs.
+pub const NODE: &[Package] = &[
+    package("runc", &["/usr/sbin/runc", "/usr/bin/runc"]),
+    package("containernetworking-plugins", &["/usr/lib/cni/ptp"]),
+    package("nftables", &["/usr/sbin/nft"]),
+    package("iproute2", &["/usr/sbin/ip", "/sbin/ip"]),
+    package("conntrack", &["/usr/sbin/conntrack"]),
+    package("busybox-static", &["/bin/busybox"]),
+    package("util-linux", &["/usr/bin/nsenter"]),
+    package("ca-certificates", &["/etc/ssl/certs/ca-certificates.crt"]),
+];
+
+/// What building images needs.
+pub const IMAGES: &[Package] = &[
+    package("buildah", &["/usr/bin/buildah"]),
+    package("mmdebstrap", &["/usr/bin/mmdebstrap"]),
+    package("busybox-static", &["/bin/busybox"]),
+    package("binutils", &["/usr/bin/strip"]),
+];
+
+/// Names of those packages that are missing.
+pub fn missing<'a>(packages: impl IntoIterator<Item = &'a Package>) -> Vec<&'static str> {
+    let mut names: Vec<&str> = packages.into_iter().filter(|it| !it.is_present()).map(|it| it.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Installs those that are missing.
+pub fn ensure<'a>(packages: impl IntoIterator<Item = &'a Package>) -> Result<()> {
+    let missing = missing(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !in_path("/usr/bin/apt-get") {
+        return Err(Error::Other(format!("install these and try again: {}", missing.join(", "))));
+    }
+    eprintln!("installing {}", missing.join(", "));
+    command::run(&mut apt("update"))?;
+    let mut install = apt("install");
+    // Without recommendations: they would bring services of a desktop or server that nobody asked for.
+    install.args(["--yes", "--no-install-recommends"]).args(&missing);
+    command::run(&mut install)?;
+    stop_services(&missing);
+    Ok(())
+}
+
+/// On a machine that runs systemd a package's service starts with it, whatever RUNLEVEL says.
+fn stop_services(installed: &[&str]) {
+    if Path::new("/run/systemd/system").exists() && installed.contains(&"redis-server") {
+        // Where it does not run, there is nothing to stop.
+        let _ = command::run(privileged("systemctl").args(["disable", "--now", "redis-server"]));
+    }
+}
+
+fn apt(verb: &str) -> Command {
+    let mut command = privileged("apt-get");
+    // Another program may hold apt's lock for a while.
+    command.args(["--quiet", verb, "-o", "DPkg::Lock::Timeout=300"]);
+    command
+}
+
+/// Some packages start a service when installed; the tests start their own instead.
+fn privileged(program: &str) -> Command {
+    let root = command::run(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    let mut command = Command::new(if root { "env" } else { "sudo" });
+    command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", program]);
+    command
+}
+
+impl Package {
+    fn is_present(&self) -> bool {
+        // Programs may be elsewhere in PATH as well, for instance when the user built a newer one.
+        self.files.iter().any(|file| exists(file) || in_path(file))
+    }
+}
+
+/// Whether a file is there; one folder of its path may end in `*`.
+fn exists(file: &str) -> bool {
+    let Some((before, after)) = file.split_once('*') else { return Path::new(file).exists() };
+    let (dir, prefix) =
+        before.rsplit_once('/').map_or(("/", before), |(dir, prefix)| (if dir.is_empty() { "/" } else { dir }, prefix));
+    crate::registry_unit::names(Path::new(dir))
+        .iter()
+        .any(|name| name.starts_with(prefix) && Path::new(dir).join(name).join(after.trim_start_matches('/')).exists())
+}
+
+/// Whether a program of this name is in PATH.
+pub fn in_path(file: &str) -> bool {
+    let Some(name) = Path::new(file).file_name().filter(|_| file.contains("bin/")) else { return false };
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_packages_are_named_once() {
+        let nowhere = package("nowhere", &["/nonexistent/file"]);
+        let here = package("here", &["/nonexistent/file", "/bin/sh"]);
+        assert_eq!(missing([&nowhere, &here, &nowhere]), ["nowhere"]);
+    }
+
+    #[test]
+    fn a_folder_may_be_a_pattern() {
+        assert!(exists("/us*/bin") && !exists("/us*/nonexistent") && !exists("/nonexistent*/bin"));
+    }
+}

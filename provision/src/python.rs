@@ -1,0 +1,76 @@
+//! Python environments with other projects' packages, one for each list of requirements.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cache::{self, Cache};
+use crate::command;
+use crate::error::{Error, Result};
+
+/// Written when all packages are installed. An environment knows its own path, so that it cannot be built aside and renamed.
+const COMPLETE: &str = ".complete";
+
+/// An environment and what is installed in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Environment<'a> {
+    /// Short name.
+    pub name: &'a str,
+    /// The interpreter: a name in PATH, or a path.
+    pub python: &'a str,
+    /// Lines for pip.
+    pub requirements: &'a [&'a str],
+}
+
+impl Environment<'_> {
+    fn entry(&self) -> (String, String) {
+        let requirements = self.requirements.join("\n");
+        (format!("python-{}", self.name), cache::key(&[self.python.as_bytes(), requirements.as_bytes()]))
+    }
+
+    /// Whether it is there already.
+    pub fn is_present(&self, cache: &Cache) -> bool {
+        let (name, key) = self.entry();
+        cache.entry_path(&name, &key).join(COMPLETE).is_file()
+    }
+
+    /// Its folder, made when it is not there yet.
+    pub fn ensure(&self, cache: &Cache) -> Result<PathBuf> {
+        let (name, key) = self.entry();
+        let path = cache.entry_path(&name, &key);
+        let _lock = cache.lock(&name)?;
+        if !path.join(COMPLETE).is_file() {
+            eprintln!("installing Python packages: {}", self.requirements.join(" "));
+            cache::remove(&path)?;
+            self.make(&path)?;
+            cache.prune(&name, &key)?;
+        }
+        cache.use_entry(&name, &key);
+        Ok(path)
+    }
+
+    fn make(&self, path: &Path) -> Result<()> {
+        command::run(Command::new(self.python).args(["-m", "venv"]).arg(path))?;
+        let mut pip = Command::new(path.join("bin/pip"));
+        command::run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(self.requirements))?;
+        fs::write(path.join(COMPLETE), "").map_err(Error::io("write", path.join(COMPLETE)))
+    }
+}
+
+/// The requirements in a file of pip, without comments.
+pub fn requirements(text: &str) -> Vec<&str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_list_is_another_environment() {
+        let one = Environment { name: "x", python: "python3", requirements: &["a==1"] };
+        assert_ne!(one.entry(), Environment { requirements: &["a==2"], ..one }.entry());
+        assert_ne!(one.entry(), Environment { python: "python3.12", ..one }.entry());
+        assert_eq!(requirements("# why\na==1\n\n b==2\n"), ["a==1", "b==2"]);
+    }
+}

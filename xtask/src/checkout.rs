@@ -1,0 +1,242 @@
+//! The checkout and the cache: what is there, and the commands that are run in it.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::JoinHandle;
+
+use slipway_provision::crate_pool::CratePool;
+use slipway_provision::{Cache, go_tools, libraries, minutes, packages, python, registry_unit};
+
+use crate::group::CLIENT_ENVIRONMENTS;
+
+/// The packages that the demo builds: no bench, fuzz, conformance or Parquet.
+pub(crate) const DEMO_PACKAGES: [&str; 4] = ["slipway-operator", "slipway-gateway", "slipway-runtime", "slipway-e2e"];
+/// Seconds to compile the crates of the registry for the demo, and for everything, on two idle cores.
+const CRATE_SECONDS: (u64, u64) = (420, 900);
+
+/// A checkout of the workspace, and the user's cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkout {
+    pub(crate) root: PathBuf,
+    pub(crate) cache: Cache,
+}
+
+/// How much of a build is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing.
+    Cold,
+    /// The crates of the registry, in the cache.
+    CratesCached,
+    /// This checkout was built before.
+    Built,
+}
+
+/// Something from elsewhere that is not in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) what: String,
+    /// Seconds to get it on two idle cores.
+    pub(crate) seconds: u64,
+}
+
+impl Checkout {
+    pub(crate) fn open() -> slipway_provision::Result<Self> {
+        Ok(Self { root: slipway_provision::workspace_root(), cache: Cache::from_env()? })
+    }
+
+    /// A program with its arguments, run at the root of the checkout.
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root).args(arguments);
+        command
+    }
+
+    /// cargo, which must not change `Cargo.lock`.
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command("cargo", &arguments[..1]);
+        command.arg("--locked").args(&arguments[1..]);
+        command
+    }
+
+    /// A build by cargo, to its end: with its progress where somebody looks at a terminal.
+    pub(crate) fn build(&self, arguments: &[&str]) -> Result<(), String> {
+        let mut command = self.cargo(arguments);
+        if !std::io::stderr().is_terminal() {
+            command.arg("--quiet");
+        }
+        match command.status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(_) => Err(format!("`{}` failed", slipway_provision::command::line(&command))),
+            Err(error) => Err(format!("cannot start cargo: {error}")),
+        }
+    }
+
+    /// A program of ours that is built.
+    pub(crate) fn built(&self, program: &str) -> PathBuf {
+        self.build_dir().join(program)
+    }
+
+    /// Where cargo builds.
+    pub(crate) fn build_dir(&self) -> PathBuf {
+        self.root.join("target/debug")
+    }
+
+    /// Whether this checkout was built before.
+    pub(crate) fn is_built(&self) -> bool {
+        self.built("slipway-e2e").is_file()
+    }
+
+    /// How much of a build is there.
+    pub(crate) fn state(&self) -> State {
+        if self.is_built() {
+            return State::Built;
+        }
+        match CratePool::open(&self.cache, &self.root) {
+            Ok(pool) if pool.is_present() => State::CratesCached,
+            _ => State::Cold,
+        }
+    }
+
+    /// Whether Debian packages are missing.
+    pub(crate) fn lacks_packages(&self) -> bool {
+        !packages::missing(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES)).is_empty()
+    }
+
+    /// Whether cargo-deny is in the cache.
+    pub(crate) fn has_cargo_deny(&self) -> bool {
+        registry_unit::names(self.cache.root()).iter().any(|name| name.starts_with("cargo-deny-"))
+    }
+
+    /// Brings compiled crates of the registry from the cache. A build without them only takes longer.
+    pub(crate) fn restore_crates(&self) {
+        match CratePool::open(&self.cache, &self.root).and_then(|pool| pool.restore(&self.build_dir())) {
+            Ok(moved) if moved.units > 0 => {
+                println!("  {} compiled units of the registry's crates came from the cache", moved.units);
+            }
+            Ok(_) => {}
+            Err(error) => eprintln!("warning: no compiled crates from the cache: {error}"),
+        }
+    }
+
+    /// Keeps compiled crates of the registry in the cache. Another checkout would only take longer without them.
+    pub(crate) fn save_crates(&self) {
+        match CratePool::open(&self.cache, &self.root).and_then(|pool| pool.save(&self.build_dir())) {
+            Ok(moved) if moved.units > 0 => {
+                println!("  {} compiled units of the registry's crates went into the cache", moved.units);
+            }
+            Ok(_) => {}
+            Err(error) => eprintln!("warning: compiled crates are not kept: {error}"),
+        }
+    }
+
+    /// What the cache lacks of these Go tools.
+    pub(crate) fn missing_tools(&self, names: &[&str]) -> Vec<Missing> {
+        let tools = names.iter().filter_map(|name| go_tools::tool(name).ok());
+        let missing = tools.filter(|tool| !tool.is_present(&self.cache, &self.root));
+        let missing = missing.map(|tool| Missing {
+            what: format!("{} {}, built from its Go module", tool.name, tool.version),
+            seconds: tool.cold_seconds.into(),
+        });
+        missing.collect()
+    }
+
+    /// What the machine and the cache lack for everything else; `all` for the tests, else for the demo.
+    pub(crate) fn missing_rest(&self, all: bool) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        let packages = packages::missing(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES));
+        if !packages.is_empty() {
+            missing.push(Missing { what: format!("Debian packages {}", packages.join(", ")), seconds: 60 });
+        }
+        if !libraries::has_onnx_runtime(&self.cache) {
+            missing.push(Missing { what: "ONNX Runtime's library, from its Python package".into(), seconds: 15 });
+        }
+        if self.state() == State::Cold {
+            let seconds = if all { CRATE_SECONDS.1 } else { CRATE_SECONDS.0 };
+            missing.push(Missing { what: "compiled crates of the registry".into(), seconds });
+        }
+        if !self.cache.path("base").is_dir() {
+            missing.push(Missing { what: "base images of Debian packages".into(), seconds: 40 });
+        }
+        missing
+    }
+
+    /// Prints what is missing.
+    pub(crate) fn announce_missing(&self, missing: &[Missing]) {
+        if missing.is_empty() {
+            println!("Everything that comes from elsewhere is in the cache, {}.", self.cache.root().display());
+            return;
+        }
+        println!("Missing, made once and kept in the cache, {}:", self.cache.root().display());
+        for Missing { what, seconds } in missing {
+            println!("  {what:<52} {}", minutes(*seconds));
+        }
+    }
+
+    /// Builds Go tools beside other work. Compilers fill the pauses that the others leave; all of it runs at a lower priority.
+    pub(crate) fn build_tools(&self, names: &[&'static str]) -> Beside {
+        let (checkout, names) = (self.clone(), names.to_vec());
+        Beside(std::thread::spawn(move || go_tools::ensure(&checkout.cache, &checkout.root, &names)))
+    }
+
+    /// Python environments of the public clients, made when they are not there; their folders.
+    pub(crate) fn client_environments(&self) -> slipway_provision::Result<Vec<PathBuf>> {
+        let make = |(name, file): &(&str, &str)| {
+            let path = self.root.join(file);
+            let text = std::fs::read_to_string(&path).map_err(slipway_provision::Error::io("read", path))?;
+            let requirements = python::requirements(&text);
+            python::Environment { name, python: "python3", requirements: &requirements }.ensure(&self.cache)
+        };
+        CLIENT_ENVIRONMENTS.iter().map(make).collect()
+    }
+
+    /// Go tools for a cluster that is not ours: kubectl and helm, where they are not in PATH.
+    pub(crate) fn client_tools(&self) -> &'static [&'static str] {
+        match (packages::in_path("/usr/bin/kubectl"), packages::in_path("/usr/bin/helm")) {
+            (true, true) => &[],
+            (true, false) => &["helm"],
+            (false, true) => &["kubernetes"],
+            (false, false) => go_tools::CLIENTS,
+        }
+    }
+
+    /// Path of a program of another project, built when it is not in the cache yet.
+    pub(crate) fn tool(&self, program: &str) -> slipway_provision::Result<PathBuf> {
+        go_tools::ensure_program(&self.cache, &self.root, program)
+    }
+}
+
+/// Work that goes on beside other work.
+#[derive(Debug)]
+pub(crate) struct Beside(JoinHandle<slipway_provision::Result<()>>);
+
+impl Beside {
+    /// Waits for its end.
+    pub(crate) fn join(self) -> Result<(), String> {
+        match self.0.join() {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_) => Err("building tools came to an unexpected end".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_cache_lacks_everything() {
+        let root = slipway_provision::workspace_root();
+        let checkout = Checkout { root, cache: Cache::at("/nonexistent/slipway-cache") };
+        assert_eq!(checkout.missing_tools(go_tools::DEMO).len(), go_tools::DEMO.len());
+        assert!(checkout.missing_rest(true).iter().any(|missing| missing.what.contains("base images")));
+    }
+
+    #[test]
+    fn cargo_never_changes_the_lock() {
+        let checkout = Checkout { root: "/w".into(), cache: Cache::at("/c") };
+        let line = slipway_provision::command::line(&checkout.cargo(&["test", "--workspace"]));
+        assert_eq!(line, "cargo test --locked --workspace");
+    }
+}

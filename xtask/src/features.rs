@@ -1,0 +1,56 @@
+//! One feature resolution: programs for the demo, all programs, and tests compile every crate with the same features, so that none is compiled twice.
+
+use std::collections::BTreeSet;
+
+use crate::checkout::{Checkout, DEMO_PACKAGES};
+
+/// Compares the features of all crates as the three builds see them.
+pub(crate) fn check(checkout: &Checkout) -> Result<(), String> {
+    let tests = resolve(checkout, &["--workspace", "--edges=normal,build,dev"])?;
+    let programs = resolve(checkout, &["--workspace", "--edges=normal,build"])?;
+    let packages = DEMO_PACKAGES.map(|package| format!("--package={package}"));
+    let arguments: Vec<&str> = packages.iter().map(String::as_str).chain(["--edges=normal,build"]).collect();
+    let demo = resolve(checkout, &arguments)?;
+    let twice: Vec<String> =
+        [difference("programs", &programs, "tests", &tests), difference("the demo", &demo, "programs", &programs)]
+            .into_iter()
+            .flatten()
+            .collect();
+    if twice.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "these crates would be compiled twice; give them the same features, in the workspace's dependencies or in e2e/Cargo.toml:\n{}",
+        twice.join("\n")
+    ))
+}
+
+/// `crate version|features`, a line each.
+fn resolve(checkout: &Checkout, arguments: &[&str]) -> Result<BTreeSet<String>, String> {
+    let mut command = checkout.cargo(&["tree", "--prefix=none", "--format={p}|{f}", "--quiet"]);
+    let text = slipway_provision::command::run(command.args(arguments)).map_err(|error| error.to_string())?;
+    Ok(text.lines().map(|line| line.replace(" (*)", "").replace(" (proc-macro)", "")).collect())
+}
+
+fn difference(one: &str, here: &BTreeSet<String>, other: &str, there: &BTreeSet<String>) -> Vec<String> {
+    let name = |line: &str| line.split('|').next().unwrap_or_default().to_owned();
+    let differs = here.difference(there);
+    differs
+        .map(|line| {
+            let also: Vec<&str> = there.iter().filter(|it| name(it) == name(line)).map(String::as_str).collect();
+            format!("  {one}: {line}\n  {other}: {}", also.join(", "))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_features_are_told_with_both_sides() {
+        let set = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+        let told = difference("programs", &set(&["a v1|x", "b v1|"]), "tests", &set(&["a v1|x,y", "b v1|", "c v1|"]));
+        assert_eq!(told, ["  programs: a v1|x\n  tests: a v1|x,y"]);
+    }
+}

@@ -1,0 +1,194 @@
+//! Groups of promises, and when one may be left out.
+//!
+//! Tier 1 (`core`) always runs. The groups of tier 2 need other projects' servers: one may be left out only when its tools are not in the cache and
+//! less time is left than they take to get. `extended` holds what does not fit into `core`; only time may leave it out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use slipway_provision::{Cache, python, registry_unit};
+
+/// How many promises are tested side by side; they wait more than they compute.
+pub(crate) const TEST_THREADS: &str = "4";
+
+/// A named group of promises.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) name: &'static str,
+    /// What may leave it out.
+    pub(crate) leave_out: LeaveOut,
+    /// Seconds to get its tools when nothing is in the cache, and to run it.
+    pub(crate) cold_seconds: u64,
+    /// Seconds to run it with all tools there.
+    pub(crate) warm_seconds: u64,
+}
+
+/// What may leave a group out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeaveOut {
+    /// Nothing.
+    Never,
+    /// Time alone.
+    Time,
+    /// Time, and tools that are missing.
+    MissingTools,
+}
+
+/// All groups, in the order in which they run.
+pub(crate) const GROUPS: &[Group] = &[
+    Group { name: "core", leave_out: LeaveOut::Never, cold_seconds: 0, warm_seconds: 600 },
+    Group { name: "extended", leave_out: LeaveOut::Time, cold_seconds: 0, warm_seconds: 300 },
+    Group { name: CLIENTS, leave_out: LeaveOut::MissingTools, cold_seconds: 120, warm_seconds: 40 },
+];
+
+/// The group of the public clients, which needs no cluster.
+pub(crate) const CLIENTS: &str = "clients";
+
+/// Environments of the public clients: name, and the file with their requirements.
+pub(crate) const CLIENT_ENVIRONMENTS: [(&str, &str); 2] = [
+    ("clients-triton", "serving-runtime/tests/clients/requirements.txt"),
+    ("clients-kserve", "serving-runtime/tests/clients/requirements-kserve.txt"),
+];
+
+/// The group of this name.
+pub(crate) fn group(name: &str) -> Result<&'static Group, String> {
+    let known = || GROUPS.iter().map(|group| group.name).collect::<Vec<_>>().join(", ");
+    GROUPS
+        .iter()
+        .find(|group| group.name == name)
+        .ok_or_else(|| format!("no group is called `{name}`; there are {}", known()))
+}
+
+/// What is known when a group's turn comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Situation {
+    /// Whether its tools are in the cache.
+    pub(crate) tools_present: bool,
+    /// How much of the budget is left; `None` without a budget.
+    pub(crate) left: Option<Duration>,
+    /// Whether the moment has passed after which nothing begins.
+    pub(crate) too_late: bool,
+    /// Whether everything is to run whatever it takes.
+    pub(crate) all: bool,
+}
+
+/// What becomes of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Run,
+    /// Left out, which is allowed; the reason.
+    Skip(String),
+    /// Left out, which is not allowed; the reason.
+    Fail(String),
+}
+
+impl Group {
+    /// What becomes of the group in this situation.
+    pub(crate) fn decide(&self, situation: Situation) -> Decision {
+        let Situation { tools_present, left, too_late, all } = situation;
+        if all {
+            return Decision::Run;
+        }
+        let short = |needed: u64| left.is_some_and(|left| left < Duration::from_secs(needed));
+        match self.leave_out {
+            LeaveOut::MissingTools if !tools_present && (too_late || short(self.cold_seconds)) => {
+                Decision::Skip(format!(
+                    "its tools are not in the cache and take about {}; {}",
+                    slipway_provision::minutes(self.cold_seconds),
+                    left_in_words(left)
+                ))
+            }
+            LeaveOut::Time if too_late || short(self.warm_seconds) => Decision::Skip(format!(
+                "it takes about {}; {}",
+                slipway_provision::minutes(self.warm_seconds),
+                left_in_words(left)
+            )),
+            _ if too_late => Decision::Fail("not begun: it is too late to begin anything".into()),
+            _ => Decision::Run,
+        }
+    }
+
+    /// Whether all of its tools are in the cache.
+    pub(crate) fn tools_present(&self, cache: &Cache, root: &Path) -> bool {
+        self.name != CLIENTS
+            || CLIENT_ENVIRONMENTS.iter().all(|(name, file)| {
+                let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+                let requirements = python::requirements(&text);
+                python::Environment { name, python: "python3", requirements: &requirements }.is_present(cache)
+            })
+    }
+
+    /// How many promises it holds, counted in the sources: what is left out is never built.
+    pub(crate) fn promises(&self, root: &Path) -> usize {
+        let (dir, end, mark) = match self.name {
+            CLIENTS => ("serving-runtime/tests/clients".into(), ".py", "\nrun(["),
+            "core" => ("e2e/tests/promises".into(), ".rs", "#[ignore = \"needs the cluster"),
+            name => (format!("e2e/tests/promises/{name}"), ".rs", "#[ignore = \"needs the cluster"),
+        };
+        let files = registry_unit::names(&root.join(&dir)).into_iter().filter(|file| file.ends_with(end));
+        let texts = files.map(|file| std::fs::read_to_string(root.join(&dir).join(file)).unwrap_or_default());
+        texts.map(|text| text.matches(mark).count()).sum()
+    }
+}
+
+fn left_in_words(left: Option<Duration>) -> String {
+    match left {
+        Some(left) if !left.is_zero() => format!("{} are left", slipway_provision::minutes(left.as_secs())),
+        _ => "no time is left".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Situation = Situation { tools_present: true, left: None, too_late: false, all: false };
+
+    fn seconds(left: u64) -> Option<Duration> {
+        Some(Duration::from_secs(left))
+    }
+
+    fn is_skip(decision: &Decision) -> bool {
+        matches!(decision, Decision::Skip(_))
+    }
+
+    #[test]
+    fn a_group_is_left_out_only_without_tools_and_without_time() {
+        let clients = group(CLIENTS).unwrap();
+        let cold = Situation { tools_present: false, ..NOW };
+        assert_eq!(clients.decide(NOW), Decision::Run);
+        assert_eq!(clients.decide(cold), Decision::Run, "without a budget there is always time");
+        assert_eq!(clients.decide(Situation { left: seconds(120), ..cold }), Decision::Run);
+        assert!(is_skip(&clients.decide(Situation { left: seconds(119), ..cold })));
+        assert_eq!(clients.decide(Situation { left: seconds(0), ..NOW }), Decision::Run, "warm tools never skip");
+    }
+
+    #[test]
+    fn what_could_have_run_and_was_not_begun_has_failed() {
+        let late = Situation { too_late: true, ..NOW };
+        assert!(matches!(group(CLIENTS).unwrap().decide(late), Decision::Fail(_)));
+        assert!(matches!(group("core").unwrap().decide(late), Decision::Fail(_)));
+        assert!(matches!(group("core").unwrap().decide(Situation { tools_present: false, ..late }), Decision::Fail(_)));
+        assert!(is_skip(&group(CLIENTS).unwrap().decide(Situation { tools_present: false, ..late })));
+    }
+
+    #[test]
+    fn time_alone_leaves_the_extended_group_out() {
+        let extended = group("extended").unwrap();
+        assert_eq!(extended.decide(NOW), Decision::Run);
+        assert!(is_skip(&extended.decide(Situation { left: seconds(10), ..NOW })));
+    }
+
+    #[test]
+    fn all_skips_nothing() {
+        let worst = Situation { tools_present: false, left: seconds(0), too_late: true, all: true };
+        assert!(GROUPS.iter().all(|group| group.decide(worst) == Decision::Run));
+    }
+
+    #[test]
+    fn promises_are_counted_in_the_sources() {
+        let root = slipway_provision::workspace_root();
+        assert!(group("core").unwrap().promises(&root) >= 24);
+        assert_eq!(group(CLIENTS).unwrap().promises(&root), 3);
+    }
+}
