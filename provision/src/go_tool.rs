@@ -128,6 +128,8 @@ impl Plugins {
     /// Copies the module with fewer lines in the file, and writes a `go.mod` that has the compiler take the copy; returns the latter. (Go refuses
     /// `-overlay` for files of its module cache.)
     fn reduced_module(&self, module_dir: &Path, dir: &Path) -> Result<PathBuf> {
+        // Without it in the module cache, Go knows no folder of it.
+        command::run(go(module_dir).args(["mod", "download", self.module]))?;
         let found = command::run(go(module_dir).args(["list", "-m", "-f", "{{.Dir}}", self.module]))?;
         let (copy, modfile) = (dir.join("module"), dir.join("go.mod"));
         command::run(Command::new("cp").arg("-r").arg("--no-preserve=mode").arg(found.trim()).arg(&copy))?;
@@ -159,9 +161,10 @@ impl Plugins {
     }
 }
 
+/// At a lower priority than what people wait for beside it.
 fn go(module_dir: &Path) -> Command {
-    let mut command = Command::new("go");
-    command.current_dir(module_dir);
+    let mut command = Command::new("nice");
+    command.args(["-n", "10", "go"]).current_dir(module_dir);
     command.env("CGO_ENABLED", "0").env("GOFLAGS", "-trimpath -buildvcs=false -mod=readonly").env("GOWORK", "off");
     command
 }

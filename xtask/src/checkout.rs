@@ -177,7 +177,7 @@ impl Checkout {
     /// Builds Go tools beside other work. Compilers fill the pauses that the others leave; all of it runs at a lower priority.
     pub(crate) fn build_tools(&self, names: &[&'static str]) -> Beside {
         let (checkout, names) = (self.clone(), names.to_vec());
-        Beside(std::thread::spawn(move || go_tools::ensure(&checkout.cache, &checkout.root, &names)))
+        Beside(Some(std::thread::spawn(move || go_tools::ensure(&checkout.cache, &checkout.root, &names))))
     }
 
     /// Python environments of the public clients, made when they are not there; their folders.
@@ -207,16 +207,26 @@ impl Checkout {
     }
 }
 
-/// Work that goes on beside other work.
+/// Work that goes on beside other work. When nobody waits for its end, the programs that it runs are ended with it.
 #[derive(Debug)]
-pub(crate) struct Beside(JoinHandle<slipway_provision::Result<()>>);
+pub(crate) struct Beside(Option<JoinHandle<slipway_provision::Result<()>>>);
 
 impl Beside {
     /// Waits for its end.
-    pub(crate) fn join(self) -> Result<(), String> {
-        match self.0.join() {
-            Ok(outcome) => outcome.map_err(|error| error.to_string()),
-            Err(_) => Err("building tools came to an unexpected end".into()),
+    pub(crate) fn join(mut self) -> Result<(), String> {
+        match self.0.take().map(JoinHandle::join) {
+            Some(Ok(outcome)) => outcome.map_err(|error| error.to_string()),
+            Some(Err(_)) | None => Err("building tools came to an unexpected end".into()),
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if self.0.take().is_some_and(|thread| !thread.is_finished()) {
+            // Children of this process; what it built so far is thrown away by the next build.
+            let mut end = Command::new("pkill");
+            let _ = end.args(["-TERM", "-P", &std::process::id().to_string()]).status();
         }
     }
 }

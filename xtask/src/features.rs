@@ -27,7 +27,11 @@ pub(crate) fn check(checkout: &Checkout) -> Result<(), String> {
 
 /// `crate version|features`, a line each.
 fn resolve(checkout: &Checkout, arguments: &[&str]) -> Result<BTreeSet<String>, String> {
-    let mut command = checkout.cargo(&["tree", "--prefix=none", "--format={p}|{f}", "--quiet"]);
+    // With a target, features of build scripts' crates are told apart from those of programs, as a build has them.
+    let host =
+        slipway_provision::command::run(&mut checkout.command("rustc", &["-vV"])).map_err(|error| error.to_string())?;
+    let host = host.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+    let mut command = checkout.cargo(&["tree", "--prefix=none", "--format={p}|{f}", "--quiet", "--target", host]);
     let text = slipway_provision::command::run(command.args(arguments)).map_err(|error| error.to_string())?;
     Ok(text.lines().map(|line| line.replace(" (*)", "").replace(" (proc-macro)", "")).collect())
 }
