@@ -120,6 +120,15 @@ impl ApiError {
     }
 }
 
+impl From<slipway_onnx::Error> for LoadError {
+    fn from(error: slipway_onnx::Error) -> Self {
+        match error {
+            slipway_onnx::Error::Unreadable(text) => Self::transient(Reason::LoadFailed, text),
+            slipway_onnx::Error::Invalid(text) => Self::permanent(Reason::InvalidModel, text),
+        }
+    }
+}
+
 /// An error with its causes: reqwest's own text leaves out the cause, which is what helps.
 pub(crate) fn chain(e: &dyn std::error::Error) -> String {
     let mut text = e.to_string();

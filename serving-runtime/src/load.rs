@@ -1,16 +1,16 @@
 //! From a URI to a model that is warm.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::config::ServeArgs;
-use crate::engine::{self, Engine, Kept};
+use crate::engine::{self, Engine, Kept, Signature};
 use crate::error::{LoadError, Reason};
 use crate::fetch::{self, Options};
+use crate::merging;
 use crate::models::Model;
 use crate::observe::{Observer, golden};
-use crate::onnx_file::{self, Checked};
 use crate::pool::{Pool, PoolOptions};
 use crate::prediction::Reader;
 use crate::stats::Stats;
@@ -62,10 +62,10 @@ pub struct Artifact {
 /// `InvalidModel` or `LoadFailed`, with the reason.
 pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
     let Artifact { name, version, path, digest, bytes, baseline, optimised_dir } = artifact;
-    let Checked { whole, bounded } = onnx_file::check(&path)?;
+    let checked = slipway_onnx::check(&path)?;
     let workers = args.threads().workers;
     let place = |dir: PathBuf| Kept::place(&dir, &digest, &path, &args.onnxruntime);
-    let kept = optimised_dir.filter(|_| whole).and_then(place);
+    let kept = optimised_dir.filter(|_| checked.is_whole()).and_then(place);
     let intra_threads = usize::from(args.intra_op_threads);
     let mut engines = engine::load(&args.onnxruntime, &path, workers, intra_threads, kept.as_ref())?;
     let Some(signature) = engines.first().map(|e| e.signature().clone()) else {
@@ -73,7 +73,7 @@ pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
     };
     let baseline = baseline.map(|file| golden::read(&file, &digest, &signature)).transpose()?;
     let max_rows = args.max_batch_rows as usize;
-    let mut batching = !args.no_batching && signature.may_batch() && max_rows > 1;
+    let mut batching = merge(args, &path, &signature, &mut engines, max_rows);
     for engine in &mut engines {
         batching &= warm_up(engine, batching, max_rows);
     }
@@ -87,11 +87,21 @@ pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
     let reader = Reader::new(&signature);
     let (most, only) = (usize::from(args.observe.baseline_max_features), &args.observe.baseline_features);
     let observer = baseline.map(|baseline| Arc::new(Observer::new(&baseline, &signature, reader, most, only)));
-    let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching, bounded };
+    let options = PoolOptions { capacity: args.queue_capacity as usize, max_rows, batching, bounded: checked.bounded };
     let stats = Arc::new(Stats::default());
     let pool = Pool::start(engines, options, Arc::clone(&stats));
     let pool = pool.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the workers: {e}")))?;
     Ok(Model { name, version, digest, signature, pool, reader, observer, stats, bytes, used: AtomicU64::new(0) })
+}
+
+/// Whether requests may be merged; the reason is logged when they may not.
+fn merge(args: &ServeArgs, path: &Path, signature: &Signature, engines: &mut [Engine], max_rows: usize) -> bool {
+    let Some(engine) = engines.first_mut().filter(|_| !args.no_batching && max_rows > 1) else { return false };
+    let proven = merging::prove(path, signature, engine);
+    if let Err(reason) = &proven {
+        tracing::info!(reason, "it is not proven that the model keeps rows apart; every request runs alone");
+    }
+    proven.is_ok()
 }
 
 /// The sizes of batches that are tried before the model serves: 1, 2, 4 … and the greatest.

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use crate::config::ServeArgs;
 use crate::engine::{self, Engine};
 use crate::error::{LoadError, Reason};
-use crate::onnx_file;
 
 /// Address space of the process before a model: the libraries, their threads, the allocator's reserves.
 const BASE: u64 = 1 << 30;
@@ -68,7 +67,7 @@ fn try_out(args: &VetArgs) -> Result<Facts, LoadError> {
     bound(Resource::RLIMIT_CORE, 0)?;
     bound(Resource::RLIMIT_CPU, TIME.as_secs())?;
     bound(Resource::RLIMIT_AS, BASE.saturating_add(args.memory_bytes))?;
-    onnx_file::check(&args.model)?;
+    slipway_onnx::check(&args.model)?;
     // The library itself is in the server already.
     engine::start(&args.onnxruntime)?;
     let before = peak_memory();

@@ -1,15 +1,14 @@
 //! All tiers, one after the other.
 
-use std::time::Duration;
-
-use slipway_provision::minutes;
-
 use crate::checkout::Checkout;
 use crate::clock::Clock;
 use crate::estimate::Estimates;
 use crate::group::{CLIENTS, Decision, GROUPS, Group, LeaveOut, Situation};
 use crate::work::{Step, Work};
 use crate::{Failure, check, cluster, group, report};
+
+/// Comes before the group of the public clients.
+const INSTALL_CLIENTS: &str = "install the public clients";
 
 /// `make test`.
 pub(crate) fn run(checkout: &Checkout, all: bool) -> Result<bool, Failure> {
@@ -23,9 +22,9 @@ pub(crate) fn run(checkout: &Checkout, all: bool) -> Result<bool, Failure> {
     let mut steps = check::steps(checkout, others);
     steps.extend(cluster::steps(checkout));
     let (on_cluster, alone): (Vec<&Group>, Vec<&Group>) = groups.iter().partition(|group| group.name != CLIENTS);
-    steps.extend(on_cluster.iter().map(|group| group_step(checkout, group)));
+    steps.extend(on_cluster.iter().flat_map(|group| group_steps(checkout, group)));
     steps.push(cluster::last_step());
-    steps.extend(alone.iter().map(|group| group_step(checkout, group)));
+    steps.extend(alone.iter().flat_map(|group| group_steps(checkout, group)));
     let mut work = Work::new(clock, Estimates::read(&checkout.cache), steps);
     report::begin("make test", checkout, &missing, &work);
 
@@ -46,7 +45,7 @@ pub(crate) fn run_group(checkout: &Checkout, group: &Group) -> Result<bool, Fail
     if group.name != CLIENTS {
         return on_cluster(checkout, group, &[]);
     }
-    let mut work = Work::new(Clock::from_env()?, Estimates::read(&checkout.cache), vec![group_step(checkout, group)]);
+    let mut work = Work::new(Clock::from_env()?, Estimates::read(&checkout.cache), group_steps(checkout, group));
     report::begin("the group clients", checkout, &checkout.missing_rest(true), &work);
     checkout.restore_crates();
     match checkout.build(&["build", "--package", "slipway-runtime", "--bins"]) {
@@ -70,7 +69,7 @@ fn on_cluster(checkout: &Checkout, group: &Group, names: &[&str]) -> Result<bool
     missing.extend(missing_tools);
     let mut steps = vec![Step::in_state(BUILD, checkout.state(), [900 + others / 2, 400 + others / 2, 120])];
     steps.extend(cluster::steps(checkout));
-    steps.push(group_step(checkout, group));
+    steps.extend(group_steps(checkout, group));
     steps.push(cluster::last_step());
     let mut work = Work::new(Clock::from_env()?, Estimates::read(&checkout.cache), steps);
     report::begin("make e2e", checkout, &missing, &work);
@@ -93,9 +92,15 @@ fn on_cluster(checkout: &Checkout, group: &Group, names: &[&str]) -> Result<bool
     Ok(report::end(&work))
 }
 
-fn group_step(checkout: &Checkout, group: &Group) -> Step {
-    let present = group.leave_out != LeaveOut::MissingTools || group.tools_present(&checkout.cache, &checkout.root);
-    Step::depending(group.name, present, group.warm_seconds, group.cold_seconds + group.warm_seconds)
+/// The steps of a group: getting its tools, where that is a step of its own, and running it.
+fn group_steps(checkout: &Checkout, group: &Group) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if group.leave_out == LeaveOut::MissingTools {
+        let present = group.tools_present(&checkout.cache, &checkout.root);
+        steps.push(Step::depending(INSTALL_CLIENTS, present, 1, group.cold_seconds));
+    }
+    steps.push(Step::new(group.name, group.warm_seconds));
+    steps
 }
 
 /// Runs a group when its turn has come, or counts it as skipped or failed.
@@ -120,14 +125,13 @@ fn run_group_now(checkout: &Checkout, work: &mut Work, group: &Group) {
         cluster::promises(checkout, work, group, &[]);
         return;
     }
-    let since = work.clock.elapsed();
-    let folders = match checkout.client_environments() {
-        Ok(folders) => folders,
-        Err(error) => return work.fail(group.name, group.promises(&checkout.root), &error.to_string()),
-    };
-    let taken = work.clock.elapsed().saturating_sub(since);
-    if taken > Duration::from_secs(5) {
-        println!("the clients were installed in {}", minutes(taken.as_secs()));
+    let mut folders = Vec::new();
+    let installed = work.call(INSTALL_CLIENTS, || {
+        folders = checkout.client_environments().map_err(|error| error.to_string())?;
+        Ok(())
+    });
+    if !installed {
+        return work.fail(group.name, group.promises(&checkout.root), "the clients could not be installed");
     }
     let library = match slipway_provision::libraries::onnx_runtime(&checkout.cache, &checkout.root) {
         Ok(library) => library,

@@ -228,6 +228,25 @@ async fn models_that_mix_rows_are_not_batched() {
     futures::future::join_all(requests).await;
 }
 
+/// Shapes do not show that this one mixes rows: it subtracts their mean, which is the row itself when it is alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_different_clients_are_merged_only_where_that_changes_nothing() {
+    let server = Server::start("centre", &["--workers", "1"]);
+    assert_eq!(server.line("the model is loaded and warm")["batching"], false);
+    let reason =
+        server.line("it is not proven that the model keeps rows apart; every request runs alone")["reason"].clone();
+    assert!(reason.as_str().is_some_and(|reason| reason.contains("ReduceMean")), "{reason}");
+    let requests = (0..200_u8).map(|i| {
+        let server = &server;
+        async move {
+            let x = f32::from(i);
+            let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [x, x + 2.0]}]});
+            assert_eq!(server.infer(&body).await.1["outputs"][0]["data"], json!([0.0, 0.0]));
+        }
+    });
+    futures::future::join_all(requests).await;
+}
+
 /// What ONNX Runtime takes for a large request comes back; otherwise the largest request ever would decide what a pod holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_large_requests_comes_back() {

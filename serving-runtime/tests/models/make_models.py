@@ -57,6 +57,10 @@ save("types", [h.make_node("Identity", [k], [f"{k}_out"]) for k in kinds],
 save("mean", [h.make_node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=0)],
      [value("x", T.FLOAT, ["N", 2])], [value("m", T.FLOAT, [2])])
 
+# Subtracts the mean over the batch: rows are not independent, and shapes do not show it.
+save("centre", [h.make_node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=1), h.make_node("Sub", ["x", "m"], ["y"])],
+     [value("x", T.FLOAT, ["N", 2])], [value("y", T.FLOAT, ["N", 2])])
+
 # Slow on purpose, by work: a loop of matrix products whose length is the first value of the input.
 body = h.make_graph(
     [h.make_node("MatMul", ["s_in", "weights"], ["s_out"]), h.make_node("Identity", ["c_in"], ["c_out"])], "body",

@@ -3,26 +3,32 @@
 //! It walks the protobuf of the file without building it and seeks over the weights, so it costs next to nothing for a good model. It
 //! does not replace ONNX Runtime's own checks; it gives a clear reason for what would otherwise cost memory or read other files.
 
-use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Component, Path};
 
-use crate::error::{LoadError, Reason};
+use crate::error::{Error, Fault};
+use crate::wire::{Reader, Value};
 
 /// Graphs in attributes of nodes in graphs: none of the known models goes beyond four.
 const MAX_DEPTH: usize = 32;
+/// Dimensions of a tensor, and entries that say where its data lies.
+const MAX_ENTRIES: usize = 64;
 /// Number of a node's field that names its operator.
 const OP_TYPE: u64 = 4;
-/// Names and paths in a tensor.
-const MAX_TEXT: u64 = 4096;
 
 /// What a check found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// Whether the file is all of the model: no tensor of it lies in another one.
-    pub whole: bool,
+    /// Files beside the model that hold data of its tensors, relative to its directory, without repetition.
+    pub external: Vec<String>,
     /// Whether nothing in it loops, so that the sizes of its inputs tell what a run costs.
     pub bounded: bool,
+}
+
+impl Checked {
+    /// Whether the file is all of the model: no tensor of it lies in another one.
+    pub fn is_whole(&self) -> bool {
+        self.external.is_empty()
+    }
 }
 
 /// Operators that run a graph as often as their inputs say.
@@ -31,19 +37,14 @@ const LOOPS: [&str; 3] = ["Loop", "Scan", "SequenceMap"];
 /// Checks the file; its external data must lie beside it.
 ///
 /// # Errors
-/// `InvalidModel`, and what is wrong with which tensor.
-pub fn check(path: &Path) -> Result<Checked, LoadError> {
-    let invalid = |what: String| LoadError::permanent(Reason::InvalidModel, what);
-    let file = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (length, file) =
-        file.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot read {}: {e}", path.display())))?;
+/// What is wrong with which tensor.
+pub fn check(path: &Path) -> Result<Checked, Error> {
+    let (reader, length) = Reader::open(path)?;
     let directory = path.parent().unwrap_or(Path::new("."));
-    let mut walk = Walk { file: BufReader::new(file), at: 0, directory, whole: true, bounded: true };
-    let walked = walk.message(length, Kind::Model, 0).map(|()| Checked { whole: walk.whole, bounded: walk.bounded });
-    walked.map_err(|e| match e {
-        Wrong::File(e) => invalid(format!("not a model: the file is no ONNX protobuf, or a part of one ({e})")),
-        Wrong::Model(what) => invalid(what),
-    })
+    let found = Checked { external: vec![], bounded: true };
+    let mut walk = Walk { reader, directory, found };
+    walk.message(length, Kind::Model, 0)?;
+    Ok(walk.found)
 }
 
 /// Messages that can hold tensors. See `onnx.proto` for the numbers of their fields.
@@ -73,25 +74,10 @@ impl Kind {
     }
 }
 
-enum Wrong {
-    File(String),
-    Model(String),
-}
-
-impl From<std::io::Error> for Wrong {
-    fn from(e: std::io::Error) -> Self {
-        Self::File(e.to_string())
-    }
-}
-
 struct Walk<'a> {
-    file: BufReader<File>,
-    at: u64,
+    reader: Reader,
     directory: &'a Path,
-    /// No external data so far.
-    whole: bool,
-    /// No loops so far.
-    bounded: bool,
+    found: Checked,
 }
 
 /// What one tensor says of itself.
@@ -106,172 +92,84 @@ struct TensorFacts {
 }
 
 impl Walk<'_> {
-    fn byte(&mut self) -> Result<u8, Wrong> {
-        let mut byte = [0];
-        self.file.read_exact(&mut byte)?;
-        self.at += 1;
-        Ok(byte[0])
-    }
-
-    fn varint(&mut self) -> Result<u64, Wrong> {
-        let mut value = 0_u64;
-        for shift in (0..70).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Wrong::File(format!("a number at byte {} does not end", self.at)))
-    }
-
-    /// The end of a part of `length` bytes that starts here, inside one that ends at `end`.
-    fn part(&self, length: u64, end: u64) -> Result<u64, Wrong> {
-        let part = self.at.checked_add(length).filter(|part| *part <= end);
-        part.ok_or_else(|| {
-            Wrong::File(format!(
-                "a part at byte {} claims {length} bytes; {} are left",
-                self.at,
-                end.saturating_sub(self.at)
-            ))
-        })
-    }
-
-    /// A number may go on beyond the end of the part that it stands in.
-    fn within(&self, end: u64) -> Result<(), Wrong> {
-        if self.at <= end {
-            return Ok(());
-        }
-        Err(Wrong::File(format!("a part ends at byte {end}, in the middle of what it holds")))
-    }
-
-    fn seek(&mut self, to: u64) -> Result<(), Wrong> {
-        self.within(to)?;
-        match i64::try_from(to - self.at) {
-            Ok(offset) => self.file.seek_relative(offset)?,
-            Err(_) => drop(self.file.seek(SeekFrom::Start(to))?),
-        }
-        self.at = to;
-        Ok(())
-    }
-
-    /// Field number and, for fields with a length, where it ends. Numbers are skipped unless `number` takes them.
-    fn message(&mut self, end: u64, kind: Kind, depth: usize) -> Result<(), Wrong> {
+    fn message(&mut self, end: u64, kind: Kind, depth: usize) -> Result<(), Fault> {
         if depth > MAX_DEPTH {
-            return Err(Wrong::Model(format!("the model nests its graphs more than {MAX_DEPTH} deep")));
+            return Err(Fault::Model(format!("the model nests its graphs more than {MAX_DEPTH} deep")));
         }
         if kind == Kind::Tensor {
             return self.tensor(end);
         }
-        while self.at < end {
-            let key = self.varint()?;
-            let inner = kind.field(key >> 3);
-            match self.value(key & 7, end)? {
-                Some(part) if kind == Kind::Node && key >> 3 == OP_TYPE => {
-                    self.bounded &= !LOOPS.contains(&self.text(part)?.as_str());
+        while let Some(field) = self.reader.field(end)? {
+            let Value::Part(part) = field.value else { continue };
+            match kind.field(field.number) {
+                Kind::Skip if kind == Kind::Node && field.number == OP_TYPE => {
+                    self.found.bounded &= !LOOPS.contains(&self.reader.text(part)?.as_str());
                 }
-                Some(part) if inner == Kind::Skip => self.seek(part)?,
-                Some(part) => self.message(part, inner, depth + 1)?,
-                None => {}
+                Kind::Skip => self.reader.seek(part)?,
+                inner => self.message(part, inner, depth + 1)?,
             }
         }
-        self.within(end)
+        Ok(())
     }
 
-    /// Reads over a value; one with a length is left unread and its end given.
-    fn value(&mut self, wire: u64, end: u64) -> Result<Option<u64>, Wrong> {
-        match wire {
-            0 => drop(self.varint()?),
-            1 => self.seek(self.part(8, end)?)?,
-            2 => {
-                let length = self.varint()?;
-                return self.part(length, end).map(Some);
-            }
-            5 => self.seek(self.part(4, end)?)?,
-            other => return Err(Wrong::File(format!("wire type {other} at byte {}", self.at))),
-        }
-        Ok(None)
-    }
-
-    fn tensor(&mut self, end: u64) -> Result<(), Wrong> {
+    fn tensor(&mut self, end: u64) -> Result<(), Fault> {
         let mut facts = TensorFacts::default();
-        while self.at < end {
-            let key = self.varint()?;
-            let (number, wire) = (key >> 3, key & 7);
-            if wire == 0 && matches!(number, 1 | 2) {
-                let value = self.varint()?;
-                if number == 1 {
-                    facts.dims.push(value.cast_signed())
-                } else {
-                    facts.data_type = value
+        loop {
+            let from = self.reader.at();
+            let Some(field) = self.reader.field(end)? else { break };
+            match (field.number, field.value) {
+                (1, value) => self.reader.integers(value, &mut facts.dims, MAX_ENTRIES)?,
+                (2, Value::Varint(number)) => facts.data_type = number,
+                (8, Value::Part(part)) => facts.name = self.reader.text(part)?,
+                (9, Value::Part(part)) => facts.raw = Some(part - self.reader.at()),
+                (13, Value::Part(part)) => {
+                    let entry = self.entry(part)?;
+                    facts.external.push(entry);
                 }
-                continue;
-            }
-            let from = self.at;
-            let Some(part) = self.value(wire, end)? else {
-                facts.typed += self.at - from;
-                continue;
-            };
-            match number {
-                1 => {
-                    while self.at < part {
-                        let value = self.varint()?;
-                        facts.dims.push(value.cast_signed());
-                    }
-                }
-                4..=7 | 10 | 11 => facts.typed += part - from,
-                8 => facts.name = self.text(part)?,
-                9 => facts.raw = Some(part - self.at),
-                13 => facts.external.push(self.entry(part)?),
+                (4..=7 | 10 | 11, Value::Part(part)) => facts.typed += part - self.reader.at(),
+                (_, Value::Varint(_) | Value::Fixed(_)) => facts.typed += self.reader.at() - from,
                 _ => {}
             }
-            self.seek(part)?;
-            if facts.dims.len() > 64 || facts.external.len() > 64 {
-                return Err(Wrong::Model(format!("tensor {:?} has more than 64 dimensions", facts.name)));
+            if let Value::Part(part) = field.value {
+                self.reader.seek(part)?;
+            }
+            if facts.dims.len() > MAX_ENTRIES || facts.external.len() > MAX_ENTRIES {
+                let name = &facts.name;
+                return Err(Fault::Model(format!("tensor {name:?} has more than {MAX_ENTRIES} dimensions")));
             }
         }
-        self.within(end)?;
-        self.whole &= facts.external.is_empty();
-        facts.check(self.directory).map_err(Wrong::Model)
-    }
-
-    fn text(&mut self, end: u64) -> Result<String, Wrong> {
-        self.within(end)?;
-        let mut bytes = vec![0; usize::try_from((end - self.at).min(MAX_TEXT)).unwrap_or(0)];
-        self.file.read_exact(&mut bytes)?;
-        self.at += bytes.len() as u64;
-        self.seek(end)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let location = facts.check(self.directory).map_err(Fault::Model)?;
+        self.found.external.extend(location.filter(|location| !self.found.external.contains(location)));
+        Ok(())
     }
 
     /// A key and its value.
-    fn entry(&mut self, end: u64) -> Result<(String, String), Wrong> {
+    fn entry(&mut self, end: u64) -> Result<(String, String), Fault> {
         let (mut name, mut value) = (String::new(), String::new());
-        while self.at < end {
-            let key = self.varint()?;
-            match self.value(key & 7, end)? {
-                Some(part) if key >> 3 == 1 => name = self.text(part)?,
-                Some(part) if key >> 3 == 2 => value = self.text(part)?,
-                Some(part) => self.seek(part)?,
-                None => {}
+        while let Some(field) = self.reader.field(end)? {
+            match (field.number, field.value) {
+                (1, Value::Part(part)) => name = self.reader.text(part)?,
+                (2, Value::Part(part)) => value = self.reader.text(part)?,
+                (_, Value::Part(part)) => self.reader.seek(part)?,
+                _ => {}
             }
         }
-        self.within(end)?;
         Ok((name, value))
     }
 }
 
 impl TensorFacts {
-    fn check(&self, directory: &Path) -> Result<(), String> {
+    /// The file beside the model that holds its data, if one does.
+    fn check(&self, directory: &Path) -> Result<Option<String>, String> {
         let name = &self.name;
         let count = self.dims.iter().try_fold(1_u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?));
         let count = count.ok_or_else(|| format!("tensor {name:?} has an impossible shape {:?}", self.dims))?;
         if !self.external.is_empty() {
-            return self.check_external(directory);
+            return self.check_external(directory).map(Some);
         }
         if let (Some(raw), Some(width)) = (self.raw, width(self.data_type)) {
             return match count.checked_mul(width) == Some(raw) {
-                true => Ok(()),
+                true => Ok(None),
                 false => Err(format!("tensor {name:?} of shape {:?} carries {raw} bytes of raw data", self.dims)),
             };
         }
@@ -280,10 +178,10 @@ impl TensorFacts {
         if count.div_ceil(4) > carried {
             return Err(format!("tensor {name:?} declares {count} elements and carries {carried} bytes"));
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn check_external(&self, directory: &Path) -> Result<(), String> {
+    fn check_external(&self, directory: &Path) -> Result<String, String> {
         let name = &self.name;
         let get = |key: &str| self.external.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         let location = get("location").unwrap_or_default();
@@ -307,12 +205,11 @@ impl TensorFacts {
         let number = |key: &str| get(key).map_or(Some(0), |v| v.parse::<u64>().ok());
         let end = number("offset").zip(number("length")).and_then(|(offset, length)| offset.checked_add(length));
         match end {
-            Some(end) if end <= size => Ok(()),
+            Some(end) if end <= size => Ok(location.to_owned()),
             _ => Err(format!("tensor {name:?} wants more of {location:?} than its {size} bytes")),
         }
     }
 }
-
 /// Bytes of an element in raw data, by `TensorProto.DataType`; none for strings and for those that share bytes.
 const fn width(data_type: u64) -> Option<u64> {
     match data_type {
@@ -347,7 +244,7 @@ mod tests {
         std::fs::write(dir.path().join("weights"), [0; 16]).unwrap();
         let path = dir.path().join("model.onnx");
         std::fs::write(&path, field(7, &field(5, tensor))).unwrap();
-        check(&path).map(|found| found.whole).map_err(|e| e.message)
+        check(&path).map(|found| found.is_whole()).map_err(|error| error.to_string())
     }
 
     fn external(location: &str, length: &str) -> Vec<u8> {
@@ -380,13 +277,13 @@ mod tests {
 
     #[test]
     fn the_committed_models_pass_and_noise_does_not() {
-        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models");
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../serving-runtime/tests/models");
         for entry in std::fs::read_dir(models).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "onnx") {
                 let found = check(&path).unwrap();
                 let slow = path.file_stem().is_some_and(|name| name == "slow");
-                assert_eq!((found.whole, found.bounded), (true, !slow), "{}", path.display());
+                assert_eq!((found.is_whole(), found.bounded), (true, !slow), "{}", path.display());
                 let cut = tempfile::NamedTempFile::new().unwrap();
                 let bytes = std::fs::read(&path).unwrap();
                 std::fs::write(cut.path(), &bytes[..bytes.len() - 3]).unwrap();

@@ -1,0 +1,14 @@
+//! Says of model files whether they keep the rows of a batch apart: `cargo run -p slipway-onnx --example prove FILE...`.
+use std::path::Path;
+
+fn main() {
+    for file in std::env::args().skip(1) {
+        let verdict = match slipway_onnx::graph::read(Path::new(&file)) {
+            Ok(model) => {
+                slipway_onnx::independence::prove(&model).map_or_else(|why| format!("no: {why}"), |()| "yes".into())
+            }
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        println!("{file}: {verdict}");
+    }
+}

@@ -1,0 +1,273 @@
+//! Operators that work element by element, with the shapes of their inputs broadcast to one another.
+
+use super::size::{Size, Symbols};
+use super::value::{Elements, Tensor};
+use super::{Call, Made};
+
+/// Operators of which every element of the output comes of the elements at its place in the inputs.
+const OPERATORS: &[&str] = &[
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Add",
+    "And",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Cos",
+    "Cosh",
+    "Div",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "Max",
+    "Mean",
+    "Min",
+    "Mish",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "PRelu",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Where",
+    "Xor",
+    // com.microsoft
+    "BiasGelu",
+    "FastGelu",
+    "QuickGelu",
+];
+
+pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
+    match operator {
+        "Dropout" => Some(dropout(call)),
+        "QuantizeLinear" | "DequantizeLinear" => Some(quantize(call)),
+        // Logical shapes are the same whatever the elements are.
+        _ if OPERATORS.contains(&operator) => Some(elementwise(call, operator)),
+        _ => None,
+    }
+}
+
+fn elementwise(call: &mut Call<'_>, operator: &str) -> Made {
+    if !call.has_rows() {
+        let counted = call.inputs.iter().flatten().any(|tensor| tensor.counted);
+        if let Some(tensor) = of_sizes(call, operator) {
+            return Ok(call.all(tensor));
+        }
+        let shapes: Option<Vec<Vec<Size>>> = call.inputs.iter().flatten().map(|tensor| tensor.shape.clone()).collect();
+        let shape = shapes.map(|shapes| broadcast_shapes(&shapes, call.symbols));
+        return Ok(call.all(Tensor { counted, ..Tensor::fixed(shape) }));
+    }
+    let tensors: Vec<&Tensor> = call.inputs.iter().copied().flatten().collect();
+    let tensor = broadcast(&tensors, call.symbols)?;
+    Ok(call.all(tensor))
+}
+
+/// The result of tensors that are broadcast to one another, some of which hold rows.
+pub(super) fn broadcast(tensors: &[&Tensor], symbols: &mut Symbols) -> Result<Tensor, String> {
+    let shapes: Option<Vec<&Vec<Size>>> = tensors.iter().map(|tensor| tensor.shape.as_ref()).collect();
+    let shapes = shapes.ok_or("the shape of a tensor that it joins with rows is not known")?;
+    let rank = shapes.iter().map(|shape| shape.len()).max().unwrap_or(0);
+    let mut axis = None;
+    for (tensor, shape) in tensors.iter().zip(&shapes) {
+        let Some(own) = tensor.axis else { continue };
+        let there = own + rank - shape.len();
+        if axis.is_some_and(|axis| axis != there) {
+            return Err("it joins rows with rows along another axis".into());
+        }
+        axis = Some(there);
+    }
+    let axis = axis.ok_or("no rows are among its inputs")?;
+    let mut rows: Option<&Size> = None;
+    for (tensor, shape) in tensors.iter().zip(&shapes) {
+        let here = (axis + shape.len()).checked_sub(rank).map(|at| &shape[at]);
+        if tensor.is_rows() {
+            if rows.is_some_and(|rows| Some(rows) != here) {
+                return Err("it joins rows with other multiples of rows".into());
+            }
+            rows = here;
+        } else if tensor.counted {
+            return Err("it joins rows with something that depends on their number".into());
+        } else if here.is_some_and(|size| !size.is(1)) {
+            return Err("it joins rows with a tensor that has an element for each of them".into());
+        }
+    }
+    let rows = rows.cloned().ok_or("no rows are among its inputs")?;
+    let owned: Vec<Vec<Size>> = shapes.into_iter().cloned().collect();
+    let mut shape = broadcast_shapes(&owned, symbols);
+    shape[axis] = rows;
+    Ok(Tensor::rows(shape, axis))
+}
+
+/// The shape of shapes that are broadcast to one another.
+pub(super) fn broadcast_shapes(shapes: &[Vec<Size>], symbols: &mut Symbols) -> Vec<Size> {
+    let rank = shapes.iter().map(Vec::len).max().unwrap_or(0);
+    let at = |place: usize| {
+        let sizes: Vec<&Size> =
+            shapes.iter().filter_map(|shape| shape.get((place + shape.len()).checked_sub(rank)?)).collect();
+        let other: Vec<&Size> = sizes.iter().copied().filter(|size| !size.is(1)).collect();
+        match other.as_slice() {
+            [] => Size::number(1),
+            [one] if one.as_number().is_some() => (*one).clone(),
+            // A symbol may stand for 1, and then the other one decides; a number greater than 1 decides by itself.
+            [first, rest @ ..] if rest.iter().all(|size| size == first) => (*first).clone(),
+            many => match many.iter().find(|size| size.as_number().is_some()) {
+                Some(number) => (*number).clone(),
+                None => symbols.computed("broadcast", many),
+            },
+        }
+    };
+    (0..rank).map(at).collect()
+}
+
+/// Arithmetic on sizes: exporters compute shapes by it.
+fn of_sizes(call: &mut Call<'_>, operator: &str) -> Option<Tensor> {
+    let lists: Vec<&Elements> =
+        call.inputs.iter().map(|tensor| tensor.and_then(|tensor| tensor.elements.as_ref())).collect::<Option<_>>()?;
+    if call.inputs.iter().flatten().any(|tensor| tensor.rank().is_none_or(|rank| rank > 1)) {
+        return None;
+    }
+    let length = lists.iter().map(|list| list.len()).max()?;
+    if lists.iter().any(|list| list.len() != length && list.len() != 1) {
+        return None;
+    }
+    if operator == "Cast" && !whole_numbers(call.node.integer("to")?) {
+        return None;
+    }
+    let counted = call.inputs.iter().flatten().any(|tensor| tensor.counted);
+    let mut made = Vec::with_capacity(length);
+    for place in 0..length {
+        let operands: Option<Vec<&Size>> =
+            lists.iter().map(|list| list[if list.len() == 1 { 0 } else { place }].as_ref()).collect();
+        made.push(operands.and_then(|operands| of_size(operator, &operands, call.symbols)));
+    }
+    // An element of the list that is followed, and counts no rows, may stand beside one that does: the list as a whole is counted then.
+    let scalar = call.inputs.iter().flatten().all(|tensor| tensor.rank() == Some(0));
+    let still = counted && made.iter().any(|element| element.as_ref().is_none_or(Size::has_rows));
+    let list = Tensor::list(made, still);
+    Some(if scalar { Tensor { shape: Some(vec![]), ..list } } else { list })
+}
+
+/// TensorProto.DataType: integers, and booleans that stand for a comparison.
+fn whole_numbers(data_type: i64) -> bool {
+    [2, 3, 4, 5, 6, 7, 9, 12, 13].contains(&data_type)
+}
+
+fn of_size(operator: &str, operands: &[&Size], symbols: &mut Symbols) -> Option<Size> {
+    let numbers: Option<Vec<i64>> = operands.iter().map(|size| size.as_number()).collect();
+    match (operator, operands) {
+        ("Identity" | "Cast", [one]) => return Some((*one).clone()),
+        ("Mul", [one, other]) => return one.times(other),
+        ("Div", [one, other]) if numbers.is_none() => {
+            if let Some(quotient) = one.divided_by(other) {
+                return Some(quotient);
+            }
+        }
+        // A size is never negative, so it is no -1.
+        ("Equal", [one, other]) => {
+            let negative = |size: &Size| size.as_number().is_some_and(|number| number < 0);
+            let symbolic = |size: &Size| size.as_number().is_none() && size.is_natural();
+            if one == other {
+                return Some(Size::number(1));
+            }
+            if numbers.is_some() || negative(one) && symbolic(other) || negative(other) && symbolic(one) {
+                return Some(Size::number(0));
+            }
+            return None;
+        }
+        ("Where", [condition, one, other]) => {
+            return match condition.as_number()? {
+                0 => Some((*other).clone()),
+                _ => Some((*one).clone()),
+            };
+        }
+        _ => {}
+    }
+    if let Some(numbers) = numbers {
+        return of_numbers(operator, &numbers).map(Size::number);
+    }
+    let followed = ["Add", "Sub", "Div", "Mod", "Max", "Min"].contains(&operator);
+    // What depends on the number of rows in another way than as a multiple is not followed.
+    (followed && operands.iter().all(|size| !size.has_rows())).then(|| symbols.computed(operator, operands))
+}
+
+fn of_numbers(operator: &str, numbers: &[i64]) -> Option<i64> {
+    match (operator, numbers) {
+        ("Add", [a, b]) => a.checked_add(*b),
+        ("Sub", [a, b]) => a.checked_sub(*b),
+        // Towards zero, as ONNX divides integers.
+        ("Div", [a, b]) => a.checked_div(*b),
+        ("Max", many) => many.iter().copied().max(),
+        ("Min", many) => many.iter().copied().min(),
+        ("Neg", [a]) => a.checked_neg(),
+        _ => None,
+    }
+}
+
+/// Without training, and without a mask that would be random.
+fn dropout(call: &mut Call<'_>) -> Made {
+    let training = call.input(2);
+    if training.is_some_and(|tensor| tensor.number() != Some(0)) {
+        return Err("it drops elements at random".into());
+    }
+    let tensor = call.need(0)?.clone();
+    Ok(call.all(Tensor { elements: None, ..tensor }))
+}
+
+/// One scale for all, or one for each place along an axis, which must not be that of the rows.
+fn quantize(call: &mut Call<'_>) -> Made {
+    call.others_are_fixed(&[0])?;
+    let tensor = call.need(0)?.clone();
+    if let (Some(rows), Some(rank)) = (tensor.axis, tensor.rank()) {
+        let single = call.need(1)?.shape.as_ref().is_some_and(|shape| shape.iter().all(|size| size.is(1)));
+        let along = super::value::axis(call.node.integer("axis").unwrap_or(1), rank);
+        if !single && along.is_none_or(|axis| axis == rows) {
+            return Err("it has a scale for each row".into());
+        }
+    }
+    Ok(call.all(Tensor { elements: None, ..tensor }))
+}

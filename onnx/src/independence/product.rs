@@ -1,0 +1,160 @@
+//! Products of matrices.
+
+use super::elementwise::broadcast_shapes;
+use super::size::Size;
+use super::value::Tensor;
+use super::{Call, Made};
+
+pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
+    match operator {
+        "MatMul" => Some(matmul(call, &[0, 1])),
+        // Scales and zero points are the same for all.
+        "MatMulInteger" => Some(matmul(call, &[0, 1])),
+        "QLinearMatMul" => Some(matmul(call, &[0, 3])),
+        "Gemm" => Some(gemm(call)),
+        "Einsum" => Some(einsum(call)),
+        _ => None,
+    }
+}
+
+fn matmul(call: &mut Call<'_>, factors: &[usize; 2]) -> Made {
+    let [left, right] = factors.map(|number| call.need(number).cloned());
+    let (left, right) = (left?, right?);
+    if !left.is_rows() && !right.is_rows() {
+        let counted = left.counted || right.counted;
+        let shape = match (&left.shape, &right.shape) {
+            (Some(a), Some(b)) if a.len() >= 2 && b.len() >= 2 => Some(product_shape(a, b, call)),
+            _ => None,
+        };
+        return Ok(call.all(Tensor { counted, ..Tensor::fixed(shape) }));
+    }
+    call.others_are_fixed(factors)?;
+    let (Some(a), Some(b)) = (&left.shape, &right.shape) else {
+        return Err("the shape of one of its factors is not known".into());
+    };
+    if a.len() < 2 || b.len() < 2 {
+        return Err("it multiplies rows by a vector".into());
+    }
+    let rank = a.len().max(b.len());
+    // Where the rows of each factor are in the product.
+    let place = |tensor: &Tensor, shape: &[Size], summed: usize, kept: usize| match tensor.axis {
+        None if tensor.counted => Err("one of its factors depends on the number of rows".to_owned()),
+        None => Ok(None),
+        Some(axis) if axis == summed => Err("it sums over the rows".to_owned()),
+        Some(axis) if axis + 2 >= shape.len() => Ok(Some(kept)),
+        Some(axis) => Ok(Some(axis + rank - shape.len())),
+    };
+    let of_left = place(&left, a, a.len() - 1, rank - 2)?;
+    let of_right = place(&right, b, b.len() - 2, rank - 1)?;
+    let axis = match (of_left, of_right) {
+        (Some(one), Some(other)) if one == other && one + 2 < rank => one,
+        (Some(_), Some(_)) => return Err("it multiplies each row by every other".into()),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => return Err("no rows are among its factors".into()),
+    };
+    let size = |tensor: &Tensor, shape: &[Size]| tensor.axis.map(|axis| shape[axis].clone());
+    let (one, other) = (size(&left, a), size(&right, b));
+    if let (Some(one), Some(other)) = (&one, &other)
+        && one != other
+    {
+        return Err("it joins rows with other multiples of rows".into());
+    }
+    // A factor without rows has nothing of its own along their axis.
+    for (tensor, shape) in [(&left, a), (&right, b)] {
+        let here = (axis + shape.len()).checked_sub(rank).filter(|at| axis + 2 < rank && at + 2 < shape.len());
+        if !tensor.is_rows() && here.is_some_and(|at| !shape[at].is(1)) {
+            return Err("it joins rows with a tensor that has an element for each of them".into());
+        }
+    }
+    let mut shape = product_shape(a, b, call);
+    shape[axis] = one.or(other).unwrap_or_else(Size::rows);
+    Ok(call.all(Tensor::rows(shape, axis)))
+}
+
+fn product_shape(a: &[Size], b: &[Size], call: &mut Call<'_>) -> Vec<Size> {
+    let outer = [a[..a.len() - 2].to_vec(), b[..b.len() - 2].to_vec()];
+    let mut shape = broadcast_shapes(&outer, call.symbols);
+    shape.extend([a[a.len() - 2].clone(), b[b.len() - 1].clone()]);
+    shape
+}
+
+fn gemm(call: &mut Call<'_>) -> Made {
+    let turned = |name: &str| call.node.integer(name).unwrap_or(0) != 0;
+    let (turn_a, turn_b) = (turned("transA"), turned("transB"));
+    if !call.has_rows() {
+        return call.unknown();
+    }
+    let (a, b) = (call.need(0)?.clone(), call.need(1)?.clone());
+    let (shape_a, shape_b) = (call.shape_of(0)?, call.shape_of(1)?);
+    if shape_a.len() != 2 || shape_b.len() != 2 {
+        return Err("its factors are no matrices".into());
+    }
+    if a.counted || b.counted {
+        return Err("one of its factors depends on the number of rows".into());
+    }
+    let (outer_a, outer_b) = (usize::from(turn_a), usize::from(!turn_b));
+    let axis = match (a.axis, b.axis) {
+        (Some(axis), None) if axis == outer_a => Some(0),
+        (None, Some(axis)) if axis == outer_b => Some(1),
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err("it multiplies each row by every other".into()),
+        _ => return Err("it sums over the rows".into()),
+    };
+    let shape = vec![shape_a[outer_a].clone(), shape_b[outer_b].clone()];
+    let product = Tensor { axis, ..Tensor::fixed(Some(shape)) };
+    match call.input(2).cloned() {
+        None => Ok(call.all(product)),
+        Some(added) => {
+            let joined = super::elementwise::broadcast(&[&product, &added], call.symbols)?;
+            Ok(call.all(joined))
+        }
+    }
+}
+
+/// The letter of the rows stands in the result, and in every factor with rows at their axis and in no other.
+fn einsum(call: &mut Call<'_>) -> Made {
+    if !call.has_rows() {
+        return call.unknown();
+    }
+    let equation: String = call.node.text("equation").unwrap_or_default().chars().filter(|c| *c != ' ').collect();
+    let (factors, result) = equation.split_once("->").ok_or("its equation names no result")?;
+    if equation.contains('.') {
+        return Err("its equation leaves axes unnamed".into());
+    }
+    let factors: Vec<Vec<char>> = factors.split(',').map(|factor| factor.chars().collect()).collect();
+    let result: Vec<char> = result.chars().collect();
+    let mut letter = None;
+    for (number, factor) in factors.iter().enumerate() {
+        let tensor = call.need(number)?;
+        if tensor.counted {
+            return Err("one of its factors depends on the number of rows".into());
+        }
+        let Some(axis) = tensor.axis else { continue };
+        let own = *factor.get(axis).ok_or("its equation does not fit its factors")?;
+        if letter.is_some_and(|letter| letter != own) || factor.iter().filter(|it| **it == own).count() != 1 {
+            return Err("it joins rows with rows along another axis".into());
+        }
+        letter = Some(own);
+    }
+    let letter = letter.ok_or("no rows are among its factors")?;
+    let mut sizes: std::collections::BTreeMap<char, Size> = std::collections::BTreeMap::new();
+    for (number, factor) in factors.iter().enumerate() {
+        let tensor = call.need(number)?;
+        if !tensor.is_rows() && factor.contains(&letter) {
+            return Err("it joins rows with a tensor that has an element for each of them".into());
+        }
+        let shape = call.shape_of(number)?;
+        if shape.len() != factor.len() {
+            return Err("its equation does not fit its factors".into());
+        }
+        for (name, size) in factor.iter().zip(shape) {
+            if *name == letter && sizes.get(name).is_some_and(|known| *known != size) {
+                return Err("it joins rows with other multiples of rows".into());
+            }
+            sizes.insert(*name, size);
+        }
+    }
+    let axis = result.iter().position(|name| *name == letter).ok_or("it sums over the rows")?;
+    let shape = result.iter().map(|name| sizes.get(name).cloned().unwrap_or_else(|| call.symbols.fresh())).collect();
+    Ok(call.all(Tensor::rows(shape, axis)))
+}

@@ -1,0 +1,108 @@
+//! What is known of a tensor in a graph.
+
+use super::size::Size;
+
+/// Longest list of sizes that is followed element by element.
+const MAX_ELEMENTS: usize = 256;
+
+/// Elements of a list of sizes; `None` where one is not followed.
+pub(super) type Elements = Vec<Option<Size>>;
+
+/// What is known of a tensor.
+///
+/// With an `axis`, the tensor holds the rows of the batch along it: `shape[axis]` is the number of rows times something, the part of row *i* is the
+/// *i*-th of equal parts along that axis, and holds nothing of any other row. Without, it is the same whatever the rows hold; when it is also not
+/// `counted`, it is the same however many there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Tensor {
+    pub(super) shape: Option<Vec<Size>>,
+    pub(super) axis: Option<usize>,
+    /// Whether it depends on the number of rows.
+    pub(super) counted: bool,
+    /// Elements of a list (or a single number) of sizes. `None` for an element that is not followed; it depends on the number of rows when the
+    /// tensor is `counted`.
+    pub(super) elements: Option<Elements>,
+    /// Of a short list of floats, which are 1: the scales of a resize.
+    pub(super) ones: Option<Vec<bool>>,
+}
+
+impl Tensor {
+    /// A tensor of rows.
+    pub(super) fn rows(shape: Vec<Size>, axis: usize) -> Self {
+        Self { shape: Some(shape), axis: Some(axis), ..Self::default() }
+    }
+
+    /// A tensor that is the same whatever the batch is.
+    pub(super) fn fixed(shape: Option<Vec<Size>>) -> Self {
+        Self { shape, ..Self::default() }
+    }
+
+    /// A tensor that depends on the number of rows in a way that is not followed.
+    pub(super) fn counted(shape: Option<Vec<Size>>) -> Self {
+        Self { shape, counted: true, ..Self::default() }
+    }
+
+    /// A list of sizes.
+    pub(super) fn list(elements: Elements, counted: bool) -> Self {
+        let shape = Some(vec![Size::number(i64::try_from(elements.len()).unwrap_or(i64::MAX))]);
+        let counted = counted || elements.iter().flatten().any(Size::has_rows);
+        let elements = (elements.len() <= MAX_ELEMENTS).then_some(elements);
+        Self { shape, counted, elements, ..Self::default() }
+    }
+
+    /// A single size.
+    pub(super) fn single(element: Option<Size>, counted: bool) -> Self {
+        Self { shape: Some(vec![]), ..Self::list(vec![element], counted) }
+    }
+
+    pub(super) fn is_rows(&self) -> bool {
+        self.axis.is_some()
+    }
+
+    pub(super) fn rank(&self) -> Option<usize> {
+        self.shape.as_ref().map(Vec::len)
+    }
+
+    /// The elements, when they are numbers all.
+    pub(super) fn numbers(&self) -> Option<Vec<i64>> {
+        self.elements.as_ref()?.iter().map(|element| element.as_ref()?.as_number()).collect()
+    }
+
+    /// The only element, when it is a number.
+    pub(super) fn number(&self) -> Option<i64> {
+        match self.numbers()?.as_slice() {
+            [number] => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+/// An axis that counts from the end when it is negative.
+pub(super) fn axis(axis: i64, rank: usize) -> Option<usize> {
+    let rank_signed = i64::try_from(rank).ok()?;
+    let axis = if axis < 0 { axis.checked_add(rank_signed)? } else { axis };
+    usize::try_from(axis).ok().filter(|axis| *axis < rank)
+}
+
+/// Many axes.
+pub(super) fn axes(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
+    axes.iter().map(|it| axis(*it, rank)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_count_from_both_ends() {
+        assert_eq!((axis(0, 2), axis(-1, 2), axis(-3, 2), axis(2, 2)), (Some(0), Some(1), None, None));
+        assert_eq!(axis(i64::MIN, 2), None);
+    }
+
+    #[test]
+    fn lists_know_whether_they_count_rows() {
+        let list = Tensor::list(vec![Some(Size::rows()), Some(Size::number(3))], false);
+        assert!(list.counted && list.numbers().is_none());
+        assert_eq!(Tensor::single(Some(Size::number(3)), false).number(), Some(3));
+    }
+}

@@ -1,0 +1,13 @@
+//! Model files of ONNX, read without building them in memory: whether the tensors that a model declares are there ([`check`]), its graph
+//! without the weights ([`graph::read`]), and whether it keeps the rows of a batch apart ([`independence::prove`]).
+//!
+//! Nothing here runs a model. Files are untrusted: depth, texts, lists and the number of nodes are bounded, and nothing panics.
+
+pub mod check;
+pub mod error;
+pub mod graph;
+pub mod independence;
+mod wire;
+
+pub use check::{Checked, check};
+pub use error::Error;

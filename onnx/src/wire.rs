@@ -1,0 +1,159 @@
+//! Reading protobuf from a file, part by part, seeking over what nobody asks for.
+
+use std::fs::File;
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+
+use crate::error::{Error, Fault};
+
+/// Names, paths and other texts that are kept.
+const MAX_TEXT: u64 = 4096;
+
+/// A file and the position in it.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    file: BufReader<File>,
+    at: u64,
+}
+
+/// A field: its number, and its value or where that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub(crate) number: u64,
+    pub(crate) value: Value,
+}
+
+/// The value of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// A number of variable length.
+    Varint(u64),
+    /// Four or eight bytes, which were read over.
+    Fixed(u64),
+    /// A text, a message or a packed list, which is unread and ends here.
+    Part(u64),
+}
+
+impl Reader {
+    /// Opens a file; returns its length with it.
+    pub(crate) fn open(path: &Path) -> Result<(Self, u64), Error> {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (length, file) =
+            opened.map_err(|error| Error::Unreadable(format!("cannot read {}: {error}", path.display())))?;
+        Ok((Self { file: BufReader::new(file), at: 0 }, length))
+    }
+
+    /// Where the next byte is.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    fn byte(&mut self) -> Result<u8, Fault> {
+        let mut byte = [0];
+        self.file.read_exact(&mut byte)?;
+        self.at += 1;
+        Ok(byte[0])
+    }
+
+    /// A number of variable length.
+    pub(crate) fn varint(&mut self) -> Result<u64, Fault> {
+        let mut value = 0_u64;
+        for shift in (0..70).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Fault::File(format!("a number at byte {} does not end", self.at)))
+    }
+
+    /// The next field of a message that ends at `end`; `None` at the end.
+    pub(crate) fn field(&mut self, end: u64) -> Result<Option<Field>, Fault> {
+        if self.at >= end {
+            self.within(end)?;
+            return Ok(None);
+        }
+        let key = self.varint()?;
+        let value = match key & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => Value::Fixed(self.fixed(8, end)?),
+            2 => {
+                let length = self.varint()?;
+                Value::Part(self.part(length, end)?)
+            }
+            5 => Value::Fixed(self.fixed(4, end)?),
+            other => return Err(Fault::File(format!("wire type {other} at byte {}", self.at))),
+        };
+        Ok(Some(Field { number: key >> 3, value }))
+    }
+
+    fn fixed(&mut self, length: u64, end: u64) -> Result<u64, Fault> {
+        let part = self.part(length, end)?;
+        let mut value = 0;
+        for shift in (0..length * 8).step_by(8) {
+            value |= u64::from(self.byte()?) << shift;
+        }
+        self.seek(part)?;
+        Ok(value)
+    }
+
+    /// The end of a part of `length` bytes that starts here, inside one that ends at `end`.
+    fn part(&self, length: u64, end: u64) -> Result<u64, Fault> {
+        let part = self.at.checked_add(length).filter(|part| *part <= end);
+        part.ok_or_else(|| {
+            let left = end.saturating_sub(self.at);
+            Fault::File(format!("a part at byte {} claims {length} bytes; {left} are left", self.at))
+        })
+    }
+
+    /// A number may go on beyond the end of the part that it stands in.
+    pub(crate) fn within(&self, end: u64) -> Result<(), Fault> {
+        if self.at <= end {
+            return Ok(());
+        }
+        Err(Fault::File(format!("a part ends at byte {end}, in the middle of what it holds")))
+    }
+
+    /// Reads over everything up to a position.
+    pub(crate) fn seek(&mut self, to: u64) -> Result<(), Fault> {
+        self.within(to)?;
+        match i64::try_from(to - self.at) {
+            Ok(offset) => self.file.seek_relative(offset)?,
+            Err(_) => drop(self.file.seek(SeekFrom::Start(to))?),
+        }
+        self.at = to;
+        Ok(())
+    }
+
+    /// The text that ends here; what is longer than anybody's name is cut.
+    pub(crate) fn text(&mut self, end: u64) -> Result<String, Fault> {
+        let bytes = self.bytes(end, MAX_TEXT)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// At most so many bytes of the part that ends here, which is read over.
+    pub(crate) fn bytes(&mut self, end: u64, most: u64) -> Result<Vec<u8>, Fault> {
+        self.within(end)?;
+        let mut bytes = vec![0; usize::try_from((end - self.at).min(most)).unwrap_or(0)];
+        self.file.read_exact(&mut bytes)?;
+        self.at += bytes.len() as u64;
+        self.seek(end)?;
+        Ok(bytes)
+    }
+
+    /// Numbers of a repeated field, packed or one by one.
+    pub(crate) fn integers(&mut self, value: Value, into: &mut Vec<i64>, most: usize) -> Result<(), Fault> {
+        match value {
+            Value::Varint(number) | Value::Fixed(number) => into.push(number.cast_signed()),
+            Value::Part(end) => {
+                while self.at < end && into.len() <= most {
+                    let number = self.varint()?;
+                    into.push(number.cast_signed());
+                }
+                self.seek(end)?;
+            }
+        }
+        Ok(())
+    }
+}
