@@ -106,9 +106,6 @@ pub enum Error {
         /// Why it failed.
         source: serde_json::Error,
     },
-    /// Something that the harness needs could not be built or fetched.
-    #[error(transparent)]
-    Provision(#[from] slipway_provision::Error),
     /// Anything else, in words.
     #[error("{0}")]
     Other(String),
@@ -147,6 +144,18 @@ pub fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause;
     }
     text
+}
+
+impl From<slipway_provision::Error> for Error {
+    fn from(error: slipway_provision::Error) -> Self {
+        use slipway_provision::Error as Of;
+        match error {
+            Of::Command { command, status, output } => Self::Command { command, status, output },
+            Of::Start { command, source } => Self::Start { command, source },
+            Of::Io { action, path, source } => Self::Io { action, path, source },
+            Of::Other(text) => Self::Other(text),
+        }
+    }
 }
 
 impl Error {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod error;
 pub mod graph;
 pub mod independence;
+mod parser;
 mod wire;
 
 pub use check::{Checked, check};

@@ -1,6 +1,6 @@
 //! Running other programs, with their output in the error when they fail.
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::error::{Error, Result};
 
@@ -11,6 +11,11 @@ const TAIL_LINES: usize = 40;
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.map_err(|source| Error::Start { command: line(command), source })?;
+    check(command, &output)
+}
+
+/// The standard output of a program that has ended.
+pub fn check(command: &Command, output: &Output) -> Result<String> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(stdout);

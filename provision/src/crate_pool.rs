@@ -61,9 +61,9 @@ impl CratePool {
         Ok(Self { cache: cache.clone(), dir, key, lock, time })
     }
 
-    /// Whether a build of exactly this `Cargo.lock` was saved.
+    /// Whether a build was saved: of this `Cargo.lock`, or of one that most of it will be like.
     pub fn is_present(&self) -> bool {
-        self.lists().join(&self.key).is_file()
+        self.best_list().is_some()
     }
 
     /// Brings into a build directory (`target/debug`) what it lacks, by the list of this `Cargo.lock`, else by the newest.

@@ -21,6 +21,12 @@ impl Clock {
         Ok(Self { begun: Instant::now(), budget, begin_before })
     }
 
+    /// A clock that has run out.
+    #[cfg(test)]
+    pub(crate) fn ended() -> Self {
+        Self { begun: Instant::now(), budget: Some(Duration::ZERO), begin_before: Some(Duration::ZERO) }
+    }
+
     /// Time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.begun.elapsed()
@@ -71,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_ran_out_begins_nothing() {
-        let clock = Clock { begun: Instant::now(), budget: Some(Duration::ZERO), begin_before: Some(Duration::ZERO) };
+        let clock = Clock::ended();
         assert!(clock.too_late() && clock.left() == Some(Duration::ZERO));
         let endless = Clock { budget: None, begin_before: None, ..clock };
         assert!(!endless.too_late() && endless.left().is_none() && endless.begin_before().is_none());

@@ -103,7 +103,7 @@ pub(crate) fn finish(checkout: &Checkout, work: &mut Work) {
     if stays {
         println!("\nThe cluster is still up; `make down` takes it away.");
     } else if !is_foreign() {
-        work.run(DOWN, &mut checkout.command(".ci/down", &[]));
+        work.clean_up(DOWN, &mut checkout.command(".ci/down", &[]));
     }
 }
 

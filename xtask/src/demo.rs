@@ -134,7 +134,7 @@ fn on_built(checkout: &Checkout, work: &mut Work) -> bool {
         );
         return held;
     }
-    work.run(DOWN, &mut checkout.command(".ci/down", &[])) && held
+    work.clean_up(DOWN, &mut checkout.command(".ci/down", &[])) && held
 }
 
 fn on_kind(checkout: &Checkout, work: &mut Work) -> bool {
@@ -161,7 +161,7 @@ fn on_kind(checkout: &Checkout, work: &mut Work) -> bool {
         );
         return held;
     }
-    work.run(DOWN, &mut kind.delete()) && held
+    work.clean_up(DOWN, &mut kind.delete()) && held
 }
 
 /// A cluster of the user's stays, with the namespaces `slipway-demo` and `slipway-system` for a look around.

@@ -67,7 +67,7 @@ fn on_cluster(checkout: &Checkout, group: &Group, names: &[&str]) -> Result<bool
     let mut missing = checkout.missing_rest(true);
     let others: u64 = missing_tools.iter().map(|missing| missing.seconds).sum();
     missing.extend(missing_tools);
-    let mut steps = vec![Step::in_state(BUILD, checkout.state(), [900 + others / 2, 400 + others / 2, 120])];
+    let mut steps = vec![Step::in_state(BUILD, checkout.state(), [900 + others / 2, 400 + others / 2, 120 + others])];
     steps.extend(cluster::steps(checkout));
     steps.extend(group_steps(checkout, group));
     steps.push(cluster::last_step());

@@ -91,6 +91,11 @@ impl Work {
         self.step(what, |work, rest| work.watch(command, what, rest))
     }
 
+    /// Runs a command that cleans up, however late it is.
+    pub(crate) fn clean_up(&mut self, what: &str, command: &mut Command) -> bool {
+        self.begin(what, |work, rest| work.watch(command, what, rest))
+    }
+
     /// Runs a function as the step called `what`; its error is printed.
     pub(crate) fn call(&mut self, what: &str, function: impl FnOnce() -> Result<(), String> + Send) -> bool {
         self.step(what, |_, needed| {
@@ -127,6 +132,10 @@ impl Work {
             self.fail(what, 1, "not begun: it is too late to begin anything");
             return false;
         }
+        self.begin(what, run)
+    }
+
+    fn begin(&mut self, what: &str, run: impl FnOnce(&Self, u64) -> (bool, Option<Tally>)) -> bool {
         self.pass_by(what);
         let step = self.steps.iter().find(|step| step.what == what).cloned().unwrap_or_else(|| Step::new(what, 0));
         let (needed, rest) = (self.seconds_of(&step), self.seconds());
@@ -276,6 +285,15 @@ mod tests {
         assert_eq!(work.tally, Tally { passed: 0, failed: 24, skipped: 3 });
         assert!(!work.call("other", || Err("broken".into())));
         assert_eq!(work.tally.failed, 25);
+    }
+
+    #[test]
+    fn what_cleans_up_runs_however_late_it_is() {
+        let mut work = work(&[("down", 1)]);
+        work.clock = Clock::ended();
+        assert!(!work.run("up", &mut Command::new("true")));
+        assert!(work.clean_up("down", &mut Command::new("true")));
+        assert_eq!(work.tally, Tally { passed: 1, failed: 1, skipped: 0 });
     }
 
     #[test]
