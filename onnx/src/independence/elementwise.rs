@@ -210,7 +210,7 @@ fn of_size(operator: &str, operands: &[&Size], symbols: &mut Symbols) -> Option<
         // A size is never negative, so it is no -1.
         ("Equal", [one, other]) => {
             let negative = |size: &Size| size.as_number().is_some_and(|number| number < 0);
-            let symbolic = |size: &Size| size.as_number().is_none() && size.is_natural();
+            let symbolic = |size: &Size| size.as_number().is_none() && symbols.is_natural(size);
             if one == other {
                 return Some(Size::number(1));
             }

@@ -1,8 +1,8 @@
 //! Sizes of tensors, as far as a graph tells them: products of a number and of symbols, one of which is the number of rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// An unknown number that is not negative.
+/// An unknown number: a size of a shape, which is not negative, or what was computed of such.
 pub(super) type Symbol = u32;
 
 /// The number of rows of a batch.
@@ -41,11 +41,6 @@ impl Size {
     /// Whether it is the number of rows itself, and no multiple of it.
     pub(super) fn is_rows(&self) -> bool {
         *self == Self::rows()
-    }
-
-    /// Whether it cannot be negative.
-    pub(super) fn is_natural(&self) -> bool {
-        self.factor >= 0
     }
 
     pub(super) fn times(&self, other: &Self) -> Option<Self> {
@@ -87,6 +82,8 @@ pub(super) struct Symbols {
     last: Symbol,
     named: BTreeMap<String, Symbol>,
     computed: BTreeMap<(String, Vec<Size>), Symbol>,
+    /// Those that may stand for a number below zero.
+    signed: BTreeSet<Symbol>,
 }
 
 impl Symbols {
@@ -114,7 +111,16 @@ impl Symbols {
         }
         let size = self.fresh();
         self.computed.insert(key, self.last);
+        let natural = operator != "Sub" && of.iter().all(|size| self.is_natural(size));
+        if !natural {
+            self.signed.insert(self.last);
+        }
         size
+    }
+
+    /// Whether it cannot be negative.
+    pub(super) fn is_natural(&self, size: &Size) -> bool {
+        size.factor >= 0 && size.symbols.iter().all(|symbol| !self.signed.contains(symbol))
     }
 }
 
@@ -143,5 +149,9 @@ mod tests {
         assert_ne!(a, b);
         assert_eq!(symbols.computed("Add", &[&a, &b]), symbols.computed("Add", &[&a, &b]));
         assert_ne!(symbols.computed("Add", &[&a, &b]), symbols.computed("Sub", &[&a, &b]));
+        let difference = symbols.computed("Sub", &[&a, &b]);
+        assert!(symbols.is_natural(&a) && !symbols.is_natural(&difference));
+        let more = symbols.computed("Add", &[&difference, &a]);
+        assert!(!symbols.is_natural(&more));
     }
 }
