@@ -4,7 +4,7 @@ use std::process::Command;
 
 use slipway_provision::{go_tools, packages};
 
-use crate::checkout::{Checkout, State};
+use crate::checkout::Checkout;
 use crate::group::{GROUPS, Group, TEST_THREADS};
 use crate::work::{Step, Work};
 
@@ -121,9 +121,7 @@ pub(crate) fn images_alone(checkout: &Checkout) -> slipway_provision::Result<boo
 
 /// Builds the harness and runs it.
 fn harness(checkout: &Checkout, arguments: &[&str]) -> slipway_provision::Result<bool> {
-    if checkout.state() != State::Built {
-        checkout.restore_crates();
-    }
+    checkout.restore_crates();
     if let Err(error) = checkout.build(&["build", "--package", "slipway-e2e", "--bins"]) {
         eprintln!("{error}");
         return Ok(false);

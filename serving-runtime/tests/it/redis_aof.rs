@@ -25,7 +25,7 @@ impl Redis {
 
     /// Starts the server (again), on the same port and files. False when it ended at once.
     pub(crate) fn run(&mut self) -> bool {
-        // Debian's package of that name brings it; `.ci/setup` installs it.
+        // Debian's package of that name brings it; `make check` installs it.
         let mut command = Command::new(std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into()));
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
         command.args(["--appendfsync", "always", "--maxmemory-policy", "noeviction", "--dir"]).arg(self.dir.path());
