@@ -33,6 +33,9 @@ pub const COMMANDS: [&str; 4] = [ABORT, RETRY, PROMOTE_FULL, PROMOTE];
 /// Annotation on a ReplicaSet: the label `version` of the model that its pods serve, for people.
 pub const VERSION: &str = "ml.slipway.dev/version";
 
+/// Annotation on a ReplicaSet: the digest of the model that its pods serve, and refuse others; empty until the first pod has told.
+pub const MODEL_DIGEST: &str = "ml.slipway.dev/model-digest";
+
 /// The selector of the scale subresource: the runtime pods of all revisions, stable over time.
 pub fn scale_selector(name: &str) -> String {
     format!("{COMPONENT}={COMPONENT_RUNTIME},{MODEL_DEPLOYMENT}={name}")

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_core::action::{APPLIED, Action, Desired, Kind};
-use slipway_core::build::is_shared;
+use slipway_core::build::{DIGEST_VARIABLE, FETCH, SERVER, is_shared};
 use slipway_crds::labels;
 
 use crate::cache::{Owner, version_of};
@@ -25,6 +25,8 @@ use crate::views::Views;
 
 /// Field manager of `spec.replicas` of ReplicaSets.
 pub const SCALE_MANAGER: &str = "slipway-scale";
+/// Field manager of the digest that a ReplicaSet's first pod told.
+pub const DIGEST_MANAGER: &str = "slipway-digest";
 /// Field manager of the references to the owners of shared objects.
 pub const OWNERS_MANAGER: &str = "slipway-owners";
 /// How long one write may take, connection included.
@@ -95,6 +97,7 @@ impl Applier<'_> {
         match action {
             Action::Apply(desired) => self.apply(desired).await,
             Action::Scale { name, uid, replicas } => self.scale(name, uid, *replicas).await,
+            Action::Pin { name, uid, digest } => self.pin(name, uid, digest).await,
             Action::Delete { kind, name, uid } => self.delete(*kind, name, uid).await,
         }
     }
@@ -199,6 +202,21 @@ impl Applier<'_> {
         let params = PatchParams::apply(SCALE_MANAGER).force();
         let answer =
             limited("scale", "ReplicaSet", name, api.patch_metadata(name, &params, &Patch::Apply(&body))).await?;
+        let awaited = Awaited::Version(version_of(&answer));
+        Ok(Expectation { child: Child::ReplicaSet, owner: self.own(), name: name.to_owned(), awaited })
+    }
+
+    /// A merge and no apply: the content of the ReplicaSet is known only while the spec is of its revision.
+    async fn pin(&self, name: &str, uid: &str, digest: &str) -> Result<Expectation, WriteError> {
+        let api = Api::<ReplicaSet>::namespaced(self.client.clone(), &self.subject.namespace);
+        let container = |name| json!({"name": name, "env": [{"name": DIGEST_VARIABLE, "value": digest}]});
+        let body = json!({
+            "metadata": {"uid": uid, "annotations": {labels::MODEL_DIGEST: digest}},
+            "spec": {"template": {"spec": {"containers": [container(SERVER)], "initContainers": [container(FETCH)]}}}
+        });
+        let params = PatchParams { field_manager: Some(DIGEST_MANAGER.into()), ..PatchParams::default() };
+        let merge = Patch::Strategic(&body);
+        let answer = limited("pin", "ReplicaSet", name, api.patch_metadata(name, &params, &merge)).await?;
         let awaited = Awaited::Version(version_of(&answer));
         Ok(Expectation { child: Child::ReplicaSet, owner: self.own(), name: name.to_owned(), awaited })
     }

@@ -34,7 +34,7 @@ async fn say(to: &mut OwnedWriteHalf, pod: &str, generation: i64) {
 }
 
 fn pod(uid: &str, address: SocketAddr, ready: bool, deleting: bool) -> PodKept {
-    PodKept { uid: uid.into(), ip: Some(address.ip().to_string()), ready, deleting, problem: None }
+    PodKept { uid: uid.into(), ip: Some(address.ip().to_string()), ready, deleting, problem: None, fetched: None }
 }
 
 fn change(before: Option<PodKept>, after: Option<PodKept>) -> Change<PodKept> {

@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
+use serde::Deserialize;
 use slipway_core::action::APPLIED;
-use slipway_core::build::{GATEWAY, worker_name};
+use slipway_core::build::{FETCH, GATEWAY, worker_name};
 use slipway_core::evidence::Evidence;
 use slipway_core::observed::{
-    GatewayPod, GatewayReport, GatewayView, ObjectView, Observed, PodProblem, ReplicaSetView, Settings,
+    FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
+    ReplicaSetView, Settings,
 };
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
@@ -45,6 +47,8 @@ pub struct PodKept {
     pub deleting: bool,
     /// What keeps it from running; runtime pods only.
     pub problem: Option<PodProblem>,
+    /// The model that it has fetched; runtime pods only.
+    pub fetched: Option<FetchedModel>,
 }
 
 /// View of a ReplicaSet; nothing without our revision label.
@@ -55,6 +59,7 @@ pub fn replica_set(object: &ReplicaSet) -> Option<ReplicaSetKept> {
         uid: object.uid()?,
         revision: object.labels().get(labels::REVISION)?.clone(),
         version: object.annotations().get(labels::VERSION).cloned().unwrap_or_default(),
+        digest: ModelDigest::of_annotation(object.annotations().get(labels::MODEL_DIGEST).map(String::as_str)),
         created_at: object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         desired: object.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
         current: status.map_or(0, |s| s.replicas),
@@ -91,7 +96,25 @@ pub fn pod(object: &Pod) -> Option<PodKept> {
         ready,
         deleting,
         problem: if deleting || ready { None } else { problem(object) },
+        fetched: fetched(object),
     })
+}
+
+/// What the step before the server has told, if it has ended well.
+fn fetched(pod: &Pod) -> Option<FetchedModel> {
+    #[derive(Deserialize)]
+    struct Told {
+        digest: String,
+    }
+    let revision = pod.labels().get(labels::REVISION)?.clone();
+    let mut steps = pod.status.as_ref()?.init_container_statuses.iter().flatten();
+    let ended = steps.find(|step| step.name == FETCH)?.state.as_ref()?.terminated.as_ref()?;
+    let message = ended.message.as_deref().filter(|_| ended.exit_code == 0)?;
+    let told: Told = serde_json::from_str(message.trim()).ok()?;
+    // It goes into a template and into status: nothing else than a digest may.
+    let hex = told.digest.strip_prefix("sha256:")?;
+    let valid = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    valid.then(|| FetchedModel { revision, pod: pod.name_any(), digest: told.digest })
 }
 
 /// What keeps a pod from running: first what a container says, then the phase, then the scheduler.
@@ -152,6 +175,7 @@ pub fn observe(
     let name = object.name_any();
     let uid = object.uid().unwrap_or_default();
     let owner = Owner::model(&namespace, &name);
+    let pods: Vec<PodKept> = views.pods.of(&owner).into_values().map(|e| e.view).collect();
     let replica_sets = views.replica_sets.of(&owner).into_values();
     Observed {
         replica_sets: replica_sets
@@ -163,7 +187,8 @@ pub fn observe(
         worker_autoscaler: one(&views.autoscalers, &owner, &worker_name(&name)),
         disruption_budget: one(&views.disruption_budgets, &owner, &name),
         gateway: gateway(views, &namespace, report),
-        pod_problems: views.pods.of(&owner).into_values().filter_map(|e| e.view.problem).collect(),
+        fetched: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
+        pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
         evidence,
         settings: settings.clone(),
         object,

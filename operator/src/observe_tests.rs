@@ -226,3 +226,46 @@ metadata:
     assert_eq!(observed.services.get("digits"), Some(&expected));
     assert_eq!(observed.gateway.deployment, None);
 }
+
+#[test]
+fn what_a_pod_has_fetched_is_read_from_its_first_step() {
+    let hex = "a".repeat(64);
+    let told = |message: &str, exit: i32, step: &str| {
+        let status = format!(
+            "  initContainerStatuses:
+  - name: {step}
+    image: i
+    imageID: i
+    ready: true
+    restartCount: 0
+    state: {{terminated: {{exitCode: {exit}, message: '{message}'}}}}
+"
+        );
+        pod(&pod_with(&status)).unwrap().fetched.map(|it| (it.revision, it.pod, it.digest))
+    };
+    let message = format!(r#"{{"digest":"sha256:{hex}","bytes":7,"files":1}}"#);
+    let want = Some(("aaaa".to_owned(), "digits-aaaa-x".to_owned(), format!("sha256:{hex}")));
+    assert_eq!(told(&message, 0, "fetch"), want);
+    assert_eq!(told(&message, 1, "fetch"), None, "it failed");
+    assert_eq!(told(&message, 0, "redis"), None, "another container");
+    for forged in
+        ["", "{}", "sha256:00", r#"{"digest":"sha256:00"}"#, &message.replace('a', "A"), &message.replace(&hex, "$(X)")]
+    {
+        assert_eq!(told(forged, 0, "fetch"), None, "{forged}");
+    }
+}
+
+#[test]
+fn the_annotation_tells_what_is_known_of_the_model() {
+    let digest = |annotation: &str| {
+        let mut set = replica_set_of("u-digits");
+        if !annotation.is_empty() {
+            let value = annotation.trim_matches('"').to_owned();
+            set.metadata.annotations.get_or_insert_default().insert(labels::MODEL_DIGEST.into(), value);
+        }
+        replica_set(&set).unwrap().view.digest
+    };
+    assert_eq!(digest(""), ModelDigest::Unreported);
+    assert_eq!(digest("\"\""), ModelDigest::Pending);
+    assert_eq!(digest("sha256:00"), ModelDigest::Pinned("sha256:00".into()));
+}

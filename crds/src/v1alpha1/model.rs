@@ -19,6 +19,7 @@ use super::Baseline;
     validation = Rule::new("!self.uri.startsWith('pvc://') || self.uri.matches('^pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[^/].*$')").message("spec.model.uri: names a PersistentVolumeClaim of this namespace and a file in it, as in pvc://claim/path/model.onnx"),
     validation = Rule::new("!self.uri.startsWith('file://') || self.uri.matches('^file:///[^/].*$')").message("spec.model.uri: the path of a file is absolute, with three slashes, as in file:///models/model.onnx"),
     validation = Rule::new("!self.uri.matches('(^|/)[.][.](/|$)')").message("spec.model.uri: must not contain '..'; write the path that is meant"),
+    validation = Rule::new("!self.uri.startsWith('http://') || has(self.digest)").message("spec.model.digest: required with http://, where anybody on the way could choose the model; write what `sha256sum model.onnx` prints, or use https://"),
     validation = Rule::new("!has(self.digest) || self.digest.matches('^sha256:[0-9a-f]{64}$')").message("spec.model.digest: must be sha256: and 64 lower-case hex digits, as `sha256sum model.onnx` prints them")
 )]
 pub struct Model {
@@ -36,15 +37,42 @@ pub struct Model {
     #[schemars(length(min = 8, max = 2048))]
     pub uri: String,
 
-    /// Digest of the model file, `sha256:<hex>`. When given, other bytes are never served. Without it, whatever the URI holds is served.
+    /// Digest of the model, `sha256:<hex>`: what `sha256sum` prints of its file, or what `slipway-runtime fetch` tells of a model whose weights lie in files
+    /// beside it. Other bytes are never served. Without it the first pod of a revision starts alone, and what it found is the digest of all later ones
+    /// (`status.stable.digest`). Required with `http://`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     pub digest: Option<String>,
+
+    /// Whether requests of different clients may run as one batch. Auto (default): where the graph and a trial at load prove that the model keeps rows
+    /// apart. Enabled: always, because you know that the first axis is one of independent rows. Disabled: every request runs alone.
+    /// The metadata of the model (`/v2/models/<name>`) tells what was decided, and why.
+    #[serde(default, skip_serializing_if = "Batching::is_auto")]
+    pub batching: Batching,
 
     /// What the model's traffic is compared with, and the requests whose answers it must reproduce before a pod serves. Without it there are
     /// no metrics of drift and of expected accuracy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Baseline>,
+}
+
+/// Whether requests of different clients may run as one batch.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Batching {
+    /// Where it is proven that the model keeps rows apart.
+    #[default]
+    Auto,
+    /// Always; the owner of the model knows that rows are independent.
+    Enabled,
+    /// Never: every request runs alone.
+    Disabled,
+}
+
+impl Batching {
+    /// Whether it is what an absent field means: such a field is not written, so that writing the default makes no other revision.
+    pub const fn is_auto(&self) -> bool {
+        matches!(self, Self::Auto)
+    }
 }
 
 /// The pods that serve the model.

@@ -44,6 +44,7 @@ fn ten() -> i32 {
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "State", type_ = "string", json_path = r#".status.conditions[?(@.type=="Progressing")].reason"#, description = "What the rollout does or waits for"),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Progressing")].message"#, priority = 1),
+    printcolumn(name = "Digest", type_ = "string", json_path = ".status.stable.digest", description = "Digest of the model that serves", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name: at most 40 characters, because revisions, Services and labels carry it; choose a shorter name"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name: lower-case letters, digits and '-', starting with a letter, because it names the Service"),

@@ -75,6 +75,10 @@ pub struct RevisionStatus {
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub version: String,
+    /// Digest of the model that its pods serve; absent until the first pod has fetched it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    pub digest: Option<String>,
     /// Share of the traffic that was asked for, for people (`5%`, `0.5%`).
     #[serde(default)]
     #[schemars(length(max = 16))]

@@ -1,5 +1,6 @@
 //! A model that cannot be loaded never gets traffic: stable is untouched and status names the reason.
 
+use sha2::{Digest as _, Sha256};
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_e2e::world::{self, World, weights};
 
@@ -23,21 +24,25 @@ async fn bad_model() -> anyhow::Result<()> {
     world::run("bad-model", async |world| {
         world.start(&world.quick("digits/v1.yaml")?).await?;
         world.load("digits", 40).await?;
-        let bad = |version: &str, uri: &str, digest: Option<&str>| -> anyhow::Result<ModelDeployment> {
+        let digest = |file: &str| -> anyhow::Result<String> {
+            let bytes = std::fs::read(world.cluster.layout().root().join("examples/bad").join(file))?;
+            Ok(format!("sha256:{}", hex::encode(Sha256::digest(bytes))))
+        };
+        let bad = |version: &str, uri: &str, digest: &str| -> anyhow::Result<ModelDeployment> {
             let mut object = world.quick("digits/v2.yaml")?;
             object.spec.model.version = Some(version.into());
             object.spec.model.uri = uri.into();
-            object.spec.model.digest = digest.map(Into::into);
+            object.spec.model.digest = Some(digest.into());
             Ok(object)
         };
         let cases = [
-            ("missing", "http://model-store/digits/v9/model.onnx", None, "404"),
-            ("digest", "http://model-store/digits/v2/model.onnx", Some(WRONG), "digest"),
-            ("not-onnx", "http://model-store/bad/not-onnx.bin", None, "onnx"),
-            ("truncated", "http://model-store/bad/truncated.onnx", None, "part of one"),
+            ("missing", "http://model-store/digits/v9/model.onnx", WRONG.to_owned(), "404"),
+            ("digest", "http://model-store/digits/v2/model.onnx", WRONG.to_owned(), "digest"),
+            ("not-onnx", "http://model-store/bad/not-onnx.bin", digest("not-onnx.bin")?, "onnx"),
+            ("truncated", "http://model-store/bad/truncated.onnx", digest("truncated.onnx")?, "part of one"),
         ];
         for (version, uri, digest, word) in cases {
-            let message = refused(&world, &bad(version, uri, digest)?, version).await?;
+            let message = refused(&world, &bad(version, uri, &digest)?, version).await?;
             assert!(message.to_lowercase().contains(word), "{version}: {message}");
         }
         world.settle().await?;

@@ -17,6 +17,7 @@ mod hpa_scales;
 mod jobs_are_done;
 mod new_version_midway;
 mod no_traffic_holds;
+mod one_revision_is_one_model;
 mod operator_absent;
 mod operator_killed_mid_step;
 mod pod_killed_under_load;

@@ -27,6 +27,16 @@ pub enum Action {
         /// New value.
         replicas: i32,
     },
+    /// Makes a digest that of a ReplicaSet: in its annotation, and in the environment of its template, so that pods to come refuse other bytes.
+    /// Preconditioned on the UID. Pods that are there stay as they are.
+    Pin {
+        /// ReplicaSet.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// `sha256:<hex>`.
+        digest: String,
+    },
     /// Deletes an object, preconditioned on the UID, background propagation.
     Delete {
         /// Kind.

@@ -34,7 +34,7 @@ pub use gateway::{
 };
 pub use hash::{applied_hash, canonical_json, is_applied, stamped};
 pub use meta::is_shared;
-pub use replica_set::replica_set;
+pub use replica_set::{DIGEST_VARIABLE, FETCH, SERVER, has_fetch_step, replica_set};
 pub use service::{preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};
 

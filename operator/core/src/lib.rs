@@ -31,6 +31,7 @@
 //! - **I12 evidence** is asked for only about a confirmed generation, from its confirmation on.
 //! - **I13 told**: all six conditions are there, each with a reason, a message and the generation that it speaks of; their times change only when they flip.
 //! - **I14 total**: any input has a plan.
+//! - **I15 one model**: a revision has one pod until that has told which model it found and its ReplicaSet is pinned to it; nothing else is ever pinned.
 //! - **I15 pure**: no client, runtime or clock is in the dependency tree.
 
 pub mod action;

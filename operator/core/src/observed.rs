@@ -28,6 +28,8 @@ pub struct Observed {
     pub gateway: GatewayView,
     /// What keeps pods of this ModelDeployment from running.
     pub pod_problems: Vec<PodProblem>,
+    /// What pods of this ModelDeployment have fetched.
+    pub fetched: Vec<FetchedModel>,
     /// The newest evidence of the metrics poller, if any.
     pub evidence: Option<Evidence>,
     /// What the operator was started with.
@@ -73,6 +75,8 @@ pub struct ReplicaSetView {
     pub revision: String,
     /// Value of the version annotation.
     pub version: String,
+    /// The model of its pods.
+    pub digest: ModelDigest,
     /// Creation.
     pub created_at: Timestamp,
     /// `spec.replicas`.
@@ -89,6 +93,48 @@ pub struct ReplicaSetView {
     pub owned: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
+}
+
+/// What is known of the bytes that the pods of a ReplicaSet serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ModelDigest {
+    /// Its pods have no step that would tell: their image holds the model.
+    #[default]
+    Unreported,
+    /// The first pod has not told yet.
+    Pending,
+    /// This one; its pods refuse others.
+    Pinned(String),
+}
+
+impl ModelDigest {
+    /// Reads the value of the annotation [`slipway_crds::labels::MODEL_DIGEST`].
+    pub fn of_annotation(value: Option<&str>) -> Self {
+        match value {
+            None => Self::Unreported,
+            Some("") => Self::Pending,
+            Some(digest) => Self::Pinned(digest.to_owned()),
+        }
+    }
+
+    /// The digest, once it is known.
+    pub fn known(&self) -> Option<&str> {
+        match self {
+            Self::Pinned(digest) => Some(digest),
+            Self::Unreported | Self::Pending => None,
+        }
+    }
+}
+
+/// What a pod has fetched before it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchedModel {
+    /// Value of the revision label.
+    pub revision: String,
+    /// Pod.
+    pub pod: String,
+    /// `sha256:<hex>`.
+    pub digest: String,
 }
 
 /// Any other child object: is it there, and is it what was applied last?

@@ -39,6 +39,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     strategy::run(&cx, &mut draft, &mut pending);
     strategy::traffic_left(&cx, &mut draft);
     let mut actions = children::applies(&cx, &draft);
+    scale::pins(&cx, &mut actions);
     let taken = scale::actions(&cx, &mut draft, &mut actions);
     finish::finish(&cx, draft, actions, taken)
 }

@@ -65,6 +65,9 @@ mod tests {
         };
         assert_ne!(of(&base), of(&cached(60)));
         assert_ne!(of(&cached(60)), of(&cached(61)));
+        let batching = |mode: &str| spec(json!({ "model": { "uri": "http://store/a", "batching": mode } }));
+        assert_eq!(of(&base), of(&batching("Auto")), "the default, written out");
+        assert_ne!(of(&base), of(&batching("Disabled")));
         assert_eq!(of(&base), of(&same));
         assert_ne!(of(&base), of(&other));
         assert_ne!(of(&base), of(&pods));

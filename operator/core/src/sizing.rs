@@ -38,8 +38,16 @@ pub(crate) fn has_capacity(cx: &Context<'_>, draft: &Draft) -> bool {
     asked >= wanted && cx.capacity(revision) >= wanted
 }
 
-/// What a ReplicaSet's size shall be.
+/// What a ReplicaSet's size shall be. One whose model is not known yet has a single pod, which tells: others might find other bytes at the same address.
 pub(crate) fn target(cx: &Context<'_>, draft: &mut Draft, revision: &str) -> i32 {
+    let wanted = wanted(cx, draft, revision);
+    match cx.set(revision) {
+        Some(set) if !cx.is_model_known(set) => wanted.min(set.desired.max(1)),
+        _ => wanted,
+    }
+}
+
+fn wanted(cx: &Context<'_>, draft: &mut Draft, revision: &str) -> i32 {
     let desired = cx.set(revision).map_or(0, |set| set.desired);
     if draft.stable.as_deref() == Some(revision) || (draft.stable.is_none() && cx.spec.revision == revision) {
         return cx.spec.replicas;

@@ -5,14 +5,16 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{World, stored};
+use common::{DIGEST, FOUND, World, stored};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use slipway_core::action::Action;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
-use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport, PodProblem, ReplicaSetView};
+use slipway_core::observed::{
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView,
+};
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::{
     AbortStatus, Backend, ModelDeploymentStatus, RevisionStatus, Role, RolloutStatus, Stage, StepRecord, TrafficStatus,
@@ -141,13 +143,21 @@ prop_compose! {
     }
 }
 
+fn digest() -> impl Strategy<Value = String> {
+    prop_oneof![Just(DIGEST.to_owned()), Just(FOUND.to_owned())]
+}
+
 prop_compose! {
     fn set()(
         index in 0..4_usize, desired in 0..7_i32, current in 0..7_i32, ready in 0..7_i32, observed in any::<bool>(),
         owned in proptest::bool::weighted(0.9), deleting in proptest::bool::weighted(0.1), age in 0..9000_i64,
+        digest in prop_oneof![
+            Just(ModelDigest::Unreported), Just(ModelDigest::Pending), digest().prop_map(ModelDigest::Pinned)
+        ],
     ) -> ReplicaSetView {
         let revision = revisions()[index].clone();
         ReplicaSetView {
+            digest,
             name: format!("digits-{revision}"), uid: format!("set-{index}"), revision, version: format!("v{}", index + 1),
             created_at: start() - SignedDuration::from_secs(age), desired, current, ready: ready.min(current),
             available: ready.min(current), observed, owned, deleting,
@@ -197,9 +207,16 @@ prop_compose! {
         spec in spec(), status in proptest::option::weighted(0.9, status()),
         sets in proptest::collection::vec(set(), 0..4), pods in proptest::collection::vec(gateway_pod(), 0..4),
         evidence in proptest::option::of(evidence()), commands in proptest::collection::vec(0..4_usize, 0..3),
-        problem in proptest::option::of((revision(), 0..3)), offset in -5000_i64..9000,
+        problem in proptest::option::of((revision(), 0..3)), offset in -5000_i64..9000, pinned in any::<bool>(),
+        fetched in proptest::collection::vec((revision(), digest()), 0..4),
     ) -> World {
         let mut world = World::new(spec);
+        if !pinned {
+            world.observed.object.spec.model.digest = None;
+        }
+        let told = fetched.into_iter().enumerate();
+        let told = told.map(|(n, (revision, digest))| FetchedModel { revision, pod: format!("p{n}"), digest });
+        world.observed.fetched = told.collect();
         world.observed.object.status = status;
         let mut seen = std::collections::BTreeSet::new();
         world.observed.replica_sets = sets.into_iter().filter(|set| seen.insert(set.name.clone())).collect();
@@ -230,7 +247,7 @@ fn summary(world: &World) -> String {
 proptest! {
     #![proptest_config(config())]
 
-    /// I1 to I14 for any situation: `World::plan` checks them all.
+    /// I1 to I15 for any situation: `World::plan` checks them all.
     #[test]
     fn any_situation_has_a_plan_that_keeps_the_invariants(world in situation()) {
         let one = world.plan();
@@ -326,6 +343,7 @@ fn a_share_below_nothing_is_none() {
         uid: "set-0".into(),
         revision,
         version: "v1".into(),
+        digest: ModelDigest::Unreported,
         created_at: start(),
         desired: 0,
         current: 1,

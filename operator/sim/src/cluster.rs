@@ -5,18 +5,25 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use slipway_core::action::{Action, Desired, Kind};
 use slipway_core::build::applied_hash;
-use slipway_core::observed::{GatewayPod, GatewayView, ObjectView, Observed, ReplicaSetView, Settings};
+use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, Observed, ReplicaSetView, Settings};
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
 use crate::pods::Set;
 use crate::truth::Truth;
+use crate::world::START;
 
 /// A write that did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// Its resourceVersion or UID is not that of the object.
     Conflict,
+}
+
+/// What a version's bytes are called after so many changes of them.
+pub(crate) fn digest(version: &str, serial: i64) -> String {
+    let number: u64 = version.trim_start_matches('v').parse().unwrap_or_default();
+    format!("sha256:{number:04x}{serial:060x}")
 }
 
 /// Everything that the API server holds.
@@ -31,6 +38,8 @@ pub(crate) struct Cluster {
     worker_autoscaler: Option<ObjectView>,
     budget: Option<ObjectView>,
     gateway: GatewayView,
+    /// Digests of what lies at the addresses of versions, where that is not what was first there.
+    store: BTreeMap<String, String>,
     /// How the versions of models behave, by version.
     pub(crate) truths: BTreeMap<String, Truth>,
     /// When the weights changed last, in seconds.
@@ -53,6 +62,7 @@ impl Cluster {
             worker_autoscaler: None,
             budget: None,
             gateway: GatewayView::default(),
+            store: BTreeMap::new(),
             truths: BTreeMap::new(),
             weights_at: 0,
             changes: 1,
@@ -73,6 +83,7 @@ impl Cluster {
             disruption_budget: self.budget.clone(),
             gateway: GatewayView { pods, ..self.gateway.clone() },
             pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
+            fetched: self.sets.iter().flat_map(Set::fetched).collect(),
             evidence: None,
             settings: Settings {
                 gateway_image: "gateway:1".to_owned(),
@@ -83,6 +94,25 @@ impl Cluster {
                 image_pull_secrets: Vec::new(),
                 tracing: None,
             },
+        }
+    }
+
+    /// The digest of what lies at the address of a version.
+    pub(crate) fn stored(&self, version: &str) -> String {
+        self.store.get(version).cloned().unwrap_or_else(|| digest(version, 0))
+    }
+
+    /// Somebody writes other bytes to the address of a version.
+    pub(crate) fn overwrite(&mut self, version: &str, serial: i64) {
+        self.store.insert(version.to_owned(), digest(version, serial));
+    }
+
+    /// Puts back what the revisions that are there need.
+    pub(crate) fn restore(&mut self) {
+        for set in &self.sets {
+            if let Some(digest) = set.view.digest.known() {
+                self.store.insert(set.view.version.clone(), digest.to_owned());
+            }
         }
     }
 
@@ -136,6 +166,10 @@ impl Cluster {
             Action::Scale { name, uid, replicas } => {
                 let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(Refused::Conflict)?.scale(*replicas);
+            }
+            Action::Pin { name, uid, digest } => {
+                let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                set.ok_or(Refused::Conflict)?.pin(digest, now.duration_since(START).as_secs());
             }
             Action::Delete { kind: Kind::ReplicaSet, name, uid } => {
                 let before = self.sets.len();
@@ -196,6 +230,9 @@ impl Cluster {
             uid: self.uid(),
             revision: text(&desired.metadata.labels, labels::REVISION),
             version,
+            digest: ModelDigest::of_annotation(
+                desired.metadata.annotations.as_ref().and_then(|all| all.get(labels::MODEL_DIGEST)).map(String::as_str),
+            ),
             created_at: now,
             desired: replicas,
             current: 0,

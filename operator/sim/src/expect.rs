@@ -63,6 +63,12 @@ impl Expect {
         if let Some(status) = &cluster.object.status {
             self.stored(now, status, &mut broken);
         }
+        for set in &cluster.sets {
+            let served = set.served();
+            if served.len() > 1 {
+                broken.push(format!("{now}s: {} serves several models: {served:?}", set.view.version));
+            }
+        }
         if now > self.excused_until {
             self.selected_have_pods(now, cluster, gateways, &mut broken);
         }
@@ -94,7 +100,9 @@ impl Expect {
             for backend in &applied.backends {
                 let want = need(fewest, backend.weight_permille);
                 let have = cluster.set(&backend.revision).map_or(0, |set| set.view.desired);
-                if have < want {
+                // The first pod of a revision whose bytes nobody named stays alone until it has told.
+                let new = cluster.set(&backend.revision).is_some_and(|set| set.is_new_model(now, BEHIND as i64));
+                if have < want && !new {
                     broken.push(format!(
                         "{now}s: {} sends {} to {} which has {have} of {want} pods",
                         gateway.name, backend.weight_permille, backend.revision

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use slipway_crds::conditions::reason;
 use slipway_crds::v1alpha1::{ModelDeployment, Stage};
 
+use crate::cluster::digest;
 use crate::rng::Rng;
 use crate::truth::Quality;
 use crate::world::{Faults, World};
@@ -56,11 +57,15 @@ fn object(rng: &mut Rng) -> ModelDeployment {
     if rng.chance(0.5) {
         gates.push(json!({ "name": "accuracy", "type": "Accuracy", "accuracy": { "maxDropBasisPoints": 2000, "minLabels": 50 } }));
     }
+    let mut model = json!({ "uri": "http://store/v1", "version": "v1" });
+    if rng.chance(0.5) {
+        model["digest"] = json!(digest("v1", 0));
+    }
     let value = json!({
         "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
         "metadata": { "name": "digits", "namespace": "ml", "uid": "owner", "generation": 1 },
         "spec": {
-            "model": { "uri": "http://store/v1", "version": "v1" },
+            "model": model,
             "replicas": rng.between(1, 5),
             "strategy": strategy(rng),
             "analysis": { "gates": gates, "intervalSeconds": rng.between(4, 8), "maxHoldSeconds": rng.between(100, 300),
@@ -117,6 +122,7 @@ fn faults(rng: &mut Rng) -> Faults {
         stuck: some(0.03),
         prometheus: some(0.02),
         clock: some(0.01),
+        overwrite: some(0.01),
         ..Faults::default()
     };
     faults.stale = if rng.chance(0.5) { rng.between(1, 4) } else { 0 };
@@ -183,6 +189,10 @@ fn ship_again(world: &mut World, version: u32) {
 pub(crate) fn set_version(object: &mut ModelDeployment, version: u32) {
     object.spec.model.version = Some(format!("v{version}"));
     object.spec.model.uri = format!("http://store/v{version}");
+    // Who names one digest names all.
+    if object.spec.model.digest.is_some() {
+        object.spec.model.digest = Some(digest(&format!("v{version}"), 0));
+    }
 }
 
 pub(crate) fn command(world: &mut World, command: &str, nonce: &str) {

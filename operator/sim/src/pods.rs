@@ -1,6 +1,8 @@
 //! ReplicaSets, their controller and the kubelet: with delays, crashes and evictions.
 
-use slipway_core::observed::{PodProblem, ReplicaSetView};
+use std::collections::BTreeSet;
+
+use slipway_core::observed::{FetchedModel, ModelDigest, PodProblem, ReplicaSetView};
 
 use crate::rng::Rng;
 use crate::truth::Truth;
@@ -14,6 +16,9 @@ pub(crate) struct Set {
     pub(crate) pods: Vec<Pod>,
     /// How its version behaves.
     pub(crate) truth: Truth,
+    /// Whether the spec says which bytes its model must be; then those are what lies at its address.
+    fixed: bool,
+    pinned_at: Option<i64>,
     generation: u64,
     seen: u64,
     created: u32,
@@ -24,15 +29,23 @@ pub(crate) struct Set {
 pub(crate) struct Pod {
     name: String,
     ready: bool,
+    /// The digest that it must find; nothing when whatever it finds is right.
+    pin: Option<String>,
+    /// The digest of what it has fetched.
+    fetched: Option<String>,
     /// When it becomes ready, or fails again.
     next: i64,
     restarts: i32,
     message: Option<&'static str>,
 }
 
+/// What a pod leaves that finds other bytes than those of its revision.
+const MISMATCH: &str = r#"{"reason":"DigestMismatch","message":"the store has other bytes","permanent":true}"#;
+
 impl Set {
     pub(crate) fn new(view: ReplicaSetView, truth: Truth) -> Self {
-        Self { view, pods: Vec::new(), truth, generation: 1, seen: 0, created: 0 }
+        let fixed = view.digest.known().is_some();
+        Self { view, pods: Vec::new(), truth, fixed, pinned_at: None, generation: 1, seen: 0, created: 0 }
     }
 
     /// Pods that answer now.
@@ -58,13 +71,14 @@ impl Set {
         true
     }
 
-    /// One second of the kubelet and of the ReplicaSet controller. True when the API server shows something new.
-    pub(crate) fn tick(&mut self, now: i64, rng: &mut Rng) -> bool {
+    /// One second of the kubelet and of the ReplicaSet controller. `stored` is the digest of what lies at the address of its model, where the spec does not say
+    /// which it must be. True when the API server shows something new.
+    pub(crate) fn tick(&mut self, now: i64, stored: &str, rng: &mut Rng) -> bool {
         let truth = self.truth;
         let restarts = |set: &Self| set.pods.iter().map(|pod| pod.restarts).sum::<i32>();
         let before = restarts(self);
         for pod in &mut self.pods {
-            pod.tick(now, &truth, rng);
+            pod.tick(now, &truth, if self.fixed { None } else { Some(stored) }, rng);
         }
         let failed = restarts(self) != before;
         if rng.chance(0.8) {
@@ -85,12 +99,37 @@ impl Set {
             self.created += 1;
             let name = format!("{}-{}", self.view.name, self.created);
             let next = now + self.truth.start + rng.between(0, 3);
-            self.pods.push(Pod { name, ready: false, next, restarts: 0, message: None });
+            let pin = self.view.digest.known().map(str::to_owned);
+            self.pods.push(Pod { name, ready: false, pin, fetched: None, next, restarts: 0, message: None });
         }
         // The controller prefers to delete what is not ready.
         self.pods.sort_by_key(|pod| !pod.ready);
         self.pods.truncate(want);
         self.seen = self.generation;
+    }
+
+    /// Makes a digest that of the pods to come.
+    pub(crate) fn pin(&mut self, digest: &str, now: i64) {
+        self.view.digest = ModelDigest::Pinned(digest.to_owned());
+        self.pinned_at = Some(now);
+    }
+
+    /// Whether it was not known for long which model it is, so that it may have fewer pods than its share of the traffic needs.
+    pub(crate) fn is_new_model(&self, now: i64, seconds: i64) -> bool {
+        !self.fixed && self.pinned_at.is_none_or(|at| now < at + seconds)
+    }
+
+    /// What its pods have fetched.
+    pub(crate) fn fetched(&self) -> impl Iterator<Item = FetchedModel> + '_ {
+        self.pods.iter().filter_map(|pod| {
+            let (revision, digest) = (self.view.revision.clone(), pod.fetched.clone()?);
+            Some(FetchedModel { revision, pod: pod.name.clone(), digest })
+        })
+    }
+
+    /// Digests of what its pods serve.
+    pub(crate) fn served(&self) -> BTreeSet<&str> {
+        self.pods.iter().filter(|pod| pod.ready).filter_map(|pod| pod.fetched.as_deref()).collect()
     }
 
     /// What keeps its pods from running.
@@ -108,15 +147,22 @@ impl Set {
 }
 
 impl Pod {
-    fn tick(&mut self, now: i64, truth: &Truth, rng: &mut Rng) {
+    fn tick(&mut self, now: i64, truth: &Truth, stored: Option<&str>, rng: &mut Rng) {
         if self.ready {
             if truth.crash > 0.0 && rng.chance(truth.crash) {
                 self.fail(now, "exit 137");
             }
         } else if now >= self.next {
+            // What was fetched once stays with the pod.
+            let found = self.fetched.as_deref().or(stored).or(self.pin.as_deref());
+            let other = self.pin.is_some() && self.pin.as_deref() != found;
             match truth.load {
                 Some(line) => self.fail(now, line),
-                None => (self.ready, self.message) = (true, None),
+                None if other => self.fail(now, MISMATCH),
+                None => {
+                    self.fetched = found.map(str::to_owned);
+                    (self.ready, self.message) = (true, None);
+                }
             }
         }
     }

@@ -5,12 +5,13 @@
 //! 60 ship v2 errors             at second 60: another version, and what it is really like (see `Quality`)
 //! 90 do promote                 a person's command
 //! 95 edit {"paused": true}      any other change of the spec
-//! 99 fault prometheus           one of: prometheus, cure, wipe, crash, gateway, evict
+//! 99 fault prometheus           one of: prometheus, cure, wipe, crash, gateway, evict, overwrite
 //! 300 end
 //! ```
 
 use serde_json::{Value, json};
 
+use crate::cluster::digest;
 use crate::people::{command, set_version};
 use crate::truth::Quality;
 use crate::world::World;
@@ -47,7 +48,7 @@ pub fn play(script: &str) -> Result<String, String> {
 
 fn first_spec() -> Value {
     json!({
-        "model": { "uri": "http://store/v1", "version": "v1" },
+        "model": { "uri": "http://store/v1", "version": "v1", "digest": digest("v1", 0) },
         "replicas": 3,
         "analysis": { "gates": [{ "name": "errors", "type": "ErrorRate", "errorRate": { "maxIncreaseBasisPoints": 1000, "minRequests": 50 } }] }
     })

@@ -179,6 +179,9 @@ impl Shell {
         let word = match action {
             Action::Apply(_) => "apply".to_owned(),
             Action::Scale { name, replicas, .. } => format!("scale {name} to {replicas}"),
+            Action::Pin { name, digest, .. } => {
+                format!("pin {name} to {}", digest.chars().take(15).collect::<String>())
+            }
             Action::Delete { kind, name, .. } => format!("delete {kind:?} {name}"),
         };
         self.attempt(&word, around, |around| {

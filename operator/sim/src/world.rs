@@ -42,6 +42,8 @@ pub struct Faults {
     pub wipe: f64,
     /// Somebody scales a ReplicaSet by hand.
     pub meddle: f64,
+    /// Somebody writes other bytes to the address of a model.
+    pub overwrite: f64,
     /// A second operator believes that it leads, too.
     pub two_leaders: bool,
 }
@@ -124,7 +126,8 @@ impl World {
         self.go_wrong();
         let clock = START + SignedDuration::from_secs(self.now);
         for index in 0..self.cluster.sets.len() {
-            if self.cluster.sets[index].tick(self.now, &mut self.rng) {
+            let stored = self.cluster.stored(&self.cluster.sets[index].view.version);
+            if self.cluster.sets[index].tick(self.now, &stored, &mut self.rng) {
                 self.cluster.changes += 1;
             }
         }
@@ -236,6 +239,12 @@ impl World {
             self.expect.wiped(self.now);
             self.tell("fault: the status is wiped");
         }
+        if self.rng.chance(faults.overwrite) && !self.cluster.sets.is_empty() {
+            let index = self.rng.between(0, self.cluster.sets.len() as i64 - 1) as usize;
+            let version = self.cluster.sets[index].view.version.clone();
+            self.cluster.overwrite(&version, self.now);
+            self.tell(&format!("fault: other bytes at the address of {version}"));
+        }
         if self.rng.chance(faults.meddle) && !self.cluster.sets.is_empty() {
             let index = self.rng.between(0, self.cluster.sets.len() as i64 - 1) as usize;
             let replicas = self.rng.between(0, 6) as i32;
@@ -262,6 +271,10 @@ impl World {
                 *self.gateways.first_mut()? = fresh;
                 self.cluster.changes += 1;
             }
+            "overwrite" => {
+                let version = self.cluster.object.spec.model.version.clone().unwrap_or_default();
+                self.cluster.overwrite(&version, self.now);
+            }
             "evict" => drop(self.cluster.sets.first_mut()?.evict(&mut self.rng)),
             _ => return None,
         }
@@ -275,6 +288,7 @@ impl World {
     /// No more faults from here on.
     pub fn heal(&mut self) {
         self.faults = Faults::default();
+        self.cluster.restore();
         (self.metrics.down, self.metrics.gap) = (false, false);
         for gateway in &mut self.gateways {
             (gateway.lag, gateway.dark_until) = (1, 0);

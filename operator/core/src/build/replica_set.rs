@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ImagePullPolicy, ModelDeployment, ModelDeploymentSpec, Runtime};
+use slipway_crds::v1alpha1::{Batching, ImagePullPolicy, ModelDeployment, ModelDeploymentSpec, Runtime};
 
 use super::cache;
 use super::hash::stamped;
@@ -24,6 +24,13 @@ use crate::action::Desired;
 use crate::observed::Settings;
 
 const METRICS: &str = "metrics";
+
+/// The container that serves.
+pub const SERVER: &str = "runtime";
+/// The container that fetches the model before.
+pub const FETCH: &str = "fetch";
+/// Where both are told which bytes the model must be.
+pub const DIGEST_VARIABLE: &str = "SLIPWAY_MODEL_DIGEST";
 
 /// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the autoscaler need a CPU request to refer to.
 const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
@@ -41,7 +48,12 @@ pub fn replica_set(
 ) -> Desired {
     let name = object.name_any();
     let mut metadata = controlled(object, revision_name(&name, revision), revision_labels(&name, revision));
-    metadata.annotations = Some(map([(labels::VERSION, version)]));
+    let digest = object.spec.model.digest.as_deref().unwrap_or_default();
+    let mut annotations = map([(labels::VERSION, version)]);
+    if has_fetch_step(object) {
+        annotations.insert(labels::MODEL_DIGEST.to_owned(), digest.to_owned());
+    }
+    metadata.annotations = Some(annotations);
     stamped(Desired::ReplicaSet(ReplicaSet {
         metadata,
         spec: Some(ReplicaSetSpec {
@@ -53,7 +65,7 @@ pub fn replica_set(
                     annotations: Some(scraped("9090")),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(object, settings, revision, version)),
+                spec: Some(pod(object, settings, revision, version, digest)),
             }),
             ..ReplicaSetSpec::default()
         }),
@@ -61,8 +73,20 @@ pub fn replica_set(
     }))
 }
 
-/// A pod that serves; the workers' pods are made from it.
-pub(super) fn pod(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> PodSpec {
+/// Whether a step before the server fetches the model and tells its digest. Not where the user's own image holds the model: its bytes are the image's, which
+/// has a digest of its own.
+pub fn has_fetch_step(object: &ModelDeployment) -> bool {
+    !(object.spec.model.uri.starts_with("file://") && object.spec.runtime.image.is_some())
+}
+
+/// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty while it is not known.
+pub(super) fn pod(
+    object: &ModelDeployment,
+    settings: &Settings,
+    revision: &str,
+    version: &str,
+    digest: &str,
+) -> PodSpec {
     let runtime = &object.spec.runtime;
     let (model, cache) = (&object.spec.model, object.spec.cache.as_ref());
     let baseline = model.baseline.as_ref().map(|baseline| baseline.uri.as_str());
@@ -71,9 +95,12 @@ pub(super) fn pod(object: &ModelDeployment, settings: &Settings, revision: &str,
         volumes.push(volume);
         mounts.push(mount);
     }
+    let server = container(object, settings, revision, version, digest, mounts);
+    let fetch = has_fetch_step(object).then(|| fetch_step(&server, settings));
+    let first: Vec<Container> = fetch.into_iter().chain(cache::sidecar(cache, settings)).collect();
     PodSpec {
-        containers: vec![container(object, settings, revision, version, mounts)],
-        init_containers: cache::sidecar(cache, settings).map(|redis| vec![redis]),
+        containers: vec![server],
+        init_containers: filled(&first),
         volumes: Some(volumes),
         security_context: Some(cache::security(cache, pod_security())),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
@@ -82,10 +109,10 @@ pub(super) fn pod(object: &ModelDeployment, settings: &Settings, revision: &str,
         automount_service_account_token: runtime.service_account_name.is_none().then_some(false),
         // One variable for every Service of the namespace is a slow start and a leak.
         enable_service_links: Some(false),
-        // An image of the user's own is the user's to pull.
+        // An image of the user's own is the user's to pull; the step before it is ours.
         image_pull_secrets: pull_secrets(
             &runtime.image_pull_secrets,
-            if runtime.image.is_none() { &settings.image_pull_secrets } else { &[] },
+            if runtime.image.is_none() || has_fetch_step(object) { &settings.image_pull_secrets } else { &[] },
         ),
         node_selector: (!runtime.node_selector.is_empty()).then(|| runtime.node_selector.clone()),
         tolerations: filled(&runtime.tolerations),
@@ -101,17 +128,18 @@ fn container(
     settings: &Settings,
     revision: &str,
     version: &str,
+    digest: &str,
     mounts: Vec<VolumeMount>,
 ) -> Container {
     let runtime = &object.spec.runtime;
     let mut args = vec!["serve".to_owned()];
     args.extend(runtime.args.iter().cloned());
     Container {
-        name: "runtime".to_owned(),
+        name: SERVER.to_owned(),
         image: Some(runtime.image.clone().unwrap_or_else(|| settings.runtime_image.clone())),
         image_pull_policy: pull_policy(runtime, settings),
         args: Some(args),
-        env: Some(environment(object, settings, revision, version)),
+        env: Some(environment(object, settings, revision, version, digest)),
         ports: Some(vec![port("http", 8080), port(METRICS, 9090)]),
         readiness_probe: Some(readiness(METRICS)),
         liveness_probe: Some(liveness(METRICS)),
@@ -121,6 +149,31 @@ fn container(
         termination_message_path: Some("/dev/termination-log".to_owned()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(mounts),
+        ..Container::default()
+    }
+}
+
+/// Fetches the model, verifies it and tells its digest, by our own program whatever serves it. Its room is the server's, which does not run yet.
+fn fetch_step(server: &Container, settings: &Settings) -> Container {
+    let own = server.image.as_ref() == Some(&settings.runtime_image);
+    let mut args = vec![FETCH.to_owned()];
+    // The arguments of the user's own server mean nothing to our program.
+    args.extend(server.args.iter().flatten().skip(1).filter(|_| own).cloned());
+    Container {
+        name: FETCH.to_owned(),
+        image: Some(settings.runtime_image.clone()),
+        image_pull_policy: server
+            .image_pull_policy
+            .clone()
+            .filter(|_| own)
+            .or(Some(settings.image_pull_policy.clone())),
+        args: Some(args),
+        env: server.env.clone(),
+        resources: server.resources.clone(),
+        security_context: server.security_context.clone(),
+        termination_message_path: server.termination_message_path.clone(),
+        termination_message_policy: server.termination_message_policy.clone(),
+        volume_mounts: server.volume_mounts.clone(),
         ..Container::default()
     }
 }
@@ -137,7 +190,13 @@ fn pull_policy(runtime: &Runtime, settings: &Settings) -> Option<String> {
 
 /// Ours first, so that the user's may refer to them as `$(POD_NAME)`; a name of ours in the user's list has no effect, because labels of metrics and the
 /// digest that is verified must be those of the revision.
-fn environment(object: &ModelDeployment, settings: &Settings, revision: &str, version: &str) -> Vec<EnvVar> {
+fn environment(
+    object: &ModelDeployment,
+    settings: &Settings,
+    revision: &str,
+    version: &str,
+    digest: &str,
+) -> Vec<EnvVar> {
     let model = &object.spec.model;
     let name = object.name_any();
     let mut all = vec![
@@ -146,9 +205,11 @@ fn environment(object: &ModelDeployment, settings: &Settings, revision: &str, ve
         env("SLIPWAY_MODEL_NAME", model.name.as_deref().unwrap_or(&name)),
         env("SLIPWAY_MODEL_VERSION", version),
         env("SLIPWAY_MODEL_URI", &model.uri),
-        env("SLIPWAY_MODEL_DIGEST", model.digest.as_deref().unwrap_or_default()),
+        env(DIGEST_VARIABLE, digest),
+        env("SLIPWAY_FETCHED_RECORD", "/tmp/slipway-fetched.json"),
         env_field("POD_NAME", "metadata.name"),
     ];
+    all.extend(batching(model.batching));
     all.extend(observation(&object.spec));
     all.extend(cache::environment(object.spec.cache.as_ref()));
     all.extend(object.spec.queue.iter().flat_map(|queue| queue_environment(object, queue)));
@@ -163,6 +224,16 @@ fn environment(object: &ModelDeployment, settings: &Settings, revision: &str, ve
         }
     }
     all
+}
+
+/// What the owner of the model says about batches; nothing where the runtime decides.
+fn batching(batching: Batching) -> Option<EnvVar> {
+    let mode = match batching {
+        Batching::Auto => return None,
+        Batching::Enabled => "enabled",
+        Batching::Disabled => "disabled",
+    };
+    Some(env("SLIPWAY_BATCHING", mode))
 }
 
 /// What the spec asks to be kept of traffic; nothing where it asks for nothing, so that such pods stay as they were.

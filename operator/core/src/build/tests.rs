@@ -2,7 +2,7 @@ use k8s_openapi::api::apps::v1::DeploymentSpec;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, VolumeMount};
 use serde_json::{Value, json};
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, Queue};
+use slipway_crds::v1alpha1::{Batching, ModelDeployment, Queue};
 
 use super::*;
 use crate::action::{APPLIED, Desired};
@@ -51,7 +51,7 @@ fn all(object: &ModelDeployment) -> Vec<Desired> {
     all.extend(object.spec.autoscaling.as_ref().map(|autoscaling| autoscaler(object, autoscaling)));
     all.extend(object.spec.queue.iter().flat_map(|queue| {
         let autoscaler = queue.worker.autoscaling.as_ref().map(|it| worker_autoscaler(object, it));
-        [Some(worker_deployment(object, queue, &settings(), REVISION, "v7")), autoscaler].into_iter().flatten()
+        [Some(worker_deployment(object, queue, &settings(), REVISION, "v7", "")), autoscaler].into_iter().flatten()
     }));
     all.extend(gateway_set(object, &settings()));
     all
@@ -83,7 +83,7 @@ fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
 }
 
 fn worker(object: &ModelDeployment, queue: &Queue) -> DeploymentSpec {
-    let Desired::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7") else { panic!() };
+    let Desired::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7", "") else { panic!() };
     it.spec.unwrap()
 }
 
@@ -242,7 +242,7 @@ fn workers_are_pods_that_nobody_is_sent_to() {
     assert!(served.iter().any(|e| e.name == "SLIPWAY_CALLBACK_ALLOW"));
     let fixed = Queue { worker: slipway_crds::v1alpha1::Worker { replicas: 3, ..Default::default() }, ..queue };
     assert_eq!(worker(&object, &fixed).replicas, Some(3));
-    assert!(!is_shared(&worker_deployment(&object, &fixed, &settings(), REVISION, "v7")));
+    assert!(!is_shared(&worker_deployment(&object, &fixed, &settings(), REVISION, "v7", "")));
 }
 
 #[test]
@@ -470,9 +470,11 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
         (pod, env.into_iter().map(|e| (e["name"].as_str().unwrap().to_owned(), e["value"].clone())).collect::<Vec<_>>())
     };
     let before = environment(&object, &settings()).1;
-    assert!(
-        !before.iter().any(|(name, _)| name.contains("BASELINE") || name.contains("SAMPLE") || name.contains("OTEL"))
-    );
+    assert!(!before.iter().any(|(name, _)| name.contains("BATCHING")
+        || name.contains("BASELINE")
+        || name.contains("SAMPLE")
+        || name.contains("OTEL")));
+    object.spec.model.batching = Batching::Disabled;
     object.spec.model.baseline =
         serde_json::from_value(json!({"uri": "pvc://claims/b.json", "digest": "sha256:00"})).unwrap();
     object.spec.feedback = serde_json::from_value(json!({"outcomes": ["conversion", "revenue"]})).unwrap();
@@ -484,6 +486,7 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     let settings = Settings { tracing, ..settings() };
     let (pod, env) = environment(&object, &settings);
     for (name, value) in [
+        ("SLIPWAY_BATCHING", "disabled"),
         ("SLIPWAY_BASELINE_URI", "pvc://claims/b.json"),
         ("SLIPWAY_BASELINE_DIGEST", "sha256:00"),
         ("SLIPWAY_FEEDBACK_OUTCOMES", "conversion,revenue"),

@@ -30,13 +30,14 @@ const METRIC: &str = "slipway_queue_jobs";
 /// Between the end of a worker's drain and the end of its pod's grace period.
 const AFTER_DRAIN_SECONDS: i64 = 10;
 
-/// The Deployment `<name>-worker`.
+/// The Deployment `<name>-worker`. `digest` is that of the model, as for the pods that serve.
 pub fn worker_deployment(
     object: &ModelDeployment,
     queue: &Queue,
     settings: &Settings,
     revision: &str,
     version: &str,
+    digest: &str,
 ) -> Desired {
     let name = object.name_any();
     stamped(Desired::Deployment(Deployment {
@@ -51,7 +52,7 @@ pub fn worker_deployment(
                     annotations: Some(scraped("9090")),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(object, queue, settings, revision, version)),
+                spec: Some(pod(object, queue, settings, revision, version, digest)),
             },
             ..DeploymentSpec::default()
         }),
@@ -66,9 +67,16 @@ fn pod_labels(name: &str, revision: &str) -> Labels {
 }
 
 /// As a pod that serves, but for the program's first argument and what the worker's own part of the spec says.
-fn pod(object: &ModelDeployment, queue: &Queue, settings: &Settings, revision: &str, version: &str) -> PodSpec {
+fn pod(
+    object: &ModelDeployment,
+    queue: &Queue,
+    settings: &Settings,
+    revision: &str,
+    version: &str,
+    digest: &str,
+) -> PodSpec {
     let worker = &queue.worker;
-    let mut pod = replica_set::pod(object, settings, revision, version);
+    let mut pod = replica_set::pod(object, settings, revision, version, digest);
     if !worker.node_selector.is_empty() {
         pod.node_selector = Some(worker.node_selector.clone());
     }
@@ -78,6 +86,10 @@ fn pod(object: &ModelDeployment, queue: &Queue, settings: &Settings, revision: &
     let own = worker.affinity.clone().or_else(|| object.spec.runtime.affinity.clone());
     pod.affinity = Some(own.unwrap_or_else(|| spread(worker_selector(&object.name_any()))));
     pod.termination_grace_period_seconds = Some(i64::from(worker.drain_seconds) + AFTER_DRAIN_SECONDS);
+    let own = worker.resources.clone().map(resources);
+    for step in pod.init_containers.iter_mut().flatten().filter(|step| step.name == replica_set::FETCH) {
+        step.resources = own.clone().or(step.resources.take());
+    }
     for container in &mut pod.containers {
         container.name = "worker".to_owned();
         if let Some(first) = container.args.as_mut().and_then(|args| args.first_mut()) {
@@ -87,9 +99,7 @@ fn pod(object: &ModelDeployment, queue: &Queue, settings: &Settings, revision: &
         if let Some(ports) = &mut container.ports {
             ports.retain(|port| port.name.as_deref() != Some("http"));
         }
-        if let Some(own) = &worker.resources {
-            container.resources = Some(resources(own.clone()));
-        }
+        container.resources = own.clone().or(container.resources.take());
         // Ours before the user's, who may refer to them.
         container.env.get_or_insert_default().splice(0..0, worker_environment(queue));
     }

@@ -2,17 +2,21 @@
 
 use super::{Case, require};
 use crate::action::{Action, Kind};
-use crate::observed::ReplicaSetView;
+use crate::observed::{ModelDigest, ReplicaSetView};
 use crate::sizing::need;
 use crate::traffic;
 
-/// I3, I4 and I11.
+/// I3, I4, I11 and I15.
 pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
     capacity_before_weight(case, broken);
     for action in &case.plan.actions {
         match action {
             Action::Scale { name, uid, replicas } => match found(case, name, uid) {
-                Some(set) => scaled(case, set, *replicas, broken),
+                Some(set) => {
+                    scaled(case, set, *replicas, broken);
+                    let alone = set.digest != ModelDigest::Pending || *replicas <= set.desired.max(1);
+                    require(broken, alone, || format!("I15: {name} grows to {replicas} before its model is known"));
+                }
                 None => broken.push(format!("I11: {name} is scaled and is not ours")),
             },
             Action::Delete { kind: Kind::ReplicaSet, name, uid } => match found(case, name, uid) {
@@ -27,6 +31,22 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
                     });
                 }
                 None => broken.push(format!("I11: {name} is deleted and is not ours")),
+            },
+            Action::Pin { name, uid, digest } => match found(case, name, uid) {
+                Some(set) => {
+                    let told = |digest: &str| {
+                        case.observed.fetched.iter().any(|it| it.revision == set.revision && it.digest == digest)
+                    };
+                    let free = match &set.digest {
+                        ModelDigest::Pending => true,
+                        ModelDigest::Pinned(old) => set.desired <= 1 && !told(old),
+                        ModelDigest::Unreported => false,
+                    };
+                    require(broken, free && told(digest), || {
+                        format!("I15: {name} is pinned to {digest}, which none of its pods found, or anew")
+                    });
+                }
+                None => broken.push(format!("I11: {name} is pinned and is not ours")),
             },
             Action::Apply(_) | Action::Delete { .. } => {}
         }

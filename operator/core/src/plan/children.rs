@@ -7,7 +7,7 @@ use super::context::Context;
 use super::draft::Draft;
 use crate::action::{APPLIED, Action, Desired, Kind};
 use crate::build;
-use crate::observed::ObjectView;
+use crate::observed::{ModelDigest, ObjectView};
 use crate::sizing;
 
 /// Applies, in the order in which they are needed: the gateway, the addresses, then what serves.
@@ -68,6 +68,9 @@ fn pods(cx: &Context<'_>, draft: &Draft, actions: &mut Vec<Action>) {
     let candidate = draft.candidate() == Some(revision);
     let replicas = if candidate { sizing::candidate(cx, draft) } else { cx.spec.replicas };
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
+    // Until the first pod has told what it found, it stays alone.
+    let unknown = build::has_fetch_step(object) && object.spec.model.digest.is_none();
+    let replicas = if unknown { replicas.min(1) } else { replicas };
     let desired = build::replica_set(object, settings, revision, &cx.spec.version, replicas);
     actions.push(Action::Apply(Box::new(desired)));
 }
@@ -95,7 +98,13 @@ fn workers(cx: &Context<'_>, draft: &Draft, actions: &mut Vec<Action>) {
     let name = build::worker_name(&cx.spec.name);
     let queue = object.spec.queue.as_ref();
     if let Some(queue) = queue {
-        let desired = build::worker_deployment(object, queue, settings, &cx.spec.revision, &cx.spec.version);
+        // Workers run what the pods serve, which is not known before the first of them has told.
+        if cx.set(&cx.spec.revision).is_some_and(|set| set.digest == ModelDigest::Pending) {
+            return;
+        }
+        let digest = cx.digest(&cx.spec.revision);
+        let digest = digest.as_deref().unwrap_or_default();
+        let desired = build::worker_deployment(object, queue, settings, &cx.spec.revision, &cx.spec.version, digest);
         apply(cx, desired, view, actions);
     } else if let Some(view) = view {
         actions.push(Action::Delete { kind: Kind::Deployment, name: name.clone(), uid: view.uid.clone() });

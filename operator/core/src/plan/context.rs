@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
-use crate::observed::{Observed, ReplicaSetView};
+use crate::observed::{ModelDigest, Observed, ReplicaSetView};
 use crate::validate::{Validated, validate};
 
 /// The input of one decision, resolved.
@@ -53,6 +53,35 @@ impl<'a> Context<'a> {
         let known = known.filter(|status| status.revision == revision).map(|status| status.version.clone());
         let found = self.set(revision).map(|set| set.version.clone()).into_iter().chain(known);
         found.into_iter().find(|version| !version.is_empty()).unwrap_or_else(|| revision.to_owned())
+    }
+
+    /// The digest of the model that the pods of a revision serve, once it is known.
+    pub(crate) fn digest(&self, revision: &str) -> Option<String> {
+        let pinned = self.set(revision).and_then(|set| set.digest.known());
+        let asked = self.observed.object.spec.model.digest.as_deref().filter(|_| revision == self.spec.revision);
+        let told = [&self.stored.stable, &self.stored.candidate].into_iter().flatten();
+        let told = told.filter(|status| status.revision == revision).find_map(|status| status.digest.as_deref());
+        pinned.or(asked).or(told).map(str::to_owned)
+    }
+
+    /// Whether a revision may have many pods: its model is known, and one of them has it. A pod that was made just before its ReplicaSet was pinned, in
+    /// the place of the one that told, may have found other bytes; then the others would wait for what is gone.
+    pub(crate) fn is_model_known(&self, set: &ReplicaSetView) -> bool {
+        match &set.digest {
+            ModelDigest::Unreported => true,
+            ModelDigest::Pending => false,
+            ModelDigest::Pinned(digest) => self.is_pinned_by_spec(set) || set.desired > 1 || self.has_told(set, digest),
+        }
+    }
+
+    /// Whether the user says which model a revision is.
+    pub(crate) fn is_pinned_by_spec(&self, set: &ReplicaSetView) -> bool {
+        set.revision == self.spec.revision && self.observed.object.spec.model.digest.is_some()
+    }
+
+    /// Whether a pod of the ReplicaSet has fetched the model with that digest.
+    pub(crate) fn has_told(&self, set: &ReplicaSetView, digest: &str) -> bool {
+        self.observed.fetched.iter().any(|it| it.revision == set.revision && it.digest == digest)
     }
 
     /// The time as status keeps it: whole seconds.

@@ -83,6 +83,7 @@ fn status(cx: &Context<'_>, draft: &mut Draft) -> ModelDeploymentStatus {
 fn revision_status(cx: &Context<'_>, draft: &mut Draft, revision: String) -> RevisionStatus {
     RevisionStatus {
         version: cx.version(&revision),
+        digest: cx.digest(&revision),
         weight: traffic::percent(traffic::weight_of(&draft.traffic, &revision)),
         replicas: sizing::target(cx, draft, &revision),
         ready_replicas: cx.ready(&revision),

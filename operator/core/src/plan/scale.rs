@@ -1,10 +1,33 @@
 //! Sizes of ReplicaSets, and the end of old ones.
 
+use std::collections::BTreeMap;
+
 use super::context::Context;
 use super::draft::Draft;
 use crate::action::{Action, Kind};
-use crate::observed::ReplicaSetView;
+use crate::observed::{ModelDigest, ReplicaSetView};
 use crate::{revision, sizing, traffic};
+
+/// Pins the model of each ReplicaSet whose first pod has told what it found. Where several have told, which are of a ReplicaSet that was scaled by somebody
+/// else, most of them decide.
+pub(crate) fn pins(cx: &Context<'_>, actions: &mut Vec<Action>) {
+    for set in sorted(cx) {
+        let open = match &set.digest {
+            ModelDigest::Unreported => false,
+            ModelDigest::Pending => true,
+            ModelDigest::Pinned(digest) => !cx.is_pinned_by_spec(set) && set.desired <= 1 && !cx.has_told(set, digest),
+        };
+        let mut found = BTreeMap::<&str, usize>::new();
+        for fetched in cx.observed.fetched.iter().filter(|fetched| open && fetched.revision == set.revision) {
+            *found.entry(&fetched.digest).or_default() += 1;
+        }
+        // Of equally many the first by name, so that the decision is the same each time.
+        if let Some((digest, _)) = found.into_iter().rev().max_by_key(|(_, pods)| *pods) {
+            let (name, uid) = (set.name.clone(), set.uid.clone());
+            actions.push(Action::Pin { name, uid, digest: digest.to_owned() });
+        }
+    }
+}
 
 /// Adds what grows, then what shrinks, then what goes. True when anything is taken away: then status must be written first.
 pub(crate) fn actions(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) -> bool {

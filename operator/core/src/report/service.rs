@@ -68,8 +68,12 @@ fn initializing(cx: &Context<'_>) -> Said {
 pub(super) fn trouble(cx: &Context<'_>, revision: &str) -> String {
     let problems = cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision);
     problems.min_by(|a, b| a.pod.cmp(&b.pod)).map_or_else(String::new, |problem| {
-        let text = [&problem.reason, &problem.message].map(|part| part.trim().to_owned());
-        let text: Vec<String> = text.into_iter().filter(|part| !part.is_empty()).collect();
+        // The runtime's own line says it better than the state of its container.
+        let (reason, message) = match LoadFailure::parse(&problem.message) {
+            Some(failure) => (failure.reason, failure.message),
+            None => (problem.reason.clone(), problem.message.clone()),
+        };
+        let text: Vec<&str> = [reason.trim(), message.trim()].into_iter().filter(|part| !part.is_empty()).collect();
         format!("; pod {}: {}", problem.pod, text.join(": "))
     })
 }

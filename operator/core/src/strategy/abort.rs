@@ -92,7 +92,12 @@ impl LoadFailure {
     pub(crate) fn of(cx: &Context<'_>, revision: &str) -> Option<Self> {
         let ours =
             cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision && problem.restarts >= 1);
-        ours.filter_map(|problem| serde_json::from_str::<Self>(problem.message.trim()).ok()).find(|it| it.permanent)
+        ours.filter_map(|problem| Self::parse(&problem.message)).find(|it| it.permanent)
+    }
+
+    /// Reads the line, if the message of a container is one.
+    pub(crate) fn parse(message: &str) -> Option<Self> {
+        serde_json::from_str(message.trim()).ok()
     }
 }
 

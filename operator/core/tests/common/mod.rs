@@ -10,10 +10,16 @@ use slipway_core::action::{Action, Desired, Kind, Plan};
 use slipway_core::build;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
 use slipway_core::observed::{
-    BrakeReport, GatewayPod, GatewayReport, GatewayView, ObjectView, Observed, PodProblem, ReplicaSetView, Settings,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
+    ReplicaSetView, Settings,
 };
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
+
+/// The digest that the spec names.
+pub const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+/// The digest of what pods find where the spec names none.
+pub const FOUND: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 
 pub const UID: &str = "4d2c1a9e-0000-4000-8000-000000000001";
 
@@ -36,7 +42,7 @@ impl World {
         let mut object: Value = json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": { "name": "digits", "namespace": "ml", "uid": UID, "generation": 1 },
-            "spec": { "model": { "uri": "http://store/v1", "version": "v1" }, "replicas": 3,
+            "spec": { "model": { "uri": "http://store/v1", "version": "v1", "digest": DIGEST }, "replicas": 3,
                       "analysis": { "gates": [{ "name": "errors", "type": "ErrorRate" }] } }
         });
         merge(&mut object["spec"], spec);
@@ -51,6 +57,7 @@ impl World {
             disruption_budget: None,
             gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
             pod_problems: vec![],
+            fetched: vec![],
             evidence: None,
             settings: Settings {
                 gateway_image: "gateway:1".into(),
@@ -155,8 +162,14 @@ impl World {
 
     /// All pods that are asked for are there and ready.
     pub fn pods_follow(&mut self) {
+        self.observed.fetched.clear();
         for set in &mut self.observed.replica_sets {
             (set.current, set.ready, set.available, set.observed) = (set.desired, set.desired, set.desired, true);
+            if set.digest != ModelDigest::Unreported && set.desired > 0 {
+                let digest = set.digest.known().unwrap_or(FOUND).to_owned();
+                let (revision, pod) = (set.revision.clone(), format!("{}-x", set.name));
+                self.observed.fetched.push(FetchedModel { revision, pod, digest });
+            }
         }
     }
 
@@ -315,6 +328,11 @@ impl World {
                 set.desired = *replicas;
                 set.observed = false;
             }
+            Action::Pin { name, digest, .. } => {
+                self.writes.push(format!("pin {name} {digest}"));
+                let set = self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap();
+                set.digest = ModelDigest::Pinned(digest.clone());
+            }
             Action::Delete { kind, name, .. } => {
                 self.writes.push(format!("delete {kind:?} {name}"));
                 match kind {
@@ -344,6 +362,9 @@ impl World {
                     uid: format!("set-{}", self.created),
                     revision: labels[slipway_crds::labels::REVISION].clone(),
                     version: meta.annotations.as_ref().unwrap()[slipway_crds::labels::VERSION].clone(),
+                    digest: ModelDigest::of_annotation(
+                        meta.annotations.as_ref().unwrap().get(slipway_crds::labels::MODEL_DIGEST).map(String::as_str),
+                    ),
                     created_at: self.now,
                     desired: set.spec.as_ref().unwrap().replicas.unwrap(),
                     current: 0,

@@ -1,9 +1,4 @@
-//! Whether rows of different requests may be run together: only for a model that is proven to keep them apart, by its graph and by a trial.
-//!
-//! The graph shows it for every input (`slipway-onnx`). The trial runs rows that differ, alone and in company, in several sizes: it would notice
-//! where an operator does not do what its specification says.
-
-use std::path::Path;
+//! Runs rows that differ, alone and in company, in several sizes: it would notice where an operator does not do what its specification says.
 
 use half::f16;
 
@@ -17,19 +12,6 @@ const SIZES: [usize; 4] = [2, 3, 5, ROWS];
 const TOLERANCE: f64 = 1e-5;
 const TOLERANCE_HALF: f64 = 1e-2;
 
-/// Shows that rows may be merged.
-///
-/// # Errors
-/// Why it cannot be shown, in words for the owner of the model.
-pub fn prove(file: &Path, signature: &Signature, engine: &mut Engine) -> Result<(), String> {
-    if !signature.may_batch() {
-        return Err("its inputs have no open first axis in common, or an output has no axis".into());
-    }
-    let model = slipway_onnx::graph::read(file).map_err(|error| error.to_string())?;
-    slipway_onnx::independence::prove(&model)?;
-    try_out(signature, engine)
-}
-
 /// Kinds of values, as models take different ones: what is no index, and what is one.
 #[derive(Debug, Clone, Copy)]
 enum Values {
@@ -37,7 +19,11 @@ enum Values {
     Bits,
 }
 
-fn try_out(signature: &Signature, engine: &mut Engine) -> Result<(), String> {
+/// Compares what rows get alone with what they get in company.
+///
+/// # Errors
+/// What differs, in words for the owner of the model; also when the model takes none of the rows.
+pub(super) fn run(signature: &Signature, engine: &mut Engine) -> Result<(), String> {
     let mut refused = String::new();
     for (values, width) in [(Values::Spread, 3), (Values::Spread, 1), (Values::Bits, 3), (Values::Bits, 1)] {
         let rows: Vec<Vec<Tensor>> = (0..ROWS).map(|row| inputs(signature, row, values, width)).collect();

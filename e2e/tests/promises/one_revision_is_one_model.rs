@@ -1,0 +1,113 @@
+//! Without a digest in the spec the first pod's model is that of its revision: what is written to the same address later is served by nobody, also while the
+//! operator is away, and no request notices.
+
+use serde_json::json;
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
+use slipway_e2e::product;
+use slipway_e2e::world::{self, PODS, World};
+
+/// A store that speaks enough of S3 to be read without credentials, with one file that can be overwritten.
+fn store(version: &str) -> String {
+    let copy = format!("mkdir -p /www/models && cp /models/digits/{version}/model.onnx /www/models/latest.onnx");
+    let serve = format!("{copy} && exec /bin/busybox httpd -f -p 8080 -h /www");
+    let labels = json!({"app.kubernetes.io/name": "latest-store"});
+    let security = json!({"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}});
+    let container = json!({
+        "name": "store", "image": "docker.io/slipway/slipway-model-store:dev", "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/busybox", "sh", "-c", serve.replace("mkdir", "/bin/busybox mkdir").replace("cp /", "/bin/busybox cp /")],
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "www", "mountPath": "/www"}],
+        "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}}
+    });
+    let pod = json!({
+        "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0, "securityContext": security,
+        "containers": [container], "volumes": [{"name": "www", "emptyDir": {}}]
+    });
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "latest-store", "labels": labels},
+        "spec": {"replicas": 1, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": labels},
+                 "template": {"metadata": {"labels": labels}, "spec": pod}}
+    });
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "latest-store"},
+        "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}
+    });
+    json!({"apiVersion": "v1", "kind": "List", "items": [deployment, service]}).to_string()
+}
+
+/// Makes this version what lies at the address.
+async fn write(world: &World, version: &str) -> anyhow::Result<()> {
+    world.cluster.apply(&world.namespace, &store(version)).await?;
+    let rollout = ["rollout", "status", "-n", &world.namespace, "deployment/latest-store", "--timeout=60s"];
+    world.cluster.kubectl(rollout).await?;
+    Ok(())
+}
+
+fn model(world: &World) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick("digits/v1.yaml")?;
+    object.spec.model.uri = "s3://models/latest.onnx".into();
+    object.spec.model.digest = None;
+    object.spec.replicas = 2;
+    object.spec.runtime.env = serde_json::from_value(json!([
+        {"name": "AWS_ENDPOINT", "value": "http://latest-store"}, {"name": "AWS_ALLOW_HTTP", "value": "true"},
+        {"name": "AWS_SKIP_SIGNATURE", "value": "true"}, {"name": "AWS_REGION", "value": "none"}
+    ]))?;
+    Ok(object)
+}
+
+/// Waits until the newest pods refuse what they find, while `ready` others serve.
+async fn refused(world: &World, ready: i32) -> anyhow::Result<()> {
+    let told = |status: &ModelDeploymentStatus| {
+        let stable = status.stable.as_ref().ok_or("no stable")?;
+        let condition = status.conditions.iter().find(|it| it.type_ == "Ready").ok_or("no condition")?;
+        let all = condition.message.contains("DigestMismatch") && stable.ready_replicas == ready;
+        if all { Ok(()) } else { Err(format!("{} ready: {}", stable.ready_replicas, condition.message)) }
+    };
+    world.wait_status("digits", "pods with other bytes to be refused", PODS, told).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn one_revision_is_one_model() -> anyhow::Result<()> {
+    world::run_alone("one-model", async |world| {
+        write(&world, "v1").await?;
+        let digest = world.quick("digits/v1.yaml")?.spec.model.digest;
+        let revision = world.start(&model(&world)?).await?;
+        let status = world.status("digits").await.map_err(anyhow::Error::msg)?;
+        assert_eq!(status.stable.and_then(|stable| stable.digest), digest, "what the first pod found");
+        let wide = world.cluster.kubectl(["get", "mdep", "digits", "-n", &world.namespace, "-o", "wide"]).await?;
+        assert!(wide.contains(digest.as_deref().unwrap_or("a digest")), "{wide}");
+        world.load("digits", 60).await?;
+
+        // Somebody writes the wrong model to the same address, a pod goes, and more are asked for.
+        write(&world, "v3").await?;
+        let selector = format!("ml.slipway.dev/revision={revision}");
+        let pods = world.names("pods", &selector).await?;
+        let delete = |pod: &str| [&["delete", "-n", &world.namespace, "--wait=false"][..], &[pod]].concat().join(" ");
+        world.cluster.kubectl(delete(&pods[0]).split(' ')).await?;
+        world.patch_spec("digits", json!({"replicas": 3})).await?;
+        refused(&world, 1).await?;
+
+        // Nobody needs the operator for that.
+        product::scale_operator(&world.cluster, 0).await?;
+        let started = world.account().await?;
+        let flows = || async {
+            let account = world.account().await.map_err(|error| error.to_string())?;
+            let since = account.answered - started.answered;
+            if since >= 600 { Ok(()) } else { Err(format!("{since} answers without an operator")) }
+        };
+        let outcome = world.cluster.wait_for(&world.namespace, "traffic without an operator", PODS, flows).await;
+        product::scale_operator(&world.cluster, 1).await?;
+        outcome?;
+        refused(&world, 1).await?;
+
+        // What was meant lies there again: all pods come.
+        write(&world, "v1").await?;
+        world.wait_status("digits", "all pods to be ready", PODS, world::ready).await?;
+        let account = world.settle().await?;
+        assert!(account.revision(&revision).answered > 0);
+        Ok(())
+    })
+    .await
+}
