@@ -169,7 +169,7 @@ fn slipway(peer: Peer, library: &Path, model: &Model, port: u16) -> anyhow::Resu
     let mut command = runtime("serve", library, model, port)?;
     command.arg(format!("--listen=127.0.0.1:{port}"));
     match peer {
-        Peer::SlipwayNoBatching => drop(command.arg("--no-batching")),
+        Peer::SlipwayNoBatching => drop(command.arg("--batching=disabled")),
         Peer::SlipwayCacheHit | Peer::SlipwayCacheMiss => drop(command.arg("--result-cache")),
         Peer::SlipwayCacheRedis => {
             command.args(["--result-cache", "--result-cache-bytes", "0"]);

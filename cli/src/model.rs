@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use slipway_baseline::TensorSpec;
+use slipway_runtime::batching::{self, BatchingMode};
 use slipway_runtime::engine::{self, Engine};
 use slipway_runtime::error::Reason;
 use slipway_runtime::fetch::{self, Options};
@@ -53,6 +54,7 @@ impl Model {
             max_bytes: MAX_MODEL,
             timeout: Duration::from_secs(600),
             attempts: 3,
+            external_data: true,
         };
         let uri = if uri.contains("://") { uri.to_owned() } else { std::path::absolute(uri)?.display().to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -61,11 +63,13 @@ impl Model {
             Reason::LoadFailed => anyhow!("{} (--onnxruntime)", e.message),
             _ => anyhow!("{uri}: {}", e.message),
         })?;
-        let engine = engines.pop().context("the model has no session")?;
-        let signature = engine.signature();
+        let mut engine = engines.pop().context("the model has no session")?;
+        let signature = &engine.signature().clone();
+        // What mixes rows runs row by row, as it does for clients.
+        let batching = batching::decide(BatchingMode::Auto, &fetched.path, signature, &mut engine, BATCH);
         let specs = |all: &[engine::TensorSpec]| all.iter().map(golden::spec).collect::<Vec<_>>();
         let (inputs, outputs) = (specs(&signature.inputs), specs(&signature.outputs));
-        let (batches, reader) = (signature.may_batch(), Reader::new(signature));
+        let (batches, reader) = (batching.merged, Reader::new(signature));
         Ok(Self { engine, digest: fetched.digest, inputs, outputs, batches, reader })
     }
 

@@ -57,6 +57,35 @@ async fn of_blaming_the_client() {
     }
 }
 
+#[tokio::test]
+async fn of_answers_that_are_no_numbers() {
+    let world = ten_requests(Mood::Nan("2")).await;
+    assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 5);
+}
+
+/// A NaN that stable answers as well is in the request, and a NaN is better than nothing.
+#[tokio::test]
+async fn a_nan_that_is_not_the_candidates_fault_is_no_failure() {
+    for (mood, answered) in
+        [(Mood::Nan("1"), "stable"), (Mood::Status(503), "candidate"), (Mood::Status(400), "candidate")]
+    {
+        let (stable, candidate) =
+            (Upstream::start("stable", mood).await, Upstream::start("candidate", Mood::Nan("1")).await);
+        let mut world = World::new().await;
+        world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
+        world.apply();
+        let client = http1();
+        for _ in 0..10 {
+            let answer = within(Duration::from_secs(4), predict(&client, world.data)).await;
+            assert_eq!((answer.status, answer.header("x-upstream")), (StatusCode::OK, Some(answered)));
+        }
+        let metrics = world.metrics();
+        assert_eq!((metrics.arm(CANDIDATE, "success"), metrics.arm(CANDIDATE, "contract_error")), (10, 0));
+        assert_eq!(metrics.client("success"), 10);
+        metrics.assert_conserved();
+    }
+}
+
 /// What stable refuses as well is the client's mistake, and nobody else's.
 #[tokio::test]
 async fn a_clients_mistake_is_not_blamed_on_the_candidate() {

@@ -12,6 +12,8 @@ use crate::wire::{Reader, Value};
 const MAX_DEPTH: usize = 32;
 /// Dimensions of a tensor, and entries that say where its data lies.
 const MAX_ENTRIES: usize = 64;
+/// Files beside a model.
+const MAX_FILES: usize = 1024;
 /// Number of a node's field that names its operator.
 const OP_TYPE: u64 = 4;
 
@@ -39,8 +41,21 @@ const LOOPS: [&str; 3] = ["Loop", "Scan", "SequenceMap"];
 /// # Errors
 /// What is wrong with which tensor.
 pub fn check(path: &Path) -> Result<Checked, Error> {
+    walk(path, Some(path.parent().unwrap_or(Path::new("."))))
+}
+
+/// The files beside the model that hold data of its tensors, relative to its directory, without repetition and in the order of the model. They need not be
+/// there yet: this is how whoever fetches a model learns what belongs to it.
+///
+/// # Errors
+/// What is wrong with the file; a name that leads out of the directory.
+pub fn external_files(path: &Path) -> Result<Vec<String>, Error> {
+    walk(path, None).map(|found| found.external)
+}
+
+/// Walks the file. Where there is no `directory`, files beside the model are only named.
+fn walk(path: &Path, directory: Option<&Path>) -> Result<Checked, Error> {
     let (reader, length) = Reader::open(path)?;
-    let directory = path.parent().unwrap_or(Path::new("."));
     let found = Checked { external: vec![], bounded: true };
     let mut walk = Walk { reader, directory, found };
     walk.message(length, Kind::Model, 0)?;
@@ -76,7 +91,7 @@ impl Kind {
 
 struct Walk<'a> {
     reader: Reader,
-    directory: &'a Path,
+    directory: Option<&'a Path>,
     found: Checked,
 }
 
@@ -140,6 +155,9 @@ impl Walk<'_> {
         }
         let location = facts.check(self.directory).map_err(Fault::Model)?;
         self.found.external.extend(location.filter(|location| !self.found.external.contains(location)));
+        if self.found.external.len() > MAX_FILES {
+            return Err(Fault::Model(format!("the model keeps its tensors in more than {MAX_FILES} files")));
+        }
         Ok(())
     }
 
@@ -160,7 +178,7 @@ impl Walk<'_> {
 
 impl TensorFacts {
     /// The file beside the model that holds its data, if one does.
-    fn check(&self, directory: &Path) -> Result<Option<String>, String> {
+    fn check(&self, directory: Option<&Path>) -> Result<Option<String>, String> {
         let name = &self.name;
         let count = self.dims.iter().try_fold(1_u64, |n, d| n.checked_mul(u64::try_from(*d).ok()?));
         let count = count.ok_or_else(|| format!("tensor {name:?} has an impossible shape {:?}", self.dims))?;
@@ -181,7 +199,7 @@ impl TensorFacts {
         Ok(None)
     }
 
-    fn check_external(&self, directory: &Path) -> Result<String, String> {
+    fn check_external(&self, directory: Option<&Path>) -> Result<String, String> {
         let name = &self.name;
         let get = |key: &str| self.external.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         let location = get("location").unwrap_or_default();
@@ -195,6 +213,7 @@ impl TensorFacts {
         if !inside {
             return Err(outside());
         }
+        let Some(directory) = directory else { return Ok(plain(location)) };
         let missing =
             |e: std::io::Error| format!("tensor {name:?} wants its data from {location:?}, which cannot be read: {e}");
         let file = directory.join(location).canonicalize().map_err(missing)?;
@@ -205,11 +224,18 @@ impl TensorFacts {
         let number = |key: &str| get(key).map_or(Some(0), |v| v.parse::<u64>().ok());
         let end = number("offset").zip(number("length")).and_then(|(offset, length)| offset.checked_add(length));
         match end {
-            Some(end) if end <= size => Ok(location.to_owned()),
+            Some(end) if end <= size => Ok(plain(location)),
             _ => Err(format!("tensor {name:?} wants more of {location:?} than its {size} bytes")),
         }
     }
 }
+
+/// A relative path without its `.` components, so that one file has one name.
+fn plain(location: &str) -> String {
+    let parts = Path::new(location).components().filter(|part| !matches!(part, Component::CurDir));
+    parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
 /// Bytes of an element in raw data, by `TensorProto.DataType`; none for strings and for those that share bytes.
 const fn width(data_type: u64) -> Option<u64> {
     match data_type {
@@ -273,6 +299,16 @@ mod tests {
             assert!(verdict(&external(location, "1")).unwrap_err().contains("outside"), "{location}");
         }
         assert!(verdict(&external("nothing", "1")).unwrap_err().contains("cannot be read"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.onnx");
+        let named = |tensors: &[Vec<u8>]| {
+            let graph: Vec<u8> = tensors.iter().flat_map(|tensor| field(5, tensor)).collect();
+            std::fs::write(&path, field(7, &graph)).unwrap();
+            external_files(&path).map_err(|error| error.to_string())
+        };
+        let two = [external("./a/w", "1"), external("a/w", "1"), external("nothing", "1")];
+        assert_eq!(named(&two), Ok(vec!["a/w".to_owned(), "nothing".to_owned()]));
+        assert!(named(&[external("../w", "1")]).unwrap_err().contains("outside"));
     }
 
     #[test]

@@ -10,5 +10,5 @@ pub mod independence;
 mod parser;
 mod wire;
 
-pub use check::{Checked, check};
+pub use check::{Checked, check, external_files};
 pub use error::Error;

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::batching::BatchingMode;
 use crate::jobs::{QueueArgs, WorkerArgs};
+
+/// Rows of one request where nothing else is said.
+const DEFAULT_REQUEST_ROWS: u32 = 4096;
 
 /// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and gRPC.
 #[derive(Debug, Parser)]
@@ -20,6 +24,8 @@ pub struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Fetch the model, verify it and tell its digest, and end: what a pod does before it serves.
+    Fetch(Box<ServeArgs>),
     /// Load one model and serve it.
     Serve(Box<ServeArgs>),
     /// Try a model within bounds and tell what it costs; the server runs this for models of its repository.
@@ -46,9 +52,12 @@ pub struct ServeArgs {
     /// Where the model is: a path, file://, pvc://claim/path, http(s)://, s3://, gs:// or az://.
     #[arg(long, env = "SLIPWAY_MODEL_URI")]
     pub model_uri: String,
-    /// `sha256:<hex>` of the model file; empty when not pinned.
+    /// `sha256:<hex>` of the model: of its file, or of the list of its files where weights lie beside it (see docs/protocol.md). Empty when not pinned.
     #[arg(long, env = "SLIPWAY_MODEL_DIGEST", default_value = "")]
     pub model_digest: String,
+    /// Where `fetch` notes for `serve` what it has fetched: a file that only this pod can write.
+    #[arg(long, env = "SLIPWAY_FETCHED_RECORD")]
+    pub fetched_record: Option<PathBuf>,
     /// Name of this pod, for the log.
     #[arg(long, env = "POD_NAME", default_value = "")]
     pub pod_name: String,
@@ -109,12 +118,13 @@ pub struct ServeArgs {
     /// Rows of a merged batch.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_batch_rows: u32,
-    /// Run every request alone (for models that mix the rows of a batch, and large convolutions that gain nothing).
-    #[arg(long)]
-    pub no_batching: bool,
-    /// Rows that one request may carry.
-    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_request_rows: u32,
+    /// Whether requests of different clients may run as one batch. `auto`: where it is proven that the model keeps rows apart.
+    #[arg(long, env = "SLIPWAY_BATCHING", value_enum, default_value_t)]
+    pub batching: BatchingMode,
+    /// Rows that one request may carry. Default: 4096 where rows are known to be rows (see `--batching`); other models may take the first
+    /// axis for the length of a sequence, which only `--max-body-bytes` bounds.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_request_rows: Option<u32>,
     /// Largest request body in bytes, after decompression.
     #[arg(long, default_value_t = 16 << 20)]
     pub max_body_bytes: usize,
@@ -166,6 +176,12 @@ impl ServeArgs {
             workers: self.workers.map_or(cpus, usize::from),
             io: self.io_threads.map_or_else(|| (cpus / 4).max(1), usize::from),
         }
+    }
+
+    /// The largest number of rows of one request, for a model whose first axis is known to be one of rows or not.
+    pub fn request_rows(&self, known: bool) -> usize {
+        let default = if known { DEFAULT_REQUEST_ROWS } else { u32::MAX };
+        self.max_request_rows.unwrap_or(default) as usize
     }
 
     /// Longest time for one request.

@@ -5,6 +5,7 @@
 //! `metrics` keep the evidence that a rollout is judged by. `jobs` are predictions that wait in a queue for a worker, another process of this program.
 
 pub mod batch;
+pub mod batching;
 pub mod cache;
 pub mod config;
 pub mod engine;
@@ -13,7 +14,6 @@ pub mod feedback;
 pub mod fetch;
 pub mod jobs;
 pub mod load;
-pub mod merging;
 pub mod metrics;
 pub mod models;
 pub mod observe;

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }
     match command {
+        Command::Fetch(args) => slipway_runtime::fetch::step::run(*args),
         Command::Serve(args) => slipway_runtime::serve(*args),
         Command::Vet(args) => slipway_runtime::vet::run(&args),
         Command::Worker(args) => slipway_runtime::jobs::work(*args),

@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use slipway_telemetry::metrics::histogram;
 
+use crate::batching::Decision;
 use crate::cache::CacheMetrics;
 use crate::feedback::{Counted, Rejected};
 use crate::jobs::metrics::JobMetrics;
@@ -83,6 +84,7 @@ pub struct Metrics {
     feedback: Family<Outcome, Counter>,
     feedback_rejected: Family<Reason, Counter>,
     model_info: Family<Model, Gauge>,
+    batching: Family<Reason, Gauge>,
     model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     observer: Slot,
     /// What feedback brings.
@@ -113,6 +115,7 @@ impl Metrics {
             feedback: Family::default(),
             feedback_rejected: Family::default(),
             model_info: Family::default(),
+            batching: Family::default(),
             model_load_seconds: Gauge::default(),
             observer: Slot::default(),
             outcomes: Outcomes::new(modeldeployment),
@@ -176,6 +179,11 @@ impl Metrics {
             self.feedback_rejected.clone(),
         );
         own.register("slipway_runtime_model_info", "The loaded model", self.model_info.clone());
+        own.register(
+            "slipway_runtime_batching",
+            "Whether requests run together (1) or each alone (0), with what led to it",
+            self.batching.clone(),
+        );
         own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
         self.samples.register(own);
         own.register_collector(Box::new(Exporter(Arc::clone(&self.observer))));
@@ -249,9 +257,10 @@ impl Metrics {
     }
 
     /// Tells which model was loaded, and in what time.
-    pub fn loaded(&self, model: &str, version: &str, digest: &str, took: Duration) {
+    pub fn loaded(&self, model: &str, version: &str, digest: &str, batching: &Decision, took: Duration) {
         let info = Model { model: model.to_owned(), version: version.to_owned(), digest: digest.to_owned() };
         self.model_info.get_or_create(&info).set(1);
+        self.batching.get_or_create(&Reason { reason: batching.cause.name() }).set(i64::from(batching.merged));
         self.model_load_seconds.set(took.as_secs_f64());
     }
 
@@ -275,6 +284,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batching::Cause;
     use crate::prediction::Label;
 
     #[test]
@@ -282,8 +292,14 @@ mod tests {
         let m = Metrics::new("digits", "abc");
         m.begin().end(200, Duration::from_millis(1));
         m.timed(Duration::ZERO, Duration::from_micros(10));
-        m.loaded("digits", "1", "sha256:00", Duration::from_secs(1));
-        m.predicted(&Predictions { labels: vec![Some(Label::Number(3))], confidences: vec![0.7], non_finite: 1 });
+        let batching = Decision { merged: true, cause: Cause::Proven, reason: "the graph shows it".into() };
+        m.loaded("digits", "1", "sha256:00", &batching, Duration::from_secs(1));
+        m.predicted(&Predictions {
+            labels: vec![Some(Label::Number(3))],
+            confidences: vec![0.7],
+            non_finite: 1,
+            nan: 1,
+        });
         m.count_feedback(&Counted { revision: "other".into(), correct: 2, incorrect: 1, ..Counted::default() });
         let text = m.render(0);
         let base = "modeldeployment=\"digits\",revision=\"abc\"";
@@ -298,6 +314,7 @@ mod tests {
             format!("slipway_runtime_nan_outputs_total{{{base}}} 1"),
             format!("slipway_runtime_feedback_rejected_total{{{base},reason=\"duplicate\"}} 0"),
             format!("slipway_runtime_model_info{{{base},model=\"digits\",version=\"1\",digest=\"sha256:00\"}} 1"),
+            format!("slipway_runtime_batching{{{base},reason=\"proven\"}} 1"),
             format!("slipway_runtime_model_load_seconds{{{base}}} 1.0"),
             "slipway_runtime_feedback_total{modeldeployment=\"digits\",revision=\"other\",result=\"correct\"} 2".into(),
             "slipway_runtime_feedback_total{modeldeployment=\"digits\",revision=\"abc\",result=\"incorrect\"} 0".into(),
@@ -310,7 +327,7 @@ mod tests {
     fn classes_are_bounded() {
         let m = Metrics::new("d", "r");
         let labels = (0..200).map(|n| Some(Label::Number(n))).chain([Some(Label::Text("x".repeat(100)))]).collect();
-        m.predicted(&Predictions { labels, confidences: vec![], non_finite: 0 });
+        m.predicted(&Predictions { labels, confidences: vec![], non_finite: 0, nan: 0 });
         let text = m.render(0);
         assert_eq!(
             text.lines().filter(|l| l.starts_with("slipway_runtime_predictions_total")).count(),

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use crate::batching::Decision;
 use crate::engine::Signature;
 use crate::error::ApiError;
 use crate::observe::Observer;
@@ -23,6 +24,8 @@ pub struct Model {
     pub digest: String,
     /// Its inputs and outputs.
     pub signature: Signature,
+    /// Whether its requests run together, and why.
+    pub batching: Decision,
     /// Its workers.
     pub pool: Pool,
     /// How to read its predictions.

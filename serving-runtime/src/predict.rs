@@ -21,6 +21,8 @@ pub struct Prediction {
     pub id: String,
     /// How the result cache was involved, when there is one.
     pub cache: Option<cache::Outcome>,
+    /// How many outputs hold a NaN.
+    pub nan_outputs: usize,
 }
 
 /// Runs `inputs` (valid for the model's signature) and counts what came out. Dropping the future takes the request back.
@@ -60,11 +62,12 @@ pub async fn predict_at(
     if let (Some(observer), Some(binned)) = (&model.observer, binned) {
         observer.count(&binned, &outputs, &predictions, rows);
     }
+    let nan_outputs = predictions.nan;
     let id = prediction_id(app, predictions);
     if let (Some(sampler), Some(sampled)) = (sampler, sampled) {
         sampler.offer(sampled, &id, &model.name, &model.signature, &outputs);
     }
-    Ok(Prediction { outputs, id, cache })
+    Ok(Prediction { outputs, id, cache, nan_outputs })
 }
 
 /// Runs the model. Only what runs is timed: whoever judges a revision by its inference time must not see how well its answers are kept.
@@ -99,7 +102,7 @@ pub(crate) async fn run_untimed(
 /// # Errors
 /// `BadRequest`.
 pub fn check_rows(app: &App, model: &Model, inputs: &[Tensor]) -> Result<(), ApiError> {
-    let (rows, most) = (model.signature.rows(inputs), app.args.max_request_rows as usize);
+    let (rows, most) = (model.signature.rows(inputs), app.args.request_rows(model.batching.merged));
     if rows > most {
         return Err(ApiError::bad(format!(
             "the request has {rows} rows; send at most {most} in one (--max-request-rows)"

@@ -67,7 +67,8 @@ impl Reader {
         };
         let confidences = scores.iter().filter_map(|row| row.confidence).collect();
         let non_finite = outputs.iter().filter(|t| t.data.first_non_finite().is_some()).count();
-        Predictions { labels, confidences, non_finite }
+        let nan = if non_finite == 0 { 0 } else { outputs.iter().filter(|t| t.data.holds_nan()).count() };
+        Predictions { labels, confidences, non_finite, nan }
     }
 }
 
@@ -80,6 +81,8 @@ pub struct Predictions {
     pub confidences: Vec<f64>,
     /// Outputs that hold a NaN or an infinity.
     pub non_finite: usize,
+    /// Outputs that hold a NaN.
+    pub nan: usize,
 }
 
 struct Row {
@@ -153,7 +156,9 @@ mod tests {
         }]);
         assert_eq!(p.labels, [Some(Label::Number(1)), None]);
         assert!(p.confidences.is_empty());
-        assert_eq!(p.non_finite, 1);
+        assert_eq!((p.non_finite, p.nan), (1, 1));
+        let p = r.read(&[Tensor { shape: vec![1, 2], data: TensorData::F32(vec![f32::INFINITY, 0.0]) }]);
+        assert_eq!((p.non_finite, p.nan), (1, 0));
     }
 
     #[test]

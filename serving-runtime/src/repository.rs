@@ -179,10 +179,9 @@ impl Repository {
     }
 
     async fn bring(&self, app: &App, name: &str, version: &str, path: PathBuf) -> Result<(), ApiError> {
-        let max = app.args.max_model_bytes;
         let hashed = {
-            let path = path.clone();
-            blocking(move || fetch::hash(&path, max)).await?
+            let (path, options) = (path.clone(), fetch::Options::of(&app.args));
+            blocking(move || fetch::hash(&path, &options)).await?
         };
         if app.models.get(name, Some(version)).is_ok_and(|model| model.digest == hashed) {
             return Ok(());

@@ -42,7 +42,7 @@ pub(crate) fn run_to_end(args: &ServeArgs, life: impl Future<Output = Result<(),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(reason = ?error.reason, permanent = error.permanent, message = error.message, "cannot serve");
-            termination::write(&args.termination_log, &error);
+            termination::write_error(&args.termination_log, &error);
             ExitCode::FAILURE
         }
     }
@@ -90,7 +90,7 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
             if let Some(observer) = &model.observer {
                 app.metrics.observe(observer);
             }
-            app.metrics.loaded(&model.name, &model.version, &model.digest, took);
+            app.metrics.loaded(&model.name, &model.version, &model.digest, &model.batching, took);
             tracing::info!(digest = model.digest, seconds = took.as_secs_f64(), "ready");
         }
         () = signals.any() => {

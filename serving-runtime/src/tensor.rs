@@ -173,6 +173,26 @@ impl TensorData {
         append!(Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64, Bytes)
     }
 
+    /// Whether an element is a NaN.
+    pub fn holds_nan(&self) -> bool {
+        match self {
+            Self::F16(v) => v.iter().any(|x| x.is_nan()),
+            Self::F32(v) => v.iter().any(|x| x.is_nan()),
+            Self::F64(v) => v.iter().any(|x| x.is_nan()),
+            _ => false,
+        }
+    }
+
+    /// How many elements are a NaN or an infinity.
+    pub fn count_non_finite(&self) -> usize {
+        match self {
+            Self::F16(v) => v.iter().filter(|x| !x.is_finite()).count(),
+            Self::F32(v) => v.iter().filter(|x| !x.is_finite()).count(),
+            Self::F64(v) => v.iter().filter(|x| !x.is_finite()).count(),
+            _ => 0,
+        }
+    }
+
     /// The index of the first NaN or infinity.
     pub fn first_non_finite(&self) -> Option<usize> {
         match self {
@@ -266,6 +286,7 @@ mod tests {
     fn non_finite_values_are_found() {
         assert_eq!(TensorData::F32(vec![1.0, f32::NAN]).first_non_finite(), Some(1));
         assert_eq!(TensorData::F64(vec![f64::INFINITY]).first_non_finite(), Some(0));
+        assert_eq!(TensorData::F64(vec![f64::INFINITY, 0.0, f64::NAN]).count_non_finite(), 2);
         assert_eq!(TensorData::I64(vec![1]).first_non_finite(), None);
     }
 }

@@ -1,21 +1,28 @@
-//! The message that tells the operator why a pod could not start.
+//! The message that a container leaves for the operator: why it could not start, or what it has fetched.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
+
+use serde::Serialize;
 
 use crate::error::LoadError;
 
 /// Kubernetes keeps 4096 bytes of it.
 const MAX_MESSAGE: usize = 2000;
 
-/// Writes one line of JSON. A failure is only logged: outside of a pod there is no such file.
-pub fn write(path: &Path, error: &LoadError) {
+/// Writes why a container cannot start.
+pub fn write_error(path: &Path, error: &LoadError) {
     let mut error = error.clone();
     if error.message.len() > MAX_MESSAGE {
         error.message = error.message.chars().take(MAX_MESSAGE / 4).collect();
     }
-    let line = serde_json::to_string(&error).unwrap_or_default() + "\n";
+    write(path, &error);
+}
+
+/// Writes one line of JSON. A failure is only logged: outside of a pod there is no such file.
+pub fn write(path: &Path, message: &impl Serialize) {
+    let line = serde_json::to_string(message).unwrap_or_default() + "\n";
     let written = OpenOptions::new()
         .write(true)
         .create(true)
@@ -36,7 +43,7 @@ mod tests {
     fn one_line_of_json_that_fits() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        write(&path, &LoadError::permanent(Reason::DigestMismatch, "é".repeat(9000)));
+        write_error(&path, &LoadError::permanent(Reason::DigestMismatch, "é".repeat(9000)));
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.len() < 4096 && text.ends_with('\n') && text.lines().count() == 1);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

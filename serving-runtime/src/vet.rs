@@ -12,6 +12,7 @@ use clap::Args;
 use nix::sys::resource::{Resource, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::batching::BatchingMode;
 use crate::config::ServeArgs;
 use crate::engine::{self, Engine};
 use crate::error::{LoadError, Reason};
@@ -111,7 +112,7 @@ pub async fn vet(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Result<Fac
         .arg("--memory-bytes")
         .arg(memory_bytes.to_string())
         .arg("--rows")
-        .arg(if args.no_batching { 1 } else { args.max_batch_rows }.to_string())
+        .arg(if args.batching == BatchingMode::Disabled { 1 } else { args.max_batch_rows }.to_string())
         // Otherwise every thread reserves address space, which the bound counts.
         .env("MALLOC_ARENA_MAX", "1")
         .env("RUST_LOG", "off")

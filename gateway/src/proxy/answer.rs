@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     count::{ArmCall, ClientCall},
     grpc,
+    headers::holds_nan,
 };
 use crate::{
     buffer::{Replay, Whole},
@@ -161,6 +162,8 @@ pub struct Head {
     pub outcome: Outcome,
     /// The status.
     pub status: StatusCode,
+    /// Whether outputs hold a NaN: the answer of a model that has lost its way, or of one that was asked about missing values.
+    pub nan: bool,
 }
 
 impl Head {
@@ -172,7 +175,7 @@ impl Head {
             _ if status.is_client_error() => Outcome::ClientError,
             _ => grpc::outcome(headers).unwrap_or(Outcome::Success),
         };
-        Self { outcome, status }
+        Self { outcome, status, nan: holds_nan(headers) }
     }
 }
 

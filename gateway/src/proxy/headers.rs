@@ -18,6 +18,9 @@ pub const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 /// How an answer was come by: `hit`, `miss` or `bypass`.
 pub const CACHE: HeaderName = HeaderName::from_static("x-slipway-cache");
 
+/// How many outputs of an answer hold a NaN.
+pub const NAN_OUTPUTS: HeaderName = HeaderName::from_static("x-slipway-nan-outputs");
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -52,6 +55,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Whether an answer was kept from an earlier request.
 pub fn is_cached(headers: &HeaderMap) -> bool {
     headers.get(CACHE).is_some_and(|value| value == "hit")
+}
+
+/// Whether an answer says of itself that outputs hold a NaN.
+pub fn holds_nan(headers: &HeaderMap) -> bool {
+    headers.get(NAN_OUTPUTS).is_some_and(|value| value != "0")
 }
 
 /// Prepares a client's headers for the pod: hop-by-hop ones removed, `x-forwarded-*` set, the host kept in `host`.

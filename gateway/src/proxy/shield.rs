@@ -57,10 +57,10 @@ pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Re
             Err(Spent) => candidate.metrics.shield_refused.inc(),
         };
     } else if covered
-        && outcome == Outcome::ClientError
+        && (outcome == Outcome::ClientError || outcome == Outcome::Success && holds_nan(&gathered))
         && let Ok(charge) = charge(&job, &candidate)
     {
-        return second_opinion(job, call, stable, charge).await;
+        return second_opinion(job, call, gathered, stable, charge).await;
     }
     finish(job, call, gathered, None)
 }
@@ -95,6 +95,10 @@ fn outcome_of(gathered: &Result<Gathered, Failure>) -> Outcome {
         Ok(Gathered::Whole(_, _, head) | Gathered::Passing(_, _, _, head)) => head.outcome,
         Err(failure) => failure.outcome(),
     }
+}
+
+fn holds_nan(gathered: &Result<Gathered, Failure>) -> bool {
+    matches!(gathered, Ok(Gathered::Whole(_, _, head) | Gathered::Passing(_, _, _, head)) if head.nan)
 }
 
 /// Asks stable. Over HTTP its head tells how it went; over gRPC the end of its answer does, unless the head has the status already.
@@ -145,26 +149,33 @@ async fn replay(
     finish(job, stable_call, gathered, Some(&candidate))
 }
 
-/// The candidate says that the client is wrong. If stable says so too, it is; if stable answers, the candidate's contract is another,
-/// or it fails and blames the client, which would hide from everybody who counts only 5xx.
+/// The candidate says that the client is wrong, or answers with a NaN. If stable says so too, it is so; if stable answers, the candidate's
+/// contract is another, or it fails and blames the client, which would hide from everybody who counts only 5xx.
 async fn second_opinion(
     mut job: Job,
     mut call: ArmCall,
+    gathered: Result<Gathered, Failure>,
     stable: Arc<Arm>,
     charge: Option<Charge>,
 ) -> Response<AnswerBody> {
     let candidate = Arc::clone(call.arm());
     candidate.metrics.shielded.inc();
-    let stable_call = ArmCall::start(&stable, false);
-    let gathered = ask_stable(&mut job, &stable).await;
-    let outcome = outcome_of(&gathered);
-    let contradicted = outcome == Outcome::Success;
-    call.close(if contradicted { Outcome::ContractError } else { Outcome::ClientError });
-    // Refusing is cheap, for stable as well: what it agrees with need not be paid for.
+    let own = outcome_of(&gathered);
+    let mut stable_call = ArmCall::start(&stable, false);
+    let asked = ask_stable(&mut job, &stable).await;
+    let outcome = outcome_of(&asked);
+    // What stable agrees with need not be paid for.
     if let Some(charge) = charge.filter(|_| !outcome.is_failure()) {
         job.model.budget.give_back(charge, Instant::now().into_std());
     }
-    finish(job, stable_call, gathered, contradicted.then_some(&candidate))
+    if own == Outcome::Success && outcome != Outcome::Success {
+        // An answer with a NaN is better than none.
+        stable_call.close(outcome);
+        return finish(job, call, gathered, None);
+    }
+    let contradicted = outcome == Outcome::Success && !(own == Outcome::Success && holds_nan(&asked));
+    call.close(if contradicted { Outcome::ContractError } else { own });
+    finish(job, stable_call, asked, contradicted.then_some(&candidate))
 }
 
 struct Spent;

@@ -33,6 +33,8 @@ pub enum Mood {
     Good,
     /// 200, and says that the answer is a kept one.
     Cached,
+    /// 200, and says that so many outputs hold a NaN.
+    Nan(&'static str),
     /// An answer of this status.
     Status(u16),
     /// Answers after a while.
@@ -131,6 +133,11 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Result<Response<B
         Mood::Cached => {
             let mut response = whole(StatusCode::OK, body);
             response.headers_mut().insert("x-slipway-cache", HeaderValue::from_static("hit"));
+            response
+        }
+        Mood::Nan(outputs) => {
+            let mut response = whole(StatusCode::OK, body);
+            response.headers_mut().insert("x-slipway-nan-outputs", HeaderValue::from_static(outputs));
             response
         }
         Mood::Status(status) => whole(StatusCode::from_u16(status).unwrap(), "bad".into()),

@@ -3,6 +3,9 @@
 use crate::error::ApiError;
 use crate::tensor::{DataType, Tensor};
 
+/// The largest product of the other dimensions of a shape with a dimension of 0.
+const MAX_EMPTY: usize = 1 << 20;
+
 /// One input or output. `None` is a dimension that the model leaves open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -26,9 +29,11 @@ impl TensorSpec {
     pub fn check(&self, shape: &[usize]) -> Result<(), ApiError> {
         let name = &self.name;
         let want = self.wire_shape();
-        if let Some(axis) = shape.iter().position(|d| *d == 0) {
+        // A shape costs nothing to write when there are no elements; what the model makes of its other dimensions may cost much.
+        let size = shape.iter().try_fold(1_usize, |size, dimension| size.checked_mul((*dimension).max(1)));
+        if shape.contains(&0) && size.is_none_or(|size| size > MAX_EMPTY) {
             return Err(ApiError::bad(format!(
-                "input {name:?}: dimension {axis} of shape {shape:?} is 0; send at least one element"
+                "input {name:?}: shape {shape:?} has no elements, and its other dimensions multiply to more than {MAX_EMPTY}"
             )));
         }
         if self.shape.is_empty() {
@@ -76,9 +81,10 @@ impl Signature {
         self.inputs.iter().all(|s| open(s) && s.axis == first.axis) && self.outputs.iter().all(|s| !s.shape.is_empty())
     }
 
-    /// Rows of a request: the first dimension of the first input, when that dimension is open.
+    /// Rows of a request: the first dimension of the first input, when that dimension is open; none when it has no elements.
     pub fn rows(&self, inputs: &[Tensor]) -> usize {
         match (self.inputs.first(), inputs.first()) {
+            (_, Some(tensor)) if tensor.data.is_empty() => 0,
             (Some(spec), Some(tensor)) if spec.shape.first() == Some(&None) => tensor.rows(),
             _ => 1,
         }
@@ -121,7 +127,12 @@ mod tests {
         let text = s.check(&[7, 3]).unwrap_err().to_string();
         assert_eq!(text, "input \"x\": dimension 1 of shape [7, 3] must be 4; the model wants [-1, 4]");
         assert!(s.check(&[4]).unwrap_err().to_string().contains("has 1 dimensions"));
-        assert!(s.check(&[0, 4]).unwrap_err().to_string().contains("is 0"));
+        assert!(s.check(&[0, 4]).is_ok());
+        assert!(s.check(&[3, 0]).is_err(), "the model does not leave it open");
+        let open = spec("any", &[-1, -1], None);
+        assert!(open.check(&[1 << 20, 0]).is_ok());
+        assert!(open.check(&[(1 << 20) + 1, 0]).unwrap_err().to_string().contains("no elements"));
+        assert!(open.check(&[usize::MAX, 0]).is_err());
         assert!(spec("any", &[], None).check(&[3, 3, 3]).is_ok());
         assert_eq!(s.sample(3).shape, [3, 4]);
         assert_eq!(spec("y", &[2, -1], None).sample(3).shape, [2, 1]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::Fetched;
+use super::files::GRAPH;
 use crate::error::{LoadError, Reason};
 
 /// How downloads are called before they are whole.
@@ -22,14 +22,14 @@ fn sweep(cache_dir: &Path) {
         let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age > ABANDONED) {
             // Another pod may have been faster.
-            let _ = std::fs::remove_file(entry.path());
+            let _ = std::fs::remove_file(entry.path()).or_else(|_| std::fs::remove_dir_all(entry.path()));
         }
     }
 }
 
 /// Where a model of that digest is kept.
 pub(super) fn place(cache_dir: &Path, hex: &str) -> PathBuf {
-    cache_dir.join(hex).join("model.onnx")
+    cache_dir.join(hex).join(GRAPH)
 }
 
 /// There is no such file.
@@ -49,8 +49,8 @@ fn failed(doing: &str, path: &Path, e: &std::io::Error) -> LoadError {
     LoadError::transient(Reason::LoadFailed, format!("{doing} {}: {e}", path.display()))
 }
 
-/// The hex digits of the SHA-256 of a file.
-pub(super) fn hash(path: &Path, max_bytes: u64) -> Result<String, LoadError> {
+/// The hex digits of the SHA-256 of a file, and its size.
+pub(super) fn hash(path: &Path, max_bytes: u64) -> Result<(String, u64), LoadError> {
     let mut file = File::open(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => not_found(path),
         _ => failed("cannot open", path, &e),
@@ -64,10 +64,14 @@ pub(super) fn hash(path: &Path, max_bytes: u64) -> Result<String, LoadError> {
     }
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
+    let mut bytes = 0;
     loop {
         match file.read(&mut buffer).map_err(|e| failed("cannot read", path, &e))? {
-            0 => return Ok(hex::encode(hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
+            0 => return Ok((hex::encode(hasher.finalize()), bytes)),
+            n => {
+                bytes += n as u64;
+                hasher.update(&buffer[..n]);
+            }
         }
     }
 }
@@ -119,15 +123,54 @@ impl Download {
         &self.hex
     }
 
-    /// Moves the file to its place.
-    pub(super) fn keep(mut self, cache_dir: &Path) -> Result<Fetched, LoadError> {
-        let path = place(cache_dir, &self.hex);
+    /// Its size.
+    pub(super) fn bytes(&self) -> u64 {
+        self.writer.max_bytes - self.writer.left
+    }
+
+    /// Where it is for now.
+    pub(super) fn path(&self) -> &Path {
+        &self.writer.path
+    }
+
+    fn keep_as(mut self, path: &Path) -> Result<(), LoadError> {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(|e| failed("cannot create", dir, &e))?;
         }
-        std::fs::rename(&self.writer.path, &path).map_err(|e| failed("cannot move the download to", &path, &e))?;
+        std::fs::rename(&self.writer.path, path).map_err(|e| failed("cannot move the download to", path, &e))?;
         self.writer.kept = true;
-        Ok(Fetched { path, digest: format!("sha256:{}", self.hex) })
+        Ok(())
+    }
+}
+
+/// Moves the files of the model with that digest to their places, all of them or none; gives the graph's.
+pub(super) fn keep(mut parts: Vec<(String, Download)>, hex: &str, cache_dir: &Path) -> Result<PathBuf, LoadError> {
+    let path = place(cache_dir, hex);
+    if parts.len() == 1
+        && let Some((_, only)) = parts.pop()
+    {
+        only.keep_as(&path)?;
+        return Ok(path);
+    }
+    let draft = Draft(cache_dir.join(format!("{PARTIAL}{:016x}", rand::random::<u64>())));
+    for (name, part) in parts {
+        part.keep_as(&draft.0.join(name))?;
+    }
+    let dir = cache_dir.join(hex);
+    // What is there was found damaged, or another pod was faster with the same bytes: a folder can only take the place of none. Whoever has its files
+    // open keeps them.
+    let aside = Draft(cache_dir.join(format!("{PARTIAL}{:016x}", rand::random::<u64>())));
+    let _ = std::fs::rename(&dir, &aside.0);
+    std::fs::rename(&draft.0, &dir).map_err(|e| failed("cannot move the download to", &dir, &e))?;
+    Ok(path)
+}
+
+/// A folder that goes when it is not needed, or was moved away.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -155,9 +198,23 @@ mod tests {
         assert_eq!(files(), 0);
         let mut w = Writer::create(dir.path(), 5).unwrap();
         w.write(b"abc").unwrap();
-        let kept = w.finish().unwrap().keep(dir.path()).unwrap();
-        assert_eq!(std::fs::read(&kept.path).unwrap(), b"abc");
+        let one = w.finish().unwrap();
+        assert_eq!(one.bytes(), 3);
+        let path = keep(vec![(GRAPH.into(), one)], "aa", dir.path()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"abc");
         assert_eq!(files(), 1);
+        // Several, twice: the second takes the place of the first.
+        for content in [b"v1", b"v2"] {
+            let part = |name: &str| {
+                let mut w = Writer::create(dir.path(), 5).unwrap();
+                w.write(content).unwrap();
+                (name.to_owned(), w.finish().unwrap())
+            };
+            let path = keep(vec![part(GRAPH), part("deep/weights")], "bb", dir.path()).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+            assert_eq!(std::fs::read(dir.path().join("bb/deep/weights")).unwrap(), content);
+            assert_eq!(files(), 2);
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Getting the model file: from a volume, by HTTP, or out of an object store, with its digest verified.
+//! Getting a model: from a volume, by HTTP, or out of an object store, with its digest verified. Weights that lie beside the graph's file come with it.
 
 mod disk;
+mod files;
 mod http;
+pub mod step;
 mod store;
 mod uri;
 
@@ -9,8 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::disk::Download;
+use self::files::{GRAPH, beside, digest as digest_of, on_disk};
+pub use self::files::{ModelFile, Record};
 pub(crate) use self::store::settings as store_settings;
 pub use self::uri::Source;
+use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
 
 /// What bounds a fetch.
@@ -20,21 +25,39 @@ pub struct Options {
     pub cache_dir: PathBuf,
     /// Where `pvc://` volumes are mounted.
     pub volume_root: PathBuf,
-    /// Largest model in bytes.
+    /// Largest model in bytes, all its files together.
     pub max_bytes: u64,
     /// Time for all attempts.
     pub timeout: Duration,
-    /// Attempts.
+    /// Attempts at each file.
     pub attempts: u32,
+    /// Whether files beside it that it names belong to it.
+    pub external_data: bool,
 }
 
-/// A model file on disk.
+impl Options {
+    /// Those of the pod's own model.
+    pub fn of(args: &ServeArgs) -> Self {
+        Self {
+            cache_dir: args.cache_dir.clone(),
+            volume_root: args.volume_root.clone(),
+            max_bytes: args.max_model_bytes,
+            timeout: Duration::from_secs(args.download_timeout_seconds),
+            attempts: args.download_attempts,
+            external_data: true,
+        }
+    }
+}
+
+/// A model on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// Where it is.
+    /// Where its graph is.
     pub path: PathBuf,
-    /// `sha256:<hex>` of its content.
+    /// `sha256:<hex>` of it: of its file, or of the list of its files.
     pub digest: String,
+    /// All its files.
+    pub files: Vec<ModelFile>,
 }
 
 /// A pinned digest: the hex digits, if there is a pin.
@@ -73,34 +96,57 @@ pub async fn fetch(uri: &str, digest: &str, options: &Options) -> Result<Fetched
     {
         return Ok(fetched);
     }
-    let download = tokio::time::timeout(options.timeout, download(&source, options)).await.map_err(|_| {
+    let parts = tokio::time::timeout(options.timeout, download_all(&source, options)).await.map_err(|_| {
         let message = format!("{source} was not downloaded within {} s", options.timeout.as_secs());
         LoadError::transient(Reason::DownloadFailed, message)
     })??;
-    verify(pin.as_deref(), download.hex(), &source.to_string())?;
-    download.keep(&options.cache_dir)
+    let file = |(path, part): &(String, Download)| ModelFile {
+        path: path.clone(),
+        bytes: part.bytes(),
+        hex: part.hex().to_owned(),
+    };
+    let files: Vec<_> = parts.iter().map(file).collect();
+    let hex = digest_of(&files);
+    verify(pin.as_deref(), &hex, &source.to_string())?;
+    let path = disk::keep(parts, &hex, &options.cache_dir)?;
+    Ok(Fetched { path, digest: format!("sha256:{hex}"), files })
 }
 
-/// `sha256:<hex>` of a file of at most `max_bytes`.
+/// `sha256:<hex>` of the model in a file, weights beside it included, of at most `max_bytes` together.
 ///
 /// # Errors
 /// When it cannot be read or is larger.
-pub fn hash(path: &Path, max_bytes: u64) -> Result<String, LoadError> {
-    disk::hash(path, max_bytes).map(|hex| format!("sha256:{hex}"))
+pub fn hash(path: &Path, options: &Options) -> Result<String, LoadError> {
+    Ok(format!("sha256:{}", digest_of(&on_disk(path, options)?)))
 }
 
 fn local(path: &Path, pin: Option<&str>, options: &Options) -> Result<Fetched, LoadError> {
-    let path = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
-    let hex = disk::hash(&path, options.max_bytes)?;
+    let path = if path.is_dir() { path.join(GRAPH) } else { path.to_owned() };
+    let files = on_disk(&path, options)?;
+    let hex = digest_of(&files);
     verify(pin, &hex, &path.display().to_string())?;
-    Ok(Fetched { path, digest: format!("sha256:{hex}") })
+    Ok(Fetched { path, digest: format!("sha256:{hex}"), files })
 }
 
-/// A file in the cache is hashed again: a node may have gone down while it was written.
+/// A model in the cache is hashed again: a node may have gone down while it was written.
 fn cached(hex: &str, options: &Options) -> Option<Fetched> {
-    let path = disk::place(&options.cache_dir, hex);
-    let found = disk::hash(&path, options.max_bytes).ok()?;
-    (found == hex).then(|| Fetched { path, digest: format!("sha256:{hex}") })
+    local(&disk::place(&options.cache_dir, hex), Some(hex), options).ok()
+}
+
+/// The graph, then what it says lies beside it.
+async fn download_all(source: &Source, options: &Options) -> Result<Vec<(String, Download)>, LoadError> {
+    let graph = download(source, options).await?;
+    let beside = beside(graph.path(), options)?;
+    let mut left = options.max_bytes.saturating_sub(graph.bytes());
+    let mut parts = vec![(GRAPH.to_owned(), graph)];
+    for name in beside {
+        let part = download(&source.beside(&name), &Options { max_bytes: left, ..options.clone() }).await;
+        let part =
+            part.map_err(|e| LoadError { message: format!("the model's weights in {name:?}: {}", e.message), ..e })?;
+        left = left.saturating_sub(part.bytes());
+        parts.push((name, part));
+    }
+    Ok(parts)
 }
 
 /// Tries until it works, is hopeless, or the attempts are used up.
@@ -141,6 +187,7 @@ mod tests {
             max_bytes: 100,
             timeout: Duration::from_secs(5),
             attempts: 1,
+            external_data: true,
         }
     }
 
@@ -153,7 +200,8 @@ mod tests {
         std::fs::write(&file, "abc").unwrap();
         let o = options(dir.path());
         let digest = format!("sha256:{HEX_ABC}");
-        let want = Fetched { path: file.clone(), digest: digest.clone() };
+        let files = vec![ModelFile { path: GRAPH.into(), bytes: 3, hex: HEX_ABC.into() }];
+        let want = Fetched { path: file.clone(), digest: digest.clone(), files };
         for uri in [file.display().to_string(), format!("file://{}", file.display()), dir.path().display().to_string()]
         {
             assert_eq!(fetch(&uri, &digest, &o).await.unwrap(), want);

@@ -52,6 +52,25 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The file that lies at this path beside this one. The query of a URL stays: it may be what lets us in.
+    pub(super) fn beside(&self, path: &str) -> Self {
+        let beside = |url: &Url| {
+            let mut url = url.clone();
+            // Each of these URLs has a path.
+            if let Ok(mut segments) = url.path_segments_mut() {
+                segments.pop().extend(path.split('/'));
+            }
+            url
+        };
+        match self {
+            Self::Path(file) => Self::Path(file.parent().unwrap_or(Path::new("/")).join(path)),
+            Self::Http(url) => Self::Http(beside(url)),
+            Self::Store(url) => Self::Store(beside(url)),
+        }
+    }
+}
+
 /// Without user, password and query, which may hold secrets.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,6 +93,22 @@ mod tests {
 
     fn parse(uri: &str) -> Result<String, (Reason, bool)> {
         Source::parse(uri, Path::new("/mnt/models")).map(|s| s.to_string()).map_err(|e| (e.reason, e.permanent))
+    }
+
+    #[test]
+    fn what_lies_beside() {
+        for (uri, path, want) in [
+            ("https://h/a/m.onnx?sig=s", "w/b 1.bin", "https://h/a/w/b%201.bin?sig=s"),
+            ("https://h/m.onnx", "m.onnx.data", "https://h/m.onnx.data"),
+            ("s3://bucket/k/m.onnx", "m.data", "s3://bucket/k/m.data"),
+        ] {
+            let (Source::Http(url) | Source::Store(url)) = Source::parse(uri, Path::new("/")).unwrap().beside(path)
+            else {
+                panic!("{uri}")
+            };
+            assert_eq!(url.as_str(), want);
+        }
+        assert_eq!(Source::parse("/a/m.onnx", Path::new("/")).unwrap().beside("w").to_string(), "/a/w");
     }
 
     #[test]

@@ -37,7 +37,7 @@ async fn live(args: WorkerArgs) -> Result<(), LoadError> {
     tokio::select! {
         loaded = load_aside(&app) => {
             let model = app.models.insert(loaded?);
-            app.metrics.loaded(&model.name, &model.version, &model.digest, begun.elapsed());
+            app.metrics.loaded(&model.name, &model.version, &model.digest, &model.batching, begun.elapsed());
             tracing::info!(digest = model.digest, seconds = begun.elapsed().as_secs_f64(), "ready");
         }
         () = signals.any() => return Ok(()),

@@ -151,6 +151,7 @@ fn run_each(engine: &mut Engine, seats: Vec<Seat>, replies: Vec<Reply>, bench: &
         if !bench.begin(std::iter::once(reply)) {
             continue;
         }
+        let empty = seat.inputs.iter().any(|tensor| tensor.data.is_empty());
         let outputs = guarded(engine, seat.inputs);
         let inference = begun.elapsed();
         // Nobody listens to a run that was stopped, and its error is not the model's.
@@ -161,6 +162,13 @@ fn run_each(engine: &mut Engine, seats: Vec<Seat>, replies: Vec<Reply>, bench: &
                 Done { outputs, queued: begun - seat.enqueued, inference }
             })
             .map_err(|e| {
+                if empty {
+                    // Many models do not, and it is the client who chose it.
+                    return ApiError::Unprocessable(format!(
+                        "the model does not take an input without elements: {}",
+                        e.message
+                    ));
+                }
                 // Names, types and shapes were checked against the model before. What ONNX Runtime still calls an invalid argument comes from
                 // inside the graph: a model that blames its clients must not look healthy to whoever counts 5xx.
                 tracing::error!(error = e.message, "the model failed");

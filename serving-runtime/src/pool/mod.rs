@@ -59,8 +59,9 @@ impl Pending for Job {
         self.batching
             && self.inputs.len() == other.inputs.len()
             && self.inputs.iter().zip(&other.inputs).all(|(a, b)| a.shape.get(1..) == b.shape.get(1..))
-            // Every input of a request must have the request's rows, or stacking would tear the requests apart.
-            && [self, other].iter().all(|job| job.inputs.iter().all(|t| t.rows() == job.rows))
+            // Every input of a request must have the request's rows, or stacking would tear the requests apart; and a request without elements
+            // gets the model's own answer to that, or its refusal.
+            && [self, other].iter().all(|job| job.inputs.iter().all(|t| t.rows() == job.rows && !t.data.is_empty()))
     }
 
     fn rows(&self) -> usize {

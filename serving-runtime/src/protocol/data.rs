@@ -31,6 +31,10 @@ trait Element: Sized {
         let _ = v;
         None
     }
+    /// What stands for a missing value.
+    fn missing() -> Option<Self> {
+        None
+    }
 }
 
 macro_rules! integer {
@@ -68,6 +72,9 @@ impl Element for f64 {
     fn float(v: f64) -> Option<Self> {
         Some(v)
     }
+    fn missing() -> Option<Self> {
+        Some(Self::NAN)
+    }
 }
 
 impl Element for f32 {
@@ -83,6 +90,9 @@ impl Element for f32 {
     #[allow(clippy::cast_possible_truncation, reason = "checked to be finite afterwards")]
     fn float(v: f64) -> Option<Self> {
         Some(v as Self).filter(|x| x.is_finite())
+    }
+    fn missing() -> Option<Self> {
+        Some(Self::NAN)
     }
 }
 
@@ -191,6 +201,10 @@ impl<'de, T: Element> Visitor<'de> for Level<'_, T> {
         self.push(T::float(v), v)
     }
 
+    fn visit_unit<E: serde::de::Error>(self) -> Result<bool, E> {
+        self.push(T::missing(), "null")
+    }
+
     fn visit_str<E: serde::de::Error>(self, v: &str) -> Result<bool, E> {
         let shown: String = v.chars().take(32).collect();
         self.push(T::text(v), format!("{shown:?}"))
@@ -215,7 +229,9 @@ impl<'de, T: Element> Visitor<'de> for Level<'_, T> {
         let nested = nested.unwrap_or(false);
         // Flat data may be of any shape; nested data must have the shape's own structure.
         let structured = depth > 0 || nested;
-        let too_shallow = structured && !nested && depth + 1 != shape.len();
+        // Below a dimension of 0 there is nothing to nest.
+        let empty = items == 0 && shape.get(depth) == Some(&0);
+        let too_shallow = structured && !nested && !empty && depth + 1 != shape.len();
         let wrong_length = structured && shape.get(depth).is_some_and(|want| *want != items);
         if too_shallow || wrong_length {
             let message = format!("element {start}: an array of {items} at depth {depth} does not fit shape {shape:?}");
@@ -247,11 +263,39 @@ mod tests {
     }
 
     #[test]
+    fn null_is_a_missing_value_of_floats() {
+        let TensorData::F32(single) = get("[[1.5,null],[null,3]]", DataType::F32, &[2, 2]).unwrap() else { panic!() };
+        assert!(single[0] == 1.5 && single[1].is_nan() && single[2].is_nan() && single[3] == 3.0);
+        let TensorData::F64(double) = get("[null]", DataType::F64, &[1]).unwrap() else { panic!() };
+        assert!(double[0].is_nan());
+    }
+
+    #[test]
+    fn there_may_be_no_elements() {
+        let none = TensorData::F32(vec![]);
+        for (text, shape) in [
+            ("[]", &[0][..]),
+            ("[]", &[0, 3]),
+            ("[]", &[2, 0]),
+            ("[[],[]]", &[2, 0]),
+            ("[[],[]]", &[2, 0, 3]),
+            ("[]", &[0, 2, 3]),
+        ] {
+            assert_eq!(get(text, DataType::F32, shape).unwrap(), none, "{text} of {shape:?}");
+        }
+        for (text, shape) in [("[[]]", &[2, 0][..]), ("[[[]]]", &[1, 0]), ("[1]", &[0]), ("[[],[1]]", &[2, 0])] {
+            assert!(get(text, DataType::F32, shape).is_err(), "{text} of {shape:?}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
         for (text, datatype, shape, part) in [
             ("[1,2]", DataType::F32, &[3][..], "has 2 elements"),
             ("[1,2,3,4]", DataType::F32, &[3], "more than the 3"),
-            ("[1,null,3]", DataType::F32, &[3], "element 1"),
+            ("[1,null,3]", DataType::I32, &[3], "element 1: null is not an INT32"),
+            ("[null]", DataType::Bytes, &[1], "element 0: null is not a BYTES"),
+            ("null", DataType::F32, &[1], "must be an array"),
             ("[1,\"2\",3]", DataType::F32, &[3], "element 1: \"2\" is not an FP32"),
             ("[5000000000]", DataType::I32, &[1], "5000000000 is not an INT32"),
             ("[5e9]", DataType::I32, &[1], "is not an INT32"),

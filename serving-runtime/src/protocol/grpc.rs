@@ -15,7 +15,7 @@ use slipway_oip::inference::{
 
 use super::parameters::Parameters;
 use super::select::{Inputs, Outputs, dimensions};
-use super::{InferRequest, PLATFORM, binary};
+use super::{InferRequest, NAN_OUTPUTS, PLATFORM, binary};
 use crate::cache;
 use crate::engine::{Signature, TensorSpec};
 use crate::error::ApiError;
@@ -189,6 +189,10 @@ pub fn write(
         let outcome = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(outcome.public().into())) };
         response.parameters.insert(cache::HEADER.to_owned(), outcome);
     }
+    if prediction.nan_outputs > 0 {
+        let outputs = ParameterChoice::StringParam(prediction.nan_outputs.to_string());
+        response.parameters.insert(NAN_OUTPUTS.to_owned(), InferParameter { parameter_choice: Some(outputs) });
+    }
     for wanted in &request.outputs {
         let tensor = tensors.get_mut(wanted.index).and_then(Option::take);
         let (Some(spec), Some(tensor)) = (model.signature.outputs.get(wanted.index), tensor) else {
@@ -276,7 +280,7 @@ pub fn metadata(model: &Model, versions: Vec<String>) -> ModelMetadataResponse {
         platform: PLATFORM.to_owned(),
         inputs: tensors(&model.signature.inputs),
         outputs: tensors(&model.signature.outputs),
-        properties: HashMap::new(),
+        properties: super::response::properties(model),
     }
 }
 

@@ -3,9 +3,10 @@
 //! Choices where the protocol leaves room:
 //! * Every error is `{"error": "..."}` and names the input and the remedy.
 //! * Numbers must be exactly representable in an integer datatype: `5e9` for INT32 is refused, `3.0` is taken as 3.
-//! * A NaN or an infinity has no form in JSON. An answer that holds one is refused with 422 when its output was asked for as JSON,
-//!   and sent as it is when binary. (422 and not 5xx, because the client's input may be the cause; the metric
-//!   `slipway_runtime_nan_outputs_total` counts it either way.)
+//! * A missing value of a floating input is `null`, or the bare `NaN` that Python writes; the model sees a NaN.
+//! * A NaN or an infinity has no form in JSON. An answer in JSON has `null` in its place, and the output's parameter `non_finite_elements` says
+//!   how many there are; in binary it is sent as it is. The metric `slipway_runtime_nan_outputs_total` counts the output either way.
+//! * A dimension may be 0 where the model leaves it open. A model that does not take that is no failure of the server (422).
 //! * FP16 exists only in binary form.
 
 mod binary;
@@ -17,11 +18,16 @@ mod response;
 mod select;
 
 pub(crate) use self::binary::{read as read_binary, write as write_binary};
+pub(crate) use self::request::without_nan;
 pub use self::request::{InferRequest, Wanted, parse};
 pub use self::response::{Body, metadata, write};
 
 /// The header that carries the length of the JSON part.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// The header, or the parameter of gRPC, with the number of outputs that hold a NaN; absent when there are none. The gateway asks stable about such
+/// an answer of a candidate.
+pub const NAN_OUTPUTS: &str = "x-slipway-nan-outputs";
 
 /// Our name for the kind of model, as KServe and MLServer spell it.
 pub const PLATFORM: &str = "onnx_onnxv1";

@@ -64,16 +64,44 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// In one pass, which is what good requests cost; when something is wrong, part by part, so that the error names it.
-    fn read(json: &'a [u8]) -> Result<Self, ApiError> {
-        if let Ok(parts) = serde_json::from_slice(json) {
-            return Ok(parts);
-        }
+    /// Part by part, so that the error names what is wrong.
+    fn explain(json: &'a [u8]) -> Result<Self, ApiError> {
         let request: Request<'_> = serde_json::from_slice(json)
             .map_err(|e| ApiError::bad(format!("the body is not a JSON inference request: {e}")))?;
         let Request { id, parameters, inputs, outputs } = request;
         Ok(Self { id, parameters, inputs: list(inputs, "inputs")?, outputs: list(outputs, "outputs")? })
     }
+}
+
+/// The text with `null` for each bare `NaN`, which is how Python's `json` writes a missing number; nothing when there is none.
+pub(crate) fn without_nan(json: &[u8]) -> Option<Vec<u8>> {
+    const NAN: &[u8] = b"NaN";
+    if !json.windows(NAN.len()).any(|window| window == NAN) {
+        return None;
+    }
+    let mut text = Vec::with_capacity(json.len() + json.len() / 4);
+    let (mut rest, mut quoted) = (json, false);
+    while let Some((byte, tail)) = rest.split_first() {
+        if !quoted && let Some(tail) = rest.strip_prefix(NAN) {
+            text.extend_from_slice(b"null");
+            rest = tail;
+            continue;
+        }
+        text.push(*byte);
+        rest = tail;
+        match byte {
+            b'"' => quoted = !quoted,
+            // Whatever is escaped, it does not end the string.
+            b'\\' if quoted => {
+                if let Some((escaped, tail)) = rest.split_first() {
+                    text.push(*escaped);
+                    rest = tail;
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(text)
 }
 
 /// The items of a list, each with its place in the error.
@@ -127,7 +155,18 @@ pub fn parse(body: &[u8], header_length: Option<usize>, signature: &Signature) -
     let (json, mut blobs) = body.split_at_checked(length).ok_or_else(|| {
         ApiError::bad(format!("Inference-Header-Content-Length is {length}, but the body has {} bytes", body.len()))
     })?;
-    let request = Parts::read(json)?;
+    // One pass is what good requests cost.
+    let mended;
+    let request = match serde_json::from_slice(json) {
+        Ok(parts) => parts,
+        Err(_) => match without_nan(json) {
+            Some(text) => {
+                mended = text;
+                Parts::explain(&mended)?
+            }
+            None => Parts::explain(json)?,
+        },
+    };
     let id = request.id.map(|raw| part::<String>(raw, "id")).transpose()?;
     let parameters = Parameters::read(request.parameters, "request")?;
     let inputs = inputs(request.inputs.unwrap_or_default(), &mut blobs, signature)?;
@@ -211,6 +250,9 @@ fn raw_request(body: &[u8], signature: &Signature) -> Result<InferRequest, ApiEr
                 "a raw binary request needs a shape with at most one open dimension; send a JSON header",
             ));
         }
+    }
+    if body.is_empty() {
+        return Err(ApiError::bad("the body is empty; a raw binary request has at least one element"));
     }
     spec.check(&shape)?;
     let count = shape.iter().product();

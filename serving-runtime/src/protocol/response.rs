@@ -1,12 +1,18 @@
 //! Writing answers.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{InferRequest, PLATFORM, binary};
 use crate::engine::{Signature, TensorSpec};
 use crate::error::ApiError;
+use crate::models::Model;
 use crate::tensor::{Tensor, TensorData};
+
+/// The parameter of an output in JSON with the number of its elements that are `null`.
+const NON_FINITE: &str = "non_finite_elements";
 
 /// A written answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +45,7 @@ struct Output<'a> {
     data: Option<Data<'a>>,
 }
 
-/// The values of a tensor as a flat array.
+/// The values of a tensor as a flat array; `null` for a NaN or an infinity.
 struct Data<'a>(&'a Tensor);
 
 impl Serialize for Data<'_> {
@@ -60,6 +66,11 @@ impl Serialize for Data<'_> {
             TensorData::Bytes(v) => v.serialize(s),
         }
     }
+}
+
+/// How many elements of a tensor are written as `null`, because JSON has no form for a NaN or an infinity.
+fn non_finite(data: &TensorData) -> Option<usize> {
+    data.first_non_finite().map(|_| data.count_non_finite())
 }
 
 /// Writes the answer to `request`; `outputs` are all outputs of the model in the signature's order.
@@ -88,7 +99,7 @@ pub fn write(
             binary::write(&tensor.data, &mut blobs);
             output.parameters = Some(json!({"binary_data_size": blobs.len() - before}));
         } else {
-            expressible(spec, tensor)?;
+            output.parameters = non_finite(&tensor.data).map(|count| json!({NON_FINITE: count}));
             output.data = Some(Data(tensor));
         }
         listed.push(output);
@@ -112,27 +123,29 @@ pub fn write(
     Ok(Body { bytes, header_length })
 }
 
-fn expressible(spec: &TensorSpec, tensor: &Tensor) -> Result<(), ApiError> {
-    match tensor.data.first_non_finite() {
-        Some(at) => Err(ApiError::Unprocessable(format!(
-            "output {:?} holds a NaN or an infinity at element {at}, which JSON cannot express; check the inputs, or ask for the output \
-             with parameter binary_data",
-            spec.name
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// The metadata of the model.
-pub fn metadata(name: &str, versions: &[String], signature: &Signature) -> Value {
+/// The metadata of a model whose versions these are.
+pub fn metadata(model: &Model, versions: &[String]) -> Value {
     let tensors = |specs: &[TensorSpec]| -> Vec<Value> {
         specs.iter().map(|s| json!({"name": s.name, "datatype": s.datatype.name(), "shape": s.wire_shape()})).collect()
     };
     json!({
-        "name": name,
+        "name": model.name,
         "versions": versions,
         "platform": PLATFORM,
-        "inputs": tensors(&signature.inputs),
-        "outputs": tensors(&signature.outputs),
+        "inputs": tensors(&model.signature.inputs),
+        "outputs": tensors(&model.signature.outputs),
+        "properties": properties(model),
     })
+}
+
+/// What is told of a model beside its inputs and outputs, by REST and gRPC: which bytes it is, whether its requests run together, and why.
+pub(super) fn properties(model: &Model) -> HashMap<String, String> {
+    let batching = if model.batching.merged { "enabled" } else { "disabled" };
+    let all = [
+        ("digest", model.digest.as_str()),
+        ("batching", batching),
+        ("batching_cause", model.batching.cause.name()),
+        ("batching_reason", model.batching.reason.as_str()),
+    ];
+    all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

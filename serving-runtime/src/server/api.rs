@@ -135,7 +135,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         },
         Route::Model(name, version, ModelRoute::Metadata) => {
             let model = app.models.get(name, version)?;
-            let metadata = protocol::metadata(&model.name, &app.models.versions(&model.name), &model.signature);
+            let metadata = protocol::metadata(&model, &app.models.versions(&model.name));
             Ok(json_answer(StatusCode::OK, &metadata))
         }
     }

@@ -85,7 +85,9 @@ struct Bulk {
 }
 
 fn rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, String)>, ApiError> {
-    let text = std::str::from_utf8(bytes).map_err(|_| ApiError::bad("the body is not UTF-8"))?;
+    let mended = protocol::without_nan(bytes);
+    let text = std::str::from_utf8(mended.as_deref().unwrap_or(bytes));
+    let text = text.map_err(|_| ApiError::bad("the body is not UTF-8"))?;
     let Some(entity) = entity else {
         let bulk: Bulk = serde_json::from_str(text).map_err(|e| {
             ApiError::bad(format!("want {{\"features\": {{\"<entity>\": {{\"<input>\": <its row>}}}}}}: {e}"))
@@ -160,11 +162,13 @@ pub(super) async fn fill(
     if !head.windows(NAME.len()).any(|window| window == NAME) {
         return Ok((body, header_length));
     }
+    let mended = protocol::without_nan(head);
     // What is no request is refused by who reads requests.
-    let Ok(mut request) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(head) else {
+    let Ok(mut request) = serde_json::from_slice::<BTreeMap<String, Box<RawValue>>>(mended.as_deref().unwrap_or(head))
+    else {
         return Ok((body, header_length));
     };
-    let Some(entities) = entities(&mut request, app.args.max_request_rows as usize)? else {
+    let Some(entities) = entities(&mut request, app.args.request_rows(true))? else {
         return Ok((body, header_length));
     };
     let found = rows_of(features, model, &entities).await?;
@@ -204,7 +208,7 @@ pub(super) async fn fill_message(
         },
         _ => Value::Null,
     };
-    let entities = checked(entity, app.args.max_request_rows as usize)?;
+    let entities = checked(entity, app.args.request_rows(true))?;
     let found = rows_of(features, model, &entities).await?;
     let rows = named_rows(&entities, &found);
     let absent = |spec: &&TensorSpec| message.inputs.iter().all(|input| input.name != spec.name);

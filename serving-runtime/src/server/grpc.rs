@@ -24,7 +24,7 @@ use crate::cache;
 use crate::error::ApiError;
 use crate::metrics::CLIENT_LEFT;
 use crate::predict;
-use crate::protocol::{InferRequest, grpc as convert};
+use crate::protocol::{InferRequest, NAN_OUTPUTS, grpc as convert};
 
 const INFERENCE: &str = "/inference.GRPCInferenceService/";
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -280,13 +280,14 @@ impl GrpcInferenceService for Inference {
                     _ => None,
                 };
                 // Whoever measures latency must see in the metadata what did not run.
-                let (id, kept) = (said("prediction_id"), said(cache::HEADER));
+                let told =
+                    [("prediction_id", PREDICTION_ID), (cache::HEADER, cache::HEADER), (NAN_OUTPUTS, NAN_OUTPUTS)];
+                let told = told.map(|(parameter, header)| (header, said(parameter)));
                 let mut answer = tonic::Response::new(response);
-                if let Some(id) = id {
-                    answer.metadata_mut().insert(PREDICTION_ID, id);
-                }
-                if let Some(kept) = kept {
-                    answer.metadata_mut().insert(cache::HEADER, kept);
+                for (header, value) in told {
+                    if let Some(value) = value {
+                        answer.metadata_mut().insert(header, value);
+                    }
                 }
                 Ok(answer)
             }

@@ -14,7 +14,7 @@ use crate::cache;
 use crate::error::ApiError;
 use crate::models::Model;
 use crate::predict::{self, Prediction};
-use crate::protocol::{self, HEADER_LENGTH, InferRequest};
+use crate::protocol::{self, HEADER_LENGTH, InferRequest, NAN_OUTPUTS};
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 
@@ -131,6 +131,9 @@ fn respond(model: &Model, request: &InferRequest, prediction: &Prediction) -> Re
     }
     if let Ok(value) = HeaderValue::from_str(&prediction.id) {
         headers.insert(PREDICTION_HEADER, value);
+    }
+    if prediction.nan_outputs > 0 {
+        headers.insert(NAN_OUTPUTS, HeaderValue::from(prediction.nan_outputs));
     }
     if let Some(outcome) = prediction.cache {
         headers.insert(cache::HEADER, HeaderValue::from_static(outcome.public()));

@@ -115,7 +115,7 @@ fn a_model_that_answers_otherwise_is_never_ready() {
     }
     wrong = baseline();
     wrong.golden.requests[0].outputs[0].data[0] = json!(30);
-    let failure = refused(&File::new(&wrong), &["--no-batching"]);
+    let failure = refused(&File::new(&wrong), &["--batching=disabled"]);
     assert!(failure["message"].as_str().unwrap().contains("output \"label\""), "{failure}");
 }
 

@@ -53,7 +53,8 @@ async fn bad_requests_are_400_and_name_the_part() {
         (with("shape", json!([4])), "has 1 dimensions"),
         (with("shape", json!([1, 5])), "must be 4"),
         (with("shape", json!([-1, 4])), "negative"),
-        (with("shape", json!([0, 4])), "is 0"),
+        (with("shape", json!([0, 4])), "more than the 0 elements"),
+        (with("shape", json!([4, 0])), "must be 4"),
         (with("shape", json!([1_u64 << 62, 4])), "too large"),
         (with("shape", json!([1_u64 << 40, 4])), "needs"),
         (with("shape", json!([1.5, 4])), "inputs[1]"),
@@ -124,22 +125,83 @@ async fn binary_framing_is_checked() {
 }
 
 #[tokio::test]
-async fn nan_is_refused_in_json_and_sent_in_binary() {
+async fn a_nan_in_an_answer_is_null_in_json_and_itself_in_binary() {
     let server = Server::start("affine", &[]);
-    let x = json!([{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [4, -1]}]);
+    let x = json!([{"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [4, -1, 9, 16]}]);
     let (status, body) = server.infer(&json!({"inputs": x})).await;
-    assert_eq!(status, 422);
-    let text = body["error"].as_str().unwrap();
-    assert!(text.contains("\"root\"") && text.contains("element 1") && text.contains("binary_data"), "{text}");
-    // The other output is fine.
-    assert_eq!(server.infer(&json!({"inputs": x, "outputs": [{"name": "y"}]})).await.0, 200);
+    assert_eq!(status, 200, "{body}");
+    // One row with a NaN does not cost the other one its answer.
+    let (y, root) = (&body["outputs"][0], &body["outputs"][1]);
+    assert_eq!((&y["data"], &y["parameters"]), (&json!([9.0, -1.0, 19.0, 33.0]), &Value::Null));
+    assert_eq!(
+        (&root["data"], &root["parameters"]),
+        (&json!([2.0, null, 3.0, 4.0]), &json!({"non_finite_elements": 1}))
+    );
     let body = json!({"inputs": x, "parameters": {"binary_data_output": true}}).to_string();
     let response = server.post("/v2/models/m/infer").body(body).send().await.unwrap();
     assert_eq!(response.status(), 200);
     let bytes = response.bytes().await.unwrap();
-    assert!(f32::from_le_bytes(bytes[bytes.len() - 4..].try_into().unwrap()).is_nan());
-    assert_eq!(server.metric("slipway_runtime_nan_outputs_total").await, 3.0);
-    assert_eq!((server.code(422).await, server.code(200).await), (1.0, 2.0));
+    let roots: Vec<f32> =
+        bytes[bytes.len() - 16..].chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect();
+    assert!(roots[0] == 2.0 && roots[1].is_nan() && roots[2..] == [3.0, 4.0], "{roots:?}");
+    assert_eq!(server.metric("slipway_runtime_nan_outputs_total").await, 2.0);
+    assert_eq!((server.code(422).await, server.code(200).await), (0.0, 2.0));
+}
+
+#[tokio::test]
+async fn missing_values_come_as_null_or_as_python_writes_them() {
+    let server = Server::start("affine", &[]);
+    let send = async |data: &str| {
+        let body = format!(
+            r#"{{"id": "NaN \"NaN\"", "inputs": [{{"name": "x", "shape": [2, 2], "datatype": "FP32", "data": {data}}}], "outputs": [{{"name": "y"}}]}}"#
+        );
+        answer(server.post("/v2/models/m/infer").body(body).send().await.unwrap()).await
+    };
+    for data in ["[[1.5, null], [null, 3]]", "[[1.5, NaN], [NaN, 3]]", "[1.5,NaN,null,3]"] {
+        let (status, body) = send(data).await;
+        assert_eq!((status, &body["id"]), (200, &json!("NaN \"NaN\"")), "{body}");
+        assert_eq!(body["outputs"][0]["data"], json!([4.0, null, null, 7.0]), "{data}");
+    }
+    for data in [
+        "[1.5, -NaN, 1, 2]",
+        "[1.5, nan, 1, 2]",
+        "[NaNNaN, 1, 2, 3]",
+        "[Infinity, 1, 2, 3]",
+        "NaN",
+        "[\"NaN\", 1, 2, 3]",
+    ] {
+        let (status, body) = send(data).await;
+        assert_eq!(status, 400, "{data}: {body}");
+    }
+    let simple = Server::start("simple", &[]);
+    let whole = json!({"inputs": [
+        {"name": "INPUT0", "shape": [1, 4], "datatype": "INT32", "data": [1, null, 3, 4]},
+        {"name": "INPUT1", "shape": [1, 4], "datatype": "INT32", "data": [1, 2, 3, 4]}]});
+    let (status, body) = simple.infer(&whole).await;
+    assert!(status == 400 && body["error"].as_str().unwrap().contains("null is not an INT32"), "{status} {body}");
+}
+
+#[tokio::test]
+async fn a_dimension_may_be_0_where_the_model_takes_it() {
+    let server = Server::start("affine", &[]);
+    for data in [json!([]), Value::Null] {
+        let mut input = json!({"name": "x", "shape": [0, 2], "datatype": "FP32", "data": data});
+        if data.is_null() {
+            input.as_object_mut().unwrap().remove("data");
+            input["parameters"] = json!({"binary_data_size": 0});
+        }
+        let (status, body) = server.infer(&json!({"inputs": [input]})).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!((&body["outputs"][0]["shape"], &body["outputs"][0]["data"]), (&json!([0, 2]), &json!([])));
+    }
+    let huge = json!({"inputs": [{"name": "x", "shape": [0, 3], "datatype": "FP32", "data": []}]});
+    assert_eq!(server.infer(&huge).await.0, 400);
+    // The mean of nothing: whatever ONNX Runtime says, it is no failure of the server.
+    let mean = Server::start("mean", &[]);
+    let (status, body) =
+        mean.infer(&json!({"inputs": [{"name": "x", "shape": [0, 2], "datatype": "FP32", "data": []}]})).await;
+    assert!(status == 200 || status == 422, "{status} {body}");
+    assert_eq!(mean.code(500).await, 0.0);
 }
 
 #[tokio::test]

@@ -140,8 +140,12 @@ async fn metadata_health_and_versions() {
     let tensor = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [-1, 4]});
     let want = json!({"name": "m", "versions": ["7"], "platform": "onnx_onnxv1",
         "inputs": [tensor("INPUT0"), tensor("INPUT1")], "outputs": [tensor("OUTPUT0"), tensor("OUTPUT1")]});
-    assert_eq!(server.get("/v2/models/m").await, (200, want.clone()));
-    assert_eq!(server.get("/v2/models/m/versions/7").await, (200, want));
+    for path in ["/v2/models/m", "/v2/models/m/versions/7"] {
+        let (status, mut metadata) = server.get(path).await;
+        let properties = metadata.as_object_mut().unwrap().remove("properties").unwrap();
+        assert_eq!((status, metadata), (200, want.clone()));
+        assert_eq!(properties["batching"], "enabled");
+    }
     let input = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [1, 4], "data": [1, 2, 3, 4]});
     // The order of the inputs is the client's own affair.
     let body =
@@ -233,8 +237,7 @@ async fn models_that_mix_rows_are_not_batched() {
 async fn rows_of_different_clients_are_merged_only_where_that_changes_nothing() {
     let server = Server::start("centre", &["--workers", "1"]);
     assert_eq!(server.line("the model is loaded and warm")["batching"], false);
-    let reason =
-        server.line("it is not proven that the model keeps rows apart; every request runs alone")["reason"].clone();
+    let reason = server.line("the model is loaded and warm")["reason"].clone();
     assert!(reason.as_str().is_some_and(|reason| reason.contains("ReduceMean")), "{reason}");
     let requests = (0..200_u8).map(|i| {
         let server = &server;
@@ -247,11 +250,57 @@ async fn rows_of_different_clients_are_merged_only_where_that_changes_nothing() 
     futures::future::join_all(requests).await;
 }
 
+/// Who decides is in the options; what was decided and why is in the metadata and a metric.
+#[tokio::test]
+async fn the_owner_may_decide_what_is_merged() {
+    let cases = [
+        ("affine", "auto", "enabled", "proven"),
+        ("affine", "disabled", "disabled", "disabled"),
+        ("affine", "enabled", "enabled", "enabled"),
+        ("centre", "auto", "disabled", "not_proven"),
+        ("centre", "enabled", "enabled", "enabled"),
+        ("mean", "enabled", "disabled", "outputs_differ"),
+        ("slow", "enabled", "disabled", "no_batch_axis"),
+    ];
+    for (model, mode, batching, cause) in cases {
+        let server = Server::start(model, &["--batching", mode]);
+        let properties = server.get("/v2/models/m").await.1["properties"].clone();
+        assert_eq!(
+            (&properties["batching"], &properties["batching_cause"]),
+            (&json!(batching), &json!(cause)),
+            "{model} {mode}"
+        );
+        let series =
+            format!("slipway_runtime_batching{{modeldeployment=\"test\",revision=\"rev1\",reason=\"{cause}\"}}");
+        assert_eq!(server.metric(&series).await, f64::from(u8::from(batching == "enabled")), "{model} {mode}");
+        if (model, mode) == ("centre", "enabled") {
+            let reason = properties["batching_reason"].as_str().unwrap();
+            assert!(reason.contains("speaks against it"), "{reason}");
+        }
+    }
+}
+
+/// The first axis of a model that is not known to keep rows apart may be the length of a sequence.
+#[tokio::test]
+async fn a_long_sequence_is_not_too_many_rows() {
+    let body = |rows: usize| {
+        let x = vec![1.0; rows * 2];
+        json!({"inputs": [{"name": "x", "shape": [rows, 2], "datatype": "FP32", "data": x}]})
+    };
+    let sequence = Server::start("centre", &[]);
+    assert_eq!(sequence.infer(&body(16_000)).await.0, 200);
+    let rows = Server::start("affine", &[]);
+    let (status, answer) = rows.infer(&body(4097)).await;
+    assert!(status == 400 && answer["error"].as_str().unwrap().contains("at most 4096"), "{status} {answer}");
+    let asked = Server::start("centre", &["--max-request-rows", "8"]);
+    assert_eq!(asked.infer(&body(9)).await.0, 400);
+}
+
 /// What ONNX Runtime takes for a large request comes back; otherwise the largest request ever would decide what a pod holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_of_large_requests_comes_back() {
     const ROWS: usize = 8192;
-    let server = Server::start("wide", &["--workers", "1", "--max-request-rows", "10000", "--no-batching"]);
+    let server = Server::start("wide", &["--workers", "1", "--max-request-rows", "10000", "--batching=disabled"]);
     let body = |rows: usize| json!({"inputs": [{"name": "x", "shape": [rows, 1], "datatype": "FP32", "data": vec![1.0; rows]}]});
     let before = server.memory();
     assert_eq!(server.infer(&body(ROWS)).await.0, 200);

@@ -15,13 +15,13 @@ use tokio::net::TcpListener;
 use super::support::{Server, affine, digest, model};
 
 /// A web server that counts its requests.
-struct Web {
-    address: String,
+pub(crate) struct Web {
+    pub(crate) address: String,
     requests: Arc<AtomicUsize>,
 }
 
 impl Web {
-    async fn start(
+    pub(crate) async fn start(
         answer: impl Fn(usize, &Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -43,12 +43,12 @@ impl Web {
         Self { address, requests }
     }
 
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
-fn status(code: u16) -> Response<Full<Bytes>> {
+pub(crate) fn status(code: u16) -> Response<Full<Bytes>> {
     Response::builder().status(code).body(Full::default()).unwrap()
 }
 

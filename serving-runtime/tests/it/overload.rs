@@ -122,7 +122,7 @@ async fn impatient_clients_end_no_connection() {
 /// One worker and one long request before them: what waits is served by priority, and within one by arrival.
 #[tokio::test(flavor = "multi_thread")]
 async fn higher_priorities_are_served_first() {
-    let server = Server::start("slow", &["--workers", "1", "--no-batching"]);
+    let server = Server::start("slow", &["--workers", "1", "--batching=disabled"]);
     let queued = async |n: f64| {
         eventually("queued", async || server.metric("slipway_runtime_requests_queued{").await == n).await;
     };

@@ -146,6 +146,14 @@ impl Server {
         worker
     }
 
+    /// Runs the step before the server: whether it ended well, and what it told.
+    pub(crate) fn fetch(uri: &str, args: &[&str]) -> (bool, Value) {
+        let mut step = Self::command(uri, &[&["fetch"], args].concat(), &[]);
+        let ended = step.wait().success();
+        let told = std::fs::read_to_string(step.dir.path().join("termination")).unwrap();
+        (ended, serde_json::from_str(&told).unwrap())
+    }
+
     fn command(uri: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let (command, args) = args.split_first().unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ async fn a_killed_worker_costs_no_job(kind: Kind) {
     for _ in 0..5 {
         ids.push(post(&server, &slow(1)).await);
     }
-    let victim = worker(&broker, "slow", &["--workers", "1", "--no-batching"]);
+    let victim = worker(&broker, "slow", &["--workers", "1", "--batching=disabled"]);
     until(&server, &ids[0], "running").await;
     victim.signal("KILL");
     broker.conserved();
@@ -33,7 +33,7 @@ async fn a_killed_worker_costs_no_job(kind: Kind) {
 async fn a_slow_job_holds_up_no_other(kind: Kind) {
     let broker = Broker::start(kind);
     let server = server(&broker, "slow", &[]);
-    let _worker = worker(&broker, "slow", &["--workers", "2", "--no-batching", "--max-jobs", "2"]);
+    let _worker = worker(&broker, "slow", &["--workers", "2", "--batching=disabled", "--max-jobs", "2"]);
     let endless = post(&server, &slow(FOREVER)).await;
     until(&server, &endless, "running").await;
     for _ in 0..10 {
@@ -57,7 +57,8 @@ async fn a_poisonous_job_is_isolated(kind: Kind) {
     poison["priority"] = json!("high");
     let poison = post(&server, &poison).await;
     for delivery in 1..=3 {
-        let victim = worker(&broker, "slow", &["--workers", "1", "--no-batching", "--request-timeout-seconds", "600"]);
+        let victim =
+            worker(&broker, "slow", &["--workers", "1", "--batching=disabled", "--request-timeout-seconds", "600"]);
         eventually("it runs", async || {
             let (_, body) = server.get(&format!("/v2/jobs/{poison}")).await;
             body["attempts"] == delivery && body["status"] == "running"
@@ -101,7 +102,7 @@ async fn a_job_that_fails_in_the_model_is_tried_again_and_then_dead(kind: Kind) 
 async fn a_killed_broker_loses_nothing(kind: Kind) {
     let mut broker = Broker::start(kind);
     let server = server(&broker, "slow", &[]);
-    let worker = worker(&broker, "slow", &["--workers", "1", "--no-batching"]);
+    let worker = worker(&broker, "slow", &["--workers", "1", "--batching=disabled"]);
     let running = post(&server, &slow(LONG)).await;
     until(&server, &running, "running").await;
     let mut waiting = Vec::new();
@@ -124,7 +125,7 @@ async fn sigterm_gives_back_what_cannot_be_finished(kind: Kind) {
     let server = server(&broker, "slow", &[]);
     let long = post(&server, &slow(FOREVER)).await;
     // A lease that outlives the test: only what is given back can be taken by another in time.
-    let args = ["--workers", "1", "--no-batching", "--job-lease-seconds", "600", "--worker-drain-seconds", "0"];
+    let args = ["--workers", "1", "--batching=disabled", "--job-lease-seconds", "600", "--worker-drain-seconds", "0"];
     let mut first =
         super::super::support::Server::worker("slow", &[&["--queue-url", &broker.url()], &args[..]].concat(), &[]);
     until(&server, &long, "running").await;

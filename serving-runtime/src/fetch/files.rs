@@ -1,0 +1,183 @@
+//! The files of a model, and the one digest of all of them.
+
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{Options, disk};
+use crate::error::{LoadError, Reason};
+
+/// The name of the graph among the files of a model, whatever its file is called: it is known by being the one that names the others.
+pub(super) const GRAPH: &str = "model.onnx";
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    /// Relative to the graph's directory, with `/` between its parts; `model.onnx` for the graph itself.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// The hex digits of its SHA-256.
+    pub hex: String,
+}
+
+/// The hex digits of a model's digest. That of a single file is its SHA-256; that of several the SHA-256 of a list with one line `<path> <bytes> <hex>\n` for
+/// each, sorted by path.
+pub(super) fn digest(files: &[ModelFile]) -> String {
+    if let [only] = files {
+        return only.hex.clone();
+    }
+    let mut lines: Vec<_> = files.iter().map(|file| format!("{} {} {}\n", file.path, file.bytes, file.hex)).collect();
+    lines.sort();
+    hex::encode(Sha256::digest(lines.concat()))
+}
+
+/// Files beside the graph in `path` that hold its weights; none where nobody asks for them, or when it is no model: that is told by who loads it.
+pub(super) fn beside(path: &Path, options: &Options) -> Result<Vec<String>, LoadError> {
+    if !options.external_data {
+        return Ok(Vec::new());
+    }
+    let named = slipway_onnx::external_files(path).unwrap_or_default();
+    match named.iter().find(|name| *name == GRAPH) {
+        Some(name) => {
+            let message = format!(
+                "the model keeps weights in {name:?}, which is the name of the graph itself; save it under another name"
+            );
+            Err(LoadError::permanent(Reason::InvalidModel, message))
+        }
+        None => Ok(named),
+    }
+}
+
+/// Hashes the graph in `path` and what lies beside it.
+pub(super) fn on_disk(path: &Path, options: &Options) -> Result<Vec<ModelFile>, LoadError> {
+    let mut left = options.max_bytes;
+    let mut hashed = |name: &str, file: &Path| -> Result<ModelFile, LoadError> {
+        let (hex, bytes) = disk::hash(file, left)?;
+        left = left.saturating_sub(bytes);
+        Ok(ModelFile { path: name.to_owned(), bytes, hex })
+    };
+    let mut files = vec![hashed(GRAPH, path)?];
+    let directory = path.parent().unwrap_or(Path::new("."));
+    for name in beside(path, options)? {
+        let file = directory.join(&name);
+        if !is_inside(directory, &file) {
+            let message = format!("the model keeps weights in {name:?}, which leads out of its directory");
+            return Err(LoadError::permanent(Reason::InvalidModel, message));
+        }
+        files.push(hashed(&name, &file)?);
+    }
+    Ok(files)
+}
+
+/// Whether a file lies below a directory, links followed. One that is not there does; that it is not there is told elsewhere.
+fn is_inside(directory: &Path, file: &Path) -> bool {
+    match (directory.canonicalize(), file.canonicalize()) {
+        (Ok(directory), Ok(file)) => file.starts_with(directory),
+        _ => true,
+    }
+}
+
+/// What one process has fetched, for another of the same pod.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Record {
+    uri: String,
+    path: PathBuf,
+    digest: String,
+    files: Vec<Stamp>,
+}
+
+/// A file as it was when it was hashed.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    path: PathBuf,
+    bytes: u64,
+    /// Nanoseconds since 1970.
+    modified: u64,
+}
+
+impl Stamp {
+    fn of(path: PathBuf) -> Option<Self> {
+        let meta = std::fs::metadata(&path).ok()?;
+        let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(Self { path, bytes: meta.len(), modified: u64::try_from(modified.as_nanos()).ok()? })
+    }
+}
+
+impl Record {
+    /// Of what was fetched from `uri`.
+    pub(super) fn of(uri: &str, fetched: &super::Fetched) -> Option<Self> {
+        let directory = fetched.path.parent()?;
+        let place =
+            |file: &ModelFile| if file.path == GRAPH { fetched.path.clone() } else { directory.join(&file.path) };
+        let files = fetched.files.iter().map(|file| Stamp::of(place(file))).collect::<Option<Vec<_>>>()?;
+        Some(Self { uri: uri.to_owned(), path: fetched.path.clone(), digest: fetched.digest.clone(), files })
+    }
+
+    /// The record in a file, if it speaks of this URI.
+    pub fn read(file: &Path, uri: &str) -> Option<Self> {
+        let text = std::fs::read(file).ok()?;
+        serde_json::from_slice::<Self>(&text).ok().filter(|record| record.uri == uri)
+    }
+
+    /// Writes it, whole or not at all.
+    pub(super) fn write(&self, file: &Path) -> std::io::Result<()> {
+        let draft = file.with_extension("partial");
+        std::fs::write(&draft, serde_json::to_vec(self)?)?;
+        std::fs::rename(&draft, file)
+    }
+
+    /// `sha256:<hex>` of what was fetched.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The graph's file, if none of the files was touched since.
+    pub fn untouched(&self) -> Option<&Path> {
+        let same = self.files.iter().all(|stamp| Stamp::of(stamp.path.clone()).as_ref() == Some(stamp));
+        (same && !self.files.is_empty()).then_some(self.path.as_path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, bytes: u64, hex: &str) -> ModelFile {
+        ModelFile { path: path.into(), bytes, hex: hex.into() }
+    }
+
+    #[test]
+    fn one_file_is_its_hash_and_several_are_the_hash_of_their_list() {
+        assert_eq!(digest(&[file(GRAPH, 3, "aa")]), "aa");
+        let (graph, data) = (file(GRAPH, 3, "aa"), file("model.onnx.data", 16, "bb"));
+        // printf 'model.onnx 3 aa\nmodel.onnx.data 16 bb\n' | sha256sum
+        let want = hex::encode(Sha256::digest("model.onnx 3 aa\nmodel.onnx.data 16 bb\n"));
+        assert_eq!(digest(&[graph.clone(), data.clone()]), want);
+        assert_eq!(digest(&[data.clone(), graph.clone()]), want, "in whatever order");
+        assert_ne!(digest(&[graph.clone(), file("model.onnx.data", 16, "bc")]), want);
+        assert_ne!(digest(&[graph, file("other", 16, "bb")]), want);
+    }
+
+    #[test]
+    fn a_record_holds_until_a_file_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.onnx");
+        std::fs::write(&path, "abc").unwrap();
+        let fetched =
+            super::super::Fetched { path: path.clone(), digest: "sha256:00".into(), files: vec![file(GRAPH, 3, "aa")] };
+        let record = dir.path().join("record.json");
+        Record::of("pvc://c/m.onnx", &fetched).unwrap().write(&record).unwrap();
+        assert!(Record::read(&record, "pvc://c/other").is_none());
+        let read = Record::read(&record, "pvc://c/m.onnx").unwrap();
+        assert_eq!((read.digest(), read.untouched()), ("sha256:00", Some(path.as_path())));
+        std::fs::write(&path, "abcd").unwrap();
+        assert_eq!(read.untouched(), None);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read.untouched(), None);
+        std::fs::write(&record, "{").unwrap();
+        assert!(Record::read(&record, "pvc://c/m.onnx").is_none());
+    }
+}
