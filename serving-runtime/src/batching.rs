@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::engine::{Engine, Signature};
 
-/// Who decides whether requests run together (`spec.model.batching`).
+/// Who decides whether requests run together (`--batching`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum BatchingMode {
     /// The server: where it is proven that the model keeps rows apart.
@@ -95,7 +95,7 @@ pub fn decide(
     max_rows: usize,
 ) -> Decision {
     if mode == BatchingMode::Disabled {
-        return Decision::alone(Cause::Disabled, "spec.model.batching is Disabled (--batching)");
+        return Decision::alone(Cause::Disabled, "--batching is disabled");
     }
     if max_rows < 2 {
         return Decision::alone(Cause::Disabled, "a batch has at most one row (--max-batch-rows)");
@@ -119,7 +119,7 @@ pub fn decide(
 
 /// The owner's word counts, also against the trial, which may be wrong about what is close enough; but it is told.
 fn asked_for(signature: &Signature, engine: &mut Engine) -> Decision {
-    let asked = "spec.model.batching is Enabled (--batching)";
+    let asked = "--batching is enabled";
     match trial::run(signature, engine) {
         Ok(()) => Decision::merged(Cause::Enabled, asked),
         Err(reason) => {
