@@ -1,5 +1,5 @@
 //! The graph of a model, without its weights: nodes, attributes, and those constants that are small enough to be shapes or axes.
-//!
+
 use std::collections::BTreeMap;
 
 pub use crate::parser::read;

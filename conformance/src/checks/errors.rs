@@ -84,8 +84,8 @@ fn cases(model: &Model) -> Vec<Case> {
         ),
         case(
             None,
-            ("rest.error.null_400", "null in the data is 400"),
-            change(model, |b| b["inputs"][0]["data"][0] = Value::Null),
+            ("rest.error.object_400", "an object in the data is 400"),
+            change(model, |b| b["inputs"][0]["data"][0] = json!({})),
         ),
         case(
             None,

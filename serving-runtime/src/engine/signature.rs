@@ -30,8 +30,8 @@ impl TensorSpec {
         let name = &self.name;
         let want = self.wire_shape();
         // A shape costs nothing to write when there are no elements; what the model makes of its other dimensions may cost much.
-        let size = shape.iter().try_fold(1_usize, |size, dimension| size.checked_mul((*dimension).max(1)));
-        if shape.contains(&0) && size.is_none_or(|size| size > MAX_EMPTY) {
+        let size = || shape.iter().try_fold(1_usize, |size, dimension| size.checked_mul((*dimension).max(1)));
+        if shape.contains(&0) && size().is_none_or(|size| size > MAX_EMPTY) {
             return Err(ApiError::bad(format!(
                 "input {name:?}: shape {shape:?} has no elements, and its other dimensions multiply to more than {MAX_EMPTY}"
             )));

@@ -140,8 +140,12 @@ async fn metadata_health_and_versions() {
     let tensor = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [-1, 4]});
     let want = json!({"name": "m", "versions": ["7"], "platform": "onnx_onnxv1",
         "inputs": [tensor("INPUT0"), tensor("INPUT1")], "outputs": [tensor("OUTPUT0"), tensor("OUTPUT1")]});
-    assert_eq!(server.get("/v2/models/m").await, (200, want.clone()));
-    assert_eq!(server.get("/v2/models/m/versions/7").await, (200, want));
+    for path in ["/v2/models/m", "/v2/models/m/versions/7"] {
+        let (status, mut metadata) = server.get(path).await;
+        let properties = metadata.as_object_mut().unwrap().remove("properties").unwrap();
+        assert_eq!((status, metadata), (200, want.clone()));
+        assert_eq!(properties["batching"], "enabled");
+    }
     let input = |name: &str| json!({"name": name, "datatype": "INT32", "shape": [1, 4], "data": [1, 2, 3, 4]});
     // The order of the inputs is the client's own affair.
     let body =

@@ -12,8 +12,11 @@ use super::load::{Web, status};
 use super::random_graphs::with_weights_beside;
 use super::support::{Server, digest, model};
 
-/// A store whose files may change: paths and what lies there.
-async fn store(files: &Arc<Mutex<Vec<(&'static str, Vec<u8>)>>>) -> Web {
+/// Paths, and what lies there.
+type Files = Arc<Mutex<Vec<(&'static str, Vec<u8>)>>>;
+
+/// A store whose files may change.
+async fn store(files: &Files) -> Web {
     let files = Arc::clone(files);
     Web::start(move |_, request| {
         let files = files.lock().unwrap();
