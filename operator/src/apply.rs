@@ -13,9 +13,10 @@ use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use slipway_core::action::{APPLIED, Action, Desired, Kind};
 use slipway_core::build::{DIGEST_VARIABLE, FETCH, SERVER, is_shared};
+use slipway_core::marks::Marks;
 use slipway_crds::labels;
 
 use crate::cache::{Owner, version_of};
@@ -27,6 +28,8 @@ use crate::views::Views;
 pub const SCALE_MANAGER: &str = "slipway-scale";
 /// Field manager of the digest that a ReplicaSet's first pod told.
 pub const DIGEST_MANAGER: &str = "slipway-digest";
+/// Field manager of what ReplicaSets say of the past of their revisions.
+pub const MARK_MANAGER: &str = "slipway-marks";
 /// Field manager of the references to the owners of shared objects.
 pub const OWNERS_MANAGER: &str = "slipway-owners";
 /// How long one write may take, connection included.
@@ -98,6 +101,7 @@ impl Applier<'_> {
             Action::Apply(desired) => self.apply(desired).await,
             Action::Scale { name, uid, replicas } => self.scale(name, uid, *replicas).await,
             Action::Pin { name, uid, digest } => self.pin(name, uid, digest).await,
+            Action::Mark { name, uid, marks } => self.mark(name, uid, marks).await,
             Action::Delete { kind, name, uid } => self.delete(*kind, name, uid).await,
         }
     }
@@ -208,15 +212,32 @@ impl Applier<'_> {
 
     /// A merge and no apply: the content of the ReplicaSet is known only while the spec is of its revision.
     async fn pin(&self, name: &str, uid: &str, digest: &str) -> Result<Expectation, WriteError> {
-        let api = Api::<ReplicaSet>::namespaced(self.client.clone(), &self.subject.namespace);
         let container = |name| json!({"name": name, "env": [{"name": DIGEST_VARIABLE, "value": digest}]});
         let body = json!({
             "metadata": {"uid": uid, "annotations": {labels::MODEL_DIGEST: digest}},
             "spec": {"template": {"spec": {"containers": [container(SERVER)], "initContainers": [container(FETCH)]}}}
         });
-        let params = PatchParams { field_manager: Some(DIGEST_MANAGER.into()), ..PatchParams::default() };
-        let merge = Patch::Strategic(&body);
-        let answer = limited("pin", "ReplicaSet", name, api.patch_metadata(name, &params, &merge)).await?;
+        self.merge("pin", name, DIGEST_MANAGER, &body).await
+    }
+
+    async fn mark(&self, name: &str, uid: &str, marks: &Marks) -> Result<Expectation, WriteError> {
+        let annotations: Map<_, _> =
+            marks.annotations().into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+        self.merge("mark", name, MARK_MANAGER, &json!({"metadata": {"uid": uid, "annotations": annotations}})).await
+    }
+
+    /// Merges a change into a ReplicaSet.
+    async fn merge(
+        &self,
+        verb: &'static str,
+        name: &str,
+        manager: &str,
+        body: &Value,
+    ) -> Result<Expectation, WriteError> {
+        let api = Api::<ReplicaSet>::namespaced(self.client.clone(), &self.subject.namespace);
+        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let answer =
+            limited(verb, "ReplicaSet", name, api.patch_metadata(name, &params, &Patch::Strategic(body))).await?;
         let awaited = Awaited::Version(version_of(&answer));
         Ok(Expectation { child: Child::ReplicaSet, owner: self.own(), name: name.to_owned(), awaited })
     }

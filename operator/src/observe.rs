@@ -10,6 +10,7 @@ use serde::Deserialize;
 use slipway_core::action::APPLIED;
 use slipway_core::build::{FETCH, GATEWAY, worker_name};
 use slipway_core::evidence::Evidence;
+use slipway_core::marks::Marks;
 use slipway_core::observed::{
     FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
     ReplicaSetView, Settings,
@@ -60,6 +61,7 @@ pub fn replica_set(object: &ReplicaSet) -> Option<ReplicaSetKept> {
         revision: object.labels().get(labels::REVISION)?.clone(),
         version: object.annotations().get(labels::VERSION).cloned().unwrap_or_default(),
         digest: ModelDigest::of_annotation(object.annotations().get(labels::MODEL_DIGEST).map(String::as_str)),
+        marks: Marks::of_annotations(object.annotations()),
         created_at: object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         desired: object.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
         current: status.map_or(0, |s| s.replicas),

@@ -8,13 +8,14 @@ use slipway_e2e::world::{self, PODS, World};
 
 /// A store that speaks enough of S3 to be read without credentials, with one file that can be overwritten.
 fn store(version: &str) -> String {
-    let copy = format!("mkdir -p /www/models && cp /models/digits/{version}/model.onnx /www/models/latest.onnx");
-    let serve = format!("{copy} && exec /bin/busybox httpd -f -p 8080 -h /www");
+    let script = format!(
+        "cd /www && $B mkdir -p models && $B cp /models/digits/{version}/model.onnx models/latest.onnx && exec $B httpd -f -p 8080 -h /www"
+    );
     let labels = json!({"app.kubernetes.io/name": "latest-store"});
     let security = json!({"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}});
     let container = json!({
         "name": "store", "image": "docker.io/slipway/slipway-model-store:dev", "imagePullPolicy": "IfNotPresent",
-        "command": ["/bin/busybox", "sh", "-c", serve.replace("mkdir", "/bin/busybox mkdir").replace("cp /", "/bin/busybox cp /")],
+        "command": ["/bin/busybox", "sh", "-c", script], "env": [{"name": "B", "value": "/bin/busybox"}],
         "ports": [{"name": "http", "containerPort": 8080}],
         "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1},
         "volumeMounts": [{"name": "www", "mountPath": "/www"}],
@@ -84,8 +85,7 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
         write(&world, "v3").await?;
         let selector = format!("ml.slipway.dev/revision={revision}");
         let pods = world.names("pods", &selector).await?;
-        let delete = |pod: &str| [&["delete", "-n", &world.namespace, "--wait=false"][..], &[pod]].concat().join(" ");
-        world.cluster.kubectl(delete(&pods[0]).split(' ')).await?;
+        world.cluster.kubectl(["delete", "-n", &world.namespace, "--wait=false", &pods[0]]).await?;
         world.patch_spec("digits", json!({"replicas": 3})).await?;
         refused(&world, 1).await?;
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
 use crate::evidence::EvidenceRequest;
+use crate::marks::Marks;
 
 /// Annotation with the hash of what was applied last. A child is applied again when it differs, and only then.
 pub const APPLIED: &str = "ml.slipway.dev/applied";
@@ -36,6 +37,15 @@ pub enum Action {
         uid: String,
         /// `sha256:<hex>`.
         digest: String,
+    },
+    /// Writes what a ReplicaSet says of its revision's past into its annotations. Preconditioned on the UID.
+    Mark {
+        /// ReplicaSet.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// Both, as they shall be.
+        marks: Marks,
     },
     /// Deletes an object, preconditioned on the UID, background propagation.
     Delete {

@@ -22,6 +22,11 @@ impl Pending {
         Self(asked.collect())
     }
 
+    /// Whether no command waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a command waits.
     pub fn has(&self, command: &str) -> bool {
         self.0.contains_key(command)

@@ -32,7 +32,8 @@
 //! - **I13 told**: all six conditions are there, each with a reason, a message and the generation that it speaks of; their times change only when they flip.
 //! - **I14 total**: any input has a plan.
 //! - **I15 one model**: a revision has one pod until that has told which model it found and its ReplicaSet is pinned to it; nothing else is ever pinned.
-//! - **I15 pure**: no client, runtime or clock is in the dependency tree.
+//! - **I16 remembered**: what a ReplicaSet is marked with (stable, taken back) is what the status says.
+//! - **I17 pure**: no client, runtime or clock is in the dependency tree.
 
 pub mod action;
 pub mod build;
@@ -40,6 +41,7 @@ pub mod check;
 pub mod command;
 pub mod evidence;
 pub mod judge;
+pub mod marks;
 pub mod observed;
 pub mod plan;
 mod report;

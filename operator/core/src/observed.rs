@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::evidence::Evidence;
+use crate::marks::Marks;
 
 /// Everything that one decision depends on, besides the time.
 #[derive(Clone, Debug)]
@@ -77,6 +78,8 @@ pub struct ReplicaSetView {
     pub version: String,
     /// The model of its pods.
     pub digest: ModelDigest,
+    /// What it says of the past.
+    pub marks: Marks,
     /// Creation.
     pub created_at: Timestamp,
     /// `spec.replicas`.

@@ -5,6 +5,7 @@ mod context;
 mod draft;
 mod finish;
 mod identify;
+pub(crate) mod marks;
 mod scale;
 
 use jiff::Timestamp;
@@ -40,6 +41,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     strategy::traffic_left(&cx, &mut draft);
     let mut actions = children::applies(&cx, &draft);
     scale::pins(&cx, &mut actions);
+    marks::actions(&cx, &draft, &mut actions);
     let taken = scale::actions(&cx, &mut draft, &mut actions);
     finish::finish(&cx, draft, actions, taken)
 }

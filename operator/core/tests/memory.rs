@@ -64,6 +64,71 @@ fn a_lost_status_during_probation_is_no_promotion() {
     assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
 }
 
+/// Seen: with its status lost, a revision that had been taken back was started again at 5 %.
+#[test]
+fn a_lost_status_does_not_start_again_what_was_taken_back() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 0);
+    world.errors((60.0, 60.0), (0.0, 600.0));
+    world.tick(1);
+    world.settle();
+    let before = world.status().rollout.unwrap();
+    assert_eq!(before.stage, Stage::Aborted, "{before:#?}");
+    world.observed.object.status = None;
+    for _ in 0..100 {
+        world.tick(1);
+        assert_eq!((world.weights(), world.stage()), (vec![("v1".to_owned(), 1000)], Some(Stage::Aborted)));
+    }
+    let abort = world.status().rollout.and_then(|rollout| rollout.abort).unwrap();
+    assert_eq!(Some(abort.reason), before.abort.map(|abort| abort.reason));
+    assert_eq!(world.says("RolledBack"), "True GateFailed");
+    // A person may still start it again, and then it is marked no more.
+    world.command("retry", "1");
+    world.step();
+    assert_eq!((world.stage(), &world.set("v2").marks.aborted), (Some(Stage::Scaling), &None));
+}
+
+/// With the spec back at stable, the candidate that was taken back may still be up, and is not what served.
+#[test]
+fn a_lost_status_does_not_choose_what_was_taken_back() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 1);
+    world.command("abort", "1");
+    world.step();
+    world.version("v1");
+    world.observed.object.status = None;
+    world.step();
+    assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
+}
+
+/// Simulator, seed 1365: the only pod was away when the status was lost, another version came, and what had served was scaled to 0 as soon as it was back.
+#[test]
+fn a_lost_status_while_nothing_answers_forgets_nothing() {
+    let mut world = World::serving(json!({}));
+    let set = world.set_mut("v1");
+    (set.ready, set.available) = (0, 0);
+    world.observed.object.status = None;
+    world.step();
+    assert_eq!(world.stable(), "v1");
+    world.version("v2");
+    world.step();
+    assert_eq!((world.stable().as_str(), world.size("v1")), ("v1", 3));
+}
+
+#[test]
+fn of_several_that_were_stable_the_last_one_is() {
+    let mut world = canary();
+    world.finish();
+    assert!(world.set("v1").marks.stable_since < world.set("v2").marks.stable_since);
+    world.observed.object.status = None;
+    world.step();
+    assert_eq!(
+        (world.stable().as_str(), world.weights()),
+        ("v2", vec![("v2".to_owned(), 1000)]),
+        "v1 still has its pods"
+    );
+}
+
 #[test]
 fn a_lost_rollout_starts_again_at_the_first_step() {
     let mut world = canary();

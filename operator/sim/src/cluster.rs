@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use slipway_core::action::{Action, Desired, Kind};
 use slipway_core::build::applied_hash;
+use slipway_core::marks::Marks;
 use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, Observed, ReplicaSetView, Settings};
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
 use crate::pods::Set;
 use crate::truth::Truth;
-use crate::world::START;
 
 /// A write that did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,11 @@ impl Cluster {
             }
             Action::Pin { name, uid, digest } => {
                 let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
-                set.ok_or(Refused::Conflict)?.pin(digest, now.duration_since(START).as_secs());
+                set.ok_or(Refused::Conflict)?.pin(digest);
+            }
+            Action::Mark { name, uid, marks } => {
+                let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                set.ok_or(Refused::Conflict)?.view.marks = marks.clone();
             }
             Action::Delete { kind: Kind::ReplicaSet, name, uid } => {
                 let before = self.sets.len();
@@ -233,6 +237,7 @@ impl Cluster {
             digest: ModelDigest::of_annotation(
                 desired.metadata.annotations.as_ref().and_then(|all| all.get(labels::MODEL_DIGEST)).map(String::as_str),
             ),
+            marks: Marks::default(),
             created_at: now,
             desired: replicas,
             current: 0,

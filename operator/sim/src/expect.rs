@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use slipway_core::command::Pending;
 use slipway_core::sizing::need;
 use slipway_core::validate::{Step, validate};
 use slipway_crds::conditions::reason;
@@ -24,6 +25,11 @@ pub(crate) struct Expect {
     writes: VecDeque<u64>,
     excused_until: i64,
     generation: i64,
+    /// The revision that was taken back, with the spec and the commands of that time: it stays so.
+    aborted: Option<(String, ModelDeployment)>,
+    /// The revision that was stable when the status was wiped, until the status names one again.
+    wiped_stable: Option<String>,
+    stable: Option<String>,
     wiped: bool,
     /// Versions that a person ordered to be promoted, whatever the judge says.
     pub(crate) ordered: BTreeSet<String>,
@@ -39,6 +45,7 @@ impl Expect {
     /// The status was wiped: generations begin anew, and what serves is a guess for a while.
     pub(crate) fn wiped(&mut self, now: i64) {
         self.wiped = true;
+        self.wiped_stable = self.stable.take();
         self.excused_until = self.excused_until.max(now + 30);
     }
 
@@ -62,10 +69,12 @@ impl Expect {
         }
         if let Some(status) = &cluster.object.status {
             self.stored(now, status, &mut broken);
+            self.remembered(now, cluster, status, &mut broken);
         }
         for set in &cluster.sets {
             let served = set.served();
-            if served.len() > 1 {
+            // Whoever scales a ReplicaSet before its first pod has told has pods of his own making, until the plan takes them away.
+            if served.len() > 1 && now > self.excused_until {
                 broken.push(format!("{now}s: {} serves several models: {served:?}", set.view.version));
             }
         }
@@ -92,6 +101,33 @@ impl Expect {
         (self.generation, self.wiped) = (traffic.generation, false);
     }
 
+    /// What a status that was wiped said is still so, where a ReplicaSet says it too.
+    fn remembered(&mut self, now: i64, cluster: &Cluster, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
+        let stable = status.stable.as_ref().map(|it| it.revision.clone());
+        if let Some(now_stable) = &stable {
+            let before = self.wiped_stable.take();
+            let before = before.filter(|it| cluster.set(it).is_some_and(|set| set.view.desired > 0));
+            if let Some(before) = before.filter(|it| it != now_stable) {
+                broken.push(format!("{now}s: {now_stable} is stable after the status was wiped, and {before} was"));
+            }
+        }
+        let marked = stable.filter(|it| cluster.set(it).is_some_and(|set| set.view.marks.stable_since.is_some()));
+        self.stable = marked;
+        // Another spec, or a command, is a person's word.
+        self.aborted.take_if(|(_, then)| {
+            then.spec != cluster.object.spec || then.metadata.annotations != cluster.object.metadata.annotations
+        });
+        let Some(rollout) = &status.rollout else { return };
+        if rollout.stage == Stage::Aborted {
+            let marked = cluster.set(&rollout.revision).is_some_and(|set| set.view.marks.aborted.is_some());
+            let waits = !Pending::of(&cluster.object).is_empty();
+            self.aborted = (marked && !waits).then(|| (rollout.revision.clone(), cluster.object.clone()));
+        } else if self.aborted.as_ref().is_some_and(|(it, _)| *it == rollout.revision) {
+            broken.push(format!("{now}s: {} was taken back, and goes on by itself", rollout.revision));
+            self.aborted = None;
+        }
+    }
+
     /// Whatever a ready gateway sends to is asked to have the pods for it.
     fn selected_have_pods(&self, now: i64, cluster: &Cluster, gateways: &[Gateway], broken: &mut Vec<String>) {
         let fewest = self.replicas.iter().copied().min().unwrap_or_default();
@@ -101,8 +137,8 @@ impl Expect {
                 let want = need(fewest, backend.weight_permille);
                 let have = cluster.set(&backend.revision).map_or(0, |set| set.view.desired);
                 // The first pod of a revision whose bytes nobody named stays alone until it has told.
-                let new = cluster.set(&backend.revision).is_some_and(|set| set.is_new_model(now, BEHIND as i64));
-                if have < want && !new {
+                let known = cluster.set(&backend.revision).is_none_or(|set| set.is_known(now, BEHIND as i64));
+                if have < want && known {
                     broken.push(format!(
                         "{now}s: {} sends {} to {} which has {have} of {want} pods",
                         gateway.name, backend.weight_permille, backend.revision

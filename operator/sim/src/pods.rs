@@ -18,7 +18,8 @@ pub(crate) struct Set {
     pub(crate) truth: Truth,
     /// Whether the spec says which bytes its model must be; then those are what lies at its address.
     fixed: bool,
-    pinned_at: Option<i64>,
+    /// When it was last not known which model it is.
+    unknown_at: Option<i64>,
     generation: u64,
     seen: u64,
     created: u32,
@@ -45,7 +46,7 @@ const MISMATCH: &str = r#"{"reason":"DigestMismatch","message":"the store has ot
 impl Set {
     pub(crate) fn new(view: ReplicaSetView, truth: Truth) -> Self {
         let fixed = view.digest.known().is_some();
-        Self { view, pods: Vec::new(), truth, fixed, pinned_at: None, generation: 1, seen: 0, created: 0 }
+        Self { view, pods: Vec::new(), truth, fixed, unknown_at: None, generation: 1, seen: 0, created: 0 }
     }
 
     /// Pods that answer now.
@@ -81,6 +82,9 @@ impl Set {
             pod.tick(now, &truth, if self.fixed { None } else { Some(stored) }, rng);
         }
         let failed = restarts(self) != before;
+        if self.is_unknown() {
+            self.unknown_at = Some(now);
+        }
         if rng.chance(0.8) {
             self.control(now, rng);
             let before = self.view.clone();
@@ -109,14 +113,20 @@ impl Set {
     }
 
     /// Makes a digest that of the pods to come.
-    pub(crate) fn pin(&mut self, digest: &str, now: i64) {
+    pub(crate) fn pin(&mut self, digest: &str) {
         self.view.digest = ModelDigest::Pinned(digest.to_owned());
-        self.pinned_at = Some(now);
     }
 
-    /// Whether it was not known for long which model it is, so that it may have fewer pods than its share of the traffic needs.
-    pub(crate) fn is_new_model(&self, now: i64, seconds: i64) -> bool {
-        !self.fixed && self.pinned_at.is_none_or(|at| now < at + seconds)
+    /// Whether a pod has told which model it is, and not only just: else it may have fewer pods than its share of the traffic needs.
+    pub(crate) fn is_known(&self, now: i64, seconds: i64) -> bool {
+        self.unknown_at.is_none_or(|at| now >= at + seconds)
+    }
+
+    /// Whether no pod has what all others must have: there is none to copy, and what lies at the address may be something else by now.
+    fn is_unknown(&self) -> bool {
+        let pin = self.view.digest.known();
+        let told = pin.is_some() && self.pods.iter().any(|pod| pod.fetched.as_deref() == pin);
+        !self.fixed && !told && self.view.desired <= 1
     }
 
     /// What its pods have fetched.

@@ -182,6 +182,7 @@ impl Shell {
             Action::Pin { name, digest, .. } => {
                 format!("pin {name} to {}", digest.chars().take(15).collect::<String>())
             }
+            Action::Mark { name, .. } => format!("mark {name}"),
             Action::Delete { kind, name, .. } => format!("delete {kind:?} {name}"),
         };
         self.attempt(&word, around, |around| {

@@ -139,9 +139,10 @@ pub fn model(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": name}, "spec": spec})
 }
 
-/// A spec with one version.
+/// A spec with one version, whose bytes are named, so that no pod has to tell them.
 pub fn spec(version: &str) -> Value {
-    json!({"model": {"version": version, "uri": format!("http://store/{version}/model.onnx")}})
+    let digest = format!("sha256:{}", "0".repeat(64));
+    json!({"model": {"version": version, "uri": format!("http://store/{version}/model.onnx"), "digest": digest}})
 }
 
 /// A condition of a ModelDeployment as `status/reason`.

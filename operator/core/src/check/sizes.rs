@@ -1,12 +1,15 @@
 //! Invariants about pods.
 
+use slipway_crds::v1alpha1::Stage;
+
 use super::{Case, require};
 use crate::action::{Action, Kind};
+use crate::marks::Marks;
 use crate::observed::{ModelDigest, ReplicaSetView};
 use crate::sizing::need;
 use crate::traffic;
 
-/// I3, I4, I11 and I15.
+/// I3, I4, I11, I15 and I16.
 pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
     capacity_before_weight(case, broken);
     for action in &case.plan.actions {
@@ -48,6 +51,10 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
                 }
                 None => broken.push(format!("I11: {name} is pinned and is not ours")),
             },
+            Action::Mark { name, uid, marks } => match found(case, name, uid) {
+                Some(set) => marked(case, set, marks, broken),
+                None => broken.push(format!("I11: {name} is marked and is not ours")),
+            },
             Action::Apply(_) | Action::Delete { .. } => {}
         }
     }
@@ -55,6 +62,17 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
 
 fn found<'a>(case: &'a Case<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSetView> {
     case.observed.replica_sets.iter().find(|set| set.name == name && set.uid == uid && set.owned && !set.deleting)
+}
+
+/// I16: what is remembered on a ReplicaSet is what the status says.
+fn marked(case: &Case<'_>, set: &ReplicaSetView, marks: &Marks, broken: &mut Vec<String>) {
+    let is_stable = case.new.stable.as_ref().is_some_and(|it| it.revision == set.revision);
+    let stable = marks.stable_since == set.marks.stable_since || is_stable;
+    require(broken, stable, || format!("I16: {} is marked stable and is not", set.name));
+    let aborted = case.new.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && it.revision == set.revision);
+    require(broken, aborted.is_some() == marks.aborted.is_some(), || {
+        format!("I16: {} is marked {:?}, and is not so", set.name, marks.aborted)
+    });
 }
 
 /// I3: the pods are there before the weight rises.

@@ -4,6 +4,7 @@ use slipway_crds::v1alpha1::{Role, Stage};
 
 use super::context::Context;
 use super::draft::Draft;
+use super::marks;
 use crate::observed::ReplicaSetView;
 use crate::traffic;
 
@@ -21,7 +22,7 @@ pub(crate) fn stable(cx: &Context<'_>) -> Option<String> {
         Some(first) if cx.ready(&first) > 0 => Some(first),
         Some(first) if cx.spec.replicas == 0 && first == cx.spec.revision && cx.set(&first).is_some() => Some(first),
         Some(_) if cx.stored.stable.is_none() => None,
-        _ => reconstructed(cx),
+        _ => marks::stable(cx).or_else(|| reconstructed(cx)),
     }
 }
 
@@ -30,7 +31,7 @@ fn can_be_made(cx: &Context<'_>, revision: &str) -> bool {
     revision == cx.spec.revision
 }
 
-/// When status is lost, or the stable ReplicaSet is: the revision that serves, from what can be seen. Never a guess in favour of the spec's revision, which may
+/// When status is lost, or the stable ReplicaSet is, and no other says that it was stable: the revision that serves, from what can be seen. Never a guess in favour of the spec's revision, which may
 /// be a candidate: an older one that can carry the traffic goes first, and of several the one that gateways send to, then the oldest.
 fn reconstructed(cx: &Context<'_>) -> Option<String> {
     let usable = || cx.sets().filter(|set| set.available > 0);

@@ -47,7 +47,7 @@ pub(crate) fn actions(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Act
     taken
 }
 
-fn sorted<'a>(cx: &Context<'a>) -> Vec<&'a ReplicaSetView> {
+pub(super) fn sorted<'a>(cx: &Context<'a>) -> Vec<&'a ReplicaSetView> {
     let mut sets: Vec<_> = cx.sets().collect();
     sets.sort_by(|a, b| a.name.cmp(&b.name));
     sets

@@ -6,7 +6,7 @@ use slipway_crds::labels;
 use slipway_crds::v1alpha1::{Outcome, RolloutStatus, Stage};
 
 use crate::command::Pending;
-use crate::plan::{Context, Draft};
+use crate::plan::{Context, Draft, marks};
 use crate::traffic;
 
 /// Follows the spec: to its first revision, to a new candidate, or back to stable.
@@ -27,6 +27,11 @@ pub(crate) fn retarget(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pendin
     }
     if asked == stable {
         revert(cx, draft);
+        return;
+    }
+    if let Some(aborted) = marks::aborted(cx, &asked).filter(|_| marks::is_status_lost(cx)) {
+        draft.all_to_stable(cx);
+        draft.rollout = Some(aborted);
         return;
     }
     for command in [labels::RETRY, labels::PROMOTE_FULL, labels::PROMOTE] {

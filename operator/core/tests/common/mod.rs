@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use slipway_core::action::{Action, Desired, Kind, Plan};
 use slipway_core::build;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
+use slipway_core::marks::Marks;
 use slipway_core::observed::{
     BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
     ReplicaSetView, Settings,
@@ -333,6 +334,10 @@ impl World {
                 let set = self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap();
                 set.digest = ModelDigest::Pinned(digest.clone());
             }
+            Action::Mark { name, marks, .. } => {
+                self.writes.push(format!("mark {name}"));
+                self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap().marks = marks.clone();
+            }
             Action::Delete { kind, name, .. } => {
                 self.writes.push(format!("delete {kind:?} {name}"));
                 match kind {
@@ -365,6 +370,7 @@ impl World {
                     digest: ModelDigest::of_annotation(
                         meta.annotations.as_ref().unwrap().get(slipway_crds::labels::MODEL_DIGEST).map(String::as_str),
                     ),
+                    marks: Marks::default(),
                     created_at: self.now,
                     desired: set.spec.as_ref().unwrap().replicas.unwrap(),
                     current: 0,

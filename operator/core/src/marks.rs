@@ -1,0 +1,81 @@
+//! What a ReplicaSet says of its revision's past, for the day on which the status is lost.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use slipway_crds::labels::{ABORTED, STABLE_SINCE};
+
+/// The annotations [`STABLE_SINCE`] and [`ABORTED`] of a ReplicaSet. Status is what decides; these are read only where it says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Since when the revision was the stable one. Of several the latest is.
+    pub stable_since: Option<Timestamp>,
+    /// When the rollout of the revision was taken back, and for which reason.
+    pub aborted: Option<(Timestamp, String)>,
+}
+
+impl Marks {
+    /// Reads annotations. What cannot be read counts as absent.
+    pub fn of_annotations(all: &BTreeMap<String, String>) -> Self {
+        let aborted = all.get(ABORTED).and_then(|value| value.split_once(' '));
+        Self {
+            stable_since: all.get(STABLE_SINCE).and_then(|value| value.parse().ok()),
+            aborted: aborted
+                .filter(|(_, reason)| is_reason(reason))
+                .and_then(|(at, reason)| Some((at.parse().ok()?, reason.to_owned()))),
+        }
+    }
+
+    /// Both annotations with their values; nothing for one that shall not be there.
+    pub fn annotations(&self) -> [(&'static str, Option<String>); 2] {
+        let aborted = self.aborted.as_ref().map(|(at, reason)| format!("{at} {reason}"));
+        [(STABLE_SINCE, self.stable_since.map(|at| at.to_string())), (ABORTED, aborted)]
+    }
+}
+
+/// It becomes the reason of a condition, which Kubernetes checks, so that a stranger's text must not hold up status for ever.
+fn is_reason(text: &str) -> bool {
+    text.len() <= 64
+        && text.starts_with(|letter: char| letter.is_ascii_alphabetic())
+        && text.chars().all(|letter| letter.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(annotations: &[(&str, &str)]) -> Marks {
+        Marks::of_annotations(
+            &annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let at = Timestamp::from_second(1_767_225_600).unwrap();
+        for marks in [
+            Marks::default(),
+            Marks { stable_since: Some(at), aborted: None },
+            Marks { stable_since: Some(at), aborted: Some((at, "GateFailed".to_owned())) },
+        ] {
+            let written = marks.annotations();
+            let written: Vec<_> = written.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?))).collect();
+            assert_eq!(read(&written), marks);
+        }
+        assert_eq!(
+            read(&[(STABLE_SINCE, "2026-01-01T00:00:00Z"), (ABORTED, "2026-01-01T00:00:00Z Braked")]),
+            Marks { stable_since: Some(at), aborted: Some((at, "Braked".to_owned())) }
+        );
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_is_absent() {
+        for value in
+            ["", "x", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z ", "2026-01-01T00:00:00Z a b", "2026 Braked"]
+        {
+            assert_eq!(read(&[(STABLE_SINCE, &format!("{value}?")), (ABORTED, value)]), Marks::default(), "{value}");
+        }
+        let long = format!("2026-01-01T00:00:00Z {}", "R".repeat(65));
+        assert_eq!(read(&[(ABORTED, &long)]), Marks::default());
+    }
+}
