@@ -70,6 +70,7 @@ fn marked(case: &Case<'_>, set: &ReplicaSetView, marks: &Marks, broken: &mut Vec
     let stable = marks.stable_since == set.marks.stable_since || is_stable;
     require(broken, stable, || format!("I16: {} is marked stable and is not", set.name));
     let aborted = case.new.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && it.revision == set.revision);
+    let aborted = aborted.and_then(|it| it.abort.as_ref());
     require(broken, aborted.is_some() == marks.aborted.is_some(), || {
         format!("I16: {} is marked {:?}, and is not so", set.name, marks.aborted)
     });
