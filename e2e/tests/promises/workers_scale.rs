@@ -39,7 +39,7 @@ fn scaled(world: &World) -> anyhow::Result<String> {
     Ok(object.to_string())
 }
 
-/// How many workers are asked for, when that many are ready.
+/// How many workers are asked for, when that many are ready, all of them by the newest template.
 async fn workers(world: &World) -> Result<i32, String> {
     let api: Api<Deployment> = Api::namespaced(world.cluster.client(), &world.namespace);
     let object = api.get(WORKERS).await.map_err(|error| error.to_string())?;
@@ -49,10 +49,11 @@ async fn workers(world: &World) -> Result<i32, String> {
         return Err("its status is of an earlier spec".into());
     }
     let (all, ready) = (status.replicas.unwrap_or_default(), status.ready_replicas.unwrap_or_default());
-    if (asked, asked) == (all, ready) {
+    let new = status.updated_replicas.unwrap_or_default();
+    if [all, ready, new] == [asked; 3] {
         Ok(asked)
     } else {
-        Err(format!("{asked} asked for, {all} there, {ready} ready"))
+        Err(format!("{asked} asked for, {all} there, {ready} ready, {new} by the newest template"))
     }
 }
 
