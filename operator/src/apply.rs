@@ -38,6 +38,30 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// missing and answers 409 when it is there, so that a foreign object is never taken over by accident, at the price of no read.
 const ABSENT: &str = "1";
 
+/// Verb, kind and name of what an action writes, as they stand in its [`WriteError`].
+pub fn target(action: &Action) -> String {
+    let (verb, child, name) = match action {
+        Action::Apply(desired) => ("apply", Child::from(&**desired), name_of(desired)),
+        Action::Scale { name, .. } => ("scale", Child::ReplicaSet, name.clone()),
+        Action::Pin { name, .. } => ("pin", Child::ReplicaSet, name.clone()),
+        Action::Mark { name, .. } => ("mark", Child::ReplicaSet, name.clone()),
+        Action::Delete { kind, name, .. } => ("delete", Child::from(*kind), name.clone()),
+    };
+    format!("{verb} {} {name}", child.kind())
+}
+
+fn name_of(desired: &Desired) -> String {
+    match desired {
+        Desired::ReplicaSet(o) => o.name_any(),
+        Desired::Service(o) => o.name_any(),
+        Desired::HorizontalPodAutoscaler(o) => o.name_any(),
+        Desired::PodDisruptionBudget(o) => o.name_any(),
+        Desired::ServiceAccount(o) => o.name_any(),
+        Desired::RoleBinding(o) => o.name_any(),
+        Desired::Deployment(o) => o.name_any(),
+    }
+}
+
 /// The ModelDeployment on whose behalf is written.
 #[derive(Clone, Debug)]
 pub struct Subject {

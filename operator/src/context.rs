@@ -15,6 +15,7 @@ use crate::events::Events;
 use crate::gateway_link::Links;
 use crate::metrics_source::Poller;
 use crate::own_writes::OwnWrites;
+use crate::refusals::Refusals;
 use crate::status::Waiting;
 use crate::telemetry::Metrics;
 use crate::views::Views;
@@ -37,6 +38,8 @@ pub struct Context {
     pub settings: Settings,
     /// Waits after failures.
     pub backoff: Backoff,
+    /// Writes that are refused.
+    pub refusals: Refusals,
     /// Statuses that we wrote.
     pub own: Arc<OwnWrites>,
     /// Children that we wrote.
@@ -57,6 +60,7 @@ impl Context {
         self.poller.ask(uid, object, None);
         self.links.set_draining(uid, std::collections::BTreeSet::new());
         self.backoff.reset(uid);
+        self.refusals.forget(uid);
         self.own.forget(uid);
         self.expectations.forget(uid);
         self.waiting.done(uid);

@@ -89,7 +89,8 @@ fn models(scope: &Scope, ctx: &Arc<Context>, writer: reflector::store::Writer<Gu
     let ctx = Arc::clone(ctx);
     watcher::watcher(scope.api::<Guarded>(), watcher::Config::default().page_size(PAGE))
         .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
+        // Of these only those that say whether an autoscaler wrote `spec.replicas`.
+        .modify(|object| object.managed_fields_mut().retain(|entry| entry.subresource.as_deref() == Some("scale")))
         .reflect(writer)
         .filter_map({
             let ctx = Arc::clone(&ctx);
@@ -147,11 +148,15 @@ fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
             }
         },
     ));
+    // Deployments: also why Kubernetes makes no pods for them.
+    let deployments = |o: &Deployment| Some((Owner::of(o)?, observe::deployment(o)?));
+    all.push(watched(scope, ctx, |v| &v.deployments, deployments, |_, _| {}));
+    // Autoscalers: also what they want, which is not told elsewhere while it is what `spec.replicas` says.
+    let autoscalers = |o: &HorizontalPodAutoscaler| Some((Owner::of(o)?, observe::autoscaler(o)?));
+    all.push(watched(scope, ctx, |v| &v.autoscalers, autoscalers, |_, _| {}));
     // The rest: only whether each is there, and as it was applied last.
     all.push(metadata::<Service>(scope, ctx, |v| &v.services));
-    all.push(metadata::<HorizontalPodAutoscaler>(scope, ctx, |v| &v.autoscalers));
     all.push(metadata::<PodDisruptionBudget>(scope, ctx, |v| &v.disruption_budgets));
-    all.push(metadata::<Deployment>(scope, ctx, |v| &v.deployments));
     all.push(metadata::<ServiceAccount>(scope, ctx, |v| &v.service_accounts));
     all.push(metadata::<RoleBinding>(scope, ctx, |v| &v.role_bindings));
     stream::select_all(all).boxed()
@@ -225,7 +230,7 @@ impl Shared for observe::PodKept {}
 
 impl Shared for ObjectView {
     fn owners_changed(&self, other: &Self) -> Option<Vec<String>> {
-        let same = self.uid == other.uid && self.applied == other.applied;
+        let same = self.uid == other.uid && self.applied == other.applied && self.failure == other.failure;
         let only = |a: &Self, b: &Self| -> Vec<String> {
             a.owners.iter().filter(|o| !b.owners.contains(o)).cloned().collect()
         };
@@ -269,7 +274,7 @@ mod tests {
 
     fn gateway(applied: &str, owners: &[&str]) -> ObjectView {
         let owners = owners.iter().map(|o| (*o).to_owned()).collect();
-        ObjectView { uid: "u".into(), applied: applied.into(), owners }
+        ObjectView { uid: "u".into(), applied: applied.into(), owners, failure: String::new(), desired_replicas: None }
     }
 
     fn concerned(before: Option<ObjectView>, after: Option<ObjectView>) -> Vec<String> {

@@ -22,6 +22,7 @@ pub mod own_writes;
 pub mod promql;
 pub mod rbac;
 pub mod reconcile;
+pub mod refusals;
 pub mod run;
 pub mod status;
 pub mod telemetry;

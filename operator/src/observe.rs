@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 use serde::Deserialize;
@@ -59,6 +60,13 @@ pub fn replica_set(object: &ReplicaSet) -> Option<ReplicaSetKept> {
         name: object.name_any(),
         uid: object.uid()?,
         revision: object.labels().get(labels::REVISION)?.clone(),
+        failure: failure(
+            status
+                .and_then(|s| s.conditions.as_deref())
+                .unwrap_or_default()
+                .iter()
+                .map(|c| (&c.type_, &c.status, &c.message)),
+        ),
         version: object.annotations().get(labels::VERSION).cloned().unwrap_or_default(),
         digest: ModelDigest::of_annotation(object.annotations().get(labels::MODEL_DIGEST).map(String::as_str)),
         marks: Marks::of_annotations(object.annotations()),
@@ -81,7 +89,33 @@ pub fn object(object: &impl ResourceExt) -> Option<ObjectView> {
         uid: object.uid()?,
         applied: object.annotations().get(APPLIED).cloned().unwrap_or_default(),
         owners: object.owner_references().iter().map(|o| o.uid.clone()).collect(),
+        failure: String::new(),
+        desired_replicas: None,
     })
+}
+
+/// View of an autoscaler.
+pub fn autoscaler(object: &HorizontalPodAutoscaler) -> Option<ObjectView> {
+    let status = object.status.as_ref();
+    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    // Without metrics it repeats what it was told.
+    let speaks = conditions.iter().any(|c| c.type_ == "ScalingActive" && c.status == "True");
+    let desired_replicas = status.filter(|_| speaks).map(|s| s.desired_replicas);
+    Some(ObjectView { desired_replicas, ..self::object(object)? })
+}
+
+/// View of a Deployment.
+pub fn deployment(object: &Deployment) -> Option<ObjectView> {
+    let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let failure = failure(conditions.iter().map(|c| (&c.type_, &c.status, &c.message)));
+    Some(ObjectView { failure, ..self::object(object)? })
+}
+
+/// What Kubernetes says when it makes no pods: the condition `ReplicaFailure` of a ReplicaSet or a Deployment.
+fn failure<'a>(mut conditions: impl Iterator<Item = (&'a String, &'a String, &'a Option<String>)>) -> String {
+    let found = conditions.find(|(type_, status, _)| *type_ == "ReplicaFailure" && *status == "True");
+    let message = found.and_then(|(_, _, message)| message.as_deref()).unwrap_or_default();
+    message.chars().take(MESSAGE_CHARS).collect()
 }
 
 /// View of a pod of the gateway or of the runtime.
@@ -171,6 +205,7 @@ pub fn observe(
     views: &Views,
     report: impl Fn(&str) -> Option<GatewayReport>,
     evidence: Option<Evidence>,
+    refusals: Option<BTreeMap<String, String>>,
     settings: &Settings,
 ) -> Observed {
     let namespace = object.namespace().unwrap_or_default();
@@ -191,6 +226,7 @@ pub fn observe(
         gateway: gateway(views, &namespace, report),
         fetched: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
         pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
+        refusals,
         evidence,
         settings: settings.clone(),
         object,

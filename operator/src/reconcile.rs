@@ -9,10 +9,12 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action as Next;
 use kube::runtime::reflector::ObjectRef;
 use slipway_core::action::{Note, Plan};
+use slipway_core::observed::Observed;
 use slipway_core::plan::plan;
+use slipway_crds::conditions::reason::WRITE_REFUSED;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutRecord};
 
-use crate::apply::{Applier, Subject};
+use crate::apply::{Applier, Subject, target};
 use crate::context::Context;
 use crate::error::{Error, WriteError};
 use crate::main_watch::Guarded;
@@ -26,8 +28,6 @@ const SAFETY_NET: Duration = Duration::from_secs(600);
 const REPLAN: Duration = Duration::from_millis(50);
 /// Longest pause between looks at a write that the watch has not brought back.
 const RECHECK: Duration = Duration::from_millis(100);
-/// Failures in a row after which even a fault that may pass is shown to people.
-const PATIENT_FAILURES: u32 = 5;
 
 /// Reconciles one ModelDeployment and counts it.
 ///
@@ -83,60 +83,110 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     }
     // (pure)
     let now = Timestamp::now();
-    let stored_status = object.status.clone();
-    let generation = object.metadata.generation;
-    let version = object.resource_version();
     let report = |pod_uid: &str| ctx.links.report(pod_uid, &subject.uid);
-    let observed = observe(object, &ctx.views, report, ctx.poller.evidence(&subject.uid), &ctx.settings);
+    let evidence = ctx.poller.evidence(&subject.uid);
+    let refusals = ctx.refusals.shown(&subject.uid);
+    let mut observed = observe(object, &ctx.views, report, evidence, refusals, &ctx.settings);
     let plan = plan(&observed, now);
     // (I/O)
-    match carry_out(&plan, stored_status.as_ref(), version.as_deref(), &subject, ctx).await {
-        Ok(wait) => {
-            ctx.backoff.reset(&subject.uid);
-            Ok(Next::requeue(next_look(&plan, wait, now)))
-        }
-        Err(error) => {
-            // The status may have been written before the action that failed.
-            let version = ctx.own.newest(stored).resource_version();
-            let faced = FacedWrite { stored: stored_status.as_ref(), plan: &plan, generation, version };
-            report_refusal(&error, &faced, &subject, ctx).await;
-            Err(error.into())
-        }
-    }
+    let wait = carry_out(&mut observed, &plan, now, &subject, ctx).await?;
+    ctx.backoff.reset(&subject.uid);
+    Ok(Next::requeue(next_look(&plan, wait, now)))
 }
 
-/// Does what the plan says, in its order, and stops at the first error. Gives when to look again for the sake of the status, if for that.
+/// Does what the plan says, in its order. An action that is refused keeps no other one from being done. Gives when to look again for the sake of the
+/// status or of a write that waits, if for that.
 async fn carry_out(
+    observed: &mut Observed,
     plan: &Plan,
-    stored: Option<&ModelDeploymentStatus>,
-    version: Option<&str>,
+    now: Timestamp,
     subject: &Subject,
     ctx: &Context,
 ) -> Result<Option<Duration>, WriteError> {
     ctx.poller.ask(&subject.uid, &ObjectRef::from(subject), plan.evidence.as_ref());
     ctx.links.set_draining(&subject.uid, draining(&plan.status));
-    let differs = status::differs(stored, &plan.status);
-    if differs && plan.status_first {
-        status::write(&ctx.client, &ctx.own, subject, version, &plan.status).await?;
+    let stored = observed.object.status.clone();
+    let before = status::differs(stored.as_ref(), &plan.status);
+    if before && plan.status_first {
+        write_status(&plan.status, observed, subject, ctx).await?;
     }
-    let applier = Applier { client: &ctx.client, views: &ctx.views, subject, turns: &ctx.turns };
-    for action in &plan.actions {
-        let expectation = applier.carry_out(action).await?;
-        ctx.expectations.expect(&subject.uid, expectation, Instant::now());
-    }
-    if differs && !plan.status_first {
-        let may_wait = plan.status_may_wait && plan.events.is_empty();
-        if let Some(left) = may_wait.then(|| ctx.waiting.wait(&subject.uid, Instant::now())).flatten() {
-            return Ok(Some(left));
+    let (failure, waits) = act(plan, subject, ctx).await;
+    let refused = newly_refused(observed, subject, ctx);
+    // What is refused is told by the same plan with that in its view: nothing else of it can differ.
+    let told = refused.as_ref().map(|_| slipway_core::plan::plan(observed, now).status);
+    let status = told.as_ref().unwrap_or(&plan.status);
+    let written = if before && plan.status_first { Some(&plan.status) } else { stored.as_ref() };
+    let differs = status::differs(written, status);
+    if differs {
+        let may_wait = plan.status_may_wait && plan.events.is_empty() && told.is_none();
+        let left = may_wait.then(|| ctx.waiting.wait(&subject.uid, Instant::now())).flatten();
+        if left.is_some() && failure.is_none() {
+            return Ok([left, waits].into_iter().flatten().min());
         }
-        status::write(&ctx.client, &ctx.own, subject, version, &plan.status).await?;
+        if left.is_none() {
+            write_status(status, observed, subject, ctx).await?;
+        }
     }
     ctx.waiting.done(&subject.uid);
-    for record in ended(stored, &plan.status) {
+    for record in ended(stored.as_ref(), &plan.status) {
         ctx.metrics.rollout_ended(record.outcome);
     }
     publish(&plan.events, subject, ctx).await;
-    Ok(differs.then_some(REPLAN))
+    publish(&refused.unwrap_or_default(), subject, ctx).await;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    Ok([(before || differs).then_some(REPLAN), waits].into_iter().flatten().min())
+}
+
+async fn write_status(
+    status: &ModelDeploymentStatus,
+    observed: &Observed,
+    subject: &Subject,
+    ctx: &Context,
+) -> Result<(), WriteError> {
+    // Our own first write of this plan has made the object newer.
+    let version = ctx.own.newest(&observed.object).resource_version();
+    status::write(&ctx.client, &ctx.own, subject, version.as_deref(), status).await
+}
+
+/// Tries all actions whose time has come. Gives the first failure, and how long the next one that waits has to wait.
+async fn act(plan: &Plan, subject: &Subject, ctx: &Context) -> (Option<WriteError>, Option<Duration>) {
+    let applier = Applier { client: &ctx.client, views: &ctx.views, subject, turns: &ctx.turns };
+    let mut round = ctx.refusals.round(&subject.uid);
+    let mut failure = None;
+    for action in &plan.actions {
+        let target = target(action);
+        if !round.is_due(&target, Instant::now()) {
+            continue;
+        }
+        match applier.carry_out(action).await {
+            Ok(expectation) => ctx.expectations.expect(&subject.uid, expectation, Instant::now()),
+            Err(error) => {
+                round.failed(&target, &error, Instant::now());
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    let waits = round.end(&ctx.refusals, Instant::now());
+    (failure, waits)
+}
+
+/// Takes what is refused by now into the view, when that is news; gives what to tell of it.
+fn newly_refused(observed: &mut Observed, subject: &Subject, ctx: &Context) -> Option<Vec<Note>> {
+    let refusals = ctx.refusals.shown(&subject.uid);
+    if refusals == observed.refusals {
+        return None;
+    }
+    let before = std::mem::replace(&mut observed.refusals, refusals).unwrap_or_default();
+    let all = observed.refusals.iter().flatten();
+    let note = |message: &str| Note {
+        warning: true,
+        reason: WRITE_REFUSED.to_owned(),
+        action: "Apply".to_owned(),
+        note: message.to_owned(),
+    };
+    Some(all.filter(|(target, _)| !before.contains_key(*target)).map(|(_, message)| note(message)).collect())
 }
 
 /// Events are for people: one that is lost stops nothing.
@@ -147,34 +197,6 @@ async fn publish(notes: &[Note], subject: &Subject, ctx: &Context) {
             tracing::warn!(name = subject.name, namespace = subject.namespace, %error, "event lost");
         }
     }
-}
-
-struct FacedWrite<'a> {
-    stored: Option<&'a ModelDeploymentStatus>,
-    plan: &'a Plan,
-    generation: Option<i64>,
-    version: Option<String>,
-}
-
-/// Shows a failed write in the status and as an event when a person has to act, or when it does not pass.
-async fn report_refusal(error: &WriteError, faced: &FacedWrite<'_>, subject: &Subject, ctx: &Context) {
-    let lasting = ctx.backoff.failures(&subject.uid) + 1 >= PATIENT_FAILURES;
-    if error.kind == "ModelDeployment" || !(error.fault.needs_person() || lasting) {
-        return;
-    }
-    let text = error.to_string();
-    // What was written before the actions is the stored status by now.
-    let written = faced.plan.status_first && status::differs(faced.stored, &faced.plan.status);
-    let base = if written { Some(&faced.plan.status) } else { faced.stored };
-    let refused = status::with_refusal(base, &text, faced.generation, Timestamp::now());
-    if !status::differs(base, &refused) {
-        return;
-    }
-    if let Err(error) = status::write(&ctx.client, &ctx.own, subject, faced.version.as_deref(), &refused).await {
-        tracing::warn!(name = subject.name, namespace = subject.namespace, %error, "refusal not shown in the status");
-    }
-    let reason = status::WRITE_REFUSED.to_owned();
-    publish(&[Note { warning: true, reason, action: "Apply".into(), note: text }], subject, ctx).await;
 }
 
 /// A ModelDeployment that the API server took and this operator cannot read: written for a newer version, say. Nothing of it is touched.

@@ -18,6 +18,7 @@ use crate::gateway_link::Links;
 use crate::lease::{self, Candidacy};
 use crate::metrics_source::{self, Poller};
 use crate::own_writes::OwnWrites;
+use crate::refusals::Refusals;
 use crate::telemetry::Metrics;
 use crate::views::Views;
 
@@ -121,6 +122,7 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
         metrics,
         settings: args.settings(),
         backoff: crate::backoff::Backoff::default(),
+        refusals: Refusals::default(),
         own: Arc::new(OwnWrites::default()),
         expectations: crate::children::Expectations::default(),
         waiting: crate::status::Waiting::default(),

@@ -4,12 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
-use slipway_crds::conditions::READY;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
 use crate::apply::{Subject, limited};
@@ -19,8 +16,6 @@ use crate::own_writes::OwnWrites;
 
 /// Field manager of the status.
 pub const STATUS_MANAGER: &str = "slipway-status";
-/// Reason of [`READY`] when a write is refused and a person has to act.
-pub use slipway_crds::conditions::reason::WRITE_REFUSED;
 /// How long a status may wait whose difference is only in counts of pods, so that a burst of changes becomes one write.
 pub const MAY_WAIT: Duration = Duration::from_secs(2);
 
@@ -56,39 +51,6 @@ pub async fn write(
     Ok(())
 }
 
-/// The stored status with the news that a write is refused, so that a person sees it where they look. Nothing else of the stored status
-/// changes: what the plan wanted to remember is not true yet.
-pub fn with_refusal(
-    stored: Option<&ModelDeploymentStatus>,
-    message: &str,
-    generation: Option<i64>,
-    now: Timestamp,
-) -> ModelDeploymentStatus {
-    let mut status = stored.cloned().unwrap_or_default();
-    let message: String = message.chars().take(1024).collect();
-    let condition = status.conditions.iter_mut().find(|c| c.type_ == READY);
-    match condition {
-        Some(ready) => {
-            if ready.status != "False" {
-                ready.last_transition_time = Time(now);
-            }
-            ready.status = "False".into();
-            ready.reason = WRITE_REFUSED.into();
-            ready.message = message;
-            ready.observed_generation = generation;
-        }
-        None => status.conditions.push(Condition {
-            type_: READY.into(),
-            status: "False".into(),
-            reason: WRITE_REFUSED.into(),
-            message,
-            last_transition_time: Time(now),
-            observed_generation: generation,
-        }),
-    }
-    status
-}
-
 /// Statuses that wait, by UID: since when.
 #[derive(Default)]
 pub struct Waiting {
@@ -115,28 +77,21 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use slipway_crds::v1alpha1::TrafficStatus;
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
+    use super::*;
 
     #[test]
     fn fractions_of_seconds_are_no_difference() {
-        let mut stored = with_refusal(None, "x", Some(1), at(5));
-        let wanted = stored.clone();
-        stored.conditions[0].last_transition_time = Time(at(5) + Duration::from_millis(300));
-        assert!(!differs(Some(&stored), &wanted));
-        assert!(differs(None, &wanted));
-    }
-
-    #[test]
-    fn a_refusal_changes_only_the_summary_and_keeps_its_time() {
-        let stored = ModelDeploymentStatus { replicas: 3, ..ModelDeploymentStatus::default() };
-        let first = with_refusal(Some(&stored), "no", Some(1), at(5));
-        assert_eq!((first.replicas, first.conditions.len()), (3, 1));
-        let again = with_refusal(Some(&first), "no", Some(1), at(9));
-        assert!(!differs(Some(&first), &again), "the same refusal is not written twice");
+        let status = |millisecond: i64| {
+            let at = Timestamp::from_millisecond(5000 + millisecond).unwrap();
+            let time = TrafficStatus { confirmed_at: Some(Time(at)), ..TrafficStatus::default() };
+            ModelDeploymentStatus { traffic: Some(time), ..ModelDeploymentStatus::default() }
+        };
+        assert!(!differs(Some(&status(0)), &status(300)));
+        assert!(differs(None, &status(0)));
     }
 
     #[test]

@@ -49,7 +49,8 @@ fn ten() -> i32 {
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name: at most 40 characters, because revisions, Services and labels carry it; choose a shorter name"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name: lower-case letters, digits and '-', starting with a letter, because it names the Service"),
     validation = Rule::new("!self.metadata.name.endsWith('-preview')").message("metadata.name: must not end in '-preview', which is the preview address of another ModelDeployment"),
-    validation = Rule::new("!self.metadata.name.endsWith('-worker')").message("metadata.name: must not end in '-worker', which names the workers of another ModelDeployment")
+    validation = Rule::new("!self.metadata.name.endsWith('-worker')").message("metadata.name: must not end in '-worker', which names the workers of another ModelDeployment"),
+    validation = Rule::new("self.metadata.name != 'slipway-gateway'").message("metadata.name: must not be 'slipway-gateway', which names the gateway of the namespace")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -93,7 +93,7 @@ pub enum Desired {
 /// The decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Writes, in order.
+    /// Writes, in order. Each is worth doing although another one is refused.
     pub actions: Vec<Action>,
     /// The whole status as it shall be. It is written only when it differs from the stored one.
     pub status: ModelDeploymentStatus,

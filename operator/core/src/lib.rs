@@ -44,6 +44,7 @@ pub mod judge;
 pub mod marks;
 pub mod observed;
 pub mod plan;
+mod replicas;
 mod report;
 pub mod revision;
 pub mod sizing;

@@ -31,6 +31,9 @@ pub struct Observed {
     pub pod_problems: Vec<PodProblem>,
     /// What pods of this ModelDeployment have fetched.
     pub fetched: Vec<FetchedModel>,
+    /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was tried yet by this process, so that what the status says of
+    /// refusals is still the newest.
+    pub refusals: Option<BTreeMap<String, String>>,
     /// The newest evidence of the metrics poller, if any.
     pub evidence: Option<Evidence>,
     /// What the operator was started with.
@@ -74,6 +77,8 @@ pub struct ReplicaSetView {
     pub uid: String,
     /// Value of the revision label.
     pub revision: String,
+    /// Why Kubernetes makes no pods for it, in its own words (quota, admission, account); empty when it does.
+    pub failure: String,
     /// Value of the version annotation.
     pub version: String,
     /// The model of its pods.
@@ -149,6 +154,10 @@ pub struct ObjectView {
     pub applied: String,
     /// UIDs of its owners.
     pub owners: Vec<String>,
+    /// Why Kubernetes makes no pods for it, in its own words; empty when it does, and for what has no pods.
+    pub failure: String,
+    /// Of a HorizontalPodAutoscaler whose metrics come: how many replicas it wants.
+    pub desired_replicas: Option<i32>,
 }
 
 /// The namespace's gateway.

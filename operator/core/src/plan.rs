@@ -39,10 +39,13 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     confirm(&cx, &mut draft);
     strategy::run(&cx, &mut draft, &mut pending);
     strategy::traffic_left(&cx, &mut draft);
-    let mut actions = children::applies(&cx, &draft);
+    let scaling = scale::scaling(&cx, &mut draft);
+    let taken = !scaling.take.is_empty();
+    let mut actions = scaling.grow;
+    actions.extend(children::applies(&cx, &draft));
     scale::pins(&cx, &mut actions);
     marks::actions(&cx, &draft, &mut actions);
-    let taken = scale::actions(&cx, &mut draft, &mut actions);
+    actions.extend(scaling.take);
     finish::finish(&cx, draft, actions, taken)
 }
 

@@ -160,7 +160,7 @@ prop_compose! {
         let at = start() - SignedDuration::from_secs(marked);
         let marks = Marks { stable_since: (marked > 0).then_some(at), aborted: aborted.then(|| (at, "Braked".to_owned())) };
         ReplicaSetView {
-            digest, marks,
+            digest, marks, failure: String::new(),
             name: format!("digits-{revision}"), uid: format!("set-{index}"), revision, version: format!("v{}", index + 1),
             created_at: start() - SignedDuration::from_secs(age), desired, current, ready: ready.min(current),
             available: ready.min(current), observed, owned, deleting,
@@ -349,6 +349,7 @@ fn a_share_below_nothing_is_none() {
         revision,
         version: "v1".into(),
         digest: ModelDigest::Unreported,
+        failure: String::new(),
         marks: Marks::default(),
         created_at: start(),
         desired: 0,

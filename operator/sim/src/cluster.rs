@@ -84,6 +84,7 @@ impl Cluster {
             gateway: GatewayView { pods, ..self.gateway.clone() },
             pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
             fetched: self.sets.iter().flat_map(Set::fetched).collect(),
+            refusals: Some(BTreeMap::new()),
             evidence: None,
             settings: Settings {
                 gateway_image: "gateway:1".to_owned(),
@@ -114,6 +115,18 @@ impl Cluster {
                 self.store.insert(set.view.version.clone(), digest.to_owned());
             }
         }
+    }
+
+    /// Somebody deletes the child of a kind.
+    pub(crate) fn lose(&mut self, kind: &str) {
+        let child = match kind {
+            "PodDisruptionBudget" => &mut self.budget,
+            "ServiceAccount" => &mut self.gateway.service_account,
+            "RoleBinding" => &mut self.gateway.role_binding,
+            _ => &mut self.gateway.deployment,
+        };
+        *child = None;
+        self.changes += 1;
     }
 
     pub(crate) fn set(&self, revision: &str) -> Option<&Set> {
@@ -194,7 +207,13 @@ impl Cluster {
 
     fn apply(&mut self, desired: &Desired, now: Timestamp) {
         let uid = self.object.metadata.uid.clone().unwrap_or_default();
-        let view = ObjectView { uid: self.uid(), applied: applied_hash(desired), owners: vec![uid] };
+        let view = ObjectView {
+            uid: self.uid(),
+            applied: applied_hash(desired),
+            owners: vec![uid],
+            failure: String::new(),
+            desired_replicas: None,
+        };
         match desired {
             Desired::ReplicaSet(_) => self.create(desired, now),
             Desired::Service(service) => {
@@ -237,6 +256,7 @@ impl Cluster {
             digest: ModelDigest::of_annotation(
                 desired.metadata.annotations.as_ref().and_then(|all| all.get(labels::MODEL_DIGEST)).map(String::as_str),
             ),
+            failure: String::new(),
             marks: Marks::default(),
             created_at: now,
             desired: replicas,

@@ -1,7 +1,7 @@
 //! Who changes what, and what must have come of it in the end.
 
 use serde_json::{Value, json};
-use slipway_crds::conditions::reason;
+use slipway_crds::conditions::{READY, reason};
 use slipway_crds::v1alpha1::{ModelDeployment, Stage};
 
 use crate::cluster::digest;
@@ -26,6 +26,9 @@ pub(crate) fn play(seed: u64) -> Outcome {
         world.tick();
     }
     world.faults = faults(&mut rng);
+    if let Some(kind) = world.faults.refused {
+        world.cluster.lose(kind);
+    }
     let mut versions = 1;
     for _ in 0..CHAOS {
         if rng.chance(1.0 / 25.0) {
@@ -129,6 +132,8 @@ fn faults(rng: &mut Rng) -> Faults {
     faults.two_leaders = rng.chance(0.2);
     faults.wipe = if rng.chance(0.15) { 0.005 } else { 0.0 };
     faults.meddle = if rng.chance(0.1) { 0.01 } else { 0.0 };
+    let kinds = ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment"];
+    faults.refused = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };
     faults
 }
 
@@ -253,6 +258,10 @@ fn judge(world: &mut World, (version, quality, rival): (u32, Quality, String)) {
     }
     if theirs.load.is_some() && rival_works && why != reason::MODEL_LOAD_FAILED {
         world.broken.push(format!("unloadable {version} is said to be {why:?}"));
+    }
+    let said = status.conditions.iter().find(|it| it.type_ == READY).map(|it| it.reason.as_str()).unwrap_or_default();
+    if world.faults.refused.is_some() != (said == reason::WRITE_REFUSED) {
+        world.broken.push(format!("{:?} is refused, and Ready says {said}", world.faults.refused));
     }
     at_rest(world);
 }

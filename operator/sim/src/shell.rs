@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
-use slipway_core::action::{Action, Plan};
+use slipway_core::action::{Action, Desired, Plan};
 use slipway_core::check::check;
 use slipway_core::evidence::{Evidence, EvidenceRequest};
 use slipway_core::observed::Observed;
 use slipway_core::plan::plan;
+use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
@@ -43,6 +44,8 @@ pub(crate) struct Shell {
     request: Option<(EvidenceRequest, [String; 2])>,
     evidence: Option<Evidence>,
     next_read: i64,
+    /// What was refused at the last plan.
+    refusals: Option<BTreeMap<String, String>>,
     serial: u64,
     pub(crate) plans: u64,
     pub(crate) log: Vec<String>,
@@ -72,6 +75,7 @@ impl Shell {
             request: None,
             evidence: None,
             next_read: 0,
+            refusals: None,
             serial: 0,
             plans: 0,
             log: Vec::new(),
@@ -94,13 +98,14 @@ impl Shell {
         (self.dirty, self.seen) = (false, view.changes);
         let mut observed = view.observed.clone();
         observed.evidence = self.evidence.clone();
+        observed.refusals = self.refusals.clone();
         let decided = plan(&observed, time);
         self.plans += 1;
         let broken = check(&observed, &decided, time);
         self.broken.extend(broken.into_iter().map(|what| format!("{}s {}: {what}", around.now, self.name)));
         self.wake_at = decided.wake_at;
         self.ask(&decided, around.now);
-        self.write(&decided, view, around);
+        self.write(&decided, &observed, view, around);
     }
 
     fn time(&self, now: i64) -> Timestamp {
@@ -137,7 +142,7 @@ impl Shell {
     }
 
     /// Status and actions in the order of the plan, each write at the mercy of the faults.
-    fn write(&mut self, decided: &Plan, view: &Snapshot, around: &mut Around<'_>) {
+    fn write(&mut self, decided: &Plan, observed: &Observed, view: &Snapshot, around: &mut Around<'_>) {
         let changed = view.observed.object.status.as_ref() != Some(&decided.status);
         let wait = changed
             && decided.status_may_wait
@@ -146,16 +151,32 @@ impl Shell {
         if !wait {
             self.held_since = None;
         }
-        let status = changed && !wait;
-        if decided.status_first && status && !self.write_status(decided, view, around) {
-            return;
+        let mut seen = view.version;
+        if decided.status_first && changed {
+            if !self.write_status(&decided.status, seen, around) {
+                return;
+            }
+            seen = around.cluster.version;
         }
+        let mut refusals = BTreeMap::new();
         for action in &decided.actions {
-            if !self.write_action(action, around) {
+            if let Some(kind) = refused(action, around.faults) {
+                refusals.insert(format!("apply {kind}"), format!("apply {kind}: forbidden"));
+            } else if !self.write_action(action, around) && around.now < self.alive_at {
                 return;
             }
         }
-        if !decided.status_first && status && !self.write_status(decided, view, around) {
+        let news = self.refusals.as_ref() != Some(&refusals);
+        self.refusals = Some(refusals.clone());
+        if news {
+            // What is refused is told by the same plan with that in its view.
+            let told = plan(&Observed { refusals: Some(refusals), ..observed.clone() }, self.time(around.now)).status;
+            let written =
+                if decided.status_first { Some(&decided.status) } else { view.observed.object.status.as_ref() };
+            if written != Some(&told) && !self.write_status(&told, seen, around) {
+                return;
+            }
+        } else if !decided.status_first && changed && !wait && !self.write_status(&decided.status, seen, around) {
             return;
         }
         for note in &decided.events {
@@ -169,10 +190,8 @@ impl Shell {
         }
     }
 
-    fn write_status(&mut self, decided: &Plan, view: &Snapshot, around: &mut Around<'_>) -> bool {
-        self.attempt("status", around, |around| {
-            around.cluster.write_status(&decided.status, view.version, around.now).is_ok()
-        })
+    fn write_status(&mut self, status: &ModelDeploymentStatus, seen: u64, around: &mut Around<'_>) -> bool {
+        self.attempt("status", around, |around| around.cluster.write_status(status, seen, around.now).is_ok())
     }
 
     fn write_action(&mut self, action: &Action, around: &mut Around<'_>) -> bool {
@@ -234,4 +253,17 @@ impl Shell {
         };
         *self = fresh;
     }
+}
+
+/// The kind that an action applies, when that is refused for good.
+fn refused(action: &Action, faults: &Faults) -> Option<&'static str> {
+    let Action::Apply(desired) = action else { return None };
+    let kind = match **desired {
+        Desired::PodDisruptionBudget(_) => "PodDisruptionBudget",
+        Desired::ServiceAccount(_) => "ServiceAccount",
+        Desired::RoleBinding(_) => "RoleBinding",
+        Desired::Deployment(_) => "Deployment",
+        _ => return None,
+    };
+    faults.refused.filter(|it| *it == kind)
 }

@@ -44,6 +44,8 @@ pub struct Faults {
     pub meddle: f64,
     /// Somebody writes other bytes to the address of a model.
     pub overwrite: f64,
+    /// Applies of this kind are refused for good, also when all other faults end.
+    pub refused: Option<&'static str>,
     /// A second operator believes that it leads, too.
     pub two_leaders: bool,
 }
@@ -287,7 +289,7 @@ impl World {
 
     /// No more faults from here on.
     pub fn heal(&mut self) {
-        self.faults = Faults::default();
+        self.faults = Faults { refused: self.faults.refused, ..Faults::default() };
         self.cluster.restore();
         (self.metrics.down, self.metrics.gap) = (false, false);
         for gateway in &mut self.gateways {

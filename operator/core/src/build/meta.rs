@@ -119,8 +119,14 @@ fn owner(object: &ModelDeployment) -> OwnerReference {
 pub fn is_shared(desired: &Desired) -> bool {
     match desired {
         Desired::ServiceAccount(_) | Desired::RoleBinding(_) => true,
-        Desired::Deployment(deployment) => deployment.metadata.name.as_deref() == Some(GATEWAY),
-        Desired::PodDisruptionBudget(budget) => budget.metadata.name.as_deref() == Some(GATEWAY),
+        Desired::Deployment(deployment) => is_of_gateway(&deployment.metadata),
+        Desired::PodDisruptionBudget(budget) => is_of_gateway(&budget.metadata),
         Desired::ReplicaSet(_) | Desired::Service(_) | Desired::HorizontalPodAutoscaler(_) => false,
     }
+}
+
+/// By its label: a ModelDeployment may be called like the gateway.
+fn is_of_gateway(metadata: &ObjectMeta) -> bool {
+    let component = metadata.labels.as_ref().and_then(|all| all.get(labels::COMPONENT));
+    component.is_some_and(|component| component == labels::COMPONENT_GATEWAY)
 }

@@ -437,8 +437,13 @@ fn images_are_pulled_with_the_secrets_of_spec_and_operator() {
 #[test]
 fn applied_means_same_content_and_our_owner() {
     let desired = gateway_service_account(&full());
-    let view =
-        |applied: String, owner: &str| ObjectView { uid: "x".to_owned(), applied, owners: vec![owner.to_owned()] };
+    let view = |applied: String, owner: &str| ObjectView {
+        uid: "x".to_owned(),
+        applied,
+        owners: vec![owner.to_owned()],
+        failure: String::new(),
+        desired_replicas: None,
+    };
     assert!(is_applied(&desired, Some(&view(applied_hash(&desired), UID)), UID));
     assert!(!is_applied(&desired, Some(&view(applied_hash(&desired), "another")), UID));
     assert!(!is_applied(&desired, Some(&view("stale".to_owned(), UID)), UID));

@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
 use crate::observed::{ModelDigest, Observed, ReplicaSetView};
+use crate::replicas;
 use crate::validate::{Validated, validate};
 
 /// The input of one decision, resolved.
@@ -21,7 +22,9 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(crate) fn new(observed: &'a Observed, now: Timestamp) -> Self {
         let stored = observed.object.status.clone().unwrap_or_default();
-        Self { observed, now, spec: validate(&observed.object), stored }
+        let mut spec = validate(&observed.object);
+        spec.replicas = replicas::effective(observed, &spec);
+        Self { observed, now, spec, stored }
     }
 
     /// ReplicaSets that are ours and here to stay.

@@ -29,8 +29,16 @@ pub(crate) fn pins(cx: &Context<'_>, actions: &mut Vec<Action>) {
     }
 }
 
-/// Adds what grows, then what shrinks, then what goes. True when anything is taken away: then status must be written first.
-pub(crate) fn actions(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) -> bool {
+/// Sizes and ends of ReplicaSets.
+pub(crate) struct Scaling {
+    /// What grows. Nothing must keep it from growing, so it comes before all else.
+    pub(crate) grow: Vec<Action>,
+    /// What shrinks, then what goes. When there is any, status must be written first.
+    pub(crate) take: Vec<Action>,
+}
+
+/// What grows and what is taken away.
+pub(crate) fn scaling(cx: &Context<'_>, draft: &mut Draft) -> Scaling {
     let (mut grow, mut shrink) = (Vec::new(), Vec::new());
     for set in sorted(cx) {
         let replicas = sizing::target(cx, draft, &set.revision);
@@ -41,10 +49,8 @@ pub(crate) fn actions(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Act
             std::cmp::Ordering::Equal => {}
         }
     }
-    let gone = forgotten(cx, draft);
-    let taken = !shrink.is_empty() || !gone.is_empty();
-    actions.extend(grow.into_iter().chain(shrink).chain(gone));
-    taken
+    shrink.extend(forgotten(cx, draft));
+    Scaling { grow, take: shrink }
 }
 
 pub(super) fn sorted<'a>(cx: &Context<'a>) -> Vec<&'a ReplicaSetView> {

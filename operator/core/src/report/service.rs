@@ -1,6 +1,6 @@
 //! Whether the stable revision serves.
 
-use slipway_crds::conditions::reason;
+use slipway_crds::conditions::{READY, reason};
 use slipway_crds::v1alpha1::Stage;
 
 use super::Said;
@@ -13,6 +13,9 @@ pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
     if let Some(problem) = &cx.spec.problem {
         return Said::new("False", reason::INVALID_SPEC, problem);
     }
+    if let Some(refused) = refused(cx) {
+        return refused;
+    }
     let Some(stable) = &draft.stable else {
         return initializing(cx);
     };
@@ -22,7 +25,10 @@ pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
         return Said::new("False", reason::UNAVAILABLE, format!("{pods}{}", trouble(cx, stable)));
     }
     if !cx.observed.gateway.pods.iter().any(|pod| pod.ready) {
-        return Said::new("False", reason::UNAVAILABLE, "no gateway pod is ready, so nothing reaches the model");
+        let failure = cx.observed.gateway.deployment.as_ref().map_or("", |it| it.failure.as_str());
+        let why = if failure.is_empty() { String::new() } else { format!("; Kubernetes makes no pods: {failure}") };
+        let message = format!("no gateway pod is ready, so nothing reaches the model{why}");
+        return Said::new("False", reason::UNAVAILABLE, message);
     }
     if have < want {
         return Said::new("False", reason::DEGRADED, format!("{pods}{}", trouble(cx, stable)));
@@ -33,6 +39,16 @@ pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
         return Said::new("False", &abort.reason, message);
     }
     Said::new("True", reason::STABLE, pods)
+}
+
+/// Writes that are refused. Before this process has tried one, what the status says of it stands: else `Ready` would be true for a moment at each start.
+fn refused(cx: &Context<'_>) -> Option<Said> {
+    let Some(refusals) = &cx.observed.refusals else {
+        let old = cx.stored.conditions.iter().find(|old| old.type_ == READY && old.reason == reason::WRITE_REFUSED)?;
+        return Some(Said::new("False", reason::WRITE_REFUSED, old.message.clone()));
+    };
+    let all: Vec<&str> = refusals.values().map(String::as_str).collect();
+    (!all.is_empty()).then(|| Said::new("False", reason::WRITE_REFUSED, all.join("; ")))
 }
 
 /// Whether anybody answers at all.
@@ -64,8 +80,14 @@ fn initializing(cx: &Context<'_>) -> Said {
     Said::new("False", reason::INITIALIZING, format!("{pods}{}", trouble(cx, revision)))
 }
 
-/// The first thing that keeps a pod of a revision from running.
+/// The first thing that keeps a pod of a revision from running, and why Kubernetes makes no more of them.
 pub(super) fn trouble(cx: &Context<'_>, revision: &str) -> String {
+    let failure = cx.set(revision).map_or("", |set| set.failure.as_str());
+    let none = if failure.is_empty() { String::new() } else { format!("; Kubernetes makes no pods: {failure}") };
+    format!("{none}{}", pod_trouble(cx, revision))
+}
+
+fn pod_trouble(cx: &Context<'_>, revision: &str) -> String {
     let problems = cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision);
     problems.min_by(|a, b| a.pod.cmp(&b.pod)).map_or_else(String::new, |problem| {
         // The runtime's own line says it better than the state of its container.

@@ -17,9 +17,11 @@ pub(super) fn find(object: &ModelDeployment) -> Option<String> {
 fn name(name: &str) -> Option<String> {
     let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let framed = name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.ends_with('-');
-    let fits = !name.is_empty() && name.len() <= 40 && !name.ends_with("-preview");
-    (!plain || !framed || !fits).then(|| {
-        "metadata.name: must be 1 to 40 lower-case letters, digits and '-', start with a letter and not end in '-preview'".to_owned()
+    let fits = !name.is_empty() && name.len() <= 40;
+    // Names of our own objects beside those of a ModelDeployment.
+    let free = !name.ends_with("-preview") && !name.ends_with("-worker") && name != crate::build::GATEWAY;
+    (!plain || !framed || !fits || !free).then(|| {
+        "metadata.name: must be 1 to 40 lower-case letters, digits and '-', start with a letter, not end in '-preview' or '-worker', and not be 'slipway-gateway'".to_owned()
     })
 }
 

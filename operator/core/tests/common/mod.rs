@@ -59,6 +59,7 @@ impl World {
             gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
             pod_problems: vec![],
             fetched: vec![],
+            refusals: Some(BTreeMap::new()),
             evidence: None,
             settings: Settings {
                 gateway_image: "gateway:1".into(),
@@ -354,7 +355,13 @@ impl World {
     }
 
     fn apply(&mut self, desired: &Desired) {
-        let view = ObjectView { uid: "x".into(), applied: build::applied_hash(desired), owners: vec![UID.into()] };
+        let view = ObjectView {
+            uid: "x".into(),
+            applied: build::applied_hash(desired),
+            owners: vec![UID.into()],
+            failure: String::new(),
+            desired_replicas: None,
+        };
         let mut word = "apply ".to_owned();
         match desired {
             Desired::ReplicaSet(set) => {
@@ -370,6 +377,7 @@ impl World {
                     digest: ModelDigest::of_annotation(
                         meta.annotations.as_ref().unwrap().get(slipway_crds::labels::MODEL_DIGEST).map(String::as_str),
                     ),
+                    failure: String::new(),
                     marks: Marks::default(),
                     created_at: self.now,
                     desired: set.spec.as_ref().unwrap().replicas.unwrap(),

@@ -1,0 +1,82 @@
+//! Replicas where an autoscaler has a word in them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::World;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use serde_json::json;
+
+/// Six replicas by hand, then an autoscaler and no `replicas`, for which the API server writes 1.
+fn handed_over(min: i32, max: i32) -> World {
+    let mut world = World::serving(json!({}));
+    world.edit(json!({ "replicas": 6 }));
+    world.settle();
+    assert_eq!(world.size("v1"), 6);
+    world.edit(json!({ "replicas": 1, "autoscaling": { "minReplicas": min, "maxReplicas": max } }));
+    world
+}
+
+/// What an autoscaler does: the scale subresource notes its manager.
+fn scale(world: &mut World, replicas: i32) {
+    world.edit(json!({ "replicas": replicas }));
+    let fields = FieldsV1(json!({ "f:spec": { "f:replicas": {} } }));
+    world.observed.object.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+        subresource: Some("scale".to_owned()),
+        fields_v1: Some(fields),
+        ..ManagedFieldsEntry::default()
+    }]);
+}
+
+/// Seen: 6 pods, then 1 for five seconds, then 4.
+#[test]
+fn nothing_shrinks_before_the_autoscaler_has_spoken() {
+    let mut world = handed_over(4, 10);
+    for _ in 0..100 {
+        world.tick(1);
+        assert_eq!(world.size("v1"), 6);
+    }
+    scale(&mut world, 4);
+    world.settle();
+    assert_eq!(world.size("v1"), 4);
+    scale(&mut world, 9);
+    world.settle();
+    assert_eq!(world.size("v1"), 9);
+    // The same again with the manifest that never had the field: the value is nobody's word any more.
+    world.observed.object.metadata.managed_fields = None;
+    world.edit(json!({ "replicas": 1 }));
+    world.settle();
+    assert_eq!(world.size("v1"), 9);
+}
+
+/// An autoscaler does not write a number that is there already.
+#[test]
+fn the_autoscaler_may_want_what_is_written() {
+    let mut world = handed_over(1, 10);
+    world.settle();
+    world.observed.autoscaler.as_mut().unwrap().desired_replicas = Some(6);
+    world.settle();
+    assert_eq!(world.size("v1"), 6);
+    world.observed.autoscaler.as_mut().unwrap().desired_replicas = Some(1);
+    world.settle();
+    assert_eq!(world.size("v1"), 1);
+}
+
+#[test]
+fn the_least_and_the_most_of_the_autoscaler_hold_before_it_speaks() {
+    let mut world = handed_over(1, 4);
+    world.settle();
+    assert_eq!(world.size("v1"), 4);
+    let mut world = World::new(json!({ "autoscaling": { "minReplicas": 3, "maxReplicas": 9 } }));
+    world.settle();
+    assert_eq!(world.size("v1"), 3, "a new model begins with them");
+}
+
+/// 0 puts the autoscaler to rest; it is a person's word.
+#[test]
+fn nothing_is_nothing() {
+    let mut world = handed_over(4, 10);
+    world.edit(json!({ "replicas": 0 }));
+    world.settle();
+    assert_eq!(world.size("v1"), 0);
+}

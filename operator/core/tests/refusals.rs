@@ -1,0 +1,92 @@
+//! What is refused or impossible elsewhere, and what people are told of it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::World;
+use serde_json::json;
+use slipway_core::action::{Action, Desired};
+
+const REFUSAL: &str =
+    "apply PodDisruptionBudget digits: an object of this name exists and is not managed by this ModelDeployment";
+
+fn refuse(world: &mut World) {
+    let refusals = BTreeMap::from([("apply PodDisruptionBudget digits".to_owned(), REFUSAL.to_owned())]);
+    world.observed.refusals = Some(refusals);
+}
+
+/// Seen: a budget of the same name that was somebody else's kept the model from growing for ever.
+#[test]
+fn what_grows_comes_before_all_that_may_be_refused() {
+    let mut world = World::serving(json!({}));
+    world.observed.disruption_budget = None;
+    refuse(&mut world);
+    world.edit(json!({ "replicas": 9 }));
+    let plan = world.plan();
+    assert!(matches!(&plan.actions[0], Action::Scale { replicas: 9, .. }), "{:#?}", plan.actions);
+    let budget =
+        |it: &Action| matches!(it, Action::Apply(desired) if matches!(**desired, Desired::PodDisruptionBudget(_)));
+    assert!(plan.actions[1..].iter().any(budget), "it is tried again");
+}
+
+#[test]
+fn ready_says_what_is_refused_for_as_long_as_it_is() {
+    let mut world = World::serving(json!({}));
+    refuse(&mut world);
+    let plan = world.step();
+    assert!(plan.status_first, "a person is told at once");
+    let said = world.condition("Ready");
+    assert_eq!((said.status.as_str(), said.reason.as_str(), said.message.as_str()), ("False", "WriteRefused", REFUSAL));
+    assert_eq!(world.says("Available"), "True Stable", "traffic flows");
+    world.writes.clear();
+    for _ in 0..60 {
+        world.tick(1);
+    }
+    assert!(world.writes.is_empty(), "Ready does not flap: {:#?}", world.writes);
+    // An operator that starts has not tried anything yet.
+    world.observed.refusals = None;
+    world.step();
+    assert!(world.writes.is_empty(), "{:#?}", world.writes);
+    world.observed.refusals = Some(BTreeMap::new());
+    world.step();
+    assert_eq!(world.says("Ready"), "True Stable");
+}
+
+/// Seen: under a quota the status said "1 of 4 pods are ready" and not why.
+#[test]
+fn the_reason_that_kubernetes_gives_is_told() {
+    let quota = "pods \"digits-x\" is forbidden: exceeded quota: few, requested: pods=1, used: pods=4, limited: pods=4";
+    let mut world = World::serving(json!({}));
+    let set = world.set_mut("v1");
+    (set.ready, set.available, set.current, set.failure) = (1, 1, 1, quota.to_owned());
+    world.step();
+    let message = world.condition("Ready").message;
+    assert!(message.starts_with("1 of 3 pods") && message.contains("exceeded quota"), "{message}");
+    // The candidate's pods, too.
+    let mut world = World::serving(json!({}));
+    world.version("v2");
+    world.step();
+    world.set_mut("v2").failure = quota.to_owned();
+    world.step();
+    let message = world.condition("Progressing").message;
+    assert!(message.contains("exceeded quota"), "{message}");
+    // And the gateway's.
+    let mut world = World::serving(json!({}));
+    world.observed.gateway.pods.clear();
+    world.observed.gateway.deployment.as_mut().unwrap().failure = "no account".to_owned();
+    world.step();
+    assert!(world.condition("Ready").message.contains("no account"));
+}
+
+/// Seen: a ModelDeployment called like the gateway made every model of its namespace not ready.
+#[test]
+fn a_model_may_not_be_called_like_what_is_ours() {
+    for name in ["slipway-gateway", "digits-worker", "digits-preview"] {
+        let mut world = World::new(json!({}));
+        world.observed.object.metadata.name = Some(name.to_owned());
+        let plan = world.plan();
+        assert!(plan.actions.is_empty(), "{:#?}", plan.actions);
+    }
+}
