@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "a test may panic, and so may what it calls")]
 
+mod autoscaler_takes_over;
 mod bad_model;
 mod bad_spec_is_refused;
 mod baseline_is_watched;
@@ -22,6 +23,7 @@ mod operator_absent;
 mod operator_killed_mid_step;
 mod pod_killed_under_load;
 mod prometheus_down_holds;
+mod refused_children_are_told;
 mod uninstall_leaves_nothing;
 mod user_aborts;
 mod user_pauses_and_promotes;

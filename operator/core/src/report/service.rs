@@ -13,9 +13,10 @@ pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
     if let Some(problem) = &cx.spec.problem {
         return Said::new("False", reason::INVALID_SPEC, problem);
     }
-    if let Some(refused) = refused(cx) {
-        return refused;
-    }
+    refused(cx, || serves(cx, draft)).unwrap_or_else(|| serves(cx, draft))
+}
+
+fn serves(cx: &Context<'_>, draft: &Draft) -> Said {
     let Some(stable) = &draft.stable else {
         return initializing(cx);
     };
@@ -42,13 +43,14 @@ pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
 }
 
 /// Writes that are refused. Before this process has tried one, what the status says of it stands: else `Ready` would be true for a moment at each start.
-fn refused(cx: &Context<'_>) -> Option<Said> {
+fn refused(cx: &Context<'_>, otherwise: impl FnOnce() -> Said) -> Option<Said> {
     let Some(refusals) = &cx.observed.refusals else {
         let old = cx.stored.conditions.iter().find(|old| old.type_ == READY && old.reason == reason::WRITE_REFUSED)?;
         return Some(Said::new("False", reason::WRITE_REFUSED, old.message.clone()));
     };
     let all: Vec<&str> = refusals.values().map(String::as_str).collect();
-    (!all.is_empty()).then(|| Said::new("False", reason::WRITE_REFUSED, all.join("; ")))
+    (!all.is_empty())
+        .then(|| Said::new("False", reason::WRITE_REFUSED, format!("{}; {}", all.join("; "), otherwise().message)))
 }
 
 /// Whether anybody answers at all.

@@ -1,0 +1,52 @@
+//! `replicas` goes out of the manifest and an autoscaler comes: the pods stay until it has spoken.
+
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use serde_json::json;
+use slipway_e2e::world::{self, World};
+
+const BEFORE: i32 = 6;
+const LEAST: i32 = 4;
+
+/// The manifest without `replicas`, as one writes it when the autoscaler comes.
+fn without_replicas(world: &World) -> anyhow::Result<String> {
+    let mut object = serde_json::to_value(world.quick("digits/v1.yaml")?)?;
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.remove("replicas");
+    }
+    object["spec"]["autoscaling"] = json!({
+        "minReplicas": LEAST, "maxReplicas": 10,
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "900m"}}}]
+    });
+    Ok(object.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn autoscaler_takes_over() -> anyhow::Result<()> {
+    world::run("autoscaler-takes-over", async |world| {
+        let mut object = world.quick("digits/v1.yaml")?;
+        object.spec.replicas = BEFORE;
+        let revision = world.start(&object).await?;
+        world.load("digits", 40).await?;
+        let fewest = AtomicI32::new(BEFORE);
+        world.cluster.apply(&world.namespace, &without_replicas(&world)?).await?;
+        let set = format!("digits-{revision}");
+        let query = ["get", "replicaset", &set, "-n", &world.namespace, "-o=jsonpath={.spec.replicas}"];
+        let spoken = || async {
+            let text = world.cluster.kubectl(query).await.map_err(|error| error.to_string())?;
+            let asked: i32 = text.trim().parse().map_err(|_| format!("{text} replicas"))?;
+            fewest.fetch_min(asked, Ordering::Relaxed);
+            let object = world.models().get("digits").await.map_err(|error| error.to_string())?;
+            match (object.spec.replicas, asked) {
+                (LEAST, LEAST) => Ok(()),
+                (spec, asked) => Err(format!("spec.replicas {spec}, {asked} pods asked for")),
+            }
+        };
+        world.cluster.wait_for(&world.namespace, "the autoscaler to speak", world::ROLLOUT, spoken).await?;
+        let fewest = fewest.into_inner();
+        anyhow::ensure!(fewest >= LEAST, "{fewest} pods for a while");
+        world.settle().await.map(drop)
+    })
+    .await
+}
