@@ -107,7 +107,9 @@ async fn carry_out(
     ctx.links.set_draining(&subject.uid, draining(&plan.status));
     let stored = observed.object.status.clone();
     let before = status::differs(stored.as_ref(), &plan.status);
-    if before && plan.status_first {
+    // Also when it is the same: at another version of the object it is refused, so that a leader that slept, and whose lease is another's by now, takes
+    // nothing away by what it remembers. The API server stores nothing then.
+    if plan.status_first {
         write_status(&plan.status, observed, subject, ctx).await?;
     }
     let (failure, waits) = act(plan, subject, ctx).await;

@@ -99,7 +99,7 @@ pub struct Plan {
     pub status: ModelDeploymentStatus,
     /// Write the status before the actions, and carry out no action when that write fails. Set when the status carries new weights, so that traffic moves first;
     /// when it carries any other decision, so that a crash in between does not undo what it led to; and when the actions take something away, so that a stale
-    /// view is found out (the write is refused by its resourceVersion) before it can do harm.
+    /// view is found out (the write is refused by its resourceVersion) before it can do harm. Then it is written also when it does not differ.
     pub status_first: bool,
     /// The difference is only in counts of pods: writing may wait a little so that several changes become one write.
     pub status_may_wait: bool,

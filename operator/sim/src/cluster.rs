@@ -162,6 +162,11 @@ impl Cluster {
         // The API server keeps whole seconds; what it returns is what is seen from now on.
         let value = serde_json::to_value(status).unwrap_or_default();
         let stored = serde_json::from_value(value).unwrap_or_default();
+        if self.object.status.as_ref() == Some(&stored) {
+            // Nothing is stored, and nobody hears of it.
+            self.writes -= 1;
+            return Ok(());
+        }
         if weights(self.object.status.as_ref()) != weights(Some(&stored)) {
             self.weights_at = now;
         }

@@ -152,7 +152,7 @@ impl Shell {
             self.held_since = None;
         }
         let mut seen = view.version;
-        if decided.status_first && changed {
+        if decided.status_first {
             if !self.write_status(&decided.status, seen, around) {
                 return;
             }
