@@ -120,14 +120,12 @@ async fn carry_out(
     let written = if before && plan.status_first { Some(&plan.status) } else { stored.as_ref() };
     let differs = status::differs(written, status);
     if differs {
-        let may_wait = plan.status_may_wait && plan.events.is_empty() && told.is_none();
-        let left = may_wait.then(|| ctx.waiting.wait(&subject.uid, Instant::now())).flatten();
-        if left.is_some() && failure.is_none() {
-            return Ok([left, waits].into_iter().flatten().min());
+        // After a failure the next look may be a minute away: nothing waits for it.
+        let may_wait = plan.status_may_wait && plan.events.is_empty() && told.is_none() && failure.is_none();
+        if let Some(left) = may_wait.then(|| ctx.waiting.wait(&subject.uid, Instant::now())).flatten() {
+            return Ok([Some(left), waits].into_iter().flatten().min());
         }
-        if left.is_none() {
-            write_status(status, observed, subject, ctx).await?;
-        }
+        write_status(status, observed, subject, ctx).await?;
     }
     ctx.waiting.done(&subject.uid);
     for record in ended(stored.as_ref(), &plan.status) {
