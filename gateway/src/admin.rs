@@ -1,6 +1,6 @@
 //! The admin port: probes, metrics, and the stream to the operator.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -8,63 +8,37 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use hyper_util::{rt::TokioExecutor, server::conn::auto};
+use slipway_listener::{End, Server, Settings};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
 
-use crate::{gateway::Gateway, state};
+use crate::{gateway::Gateway, state, streams::Streams};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Time between two lines when nothing changes.
 const EVERY: Duration = Duration::from_secs(1);
-/// Connections at one time, so that nobody can exhaust the process by its probes.
-const MAX_CONNECTIONS: usize = 256;
 
 struct Admin {
     gateway: Arc<Gateway>,
-    streams: Arc<Semaphore>,
+    streams: Arc<Streams>,
     stop: CancellationToken,
 }
 
 /// Serves the admin port until `stop`.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: CancellationToken) {
-    let streams = Arc::new(Semaphore::new(gateway.settings.max_state_streams));
+    let streams = Streams::new(gateway.settings.max_state_streams);
     let admin = Arc::new(Admin { gateway, streams, stop: stop.clone() });
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let tasks = TaskTracker::new();
-    loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, most likely: give somebody time to close one.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let (admin, stop) = (Arc::clone(&admin), stop.clone());
-        tasks.spawn(async move {
-            let _permit = permit;
-            let service = service_fn(move |request| answer(Arc::clone(&admin), request));
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60));
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                _ = connection => {}
-                () = stop.cancelled() => {}
-            }
-        });
-    }
-    tasks.close();
-    tasks.wait().await;
+    let make = move |peer| {
+        let admin = Arc::clone(&admin);
+        service_fn(move |request| answer(Arc::clone(&admin), request, peer))
+    };
+    let builder = auto::Builder::new(TokioExecutor::new());
+    Server::new(listener, Settings::admin(End::Cut), builder).serve(make, stop.cancelled()).await;
 }
 
-async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(admin: Arc<Admin>, request: Request<Incoming>, peer: IpAddr) -> Result<Response<Body>, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
     }
@@ -74,7 +48,7 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>) -> Result<Respons
         "/readyz" if admin.gateway.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
         "/metrics" => metrics(&admin.gateway, request.headers()),
-        "/v1/state" => stream_state(&admin),
+        "/v1/state" => stream_state(&admin, peer),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     })
 }
@@ -94,15 +68,15 @@ fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn stream_state(admin: &Admin) -> Response<Body> {
-    let Ok(permit) = Arc::clone(&admin.streams).try_acquire_owned() else {
-        return text(StatusCode::TOO_MANY_REQUESTS, "too many streams\n");
-    };
+fn stream_state(admin: &Admin, peer: IpAddr) -> Response<Body> {
+    // One more stream takes the place of another: an operator that comes back must be heard, whoever else listens.
+    let place = admin.streams.open(peer);
     let (gateway, stop) = (Arc::clone(&admin.gateway), admin.stop.clone());
     let mut changes = gateway.router.subscribe();
     // The first line goes out at once.
     changes.mark_changed();
-    let lines = stream::unfold((changes, permit), move |(mut changes, permit)| {
+    let replaced = place.replaced();
+    let lines = stream::unfold((changes, place), move |(mut changes, place)| {
         let gateway = Arc::clone(&gateway);
         async move {
             if matches!(timeout(EVERY, changes.changed()).await, Ok(Err(_))) {
@@ -110,10 +84,15 @@ fn stream_state(admin: &Admin) -> Response<Body> {
             }
             // Made after `changed` has noted the version: a change in this very moment is told again by the next line.
             let line = state::line(&gateway);
-            Some((Ok(Frame::data(Bytes::from(line))), (changes, permit)))
+            Some((Ok(Frame::data(Bytes::from(line))), (changes, place)))
         }
     });
-    let body = StreamBody::new(lines.take_until(stop.cancelled_owned()));
+    let body = StreamBody::new(lines.take_until(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = replaced.cancelled() => {}
+        }
+    }));
     let mut response = Response::new(body.boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     response

@@ -25,6 +25,7 @@ pub mod select;
 pub mod server;
 pub mod split;
 pub mod state;
+pub mod streams;
 pub mod table;
 pub mod upstream;
 pub mod watch;

@@ -296,11 +296,14 @@ async fn the_operator_hears_of_every_change_at_once() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded() {
+async fn streams_are_bounded_and_the_newest_has_a_place() {
     let world = World::with(|settings| settings.max_state_streams = 1).await;
     world.apply();
     let mut first = Stream::open(&world).await;
     first.line().await;
-    let url = format!("http://{}/v1/state", world.admin);
-    assert_eq!(get(&http1(), url).await.status, StatusCode::TOO_MANY_REQUESTS);
+    let mut second = Stream::open(&world).await;
+    second.line().await;
+    let ended = async { while first.0.frame().await.is_some() {} };
+    within(Duration::from_secs(5), ended).await;
+    second.line().await;
 }

@@ -1,0 +1,124 @@
+//! Crowds of connections that say nothing, against both ports: probes, the operator and other clients are served all the same.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+
+mod support;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use support::{
+    STABLE, World,
+    client::{get, http1, http2, predict},
+    eventually,
+    upstream::{Mood, Upstream},
+    within,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::Instant,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(30);
+const STATE: &[u8] = b"GET /v1/state HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// Connections from one address, of the 127s that are no test's and no client's own, which say this and no more.
+async fn crowd(to: SocketAddr, last: u8, count: usize, says: &[u8]) -> Vec<TcpStream> {
+    let mut crowd = Vec::new();
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((IpAddr::from([127, 255, 0, last]), 0).into()).unwrap();
+        let mut stream = within(DEADLINE, socket.connect(to)).await.unwrap();
+        stream.write_all(says).await.unwrap();
+        crowd.push(stream);
+    }
+    crowd
+}
+
+async fn world() -> (World, Upstream) {
+    let stable = Upstream::start("stable", Mood::Good).await;
+    let mut world = World::with(|settings| settings.max_connections = 100).await;
+    world.weigh(1, 0).endpoints(STABLE, &[stable.addr]).apply();
+    (world, stable)
+}
+
+/// A new connection, and an answer over it within a second.
+async fn probe(world: &World, path: &str) -> StatusCode {
+    within(SECOND, get(&http1(), format!("http://{}{path}", world.admin))).await.status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_to_the_admin_port_keep_no_probe_out() {
+    let half_head = b"GET /livez HTTP/1.1\r\nhost: ";
+    for says in [&b""[..], b"P", half_head] {
+        let (world, _stable) = world().await;
+        let mut crowds = Vec::new();
+        // From one address, and from more than there are places.
+        for last in [1, 1, 2, 3] {
+            crowds.push(crowd(world.admin, last, 256, says).await);
+            for path in ["/livez", "/readyz", "/metrics"] {
+                assert_eq!(probe(&world, path).await, 200, "{path} {says:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_to_the_admin_port_are_closed_in_time() {
+    let (world, _stable) = world().await;
+    let begun = Instant::now();
+    for stream in &mut crowd(world.admin, 1, 2, b"P").await {
+        drop(within(DEADLINE, stream.read(&mut [0; 1])).await);
+    }
+    assert!(begun.elapsed() > SECOND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_is_heard_however_many_listen() {
+    let (world, _stable) = world().await;
+    let open = || {
+        let request = Request::get(format!("http://{}/v1/state", world.admin)).body(Full::<Bytes>::default()).unwrap();
+        async move { within(SECOND, http1().request(request)).await.unwrap().into_body() }
+    };
+    let mut early = open().await;
+    let _strangers = [crowd(world.admin, 1, 16, STATE).await, crowd(world.admin, 2, 300, STATE).await];
+    let mut late = open().await;
+    // More than what the streams had sent before the strangers came.
+    for _ in 0..3 {
+        assert!(within(DEADLINE, late.frame()).await.unwrap().unwrap().is_data());
+        assert!(within(DEADLINE, early.frame()).await.unwrap().unwrap().is_data());
+    }
+    assert_eq!(probe(&world, "/readyz").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_to_the_data_port_lose_nobodys_requests() {
+    for says in [&b""[..], b"P"] {
+        let (world, stable) = world().await;
+        // One that is at work from before, and stays so.
+        let slow = Duration::from_secs(2);
+        stable.set(Mood::Slow(slow));
+        let (client, data) = (http2(), world.data);
+        let long = tokio::spawn(async move { predict(&client, data).await.status });
+        eventually("it is on its way", || world.metrics().sum("connections", &[]) == 1).await;
+        eventually("the pod has it", || stable.served() == 1).await;
+        stable.set(Mood::Good);
+        let _crowd = crowd(world.data, 1, 300, says).await;
+        let kept = http1();
+        for _ in 0..50 {
+            assert_eq!(within(SECOND, predict(&kept, world.data)).await.status, 200);
+            assert_eq!(within(SECOND, predict(&http1(), world.data)).await.status, 200);
+            assert_eq!(within(SECOND, predict(&http2(), world.data)).await.status, 200);
+        }
+        assert_eq!(within(DEADLINE, long).await.unwrap(), 200);
+        assert_eq!(world.metrics().client("success"), 151);
+        world.metrics().assert_conserved();
+    }
+}

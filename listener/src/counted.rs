@@ -1,0 +1,118 @@
+//! What tells the table of a connection's requests and writes.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http_body::{Body, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::table::{Entry, Table};
+
+/// A request in flight, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    table: Arc<Table>,
+    entry: Arc<Entry>,
+}
+
+impl InFlight {
+    pub(crate) fn begin(table: &Arc<Table>, entry: &Arc<Entry>) -> Self {
+        table.begin(entry);
+        Self { table: Arc::clone(table), entry: Arc::clone(entry) }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.table.finish(&self.entry);
+    }
+}
+
+/// The body of an answer: the request is in flight until it has been written.
+#[derive(Debug)]
+pub struct CountedBody<B> {
+    body: B,
+    _in_flight: InFlight,
+}
+
+impl<B> CountedBody<B> {
+    pub(crate) fn new(body: B, in_flight: InFlight) -> Self {
+        Self { body, _in_flight: in_flight }
+    }
+}
+
+impl<B: Body + Unpin> Body for CountedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A socket that notes whether its client keeps a write waiting: an answer that left its body but not this process is still on its way.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    stream: TcpStream,
+    entry: Arc<Entry>,
+}
+
+impl Watched {
+    pub(crate) fn new(stream: TcpStream, entry: Arc<Entry>) -> Self {
+        Self { stream, entry }
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.entry.set_blocked(written.is_pending());
+        written
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
