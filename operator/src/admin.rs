@@ -9,6 +9,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use slipway_listener::{End, Server, Settings};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +22,9 @@ use crate::views::Views;
 
 /// Every write has a time limit, so a reconcile that runs this long will never end.
 const STUCK: Duration = Duration::from_secs(300);
+
+/// How long answers that are on their way may take at the end. Nobody may keep a process that lost its lease by taking one slowly.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What the process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,17 +90,24 @@ async fn metrics(State(health): State<Health>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], health.metrics.text())
 }
 
-/// Serves until `stop`.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, health: Health, stop: CancellationToken) -> std::io::Result<()> {
+/// Serves until `stop`, and then at most as long as [`DRAIN`].
+pub async fn serve(listener: TcpListener, health: Health, stop: CancellationToken) {
     let router = Router::new()
         .route("/livez", get(async |State(h): State<Health>| probe(h.live())))
         .route("/readyz", get(async |State(h): State<Health>| probe(h.ready())))
         .route("/metrics", get(metrics))
         .with_state(health);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+    let make = move |_| TowerToHyperService::new(router.clone());
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let serving = Server::new(listener, Settings::admin(End::Drain), builder).serve(make, stop.cancelled());
+    let drained = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        () = serving => {}
+        () = drained => {}
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::batching::BatchingMode;
@@ -84,6 +85,10 @@ pub struct ServeArgs {
     /// Address of metrics and probes.
     #[arg(long, default_value = "0.0.0.0:9090")]
     pub admin_listen: SocketAddr,
+
+    /// Connections to the inference API at one time. Beyond it, those that idle make room, the silent ones and those of the largest peer first.
+    #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    pub max_connections: usize,
 
     /// Largest model that is loaded, in bytes.
     #[arg(long, default_value_t = 4 << 30)]

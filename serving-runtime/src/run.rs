@@ -67,7 +67,7 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
     let mut signals = Signals::new()?;
     let app = App::new(args).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
     Jobs::attach(&app)?;
-    let (admin, api) = (bind(app.args.admin_listen).await?, bind(app.args.listen).await?);
+    let (admin, api) = (bind_admin(app.args.admin_listen).await?, bind_api(&app.args).await?);
     tracing::info!(
         api = %api.address(), admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision,
         model = app.args.model_name, threads = ?app.args.threads(), "listening"
@@ -106,10 +106,18 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Listens on an address of the command line.
-pub(crate) async fn bind(address: SocketAddr) -> Result<Listener, LoadError> {
-    let wrong = |e| LoadError::transient(Reason::LoadFailed, format!("cannot listen on {address}: {e}"));
-    Listener::bind(address).await.map_err(wrong)
+/// Listens for the API.
+async fn bind_api(args: &ServeArgs) -> Result<Listener, LoadError> {
+    Listener::api(args.listen, args.max_connections).await.map_err(cannot_listen(args.listen))
+}
+
+/// Listens for probes and scrapes.
+pub(crate) async fn bind_admin(address: SocketAddr) -> Result<Listener, LoadError> {
+    Listener::admin(address).await.map_err(cannot_listen(address))
+}
+
+fn cannot_listen(address: SocketAddr) -> impl Fn(std::io::Error) -> LoadError {
+    move |e| LoadError::transient(Reason::LoadFailed, format!("cannot listen on {address}: {e}"))
 }
 
 /// Either signal to end.
@@ -139,7 +147,10 @@ pub(crate) fn start<H, F, B>(listener: Listener, app: &Arc<App>, handler: H) -> 
 where
     H: Fn(Arc<App>, http::Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = http::Response<B>> + Send + 'static,
-    B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static,
 {
     let (stop, stopped) = oneshot::channel();
     let app = Arc::clone(app);

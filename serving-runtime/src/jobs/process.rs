@@ -12,7 +12,7 @@ use super::callback::sign::Signer;
 use super::worker::Worker;
 use super::{Jobs, WorkerArgs, callback};
 use crate::error::{LoadError, Reason};
-use crate::run::{Signals, bind, load_aside, run_to_end, start};
+use crate::run::{Signals, bind_admin, load_aside, run_to_end, start};
 use crate::server::{App, handle_admin};
 
 /// Runs `worker` to its end.
@@ -31,7 +31,7 @@ async fn live(args: WorkerArgs) -> Result<(), LoadError> {
     let app = App::new(args.serve.clone()).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
     let jobs = Jobs::attach(&app)?.ok_or_else(|| wrong("a worker needs --queue-url (SLIPWAY_QUEUE_URL)".into()))?;
     let caller = caller(&args)?;
-    let admin = bind(app.args.admin_listen).await?;
+    let admin = bind_admin(app.args.admin_listen).await?;
     tracing::info!(admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision, "listening");
     let _admin = start(admin, &app, |app, request| async move { handle_admin(&app, request).await });
     tokio::select! {

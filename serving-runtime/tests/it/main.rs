@@ -6,6 +6,7 @@ mod broker;
 mod cache;
 mod command_line;
 mod conformance;
+mod crowds;
 mod errors;
 mod features;
 mod feedback;
