@@ -40,7 +40,7 @@ pub struct Args {
     /// Largest request body at all, in bytes.
     #[arg(long, env = "SLIPWAY_MAX_BODY_BYTES", default_value_t = 512 << 20)]
     pub max_body_bytes: u64,
-    /// Client connections at one time.
+    /// Client connections at one time. Beyond it, those that idle make room, the silent ones and those of the largest peer first.
     #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000, value_parser = count())]
     pub max_connections: usize,
     /// Requests at one time; beyond it clients get 503 with Retry-After.

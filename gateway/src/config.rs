@@ -134,7 +134,7 @@ pub struct Settings {
     pub max_connections: usize,
     /// Client requests at one time.
     pub max_in_flight: usize,
-    /// Streams of `/v1/state` at one time.
+    /// Streams of `/v1/state` at one time; the newest takes the place of another.
     pub max_state_streams: usize,
     /// Time for a client to send its request's head; also how long a connection may idle.
     pub header_timeout: Duration,

@@ -71,6 +71,8 @@ pub(crate) async fn run<M, S, B>(
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let farewell = tokio::select! {
+        biased;
+        // First, so that a request that is there already is begun, and not closed unread.
         ended = connection.as_mut() => return note(ended),
         farewell = farewell(&place, &stop) => farewell,
     };
@@ -152,8 +154,12 @@ async fn overdue(place: &Place) {
 
 /// Completes when one that was asked to end does not, and has no request in flight that could be lost.
 async fn out_of_patience(place: &Place, farewell: Farewell) {
-    if farewell == Farewell::Drain && ordered(&place.entry).await == Order::Cut {
-        return;
+    if farewell == Farewell::Drain {
+        // It has all the time that it had before.
+        tokio::select! {
+            order = ordered(&place.entry) => if order == Order::Cut { return },
+            () = overdue(place) => {}
+        }
     }
     loop {
         sleep(GRACE).await;

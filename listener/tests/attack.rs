@@ -243,7 +243,6 @@ async fn idle_connections_are_closed_and_busy_ones_are_not() {
     ask(&mut idle, "/quick").await;
     assert_eq!(read_answer(&mut idle).await.as_deref(), Some("quick"));
     assert_eq!(within(idle.read(&mut [0; 1])).await.unwrap(), 0);
-    // HTTP/2 without a request: its preface is all that came.
     assert!(!is_closed(&busy));
     port.go.add_permits(1);
     assert_eq!(read_answer(&mut busy).await.as_deref(), Some("slow"));
@@ -252,7 +251,7 @@ async fn idle_connections_are_closed_and_busy_ones_are_not() {
 
 #[tokio::test]
 async fn a_drain_serves_what_the_kernel_accepted_and_closes_the_silent() {
-    // A thread of its own for the server would accept at once: here it runs only when the test waits.
+    // One thread: the server runs only while the test waits.
     let port = Port::start(|_| {}).await;
     let silent = port.from(2).await;
     let mut slow = port.from(2).await;
@@ -270,6 +269,17 @@ async fn a_drain_serves_what_the_kernel_accepted_and_closes_the_silent() {
     assert_eq!(read_answer(&mut slow).await.as_deref(), Some("slow"));
     within(port.ended).await.unwrap();
     assert!(TcpStream::connect(port.address).await.is_err());
+}
+
+#[tokio::test]
+async fn half_a_head_does_not_keep_a_drain() {
+    for says in [&b"P"[..], b"GET / HTTP/1.1\r\nhost: ", PREFACE] {
+        let port = Port::start(|settings| settings.header_timeout = Duration::from_millis(1500)).await;
+        let _half = port.crowd(3, |_| 2, says).await;
+        port.answers(1).await;
+        port.stop.cancel();
+        within(port.ended).await.unwrap();
+    }
 }
 
 #[tokio::test]
