@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::support::{DEADLINE, Server, affine, client};
@@ -25,8 +25,8 @@ async fn crowd(url: &str, count: usize, says: &[u8]) -> Vec<TcpStream> {
 async fn silent_connections_keep_nobody_out() {
     let server = Server::start("affine", &["--max-connections", "100"]);
     for says in [&b""[..], b"P"] {
-        let _admin = crowd(&server.admin, 300, says).await;
-        let _api = crowd(&server.api, 300, says).await;
+        let mut admin = crowd(&server.admin, 300, says).await;
+        let mut api = crowd(&server.api, 300, says).await;
         for path in ["/livez", "/readyz", "/metrics"] {
             let begun = Instant::now();
             let answer = client().get(format!("{}{path}", server.admin)).send().await.unwrap();
@@ -39,6 +39,11 @@ async fn silent_connections_keep_nobody_out() {
             let url = format!("{}/v2/models/m/infer", server.api);
             let answer = client().post(url).body(affine(&[[1.0, 2.0]]).to_string()).send().await.unwrap();
             assert_eq!(answer.status(), 200);
+        }
+        // The crowd has a bound: the first ones made room for the last.
+        for stream in [&mut admin[0], &mut api[0]] {
+            let read = tokio::time::timeout(DEADLINE, stream.read(&mut [0; 1])).await;
+            assert!(!matches!(read.expect("never closed"), Ok(1)));
         }
     }
 }
