@@ -45,6 +45,7 @@ async fn gateway(
         weights: Some(Weights { generation: 1, backends, preview: None }),
         stable: None,
         timeout: Duration::from_secs(30),
+        scaled_to_zero: false,
         caching: false,
         sticky_header: None,
         shield: ShieldConfig { enabled: true, candidate_timeout: None },

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{admin, args::Args, error::Error, gateway::Gateway, server, watch};
+use crate::{admin, args::Args, error::Error, gateway::Gateway, keep, server, watch};
 
 /// How often old series and unused connections are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -73,6 +73,7 @@ pub async fn serve(gateway: Arc<Gateway>, ports: Ports, shutdown: CancellationTo
     let mut tasks = JoinSet::new();
     tasks.spawn(admin::serve(Arc::clone(&gateway), ports.admin, stop_admin.clone()));
     tasks.spawn(sweep(Arc::clone(&gateway), stop_admin.clone()));
+    tasks.spawn(keep::run(Arc::clone(&gateway), stop_admin.clone()));
     let mut data = tokio::spawn(server::serve(Arc::clone(&gateway), ports.data, stop_data.clone()));
     tokio::select! {
         () = shutdown.cancelled() => {}

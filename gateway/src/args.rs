@@ -61,9 +61,9 @@ pub struct Args {
     /// On SIGTERM: how long to serve on while the endpoints propagate.
     #[arg(long, env = "SLIPWAY_DRAIN_DELAY_SECONDS", default_value_t = 5)]
     pub drain_delay_seconds: u64,
-    /// Then: how long requests in flight may take.
-    #[arg(long, env = "SLIPWAY_DRAIN_TIMEOUT_SECONDS", default_value_t = 25)]
-    pub drain_timeout_seconds: u64,
+    /// Then: how long requests in flight may take. Default: the longest `spec.traffic.timeoutSeconds` of the namespace.
+    #[arg(long, env = "SLIPWAY_DRAIN_TIMEOUT_SECONDS", value_parser = clap::value_parser!(u64).range(..=604_800))]
+    pub drain_timeout_seconds: Option<u64>,
 }
 
 /// A semaphore panics when it is to count far more.
@@ -88,7 +88,7 @@ impl Args {
             shield_floor: self.shield_floor,
             shield_percent: self.shield_percent,
             drain_delay: Duration::from_secs(self.drain_delay_seconds),
-            drain_timeout: Duration::from_secs(self.drain_timeout_seconds),
+            drain_timeout: self.drain_timeout_seconds.map(Duration::from_secs),
             ..Settings::default()
         }
     }

@@ -82,6 +82,8 @@ pub struct ModelConfig {
     pub stable: Option<String>,
     /// Deadline of one request.
     pub timeout: Duration,
+    /// Whether no pod is wanted.
+    pub scaled_to_zero: bool,
     /// Whether its pods keep answers, so that equal requests should meet the same pod.
     pub caching: bool,
     /// Header that names the entity.
@@ -152,8 +154,8 @@ pub struct Settings {
     pub series_retention: Duration,
     /// On SIGTERM: how long to serve on while the endpoints propagate.
     pub drain_delay: Duration,
-    /// Then: how long requests in flight may take.
-    pub drain_timeout: Duration,
+    /// Then: how long requests in flight may take; as long as any ModelDeployment's requests may when absent.
+    pub drain_timeout: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -178,7 +180,7 @@ impl Default for Settings {
             shield_percent: 20,
             series_retention: Duration::from_secs(600),
             drain_delay: Duration::from_secs(5),
-            drain_timeout: Duration::from_secs(25),
+            drain_timeout: None,
         }
     }
 }

@@ -62,6 +62,7 @@ fn model_config(model: &ModelDeployment) -> ModelConfig {
         weights: status.and_then(|status| status.traffic.as_ref()).map(weights),
         stable: status.and_then(|status| status.stable.as_ref()).map(|stable| stable.revision.clone()),
         timeout: Duration::from_secs(positive(traffic.timeout_seconds).max(1)),
+        scaled_to_zero: model.spec.replicas == 0,
         caching: model.spec.cache.as_ref().is_some_and(keeps_answers),
         sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
         shield: ShieldConfig {

@@ -127,6 +127,11 @@ impl EndpointSet {
         self.ready
     }
 
+    /// A visit to each endpoint.
+    pub fn visits(&self) -> impl Iterator<Item = Visit> {
+        self.all.iter().map(Visit::new)
+    }
+
     /// Closes connections that were unused for too long.
     pub fn sweep(&self) {
         self.all.iter().for_each(|endpoint| endpoint.pool.sweep());

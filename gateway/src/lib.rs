@@ -17,6 +17,7 @@ pub mod convert;
 pub mod endpoint;
 pub mod error;
 pub mod gateway;
+pub mod keep;
 pub mod message;
 pub mod metrics;
 pub mod model;

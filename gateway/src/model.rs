@@ -1,8 +1,11 @@
 //! One ModelDeployment as the data plane sees it: its arms, its split, and what outlives a change of weights.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use http::HeaderValue;
@@ -108,11 +111,32 @@ impl Arm {
     }
 }
 
+/// A ModelDeployment's timeout, as pods are told of it when the client names none.
+#[derive(Clone, Debug)]
+pub struct TimeoutHeaders {
+    /// For `x-request-timeout-ms`.
+    pub milliseconds: HeaderValue,
+    /// For `grpc-timeout`.
+    pub grpc: HeaderValue,
+}
+
+impl TimeoutHeaders {
+    /// The headers of a timeout of whole seconds.
+    pub fn new(timeout: Duration) -> Self {
+        // Eight digits are what gRPC allows.
+        let grpc = HeaderValue::try_from(format!("{}S", timeout.as_secs().min(99_999_999)));
+        let grpc = grpc.unwrap_or(HeaderValue::from_static("30S"));
+        Self { milliseconds: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).into(), grpc }
+    }
+}
+
 /// One ModelDeployment under one generation of weights.
 #[derive(Debug)]
 pub struct Model {
     /// As it was told.
     pub config: ModelConfig,
+    /// Its timeout, as pods are told of it.
+    pub timeout_headers: TimeoutHeaders,
     /// The weights in force: those told, the last ones known, or a guess; none while nothing is known.
     pub weights: Option<Weights>,
     /// Its arms in the order of the weights; the preview arm last, if it has no weight of its own.
@@ -172,6 +196,15 @@ impl Model {
             })
             .or(self.stable())
             .or(self.arms.first())
+    }
+
+    /// Arms whose pods clients need: with a share, or to which traffic may return, or that somebody looks at by the preview address.
+    pub fn needed_arms(&self) -> impl Iterator<Item = &Arc<Arm>> {
+        let preview = self.preview().map(|arm| &arm.revision);
+        self.arms.iter().filter(move |arm| {
+            let has_share = arm.permille > 0 && !arm.is_braked();
+            !self.config.scaled_to_zero && (arm.role == Role::Stable || has_share || Some(&arm.revision) == preview)
+        })
     }
 
     fn candidates(&self) -> impl Iterator<Item = &Arc<Arm>> {

@@ -17,6 +17,8 @@ use crate::{
     proxy::{self, answer::AnswerBody},
 };
 
+/// Time for an answer to reach its client after the request's own time.
+const MARGIN: Duration = Duration::from_secs(5);
 /// Requests of one h2 connection at one time.
 const MAX_STREAMS: u32 = 1024;
 
@@ -38,7 +40,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellat
     let serving = Server::new(listener, settings, builder()).serve(make, stop.cancelled());
     let drained = async {
         stop.cancelled().await;
-        sleep(gateway.settings.drain_timeout).await;
+        sleep(drain_timeout(&gateway)).await;
     };
     tokio::select! {
         () = serving => {}
@@ -46,6 +48,12 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellat
             tracing::warn!(connections = gateway.metrics.connections.get(), "drain timeout: connections are cut");
         }
     }
+}
+
+/// How long requests in flight may take, by what they were promised.
+fn drain_timeout(gateway: &Gateway) -> Duration {
+    let longest = || gateway.router.table().models.values().map(|model| model.config.timeout).max();
+    gateway.settings.drain_timeout.unwrap_or_else(|| longest().unwrap_or_default() + MARGIN)
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -87,4 +95,42 @@ async fn answer(
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::{self, BrakeConfig, ModelConfig, ShieldConfig, Snapshot};
+
+    fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<Gateway> {
+        let gateway = Gateway::new(config::Settings { drain_timeout, ..config::Settings::default() });
+        let models = timeouts.iter().map(|seconds| {
+            let name = format!("of-{seconds}");
+            let config = ModelConfig {
+                name: name.clone(),
+                uid: name.clone(),
+                model_name: name.clone(),
+                weights: None,
+                stable: None,
+                timeout: Duration::from_secs(*seconds),
+                scaled_to_zero: false,
+                caching: false,
+                sticky_header: None,
+                shield: ShieldConfig { enabled: true, candidate_timeout: None },
+                brake: BrakeConfig { min_failures: 10, failure_percent: 50 },
+            };
+            (name, config)
+        });
+        gateway.router.apply(&Snapshot { models: models.collect(), endpoints: BTreeMap::new() });
+        gateway
+    }
+
+    #[test]
+    fn a_drain_lasts_as_long_as_the_longest_request_may() {
+        assert_eq!(drain_timeout(&gateway(None, &[30, 3600, 1])), Duration::from_secs(3605));
+        assert_eq!(drain_timeout(&gateway(None, &[])), MARGIN);
+        assert_eq!(drain_timeout(&gateway(Some(Duration::from_secs(7)), &[30])), Duration::from_secs(7));
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     config::{Backend, EndpointGroup, ModelConfig, Role, Settings, Snapshot, Weights},
     endpoint::EndpointSet,
     metrics::{Metrics, ModelMetrics},
-    model::{Arm, ArmState, Changes, Model},
+    model::{Arm, ArmState, Changes, Model, TimeoutHeaders},
     split::{Schedule, hash},
     upstream::Connector,
 };
@@ -138,6 +138,7 @@ impl Router {
 
         let model = Model {
             config: config.clone(),
+            timeout_headers: TimeoutHeaders::new(config.timeout),
             weights: known.weights.clone(),
             lingering: lingering(&known, &backends),
             arms,

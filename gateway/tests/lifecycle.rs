@@ -116,6 +116,64 @@ async fn pods_that_come_and_go_lose_nothing() {
     assert_eq!(load.lost().await, [""; 0]);
 }
 
+/// A model that is seldom asked would lose its last pod before the replacement is there: the gateway asks.
+#[tokio::test]
+async fn the_last_pod_is_asked_to_stay_until_another_is_ready() {
+    let (mut world, last, candidate) = two_arms().await;
+    let leaves = |world: &mut World, revision: &str, addr| {
+        let group = EndpointGroup { draining: [addr].into(), ..EndpointGroup::default() };
+        world.snapshot.endpoints.insert(("digits".into(), revision.into()), group);
+    };
+    leaves(&mut world, STABLE, last.addr);
+    leaves(&mut world, CANDIDATE, candidate.addr);
+    world.apply();
+    eventually("asked to stay", || last.served() >= 3).await;
+    assert_eq!(last.last.lock().unwrap().as_ref().unwrap().uri.path(), "/v2/health/ready");
+    assert_eq!(candidate.served(), 0, "it has no share");
+    assert_eq!(predict(&http1(), world.data).await.status, 200);
+    let health = get(&http1(), format!("http://{}/v2/health/ready", world.data)).await;
+    assert_eq!(health.status, 200, "it serves");
+    assert_eq!(world.metrics().arm(STABLE, "success"), 1, "none of it is evidence");
+
+    world.weigh(2, 10).apply();
+    eventually("it has a share", || candidate.served() > 0).await;
+
+    let (replacement, watched) = (Upstream::start("replacement", Mood::Good).await, candidate.served());
+    world.endpoints(STABLE, &[replacement.addr]).apply();
+    let asked = last.served();
+    eventually("others are asked still", || candidate.served() >= watched + 4).await;
+    // One may have been on its way.
+    assert!(last.served() <= asked + 1, "asked although another one is ready");
+    world.model().scaled_to_zero = true;
+    leaves(&mut world, STABLE, replacement.addr);
+    world.apply();
+    let quiet = async { eventually("asked", || replacement.served() > 1).await };
+    assert!(tokio::time::timeout(Duration::from_secs(3), quiet).await.is_err(), "no pod is wanted");
+}
+
+#[tokio::test]
+async fn pods_are_told_the_timeout_of_the_spec() {
+    let (mut world, stable, _) = two_arms().await;
+    world.model().timeout = Duration::from_secs(120);
+    world.apply();
+    let told = |name: &str| stable.last.lock().unwrap().as_ref().unwrap().headers.get(name).cloned();
+    predict(&http1(), world.data).await;
+    assert_eq!(told("x-request-timeout-ms").unwrap(), "120000");
+    let own = infer(world.data).header("x-request-timeout-ms", "4000").body(Full::default()).unwrap();
+    assert_eq!(send(&http1(), own).await.unwrap().status, 200);
+    assert_eq!(told("x-request-timeout-ms").unwrap(), "4000");
+    let grpc = |headers: &[(&str, &str)]| {
+        let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
+        let request = Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.body(Full::<Bytes>::from("x")).unwrap()
+    };
+    send(&http2(), grpc(&[])).await.unwrap();
+    assert_eq!((told("grpc-timeout").unwrap(), told("x-request-timeout-ms")), ("120S".parse().unwrap(), None));
+    send(&http2(), grpc(&[("grpc-timeout", "9S")])).await.unwrap();
+    assert_eq!(told("grpc-timeout").unwrap(), "9S");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_crashes_under_load_loses_nothing() {
     let (mut world, first, second) = two_arms().await;

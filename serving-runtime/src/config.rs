@@ -133,9 +133,12 @@ pub struct ServeArgs {
     /// Largest request body in bytes, after decompression.
     #[arg(long, default_value_t = 16 << 20)]
     pub max_body_bytes: usize,
-    /// Longest time for one request; clients may ask for less.
+    /// Time for a request that names none by `x-request-timeout-ms` or `grpc-timeout`.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub request_timeout_seconds: u64,
+    /// Longest time that a request may name; at least that of requests that name none. Slipway's gateway names `spec.traffic.timeoutSeconds`.
+    #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub max_request_timeout_seconds: u64,
     /// Age at which a prediction takes no more feedback.
     #[arg(long, default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=366 * 86_400))]
     pub feedback_ttl_seconds: u64,
@@ -147,12 +150,15 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub cache: crate::cache::CacheArgs,
 
-    /// After SIGTERM: how long to serve on, so that everybody learns that this pod goes.
-    #[arg(long, default_value_t = 5)]
+    /// After SIGTERM the server serves on until no request has come for so long: everybody has learned that this pod goes, and has another one.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub drain_delay_seconds: u64,
-    /// After that: how long to wait for what is in flight.
-    #[arg(long, default_value_t = 25)]
-    pub drain_timeout_seconds: u64,
+    /// But at most for so long after SIGTERM, however many requests still come.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    pub drain_serve_seconds: u64,
+    /// After that: how long to wait for what is in flight. Default: as long as the requests in flight may take.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=604_800))]
+    pub drain_timeout_seconds: Option<u64>,
 
     /// The queue of jobs.
     #[command(flatten)]
@@ -189,9 +195,15 @@ impl ServeArgs {
         self.max_request_rows.unwrap_or(default) as usize
     }
 
-    /// Longest time for one request.
+    /// Time for a request that names none.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
+    }
+
+    /// Time for a request that names `named`.
+    pub fn time_for(&self, named: Option<Duration>) -> Duration {
+        let default = self.request_timeout();
+        named.map_or(default, |named| named.min(default.max(Duration::from_secs(self.max_request_timeout_seconds))))
     }
 }
 

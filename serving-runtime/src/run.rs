@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::cache::prewarm;
 use crate::config::ServeArgs;
@@ -55,6 +56,9 @@ async fn near_timer() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
+
+/// Time for an answer to reach its client after the request's own time.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// A listening port and how to end it.
 pub(crate) struct Port {
@@ -173,17 +177,20 @@ pub(crate) async fn load_aside(app: &Arc<App>) -> Result<Model, LoadError> {
     answer.await.unwrap_or_else(|_| Err(lost("panicked".into())))
 }
 
-/// Not ready at once; serving on until everybody knows; then no new connections, and an end of what is in flight.
+/// Serves on for as long as requests come; then no new connections, and an end of what is in flight.
 async fn drain(app: &App, api: Port) {
-    let delay = Duration::from_secs(app.args.drain_delay_seconds);
-    let timeout = Duration::from_secs(app.args.drain_timeout_seconds);
-    tracing::info!(delay_seconds = delay.as_secs(), "draining");
+    let quiet = Duration::from_secs(app.args.drain_delay_seconds);
+    let longest = Duration::from_secs(app.args.drain_serve_seconds);
+    tracing::info!(quiet_seconds = quiet.as_secs(), longest_seconds = longest.as_secs(), "draining");
     app.start_draining();
-    tokio::time::sleep(delay).await;
+    if timeout(longest.max(quiet), app.lifetime.quiet(quiet)).await.is_err() {
+        tracing::warn!(seconds = longest.as_secs(), "requests still come: no other pod took over in time");
+    }
     app.start_stopping();
     let _ = api.stop.send(());
-    match tokio::time::timeout(timeout, api.task).await {
+    let limit = app.args.drain_timeout_seconds.map_or_else(|| app.lifetime.remaining() + MARGIN, Duration::from_secs);
+    match timeout(limit, api.task).await {
         Ok(_) => tracing::info!("drained"),
-        Err(_) => tracing::warn!(timeout_seconds = timeout.as_secs(), "some requests did not end in time"),
+        Err(_) => tracing::warn!(timeout_seconds = limit.as_secs(), "some requests did not end in time"),
     }
 }

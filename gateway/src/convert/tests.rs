@@ -60,6 +60,7 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         }),
         stable: Some("aaa".into()),
         timeout: Duration::from_secs(7),
+        scaled_to_zero: false,
         caching: false,
         sticky_header: Some(HeaderName::from_static("x-user-id")),
         shield: ShieldConfig { enabled: false, candidate_timeout: Some(Duration::from_millis(250)) },

@@ -13,7 +13,8 @@ use crate::metrics::Outcome;
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Its message, percent-encoded.
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// The client's own deadline.
+pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Calls with one request and one answer that may run twice. Others are streams in both directions, which cannot be read whole before
 /// they are sent on, or change something.

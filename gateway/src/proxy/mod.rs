@@ -81,6 +81,7 @@ pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpA
     if model.config.caching {
         plan.seek_affinity();
     }
+    plan.name_timeout(&model.timeout_headers);
     dispatch(Job { gateway, model, plan, client, deadline }, route.preview).await
 }
 
@@ -103,7 +104,7 @@ fn health(route: &Route, request: &Request<Incoming>) -> Option<Response<AnswerB
         "/v2/health/live" => true,
         "/v2/health/ready" => {
             let arm = if route.preview { route.model.preview() } else { route.model.stable() };
-            arm.is_some_and(|arm| arm.endpoints.ready() > 0)
+            arm.is_some_and(|arm| !arm.endpoints.is_empty())
         }
         _ => return None,
     };

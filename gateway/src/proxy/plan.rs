@@ -23,6 +23,7 @@ use crate::{
     affinity::{fingerprint, fingerprint_grpc},
     buffer::{Replay, Reservation, Whole},
     gateway::Gateway,
+    model::TimeoutHeaders,
     upstream::Protocol,
 };
 
@@ -99,6 +100,14 @@ impl Plan {
             let alike = if self.grpc { fingerprint_grpc } else { fingerprint };
             self.affinity = Some(alike(path, &whole.chunks));
         }
+    }
+
+    /// Tells the pod how long it may take, where the client names no time: the pod's own default is another one. The pod's clock begins later
+    /// than ours, so it is ours that ends a request.
+    pub fn name_timeout(&mut self, timeout: &TimeoutHeaders) {
+        let (name, value) =
+            if self.grpc { (grpc::TIMEOUT, &timeout.grpc) } else { (headers::TIMEOUT, &timeout.milliseconds) };
+        self.headers.entry(name).or_insert_with(|| value.clone());
     }
 
     /// Protocol towards the pod.

@@ -21,6 +21,7 @@ impl Fixture {
             weights: None,
             stable: None,
             timeout: Duration::from_secs(30),
+            scaled_to_zero: false,
             caching: false,
             sticky_header: None,
             shield: ShieldConfig { enabled: true, candidate_timeout: None },

@@ -118,6 +118,7 @@ pub fn model(name: &str) -> ModelConfig {
         name: name.into(),
         uid: format!("uid-of-{name}"),
         model_name: name.into(),
+        scaled_to_zero: false,
         weights: None,
         stable: None,
         timeout: Duration::from_secs(5),

@@ -49,7 +49,7 @@ async fn live(args: WorkerArgs) -> Result<(), LoadError> {
     let working = tokio::spawn(async move { worker.run().await });
     signals.any().await;
     tracing::info!("draining");
-    app.start_draining();
+    app.start_stopping();
     let _ = stop.send(true);
     // Both end by themselves within the drain.
     let _ = working.await;

@@ -51,6 +51,7 @@ pub(super) async fn handle(app: &Arc<App>, mut request: Request<Incoming>) -> Re
     let (infers, streams) = (method == "ModelInfer", method == "ModelStreamInfer");
     let limit = limit(app, request.headers());
     let call = Call::begin(limit);
+    app.lifetime.expect_end(call.begun() + limit);
     let counting = infers.then(|| Counting::begin(&app.metrics, &call));
     request.extensions_mut().insert(Arc::clone(&call));
     let mut service = server(app, request.headers());
@@ -82,10 +83,9 @@ fn compression(headers: &HeaderMap) -> Option<CompressionEncoding> {
     }
 }
 
-/// The time that the client and the server allow.
+/// The time that the client, or the gateway, names and the server allows.
 fn limit(app: &App, headers: &HeaderMap) -> Duration {
-    let longest = app.args.request_timeout();
-    timeout(headers).map_or(longest, |own| own.min(longest))
+    app.args.time_for(timeout(headers))
 }
 
 /// Waits for an answer for as long as `limit`. Streams have none.
@@ -195,8 +195,8 @@ impl Inference {
     }
 
     /// One message of a stream, counted as a request of its own.
-    async fn infer_one(&self, request: pb::ModelInferRequest) -> pb::ModelStreamInferResponse {
-        let call = Call::begin(self.0.args.request_timeout());
+    async fn infer_one(&self, request: pb::ModelInferRequest, limit: Duration) -> pb::ModelStreamInferResponse {
+        let call = Call::begin(limit);
         let counting = Counting::begin(&self.0.metrics, &call);
         let (id, answer) = (request.id.clone(), self.infer(request, &call).await);
         counting.end(answer.as_ref().map_or_else(|e| e.status().as_u16(), |_| 200));
@@ -303,9 +303,11 @@ impl GrpcInferenceService for Inference {
         request: tonic::Request<tonic::Streaming<pb::ModelInferRequest>>,
     ) -> Result<tonic::Response<Answers>, Status> {
         let (app, stopping) = (Arc::clone(&self.0), self.0.stopping());
+        // What the stream names is the time for each message.
+        let limit = request.extensions().get::<Arc<Call>>().map_or(app.args.request_timeout(), |call| call.limit());
         let answers = request.into_inner().then(move |message| {
             let this = Self(Arc::clone(&app));
-            async move { Ok(this.infer_one(message?).await) }
+            async move { Ok(this.infer_one(message?, limit).await) }
         });
         Ok(tonic::Response::new(Box::pin(answers.take_until(stopping))))
     }

@@ -16,6 +16,7 @@ const INFERENCE: &str = "inference.GRPCInferenceService";
 /// The service.
 pub(super) struct Health(pub(super) Arc<App>);
 
+/// Who asks chooses among servers, so one that is on its way out says so from the first moment, although it serves on.
 fn state(app: &App, service: &str) -> ServingStatus {
     let ready = match service {
         "" | INFERENCE => app.not_ready().is_none(),
@@ -24,7 +25,7 @@ fn state(app: &App, service: &str) -> ServingStatus {
             Err(_) => return ServingStatus::ServiceUnknown,
         },
     };
-    if ready { ServingStatus::Serving } else { ServingStatus::NotServing }
+    if ready && !app.draining() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 #[tonic::async_trait]

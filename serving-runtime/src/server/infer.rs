@@ -41,7 +41,8 @@ async fn infer(
     call: &Call,
 ) -> Result<Answer, ApiError> {
     let (head, incoming) = request.into_parts();
-    let limit = time_limit(&head.headers, call.limit())?;
+    let limit = app.args.time_for(named_time(&head.headers)?);
+    app.lifetime.expect_end(call.begun() + limit);
     let expired = |limit: Duration| ApiError::Deadline(limit.as_millis());
     let work = async {
         let model = app.find(model, version).await?;
@@ -71,13 +72,13 @@ async fn infer(
     }
 }
 
-/// The time for a request: ours, or less when the client asks for less.
-fn time_limit(headers: &HeaderMap, longest: Duration) -> Result<Duration, ApiError> {
-    let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(longest) };
+/// The time that the client, or the gateway, names.
+fn named_time(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+    let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok()).filter(|n| *n > 0);
     let millis = millis
         .ok_or_else(|| ApiError::bad(format!("header {TIMEOUT_HEADER} must be a positive number of milliseconds")))?;
-    Ok(Duration::from_millis(millis).min(longest))
+    Ok(Some(Duration::from_millis(millis)))
 }
 
 async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Result<InferRequest, ApiError> {
@@ -146,16 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_limit_only_shrinks() {
-        let longest = Duration::from_secs(30);
+    fn a_time_is_named_in_milliseconds() {
         let with = |v: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(TIMEOUT_HEADER, v.parse().unwrap());
-            time_limit(&headers, longest)
+            named_time(&headers)
         };
-        assert_eq!(time_limit(&HeaderMap::new(), longest), Ok(longest));
-        assert_eq!(with("250"), Ok(Duration::from_millis(250)));
-        assert_eq!(with("99999999"), Ok(longest));
+        assert_eq!(named_time(&HeaderMap::new()), Ok(None));
+        assert_eq!(with("250"), Ok(Some(Duration::from_millis(250))));
         assert!(with("soon").is_err() && with("0").is_err() && with("-1").is_err());
     }
 }

@@ -10,6 +10,7 @@ mod grpc;
 mod health;
 mod infer;
 mod jobs;
+mod lifetime;
 mod listen;
 mod repository;
 mod statistics;
@@ -25,6 +26,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::admin::handle as handle_admin;
+use self::lifetime::Lifetime;
 pub use self::listen::Listener;
 use crate::cache::Caches;
 use crate::config::ServeArgs;
@@ -62,7 +64,8 @@ async fn aside<T: Send + 'static>(read: impl FnOnce() -> Result<T, ApiError> + S
 pub enum Phase {
     /// Loading or serving.
     Serving,
-    /// Serving on, while everybody learns that it goes.
+    /// Told to end, and serving on for as long as it is asked: it may be the only pod until its replacement is ready. It stays ready, so that the
+    /// EndpointSlice says that it serves while it terminates.
     Draining,
     /// What is in flight ends; streams that would not end by themselves are ended.
     Stopping,
@@ -87,6 +90,8 @@ pub struct App {
     pub caches: Caches,
     /// The queue of jobs, if there is one.
     pub jobs: OnceLock<Arc<Jobs>>,
+    /// Until when this process is needed.
+    pub lifetime: Lifetime,
     phase: watch::Sender<Phase>,
 }
 
@@ -104,15 +109,16 @@ impl App {
         let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
         let caches = Caches::new(&args.cache, &args.modeldeployment, &metrics.cache)?;
         let (sampler, jobs, phase) = (OnceLock::new(), OnceLock::new(), watch::Sender::new(Phase::Serving));
-        Ok(Arc::new(Self { args, metrics, book, sampler, models, repository, caches, jobs, phase }))
+        let lifetime = Lifetime::default();
+        Ok(Arc::new(Self { args, metrics, book, sampler, models, repository, caches, jobs, lifetime, phase }))
     }
 
-    /// From here on the server is not ready, and asks its clients to connect elsewhere.
+    /// From here on the server asks its clients to connect elsewhere.
     pub fn start_draining(&self) {
         self.phase.send_replace(Phase::Draining);
     }
 
-    /// From here on streams end.
+    /// From here on the server is not ready, and streams end.
     pub fn start_stopping(&self) {
         self.phase.send_replace(Phase::Stopping);
     }
@@ -120,6 +126,10 @@ impl App {
     /// Whether the server shuts down.
     pub fn draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.phase.borrow() == Phase::Stopping
     }
 
     fn phases(&self) -> watch::Receiver<Phase> {
@@ -186,7 +196,7 @@ impl App {
 
     /// Why the server is not ready, if it is not.
     pub fn not_ready(&self) -> Option<&'static str> {
-        if self.draining() {
+        if self.is_stopping() {
             Some("shutting down")
         } else if self.models.own().is_none() {
             Some("the model is loading")
@@ -198,6 +208,7 @@ impl App {
 
 /// Answers one request on the port of the API. gRPC and REST share it: the content type tells them apart.
 pub async fn handle_api(app: Arc<App>, request: Request<Incoming>) -> ApiAnswer {
+    app.lifetime.note_request();
     if request.version() == Version::HTTP_2 && grpc::is_grpc(request.headers()) {
         return grpc::handle(&app, request).await.map(Either::Right);
     }

@@ -13,8 +13,10 @@ use crate::observed::Settings;
 /// The user `nonroot` of distroless images.
 const NONROOT: i64 = 65532;
 
-/// Longer than the drain of both programs (5 s until endpoints have spread, 25 s for what is in flight) by a margin for slow nodes.
-pub(super) const TERMINATION_GRACE_SECONDS: i64 = 45;
+/// Longer than the longest drain of both programs: a model server serves on for up to 600 s until its replacement is ready, and a request may take the
+/// largest `spec.traffic.timeoutSeconds`, 3600 s. Both leave as soon as nothing needs them, mostly after 5 s. It does not follow the spec, because a
+/// pod that runs must not be cut by the number of an earlier spec, and a new number must not roll the pods.
+pub(super) const TERMINATION_GRACE_SECONDS: i64 = 600 + 3600 + 60;
 
 /// Security of a pod: not root, seccomp of the container runtime.
 pub(super) fn pod_security() -> PodSecurityContext {

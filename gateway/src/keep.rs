@@ -1,0 +1,56 @@
+//! Keeps the pods that terminate while nobody else serves.
+//!
+//! A node is drained, and the only pod of a model is told to end. Slipway's model server serves on for as long as requests come, so that the pod
+//! is there until its replacement is ready; but a model may be asked less often than the pod waits. So the gateway asks for the health of pods
+//! that terminate while their arm has no ready pod. As soon as it has one, nobody asks any more, and the pod ends.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use http::{HeaderValue, Request, header::HOST};
+use http_body_util::BodyExt;
+use tokio::time::{interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    buffer::{Replay, Whole},
+    endpoint::Visit,
+    gateway::Gateway,
+    proxy::upload::Upload,
+    upstream::{Protocol, send},
+};
+
+/// How often. Well within the time that a model server waits for another request (`--drain-delay-seconds`, 5 s).
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Asks until `stop`.
+pub async fn run(gateway: Arc<Gateway>, stop: CancellationToken) {
+    let mut ticks = interval(EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => join_all(terminating(&gateway).into_iter().map(ask)).await,
+        };
+    }
+}
+
+/// The pods that terminate and are all that an arm has.
+fn terminating(gateway: &Gateway) -> Vec<Visit> {
+    let table = gateway.router.table();
+    let arms = table.models.values().flat_map(|model| model.needed_arms());
+    arms.filter(|arm| arm.endpoints.ready() == 0).flat_map(|arm| arm.endpoints.visits()).collect()
+}
+
+async fn ask(visit: Visit) {
+    let mut request = Request::new(Upload::Replay(Replay::new(Arc::new(Whole::default()))));
+    *request.uri_mut() = http::Uri::from_static("/v2/health/ready");
+    request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+    let asked = async {
+        if let Ok(answer) = send(visit, request, Protocol::Http1, false).await {
+            // Read to its end, so that the connection is kept; what it says is known from the EndpointSlice.
+            drop(http_body_util::Limited::new(answer.into_body(), 1 << 16).collect().await);
+        }
+    };
+    // A pod that does not answer is asked again.
+    drop(timeout(EVERY, asked).await);
+}
