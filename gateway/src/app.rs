@@ -39,10 +39,7 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
 pub async fn run(args: Args) -> Result<(), Error> {
     let gateway = Gateway::new(args.settings());
     let ports = Ports { data: bind(args.listen).await?, admin: bind(args.admin_listen).await? };
-    let mut config = kube::Config::infer().await?;
-    // The watches retry by themselves, and sooner.
-    config.default_retry = false;
-    let client = kube::Client::try_from(config)?;
+    let client = slipway_cluster_client::builder(kube::Config::infer().await?)?.build();
 
     let mut term = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Error::Signals)?;

@@ -4,28 +4,21 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
-use kube::client::{Body, ClientBuilder};
+use kube::client::Body;
 use kube::{Client, Config};
 use tower::{Layer, Service};
 
 use crate::error::RunError;
 use crate::telemetry::Metrics;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Finds the cluster: kubeconfig, else the service account of the pod.
 ///
 /// # Errors
 /// When there is neither.
 pub async fn configuration() -> Result<Config, RunError> {
-    let mut config = Config::infer().await.map_err(|e| RunError::Config(e.to_string()))?;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    // kube's own retry can hold one call for many minutes; reconciles come back by their own backoff instead.
-    config.default_retry = false;
-    Ok(config)
+    Config::infer().await.map_err(|e| RunError::Config(e.to_string()))
 }
 
 /// A client that counts its requests.
@@ -33,7 +26,7 @@ pub async fn configuration() -> Result<Config, RunError> {
 /// # Errors
 /// When TLS or credentials cannot be set up.
 pub fn client(config: Config, metrics: Arc<Metrics>) -> Result<Client, RunError> {
-    let builder = ClientBuilder::try_from(config).map_err(|e| RunError::Client(Box::new(e)))?;
+    let builder = slipway_cluster_client::builder(config).map_err(|e| RunError::Client(Box::new(e)))?;
     Ok(builder.with_layer(&Counting { metrics }).build())
 }
 

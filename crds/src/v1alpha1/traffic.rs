@@ -27,7 +27,8 @@ pub struct Traffic {
     #[serde(default)]
     pub provider: TrafficProvider,
 
-    /// Deadline of one request in seconds, retries and shield included; then the client gets 504.
+    /// Deadline of one request in seconds, retries and shield included; then the client gets 504. Model servers are told of it
+    /// (`x-request-timeout-ms`, `grpc-timeout`), and pods that leave finish what they began within it.
     #[serde(default = "thirty")]
     #[schemars(range(min = 1, max = 3600))]
     pub timeout_seconds: i32,

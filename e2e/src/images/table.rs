@@ -125,7 +125,12 @@ pub const TABLE: &[Image] = &[
         name: "slipway-model-store",
         dockerfile: "examples/Dockerfile",
         base: Base::Image(&BUSYBOX),
-        parts: &[Part::Workspace("examples/digits", "digits"), Part::Workspace("examples/bad", "bad")],
+        parts: &[
+            Part::Workspace("examples/digits", "digits"),
+            Part::Workspace("examples/bad", "bad"),
+            // For promises about time.
+            Part::Workspace("serving-runtime/tests/models/slow.onnx", "slow.onnx"),
+        ],
     },
 ];
 

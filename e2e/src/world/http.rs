@@ -9,12 +9,15 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// How long one request may take, the test's patience included.
+/// How long one request may take, unless a test has more patience.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client; cheap to clone.
 #[derive(Clone)]
-pub struct Http(Client<HttpConnector, Full<Bytes>>);
+pub struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    patience: Duration,
+}
 
 /// A whole answer.
 #[derive(Debug)]
@@ -29,11 +32,16 @@ pub struct Answer {
 
 impl Default for Http {
     fn default() -> Self {
-        Self(Client::builder(TokioExecutor::new()).build_http())
+        Self::patient(PATIENCE)
     }
 }
 
 impl Http {
+    /// A client that waits for so long.
+    pub fn patient(patience: Duration) -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), patience }
+    }
+
     /// GET.
     pub async fn get(&self, url: &str) -> anyhow::Result<Answer> {
         self.send(Request::get(url).body(Full::default())?).await
@@ -55,11 +63,11 @@ impl Http {
 
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         let exchange = async {
-            let (head, body) = self.0.request(request).await?.into_parts();
+            let (head, body) = self.client.request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
             anyhow::Ok(Answer { status: head.status, headers: head.headers, body })
         };
-        tokio::time::timeout(PATIENCE, exchange).await?
+        tokio::time::timeout(self.patience, exchange).await?
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "a test may panic, and so may what it calls")]
 
+mod attackers_wait_outside;
 mod autoscaler_takes_over;
 mod bad_model;
 mod bad_spec_is_refused;
@@ -12,12 +13,14 @@ mod caches_answer;
 mod canary_promotes;
 mod canary_rolls_back;
 mod chart_brings_prometheus;
+mod deadlines_hold;
 mod gateway_rolls;
 mod grpc_is_shielded;
 mod hpa_scales;
 mod jobs_are_done;
 mod new_version_midway;
 mod no_traffic_holds;
+mod node_drain_loses_nothing;
 mod one_revision_is_one_model;
 mod operator_absent;
 mod operator_killed_mid_step;

@@ -1,0 +1,116 @@
+//! The client of the API server, for operator and gateway.
+//!
+//! kube's own client does not notice that its peer is gone when nobody says so: a node of the control plane that loses its power, or a firewall that
+//! forgets a connection. A watch on it is silent until its time is over, after almost five minutes, and so long the gateway knows neither new weights
+//! nor dead pods. Here the kernel asks the peer of a silent connection whether it is there (TCP keep-alive), and gives up on what was sent and is not
+//! acknowledged (`TCP_USER_TIMEOUT`), both in [`NOTICED`] at the latest. A watch then begins again where it was.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_timeout::TimeoutConnector;
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use kube::{
+    Config, Error,
+    client::{Body, ClientBuilder, ConfigExt},
+};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+
+/// Time in which a peer that is gone is noticed.
+pub const NOTICED: Duration = Duration::from_secs(25);
+/// A connection that was silent for so long is asked.
+const SILENT: Duration = Duration::from_secs(10);
+/// Time between two questions.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Questions without an answer before the connection is given up: `SILENT + QUESTIONS * AGAIN == NOTICED`.
+const QUESTIONS: u32 = 3;
+/// Longest time to connect, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the client sends its requests through.
+pub type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
+
+/// A client that can be given further layers. Nothing is retried by it: kube's own retry can hold one call for many minutes, and watches and
+/// reconciles come back by their own pauses. Of proxies it knows none: the API server is in the cluster.
+///
+/// # Errors
+/// When TLS or credentials cannot be set up.
+pub fn builder(config: Config) -> Result<ClientBuilder<Transport>, Error> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_keepalive(Some(SILENT));
+    connector.set_keepalive_interval(Some(AGAIN));
+    connector.set_keepalive_retries(Some(QUESTIONS));
+    connector.set_tcp_user_timeout(Some(NOTICED));
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
+    connector
+        .set_connect_timeout(config.connect_timeout.map(|asked| asked.min(CONNECT_TIMEOUT)).or(Some(CONNECT_TIMEOUT)));
+    connector.set_read_timeout(config.read_timeout);
+    connector.set_write_timeout(config.write_timeout);
+    connector.set_reset_reader_on_write(config.reset_reader_on_write);
+    let transport: HttpClient<_, Body> = HttpClient::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(transport);
+    Ok(ClientBuilder::new(boxed(service), config.default_namespace))
+}
+
+fn boxed<S>(service: S) -> Transport
+where
+    S: Service<Request<Body>, Response = Response<Incoming>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    BoxCloneSyncService::new(service.map_err(Into::into))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// The timer of the connection of this process to a port, as the kernel tells it: its kind, and when it is due.
+    fn timer(to: SocketAddr) -> Option<(u8, Duration)> {
+        let remote = format!("0100007F:{:04X}", to.port());
+        let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let line = table.lines().find(|line| line.split_whitespace().nth(2) == Some(remote.as_str()))?;
+        // `tr:tm->when`, in hundredths of a second.
+        let (kind, when) = line.split_whitespace().nth(5)?.split_once(':')?;
+        let when = Duration::from_millis(10 * u64::from_str_radix(when, 16).ok()?);
+        Some((u8::from_str_radix(kind, 16).ok()?, when))
+    }
+
+    #[tokio::test]
+    async fn the_kernel_asks_whether_the_peer_of_a_silent_watch_is_there() {
+        // The numbers of the kernel: 2 is the timer of keep-alive.
+        const KEEP_ALIVE: u8 = 2;
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        let client = builder(config).unwrap().build();
+        let watch = tokio::spawn(async move { client.apiserver_version().await.map(drop) });
+        let _connection = silent.accept().await.unwrap();
+        let begun = std::time::Instant::now();
+        // Until the request has been acknowledged another timer runs.
+        let due = loop {
+            match timer(address) {
+                Some((KEEP_ALIVE, due)) => break due,
+                other => assert!(begun.elapsed() < Duration::from_secs(10), "{other:?}"),
+            }
+            tokio::task::yield_now().await;
+        };
+        assert!(due <= SILENT, "{due:?}");
+        assert_eq!(SILENT + QUESTIONS * AGAIN, NOTICED);
+        watch.abort();
+    }
+}
