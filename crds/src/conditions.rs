@@ -25,6 +25,8 @@ pub mod reason {
     pub const SCALING_CANDIDATE: &str = "ScalingCandidate";
     /// A weight was written and not every gateway has confirmed it yet.
     pub const WAITING_FOR_CONFIRMATION: &str = "WaitingForConfirmation";
+    /// A gateway does not confirm the weights for so long that nobody can be sure who sends what: nothing goes to the candidate until all confirm.
+    pub const GATEWAYS_UNREACHABLE: &str = "GatewaysUnreachable";
     /// The judge collects evidence at the current weight.
     pub const ANALYZING: &str = "Analyzing";
     /// A pause step runs.

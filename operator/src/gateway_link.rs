@@ -1,7 +1,7 @@
 //! One stream to every gateway pod that serves, and the newest word of each pod about each ModelDeployment.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use slipway_core::observed::GatewayReport;
+use slipway_core::observed::{GatewayReport, Unreachable};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
@@ -45,11 +46,29 @@ type Reports = HashMap<String, (String, GatewayReport)>;
 
 struct Shared {
     reports: RwLock<HashMap<String, Reports>>,
+    /// Pods whose stream does not stand.
+    unreachable: RwLock<HashMap<String, Unreachable>>,
     /// Revisions that get no traffic, by UID of the ModelDeployment.
     draining: RwLock<HashMap<String, BTreeSet<String>>>,
     triggers: UnboundedSender<ObjectRef<Guarded>>,
     metrics: Arc<Metrics>,
     port: u16,
+}
+
+impl Shared {
+    /// Notes why the stream to a pod does not stand; since when is known already unless it stood until now.
+    fn note_unreachable(&self, pod: &Pod, why: &str) {
+        let error = format!("{}: {why}", SocketAddr::new(pod.ip, self.port));
+        let mut all = self.unreachable.write().unwrap_or_else(PoisonError::into_inner);
+        let entry = all.entry(pod.uid.clone());
+        entry
+            .and_modify(|known| known.error.clone_from(&error))
+            .or_insert_with(|| Unreachable { since: Timestamp::now(), error });
+    }
+
+    fn note_reached(&self, pod: &Pod) {
+        self.unreachable.write().unwrap_or_else(PoisonError::into_inner).remove(&pod.uid);
+    }
 }
 
 /// The streams.
@@ -68,8 +87,8 @@ impl Links {
         stop: CancellationToken,
         port: u16,
     ) -> Self {
-        let (reports, draining) = (RwLock::default(), RwLock::default());
-        let shared = Arc::new(Shared { reports, draining, triggers, metrics, port });
+        let (reports, unreachable, draining) = (RwLock::default(), RwLock::default(), RwLock::default());
+        let shared = Arc::new(Shared { reports, unreachable, draining, triggers, metrics, port });
         Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
     }
 
@@ -100,6 +119,11 @@ impl Links {
         reports.get(pod_uid)?.get(model_uid).map(|(_, report)| report.clone())
     }
 
+    /// Since when and why the stream to a pod does not stand.
+    pub fn unreachable(&self, pod_uid: &str) -> Option<Unreachable> {
+        self.shared.unreachable.read().unwrap_or_else(PoisonError::into_inner).get(pod_uid).cloned()
+    }
+
     /// Notes which revisions of a ModelDeployment get no traffic: the last request that leaves them is news.
     pub fn set_draining(&self, model_uid: &str, revisions: BTreeSet<String>) {
         let mut draining = self.shared.draining.write().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +149,7 @@ impl Links {
         }
         drop(streams);
         self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).insert(pod.uid.clone(), Reports::new());
+        self.shared.note_unreachable(&pod, "there is no connection yet");
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
             token.run_until_cancelled(keep(&shared, &pod)).await;
@@ -137,6 +162,7 @@ impl Links {
         }
         // The pod's own change triggers the reconciles; its reports only must not outlive it.
         self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
+        self.shared.unreachable.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
     }
 }
 
@@ -146,6 +172,7 @@ async fn keep(shared: &Shared, pod: &Pod) {
     loop {
         let mut spoke = false;
         let error = stream(shared, pod, &mut spoke).await;
+        shared.note_unreachable(pod, &error.to_string());
         lose(shared, pod);
         if spoke {
             wait = FIRST_RETRY;
@@ -222,7 +249,10 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
             for line in lines.push(&data)? {
                 if !line.is_empty() {
                     take_in(shared, pod, serde_json::from_slice(&line)?)?;
-                    *spoke = true;
+                    // After what it says is known: it is never neither.
+                    if !std::mem::replace(spoke, true) {
+                        shared.note_reached(pod);
+                    }
                 }
             }
         }

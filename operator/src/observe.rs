@@ -14,7 +14,7 @@ use slipway_core::evidence::Evidence;
 use slipway_core::marks::Marks;
 use slipway_core::observed::{
     FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
-    ReplicaSetView, Settings,
+    ReplicaSetView, Settings, Unreachable,
 };
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
@@ -199,11 +199,14 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
     Some((ended.reason.clone().unwrap_or_else(|| "Error".into()), word(ended), restarts))
 }
 
-/// Puts together what the plan sees of one ModelDeployment. `report` gives the newest line of a gateway pod, by the pod's UID.
+/// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
+pub type Heard = (Option<GatewayReport>, Option<Unreachable>);
+
+/// Puts together what the plan sees of one ModelDeployment. `heard` gives the newest word of a gateway pod, by the pod's UID.
 pub fn observe(
     object: ModelDeployment,
     views: &Views,
-    report: impl Fn(&str) -> Option<GatewayReport>,
+    heard: impl Fn(&str) -> Heard,
     evidence: Option<Evidence>,
     refusals: Option<BTreeMap<String, String>>,
     settings: &Settings,
@@ -223,7 +226,7 @@ pub fn observe(
         worker: one(&views.deployments, &owner, &worker_name(&name)),
         worker_autoscaler: one(&views.autoscalers, &owner, &worker_name(&name)),
         disruption_budget: one(&views.disruption_budgets, &owner, &name),
-        gateway: gateway(views, &namespace, report),
+        gateway: gateway(views, &namespace, heard),
         fetched: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
         pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
         refusals,
@@ -233,13 +236,14 @@ pub fn observe(
     }
 }
 
-fn gateway(views: &Views, namespace: &str, report: impl Fn(&str) -> Option<GatewayReport>) -> GatewayView {
+fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> GatewayView {
     let owner = Owner::gateway(namespace);
     // The name is fixed; whatever else carries our labels is not the gateway.
     let name = GATEWAY;
     // A pod that leaves counts as long as it says what it still does.
     let pods = views.pods.of(&owner).into_iter().map(|(name, e)| {
-        let pod = GatewayPod { name, ready: e.view.ready, report: report(&e.view.uid) };
+        let (report, unreachable) = heard(&e.view.uid);
+        let pod = GatewayPod { name, ready: e.view.ready, report, unreachable };
         (e.view.deleting, pod)
     });
     let pods = pods.filter(|(deleting, pod)| !deleting || pod.ready || pod.report.is_some());

@@ -88,7 +88,7 @@ fn a_replica_set_of_somebody_else_is_not_owned() {
         let views = Views::default();
         let read = |o: &ReplicaSet| Some((Owner::of(o)?, replica_set(o)?));
         views.replica_sets.take(Event::Apply(replica_set_of(controller)), read);
-        let observed = observe(model(), &views, |_| None, None, None, &settings());
+        let observed = observe(model(), &views, |_| (None, None), None, None, &settings());
         assert_eq!(observed.replica_sets[0].owned, owned, "{controller}");
     }
 }
@@ -192,8 +192,8 @@ fn a_gateway_pod_that_leaves_counts_while_it_speaks() {
     ] {
         views.pods.take(Event::Apply(pod_), |o| Some((Owner::of(o)?, pod(o)?)));
     }
-    let report = |uid: &str| matches!(uid, "u-ready" | "u-leaves").then(GatewayReport::default);
-    let observed = observe(model(), &views, report, None, None, &settings());
+    let heard = |uid: &str| (matches!(uid, "u-ready" | "u-leaves").then(GatewayReport::default), None);
+    let observed = observe(model(), &views, heard, None, None, &settings());
     let seen: Vec<_> = observed.gateway.pods.iter().map(|p| (p.name.as_str(), p.ready, p.report.is_some())).collect();
     assert_eq!(seen, [("leaves", false, true), ("ready", true, true), ("starting", false, false)]);
     assert!(observed.pod_problems.is_empty(), "pods of the gateway are not the model's");
@@ -221,7 +221,7 @@ metadata:
 ",
     );
     views.services.take(Event::Apply(service), |o| Some((Owner::of(o)?, object(o)?)));
-    let observed = observe(model(), &views, |_| None, None, None, &settings());
+    let observed = observe(model(), &views, |_| (None, None), None, None, &settings());
     let expected = ObjectView {
         uid: "u-svc".into(),
         applied: "abc".into(),

@@ -83,10 +83,10 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     }
     // (pure)
     let now = Timestamp::now();
-    let report = |pod_uid: &str| ctx.links.report(pod_uid, &subject.uid);
+    let heard = |pod_uid: &str| (ctx.links.report(pod_uid, &subject.uid), ctx.links.unreachable(pod_uid));
     let evidence = ctx.poller.evidence(&subject.uid);
     let refusals = ctx.refusals.shown(&subject.uid);
-    let mut observed = observe(object, &ctx.views, report, evidence, refusals, &ctx.settings);
+    let mut observed = observe(object, &ctx.views, heard, evidence, refusals, &ctx.settings);
     let plan = plan(&observed, now);
     // (I/O)
     let wait = carry_out(&mut observed, &plan, now, &subject, ctx).await?;

@@ -28,6 +28,7 @@ mod pod_killed_under_load;
 mod prometheus_down_holds;
 mod refused_children_are_told;
 mod uninstall_leaves_nothing;
+mod unreachable_gateways_roll_back;
 mod user_aborts;
 mod user_pauses_and_promotes;
 mod workers_scale;

@@ -184,6 +184,17 @@ pub struct GatewayPod {
     pub ready: bool,
     /// Its newest line about this ModelDeployment (same UID), while the stream to it stands.
     pub report: Option<GatewayReport>,
+    /// While the stream to it does not stand: since when, and why.
+    pub unreachable: Option<Unreachable>,
+}
+
+/// A gateway pod that the operator does not hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Since when: the first try, or the loss of the stream.
+    pub since: Timestamp,
+    /// Address, port and the newest error, for people.
+    pub error: String,
 }
 
 /// What a gateway pod says of one ModelDeployment.

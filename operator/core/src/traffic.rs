@@ -9,6 +9,12 @@ use crate::observed::{GatewayPod, GatewayReport, GatewayView};
 /// All traffic.
 pub const ALL: i32 = 1000;
 
+/// Seconds in which gateways confirm weights. They do so within a second or two; a gateway that takes longer does not hear the API server, or is not heard.
+pub const CONFIRMATION_SECONDS: i64 = 60;
+
+/// Seconds after which a gateway that does not confirm is named.
+pub const LATE_SECONDS: i64 = 10;
+
 /// All traffic to one revision.
 pub fn only(stable: &str) -> Vec<Backend> {
     vec![Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: ALL }]
@@ -106,6 +112,18 @@ pub fn ready_at(gateway: &GatewayView, generation: i64) -> (usize, usize) {
     let ready: Vec<&GatewayPod> = gateway.pods.iter().filter(|pod| pod.ready).collect();
     let applied = |pod: &&&GatewayPod| pod.report.as_ref().is_some_and(|report| report.generation >= generation);
     (ready.iter().filter(applied).count(), ready.len())
+}
+
+/// What keeps a generation that was asked for at `since` from being confirmed, by gateway: since when, and why. Nothing when no gateway is ready: then nobody
+/// sends anything. A gateway counts from the moment from which the operator tries to hear it: its own absence is nobody's fault.
+pub fn missing(gateway: &GatewayView, generation: i64, since: Timestamp) -> Vec<(Timestamp, String)> {
+    let late = |pod: &&GatewayPod| pod.report.as_ref().is_none_or(|report| report.generation < generation);
+    let why = |pod: &GatewayPod| match (&pod.report, &pod.unreachable) {
+        (Some(report), _) => (since, format!("gateway {} still uses generation {}", pod.name, report.generation)),
+        (None, Some(lost)) => (since.max(lost.since), format!("gateway {} is not heard: {}", pod.name, lost.error)),
+        (None, None) => (since, format!("gateway {} says nothing of this ModelDeployment", pod.name)),
+    };
+    gateway.pods.iter().filter(|pod| pod.ready).filter(late).map(why).collect()
 }
 
 /// Whether nobody uses older weights: all ready gateways applied `generation`, and so did those that are leaving and still finish connections.

@@ -97,6 +97,9 @@ fn an_old_brake_does_not_meet_a_retry() {
         world.pods_follow();
         world.gateway_follows(1);
     }
+    assert_eq!(world.stage(), Some(Stage::Scaling), "it waits for the gateway that lags");
+    world.gateway_follows(0);
+    world.step();
     assert_eq!(world.stage(), Some(Stage::Confirming));
 }
 

@@ -14,7 +14,7 @@ use slipway_core::action::Action;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
 use slipway_core::marks::Marks;
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView, Unreachable,
 };
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::{
@@ -172,6 +172,7 @@ prop_compose! {
     fn gateway_pod()(
         ready in proptest::bool::weighted(0.8), generation in -1_i64..22, told in proptest::bool::weighted(0.9),
         revision in revision(), requests in 0..100_u64, flight in 0..2_u64, brake in proptest::bool::weighted(0.2),
+        age in 0..200_i64,
     ) -> GatewayPod {
         let counts = BTreeMap::from([(revision.clone(), requests)]);
         let report = GatewayReport {
@@ -181,7 +182,8 @@ prop_compose! {
                 revision, generation, reason: "x".into(), failures: 10, requests: 11, at: start(),
             }),
         };
-        GatewayPod { name: "g".into(), ready, report: told.then_some(report) }
+        let lost = Unreachable { since: start() - SignedDuration::from_secs(age), error: "192.0.2.1:9091: refused".into() };
+        GatewayPod { name: "g".into(), ready, report: told.then_some(report), unreachable: (!told).then_some(lost) }
     }
 }
 

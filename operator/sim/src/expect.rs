@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, VecDeque};
 
 use slipway_core::command::Pending;
 use slipway_core::sizing::need;
+use slipway_core::traffic::CONFIRMATION_SECONDS;
 use slipway_core::validate::{Step, validate};
 use slipway_crds::conditions::reason;
-use slipway_crds::v1alpha1::{GateType, ModelDeployment, ModelDeploymentStatus, Outcome, Stage};
+use slipway_crds::v1alpha1::{GateType, ModelDeployment, ModelDeploymentStatus, Outcome, Role, Stage};
 
 use crate::cluster::Cluster;
 use crate::gateway::Gateway;
@@ -15,6 +16,9 @@ use crate::truth::Truth;
 /// Seconds of replicas that are remembered: what was written for fewer replicas does not grow with them once it has no weight any more, and a gateway may
 /// lag by that much.
 const BEHIND: usize = 100;
+/// Longest time for which a candidate may have a weight that is not confirmed: what the plan allows, twice, because a gateway that died is looked for anew, and the
+/// lags of clocks, views and restarts.
+const CONFIRMATION: i64 = 2 * CONFIRMATION_SECONDS + 120;
 /// Most writes within a minute, faults and all.
 const WRITES_A_MINUTE: u64 = 150;
 
@@ -35,6 +39,8 @@ pub(crate) struct Expect {
     pub(crate) ordered: BTreeSet<String>,
     /// What is worth a line in the transcript.
     pub(crate) notes: Vec<String>,
+    /// Since when the candidate has a weight that is not confirmed.
+    unconfirmed_since: Option<i64>,
     /// Rollouts of much worse versions, and those of them that were promoted unordered.
     pub(crate) bad: (u32, u32),
     /// Rollouts of equally good versions, and those of them that a gate took back.
@@ -68,6 +74,7 @@ impl Expect {
             }
         }
         if let Some(status) = &cluster.object.status {
+            self.confirmed_in_time(now, status, &mut broken);
             self.stored(now, status, &mut broken);
             self.remembered(now, cluster, status, &mut broken);
         }
@@ -82,6 +89,21 @@ impl Expect {
             self.selected_have_pods(now, cluster, gateways, &mut broken);
         }
         broken
+    }
+
+    /// A candidate has no weight for long that is not confirmed, unless a crashing operator has no time to look.
+    fn confirmed_in_time(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
+        let Some(traffic) = &status.traffic else { return };
+        let has_weight = traffic.backends.iter().any(|it| it.role == Role::Candidate && it.weight_permille > 0);
+        if !has_weight || traffic.confirmed_generation == traffic.generation || now <= self.excused_until {
+            self.unconfirmed_since = None;
+            return;
+        }
+        let since = *self.unconfirmed_since.get_or_insert(now);
+        if now - since > CONFIRMATION {
+            broken.push(format!("{now}s: generation {} is not confirmed since {since}s", traffic.generation));
+            self.unconfirmed_since = None;
+        }
     }
 
     /// Of what is stored: an abort has moved the traffic in the same write, and generations only grow.

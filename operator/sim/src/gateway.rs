@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
-use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport};
+use jiff::{SignedDuration, Timestamp};
+use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport, Unreachable};
 use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
 
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
 use crate::rng::Rng;
+use crate::world::START;
 
 /// Requests that one gateway gets in a second.
 const REQUESTS: u64 = 60;
@@ -28,6 +29,7 @@ pub(crate) struct Gateway {
     pub(crate) lag: i64,
     /// The operator cannot reach it until then.
     pub(crate) dark_until: i64,
+    pub(crate) dark_since: i64,
 }
 
 impl Gateway {
@@ -41,13 +43,21 @@ impl Gateway {
             ready_at,
             lag: 1,
             dark_until: 0,
+            dark_since: 0,
         }
     }
 
     /// What the operator's link shows of it.
     pub(crate) fn seen(&self, now: i64) -> GatewayPod {
         let report = (now >= self.dark_until && self.applied.is_some()).then(|| self.report.clone());
-        GatewayPod { name: self.name.clone(), ready: self.ready, report }
+        let since = START + SignedDuration::from_secs(self.dark_since);
+        let lost = || Unreachable { since, error: "192.0.2.1:9091: no answer in time".to_owned() };
+        GatewayPod {
+            name: self.name.clone(),
+            ready: self.ready,
+            report,
+            unreachable: (now < self.dark_until).then(lost),
+        }
     }
 
     /// One second.

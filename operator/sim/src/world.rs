@@ -134,7 +134,8 @@ impl World {
             }
         }
         for gateway in &mut self.gateways {
-            let before = facts(gateway, self.now);
+            // What time alone changes is news as well: a link that stands again.
+            let before = facts(gateway, self.now - 1);
             gateway.tick(self.now, clock, &self.cluster, &mut self.metrics, &mut self.rng);
             if before != facts(gateway, self.now) {
                 self.cluster.changes += 1;
@@ -209,9 +210,11 @@ impl World {
         }
         if self.rng.chance(faults.stuck) {
             let index = self.rng.between(0, self.gateways.len() as i64 - 1) as usize;
-            let lag = self.rng.pick(&[0, 1, 2, 5, 40]);
-            let dark = if self.rng.chance(0.3) { self.rng.between(1, 40) } else { 0 };
+            // Longer than a confirmation may take, too.
+            let lag = self.rng.pick(&[0, 1, 2, 5, 40, 150]);
+            let dark = if self.rng.chance(0.3) { self.rng.between(1, 150) } else { 0 };
             self.gateways[index].lag = lag;
+            self.gateways[index].dark_since = self.now;
             self.gateways[index].dark_until = self.now + dark;
             self.tell(&format!("fault: gateway {index} lags by {lag}, dark for {dark}"));
         }
@@ -277,6 +280,14 @@ impl World {
                 let version = self.cluster.object.spec.model.version.clone().unwrap_or_default();
                 self.cluster.overwrite(&version, self.now);
             }
+            // Its watch does not hear the API server any more, and does not know it.
+            "deaf" => self.gateways.first_mut()?.lag = 150,
+            // The operator cannot reach it.
+            "dark" => {
+                let gateway = self.gateways.first_mut()?;
+                (gateway.dark_since, gateway.dark_until) = (self.now, self.now + 150);
+            }
+            "heal" => self.gateways.first_mut()?.lag = 1,
             "evict" => drop(self.cluster.sets.first_mut()?.evict(&mut self.rng)),
             _ => return None,
         }

@@ -57,6 +57,9 @@ fn waits(cx: &Context<'_>, draft: &Draft, rollout: &RolloutStatus) -> (&'static 
             let (have, want) = (cx.capacity(&rollout.revision), sizing::candidate(cx, draft));
             let next = traffic::percent(cx.spec.weight_at(draft.step_index()));
             let trouble = super::service::trouble(cx, &rollout.revision);
+            if have >= want && !traffic::all_ready_at(&cx.observed.gateway, draft.traffic.generation) {
+                return (gateways(cx, draft), format!("before weight {next}: {}", confirmation(cx, draft)));
+            }
             (reason::SCALING_CANDIDATE, format!("waits for {have} of {want} pods before weight {next}{trouble}"))
         }
         Stage::Confirming => {
@@ -97,7 +100,22 @@ fn preview(cx: &Context<'_>, since: jiff::Timestamp) -> String {
 fn confirmation(cx: &Context<'_>, draft: &Draft) -> String {
     let generation = draft.traffic.generation;
     let (have, ready) = traffic::ready_at(&cx.observed.gateway, generation);
-    format!("{have} of {ready} gateways confirmed generation {generation}")
+    let why = late(cx, draft).map_or_else(String::new, |why| format!("; {why}"));
+    format!("{have} of {ready} gateways confirmed generation {generation}{why}")
+}
+
+/// Why a gateway does not confirm, when it should have done so by now.
+fn late(cx: &Context<'_>, draft: &Draft) -> Option<String> {
+    let since = draft.rollout.as_ref()?.stage_started_at.0;
+    let missing = traffic::missing(&cx.observed.gateway, draft.traffic.generation, since);
+    missing.into_iter().find(|(since, _)| cx.passed(*since, traffic::LATE_SECONDS)).map(|(_, why)| why)
+}
+
+fn gateways(cx: &Context<'_>, draft: &Draft) -> &'static str {
+    match late(cx, draft) {
+        Some(_) => reason::GATEWAYS_UNREACHABLE,
+        None => reason::WAITING_FOR_CONFIRMATION,
+    }
 }
 
 /// Whether a person is waited for.

@@ -89,6 +89,8 @@ fn scaling(cx: &Context<'_>, draft: &mut Draft) -> bool {
         return false;
     }
     match cx.spec.step(draft.step_index()) {
+        // Who cannot be heard before can neither be heard after.
+        Step::Weight(weight) if weight > 0 && waits_for_gateways(cx, draft) => return false,
         Step::Weight(weight) => set_weight(cx, draft, weight),
         Step::Preview => {
             let (backends, candidate) = (draft.traffic.backends.clone(), draft.candidate().map(str::to_owned));
@@ -99,6 +101,15 @@ fn scaling(cx: &Context<'_>, draft: &mut Draft) -> bool {
         Step::Scale(_) | Step::Pause(_) => end_step(cx, draft, ""),
     }
     true
+}
+
+/// Whether gateways keep the candidate from getting a share: no more is given while what was asked for is not known to be so.
+fn waits_for_gateways(cx: &Context<'_>, draft: &mut Draft) -> bool {
+    let Some(since) = draft.active().map(|rollout| rollout.stage_started_at.0) else { return false };
+    for (since, _) in traffic::missing(&cx.observed.gateway, draft.traffic.generation, since) {
+        draft.wake(after(since, traffic::LATE_SECONDS));
+    }
+    !traffic::all_ready_at(&cx.observed.gateway, draft.traffic.generation)
 }
 
 fn set_weight(cx: &Context<'_>, draft: &mut Draft, weight: i32) {
@@ -135,7 +146,7 @@ fn set_weight(cx: &Context<'_>, draft: &mut Draft, weight: i32) {
 /// A step counts from confirmation only.
 fn confirming(cx: &Context<'_>, draft: &mut Draft) -> bool {
     if !traffic::is_confirmed(&draft.traffic) {
-        return false;
+        return take_unconfirmed_back(cx, draft);
     }
     if is_judged(draft.weight()) && !cx.spec.gates.is_empty() {
         let index = draft.step_index();
@@ -146,6 +157,33 @@ fn confirming(cx: &Context<'_>, draft: &mut Draft) -> bool {
         return false;
     }
     end_step(cx, draft, "confirmed; not judged");
+    true
+}
+
+/// Weights that are not confirmed are weights that nobody can judge, nor take away in time. They go back, without blame, and the rollout begins again when all
+/// gateways confirm.
+fn take_unconfirmed_back(cx: &Context<'_>, draft: &mut Draft) -> bool {
+    let Some(since) = draft.active().map(|rollout| rollout.stage_started_at.0).filter(|_| draft.weight() > 0) else {
+        return false;
+    };
+    let missing = traffic::missing(&cx.observed.gateway, draft.traffic.generation, since);
+    for (since, _) in &missing {
+        draft.wake(after(*since, traffic::CONFIRMATION_SECONDS));
+    }
+    let overdue = missing.into_iter().find(|(since, _)| cx.passed(*since, traffic::CONFIRMATION_SECONDS));
+    let Some((_, why)) = overdue else { return false };
+    let weight = traffic::percent(draft.weight());
+    let message = format!("weight {weight} was not confirmed within {} s: {why}", traffic::CONFIRMATION_SECONDS);
+    draft.close_step(cx, &message);
+    draft.gates.clear();
+    draft.all_to_stable(cx);
+    draft.note(
+        true,
+        reason::GATEWAYS_UNREACHABLE,
+        "Revert",
+        &format!("{message}; all traffic goes back to stable, and the rollout begins again when all gateways confirm"),
+    );
+    enter_step(cx, draft, 0);
     true
 }
 

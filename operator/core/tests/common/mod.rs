@@ -185,6 +185,7 @@ impl World {
     pub fn gateway_follows(&mut self, index: usize) {
         let generation = self.status().traffic.as_ref().map_or(0, |traffic| traffic.generation);
         let pod = &mut self.observed.gateway.pods[index];
+        pod.unreachable = None;
         let report = pod.report.get_or_insert_default();
         if report.generation != generation {
             *report = GatewayReport { generation, ..GatewayReport::default() };
@@ -420,7 +421,7 @@ pub fn stored(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
 }
 
 fn pod(name: &str) -> GatewayPod {
-    GatewayPod { name: name.into(), ready: true, report: None }
+    GatewayPod { name: name.into(), ready: true, report: None, unreachable: None }
 }
 
 fn merge(into: &mut Value, from: Value) {
