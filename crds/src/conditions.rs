@@ -57,6 +57,8 @@ pub mod reason {
     pub const SUPERSEDED: &str = "Superseded";
     /// The evidence was held longer than `maxHoldSeconds`.
     pub const HOLD_EXCEEDED: &str = "HoldExceeded";
+    /// The evidence was held for `maxHoldSeconds`, and no request to the candidate was answered in that time.
+    pub const NEVER_ANSWERED: &str = "NeverAnswered";
     /// The spec is back at the stable revision.
     pub const REVERTED: &str = "Reverted";
     /// No verdict yet.

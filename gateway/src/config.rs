@@ -54,7 +54,7 @@ pub struct Weights {
 pub struct ShieldConfig {
     /// Whether failures of the candidate are replayed to stable.
     pub enabled: bool,
-    /// How long the candidate may take; half of what is left of the deadline when absent.
+    /// How long the candidate may take before stable is asked, too; found by stable's 99th percentile when absent.
     pub candidate_timeout: Option<Duration>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The path of a request: [`server`] accepts it, [`proxy`] reads it whole, [`table`] says which ModelDeployment and which arm,
 //! [`endpoint`] which pod, [`upstream`] carries it there. Around that, [`shield`](proxy) replays what the candidate failed to
-//! answer, [`brake`] takes a failing candidate out, [`metrics`] counts every request exactly once, and [`admin`] tells the operator.
+//! answer, [`latency`] says by when, [`brake`] takes a failing candidate out, [`metrics`] counts every request exactly once, and [`admin`] tells the operator.
 //! Weights and endpoints come from [`watch`] by way of [`convert`]; nothing else in this crate knows Kubernetes.
 
 pub mod admin;
@@ -18,6 +18,7 @@ pub mod endpoint;
 pub mod error;
 pub mod gateway;
 pub mod keep;
+pub mod latency;
 pub mod message;
 pub mod metrics;
 pub mod model;

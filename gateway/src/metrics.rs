@@ -21,22 +21,25 @@ pub enum Outcome {
     ContractError,
     /// 5xx, a broken connection, a truncated body.
     ServerError,
-    /// No whole answer in time.
+    /// No whole answer in time: by the deadline, or before its client left after longer than stable's 99th percentile.
     Timeout,
+    /// Longer than a try may take: the candidate was given up for stable's answer, or an arm answered later than that.
+    TryTimeout,
     /// No connection, or turned away for lack of room (429).
     Unavailable,
-    /// The client left.
+    /// The client left, or its deadline passed, before stable would have answered.
     Cancelled,
 }
 
 impl Outcome {
     /// All, in the order of their handles.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Success,
         Self::ClientError,
         Self::ContractError,
         Self::ServerError,
         Self::Timeout,
+        Self::TryTimeout,
         Self::Unavailable,
         Self::Cancelled,
     ];
@@ -49,6 +52,7 @@ impl Outcome {
             Self::ContractError => "contract_error",
             Self::ServerError => "server_error",
             Self::Timeout => "timeout",
+            Self::TryTimeout => "try_timeout",
             Self::Unavailable => "unavailable",
             Self::Cancelled => "cancelled",
         }
@@ -56,7 +60,7 @@ impl Outcome {
 
     /// Whether the arm is to blame.
     pub fn is_failure(self) -> bool {
-        matches!(self, Self::ContractError | Self::ServerError | Self::Timeout | Self::Unavailable)
+        matches!(self, Self::ContractError | Self::ServerError | Self::Timeout | Self::TryTimeout | Self::Unavailable)
     }
 }
 
@@ -146,6 +150,7 @@ pub struct Metrics {
     unshielded: Family<ModelLabels, Counter>,
     shielded: Family<RevisionLabels, Counter>,
     shield_refused: Family<RevisionLabels, Counter>,
+    spilled: Family<RevisionLabels, Counter>,
     retries: Family<RevisionLabels, Counter>,
     weight: Family<RevisionLabels, Gauge>,
     braked: Family<RevisionLabels, Gauge>,
@@ -162,10 +167,12 @@ pub struct Metrics {
 pub struct ArmMetrics {
     outcomes: [Counter; Outcome::ALL.len()],
     duration: Histogram,
-    /// Replays to stable.
+    /// Replays to the other arm.
     pub shielded: Counter,
     /// Failures that were passed on because the budget was spent.
     pub shield_refused: Counter,
+    /// Requests of stable that it took while stable had no endpoint.
+    pub spilled: Counter,
     /// Attempts on another pod.
     pub retries: Counter,
     /// The weight in force.
@@ -228,6 +235,7 @@ impl Metrics {
             unshielded: Family::default(),
             shielded: Family::default(),
             shield_refused: Family::default(),
+            spilled: Family::default(),
             retries: Family::default(),
             weight: Family::default(),
             braked: Family::default(),
@@ -247,8 +255,13 @@ impl Metrics {
         registry.register("client_requests", "What clients saw, each request once", self.clients.clone());
         registry.register("rejected", "Client requests that reached no arm", self.rejected.clone());
         registry.register("unshielded", "Requests kept from the candidate: not replayable", self.unshielded.clone());
-        registry.register("shielded", "Failures of the candidate replayed to stable", self.shielded.clone());
+        registry.register("shielded", "Requests that one arm failed, asked of the other", self.shielded.clone());
         registry.register("shield_refused", "Failures passed on: budget spent", self.shield_refused.clone());
+        registry.register(
+            "spilled",
+            "Requests that the candidate took for want of a pod of stable",
+            self.spilled.clone(),
+        );
         registry.register("retries", "Attempts on another pod of the same arm", self.retries.clone());
         registry.register("weight_permille", "Weight in force", self.weight.clone());
         registry.register("braked", "1 while this gateway keeps traffic from the candidate", self.braked.clone());
@@ -271,6 +284,7 @@ impl Metrics {
             duration: self.duration.get_or_create_owned(&ArmLabels { modeldeployment, revision, role }),
             shielded: self.shielded.get_or_create_owned(&labels),
             shield_refused: self.shield_refused.get_or_create_owned(&labels),
+            spilled: self.spilled.get_or_create_owned(&labels),
             retries: self.retries.get_or_create_owned(&labels),
             weight: self.weight.get_or_create_owned(&labels),
             braked: self.braked.get_or_create_owned(&labels),
@@ -307,7 +321,7 @@ impl Metrics {
             self.duration.remove(&ArmLabels { modeldeployment, revision, role });
         }
         let labels = RevisionLabels { modeldeployment, revision };
-        for family in [&self.shielded, &self.shield_refused, &self.retries] {
+        for family in [&self.shielded, &self.shield_refused, &self.spilled, &self.retries] {
             family.remove(&labels);
         }
         for family in [&self.weight, &self.braked, &self.endpoints] {

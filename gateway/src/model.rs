@@ -17,6 +17,7 @@ use crate::{
     budget::Budget,
     config::{BrakeConfig, ModelConfig, Role, Weights},
     endpoint::EndpointSet,
+    latency::{Latency, Pace},
     metrics::{ArmMetrics, ModelMetrics, Outcome},
     split::{SLOTS, Schedule, sticky_slot},
 };
@@ -50,13 +51,24 @@ pub struct ArmState {
     pub in_flight: AtomicUsize,
     /// Its brake.
     pub brake: Brake,
+    /// How long it takes.
+    pub latency: Latency,
 }
 
 impl ArmState {
     /// Requests that are there now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::Acquire)
     }
+}
+
+/// What a revision did since a generation of weights was applied.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests that were sent to it.
+    pub requests: AtomicU64,
+    /// Those that it answered, clients' own mistakes (4xx) included.
+    pub answered: AtomicU64,
 }
 
 /// One revision in one role under one generation of weights.
@@ -74,8 +86,8 @@ pub struct Arm {
     pub endpoints: EndpointSet,
     /// What outlives this generation.
     pub state: Arc<ArmState>,
-    /// Requests since the generation was applied.
-    pub requests: Arc<AtomicU64>,
+    /// What it did since the generation was applied.
+    pub tally: Arc<Tally>,
     /// Handles of its series.
     pub metrics: ArmMetrics,
     /// Bounds of its brake.
@@ -108,6 +120,11 @@ impl Arm {
         if outcome != Outcome::Cancelled {
             self.judge(outcome.is_failure());
         }
+    }
+
+    /// Whether it has a share of the traffic now.
+    fn is_weighted(&self) -> bool {
+        self.permille > 0 && !self.is_braked()
     }
 }
 
@@ -169,7 +186,20 @@ impl Model {
 
     /// Whether any candidate gets a share now.
     pub fn has_candidate(&self) -> bool {
-        self.candidates().any(|arm| arm.permille > 0 && !arm.is_braked())
+        self.candidates().any(|arm| arm.is_weighted())
+    }
+
+    /// The candidate that takes stable's requests while stable has no endpoint: one that has a share anyway, and pods.
+    pub fn spill(&self) -> Option<&Arc<Arm>> {
+        let able = self.candidates().filter(|arm| arm.is_weighted() && !arm.endpoints.is_empty());
+        able.max_by_key(|arm| arm.permille)
+    }
+
+    /// What "in time" means now.
+    pub fn pace(&self) -> Pace {
+        let stable = self.stable().and_then(|arm| arm.state.latency.p99());
+        let compared = self.config.shield.enabled && self.has_candidate();
+        Pace::new(stable, self.config.timeout, compared.then_some(self.config.shield.candidate_timeout))
     }
 
     /// The arm of the next request; `entity` is the value of the sticky header.

@@ -1,10 +1,17 @@
 //! What this pod tells the operator: one line of JSON a second, and at once when something changed.
 
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use serde::Serialize;
 
-use crate::{brake::Trip, gateway::Gateway, model::Model};
+use crate::{
+    brake::Trip,
+    gateway::Gateway,
+    model::{Model, Tally},
+};
 
 /// One line.
 #[derive(Debug, Serialize)]
@@ -28,6 +35,8 @@ pub struct ModelState {
     pub generation: i64,
     /// Requests since the generation was applied, by revision.
     pub requests: BTreeMap<String, u64>,
+    /// Those that were answered, clients' own mistakes included, by revision.
+    pub answered: BTreeMap<String, u64>,
     /// Requests that are there now, by revision.
     pub in_flight: BTreeMap<String, usize>,
     /// Ready endpoints, by revision.
@@ -46,14 +55,19 @@ pub fn state(gateway: &Gateway) -> State {
 
 fn model_state(model: &Model) -> ModelState {
     let arms = || model.arms.iter();
+    let tally = |of: fn(&Tally) -> &AtomicU64| {
+        arms().map(|arm| (arm.revision.clone(), of(&arm.tally).load(Ordering::Relaxed))).collect()
+    };
     let lingering = model.lingering.iter().map(|(revision, state)| (revision.clone(), state.in_flight()));
     let in_flight = arms().map(|arm| (arm.revision.clone(), arm.state.in_flight()));
     ModelState {
         name: model.config.name.clone(),
         uid: model.config.uid.clone(),
         generation: model.weights.as_ref().map_or(0, |weights| weights.generation),
-        requests: arms().map(|arm| (arm.revision.clone(), arm.requests.load(Ordering::Relaxed))).collect(),
+        requests: tally(|tally| &tally.requests),
+        // In this order, so that what looks ended has its answer counted.
         in_flight: in_flight.chain(lingering.filter(|(_, count)| *count > 0)).collect(),
+        answered: tally(|tally| &tally.answered),
         ready_endpoints: arms().map(|arm| (arm.revision.clone(), arm.endpoints.ready())).collect(),
         brake: arms().find(|arm| arm.is_braked()).and_then(|arm| arm.state.brake.trip()),
     }

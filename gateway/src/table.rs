@@ -187,7 +187,7 @@ impl Router {
         let group = snapshot.endpoints.get(&(config.name.clone(), backend.revision.clone())).unwrap_or(&empty.0);
         let before = old.and_then(|old| old.arm(&backend.revision));
         let same_generation = old.filter(|old| generation(old.weights.as_ref()) == generation(known.weights.as_ref()));
-        let requests = same_generation.and(before).map_or_else(Arc::default, |arm| Arc::clone(&arm.requests));
+        let tally = same_generation.and(before).map_or_else(Arc::default, |arm| Arc::clone(&arm.tally));
         let endpoints = EndpointSet::new(group, before.map_or(&empty.1, |arm| &arm.endpoints), &self.connector);
         let metrics = self.metrics.arm(&config.name, &backend.revision, backend.role);
         let state = known.arms.entry(backend.revision.clone()).or_default().clone();
@@ -203,7 +203,7 @@ impl Router {
             permille: backend.permille,
             endpoints,
             state,
-            requests,
+            tally,
             metrics,
             brake: config.brake,
             changes: self.changes.clone(),

@@ -337,16 +337,19 @@ async fn the_operator_hears_of_every_change_at_once() {
     }
     let counted = stream.until("requests", |line| line["models"][0]["requests"][STABLE] == 3).await;
     assert_eq!(counted["models"][0]["inFlight"][STABLE], 0);
+    assert_eq!(counted["models"][0]["answered"][STABLE], 3);
 
     candidate.set(Mood::Status(500));
     world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
     world.weigh(2, 1000).apply();
     let fresh = stream.until("generation 2", |line| line["models"][0]["generation"] == 2).await;
     assert_eq!(fresh["models"][0]["requests"][STABLE], 0, "counted from the generation on");
+    assert_eq!(fresh["models"][0]["answered"][STABLE], 0);
     for _ in 0..12 {
         assert_eq!(predict(&client, world.data).await.status, 200);
     }
     let braked = stream.until("the brake", |line| !line["models"][0]["brake"].is_null()).await;
+    assert_eq!(braked["models"][0]["answered"][CANDIDATE], 0);
     let brake = &braked["models"][0]["brake"];
     assert_eq!((&brake["revision"], &brake["generation"]), (&CANDIDATE.into(), &2.into()));
     assert_eq!((&brake["failures"], &brake["requests"]), (&10.into(), &10.into()));

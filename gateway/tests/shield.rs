@@ -116,13 +116,13 @@ async fn of_a_full_queue() {
 #[tokio::test]
 async fn of_hanging() {
     let world = ten_requests(Mood::Hang).await;
-    assert_eq!(world.metrics().arm(CANDIDATE, "timeout"), 5);
+    assert_eq!(world.metrics().arm(CANDIDATE, "try_timeout"), 5);
 }
 
 #[tokio::test]
 async fn of_hanging_in_the_middle_of_an_answer() {
     let world = ten_requests(Mood::HangInBody).await;
-    assert_eq!(world.metrics().arm(CANDIDATE, "timeout"), 5);
+    assert_eq!(world.metrics().arm(CANDIDATE, "try_timeout"), 5);
 }
 
 #[tokio::test]

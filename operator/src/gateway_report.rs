@@ -32,6 +32,8 @@ pub struct ModelLine {
     #[serde(default)]
     requests: BTreeMap<String, u64>,
     #[serde(default)]
+    answered: Option<BTreeMap<String, u64>>,
+    #[serde(default)]
     in_flight: BTreeMap<String, u64>,
     #[serde(default)]
     ready_endpoints: BTreeMap<String, u64>,
@@ -59,6 +61,7 @@ impl ModelLine {
         GatewayReport {
             generation: self.generation,
             requests: self.requests,
+            answered: self.answered,
             in_flight: self.in_flight,
             ready_endpoints: self.ready_endpoints,
             brake: self.brake.map(|b| BrakeReport {
@@ -125,7 +128,7 @@ pub struct TooLong;
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"pod":"gw-1","models":[{"name":"digits","uid":"u","generation":12,"requests":{"a":123},"inFlight":{"a":2},
+    const LINE: &str = r#"{"pod":"gw-1","models":[{"name":"digits","uid":"u","generation":12,"requests":{"a":123},"answered":{"a":120},"inFlight":{"a":2},
         "readyEndpoints":{"a":3},"brake":{"revision":"b","generation":12,"reason":"r","failures":11,"requests":14,"at":"2026-01-02T03:04:05Z"}},
         {"name":"other","uid":"v","generation":1,"requests":{},"inFlight":{},"readyEndpoints":{},"brake":null}]}"#;
 
@@ -135,8 +138,11 @@ mod tests {
         let mut models = line.models.into_iter();
         let digits = models.next().unwrap().report();
         assert_eq!((digits.generation, digits.requests["a"], digits.in_flight["a"]), (12, 123, 2));
+        assert_eq!(digits.answered, Some([("a".to_owned(), 120)].into()));
         assert_eq!(digits.brake.map(|b| (b.revision, b.failures)), Some(("b".to_owned(), 11)));
-        assert_eq!(models.next().unwrap().report().brake, None);
+        // Of a gateway that does not tell.
+        let other = models.next().unwrap().report();
+        assert_eq!((other.brake, other.answered), (None, None));
     }
 
     fn report(generation: i64, requests: u64, in_flight: u64) -> GatewayReport {

@@ -37,7 +37,8 @@ pub struct Analysis {
     #[schemars(range(min = 1, max = 3600))]
     pub interval_seconds: i32,
 
-    /// How long a step may hold without a verdict, in seconds; then `onHoldExceeded` applies.
+    /// How long a step may hold without a verdict, in seconds; then `onHoldExceeded` applies. A candidate that answered none of its requests
+    /// until then is taken back in any case.
     #[serde(default = "hour")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub max_hold_seconds: i32,

@@ -86,7 +86,8 @@ pub struct Shield {
     #[serde(default)]
     pub mode: ShieldMode,
 
-    /// How long the candidate may take before the request is replayed, in milliseconds. Default: half of what is left of the deadline.
+    /// How long the candidate may take before the stable revision is asked, too, in milliseconds. Default: four times the 99th percentile that the gateway
+    /// observes of the stable revision, at least 500; 1000 while it has observed too little.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3_600_000))]
     pub candidate_timeout_milliseconds: Option<i32>,

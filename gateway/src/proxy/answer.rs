@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
+    arm::Failure,
     count::{ArmCall, ClientCall},
     grpc,
     headers::holds_nan,
@@ -70,6 +71,8 @@ pub struct Passing {
     client: ClientCall,
     outcome: Outcome,
     status: StatusCode,
+    /// A stream of events, which is an answer from its head on.
+    streams: bool,
 }
 
 impl Passing {
@@ -77,7 +80,12 @@ impl Passing {
     pub fn new(body: Download, deadline: Instant, arm: ArmCall, client: ClientCall, head: Head) -> Self {
         let deadline = Box::pin(sleep_until(deadline));
         let (outcome, status) = (head.outcome, head.status);
-        let mut passing = Self { prefix: VecDeque::new(), body, deadline, arm, client, outcome, status };
+        let mut passing =
+            Self { prefix: VecDeque::new(), body, deadline, arm, client, outcome, status, streams: head.events };
+        if head.events {
+            passing.arm.streams();
+        }
+        passing.waits(false);
         if passing.body.is_end_stream() {
             passing.close(outcome);
         }
@@ -90,6 +98,13 @@ impl Passing {
         self
     }
 
+    /// A client that leaves while the pod keeps it waiting has left because of that; one that does not read has other reasons.
+    fn waits(&mut self, waiting: bool) {
+        let waiting = waiting && !self.streams;
+        self.arm.waits(waiting);
+        self.client.waits(waiting);
+    }
+
     fn close(&mut self, outcome: Outcome) {
         self.arm.close(outcome);
         self.client.close(for_client(outcome, self.status));
@@ -99,9 +114,12 @@ impl Passing {
         if let Some(chunk) = self.prefix.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.waits(frame.is_pending());
+        let Poll::Ready(frame) = frame else {
             ready!(self.deadline.as_mut().poll(cx));
-            self.close(Outcome::Timeout);
+            self.arm.fail(Failure::Deadline);
+            self.client.close(Outcome::Timeout);
             return Poll::Ready(Some(Err(BodyError::Deadline)));
         };
         match &frame {
@@ -164,6 +182,8 @@ pub struct Head {
     pub status: StatusCode,
     /// Whether outputs hold a NaN: the answer of a model that has lost its way, or of one that was asked about missing values.
     pub nan: bool,
+    /// Whether it is the head of a stream of events.
+    pub events: bool,
 }
 
 impl Head {
@@ -175,7 +195,8 @@ impl Head {
             _ if status.is_client_error() => Outcome::ClientError,
             _ => grpc::outcome(headers).unwrap_or(Outcome::Success),
         };
-        Self { outcome, status, nan: holds_nan(headers) }
+        let events = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        Self { outcome, status, nan: holds_nan(headers), events }
     }
 }
 

@@ -18,6 +18,17 @@ use crate::{
 /// Pods that are tried for one request.
 const MAX_PODS: usize = 3;
 
+/// What is tried at one arm before its failure is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Other pods that take the request where one did not. There is another arm to go to.
+    Unsent,
+    /// Also, once, a pure request that a pod broke off.
+    Broken,
+    /// Also pods that are yet to come, for a moment. There is nowhere else to go.
+    Wait,
+}
+
 /// Why an arm gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -56,8 +67,7 @@ impl Failure {
     }
 }
 
-/// Sends the request to the arm. `patient` waits for an endpoint when none is left to try, and sends a pure request that a pod broke off
-/// to another one; the shield needs neither.
+/// Sends the request to the arm.
 ///
 /// # Errors
 /// When there is no answer; the head of an answer of any status is a success here.
@@ -65,20 +75,20 @@ pub async fn reach(
     gateway: &Gateway,
     model: &Model,
     arm: &Arc<Arm>,
-    plan: &mut Plan,
+    plan: &Plan,
     deadline: Instant,
-    patient: bool,
+    retry: Retry,
 ) -> Result<Response<Download>, Failure> {
     let work = async {
         let until = deadline.min(Instant::now() + gateway.settings.endpoint_wait);
         let (mut attempts, mut current) = (Attempts::default(), Arc::clone(arm));
         loop {
-            let failure = match attempts.run(&current, plan, patient).await {
+            let failure = match attempts.run(&current, plan, retry).await {
                 Ok(response) => return Ok(response),
                 Err(Stop::Final(failure)) => return Err(failure),
                 Err(Stop::NobodyLeft(failure)) => failure,
             };
-            if !patient {
+            if retry != Retry::Wait {
                 return Err(failure);
             }
             match wait_for_endpoint(gateway, model, arm, &attempts.tried, until).await {
@@ -111,7 +121,7 @@ struct Attempts {
 
 impl Attempts {
     /// Tries the pods of an arm.
-    async fn run(&mut self, arm: &Arm, plan: &mut Plan, patient: bool) -> Result<Response<Download>, Stop> {
+    async fn run(&mut self, arm: &Arm, plan: &Plan, retry: Retry) -> Result<Response<Download>, Stop> {
         while self.tried.len() < MAX_PODS {
             let Some(visit) = pick(arm, &self.tried, self.broke_at, plan.affinity) else {
                 return Err(Stop::NobodyLeft(self.failure()));
@@ -136,7 +146,7 @@ impl Attempts {
                 Err(SendError::Upload { too_large: false }) => return Err(Stop::Final(Failure::ClientLeft)),
                 Err(SendError::Broken { error, reused }) => {
                     tracing::debug!(addr = %endpoint.addr, error, "broke off");
-                    self.broke(&endpoint, reused, plan.pure, patient)?;
+                    self.broke(&endpoint, reused, plan.pure, retry)?;
                 }
             }
         }
@@ -144,9 +154,9 @@ impl Attempts {
     }
 
     /// Allows one more attempt, or none. A connection that had served before may have been closed in the moment of sending: the pod
-    /// is not to blame, and may be the only one. On a new connection it is, and only the patient try another.
-    fn broke(&mut self, endpoint: &Endpoint, reused: bool, pure: bool, patient: bool) -> Result<(), Stop> {
-        if self.broke_at.is_some() || !pure || !(patient || reused) {
+    /// is not to blame, and may be the only one. On a new connection it is, and another is tried only where that was asked for.
+    fn broke(&mut self, endpoint: &Endpoint, reused: bool, pure: bool, retry: Retry) -> Result<(), Stop> {
+        if self.broke_at.is_some() || !pure || !(reused || retry != Retry::Unsent) {
             return Err(Stop::Final(Failure::Broken));
         }
         self.broke_at = Some(endpoint.addr);

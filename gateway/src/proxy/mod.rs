@@ -8,6 +8,7 @@ pub mod headers;
 pub mod plan;
 pub mod shield;
 pub mod upload;
+pub mod witness;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -18,14 +19,15 @@ use tracing::Instrument as _;
 
 use self::{
     answer::{AnswerBody, Head, Passing, Refusal, json},
-    arm::{Failure, reach},
+    arm::{Failure, Retry, reach},
     count::{ArmCall, ClientCall},
     plan::{Plan, deadline},
 };
 use crate::{
     config::Role,
     gateway::Gateway,
-    metrics::Reason,
+    latency::Pace,
+    metrics::{Outcome, Reason},
     model::{Arm, Model},
     select::{Route, select},
     upstream::Download,
@@ -36,9 +38,10 @@ use crate::{
 pub struct Job {
     gateway: Arc<Gateway>,
     model: Arc<Model>,
-    plan: Plan,
+    plan: Arc<Plan>,
     client: ClientCall,
     deadline: Instant,
+    pace: Pace,
 }
 
 /// Answers one request, within a span of it where traces are on.
@@ -82,7 +85,8 @@ pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpA
         plan.seek_affinity();
     }
     plan.name_timeout(&model.timeout_headers);
-    dispatch(Job { gateway, model, plan, client, deadline }, route.preview).await
+    let (plan, pace) = (Arc::new(plan), model.pace());
+    dispatch(Job { gateway, model, plan, client, deadline, pace }, route.preview).await
 }
 
 fn reject(mut client: ClientCall, refusal: Refusal, grpc: bool) -> Response<AnswerBody> {
@@ -103,8 +107,9 @@ fn health(route: &Route, request: &Request<Incoming>) -> Option<Response<AnswerB
     let ready = match request.uri().path() {
         "/v2/health/live" => true,
         "/v2/health/ready" => {
-            let arm = if route.preview { route.model.preview() } else { route.model.stable() };
-            arm.is_some_and(|arm| !arm.endpoints.is_empty())
+            let serves = |arm: Option<&Arc<Arm>>| arm.is_some_and(|arm| !arm.endpoints.is_empty());
+            let model = &route.model;
+            if route.preview { serves(model.preview()) } else { serves(model.stable()) || serves(model.spill()) }
         }
         _ => return None,
     };
@@ -131,7 +136,7 @@ async fn dispatch(job: Job, preview: bool) -> Response<AnswerBody> {
         // It cannot be replayed, so it is kept from the candidate: the shield never promises what it cannot do.
         model.metrics.unshielded.inc();
         if let Some(stable) = stable {
-            return direct(job, Arc::clone(stable), true).await;
+            return to_stable(job, Arc::clone(stable)).await;
         }
     }
     let Some(arm) = model.choose(entity(&model, job.plan.headers())) else { return job.reject(Refusal::NoRevision) };
@@ -139,6 +144,7 @@ async fn dispatch(job: Job, preview: bool) -> Response<AnswerBody> {
     match stable.filter(|_| arm.role == Role::Candidate && shield) {
         Some(stable) if job.plan.is_whole() && job.plan.pure => shield::shielded(job, arm, Arc::clone(stable)).await,
         Some(stable) => shield::rescued(job, arm, Arc::clone(stable)).await,
+        None if arm.role == Role::Stable => to_stable(job, arm).await,
         None => direct(job, arm, true).await,
     }
 }
@@ -148,15 +154,47 @@ fn entity<'a>(model: &Model, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     (!value.is_empty()).then_some(value.as_bytes())
 }
 
+/// Sends a request to stable. While no pod of stable takes it, a candidate that has traffic anyway does: the request has not run, and there is
+/// nothing to protect it from that is worse than no answer. With the next request it is stable's turn again.
+async fn to_stable(mut job: Job, stable: Arc<Arm>) -> Response<AnswerBody> {
+    let Some(candidate) = job.model.spill().cloned() else { return direct(job, stable, true).await };
+    if !stable.endpoints.is_empty() {
+        let (result, mut call) = ask(&mut job, &stable, true, Retry::Broken).await;
+        if !result.as_ref().is_err_and(|failure| *failure == Failure::Unreachable) {
+            return job.complete(result, call, None);
+        }
+        call.close(Outcome::Unavailable);
+        stable.metrics.shielded.inc();
+    }
+    candidate.metrics.spilled.inc();
+    // The candidate is made for its share and not for stable's: what it fails of that is counted and does not take it out.
+    let (result, mut call) = ask(&mut job, &candidate, false, Retry::Broken).await;
+    if !result.as_ref().is_err_and(|failure| *failure == Failure::Unreachable) {
+        return job.complete(result, call, None);
+    }
+    call.close(Outcome::Unavailable);
+    candidate.metrics.shielded.inc();
+    direct(job, stable, true).await
+}
+
 /// Sends a request to an arm with nobody behind it.
 async fn direct(mut job: Job, arm: Arc<Arm>, judged: bool) -> Response<AnswerBody> {
-    let call = ArmCall::start(&arm, judged);
-    job.client.reach();
+    let (result, call) = ask(&mut job, &arm, judged, Retry::Wait).await;
+    job.complete(result, call, None)
+}
+
+async fn ask(
+    job: &mut Job,
+    arm: &Arc<Arm>,
+    judged: bool,
+    retry: Retry,
+) -> (Result<Response<Download>, Failure>, ArmCall) {
+    let call = ArmCall::start(arm, job.pace, judged);
+    job.client.reach(job.pace);
     if arm.role == Role::Stable {
         job.model.budget.note_stable(Instant::now().into_std());
     }
-    let result = reach(&job.gateway, &job.model, &arm, &mut job.plan, job.deadline, true).await;
-    job.complete(result, call, None)
+    (reach(&job.gateway, &job.model, arm, &job.plan, job.deadline, retry).await, call)
 }
 
 impl Job {
@@ -188,7 +226,7 @@ impl Job {
                 mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), &arm, shielded)
             }
             Err(failure) => {
-                call.close(failure.outcome());
+                call.fail(failure);
                 self.refuse(failure.refusal())
             }
         }

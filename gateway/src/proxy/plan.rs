@@ -1,6 +1,10 @@
 //! A request, read and ready to be sent as often as it must be.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
@@ -46,7 +50,8 @@ pub struct Plan {
 #[derive(Debug)]
 enum Source {
     Whole(Arc<Whole>),
-    Stream(Option<Box<Stream>>),
+    /// Goes once; the lock is there because two attempts may hold the plan at one time.
+    Stream(Mutex<Option<Box<Stream>>>),
 }
 
 enum Read {
@@ -80,7 +85,7 @@ impl Plan {
         };
         let body = match whole {
             Read::Whole(whole) => Source::Whole(Arc::new(whole)),
-            Read::Stream(stream) => Source::Stream(Some(stream)),
+            Read::Stream(stream) => Source::Stream(Mutex::new(Some(stream))),
         };
         let authority = parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -121,10 +126,10 @@ impl Plan {
     }
 
     /// The request for the next attempt; none when its body has gone with an earlier one.
-    pub fn request(&mut self) -> Option<Request<Upload>> {
-        let body = match &mut self.body {
+    pub fn request(&self) -> Option<Request<Upload>> {
+        let body = match &self.body {
             Source::Whole(whole) => Upload::Replay(Replay::new(Arc::clone(whole))),
-            Source::Stream(stream) => Upload::Stream(stream.take()?),
+            Source::Stream(stream) => Upload::Stream(stream.lock().unwrap_or_else(PoisonError::into_inner).take()?),
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
@@ -150,9 +155,9 @@ impl Plan {
     }
 
     /// Takes back a request that was never sent.
-    pub fn take_back(&mut self, request: Request<Upload>) {
-        if let (Source::Stream(stream), Upload::Stream(unsent)) = (&mut self.body, request.into_body()) {
-            *stream = Some(unsent);
+    pub fn take_back(&self, request: Request<Upload>) {
+        if let (Source::Stream(stream), Upload::Stream(unsent)) = (&self.body, request.into_body()) {
+            *stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(unsent);
         }
     }
 }

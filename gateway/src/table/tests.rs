@@ -96,8 +96,8 @@ fn without_any_weights_the_safest_revision_gets_all() {
 #[test]
 fn requests_count_from_the_generation_and_endpoints_do_not_reset_them() {
     let mut fixture = Fixture::new();
-    let count = |model: &Model| model.arms[0].requests.load(std::sync::atomic::Ordering::Relaxed);
-    fixture.weigh(1, &HALF).arms[0].requests.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
+    let count = |model: &Model| model.arms[0].tally.requests.load(std::sync::atomic::Ordering::Relaxed);
+    fixture.weigh(1, &HALF).arms[0].tally.requests.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
     fixture.pods("aaa", 3, 0);
     let model = fixture.apply();
     assert_eq!((count(&model), model.arms[0].endpoints.ready()), (5, 3));

@@ -70,6 +70,15 @@ pub struct Judgement {
     pub message: String,
 }
 
+/// Whether a reading has anything good to tell of a revision: an answer, or a right prediction.
+pub fn has_good(evidence: &Evidence, revision: &str) -> bool {
+    let of = |reading: &GateReading| match reading {
+        GateReading::Counts(counts) => counts.get(revision).is_some_and(|counts| counts.good >= 1.0),
+        _ => false,
+    };
+    evidence.gates.values().any(of)
+}
+
 /// The gates of an analysis: those it names, or `errors` and `latency` with their defaults when it names none at all. An empty list stays empty: no judge.
 pub fn resolved_gates(analysis: &Analysis) -> Vec<Gate> {
     let default = |name: &str, type_| Gate {

@@ -204,6 +204,8 @@ pub struct GatewayReport {
     pub generation: i64,
     /// Requests by revision since that generation was applied.
     pub requests: BTreeMap<String, u64>,
+    /// Those of them that were answered, clients' own mistakes included, by revision. None from a gateway that does not tell.
+    pub answered: Option<BTreeMap<String, u64>>,
     /// Requests in flight by revision.
     pub in_flight: BTreeMap<String, u64>,
     /// Endpoints that it holds for ready, by revision.

@@ -1,5 +1,7 @@
 //! Weights: their shape, their way to the gateways, and what the gateways say of them.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
@@ -149,6 +151,19 @@ pub fn observed_share(gateway: &GatewayView, traffic: &TrafficStatus, candidate:
     }
     let share = u128::from(theirs) * 1000 + u128::from(all) / 2;
     (all > 0).then(|| i32::try_from(share / u128::from(all)).unwrap_or(ALL))
+}
+
+/// Requests to a revision under a generation that have ended, and those of them that were answered; none unless every ready gateway tells.
+pub fn ended(gateway: &GatewayView, generation: i64, revision: &str) -> Option<(u64, u64)> {
+    let of = |counts: &BTreeMap<String, u64>| counts.get(revision).copied().unwrap_or_default();
+    let mut sums = (0_u64, 0_u64);
+    for pod in gateway.pods.iter().filter(|pod| pod.ready) {
+        let report = pod.report.as_ref().filter(|report| report.generation == generation)?;
+        let answered = of(report.answered.as_ref()?);
+        let ended = of(&report.requests).saturating_sub(of(&report.in_flight));
+        sums = (sums.0.saturating_add(ended), sums.1.saturating_add(answered));
+    }
+    Some(sums)
 }
 
 /// Thousandths as people read them: `5%`, `0.5%`.

@@ -249,6 +249,62 @@ fn a_step_that_is_held_too_long_may_be_taken_back() {
     assert_eq!(world.says("RolledBack"), "True HoldExceeded");
 }
 
+/// Two gateways, so twice the number of requests.
+#[test]
+fn a_weight_at_which_nothing_was_ever_answered_is_left_when_its_hold_ends() {
+    for policy in ["Pause", "Abort"] {
+        let mut world = canary();
+        world.edit(json!({ "analysis": { "onHoldExceeded": policy, "maxHoldSeconds": 60 } }));
+        world.until(Stage::Analyzing, 0);
+        world.answers(40, 10, Some(0));
+        world.pass(58);
+        world.step();
+        assert_eq!(world.stage(), Some(Stage::Analyzing), "not before");
+        world.pass(2);
+        let plan = world.step();
+        assert_eq!((world.stage(), world.says("RolledBack").as_str()), (Some(Stage::Aborted), "True NeverAnswered"));
+        assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
+        let why = "no verdict after 60 s at weight 50%, and none of 60 requests to the candidate was answered";
+        assert!(world.condition("RolledBack").message.contains(why), "{}", world.condition("RolledBack").message);
+        assert!(plan.events[0].warning && plan.events[0].note.contains(why));
+    }
+}
+
+#[test]
+fn what_is_not_known_to_have_failed_is_waited_for() {
+    let waits = |tell: &dyn Fn(&mut World)| {
+        let mut world = canary();
+        world.edit(json!({ "analysis": { "maxHoldSeconds": 60 } }));
+        world.until(Stage::Analyzing, 0);
+        tell(&mut world);
+        world.pass(61);
+        world.step();
+        assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(Stage::Paused), "True HoldExceeded"));
+        world
+    };
+    waits(&|world| world.answers(0, 0, Some(0)));
+    waits(&|world| world.answers(200, 200, Some(0)));
+    waits(&|world| world.answers(4, 0, Some(0)));
+    waits(&|world| world.answers(200, 0, Some(1)));
+    waits(&|world| world.answers(200, 0, None));
+    waits(&|world| world.observed.gateway.pods[1].report = None);
+    // Of before a gateway was replaced.
+    waits(&|world| {
+        world.answers(200, 0, Some(0));
+        world.errors((5.0, 1.0), (0.0, 10.0));
+    });
+
+    // What becomes known later counts later, unless a person has said to go on.
+    let mut world = waits(&|world| world.answers(200, 0, None));
+    world.answers(300, 0, Some(0));
+    let mut ordered = world.clone();
+    world.step();
+    assert_eq!(world.says("RolledBack"), "True NeverAnswered");
+    ordered.command("promote", "1");
+    ordered.step();
+    assert_eq!((ordered.stage(), ordered.says("RolledBack").as_str()), (Some(Stage::Scaling), "False None"));
+}
+
 #[test]
 fn a_pass_that_comes_with_the_bell_counts() {
     let mut world = canary();

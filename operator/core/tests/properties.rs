@@ -171,12 +171,13 @@ prop_compose! {
 prop_compose! {
     fn gateway_pod()(
         ready in proptest::bool::weighted(0.8), generation in -1_i64..22, told in proptest::bool::weighted(0.9),
-        revision in revision(), requests in 0..100_u64, flight in 0..2_u64, brake in proptest::bool::weighted(0.2),
+        revision in revision(), requests in 0..100_u64, flight in 0..2_u64, good in 0..2_u64, answered in any::<bool>(), brake in proptest::bool::weighted(0.2),
         age in 0..200_i64,
     ) -> GatewayPod {
         let counts = BTreeMap::from([(revision.clone(), requests)]);
         let report = GatewayReport {
-            generation, requests: counts, in_flight: BTreeMap::from([(revision.clone(), flight)]),
+            generation, requests: counts, answered: answered.then(|| BTreeMap::from([(revision.clone(), good)])),
+            in_flight: BTreeMap::from([(revision.clone(), flight)]),
             ready_endpoints: BTreeMap::new(),
             brake: brake.then(|| BrakeReport {
                 revision, generation, reason: "x".into(), failures: 10, requests: 11, at: start(),

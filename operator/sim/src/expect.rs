@@ -213,5 +213,6 @@ pub(crate) fn is_worse(object: &ModelDeployment, theirs: &Truth, ours: &Truth) -
     let gates = object.spec.analysis.gates.as_deref().unwrap_or_default();
     let labels = gates.iter().any(|gate| gate.type_ == GateType::Accuracy);
     // A rival whose pods come and go fails in its own way.
-    ours.crash == 0.0 && (theirs.errors > ours.errors + 0.2 || (labels && theirs.wrong > ours.wrong + 0.2))
+    ours.crash == 0.0
+        && (theirs.hangs || theirs.errors > ours.errors + 0.2 || (labels && theirs.wrong > ours.wrong + 0.2))
 }

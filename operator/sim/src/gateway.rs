@@ -1,7 +1,5 @@
 //! Gateways: they watch the weights with a lag, send, count, brake, die and come back.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport, Unreachable};
 use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
@@ -115,16 +113,22 @@ impl Gateway {
     ) {
         let set = cluster.set(&backend.revision);
         let up = set.filter(|set| set.ready() > 0);
-        let bad = up.map_or(count, |set| rng.of(count, set.truth.errors));
-        let wrong = up.map_or(0, |set| rng.of(count - bad, set.truth.wrong));
-        metrics.count(&backend.revision, count, bad, wrong);
-        let requests: &mut BTreeMap<String, u64> = &mut self.report.requests;
-        *requests.entry(backend.revision.clone()).or_default() += count;
+        let hung = up.is_some_and(|set| set.truth.hangs);
+        // Requests whose clients left before an answer was due are no evidence.
+        let judged = if up.is_some_and(|set| !set.truth.waited_for) { 0 } else { count };
+        let bad = up.filter(|_| !hung).map_or(judged, |set| rng.of(count, set.truth.errors));
+        let wrong = up.filter(|_| !hung).map_or(0, |set| rng.of(count - bad, set.truth.wrong));
+        metrics.count(&backend.revision, judged, bad, wrong);
+        let answered = if hung { 0 } else { count - bad };
+        let answers = self.report.answered.get_or_insert_default();
+        for (counts, more) in [(&mut self.report.requests, count), (answers, answered)] {
+            *counts.entry(backend.revision.clone()).or_default() += more;
+        }
         if count > 0 {
             self.report.in_flight.insert(backend.revision.clone(), 1);
         }
         if backend.role == Role::Candidate {
-            self.brake(clock, backend, count, bad);
+            self.brake(clock, backend, judged, bad);
         }
     }
 

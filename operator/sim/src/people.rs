@@ -148,15 +148,20 @@ fn meddle(world: &mut World, rng: &mut Rng, versions: &mut u32) {
                 Quality::Good,
                 Quality::Errors,
                 Quality::Wrong,
+                Quality::Hanging,
+                Quality::Deserted,
                 Quality::Unloadable,
                 Quality::Stuck,
                 Quality::Crashing,
             ];
-            ship(world, *versions, rng.pick(&kinds));
+            let quality = shippable(world, rng.pick(&kinds));
+            ship(world, *versions, quality);
         }
         4 => ship_again(world, rng.between(1, i64::from(*versions)) as u32),
         5 => command(world, "abort", &nonce),
         6 => command(world, "retry", &nonce),
+        // Nobody orders on what answers nothing.
+        7 | 8 if hangs(world) => {}
         7 => {
             order(world);
             command(world, "promote", &nonce);
@@ -174,6 +179,18 @@ fn meddle(world: &mut World, rng: &mut Rng, versions: &mut u32) {
             world.edit(&format!("replicas {replicas}"), |object| object.spec.replicas = replicas);
         }
     }
+}
+
+/// What nobody is to blame for can be found at a step that is judged only.
+fn shippable(world: &World, quality: Quality) -> Quality {
+    let judged = expect::is_judged(&world.cluster.object);
+    if quality == Quality::Deserted && !judged { Quality::Hanging } else { quality }
+}
+
+/// Whether the version that the spec asks for answers nothing.
+fn hangs(world: &World) -> bool {
+    let version = world.cluster.object.spec.model.version.as_ref();
+    version.and_then(|version| world.cluster.truths.get(version)).is_some_and(|truth| truth.hangs)
 }
 
 /// From now on it is no fault of the judge's if this version is promoted.
@@ -209,7 +226,16 @@ pub(crate) fn command(world: &mut World, command: &str, nonce: &str) {
 
 /// The last rollout, without faults, with a person who ends pauses. Returns what was shipped, and over what.
 fn finale(world: &mut World, rng: &mut Rng, version: u32) -> (u32, Quality, String) {
-    let quality = rng.pick(&[Quality::Good, Quality::Good, Quality::Good, Quality::Errors, Quality::Unloadable]);
+    let kinds = [
+        Quality::Good,
+        Quality::Good,
+        Quality::Good,
+        Quality::Errors,
+        Quality::Hanging,
+        Quality::Deserted,
+        Quality::Unloadable,
+    ];
+    let quality = shippable(world, rng.pick(&kinds));
     world.edit("resume", |object| object.spec.paused = false);
     for _ in 0..20 {
         world.tick();

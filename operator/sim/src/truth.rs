@@ -5,6 +5,10 @@
 pub struct Truth {
     /// Share of requests that fail.
     pub errors: f64,
+    /// Whether it never answers.
+    pub hangs: bool,
+    /// Whether its clients wait long enough for an answer that somebody is to blame when there is none.
+    pub waited_for: bool,
     /// Share of predictions that are wrong.
     pub wrong: f64,
     /// Seconds until a pod is ready.
@@ -24,6 +28,10 @@ pub enum Quality {
     Errors,
     /// Predicts wrongly.
     Wrong,
+    /// Never answers.
+    Hanging,
+    /// Never answers, and its clients leave before stable would have answered: its gateways blame nobody.
+    Deserted,
     /// Its bytes are not those that were asked for.
     Unloadable,
     /// Its pods never become ready, for a reason that may pass.
@@ -35,10 +43,13 @@ pub enum Quality {
 impl Quality {
     /// How a version of this kind behaves.
     pub fn truth(self) -> Truth {
-        let good = Truth { errors: 0.01, wrong: 0.05, start: 5, load: None, crash: 0.0 };
+        let good =
+            Truth { errors: 0.01, hangs: false, waited_for: true, wrong: 0.05, start: 5, load: None, crash: 0.0 };
         match self {
             Self::Good => good,
             Self::Errors => Truth { errors: 0.40, ..good },
+            Self::Hanging => Truth { hangs: true, ..good },
+            Self::Deserted => Truth { hangs: true, waited_for: false, ..good },
             Self::Wrong => Truth { wrong: 0.45, ..good },
             Self::Unloadable => Truth {
                 load: Some(
@@ -60,6 +71,8 @@ impl Quality {
             "good" => Self::Good,
             "errors" => Self::Errors,
             "wrong" => Self::Wrong,
+            "hanging" => Self::Hanging,
+            "deserted" => Self::Deserted,
             "unloadable" => Self::Unloadable,
             "stuck" => Self::Stuck,
             "crashing" => Self::Crashing,
@@ -71,6 +84,10 @@ impl Quality {
 impl Truth {
     /// Whether no gate has a reason to prefer the other.
     pub fn is_as_good_as(&self, other: &Self) -> bool {
-        self.errors <= other.errors && self.wrong <= other.wrong && self.load.is_none() && self.crash == 0.0
+        self.errors <= other.errors
+            && !self.hangs
+            && self.wrong <= other.wrong
+            && self.load.is_none()
+            && self.crash == 0.0
     }
 }

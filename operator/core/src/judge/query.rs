@@ -46,13 +46,19 @@ fn query(gate: &Gate, selector: &Selector<'_>) -> Queries {
 }
 
 /// The outcomes for which an arm is to blame are bad, its answers (a client's own mistake is answered rightly with 4xx) are good, and requests whose client
-/// left are neither. `contract_error` is a 4xx that stable contradicted.
+/// left before stable would have answered are neither; one that waited for longer is a `timeout`. `contract_error` is a 4xx that stable contradicted;
+/// `try_timeout` is what took longer than a try may take, counted alike in both arms.
 fn errors(selector: &Selector<'_>) -> String {
     let increase = selector.increase(
         "slipway_gateway_requests_total",
-        r#",outcome=~"success|client_error|contract_error|server_error|timeout|unavailable""#,
+        r#",outcome=~"success|client_error|contract_error|server_error|timeout|try_timeout|unavailable""#,
     );
-    relabelled(&increase, "outcome", "contract_error|server_error|timeout|unavailable", "success|client_error")
+    relabelled(
+        &increase,
+        "outcome",
+        "contract_error|server_error|timeout|try_timeout|unavailable",
+        "success|client_error",
+    )
 }
 
 fn accuracy(selector: &Selector<'_>) -> String {

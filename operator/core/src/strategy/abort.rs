@@ -6,6 +6,7 @@ use slipway_crds::conditions::reason;
 use slipway_crds::v1alpha1::{AbortStatus, GateVerdict, HoldPolicy, Outcome, Stage};
 
 use super::judging;
+use crate::judge::{self, MIN_EVENTS_TO_FAIL};
 use crate::plan::{Context, Draft, after, clipped};
 use crate::{sizing, traffic};
 
@@ -18,6 +19,7 @@ pub(super) fn when_needed(cx: &Context<'_>, draft: &mut Draft) -> bool {
         .or_else(|| load_failed(cx, draft))
         .or_else(|| gate_failed(cx, draft))
         .or_else(|| deadline_exceeded(cx, draft))
+        .or_else(|| never_answered(cx, draft))
         .or_else(|| held_too_long(cx, draft));
     let Some((reason, message)) = found else { return false };
     abort(cx, draft, Outcome::RolledBack, reason, &message);
@@ -137,6 +139,27 @@ fn deadline_exceeded(cx: &Context<'_>, draft: &mut Draft) -> Found {
         message.push_str(&format!("; pod {}: {}: {}", problem.pod, problem.reason, problem.message));
     }
     Some((reason::PROGRESS_DEADLINE_EXCEEDED, message))
+}
+
+/// A hold that is over, at a weight at which the candidate never answered anything. To wait there for a person would fail the share of the clients who are
+/// sent to it for as long as that takes, and whatever its gates wait for, they cannot pass. It takes requests to say so, and every gateway's word: no
+/// traffic and no report take nothing back.
+fn never_answered(cx: &Context<'_>, draft: &mut Draft) -> Found {
+    let held = super::steps::is_held_too_long(cx, draft) || super::steps::waits_at_weight(cx, draft);
+    // Who orders it on knows what it does.
+    let ordered = draft.skip || draft.active().is_some_and(|rollout| rollout.promote_full);
+    let candidate = draft.candidate().filter(|_| held && !ordered && draft.weight() > 0)?;
+    let generation = draft.traffic.generation;
+    let (ended, answered) = traffic::ended(&cx.observed.gateway, generation, candidate)?;
+    // A gateway that came new counts from 0; Prometheus may know of earlier answers.
+    let known = cx.observed.evidence.as_ref().filter(|evidence| evidence.generation == generation);
+    let answers = answered > 0 || known.is_some_and(|evidence| judge::has_good(evidence, candidate));
+    if answers || (ended as f64) < MIN_EVENTS_TO_FAIL {
+        return None;
+    }
+    let weight = traffic::percent(draft.weight());
+    let held = format!("no verdict after {} s at weight {weight}", cx.spec.max_hold);
+    Some((reason::NEVER_ANSWERED, format!("{held}, and none of {ended} requests to the candidate was answered")))
 }
 
 /// Only where the user asked for it; otherwise the step waits for a person.

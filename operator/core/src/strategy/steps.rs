@@ -212,6 +212,12 @@ fn analyzing(cx: &Context<'_>, draft: &mut Draft) -> bool {
     false
 }
 
+/// Whether a hold at a weight ran out and a person is waited for.
+pub(super) fn waits_at_weight(cx: &Context<'_>, draft: &Draft) -> bool {
+    let paused = draft.active().is_some_and(|rollout| rollout.stage == Stage::Paused);
+    paused && !cx.spec.paused && matches!(cx.spec.step(draft.step_index()), Step::Weight(_))
+}
+
 /// Whether the judge held the step for longer than it may. A person who holds the rollout is not to be hurried.
 pub(super) fn is_held_too_long(cx: &Context<'_>, draft: &mut Draft) -> bool {
     let Some(rollout) = draft.active().filter(|it| it.stage == Stage::Analyzing && !cx.spec.paused) else {

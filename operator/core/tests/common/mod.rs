@@ -221,6 +221,17 @@ impl World {
         self.errors((500.0, 500.0), (10.0, 9990.0));
     }
 
+    /// What every gateway tells of the candidate under the current weights: requests, how many of them are still there, and how many were answered.
+    pub fn answers(&mut self, requests: u64, in_flight: u64, answered: Option<u64>) {
+        let revision = self.status().candidate.as_ref().unwrap().revision.clone();
+        for pod in &mut self.observed.gateway.pods {
+            let report = pod.report.as_mut().unwrap();
+            report.requests = BTreeMap::from([(revision.clone(), requests)]);
+            report.in_flight = BTreeMap::from([(revision.clone(), in_flight)]);
+            report.answered = answered.map(|answered| BTreeMap::from([(revision.clone(), answered)]));
+        }
+    }
+
     pub fn brake(&mut self, index: usize) {
         let revision = self.status().candidate.as_ref().unwrap().revision.clone();
         let at = self.now;

@@ -243,7 +243,7 @@ fn queries_name_both_revisions_and_the_window() {
         (
             "errors",
             Queries::Counts(format!(
-                r#"sum by (revision, result) (label_replace(label_replace(increase(slipway_gateway_requests_total{{{selector},outcome=~"success|client_error|contract_error|server_error|timeout|unavailable"}}[{{{{window}}}}]), "result", "bad", "outcome", "contract_error|server_error|timeout|unavailable"), "result", "good", "outcome", "success|client_error"))"#
+                r#"sum by (revision, result) (label_replace(label_replace(increase(slipway_gateway_requests_total{{{selector},outcome=~"success|client_error|contract_error|server_error|timeout|try_timeout|unavailable"}}[{{{{window}}}}]), "result", "bad", "outcome", "contract_error|server_error|timeout|try_timeout|unavailable"), "result", "good", "outcome", "success|client_error"))"#
             )),
         ),
         (

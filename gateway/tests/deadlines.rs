@@ -1,0 +1,204 @@
+//! Clients with little time: an equally good candidate loses nothing by it, one that hangs is found out, and nobody can take out a good one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // Helpers of tests are no `#[test]` themselves.
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use http_body_util::Full;
+use slipway_gateway::config::BrakeConfig;
+use support::{
+    CANDIDATE, STABLE, Scrape, World,
+    client::{Http, http1, infer, send},
+    upstream::{Mood, Upstream},
+};
+use tokio::time::{Instant, interval, timeout};
+
+const BRAKE: BrakeConfig = BrakeConfig { min_failures: 10, failure_percent: 50 };
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Two arms of these moods at this weight of the candidate, with a brake.
+async fn arms(stable: Mood, candidate: Mood, permille: u32) -> (World, Upstream, Upstream) {
+    let (stable, candidate) = (Upstream::start("stable", stable).await, Upstream::start("candidate", candidate).await);
+    let mut world = World::new().await;
+    world.model().timeout = Duration::from_secs(30);
+    world.model().brake = BRAKE;
+    world.weigh(1, permille).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    (world, stable, candidate)
+}
+
+/// Status of one prediction, with a header.
+async fn ask(client: &Http, world: &World, header: (&'static str, &str)) -> u16 {
+    let request = infer(world.data).header(header.0, header.1).body(Full::from("{}")).unwrap();
+    send(client, request).await.unwrap().status.as_u16()
+}
+
+/// So many predictions at one time, whose clients leave after a time; how many were answered.
+async fn impatient(client: &Http, world: &World, requests: usize, patience: Duration) -> usize {
+    let answers = join_all((0..requests).map(|_| timeout(patience, ask(client, world, ("x-user-id", "1"))))).await;
+    answers.into_iter().filter(|answer| *answer == Ok(200)).count()
+}
+
+/// Requests that were sent to the candidate, and to stable.
+fn requests(metrics: &Scrape) -> (u64, u64) {
+    let of = |revision| metrics.sum("requests_total", &[("revision", revision)]);
+    (of(CANDIDATE), of(STABLE))
+}
+
+fn is_braked(world: &World) -> bool {
+    world.gateway.router.table().models["digits"].arms[1].is_braked()
+}
+
+/// Waits until every request has been counted.
+async fn at_rest(world: &World) {
+    let gateway = Arc::clone(&world.gateway);
+    let table = move || Arc::clone(&gateway.router.table().models["digits"]);
+    support::eventually("all requests have ended", || table().arms.iter().all(|arm| arm.state.in_flight() == 0)).await;
+}
+
+/// The deadline is longer than an answer takes and shorter than two: half of it would be too little for either arm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_equal_candidate_loses_no_request_of_clients_with_tight_deadlines() {
+    let slow = Mood::Slow(millis(400));
+    for header in [("x-request-timeout-ms", "750"), ("grpc-timeout", "750m")] {
+        let (world, _stable, _candidate) = arms(slow.clone(), slow.clone(), 500).await;
+        let client = http1();
+        for _ in 0..2 {
+            let answers = join_all((0..40).map(|_| ask(&client, &world, header))).await;
+            assert_eq!(answers, vec![200; 40]);
+        }
+        let metrics = world.metrics();
+        assert_eq!((metrics.arm(CANDIDATE, "success"), metrics.arm(STABLE, "success")), requests(&metrics));
+        assert!(!is_braked(&world));
+        metrics.assert_conserved();
+    }
+}
+
+/// Stable is asked beside a slow candidate, which is not given up for that: its answer comes first. Both arms took longer than a try may take, and
+/// both are counted so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_try_that_takes_too_long_is_not_cut_off_and_counts_alike_in_both_arms() {
+    let slow = Mood::Slow(millis(700));
+    let (mut world, _stable, _candidate) = arms(slow.clone(), slow, 500).await;
+    world.model().shield.candidate_timeout = Some(millis(300));
+    world.apply();
+    let client = http1();
+    let answers = join_all((0..40).map(|_| ask(&client, &world, ("x-request-timeout-ms", "1200")))).await;
+    assert_eq!(answers, vec![200; 40]);
+    at_rest(&world).await;
+    let metrics = world.metrics();
+    // Of stable's requests those that were asked beside the candidate were given up, because it was the first to answer.
+    let (candidate, stable) = requests(&metrics);
+    assert_eq!((metrics.arm(CANDIDATE, "try_timeout"), metrics.arm(STABLE, "cancelled")), (candidate, candidate));
+    assert_eq!(metrics.arm(STABLE, "try_timeout"), stable - candidate);
+    assert_eq!((metrics.client("success"), metrics.sum("shielded_total", &[])), (40, candidate));
+    assert!(!is_braked(&world), "stable would not have answered in that time either");
+    metrics.assert_conserved();
+}
+
+/// A deadline that stable would not meet either says nothing about the candidate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_with_tight_deadlines_takes_no_candidate_out() {
+    let slow = Mood::Slow(millis(2500));
+    for permille in [500, 900] {
+        let (world, _stable, _candidate) = arms(slow.clone(), slow.clone(), permille).await;
+        let client = http1();
+        // Nothing is known of stable yet; so below what is taken for its time, and above.
+        for (deadline, outcome) in [("50", "cancelled"), ("1500", "timeout")] {
+            let answers = join_all((0..50).map(|_| ask(&client, &world, ("x-request-timeout-ms", deadline)))).await;
+            assert_eq!(answers, vec![504; 50]);
+            at_rest(&world).await;
+            let metrics = world.metrics();
+            let of = |revision| metrics.arm(revision, outcome);
+            assert!(of(CANDIDATE) >= 20 && of(STABLE) > 0, "{deadline} at {permille}: {}", metrics.0);
+            let sides = |outcome| (metrics.arm(CANDIDATE, outcome), metrics.arm(STABLE, outcome));
+            let (left, late) = (sides("cancelled"), sides("timeout"));
+            assert_eq!((left.0 + late.0, left.1 + late.1), requests(&metrics), "nothing else is counted");
+            assert!(!is_braked(&world), "{deadline} at {permille}");
+            metrics.assert_conserved();
+        }
+    }
+}
+
+/// Fifty requests a second at a candidate that never answers, from clients who leave after two seconds, say so or not, and whatever is known of
+/// stable's time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_that_hangs_is_out_in_five_seconds_although_its_clients_leave() {
+    for (stable, header) in [
+        (Mood::Good, ("x-user-id", "1")),
+        (Mood::Good, ("x-request-timeout-ms", "2000")),
+        // Stable's own time leaves none for a second try within the clients' two seconds: the witness is asked when they have left.
+        (Mood::Slow(millis(1000)), ("x-user-id", "1")),
+        (Mood::Slow(millis(1000)), ("x-request-timeout-ms", "2000")),
+    ] {
+        let (mut world, _stable, candidate) = arms(stable.clone(), Mood::Hang, 0).await;
+        let (client, slow) = (http1(), stable != Mood::Good);
+        if slow {
+            assert_eq!(impatient(&client, &world, 40, Duration::from_secs(20)).await, 40);
+        }
+        world.weigh(2, 500).apply();
+        let (world, started) = (Arc::new(world), Instant::now());
+        let (mut clients, mut every) = (Vec::new(), interval(millis(10)));
+        while !is_braked(&world) {
+            assert!(started.elapsed() < Duration::from_secs(5), "{stable:?} {header:?}");
+            every.tick().await;
+            let (client, world) = (client.clone(), Arc::clone(&world));
+            clients.push(tokio::spawn(async move { timeout(millis(2000), ask(&client, &world, header)).await }));
+        }
+        let after = candidate.served();
+        let left = join_all(clients).await.into_iter().filter(|it| !matches!(it, Ok(Ok(200)))).count();
+        assert!(candidate.served() <= after + 1 && after >= 10);
+        at_rest(&world).await;
+        let metrics = world.metrics();
+        let (outcome, lost) = if slow { ("timeout", left > 0) } else { ("try_timeout", left == 0) };
+        assert!(metrics.arm(CANDIDATE, outcome) >= 10 && lost, "{left} left; {}", metrics.0);
+        assert_eq!(metrics.client("timeout") > 0, slow);
+        metrics.assert_conserved();
+    }
+}
+
+/// Requests that are too much for either arm, taken back on purpose once stable's usual time is over, nearly all of them at the candidate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_who_leave_on_purpose_take_no_candidate_out() {
+    let (mut world, stable, candidate) = arms(Mood::Good, Mood::Good, 0).await;
+    let client = http1();
+    assert_eq!(impatient(&client, &world, 200, Duration::from_secs(20)).await, 200);
+    world.weigh(2, 900).apply();
+    for mood in [&stable, &candidate] {
+        mood.set(Mood::Slow(Duration::from_secs(20)));
+    }
+    for _ in 0..3 {
+        assert_eq!(impatient(&client, &world, 50, millis(400)).await, 0);
+        at_rest(&world).await;
+    }
+    let metrics = world.metrics();
+    // Whoever waited for longer than stable takes is counted in both arms alike, as long as it is that which stable takes.
+    assert!(metrics.arm(CANDIDATE, "timeout") >= 45 && metrics.arm(STABLE, "timeout") >= 5, "{}", metrics.0);
+    assert!(!is_braked(&world));
+    metrics.assert_conserved();
+
+    // With stable as fast as it was, the same is the candidate's fault.
+    stable.set(Mood::Good);
+    let gateway = Arc::clone(&world.gateway);
+    impatient(&client, &world, 50, millis(400)).await;
+    support::eventually("the brake acts", || gateway.router.table().models["digits"].arms[1].is_braked()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_who_leave_at_once_count_against_nobody() {
+    let (world, stable, candidate) = arms(Mood::Hang, Mood::Hang, 500).await;
+    let client = http1();
+    assert_eq!(impatient(&client, &world, 60, millis(200)).await, 0);
+    at_rest(&world).await;
+    let metrics = world.metrics();
+    assert_eq!(metrics.client("cancelled"), metrics.sum("client_requests_total", &[]));
+    assert_eq!(metrics.arm(STABLE, "cancelled") as usize, stable.served());
+    assert_eq!(metrics.arm(CANDIDATE, "cancelled") as usize, candidate.served());
+    assert!(!is_braked(&world));
+    metrics.assert_conserved();
+}
