@@ -64,6 +64,7 @@ impl Context {
         self.own.forget(uid);
         self.expectations.forget(uid);
         self.waiting.done(uid);
+        self.metrics.conditions.forget(uid);
     }
 }
 

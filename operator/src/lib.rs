@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod cache;
 pub mod children;
 pub mod client;
+pub mod condition_metrics;
 pub mod context;
 pub mod controller;
 pub mod error;

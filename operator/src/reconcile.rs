@@ -117,6 +117,7 @@ async fn carry_out(
     // What is refused is told by the same plan with that in its view: nothing else of it can differ.
     let told = refused.as_ref().map(|_| slipway_core::plan::plan(observed, now).status);
     let status = told.as_ref().unwrap_or(&plan.status);
+    ctx.metrics.conditions.show(&subject.uid, &subject.namespace, &subject.name, status);
     let written = if before && plan.status_first { Some(&plan.status) } else { stored.as_ref() };
     let differs = status::differs(written, status);
     if differs {

@@ -1,4 +1,4 @@
-//! Metrics of the operator. All labels come from fixed sets: no names of objects, no text of errors.
+//! Metrics of the operator. All labels come from fixed sets, but for those of objects that are not at rest ([`crate::condition_metrics`]).
 
 use std::sync::atomic::AtomicU64;
 
@@ -11,6 +11,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use slipway_crds::v1alpha1::Outcome;
+
+use crate::condition_metrics::ConditionMetrics;
 
 /// One label `result`.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -58,6 +60,8 @@ pub struct Metrics {
     pub events_lost: Counter,
     /// Watches that ended with an error and were started again.
     pub watch_errors: Counter<u64, AtomicU64>,
+    /// Conditions of ModelDeployments that are not at rest.
+    pub conditions: ConditionMetrics,
 }
 
 impl Default for Metrics {
@@ -73,6 +77,7 @@ impl Default for Metrics {
             leader: Gauge::default(),
             events_lost: Counter::default(),
             watch_errors: Counter::default(),
+            conditions: ConditionMetrics::default(),
         };
         metrics.register();
         metrics
@@ -91,6 +96,8 @@ impl Metrics {
         r.register("leader", "Whether this process leads", self.leader.clone());
         r.register("events_lost", "Events that could not be published", self.events_lost.clone());
         r.register("watch_errors", "Watches that ended with an error", self.watch_errors.clone());
+        let help = "Conditions of ModelDeployments that are not as they are at rest";
+        r.register("condition", help, self.conditions.family());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "Version of the operator", build);
     }

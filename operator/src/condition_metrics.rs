@@ -1,0 +1,139 @@
+//! A series for each condition of a ModelDeployment that is not as it is at rest, so that alerts can name the object, the condition and the reason. An object at
+//! rest has none: ten thousand of them cost nothing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use slipway_crds::v1alpha1::ModelDeploymentStatus;
+
+/// Labels of one condition. Prometheus gives `namespace` to the operator's own namespace.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+pub struct ConditionLabels {
+    /// Namespace of the ModelDeployment.
+    pub modeldeployment_namespace: String,
+    /// Its name.
+    pub modeldeployment: String,
+    /// Type of the condition.
+    pub condition: String,
+    /// Its status.
+    pub status: String,
+    /// Its reason.
+    pub reason: String,
+}
+
+/// The series of all ModelDeployments.
+#[derive(Debug, Default)]
+pub struct ConditionMetrics {
+    family: Family<ConditionLabels, Gauge>,
+    /// By UID: what is shown of it.
+    shown: Mutex<HashMap<String, BTreeSet<ConditionLabels>>>,
+}
+
+impl ConditionMetrics {
+    /// What is registered.
+    pub fn family(&self) -> Family<ConditionLabels, Gauge> {
+        self.family.clone()
+    }
+
+    /// Shows the conditions of an object.
+    pub fn show(&self, uid: &str, namespace: &str, name: &str, status: &ModelDeploymentStatus) {
+        let labels = status.conditions.iter().filter(|it| !is_at_rest(&it.type_, &it.status)).map(|it| ConditionLabels {
+            modeldeployment_namespace: namespace.to_owned(),
+            modeldeployment: name.to_owned(),
+            condition: it.type_.clone(),
+            status: it.status.clone(),
+            reason: it.reason.clone(),
+        });
+        self.replace(uid, labels.collect());
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.replace(uid, BTreeSet::new());
+    }
+
+    fn replace(&self, uid: &str, wanted: BTreeSet<ConditionLabels>) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in shown.get(uid).into_iter().flatten().filter(|it| !wanted.contains(it)) {
+            self.family.remove(gone);
+        }
+        for labels in &wanted {
+            self.family.get_or_create(labels).set(1);
+        }
+        if wanted.is_empty() {
+            shown.remove(uid);
+        } else {
+            shown.insert(uid.to_owned(), wanted);
+        }
+    }
+}
+
+/// Whether a condition says what it says of an object that serves and has no rollout. `GatePassed` is Unknown then.
+fn is_at_rest(condition: &str, status: &str) -> bool {
+    match condition {
+        "Ready" | "Available" => status == "True",
+        "GatePassed" => status != "False",
+        _ => status == "False",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    fn status(conditions: &[(&str, &str, &str)]) -> ModelDeploymentStatus {
+        let condition = |(type_, status, reason): &(&str, &str, &str)| Condition {
+            type_: (*type_).to_owned(),
+            status: (*status).to_owned(),
+            reason: (*reason).to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        let conditions = conditions.iter().map(condition).collect();
+        ModelDeploymentStatus { conditions, ..ModelDeploymentStatus::default() }
+    }
+
+    fn series(metrics: &Metrics) -> Vec<String> {
+        let text = metrics.text();
+        text.lines().filter(|line| line.starts_with("slipway_operator_condition{")).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn only_what_is_not_at_rest_has_a_series_and_none_outlives_its_object() {
+        let metrics = Metrics::default();
+        let show = |uid: &str, name: &str, conditions: &[_]| {
+            metrics.conditions.show(uid, "team", name, &status(conditions));
+        };
+        let rest = [
+            ("Ready", "True", "Stable"),
+            ("Available", "True", "Stable"),
+            ("Progressing", "False", "Stable"),
+            ("GatePassed", "Unknown", "None"),
+            ("RolledBack", "False", "None"),
+            ("Paused", "False", "None"),
+        ];
+        show("u1", "good", &rest);
+        assert_eq!(series(&metrics), [""; 0]);
+        show("u2", "bad", &[("Ready", "False", "WriteRefused"), ("Progressing", "True", "GatewaysUnreachable")]);
+        let of = |condition: &str, reason: &str, status: &str| {
+            format!(
+                "slipway_operator_condition{{modeldeployment_namespace=\"team\",modeldeployment=\"bad\",condition=\"{condition}\",status=\"{status}\",reason=\"{reason}\"}} 1"
+            )
+        };
+        let mut both = series(&metrics);
+        both.sort();
+        assert_eq!(both, [of("Progressing", "GatewaysUnreachable", "True"), of("Ready", "WriteRefused", "False")]);
+        show("u2", "bad", &[("Ready", "False", "Degraded")]);
+        assert_eq!(series(&metrics), [of("Ready", "Degraded", "False")], "the old reason is gone");
+        metrics.conditions.forget("u2");
+        assert_eq!(series(&metrics), [""; 0]);
+    }
+}
