@@ -77,6 +77,8 @@ pub mod reason {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// The API server refused a write of the operator, or an object of the same name belongs to somebody else; the message says which.
     pub const WRITE_REFUSED: &str = "WriteRefused";
+    /// Somebody else keeps changing or removing an object of the operator; the message says which, and who where that is known.
+    pub const WRITE_REVERTED: &str = "WriteReverted";
     /// Nothing to report.
     pub const NONE: &str = "None";
 }

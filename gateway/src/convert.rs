@@ -1,7 +1,7 @@
 //! From Kubernetes objects to a [`Snapshot`]. The only file that knows both.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -22,7 +22,7 @@ use crate::config::{
 const PORT: &str = "http";
 
 /// Turns what the watches hold into snapshots. It remembers the last valid form of every ModelDeployment: one that somebody broke
-/// keeps its traffic as it is.
+/// keeps its traffic as it is, and so does one that was deleted without its children, until these are gone or it is made again.
 #[derive(Debug, Default)]
 pub struct Converter {
     valid: BTreeMap<String, ModelConfig>,
@@ -47,8 +47,16 @@ impl Converter {
             };
             valid.extend(config.map(|config| (name, config)));
         }
+        let endpoints = endpoints(slices);
+        let up = endpoints.iter().filter(|(_, group)| !group.ready.is_empty() || !group.draining.is_empty());
+        let left: BTreeSet<&str> = up.map(|((model, _), _)| model.as_str()).collect();
+        for (name, config) in std::mem::take(&mut self.valid) {
+            if !valid.contains_key(&name) && left.contains(name.as_str()) {
+                valid.insert(name, config);
+            }
+        }
         self.valid.clone_from(&valid);
-        Snapshot { models: valid, endpoints: endpoints(slices) }
+        Snapshot { models: valid, endpoints }
     }
 }
 

@@ -49,6 +49,8 @@ struct Memory {
 struct Remembered {
     uid: String,
     weights: Option<Weights>,
+    /// Weights of the ModelDeployment that had the name before, while they are in force.
+    inherited: Option<Weights>,
     arms: HashMap<String, Arc<ArmState>>,
     schedule: Arc<Schedule>,
     budget: Arc<Budget>,
@@ -117,14 +119,18 @@ impl Router {
     }
 
     fn model(&self, memory: &mut Memory, old: &RouteTable, config: &ModelConfig, snapshot: &Snapshot) -> Model {
-        let known = memory.models.remove(&config.name).filter(|known| known.uid == config.uid);
-        let mut known = known.unwrap_or_else(|| self.remember(config));
+        let known = memory.models.remove(&config.name);
+        let mut known = match known {
+            Some(known) if known.uid == config.uid => known,
+            another => self.remember(config, another.and_then(|another| another.weights)),
+        };
         let old = old.models.get(&config.name).filter(|old| old.config.uid == config.uid);
 
         let told = config.weights.clone().filter(|weights| !weights.backends.is_empty());
         let last = known.weights.take();
         let in_force = told.or_else(|| last.clone().filter(|last| last.generation > 0));
-        known.weights = in_force.or_else(|| guess(config, snapshot));
+        known.inherited.take_if(|former| in_force.is_some() || !is_served(former, config, snapshot));
+        known.weights = in_force.or_else(|| known.inherited.clone()).or_else(|| guess(config, snapshot));
         if known.weights != last {
             tracing::info!(modeldeployment = config.name, weights = ?known.weights, "weights in force");
         }
@@ -150,12 +156,15 @@ impl Router {
         model
     }
 
-    fn remember(&self, config: &ModelConfig) -> Remembered {
+    /// `former`: weights of another ModelDeployment of the same name, which was deleted without its pods. Traffic stays as it is until this one has weights of
+    /// its own; of these the generation says nothing, so that no operator takes them for a confirmation.
+    fn remember(&self, config: &ModelConfig, former: Option<Weights>) -> Remembered {
         let start = hash(&[self.settings.pod_name.as_bytes(), config.uid.as_bytes()]);
         let budget = Budget::new(self.settings.shield_floor, self.settings.shield_percent, Instant::now().into_std());
         Remembered {
             uid: config.uid.clone(),
             weights: None,
+            inherited: former.map(|former| Weights { generation: 0, ..former }),
             arms: HashMap::new(),
             schedule: Arc::new(Schedule::starting_at(start)),
             budget: Arc::new(budget),
@@ -229,6 +238,14 @@ fn with_preview(weights: &Weights) -> Vec<Backend> {
         backends.push(Backend { revision: preview.clone(), role: Role::Candidate, permille: 0 });
     }
     backends
+}
+
+/// Whether a revision to which weights send has endpoints.
+fn is_served(weights: &Weights, config: &ModelConfig, snapshot: &Snapshot) -> bool {
+    weights.backends.iter().filter(|backend| backend.permille > 0).any(|backend| {
+        let group = snapshot.endpoints.get(&(config.name.clone(), backend.revision.clone()));
+        group.is_some_and(|group| !group.ready.is_empty() || !group.draining.is_empty())
+    })
 }
 
 /// All traffic to one revision, for a gateway that has never seen weights (a fresh pod while the status was lost).

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use slipway_core::action::{Desired, Kind};
+use slipway_core::fields::Managed;
 use slipway_core::observed::ObjectView;
 
 use crate::cache::{Cache, Owner};
@@ -12,10 +13,10 @@ use crate::views::Views;
 
 /// How long a plan waits for the watch to bring back what was written. A watch that is slower than this is broken, and the
 /// preconditions of the writes keep a stale plan harmless.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A kind that we write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are those of the kinds")]
 pub enum Child {
     ReplicaSet,
@@ -76,8 +77,12 @@ pub struct Known {
     pub version: u64,
     /// UIDs of its owners; of a ReplicaSet its controller.
     pub owners: Vec<String>,
-    /// Hash of what was applied last; of a ReplicaSet, which is applied once, nothing.
+    /// UID of its controller.
+    pub controller: Option<String>,
+    /// Hash of what was applied last.
     pub applied: String,
+    /// Which of its fields are ours.
+    pub managed: Managed,
 }
 
 impl Views {
@@ -88,15 +93,19 @@ impl Views {
                 uid: e.view.uid,
                 version: e.version,
                 owners: e.view.owners,
+                controller: e.view.controller,
                 applied: e.view.applied,
+                managed: e.view.managed,
             })
         };
         match child {
             Child::ReplicaSet => self.replica_sets.get(owner, name).map(|e| Known {
                 uid: e.view.view.uid,
                 version: e.version,
-                owners: e.view.controller.into_iter().collect(),
-                applied: String::new(),
+                owners: e.view.controller.iter().cloned().collect(),
+                controller: e.view.controller,
+                applied: e.view.view.applied,
+                managed: e.view.view.managed,
             }),
             Child::Service => plain(&self.services),
             Child::HorizontalPodAutoscaler => plain(&self.autoscalers),
@@ -193,7 +202,7 @@ mod tests {
     }
 
     fn put(views: &Views, event: Event<Service>) {
-        views.services.take(event, |s| Some((Owner::of(s)?, crate::observe::object(s)?)));
+        views.services.take(event, |s| Some((Owner::of(s)?, crate::observe::object(s, &Default::default())?)));
     }
 
     fn expectation(awaited: Awaited) -> Expectation {

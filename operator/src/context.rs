@@ -10,7 +10,9 @@ use slipway_core::observed::Settings;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::cache::Owner;
 use crate::children::Expectations;
+use crate::disturbances::Disturbances;
 use crate::events::Events;
 use crate::gateway_link::Links;
 use crate::metrics_source::Poller;
@@ -40,6 +42,8 @@ pub struct Context {
     pub backoff: Backoff,
     /// Writes that are refused.
     pub refusals: Refusals,
+    /// What others do to our objects.
+    pub disturbances: Disturbances,
     /// Statuses that we wrote.
     pub own: Arc<OwnWrites>,
     /// Children that we wrote.
@@ -47,7 +51,7 @@ pub struct Context {
     /// Statuses that wait.
     pub waiting: Waiting,
     /// Turns at shared objects.
-    pub turns: crate::apply::Turns,
+    pub turns: crate::put::Turns,
     /// Reconciles that run.
     pub running: Arc<Running>,
     /// The end.
@@ -61,6 +65,7 @@ impl Context {
         self.links.set_draining(uid, std::collections::BTreeSet::new());
         self.backoff.reset(uid);
         self.refusals.forget(uid);
+        self.disturbances.forget(&Owner::model(object.namespace.as_deref().unwrap_or_default(), &object.name));
         self.own.forget(uid);
         self.expectations.forget(uid);
         self.waiting.done(uid);

@@ -26,6 +26,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::cache::{Cache, Change, Owner};
 use crate::context::Context;
 use crate::main_watch::{Guarded, print};
+use crate::managed::FieldSets;
 use crate::observe;
 use crate::reconcile::{on_error, reconcile};
 use crate::views::Views;
@@ -123,8 +124,7 @@ fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
         scope,
         ctx,
         |v| &v.replica_sets,
-        |o: &ReplicaSet| Some((Owner::of(o)?, observe::replica_set(o)?)),
-        |_, _| {},
+        |o: &ReplicaSet, fields| Some((Owner::of(o)?, observe::replica_set(o, fields)?)),
     ));
     // Pods that cannot start, and gateways that come and go.
     let selector = format!(
@@ -135,7 +135,7 @@ fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
         labels::COMPONENT_RUNTIME,
         labels::COMPONENT_GATEWAY
     );
-    let pods = |o: &Pod| Some((Owner::of(o)?, observe::pod(o)?));
+    let pods = |o: &Pod, _: &FieldSets| Some((Owner::of(o)?, observe::pod(o)?));
     all.push(selected(
         scope,
         ctx,
@@ -149,12 +149,13 @@ fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
         },
     ));
     // Deployments: also why Kubernetes makes no pods for them.
-    let deployments = |o: &Deployment| Some((Owner::of(o)?, observe::deployment(o)?));
-    all.push(watched(scope, ctx, |v| &v.deployments, deployments, |_, _| {}));
+    let deployments = |o: &Deployment, fields: &FieldSets| Some((Owner::of(o)?, observe::deployment(o, fields)?));
+    all.push(watched(scope, ctx, |v| &v.deployments, deployments));
     // Autoscalers: also what they want, which is not told elsewhere while it is what `spec.replicas` says.
-    let autoscalers = |o: &HorizontalPodAutoscaler| Some((Owner::of(o)?, observe::autoscaler(o)?));
-    all.push(watched(scope, ctx, |v| &v.autoscalers, autoscalers, |_, _| {}));
-    // The rest: only whether each is there, and as it was applied last.
+    let autoscalers =
+        |o: &HorizontalPodAutoscaler, fields: &FieldSets| Some((Owner::of(o)?, observe::autoscaler(o, fields)?));
+    all.push(watched(scope, ctx, |v| &v.autoscalers, autoscalers));
+    // The rest: only whether each is there, and as it was applied last, which the metadata tells (`managedFields`).
     all.push(metadata::<Service>(scope, ctx, |v| &v.services));
     all.push(metadata::<PodDisruptionBudget>(scope, ctx, |v| &v.disruption_budgets));
     all.push(metadata::<ServiceAccount>(scope, ctx, |v| &v.service_accounts));
@@ -166,22 +167,34 @@ fn metadata<K>(scope: &Scope, ctx: &Arc<Context>, cache: fn(&Views) -> &Cache<Ob
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let view = |o: &PartialObjectMeta<K>| Some((Owner::of(o)?, observe::object(o)?));
-    watched(scope, ctx, cache, view, |_, _| {})
+    let view = |o: &PartialObjectMeta<K>, fields: &FieldSets| Some((Owner::of(o)?, observe::object(o, fields)?));
+    watched(scope, ctx, cache, view)
 }
 
 fn watched<K, V>(
     scope: &Scope,
     ctx: &Arc<Context>,
     cache: fn(&Views) -> &Cache<V>,
-    view: impl Fn(&K) -> Option<(Owner, V)> + Send + 'static,
-    seen: impl Fn(&Context, &Change<V>) + Send + 'static,
+    view: impl Fn(&K, &FieldSets) -> Option<(Owner, V)> + Send + 'static,
 ) -> Triggers
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
     V: Shared + Clone + PartialEq + Send + Sync + 'static,
 {
-    selected(scope, ctx, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, seen)
+    let gone = |ctx: &Context, change: &Change<V>| {
+        if change.after.is_none() && is_missed(&ctx.views, &change.owner) {
+            ctx.disturbances.gone(&change.owner, format!("{} {}", K::kind(&()), change.name));
+        }
+    };
+    selected(scope, ctx, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, gone)
+}
+
+/// What goes is missed only where there is a ModelDeployment that would have it.
+fn is_missed(views: &Views, owner: &Owner) -> bool {
+    match &owner.model {
+        Some(name) => views.models.get(owner, name).is_some(),
+        None => !views.models.models_where(&owner.namespace, |_| true).is_empty(),
+    }
 }
 
 /// One watch: feeds its cache, lets `seen` look at each change, and triggers whoever the change concerns.
@@ -190,7 +203,7 @@ fn selected<K, V>(
     ctx: &Arc<Context>,
     selector: &str,
     cache: fn(&Views) -> &Cache<V>,
-    view: impl Fn(&K) -> Option<(Owner, V)> + Send + 'static,
+    view: impl Fn(&K, &FieldSets) -> Option<(Owner, V)> + Send + 'static,
     seen: impl Fn(&Context, &Change<V>) + Send + 'static,
 ) -> Triggers
 where
@@ -205,7 +218,7 @@ where
             let Some(event) = logged(event, &ctx) else {
                 return stream::iter(Vec::new());
             };
-            let changes = cache(&ctx.views).take(event, &view);
+            let changes = cache(&ctx.views).take(event, |object| view(object, &ctx.views.fields));
             let mut triggers = Vec::new();
             for change in &changes {
                 seen(&ctx, change);
@@ -230,7 +243,8 @@ impl Shared for observe::PodKept {}
 
 impl Shared for ObjectView {
     fn owners_changed(&self, other: &Self) -> Option<Vec<String>> {
-        let same = self.uid == other.uid && self.applied == other.applied && self.failure == other.failure;
+        let others = |view: &Self| Self { owners: Vec::new(), ..view.clone() };
+        let same = others(self) == others(other);
         let only = |a: &Self, b: &Self| -> Vec<String> {
             a.owners.iter().filter(|o| !b.owners.contains(o)).cloned().collect()
         };
@@ -271,10 +285,19 @@ mod tests {
     use super::*;
     use crate::own_writes::OwnWrites;
     use serde_json::json;
+    use slipway_core::fields::Managed;
 
     fn gateway(applied: &str, owners: &[&str]) -> ObjectView {
         let owners = owners.iter().map(|o| (*o).to_owned()).collect();
-        ObjectView { uid: "u".into(), applied: applied.into(), owners, failure: String::new(), desired_replicas: None }
+        ObjectView {
+            uid: "u".into(),
+            applied: applied.into(),
+            managed: Managed::default(),
+            owners,
+            controller: None,
+            failure: String::new(),
+            desired_replicas: None,
+        }
     }
 
     fn concerned(before: Option<ObjectView>, after: Option<ObjectView>) -> Vec<String> {

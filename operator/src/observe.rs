@@ -9,17 +9,18 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 use serde::Deserialize;
 use slipway_core::action::APPLIED;
-use slipway_core::build::{FETCH, GATEWAY, worker_name};
+use slipway_core::build::{FETCH, GATEWAY, revision_name, worker_name};
 use slipway_core::evidence::Evidence;
 use slipway_core::marks::Marks;
 use slipway_core::observed::{
-    FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
+    Disturbance, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
     ReplicaSetView, Settings, Unreachable,
 };
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::cache::{Cache, Entry, Owner};
+use crate::managed::FieldSets;
 use crate::views::Views;
 
 /// Longest message of a pod that is kept.
@@ -54,7 +55,7 @@ pub struct PodKept {
 }
 
 /// View of a ReplicaSet; nothing without our revision label.
-pub fn replica_set(object: &ReplicaSet) -> Option<ReplicaSetKept> {
+pub fn replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<ReplicaSetKept> {
     let status = object.status.as_ref();
     let view = ReplicaSetView {
         name: object.name_any(),
@@ -77,38 +78,46 @@ pub fn replica_set(object: &ReplicaSet) -> Option<ReplicaSetKept> {
         available: status.and_then(|s| s.available_replicas).unwrap_or(0),
         observed: status.and_then(|s| s.observed_generation) >= object.metadata.generation,
         owned: false,
+        orphaned: false,
+        applied: object.annotations().get(APPLIED).cloned().unwrap_or_default(),
+        managed: fields.managed(object),
         deleting: object.metadata.deletion_timestamp.is_some(),
     };
-    let controller = object.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| o.uid.clone());
-    Some(ReplicaSetKept { view, controller })
+    Some(ReplicaSetKept { view, controller: controller(object) })
+}
+
+fn controller(object: &impl ResourceExt) -> Option<String> {
+    object.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| o.uid.clone())
 }
 
 /// View of any other child, from its metadata alone.
-pub fn object(object: &impl ResourceExt) -> Option<ObjectView> {
+pub fn object(object: &impl ResourceExt, fields: &FieldSets) -> Option<ObjectView> {
     Some(ObjectView {
         uid: object.uid()?,
         applied: object.annotations().get(APPLIED).cloned().unwrap_or_default(),
+        managed: fields.managed(object),
         owners: object.owner_references().iter().map(|o| o.uid.clone()).collect(),
+        controller: controller(object),
         failure: String::new(),
         desired_replicas: None,
     })
 }
 
 /// View of an autoscaler.
-pub fn autoscaler(object: &HorizontalPodAutoscaler) -> Option<ObjectView> {
+pub fn autoscaler(object: &HorizontalPodAutoscaler, fields: &FieldSets) -> Option<ObjectView> {
     let status = object.status.as_ref();
     let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     // Without metrics it repeats what it was told.
     let speaks = conditions.iter().any(|c| c.type_ == "ScalingActive" && c.status == "True");
     let desired_replicas = status.filter(|_| speaks).map(|s| s.desired_replicas);
-    Some(ObjectView { desired_replicas, ..self::object(object)? })
+    Some(ObjectView { desired_replicas, ..self::object(object, fields)? })
 }
 
 /// View of a Deployment.
-pub fn deployment(object: &Deployment) -> Option<ObjectView> {
+pub fn deployment(object: &Deployment, fields: &FieldSets) -> Option<ObjectView> {
     let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let failure = failure(conditions.iter().map(|c| (&c.type_, &c.status, &c.message)));
-    Some(ObjectView { failure, ..self::object(object)? })
+    Some(ObjectView { failure, ..self::object(object, fields)? })
 }
 
 /// What Kubernetes says when it makes no pods: the condition `ReplicaFailure` of a ReplicaSet or a Deployment.
@@ -209,6 +218,7 @@ pub fn observe(
     heard: impl Fn(&str) -> Heard,
     evidence: Option<Evidence>,
     refusals: Option<BTreeMap<String, String>>,
+    disturbances: BTreeMap<String, Disturbance>,
     settings: &Settings,
 ) -> Observed {
     let namespace = object.namespace().unwrap_or_default();
@@ -218,9 +228,7 @@ pub fn observe(
     let pods: Vec<PodKept> = views.pods.of(&owner).into_values().map(|e| e.view).collect();
     let replica_sets = views.replica_sets.of(&owner).into_values();
     Observed {
-        replica_sets: replica_sets
-            .map(|e| ReplicaSetView { owned: e.view.controller.as_deref() == Some(&uid), ..e.view.view })
-            .collect(),
+        replica_sets: replica_sets.map(|e| whose(e.view, &name, &uid)).collect(),
         services: plain(views.services.of(&owner)),
         autoscaler: one(&views.autoscalers, &owner, &name),
         worker: one(&views.deployments, &owner, &worker_name(&name)),
@@ -230,10 +238,18 @@ pub fn observe(
         fetched: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
         pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
         refusals,
+        disturbances,
         evidence,
         settings: settings.clone(),
         object,
     }
+}
+
+/// Whether a ReplicaSet with our labels is that of the ModelDeployment, or was left by one of the same name: then nobody controls it, and its name is the one that
+/// we would give it.
+fn whose(kept: ReplicaSetKept, name: &str, uid: &str) -> ReplicaSetView {
+    let orphaned = kept.controller.is_none() && kept.view.name == revision_name(name, &kept.view.revision);
+    ReplicaSetView { owned: orphaned || kept.controller.as_deref() == Some(uid), orphaned, ..kept.view }
 }
 
 fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> GatewayView {

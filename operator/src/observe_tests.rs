@@ -74,7 +74,7 @@ fn found(reason: &str, message: &str, restarts: i32) -> Option<(String, String, 
 
 #[test]
 fn a_replica_set_is_read_in_full() {
-    let kept = replica_set(&replica_set_of("u-digits")).unwrap();
+    let kept = replica_set(&replica_set_of("u-digits"), &FieldSets::default()).unwrap();
     let view = kept.view;
     assert_eq!((view.name.as_str(), view.revision.as_str(), view.version.as_str()), ("digits-aaaa", "aaaa", "v1"));
     assert_eq!((view.desired, view.current, view.ready, view.available), (4, 3, 2, 1));
@@ -86,9 +86,9 @@ fn a_replica_set_is_read_in_full() {
 fn a_replica_set_of_somebody_else_is_not_owned() {
     for (controller, owned) in [("u-digits", true), ("u-former", false)] {
         let views = Views::default();
-        let read = |o: &ReplicaSet| Some((Owner::of(o)?, replica_set(o)?));
+        let read = |o: &ReplicaSet| Some((Owner::of(o)?, replica_set(o, &FieldSets::default())?));
         views.replica_sets.take(Event::Apply(replica_set_of(controller)), read);
-        let observed = observe(model(), &views, |_| (None, None), None, None, &settings());
+        let observed = observe(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
         assert_eq!(observed.replica_sets[0].owned, owned, "{controller}");
     }
 }
@@ -193,7 +193,7 @@ fn a_gateway_pod_that_leaves_counts_while_it_speaks() {
         views.pods.take(Event::Apply(pod_), |o| Some((Owner::of(o)?, pod(o)?)));
     }
     let heard = |uid: &str| (matches!(uid, "u-ready" | "u-leaves").then(GatewayReport::default), None);
-    let observed = observe(model(), &views, heard, None, None, &settings());
+    let observed = observe(model(), &views, heard, None, None, BTreeMap::new(), &settings());
     let seen: Vec<_> = observed.gateway.pods.iter().map(|p| (p.name.as_str(), p.ready, p.report.is_some())).collect();
     assert_eq!(seen, [("leaves", false, true), ("ready", true, true), ("starting", false, false)]);
     assert!(observed.pod_problems.is_empty(), "pods of the gateway are not the model's");
@@ -220,9 +220,11 @@ metadata:
   ownerReferences: [{apiVersion: v, kind: k, name: n, uid: u-digits}]
 ",
     );
-    views.services.take(Event::Apply(service), |o| Some((Owner::of(o)?, object(o)?)));
-    let observed = observe(model(), &views, |_| (None, None), None, None, &settings());
+    views.services.take(Event::Apply(service), |o| Some((Owner::of(o)?, object(o, &FieldSets::default())?)));
+    let observed = observe(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
     let expected = ObjectView {
+        managed: Default::default(),
+        controller: None,
         uid: "u-svc".into(),
         applied: "abc".into(),
         owners: vec!["u-digits".into()],
@@ -269,7 +271,7 @@ fn the_annotation_tells_what_is_known_of_the_model() {
             let value = annotation.trim_matches('"').to_owned();
             set.metadata.annotations.get_or_insert_default().insert(labels::MODEL_DIGEST.into(), value);
         }
-        replica_set(&set).unwrap().view.digest
+        replica_set(&set, &FieldSets::default()).unwrap().view.digest
     };
     assert_eq!(digest(""), ModelDigest::Unreported);
     assert_eq!(digest("\"\""), ModelDigest::Pending);

@@ -8,13 +8,15 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action as Next;
 use kube::runtime::reflector::ObjectRef;
-use slipway_core::action::{Note, Plan};
+use slipway_core::action::{Action, Note, Plan};
 use slipway_core::observed::Observed;
 use slipway_core::plan::plan;
 use slipway_crds::conditions::reason::WRITE_REFUSED;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutRecord};
 
-use crate::apply::{Applier, Subject, target};
+use crate::apply::{Applier, Done, Subject, target};
+use crate::cache::Owner;
+use crate::children::Child;
 use crate::context::Context;
 use crate::error::{Error, WriteError};
 use crate::main_watch::Guarded;
@@ -86,7 +88,8 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     let heard = |pod_uid: &str| (ctx.links.report(pod_uid, &subject.uid), ctx.links.unreachable(pod_uid));
     let evidence = ctx.poller.evidence(&subject.uid);
     let refusals = ctx.refusals.shown(&subject.uid);
-    let mut observed = observe(object, &ctx.views, heard, evidence, refusals, &ctx.settings);
+    let disturbances = ctx.disturbances.of(&Owner::model(&subject.namespace, &subject.name), now);
+    let mut observed = observe(object, &ctx.views, heard, evidence, refusals, disturbances, &ctx.settings);
     let plan = plan(&observed, now);
     // (I/O)
     let wait = carry_out(&mut observed, &plan, now, &subject, ctx).await?;
@@ -112,7 +115,8 @@ async fn carry_out(
     if plan.status_first {
         write_status(&plan.status, observed, subject, ctx).await?;
     }
-    let (failure, waits) = act(plan, subject, ctx).await;
+    let Acted { failure, waits, restored } = act(plan, now, subject, ctx).await;
+    publish(&restored, subject, ctx).await;
     let refused = newly_refused(observed, subject, ctx);
     // What is refused is told by the same plan with that in its view: nothing else of it can differ.
     let told = refused.as_ref().map(|_| slipway_core::plan::plan(observed, now).status);
@@ -151,26 +155,56 @@ async fn write_status(
     status::write(&ctx.client, &ctx.own, subject, version.as_deref(), status).await
 }
 
-/// Tries all actions whose time has come. Gives the first failure, and how long the next one that waits has to wait.
-async fn act(plan: &Plan, subject: &Subject, ctx: &Context) -> (Option<WriteError>, Option<Duration>) {
+/// What came of the actions of a plan.
+#[derive(Default)]
+struct Acted {
+    /// The first failure.
+    failure: Option<WriteError>,
+    /// How long the next one that waits has to wait.
+    waits: Option<Duration>,
+    /// What to tell of what was put back.
+    restored: Vec<Note>,
+}
+
+/// Tries all actions whose time has come.
+async fn act(plan: &Plan, now: Timestamp, subject: &Subject, ctx: &Context) -> Acted {
     let applier = Applier { client: &ctx.client, views: &ctx.views, subject, turns: &ctx.turns };
     let mut round = ctx.refusals.round(&subject.uid);
-    let mut failure = None;
+    let mut acted = Acted::default();
     for action in &plan.actions {
         let target = target(action);
         if !round.is_due(&target, Instant::now()) {
             continue;
         }
+        if let Action::Delete { kind, name, .. } = action {
+            let target = format!("{} {name}", Child::from(*kind).kind());
+            ctx.disturbances.deleting(&Owner::model(&subject.namespace, &subject.name), target);
+        }
         match applier.carry_out(action).await {
-            Ok(expectation) => ctx.expectations.expect(&subject.uid, expectation, Instant::now()),
+            Ok(done) => {
+                acted.restored.extend(written(action, &done, now, ctx));
+                ctx.expectations.expect(&subject.uid, done.expectation, Instant::now());
+            }
             Err(error) => {
                 round.failed(&target, &error, Instant::now());
-                failure.get_or_insert(error);
+                acted.failure.get_or_insert(error);
             }
         }
     }
-    let waits = round.end(&ctx.refusals, Instant::now());
-    (failure, waits)
+    acted.waits = round.end(&ctx.refusals, Instant::now());
+    acted
+}
+
+/// Remembers what was written, for the plans that follow; gives what to tell of it.
+fn written(action: &Action, done: &Done, now: Timestamp, ctx: &Context) -> Option<Note> {
+    let (desired, change) = match action {
+        Action::Apply(desired) => (desired, None),
+        Action::Restore { desired, change } => (desired, Some(change)),
+        _ => return None,
+    };
+    let owner = done.written.as_ref()?;
+    ctx.disturbances.applied(owner, desired, change, done.overridden.clone(), now);
+    change.map(|change| change.note(&desired.target()))
 }
 
 /// Takes what is refused by now into the view, when that is news; gives what to tell of it.

@@ -3,9 +3,10 @@
 use slipway_core::observed::ObjectView;
 
 use crate::cache::Cache;
+use crate::managed::FieldSets;
 use crate::observe::{PodKept, ReplicaSetKept};
 
-/// One cache a kind. The ModelDeployments themselves are in kube's store, which the Controller needs.
+/// One cache a kind, and what their views have in common. The ModelDeployments themselves are in kube's store, which the Controller needs.
 #[derive(Default)]
 pub struct Views {
     /// What is known of each ModelDeployment besides the object: whether it changed.
@@ -26,6 +27,8 @@ pub struct Views {
     pub role_bindings: Cache<ObjectView>,
     /// Pods of runtimes and gateways.
     pub pods: Cache<PodKept>,
+    /// Which fields of the objects are ours.
+    pub fields: FieldSets,
 }
 
 impl Views {

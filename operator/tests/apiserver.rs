@@ -2,6 +2,8 @@
 //! `cargo test -p slipway-operator --test apiserver -- --ignored`; see [`support`] for the binaries that it needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "apiserver/children.rs"]
+mod children;
 #[path = "apiserver/refused.rs"]
 mod refused;
 #[path = "apiserver/scale.rs"]

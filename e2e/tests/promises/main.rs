@@ -9,6 +9,7 @@ mod bad_model;
 mod bad_spec_is_refused;
 mod baseline_is_watched;
 mod blue_green;
+mod broken_children_are_mended;
 mod caches_answer;
 mod canary_promotes;
 mod canary_rolls_back;

@@ -104,6 +104,23 @@ fn a_broken_modeldeployment_stays_as_it_was_and_a_deleted_one_goes() {
 }
 
 #[test]
+fn a_deleted_modeldeployment_serves_on_while_its_endpoints_are_there() {
+    let mut converter = Converter::default();
+    let model = guard(digits(json!({"timeoutSeconds": 7}), json!(null)));
+    let pods = slice(of_revision("aaa"), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.0.0.1"]}]));
+    let before = converter.snapshot([&model], [&pods]);
+    for _ in 0..2 {
+        let left = converter.snapshot([], [&pods]);
+        assert_eq!(left.models["digits"], before.models["digits"], "its children were left");
+    }
+    let mut again = digits(json!({"timeoutSeconds": 8}), json!(null));
+    again["metadata"]["uid"] = json!("another");
+    let made = converter.snapshot([&guard(again)], [&pods]);
+    assert_eq!(made.models["digits"].uid, "another");
+    assert!(converter.snapshot([], []).models.is_empty(), "and goes with them");
+}
+
+#[test]
 fn endpoints_are_grouped_by_revision_and_state() {
     let slices = [
         slice(

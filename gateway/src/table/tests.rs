@@ -77,6 +77,26 @@ fn weights_that_vanish_stay_in_force() {
 }
 
 #[test]
+fn a_modeldeployment_that_is_made_again_keeps_the_traffic_of_its_pods() {
+    let mut fixture = Fixture::new();
+    fixture.pods("aaa", 1, 1);
+    fixture.pods("bbb", 2, 2);
+    fixture.weigh(7, &[("aaa", Role::Stable, 1000)]);
+    (fixture.config().uid, fixture.config().weights) = ("another".into(), None);
+    for _ in 0..2 {
+        let model = fixture.apply();
+        assert_eq!(backends(&model), [("aaa", 1000)], "and not to the revision with most pods");
+        assert_eq!(model.weights.as_ref().map(|weights| weights.generation), Some(0), "confirms nothing");
+    }
+    assert_eq!(backends(&fixture.weigh(1, &HALF)), [("aaa", 500), ("bbb", 500)], "until it has its own");
+    // Without pods there is nothing to keep.
+    (fixture.config().uid, fixture.config().weights) = ("a third".into(), None);
+    fixture.pods("aaa", 0, 1);
+    fixture.pods("bbb", 0, 2);
+    assert!(fixture.apply().weights.is_none());
+}
+
+#[test]
 fn without_any_weights_the_safest_revision_gets_all() {
     let mut fixture = Fixture::new();
     assert!(fixture.apply().arms.is_empty());

@@ -1,14 +1,18 @@
 //! What the plan wants done. No meaningful choice is left to who carries it out.
 
 use jiff::Timestamp;
+use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use serde_json::Value;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
 use crate::evidence::EvidenceRequest;
+use crate::fields::Change;
 use crate::marks::Marks;
 
 /// Annotation with the hash of what was applied last. A child is applied again when it differs, and only then.
@@ -19,6 +23,25 @@ pub const APPLIED: &str = "ml.slipway.dev/applied";
 pub enum Action {
     /// Server-side apply, forced, with our field manager.
     Apply(Box<Desired>),
+    /// The same, of an object that somebody else changed or removed. When it was written, people are told ([`Change::note`]).
+    Restore {
+        /// The object as we want it.
+        desired: Box<Desired>,
+        /// What was done to it.
+        change: Change,
+    },
+    /// Makes the ModelDeployment the controller of an object that was left without one when the ModelDeployment was deleted and its children were not.
+    /// Preconditioned on the UID.
+    Adopt {
+        /// Kind.
+        kind: Kind,
+        /// Name.
+        name: String,
+        /// Precondition.
+        uid: String,
+        /// The reference to the ModelDeployment.
+        owner: Box<OwnerReference>,
+    },
     /// Sets `spec.replicas` of a ReplicaSet: server-side apply with the field manager for scale, preconditioned on the UID.
     Scale {
         /// ReplicaSet.
@@ -58,7 +81,7 @@ pub enum Action {
     },
 }
 
-/// Kinds that are deleted.
+/// Kinds that are deleted and adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// apps/v1 ReplicaSet.
@@ -88,6 +111,78 @@ pub enum Desired {
     RoleBinding(RoleBinding),
     /// The gateway, or the workers.
     Deployment(Deployment),
+}
+
+impl Desired {
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::ReplicaSet(object) => object.metadata(),
+            Self::Service(object) => object.metadata(),
+            Self::HorizontalPodAutoscaler(object) => object.metadata(),
+            Self::PodDisruptionBudget(object) => object.metadata(),
+            Self::ServiceAccount(object) => object.metadata(),
+            Self::RoleBinding(object) => object.metadata(),
+            Self::Deployment(object) => object.metadata(),
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            Self::ReplicaSet(object) => object.metadata_mut(),
+            Self::Service(object) => object.metadata_mut(),
+            Self::HorizontalPodAutoscaler(object) => object.metadata_mut(),
+            Self::PodDisruptionBudget(object) => object.metadata_mut(),
+            Self::ServiceAccount(object) => object.metadata_mut(),
+            Self::RoleBinding(object) => object.metadata_mut(),
+            Self::Deployment(object) => object.metadata_mut(),
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ReplicaSet(_) => "ReplicaSet",
+            Self::Service(_) => "Service",
+            Self::HorizontalPodAutoscaler(_) => "HorizontalPodAutoscaler",
+            Self::PodDisruptionBudget(_) => "PodDisruptionBudget",
+            Self::ServiceAccount(_) => "ServiceAccount",
+            Self::RoleBinding(_) => "RoleBinding",
+            Self::Deployment(_) => "Deployment",
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.metadata().name.as_deref().unwrap_or_default()
+    }
+
+    /// Kind and name: what people call it, and the key of [`crate::observed::Observed::disturbances`].
+    pub fn target(&self) -> String {
+        format!("{} {}", self.kind(), self.name())
+    }
+
+    /// The hash that its builder stamped it with.
+    pub fn stamp(&self) -> &str {
+        let annotations = self.metadata().annotations.as_ref();
+        annotations.and_then(|all| all.get(APPLIED)).map(String::as_str).unwrap_or_default()
+    }
+
+    /// As it is sent.
+    pub fn to_json(&self) -> Value {
+        // Maps with string keys and plain data: there is nothing in these types that JSON cannot express.
+        match self {
+            Self::ReplicaSet(object) => serde_json::to_value(object),
+            Self::Service(object) => serde_json::to_value(object),
+            Self::HorizontalPodAutoscaler(object) => serde_json::to_value(object),
+            Self::PodDisruptionBudget(object) => serde_json::to_value(object),
+            Self::ServiceAccount(object) => serde_json::to_value(object),
+            Self::RoleBinding(object) => serde_json::to_value(object),
+            Self::Deployment(object) => serde_json::to_value(object),
+        }
+        .unwrap_or_default()
+    }
 }
 
 /// The decision.

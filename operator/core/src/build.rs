@@ -5,9 +5,9 @@
 //!
 //! # When to apply
 //!
-//! [`is_applied`] compares the stamp of what we want with the stamp of what is there. Defaulting and foreign fields of the API server therefore never look
-//! like a difference, and an object that is as it was applied costs no request. (A person's change of *our* fields is not seen until the next
-//! difference; ReplicaSets, whose replicas matter most, are compared by value.)
+//! The plan compares the stamp of what we want with the stamp of what is there. Defaulting and foreign fields of the API server therefore never look
+//! like a difference, and an object that is as it was applied costs no request. Whether somebody changed *our* fields since is told by the API server, which
+//! keeps who owns them ([`fields`](crate::fields)); the sizes of ReplicaSets are compared by value.
 //!
 //! # Owners
 //!
@@ -32,8 +32,8 @@ pub use autoscaler::{autoscaler, disruption_budget};
 pub use gateway::{
     gateway_deployment, gateway_disruption_budget, gateway_role_binding, gateway_service_account, gateway_set,
 };
-pub use hash::{applied_hash, canonical_json, is_applied, stamped};
-pub use meta::is_shared;
+pub use hash::{applied_hash, canonical_json, stamped};
+pub use meta::{controller_reference, is_shared};
 pub use replica_set::{DIGEST_VARIABLE, FETCH, SERVER, has_fetch_step, replica_set};
 pub use service::{preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};

@@ -1,6 +1,7 @@
 //! The invariants, as a checker over what was seen and what was decided. Tests and the simulator call it for every plan; it shares no decision with the plan
 //! that it checks, only arithmetic. Numbers are those of the crate's documentation.
 
+mod children;
 mod sizes;
 mod steps;
 mod writing;
@@ -30,6 +31,7 @@ pub fn check(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
     let mut broken = Vec::new();
     weights(&case, &mut broken);
     generations(&case, &mut broken);
+    children::check(&case, &mut broken);
     sizes::check(&case, &mut broken);
     steps::check(&case, &mut broken);
     writing::check(&case, &mut broken);

@@ -27,23 +27,27 @@
 //! - **I9 order**: a status that carries a decision is written before the actions, and so is one whose actions take something away.
 //! - **I10 at rest**: on a world that does not move by itself, plans end: what a first one made, or a second one that had to see it stored, is left alone; and no
 //!   plan wakes in the past.
-//! - **I11 ours**: only objects that this ModelDeployment controls are scaled and deleted, each with its UID as precondition.
+//! - **I11 ours**: only objects that this ModelDeployment controls are scaled and deleted, and only those that nobody controls are adopted, each with its UID as
+//!   precondition.
 //! - **I12 evidence** is asked for only about a confirmed generation, from its confirmation on.
 //! - **I13 told**: all six conditions are there, each with a reason, a message and the generation that it speaks of; their times change only when they flip.
 //! - **I14 total**: any input has a plan.
 //! - **I15 one model**: a revision has one pod until that has told which model it found and its ReplicaSet is pinned to it; nothing else is ever pinned.
 //! - **I16 remembered**: what a ReplicaSet is marked with (stable, taken back) is what the status says.
-//! - **I17 pure**: no client, runtime or clock is in the dependency tree.
+//! - **I17 restored**: what others change or remove of our objects is put back, at once and then at most once a minute an object.
+//! - **I18 pure**: no client, runtime or clock is in the dependency tree.
 
 pub mod action;
 pub mod build;
 pub mod check;
 pub mod command;
 pub mod evidence;
+pub mod fields;
 pub mod judge;
 pub mod marks;
 pub mod observed;
 pub mod plan;
+pub mod quantity;
 mod replicas;
 mod report;
 pub mod revision;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::evidence::Evidence;
+use crate::fields::{Change, Managed};
 use crate::marks::Marks;
 
 /// Everything that one decision depends on, besides the time.
@@ -34,10 +35,70 @@ pub struct Observed {
     /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was tried yet by this process, so that what the status says of
     /// refusals is still the newest.
     pub refusals: Option<BTreeMap<String, String>>,
+    /// Objects that this process wrote a short while ago, that others removed, or that others keep changing, by kind and name ([`crate::action::Desired::target`]).
+    pub disturbances: BTreeMap<String, Disturbance>,
     /// The newest evidence of the metrics poller, if any.
     pub evidence: Option<Evidence>,
     /// What the operator was started with.
     pub settings: Settings,
+}
+
+/// Seconds for which somebody is said to keep changing an object after it was put back the second time: longer than the pause between two times, so that the
+/// condition does not change each time.
+pub(crate) const CONTESTED: i64 = 120;
+
+/// What is remembered of one object that we write, for the time in which it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disturbance {
+    /// It was there, and somebody else removed it.
+    pub removed: bool,
+    /// The hash of what was applied last.
+    pub applied: String,
+    /// When that was; nothing: not by this process.
+    pub applied_at: Option<Timestamp>,
+    /// How often the same was applied again, each time soon after the time before: how often it was put back.
+    pub restored: u32,
+    /// Who changed it last, where the API server told.
+    pub changed_by: Option<String>,
+    /// A field that the API server did not take as it was applied: an admission webhook or policy changed it.
+    pub overridden: Option<String>,
+}
+
+impl Disturbance {
+    /// What is remembered once an object was applied with a stamp. `overridden`: see [`Self::overridden`].
+    pub fn after(
+        before: Option<&Self>,
+        stamp: &str,
+        change: Option<&Change>,
+        overridden: Option<String>,
+        now: Timestamp,
+    ) -> Self {
+        let same = before.filter(|it| it.applied == stamp && it.is_recent(now, CONTESTED));
+        let restored = same.map_or(u32::from(change.is_some()), |it| it.restored.saturating_add(1));
+        let by = match change {
+            Some(Change::Changed { by, .. }) => by.clone(),
+            _ => None,
+        };
+        Self {
+            removed: false,
+            applied: stamp.to_owned(),
+            applied_at: Some(now),
+            restored,
+            changed_by: by.or_else(|| same.and_then(|it| it.changed_by.clone())),
+            overridden,
+        }
+    }
+
+    /// Whether it was applied within so many seconds. A clock that was set back since makes that unknown.
+    pub(crate) fn is_recent(&self, now: Timestamp, seconds: i64) -> bool {
+        let age = self.applied_at.map(|at| now.duration_since(at));
+        age.is_some_and(|age| !age.is_negative() && age < SignedDuration::from_secs(seconds))
+    }
+
+    /// Whether nothing depends on it any more.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        !self.removed && self.overridden.is_none() && !self.is_recent(now, CONTESTED)
+    }
 }
 
 /// Settings of the operator that decisions depend on.
@@ -97,8 +158,15 @@ pub struct ReplicaSetView {
     pub available: i32,
     /// Whether the ReplicaSet controller has seen the newest spec; otherwise the counts may lag.
     pub observed: bool,
-    /// Whether our ModelDeployment is its controller. A foreign one is never touched.
+    /// Whether it is ours: our ModelDeployment is its controller, or would be ([`Self::orphaned`]). A foreign one is never touched.
     pub owned: bool,
+    /// Whether it has no controller, and is ours by name and labels: left by a ModelDeployment of this name that was deleted without its children. It counts as
+    /// ours, and nothing but adopting is done to it before it is.
+    pub orphaned: bool,
+    /// Value of the annotation [`crate::action::APPLIED`].
+    pub applied: String,
+    /// Which of its fields are ours.
+    pub managed: Managed,
     /// Whether it is being deleted.
     pub deleting: bool,
 }
@@ -152,8 +220,12 @@ pub struct ObjectView {
     pub uid: String,
     /// Value of the annotation [`crate::action::APPLIED`]: the hash of what was applied last.
     pub applied: String,
+    /// Which of its fields are ours.
+    pub managed: Managed,
     /// UIDs of its owners.
     pub owners: Vec<String>,
+    /// UID of its controller.
+    pub controller: Option<String>,
     /// Why Kubernetes makes no pods for it, in its own words; empty when it does, and for what has no pods.
     pub failure: String,
     /// Of a HorizontalPodAutoscaler whose metrics come: how many replicas it wants.

@@ -2,6 +2,7 @@
 
 mod children;
 mod context;
+mod disturbance;
 mod draft;
 mod finish;
 mod identify;
@@ -42,7 +43,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let scaling = scale::scaling(&cx, &mut draft);
     let taken = !scaling.take.is_empty();
     let mut actions = scaling.grow;
-    actions.extend(children::applies(&cx, &draft));
+    actions.extend(children::applies(&cx, &mut draft));
+    children::adoptions(&cx, &mut actions);
     scale::pins(&cx, &mut actions);
     marks::actions(&cx, &draft, &mut actions);
     actions.extend(scaling.take);

@@ -3,8 +3,7 @@
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::observed::Observed;
-use crate::validate::Validated;
+use crate::plan::Context;
 
 /// `spec.replicas` as the plan takes it.
 ///
@@ -12,17 +11,15 @@ use crate::validate::Validated;
 /// With an autoscaler a value counts as it stands when it came by the scale subresource, which is how autoscalers (and `kubectl scale`) write it, or when the
 /// autoscaler says the same number. Any other value only adds pods, never below `minReplicas`, until the autoscaler has spoken. 0 is always a person's
 /// word: an autoscaler never writes it, and rests while it is there.
-pub(crate) fn effective(observed: &Observed, spec: &Validated) -> i32 {
-    let asked = spec.replicas;
-    let Some(autoscaling) = spec.autoscaling.as_ref().filter(|_| asked > 0) else { return asked };
-    let told = observed.autoscaler.as_ref().and_then(|it| it.desired_replicas);
-    if is_scaled(&observed.object) || told == Some(asked) {
+pub(crate) fn effective(cx: &Context<'_>) -> i32 {
+    let asked = cx.spec.replicas;
+    let Some(autoscaling) = cx.spec.autoscaling.as_ref().filter(|_| asked > 0) else { return asked };
+    let told = cx.observed.autoscaler.as_ref().and_then(|it| it.desired_replicas);
+    if is_scaled(&cx.observed.object) || told == Some(asked) {
         return asked;
     }
-    let stable = observed.object.status.as_ref().and_then(|status| status.stable.as_ref());
-    let revision = stable.map_or(spec.revision.as_str(), |stable| stable.revision.as_str());
-    let set = observed.replica_sets.iter().find(|set| set.revision == revision && set.owned && !set.deleting);
-    let running = set.map_or(0, |set| set.desired).min(autoscaling.max_replicas);
+    let revision = cx.stored.stable.as_ref().map_or(cx.spec.revision.as_str(), |stable| stable.revision.as_str());
+    let running = cx.set(revision).map_or(0, |set| set.desired).min(autoscaling.max_replicas);
     asked.max(autoscaling.min_replicas).max(running)
 }
 

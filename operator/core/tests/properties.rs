@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use slipway_core::action::Action;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
+use slipway_core::fields::Managed;
 use slipway_core::marks::Marks;
 use slipway_core::observed::{
     BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView, Unreachable,
@@ -151,7 +152,7 @@ fn digest() -> impl Strategy<Value = String> {
 prop_compose! {
     fn set()(
         index in 0..4_usize, desired in 0..7_i32, current in 0..7_i32, ready in 0..7_i32, observed in any::<bool>(),
-        owned in proptest::bool::weighted(0.9), deleting in proptest::bool::weighted(0.1), age in 0..9000_i64,
+        owned in proptest::bool::weighted(0.9), orphaned in proptest::bool::weighted(0.1), deleting in proptest::bool::weighted(0.1), age in 0..9000_i64,
         marked in -3000_i64..9000, aborted in any::<bool>(), digest in prop_oneof![
             Just(ModelDigest::Unreported), Just(ModelDigest::Pending), digest().prop_map(ModelDigest::Pinned)
         ],
@@ -163,7 +164,7 @@ prop_compose! {
             digest, marks, failure: String::new(),
             name: format!("digits-{revision}"), uid: format!("set-{index}"), revision, version: format!("v{}", index + 1),
             created_at: start() - SignedDuration::from_secs(age), desired, current, ready: ready.min(current),
-            available: ready.min(current), observed, owned, deleting,
+            available: ready.min(current), observed, owned, orphaned: owned && orphaned, applied: String::new(), managed: Managed::default(), deleting,
         }
     }
 }
@@ -253,7 +254,7 @@ fn summary(world: &World) -> String {
 proptest! {
     #![proptest_config(config())]
 
-    /// I1 to I16 for any situation: `World::plan` checks them all.
+    /// I1 to I17 for any situation: `World::plan` checks them all.
     #[test]
     fn any_situation_has_a_plan_that_keeps_the_invariants(world in situation()) {
         let one = world.plan();
@@ -287,6 +288,8 @@ proptest! {
             // The ReplicaSet controller has not moved: counts are what they were.
             set.observed = true;
         }
+        world.step();
+        // One that nobody controlled was only adopted at first.
         world.step();
         // A ReplicaSet that was scaled down may be pinned anew only then, and status tells the digest after that.
         world.step();
@@ -361,6 +364,9 @@ fn a_share_below_nothing_is_none() {
         available: 1,
         observed: false,
         owned: true,
+        orphaned: false,
+        applied: String::new(),
+        managed: Managed::default(),
         deleting: false,
     });
     world.observed.object.status = serde_json::from_value(json!({

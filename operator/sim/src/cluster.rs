@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde_json::Value;
 use slipway_core::action::{Action, Desired, Kind};
-use slipway_core::build::applied_hash;
+use slipway_core::build::is_shared;
+use slipway_core::fields::{self, Managed};
 use slipway_core::marks::Marks;
 use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, Observed, ReplicaSetView, Settings};
 use slipway_crds::labels;
@@ -24,6 +26,11 @@ pub(crate) enum Refused {
 pub(crate) fn digest(version: &str, serial: i64) -> String {
     let number: u64 = version.trim_start_matches('v').parse().unwrap_or_default();
     format!("sha256:{number:04x}{serial:060x}")
+}
+
+/// Whether nothing of an object is ours any more.
+fn is_altered(managed: &Managed) -> bool {
+    managed.fields.as_deref() == Some(&Value::Null)
 }
 
 /// Everything that the API server holds.
@@ -48,6 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) changes: u64,
     pub(crate) writes: u64,
     uids: u64,
+    /// When each object was applied, in seconds, by kind and name.
+    pub(crate) applied: BTreeMap<String, Vec<i64>>,
 }
 
 impl Cluster {
@@ -68,6 +77,7 @@ impl Cluster {
             changes: 1,
             writes: 0,
             uids: 0,
+            applied: BTreeMap::new(),
         }
     }
 
@@ -85,6 +95,7 @@ impl Cluster {
             pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
             fetched: self.sets.iter().flat_map(Set::fetched).collect(),
             refusals: Some(BTreeMap::new()),
+            disturbances: BTreeMap::new(),
             evidence: None,
             settings: Settings {
                 gateway_image: "gateway:1".to_owned(),
@@ -117,16 +128,66 @@ impl Cluster {
         }
     }
 
-    /// Somebody deletes the child of a kind.
-    pub(crate) fn lose(&mut self, kind: &str) {
-        let child = match kind {
+    /// The child of a kind; of the Services that of the stable address.
+    fn child(&mut self, kind: &str) -> &mut Option<ObjectView> {
+        match kind {
             "PodDisruptionBudget" => &mut self.budget,
             "ServiceAccount" => &mut self.gateway.service_account,
             "RoleBinding" => &mut self.gateway.role_binding,
             _ => &mut self.gateway.deployment,
-        };
-        *child = None;
+        }
+    }
+
+    /// Somebody deletes the child of a kind.
+    pub(crate) fn lose(&mut self, kind: &str) {
+        *self.child(kind) = None;
         self.changes += 1;
+    }
+
+    /// Somebody changes a child of a kind, if it is as it was applied.
+    pub(crate) fn alter(&mut self, kind: &str) -> bool {
+        let name = self.object.metadata.name.clone().unwrap_or_default();
+        let managed = match kind {
+            "ReplicaSet" => self.sets.first_mut().map(|set| &mut set.view.managed),
+            "Service" => self.services.get_mut(&name).map(|view| &mut view.managed),
+            kind => self.child(kind).as_mut().map(|view| &mut view.managed),
+        };
+        let Some(managed) = managed.filter(|it| !is_altered(it)) else { return false };
+        *managed = Managed { fields: Some(Value::Null.into()), changed_by: Some("somebody".to_owned()) };
+        self.changes += 1;
+        true
+    }
+
+    /// Objects that are not as they were applied, but for ReplicaSets.
+    pub(crate) fn altered(&self) -> usize {
+        let gateway = &self.gateway;
+        let single = [&self.budget, &gateway.service_account, &gateway.role_binding, &gateway.deployment];
+        let views = single.into_iter().flatten().chain(self.services.values());
+        views.filter(|view| is_altered(&view.managed)).count()
+    }
+
+    /// Somebody deletes the ModelDeployment, but not its children, and makes it again.
+    pub(crate) fn orphan(&mut self) {
+        let uid = self.uid();
+        self.object.metadata.uid = Some(uid);
+        self.object.status = None;
+        for set in &mut self.sets {
+            set.view.orphaned = true;
+        }
+        let gateway = &mut self.gateway;
+        let single = [
+            &mut self.budget,
+            &mut self.autoscaler,
+            &mut gateway.service_account,
+            &mut gateway.role_binding,
+            &mut gateway.deployment,
+            &mut gateway.disruption_budget,
+        ];
+        for view in single.into_iter().flatten().chain(self.services.values_mut()) {
+            view.owners.clear();
+            view.controller = None;
+        }
+        self.touched();
     }
 
     pub(crate) fn set(&self, revision: &str) -> Option<&Set> {
@@ -180,7 +241,24 @@ impl Cluster {
         self.writes += 1;
         self.changes += 1;
         match action {
-            Action::Apply(desired) => self.apply(desired, now),
+            Action::Apply(desired) | Action::Restore { desired, .. } => {
+                let owners = desired.metadata().owner_references.iter().flatten();
+                // What an owner that is gone writes is collected with it.
+                if owners.into_iter().any(|owner| Some(&owner.uid) != self.object.metadata.uid.as_ref()) {
+                    return Err(Refused::Conflict);
+                }
+                let seconds = now.duration_since(crate::world::START).as_secs();
+                self.applied.entry(desired.target()).or_default().push(seconds);
+                self.apply(desired, now);
+            }
+            Action::Adopt { kind: Kind::ReplicaSet, name, uid, .. } => {
+                let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                set.ok_or(Refused::Conflict)?.view.orphaned = false;
+            }
+            Action::Adopt { name, owner, .. } => {
+                let view = self.services.get_mut(name).ok_or(Refused::Conflict)?;
+                (view.owners, view.controller) = (vec![owner.uid.clone()], Some(owner.uid.clone()));
+            }
             Action::Scale { name, uid, replicas } => {
                 let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(Refused::Conflict)?.scale(*replicas);
@@ -214,8 +292,10 @@ impl Cluster {
         let uid = self.object.metadata.uid.clone().unwrap_or_default();
         let view = ObjectView {
             uid: self.uid(),
-            applied: applied_hash(desired),
-            owners: vec![uid],
+            applied: desired.stamp().to_owned(),
+            managed: fields::of(desired),
+            owners: vec![uid.clone()],
+            controller: (!is_shared(desired)).then_some(uid),
             failure: String::new(),
             desired_replicas: None,
         };
@@ -234,14 +314,14 @@ impl Cluster {
             Desired::PodDisruptionBudget(_) => self.gateway.disruption_budget = Some(view),
             Desired::ServiceAccount(_) => self.gateway.service_account = Some(view),
             Desired::RoleBinding(_) => self.gateway.role_binding = Some(view),
-            Desired::Deployment(_) if !slipway_core::build::is_shared(desired) => self.worker = Some(view),
+            Desired::Deployment(_) if !is_shared(desired) => self.worker = Some(view),
             Desired::Deployment(_) => self.gateway.deployment = Some(view),
         }
     }
 
     /// Server-side apply of a ReplicaSet: one that exists gets the replicas of the configuration.
-    fn create(&mut self, desired: &Desired, now: Timestamp) {
-        let Desired::ReplicaSet(desired) = desired else { return };
+    fn create(&mut self, whole: &Desired, now: Timestamp) {
+        let Desired::ReplicaSet(desired) = whole else { return };
         let text = |map: &Option<BTreeMap<String, String>>, key: &str| {
             map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default()
         };
@@ -249,6 +329,7 @@ impl Cluster {
         let replicas = desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         if let Some(set) = self.sets.iter_mut().find(|set| set.view.name == name) {
             set.scale(replicas);
+            set.view.managed = fields::of(whole);
             return;
         }
         let version = text(&desired.metadata.annotations, labels::VERSION);
@@ -270,6 +351,9 @@ impl Cluster {
             available: 0,
             observed: false,
             owned: true,
+            orphaned: false,
+            applied: whole.stamp().to_owned(),
+            managed: fields::of(whole),
             deleting: false,
         };
         self.sets.push(Set::new(view, truth));

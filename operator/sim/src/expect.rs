@@ -55,9 +55,10 @@ impl Expect {
         self.excused_until = self.excused_until.max(now + 30);
     }
 
-    /// Somebody scaled a ReplicaSet: sizes are wrong until the plan notices.
+    /// Somebody scaled a ReplicaSet: sizes are wrong until the plan notices. What has no role any more is not given back its pods, and a gateway that lags may
+    /// still send to it.
     pub(crate) fn meddled(&mut self, now: i64) {
-        self.excused_until = self.excused_until.max(now + 30);
+        self.excused_until = self.excused_until.max(now + 60);
     }
 
     pub(crate) fn every_second(&mut self, now: i64, cluster: &Cluster, gateways: &[Gateway]) -> Vec<String> {

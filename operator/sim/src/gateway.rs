@@ -20,6 +20,8 @@ pub(crate) struct Gateway {
     /// What it applies.
     pub(crate) applied: Option<TrafficStatus>,
     report: GatewayReport,
+    /// UID of the ModelDeployment whose weights were told; another one of its name keeps them until it has its own.
+    uid: Option<String>,
     /// The last candidate's requests: failed or not.
     recent: Vec<bool>,
     ready_at: i64,
@@ -37,6 +39,7 @@ impl Gateway {
             ready: false,
             applied: None,
             report: GatewayReport::default(),
+            uid: None,
             recent: Vec::new(),
             ready_at,
             lag: 1,
@@ -71,10 +74,19 @@ impl Gateway {
 
     /// A ModelDeployment without weights keeps the last ones.
     fn watch(&mut self, now: i64, cluster: &Cluster) {
+        let uid = &cluster.object.metadata.uid;
+        let another = self.uid != *uid;
+        if another {
+            self.uid.clone_from(uid);
+            self.report = GatewayReport::default();
+            self.recent.clear();
+        }
         let Some(told) = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref()) else { return };
         let starts = self.applied.is_none();
         let current = self.applied.as_ref().map(|it| (it.generation, &it.backends));
-        if current == Some((told.generation, &told.backends)) || (!starts && now < cluster.weights_at + self.lag) {
+        if (current == Some((told.generation, &told.backends)) && self.report.generation == told.generation)
+            || (!starts && now < cluster.weights_at + self.lag)
+        {
             return;
         }
         let keep = self.report.brake.take().filter(|brake| {

@@ -14,6 +14,8 @@ use crate::{Outcome, expect};
 const CHAOS: i64 = 270;
 /// Seconds that the last rollout may take without them.
 const CALM: i64 = 500;
+/// Seconds after the last fault in which the status may still say who kept changing our objects.
+const CONTESTED: i64 = 200;
 /// Seconds at the end in which nothing may happen.
 const REST: i64 = 40;
 
@@ -37,7 +39,12 @@ pub(crate) fn play(seed: u64) -> Outcome {
         world.tick();
     }
     world.heal();
+    let healed = world.now;
     let last = finale(&mut world, &mut rng, versions + 1);
+    // Until nobody is said to keep changing our objects any more.
+    while world.now < healed + CONTESTED {
+        world.tick();
+    }
     let before = world.cost().1;
     for _ in 0..REST {
         world.tick();
@@ -133,6 +140,8 @@ fn faults(rng: &mut Rng) -> Faults {
     faults.wipe = if rng.chance(0.15) { 0.005 } else { 0.0 };
     faults.meddle = if rng.chance(0.1) { 0.01 } else { 0.0 };
     let kinds = ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment"];
+    faults.alter = if rng.chance(0.5) { 0.02 } else { 0.0 };
+    faults.orphan = if rng.chance(0.1) { 0.005 } else { 0.0 };
     faults.refused = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };
     faults
 }
@@ -288,6 +297,9 @@ fn judge(world: &mut World, (version, quality, rival): (u32, Quality, String)) {
     let said = status.conditions.iter().find(|it| it.type_ == READY).map(|it| it.reason.as_str()).unwrap_or_default();
     if world.faults.refused.is_some() != (said == reason::WRITE_REFUSED) {
         world.broken.push(format!("{:?} is refused, and Ready says {said}", world.faults.refused));
+    }
+    if world.altered() > 0 {
+        world.broken.push(format!("{} objects are not as they were applied in the end", world.altered()));
     }
     at_rest(world);
 }

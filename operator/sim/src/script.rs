@@ -5,7 +5,7 @@
 //! 60 ship v2 errors             at second 60: another version, and what it is really like (see `Quality`)
 //! 90 do promote                 a person's command
 //! 95 edit {"paused": true}      any other change of the spec
-//! 99 fault prometheus           one of: prometheus, cure, wipe, crash, gateway, evict, overwrite
+//! 99 fault prometheus           one of: prometheus, cure, wipe, crash, gateway, evict, overwrite, orphan, and with a kind of object: alter, lose, contest
 //! 300 end
 //! ```
 

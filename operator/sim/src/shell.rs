@@ -1,13 +1,15 @@
 //! The operator's process: a view that is stale, a poller, writes that get lost, a clock that jumps, and death between any two writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
 use slipway_core::action::{Action, Desired, Plan};
+use slipway_core::build::GATEWAY;
 use slipway_core::check::check;
 use slipway_core::evidence::{Evidence, EvidenceRequest};
-use slipway_core::observed::Observed;
+use slipway_core::fields::Change;
+use slipway_core::observed::{Disturbance, Observed};
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
@@ -46,6 +48,10 @@ pub(crate) struct Shell {
     next_read: i64,
     /// What was refused at the last plan.
     refusals: Option<BTreeMap<String, String>>,
+    /// What others did to the objects that it writes.
+    disturbances: BTreeMap<String, Disturbance>,
+    /// The ModelDeployment and its objects as they were at the last plan.
+    known: (Option<String>, BTreeSet<String>),
     serial: u64,
     pub(crate) plans: u64,
     pub(crate) log: Vec<String>,
@@ -76,6 +82,8 @@ impl Shell {
             evidence: None,
             next_read: 0,
             refusals: None,
+            disturbances: BTreeMap::new(),
+            known: (None, BTreeSet::new()),
             serial: 0,
             plans: 0,
             log: Vec::new(),
@@ -99,6 +107,8 @@ impl Shell {
         let mut observed = view.observed.clone();
         observed.evidence = self.evidence.clone();
         observed.refusals = self.refusals.clone();
+        self.miss(&observed, time);
+        observed.disturbances = self.disturbances.clone();
         let decided = plan(&observed, time);
         self.plans += 1;
         let broken = check(&observed, &decided, time);
@@ -106,6 +116,20 @@ impl Shell {
         self.wake_at = decided.wake_at;
         self.ask(&decided, around.now);
         self.write(&decided, &observed, view, around);
+    }
+
+    /// Notes which objects are gone since the last plan.
+    fn miss(&mut self, observed: &Observed, time: Timestamp) {
+        let uid = observed.object.metadata.uid.clone();
+        if self.known.0 != uid {
+            (self.known, self.disturbances) = ((uid, BTreeSet::new()), BTreeMap::new());
+        }
+        let now = targets(observed);
+        for gone in self.known.1.difference(&now) {
+            self.disturbances.entry(gone.clone()).or_default().removed = true;
+        }
+        self.disturbances.retain(|_, it| !it.is_over(time));
+        self.known.1 = now;
     }
 
     fn time(&self, now: i64) -> Timestamp {
@@ -197,6 +221,8 @@ impl Shell {
     fn write_action(&mut self, action: &Action, around: &mut Around<'_>) -> bool {
         let word = match action {
             Action::Apply(_) => "apply".to_owned(),
+            Action::Restore { desired, .. } => format!("put back {}", desired.target()),
+            Action::Adopt { kind, name, .. } => format!("adopt {kind:?} {name}"),
             Action::Scale { name, replicas, .. } => format!("scale {name} to {replicas}"),
             Action::Pin { name, digest, .. } => {
                 format!("pin {name} to {}", digest.chars().take(15).collect::<String>())
@@ -204,10 +230,23 @@ impl Shell {
             Action::Mark { name, .. } => format!("mark {name}"),
             Action::Delete { kind, name, .. } => format!("delete {kind:?} {name}"),
         };
-        self.attempt(&word, around, |around| {
+        if let Action::Delete { kind, name, .. } = action {
+            self.known.1.remove(&format!("{kind:?} {name}"));
+        }
+        let done = self.attempt(&word, around, |around| {
             let time = START + SignedDuration::from_secs(around.now);
             around.cluster.carry_out(action, time).is_ok()
-        })
+        });
+        if let Some((desired, change)) = applied(action).filter(|_| done) {
+            let (target, time) = (desired.target(), self.time(around.now));
+            let after = Disturbance::after(self.disturbances.get(&target), desired.stamp(), change, None, time);
+            self.disturbances.insert(target, after);
+        }
+        if let (Action::Restore { desired, change }, true) = (action, done) {
+            let note = change.note(&desired.target());
+            self.log.push(format!("event Warning {}: {}", note.reason, note.note));
+        }
+        done
     }
 
     /// A write may kill the process before or after it, fail, or happen and look as if it had failed.
@@ -255,10 +294,36 @@ impl Shell {
     }
 }
 
+/// What an action applies, and what was done to it before.
+fn applied(action: &Action) -> Option<(&Desired, Option<&Change>)> {
+    match action {
+        Action::Apply(desired) => Some((desired, None)),
+        Action::Restore { desired, change } => Some((desired, Some(change))),
+        _ => None,
+    }
+}
+
+/// The objects that are there, by kind and name.
+fn targets(observed: &Observed) -> BTreeSet<String> {
+    let (name, gateway) = (observed.object.metadata.name.as_deref().unwrap_or_default(), &observed.gateway);
+    let single = [
+        ("PodDisruptionBudget", name, &observed.disruption_budget),
+        ("HorizontalPodAutoscaler", name, &observed.autoscaler),
+        ("ServiceAccount", GATEWAY, &gateway.service_account),
+        ("RoleBinding", GATEWAY, &gateway.role_binding),
+        ("Deployment", GATEWAY, &gateway.deployment),
+        ("PodDisruptionBudget", GATEWAY, &gateway.disruption_budget),
+    ];
+    let single = single.into_iter().filter(|(_, _, view)| view.is_some()).map(|(kind, name, _)| (kind, name));
+    let services = observed.services.keys().map(|name| ("Service", name.as_str()));
+    let sets = observed.replica_sets.iter().map(|set| ("ReplicaSet", set.name.as_str()));
+    single.chain(services).chain(sets).map(|(kind, name)| format!("{kind} {name}")).collect()
+}
+
 /// The kind that an action applies, when that is refused for good.
 fn refused(action: &Action, faults: &Faults) -> Option<&'static str> {
-    let Action::Apply(desired) = action else { return None };
-    let kind = match **desired {
+    let (desired, _) = applied(action)?;
+    let kind = match desired {
         Desired::PodDisruptionBudget(_) => "PodDisruptionBudget",
         Desired::ServiceAccount(_) => "ServiceAccount",
         Desired::RoleBinding(_) => "RoleBinding",

@@ -17,6 +17,10 @@ use crate::truth::Truth;
 /// When every world begins.
 pub(crate) const START: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
+/// Kinds of children that somebody changes.
+const KINDS: [&str; 6] =
+    ["ReplicaSet", "Service", "PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment"];
+
 /// How much goes wrong, as chances a second, or a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
@@ -44,6 +48,12 @@ pub struct Faults {
     pub meddle: f64,
     /// Somebody writes other bytes to the address of a model.
     pub overwrite: f64,
+    /// Somebody changes one of our objects.
+    pub alter: f64,
+    /// Somebody deletes the ModelDeployment without its children, and makes it again.
+    pub orphan: f64,
+    /// Another controller changes the child of this kind each time that it is as we want it.
+    pub contested: Option<&'static str>,
     /// Applies of this kind are refused for good, also when all other faults end.
     pub refused: Option<&'static str>,
     /// A second operator believes that it leads, too.
@@ -109,6 +119,16 @@ impl World {
     /// The status as stored.
     pub fn status(&self) -> ModelDeploymentStatus {
         self.cluster.object.status.clone().unwrap_or_default()
+    }
+
+    /// At which seconds an object was applied, by kind and name.
+    pub fn applied(&self, target: &str) -> &[i64] {
+        self.cluster.applied.get(target).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// How many objects are not as they were applied.
+    pub fn altered(&self) -> usize {
+        self.cluster.altered()
     }
 
     /// Plans that were made, and writes that reached the API server.
@@ -244,6 +264,20 @@ impl World {
             self.expect.wiped(self.now);
             self.tell("fault: the status is wiped");
         }
+        if faults.alter > 0.0 && self.rng.chance(faults.alter) {
+            let kind = self.rng.pick(&KINDS);
+            if self.cluster.alter(kind) {
+                self.tell(&format!("fault: somebody changes the {kind}"));
+            }
+        }
+        if faults.contested.is_some_and(|kind| self.cluster.alter(kind)) {
+            self.tell("fault: it is changed back");
+        }
+        if faults.orphan > 0.0 && self.rng.chance(faults.orphan) {
+            self.cluster.orphan();
+            self.expect.wiped(self.now);
+            self.tell("fault: the ModelDeployment is made again");
+        }
         if self.rng.chance(faults.overwrite) && !self.cluster.sets.is_empty() {
             let index = self.rng.between(0, self.cluster.sets.len() as i64 - 1) as usize;
             let version = self.cluster.sets[index].view.version.clone();
@@ -262,7 +296,12 @@ impl World {
 
     /// One fault by its word in a script; nothing for a word that is none.
     pub fn fault(&mut self, word: &str) -> Option<()> {
-        match word {
+        let (first, kind) = word.split_once(' ').unwrap_or((word, ""));
+        match first {
+            "alter" => drop(self.cluster.alter(kind)),
+            "lose" => self.cluster.lose(kind),
+            "contest" => self.faults.contested = KINDS.into_iter().find(|it| *it == kind),
+            "orphan" => self.cluster.orphan(),
             "prometheus" => self.metrics.down = true,
             "cure" => self.metrics.down = false,
             "wipe" => self.cluster.edit(|object| object.status = None),
@@ -291,7 +330,7 @@ impl World {
             "evict" => drop(self.cluster.sets.first_mut()?.evict(&mut self.rng)),
             _ => return None,
         }
-        if word == "wipe" {
+        if word == "wipe" || word == "orphan" {
             self.expect.wiped(self.now);
         }
         self.tell(&format!("fault: {word}"));

@@ -84,11 +84,7 @@ pub(super) fn controlled(object: &ModelDeployment, name: String, labels: Labels)
         name: Some(name),
         namespace: object.namespace(),
         labels: Some(labels),
-        owner_references: Some(vec![OwnerReference {
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-            ..owner(object)
-        }]),
+        owner_references: Some(vec![controller_reference(object)]),
         ..ObjectMeta::default()
     }
 }
@@ -102,6 +98,11 @@ pub(super) fn shared(object: &ModelDeployment) -> ObjectMeta {
         owner_references: Some(vec![owner(object)]),
         ..ObjectMeta::default()
     }
+}
+
+/// The reference by which a ModelDeployment controls an object.
+pub fn controller_reference(object: &ModelDeployment) -> OwnerReference {
+    OwnerReference { controller: Some(true), block_owner_deletion: Some(true), ..owner(object) }
 }
 
 fn owner(object: &ModelDeployment) -> OwnerReference {

@@ -20,7 +20,7 @@ use super::pod::{
 };
 use super::revision_name;
 use super::worker::queue_environment;
-use crate::action::Desired;
+use crate::action::{APPLIED, Desired};
 use crate::observed::Settings;
 
 const METRICS: &str = "metrics";
@@ -38,23 +38,42 @@ const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi"
 /// The ReplicaSet `<name>-<revision>` with the pods of ARCHITECTURE.md ("Runtime process").
 ///
 /// It is applied once, when it is missing: its template is a function of the revision, and what an upgrade of the operator would change in it
-/// (a newer default image) reaches the user with their next revision, by a rollout, not by a restart of what runs.
+/// (a newer default image) reaches the user with their next revision, by a rollout, not by a restart of what runs. Where somebody changed it, it is applied
+/// again, with the digest that its first pod has `found` meanwhile; its stamp stays that of what it was made from.
 pub fn replica_set(
     object: &ModelDeployment,
     settings: &Settings,
     revision: &str,
     version: &str,
     replicas: i32,
+    found: Option<&str>,
+) -> Desired {
+    let asked = object.spec.model.digest.as_deref().unwrap_or_default();
+    let mut made = stamped(unstamped(object, settings, revision, version, replicas, asked));
+    if let Some(found) = found.filter(|found| *found != asked && has_fetch_step(object)) {
+        let stamp = made.stamp().to_owned();
+        made = unstamped(object, settings, revision, version, replicas, found);
+        made.metadata_mut().annotations.get_or_insert_default().insert(APPLIED.to_owned(), stamp);
+    }
+    made
+}
+
+fn unstamped(
+    object: &ModelDeployment,
+    settings: &Settings,
+    revision: &str,
+    version: &str,
+    replicas: i32,
+    digest: &str,
 ) -> Desired {
     let name = object.name_any();
     let mut metadata = controlled(object, revision_name(&name, revision), revision_labels(&name, revision));
-    let digest = object.spec.model.digest.as_deref().unwrap_or_default();
     let mut annotations = map([(labels::VERSION, version)]);
     if has_fetch_step(object) {
         annotations.insert(labels::MODEL_DIGEST.to_owned(), digest.to_owned());
     }
     metadata.annotations = Some(annotations);
-    stamped(Desired::ReplicaSet(ReplicaSet {
+    Desired::ReplicaSet(ReplicaSet {
         metadata,
         spec: Some(ReplicaSetSpec {
             replicas: Some(replicas),
@@ -70,7 +89,7 @@ pub fn replica_set(
             ..ReplicaSetSpec::default()
         }),
         status: None,
-    }))
+    })
 }
 
 /// Whether a step before the server fetches the model and tells its digest. Not where the user's own image holds the model: its bytes are the image's, which

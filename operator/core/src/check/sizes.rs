@@ -55,13 +55,16 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
                 Some(set) => marked(case, set, marks, broken),
                 None => broken.push(format!("I11: {name} is marked and is not ours")),
             },
-            Action::Apply(_) | Action::Delete { .. } => {}
+            Action::Apply(_) | Action::Restore { .. } | Action::Adopt { .. } | Action::Delete { .. } => {}
         }
     }
 }
 
 fn found<'a>(case: &'a Case<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSetView> {
-    case.observed.replica_sets.iter().find(|set| set.name == name && set.uid == uid && set.owned && !set.deleting)
+    case.observed
+        .replica_sets
+        .iter()
+        .find(|set| set.name == name && set.uid == uid && set.owned && !set.orphaned && !set.deleting)
 }
 
 /// I16: what is remembered on a ReplicaSet is what the status says.

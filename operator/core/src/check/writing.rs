@@ -32,7 +32,9 @@ fn order(case: &Case<'_>, broken: &mut Vec<String>) {
             case.observed.replica_sets.iter().any(|set| set.name == *name && *replicas < set.desired)
         }
         Action::Delete { name, .. } => case.observed.replica_sets.iter().any(|set| set.name == *name),
-        Action::Apply(_) | Action::Pin { .. } | Action::Mark { .. } => false,
+        Action::Apply(_) | Action::Restore { .. } | Action::Adopt { .. } | Action::Pin { .. } | Action::Mark { .. } => {
+            false
+        }
     });
     require(broken, case.plan.status_first || !(takes || case.weights_change()), || {
         "I9: status is not written first".to_owned()

@@ -9,6 +9,7 @@ use slipway_crds::v1alpha1::{Gate, GateType, GateVerdict, PromQlGate};
 
 use super::{Finding, Input, text};
 use crate::evidence::GateReading;
+use crate::quantity::number;
 
 /// Judges one PromQL gate by its reading.
 pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, taken_at: Timestamp) -> Finding {
@@ -122,58 +123,6 @@ impl Bounds {
             (Some(min), None) => format!("at least {}", text::number(min)),
             (None, Some(max)) => format!("at most {}", text::number(max)),
             (None, None) => "nothing".to_owned(),
-        }
-    }
-}
-
-/// A Kubernetes quantity as a number: `0.95`, `950m`, `1k`, `2Gi`, `1e3`.
-fn number(quantity: &str) -> Option<f64> {
-    const SUFFIXES: [(&str, f64); 15] = [
-        ("Ki", 1024.0),
-        ("Mi", 1_048_576.0),
-        ("Gi", 1_073_741_824.0),
-        ("Ti", 1_099_511_627_776.0),
-        ("Pi", 1_125_899_906_842_624.0),
-        ("Ei", 1_152_921_504_606_846_976.0),
-        ("n", 1e-9),
-        ("u", 1e-6),
-        ("m", 1e-3),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
-        ("P", 1e15),
-        ("E", 1e18),
-    ];
-    let plain = |text: &str| text.parse::<f64>().ok().filter(|number| number.is_finite());
-    let quantity = quantity.trim();
-    plain(quantity)
-        .or_else(|| SUFFIXES.iter().find_map(|(suffix, factor)| Some(plain(quantity.strip_suffix(suffix)?)? * factor)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::number;
-
-    #[test]
-    fn quantities_are_numbers() {
-        let near = |text: &str, want: f64| {
-            let got = number(text).unwrap();
-            assert!((got - want).abs() <= 1e-12 * want.abs(), "{text}: {got}");
-        };
-        for (text, want) in [
-            ("0.95", 0.95),
-            ("950m", 0.95),
-            ("1k", 1e3),
-            ("2Gi", 2_147_483_648.0),
-            ("1e3", 1e3),
-            ("1E", 1e18),
-            ("-5", -5.0),
-        ] {
-            near(text, want);
-        }
-        for text in ["", "abc", "inf", "NaN", "m", "1 %"] {
-            assert_eq!(number(text), None, "{text}");
         }
     }
 }

@@ -1,51 +1,77 @@
 //! Objects that are missing, or are not what they shall be.
 
-use k8s_openapi::Metadata;
 use slipway_crds::v1alpha1::Stage;
 
 use super::context::Context;
+use super::disturbance::{self, apply};
 use super::draft::Draft;
-use crate::action::{APPLIED, Action, Desired, Kind};
-use crate::build;
+use crate::action::{Action, Kind};
 use crate::observed::{ModelDigest, ObjectView};
-use crate::sizing;
+use crate::{build, revision, sizing};
 
 /// Applies, in the order in which they are needed: the gateway, the addresses, then what serves.
-pub(crate) fn applies(cx: &Context<'_>, draft: &Draft) -> Vec<Action> {
+pub(crate) fn applies(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
     let mut actions = Vec::new();
     // From a spec that cannot be acted on nothing is made; what is there stays.
     if cx.spec.problem.is_some() {
         return actions;
     }
-    gateway(cx, &mut actions);
+    gateway(cx, draft, &mut actions);
     addresses(cx, draft, &mut actions);
     pods(cx, draft, &mut actions);
-    helpers(cx, &mut actions);
+    helpers(cx, draft, &mut actions);
     workers(cx, draft, &mut actions);
     actions
 }
 
-fn gateway(cx: &Context<'_>, actions: &mut Vec<Action>) {
+/// Takes back what a ModelDeployment of this name left when it was deleted without its children. What is wanted is taken back by being applied; of the rest
+/// only ReplicaSets and their Services, whose names nobody chooses by accident: a copy of our manifests that somebody keeps is theirs.
+pub(crate) fn adoptions(cx: &Context<'_>, actions: &mut Vec<Action>) {
+    let owner = || Box::new(build::controller_reference(&cx.observed.object));
+    for set in cx.sets().filter(|set| set.orphaned) {
+        let (name, uid) = (set.name.clone(), set.uid.clone());
+        actions.push(Action::Adopt { kind: Kind::ReplicaSet, name, uid, owner: owner() });
+    }
+    for (name, view) in &cx.observed.services {
+        let of_revision = revision::in_name(&cx.spec.name, name).is_some_and(|revision| cx.set(revision).is_some());
+        let applied = actions
+            .iter()
+            .any(|it| matches!(it, Action::Apply(desired) if desired.target() == format!("Service {name}")));
+        if of_revision && view.controller.is_none() && !applied {
+            let (name, uid) = (name.clone(), view.uid.clone());
+            actions.push(Action::Adopt { kind: Kind::Service, name, uid, owner: owner() });
+        }
+    }
+}
+
+/// Deletes an object that this ModelDeployment controls. One with our labels and another controller, or none, is a copy that somebody made.
+pub(super) fn delete(cx: &Context<'_>, kind: Kind, name: &str, view: Option<&ObjectView>, actions: &mut Vec<Action>) {
+    if let Some(view) = view.filter(|view| view.controller.as_ref() == Some(&cx.spec.uid)) {
+        actions.push(Action::Delete { kind, name: name.to_owned(), uid: view.uid.clone() });
+    }
+}
+
+fn gateway(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let view = &cx.observed.gateway;
     let views = [&view.service_account, &view.role_binding, &view.deployment, &view.disruption_budget];
     let set = build::gateway_set(&cx.observed.object, &cx.observed.settings);
     for (desired, view) in set.into_iter().zip(views) {
-        apply(cx, desired, view.as_ref(), actions);
+        apply(cx, draft, desired, view.as_ref(), actions);
     }
 }
 
-fn addresses(cx: &Context<'_>, draft: &Draft, actions: &mut Vec<Action>) {
+fn addresses(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let (object, services) = (&cx.observed.object, &cx.observed.services);
-    apply(cx, build::stable_service(object), services.get(&cx.spec.name), actions);
+    apply(cx, draft, build::stable_service(object), services.get(&cx.spec.name), actions);
     let preview = build::preview_name(&cx.spec.name);
     if cx.spec.is_blue_green() {
-        apply(cx, build::preview_service(object), services.get(&preview), actions);
-    } else if let Some(view) = services.get(&preview) {
-        actions.push(Action::Delete { kind: Kind::Service, name: preview, uid: view.uid.clone() });
+        apply(cx, draft, build::preview_service(object), services.get(&preview), actions);
+    } else {
+        delete(cx, Kind::Service, &preview, services.get(&preview), actions);
     }
     for revision in serving(cx, draft) {
         let view = services.get(&build::revision_name(&cx.spec.name, &revision));
-        apply(cx, build::revision_service(object, &revision), view, actions);
+        apply(cx, draft, build::revision_service(object, &revision), view, actions);
     }
 }
 
@@ -56,40 +82,45 @@ fn serving(cx: &Context<'_>, draft: &Draft) -> Vec<String> {
     [Some(stable), candidate.map(|rollout| rollout.revision.clone())].into_iter().flatten().collect()
 }
 
-/// ReplicaSets that are missing. Only the content of the spec's revision is known, so no other one can be made.
-fn pods(cx: &Context<'_>, draft: &Draft, actions: &mut Vec<Action>) {
+/// The ReplicaSet of the spec's revision, if it is missing, or if its template is not what it was made with. Only the content of that revision is known, so no
+/// other one can be made, or mended.
+fn pods(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let revision = &cx.spec.revision;
     let name = build::revision_name(&cx.spec.name, revision);
+    if !serving(cx, draft).contains(revision) {
+        return;
+    }
+    let (object, settings) = (&cx.observed.object, &cx.observed.settings);
+    let made = |replicas, digest| build::replica_set(object, settings, revision, &cx.spec.version, replicas, digest);
     // One that is being deleted, or is not ours, is in the way; nothing to do but wait, or say so.
-    let taken = cx.observed.replica_sets.iter().any(|set| set.name == name);
-    if taken || !serving(cx, draft).contains(revision) {
+    if let Some(there) = cx.observed.replica_sets.iter().find(|set| set.name == name) {
+        if there.owned && !there.orphaned && !there.deleting {
+            disturbance::mend(cx, draft, there, made(there.desired, there.digest.known()), actions);
+        }
         return;
     }
     let candidate = draft.candidate() == Some(revision);
     let replicas = if candidate { sizing::candidate(cx, draft) } else { cx.spec.replicas };
-    let (object, settings) = (&cx.observed.object, &cx.observed.settings);
     // Until the first pod has told what it found, it stays alone.
     let unknown = build::has_fetch_step(object) && object.spec.model.digest.is_none();
     let replicas = if unknown { replicas.min(1) } else { replicas };
-    let desired = build::replica_set(object, settings, revision, &cx.spec.version, replicas);
-    actions.push(Action::Apply(Box::new(desired)));
+    apply(cx, draft, made(replicas, None), None, actions);
 }
 
-fn helpers(cx: &Context<'_>, actions: &mut Vec<Action>) {
+fn helpers(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let object = &cx.observed.object;
-    apply(cx, build::disruption_budget(object), cx.observed.disruption_budget.as_ref(), actions);
+    apply(cx, draft, build::disruption_budget(object), cx.observed.disruption_budget.as_ref(), actions);
     let view = cx.observed.autoscaler.as_ref();
     if let Some(autoscaling) = &cx.spec.autoscaling {
-        apply(cx, build::autoscaler(object, autoscaling), view, actions);
-    } else if let Some(view) = view {
-        let (kind, name) = (Kind::HorizontalPodAutoscaler, cx.spec.name.clone());
-        actions.push(Action::Delete { kind, name, uid: view.uid.clone() });
+        apply(cx, draft, build::autoscaler(object, autoscaling), view, actions);
+    } else {
+        delete(cx, Kind::HorizontalPodAutoscaler, &cx.spec.name, view, actions);
     }
 }
 
 /// The workers of the stable revision. Its content is known while the spec is of it; during a rollout they stay as they are, and the promotion
 /// is what replaces them, or takes them away. An autoscaler whose Deployment is gone does no harm, so the order of the deletions is no matter.
-fn workers(cx: &Context<'_>, draft: &Draft, actions: &mut Vec<Action>) {
+fn workers(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     if draft.stable.as_ref() != Some(&cx.spec.revision) {
         return;
     }
@@ -105,38 +136,12 @@ fn workers(cx: &Context<'_>, draft: &Draft, actions: &mut Vec<Action>) {
         let digest = cx.digest(&cx.spec.revision);
         let digest = digest.as_deref().unwrap_or_default();
         let desired = build::worker_deployment(object, queue, settings, &cx.spec.revision, &cx.spec.version, digest);
-        apply(cx, desired, view, actions);
-    } else if let Some(view) = view {
-        actions.push(Action::Delete { kind: Kind::Deployment, name: name.clone(), uid: view.uid.clone() });
+        apply(cx, draft, desired, view, actions);
+    } else {
+        delete(cx, Kind::Deployment, &name, view, actions);
     }
     match queue.and_then(|queue| queue.worker.autoscaling.as_ref()) {
-        Some(autoscaling) => apply(cx, build::worker_autoscaler(object, autoscaling), scaler, actions),
-        None => {
-            if let Some(view) = scaler {
-                actions.push(Action::Delete { kind: Kind::HorizontalPodAutoscaler, name, uid: view.uid.clone() });
-            }
-        }
+        Some(autoscaling) => apply(cx, draft, build::worker_autoscaler(object, autoscaling), scaler, actions),
+        None => delete(cx, Kind::HorizontalPodAutoscaler, &name, scaler, actions),
     }
-}
-
-/// An object that is missing, not as it was applied last, or not ours yet. Its stamp was just made by the builder; making it once more would be the greater
-/// part of a plan's time.
-fn apply(cx: &Context<'_>, desired: Desired, view: Option<&ObjectView>, actions: &mut Vec<Action>) {
-    let ours = view.is_some_and(|view| view.owners.contains(&cx.spec.uid) && view.applied == stamp(&desired));
-    if !ours {
-        actions.push(Action::Apply(Box::new(desired)));
-    }
-}
-
-fn stamp(desired: &Desired) -> &str {
-    let metadata = match desired {
-        Desired::ReplicaSet(object) => object.metadata(),
-        Desired::Service(object) => object.metadata(),
-        Desired::HorizontalPodAutoscaler(object) => object.metadata(),
-        Desired::PodDisruptionBudget(object) => object.metadata(),
-        Desired::ServiceAccount(object) => object.metadata(),
-        Desired::RoleBinding(object) => object.metadata(),
-        Desired::Deployment(object) => object.metadata(),
-    };
-    metadata.annotations.as_ref().and_then(|all| all.get(APPLIED)).map(String::as_str).unwrap_or_default()
 }

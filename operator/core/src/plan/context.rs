@@ -22,9 +22,9 @@ pub(crate) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(crate) fn new(observed: &'a Observed, now: Timestamp) -> Self {
         let stored = observed.object.status.clone().unwrap_or_default();
-        let mut spec = validate(&observed.object);
-        spec.replicas = replicas::effective(observed, &spec);
-        Self { observed, now, spec, stored }
+        let mut cx = Self { observed, now, spec: validate(&observed.object), stored };
+        cx.spec.replicas = replicas::effective(&cx);
+        cx
     }
 
     /// ReplicaSets that are ours and here to stay.

@@ -36,6 +36,10 @@ pub(crate) struct Draft {
     pub(crate) judged: Option<(i64, Judgement)>,
     /// A person wants the current step to end.
     pub(crate) skip: bool,
+    /// What others keep changing, or keep from being as we want it: for people.
+    pub(crate) contested: Vec<String>,
+    /// What an admission webhook or policy makes of our objects: for people.
+    pub(crate) overridden: Vec<String>,
     /// Events.
     pub(crate) events: Vec<Note>,
     /// Times at which something may change by itself.
@@ -54,6 +58,8 @@ impl Draft {
             handled: cx.stored.handled_commands.clone(),
             judged: None,
             skip: false,
+            contested: Vec::new(),
+            overridden: Vec::new(),
             events: Vec::new(),
             wakes: Vec::new(),
         }

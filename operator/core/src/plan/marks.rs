@@ -33,11 +33,11 @@ fn wanted(cx: &Context<'_>, draft: &Draft, set: &ReplicaSetView) -> Marks {
         draft.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && Some(it.revision.as_str()) == revision);
     marks.aborted = aborted.and_then(|it| it.abort.as_ref()).map(|abort| (abort.at.0, abort.reason.clone()));
     // Seconds are all that is kept: a difference below would be written for ever.
-    match (&marks.aborted, &set.marks.aborted) {
-        (Some((at, reason)), Some((old, before))) if at.as_second() == old.as_second() && reason == before => {
-            marks.aborted.clone_from(&set.marks.aborted);
-        }
-        _ => {}
+    if let (Some((at, reason)), Some((old, before))) = (&marks.aborted, &set.marks.aborted)
+        && at.as_second() == old.as_second()
+        && reason == before
+    {
+        marks.aborted.clone_from(&set.marks.aborted);
     }
     marks
 }

@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use super::children;
 use super::context::Context;
 use super::draft::Draft;
 use crate::action::{Action, Kind};
-use crate::observed::{ModelDigest, ReplicaSetView};
+use crate::observed::ReplicaSetView;
 use crate::{revision, sizing, traffic};
 
 /// Pins the model of each ReplicaSet whose first pod has told what it found. Where several have told, which are of a ReplicaSet that was scaled by somebody
 /// else, most of them decide.
 pub(crate) fn pins(cx: &Context<'_>, actions: &mut Vec<Action>) {
     for set in sorted(cx) {
-        let open = match &set.digest {
-            ModelDigest::Unreported => false,
-            ModelDigest::Pending => true,
-            ModelDigest::Pinned(digest) => !cx.is_pinned_by_spec(set) && set.desired <= 1 && !cx.has_told(set, digest),
-        };
+        let open = !cx.is_model_known(set);
         let mut found = BTreeMap::<&str, usize>::new();
         for fetched in cx.observed.fetched.iter().filter(|fetched| open && fetched.revision == set.revision) {
             *found.entry(&fetched.digest).or_default() += 1;
@@ -53,8 +50,9 @@ pub(crate) fn scaling(cx: &Context<'_>, draft: &mut Draft) -> Scaling {
     Scaling { grow, take: shrink }
 }
 
+/// ReplicaSets that may be written to.
 pub(super) fn sorted<'a>(cx: &Context<'a>) -> Vec<&'a ReplicaSetView> {
-    let mut sets: Vec<_> = cx.sets().collect();
+    let mut sets: Vec<_> = cx.sets().filter(|set| !set.orphaned).collect();
     sets.sort_by(|a, b| a.name.cmp(&b.name));
     sets
 }
@@ -69,9 +67,7 @@ fn forgotten(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
         return actions;
     }
     for set in idle.into_iter().skip(cx.spec.history_limit) {
-        if let Some(service) = cx.observed.services.get(&set.name) {
-            actions.push(Action::Delete { kind: Kind::Service, name: set.name.clone(), uid: service.uid.clone() });
-        }
+        children::delete(cx, Kind::Service, &set.name, cx.observed.services.get(&set.name), &mut actions);
         actions.push(Action::Delete { kind: Kind::ReplicaSet, name: set.name.clone(), uid: set.uid.clone() });
     }
     for (name, service) in &cx.observed.services {
@@ -81,7 +77,7 @@ fn forgotten(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
                 && sizing::is_drained(cx, draft, revision)
         });
         if orphan {
-            actions.push(Action::Delete { kind: Kind::Service, name: name.clone(), uid: service.uid.clone() });
+            children::delete(cx, Kind::Service, name, Some(service), &mut actions);
         }
     }
     actions

@@ -13,7 +13,17 @@ pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
     if let Some(problem) = &cx.spec.problem {
         return Said::new("False", reason::INVALID_SPEC, problem);
     }
-    refused(cx, || serves(cx, draft)).unwrap_or_else(|| serves(cx, draft))
+    refused(cx, || serves(cx, draft)).unwrap_or_else(|| undisturbed(draft, serves(cx, draft)))
+}
+
+/// What others do to our objects. Somebody who keeps changing them breaks what is promised; an admission webhook or policy has the last word by design.
+fn undisturbed(draft: &Draft, said: Said) -> Said {
+    if !draft.contested.is_empty() {
+        let message = format!("{}; {}", draft.contested.join("; "), said.message);
+        return Said::new("False", reason::WRITE_REVERTED, message);
+    }
+    let overridden = draft.overridden.iter().map(|it| format!("; {it}"));
+    Said { message: overridden.fold(said.message, |message, it| message + &it), ..said }
 }
 
 fn serves(cx: &Context<'_>, draft: &Draft) -> Said {
@@ -71,7 +81,7 @@ fn initializing(cx: &Context<'_>) -> Said {
     }
     let name = build::revision_name(&cx.spec.name, revision);
     if cx.observed.replica_sets.iter().any(|set| set.name == name && !set.owned) {
-        let message = format!("ReplicaSet {name} exists and is not ours; delete it, or change spec.model.version");
+        let message = format!("ReplicaSet {name} exists and is controlled by somebody else, or lacks our labels");
         return Said::new("False", reason::UNAVAILABLE, message);
     }
     if let Some(failure) = LoadFailure::of(cx, revision) {

@@ -1,17 +1,17 @@
 //! A small world for tests of the plan: it does what a plan says, at once and without faults. The simulator is for everything else.
 #![allow(dead_code, unreachable_pub)]
 
+mod writes;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
-use slipway_core::action::{Action, Desired, Kind, Plan};
-use slipway_core::build;
+use slipway_core::action::Plan;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
-use slipway_core::marks::Marks;
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, Observed, PodProblem,
     ReplicaSetView, Settings,
 };
 use slipway_core::plan::plan;
@@ -60,6 +60,7 @@ impl World {
             pod_problems: vec![],
             fetched: vec![],
             refusals: Some(BTreeMap::new()),
+            disturbances: BTreeMap::new(),
             evidence: None,
             settings: Settings {
                 gateway_image: "gateway:1".into(),
@@ -330,99 +331,6 @@ impl World {
     /// Size of a version's ReplicaSet.
     pub fn size(&self, version: &str) -> i32 {
         self.set(version).desired
-    }
-
-    fn carry_out(&mut self, action: &Action) {
-        match action {
-            Action::Apply(desired) => self.apply(desired),
-            Action::Scale { name, uid, replicas } => {
-                self.writes.push(format!("scale {name} {replicas}"));
-                let set =
-                    self.observed.replica_sets.iter_mut().find(|set| set.name == *name && set.uid == *uid).unwrap();
-                set.desired = *replicas;
-                set.observed = false;
-            }
-            Action::Pin { name, digest, .. } => {
-                self.writes.push(format!("pin {name} {digest}"));
-                let set = self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap();
-                set.digest = ModelDigest::Pinned(digest.clone());
-            }
-            Action::Mark { name, marks, .. } => {
-                self.writes.push(format!("mark {name}"));
-                self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap().marks = marks.clone();
-            }
-            Action::Delete { kind, name, .. } => {
-                self.writes.push(format!("delete {kind:?} {name}"));
-                match kind {
-                    Kind::ReplicaSet => self.observed.replica_sets.retain(|set| set.name != *name),
-                    Kind::Service => drop(self.observed.services.remove(name)),
-                    Kind::HorizontalPodAutoscaler if name.ends_with("-worker") => {
-                        self.observed.worker_autoscaler = None
-                    }
-                    Kind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
-                    Kind::Deployment => self.observed.worker = None,
-                }
-            }
-        }
-    }
-
-    fn apply(&mut self, desired: &Desired) {
-        let view = ObjectView {
-            uid: "x".into(),
-            applied: build::applied_hash(desired),
-            owners: vec![UID.into()],
-            failure: String::new(),
-            desired_replicas: None,
-        };
-        let mut word = "apply ".to_owned();
-        match desired {
-            Desired::ReplicaSet(set) => {
-                self.created += 1;
-                word += set.metadata.name.as_deref().unwrap();
-                let meta = &set.metadata;
-                let labels = meta.labels.as_ref().unwrap();
-                self.observed.replica_sets.push(ReplicaSetView {
-                    name: meta.name.clone().unwrap(),
-                    uid: format!("set-{}", self.created),
-                    revision: labels[slipway_crds::labels::REVISION].clone(),
-                    version: meta.annotations.as_ref().unwrap()[slipway_crds::labels::VERSION].clone(),
-                    digest: ModelDigest::of_annotation(
-                        meta.annotations.as_ref().unwrap().get(slipway_crds::labels::MODEL_DIGEST).map(String::as_str),
-                    ),
-                    failure: String::new(),
-                    marks: Marks::default(),
-                    created_at: self.now,
-                    desired: set.spec.as_ref().unwrap().replicas.unwrap(),
-                    current: 0,
-                    ready: 0,
-                    available: 0,
-                    observed: false,
-                    owned: true,
-                    deleting: false,
-                });
-            }
-            Desired::Service(service) => {
-                word += service.metadata.name.as_deref().unwrap();
-                self.observed.services.insert(service.metadata.name.clone().unwrap(), view);
-            }
-            Desired::HorizontalPodAutoscaler(it) if it.metadata.name.as_deref() == Some("digits-worker") => {
-                self.observed.worker_autoscaler = Some(view);
-            }
-            Desired::HorizontalPodAutoscaler(_) => self.observed.autoscaler = Some(view),
-            Desired::Deployment(it) if it.metadata.name.as_deref() == Some("digits-worker") => {
-                let template = it.spec.as_ref().unwrap().template.metadata.as_ref().unwrap();
-                word += &format!("worker of {}", template.labels.as_ref().unwrap()[slipway_crds::labels::REVISION]);
-                self.observed.worker = Some(view);
-            }
-            Desired::PodDisruptionBudget(budget) if budget.metadata.name.as_deref() == Some("digits") => {
-                self.observed.disruption_budget = Some(view);
-            }
-            Desired::PodDisruptionBudget(_) => self.observed.gateway.disruption_budget = Some(view),
-            Desired::ServiceAccount(_) => self.observed.gateway.service_account = Some(view),
-            Desired::RoleBinding(_) => self.observed.gateway.role_binding = Some(view),
-            Desired::Deployment(_) => self.observed.gateway.deployment = Some(view),
-        }
-        self.writes.push(word);
     }
 }
 

@@ -1,0 +1,192 @@
+//! The pods of models and workers.
+
+use serde_json::json;
+use slipway_crds::v1alpha1::Batching;
+
+use super::*;
+
+#[test]
+fn the_revision_in_the_environment_cannot_be_forged() {
+    let env = runtime(&full()).env.unwrap();
+    let values = |name: &str| env.iter().filter(|e| e.name == name).map(|e| e.value.clone()).collect::<Vec<_>>();
+    assert_eq!(values("SLIPWAY_REVISION"), [Some(REVISION.to_owned())]);
+    assert_eq!(values("SLIPWAY_MODEL_NAME"), [Some("churn-model".to_owned())]);
+    assert_eq!(values("AWS_REGION"), [Some("eu-central-1".to_owned())]);
+}
+
+#[test]
+fn workers_are_pods_that_nobody_is_sent_to() {
+    let object = full();
+    let queue = object.spec.queue.clone().unwrap();
+    let spec = worker(&object, &queue);
+    let labels = spec.template.metadata.unwrap().labels.unwrap();
+    let selected = |selector: &Value| {
+        selector.as_object().unwrap().iter().all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
+    };
+    assert!(selected(&serde_json::to_value(spec.selector.match_labels.unwrap()).unwrap()));
+    for selector in [
+        &json_of(&revision_service(&object, REVISION))["spec"]["selector"],
+        &json_of(&stable_service(&object))["spec"]["selector"],
+        &json_of(&disruption_budget(&object))["spec"]["selector"]["matchLabels"],
+    ] {
+        assert!(!selected(selector), "{selector}");
+    }
+    let in_scale = |part: &str| part.split_once('=').is_some_and(|(k, v)| labels.get(k).map(String::as_str) == Some(v));
+    let scale = labels::scale_selector("churn");
+    assert!(!scale.split(',').all(in_scale), "workers are no replicas");
+    assert_eq!(spec.replicas, None, "the autoscaler's");
+
+    let mut pod = spec.template.spec.unwrap();
+    assert_eq!(pod.termination_grace_period_seconds, Some(25), "within the notice of a spot node");
+    assert_eq!(pod.node_selector.unwrap()["pool"], "spot");
+    let container = pod.containers.remove(0);
+    assert_eq!(container.args.unwrap(), ["worker", "--threads=2"]);
+    let env = container.env.unwrap();
+    let secret = |name: &str| {
+        let found = env.iter().find(|e| e.name == name).unwrap();
+        let of = found.value_from.clone().unwrap().secret_key_ref.unwrap();
+        format!("{}/{}", of.name, of.key)
+    };
+    assert_eq!(secret("SLIPWAY_QUEUE_URL"), "redis/url");
+    assert_eq!(secret("SLIPWAY_CALLBACK_SIGNING_KEY"), "callbacks/hmac");
+    assert!(env.iter().any(|e| e.name == "SLIPWAY_QUEUE_NAME" && e.value.as_deref() == Some("shop/churn")));
+    let served = runtime(&object).env.unwrap();
+    assert!(served.iter().all(|e| e.name != "SLIPWAY_CALLBACK_SIGNING_KEY"), "who serves signs nothing");
+    assert!(served.iter().any(|e| e.name == "SLIPWAY_CALLBACK_ALLOW"));
+    let fixed = Queue { worker: slipway_crds::v1alpha1::Worker { replicas: 3, ..Default::default() }, ..queue };
+    assert_eq!(worker(&object, &fixed).replicas, Some(3));
+    assert!(!is_shared(&worker_deployment(&object, &fixed, &settings(), REVISION, "v7", "")));
+}
+
+#[test]
+fn defaults_of_a_minimal_object() {
+    let pod = pods(&minimal()).remove(0);
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    assert_eq!(pod.volumes.unwrap().len(), 2);
+    let container = runtime(&minimal());
+    assert_eq!(container.image.as_deref(), Some("registry.example/slipway-runtime:1"));
+    assert_eq!(container.image_pull_policy.as_deref(), Some("IfNotPresent"));
+    let requests = container.resources.unwrap().requests.unwrap();
+    assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("100m", "128Mi"));
+    let env = container.env.unwrap();
+    assert!(env.iter().any(|e| e.name == "SLIPWAY_MODEL_NAME" && e.value.as_deref() == Some("digits")));
+    assert!(env.iter().any(|e| e.name == "SLIPWAY_MODEL_DIGEST" && e.value.as_deref() == Some("")));
+}
+
+#[test]
+fn what_the_user_names_is_taken() {
+    let mut object = minimal();
+    object.spec.runtime.image = Some("mine:7".to_owned());
+    object.spec.runtime.service_account_name = Some("store-reader".to_owned());
+    let container = runtime(&object);
+    assert_eq!(container.image.as_deref(), Some("mine:7"));
+    assert_eq!(container.image_pull_policy, None, "Kubernetes' default by tag");
+    let pod = pods(&object).remove(0);
+    assert_eq!(pod.service_account_name.as_deref(), Some("store-reader"));
+    assert_eq!(pod.automount_service_account_token, None, "the account decides");
+    // A limit without a request is the request: Kubernetes says so, and adding another would break Guaranteed pods.
+    let requests = runtime(&full()).resources.unwrap().requests.unwrap();
+    assert!(!requests.contains_key("memory") && requests.contains_key("cpu"));
+}
+
+#[test]
+fn a_claim_is_mounted_read_only() {
+    let pod = pods(&full()).remove(0);
+    let volume = pod.volumes.unwrap().into_iter().find_map(|v| v.persistent_volume_claim).unwrap();
+    assert_eq!((volume.claim_name.as_str(), volume.read_only), ("models", Some(true)));
+    let mounts = runtime(&full()).volume_mounts.unwrap();
+    let mount = mounts.iter().find(|m| m.name == "claim").unwrap();
+    assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/mnt/models/models", Some(true)));
+}
+
+#[test]
+fn images_are_pulled_with_the_secrets_of_spec_and_operator() {
+    let names = |pod: &PodSpec| -> Vec<String> {
+        pod.image_pull_secrets.iter().flatten().map(|secret| secret.name.clone()).collect()
+    };
+    let mut object = minimal();
+    assert_eq!(pods(&object).iter().map(names).collect::<Vec<_>>(), [["registry"], ["registry"]]);
+    object.spec.runtime.image_pull_secrets =
+        serde_json::from_value(json!([{"name": "a"}, {"name": "registry"}])).unwrap();
+    assert_eq!(names(&pods(&object).remove(0)), ["a", "registry"]);
+    // An image of the user's own is the user's to pull; the step before it is ours, where there is one.
+    object.spec.runtime.image = Some("mine:7".to_owned());
+    object.spec.runtime.image_pull_secrets.clear();
+    assert_eq!(names(&pods(&object).remove(0)), ["registry"]);
+    object.spec.model.uri = "file:///model.onnx".to_owned();
+    assert_eq!(pods(&object).remove(0).image_pull_secrets, None);
+}
+
+#[test]
+fn what_is_asked_to_be_kept_reaches_the_pods() {
+    let mut object = minimal();
+    let environment = |object: &ModelDeployment, settings: &Settings| {
+        let value = json_of(&replica_set(object, settings, REVISION, "v7", 3, None));
+        let pod = value["spec"]["template"]["spec"].clone();
+        let env = pod["containers"][0]["env"].as_array().unwrap().clone();
+        (pod, env.into_iter().map(|e| (e["name"].as_str().unwrap().to_owned(), e["value"].clone())).collect::<Vec<_>>())
+    };
+    let before = environment(&object, &settings()).1;
+    assert!(!before.iter().any(|(name, _)| name.contains("BATCHING")
+        || name.contains("BASELINE")
+        || name.contains("SAMPLE")
+        || name.contains("OTEL")));
+    object.spec.model.batching = Batching::Disabled;
+    object.spec.model.baseline =
+        serde_json::from_value(json!({"uri": "pvc://claims/b.json", "digest": "sha256:00"})).unwrap();
+    object.spec.feedback = serde_json::from_value(json!({"outcomes": ["conversion", "revenue"]})).unwrap();
+    let sampling = json!({"ratePermille": 5, "sink": "s3://b/p", "redactInputs": ["email"]});
+    object.spec.sampling = serde_json::from_value(sampling).unwrap();
+    object.spec.runtime.env =
+        serde_json::from_value(json!([{"name": "OTEL_TRACES_SAMPLER_ARG", "value": "1"}])).unwrap();
+    let tracing = Some(crate::observed::Tracing { endpoint: "http://collector:4318".into(), per_million: 500 });
+    let settings = Settings { tracing, ..settings() };
+    let (pod, env) = environment(&object, &settings);
+    for (name, value) in [
+        ("SLIPWAY_BATCHING", "disabled"),
+        ("SLIPWAY_BASELINE_URI", "pvc://claims/b.json"),
+        ("SLIPWAY_BASELINE_DIGEST", "sha256:00"),
+        ("SLIPWAY_FEEDBACK_OUTCOMES", "conversion,revenue"),
+        ("SLIPWAY_SAMPLE_PAYLOADS", "0.005"),
+        ("SLIPWAY_SAMPLE_SINK", "s3://b/p"),
+        ("SLIPWAY_SAMPLE_REDACT", "email"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1"),
+    ] {
+        let found: Vec<_> = env.iter().filter(|(n, _)| n == name).collect();
+        assert!(found.len() == 1 && found[0].1 == value, "{name}: {found:?}");
+    }
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|m| m["mountPath"] == "/mnt/models/claims"), "{mounts:?}");
+    let gateway = gateway_set(&object, &settings).iter().map(json_of).find(|v| v["kind"] == "Deployment").unwrap();
+    let env = gateway["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
+    assert!(env.contains("parentbased_traceidratio") && env.contains("0.000500"), "{env}");
+}
+
+/// The step before the server must be our own program on the user's own image, too, with the server's environment and room.
+#[test]
+fn the_step_before_the_server_is_our_program_with_the_servers_room() {
+    let fetch = |object: &ModelDeployment| {
+        let steps = pods(object).remove(0).init_containers.unwrap_or_default();
+        steps.into_iter().find(|step| step.name == FETCH)
+    };
+    for object in [minimal(), full()] {
+        let (fetch, server) = (fetch(&object).unwrap(), runtime(&object));
+        let own = server.image.as_deref() == Some("registry.example/slipway-runtime:1");
+        assert_eq!(fetch.image.as_deref(), Some("registry.example/slipway-runtime:1"));
+        let rest = server.args.unwrap()[1..].to_vec();
+        let args = fetch.args.unwrap();
+        assert_eq!((args[0].as_str(), &args[1..]), ("fetch", if own { &rest[..] } else { &[] }));
+        assert_eq!((fetch.env, fetch.resources), (server.env, server.resources));
+        assert_eq!((fetch.volume_mounts, fetch.security_context), (server.volume_mounts, server.security_context));
+        assert!(fetch.ports.is_none() && fetch.readiness_probe.is_none() && fetch.restart_policy.is_none());
+    }
+    let mut object = minimal();
+    object.spec.runtime.image = Some("mine:7".to_owned());
+    object.spec.runtime.args = vec!["--theirs".to_owned()];
+    let of_their_image = fetch(&object).unwrap();
+    assert_eq!(of_their_image.image.as_deref(), Some("registry.example/slipway-runtime:1"));
+    assert_eq!(of_their_image.args.unwrap(), ["fetch"], "the arguments of another program mean nothing to ours");
+    object.spec.model.uri = "file:///model.onnx".to_owned();
+    assert!(fetch(&object).is_none(), "their image holds the model");
+}

@@ -1,0 +1,45 @@
+//! The stamps by which it is known whether an object is what was applied last.
+
+use super::*;
+use crate::action::APPLIED;
+
+#[test]
+fn stamps_are_stable_and_tell_differences() {
+    for desired in all(&full()) {
+        let hash = applied_hash(&desired);
+        assert_eq!(json_of(&desired)["metadata"]["annotations"][APPLIED], json!(hash));
+        assert_eq!(applied_hash(&stamped(desired.clone())), hash, "stamping again changes nothing");
+        assert_eq!(hash.len(), 16);
+    }
+    let mut other = full();
+    other.spec.model.uri = "http://elsewhere/model.onnx".to_owned();
+    let hash = |object: &ModelDeployment| applied_hash(&replica_set(object, &settings(), REVISION, "v7", 3, None));
+    assert_ne!(hash(&full()), hash(&other));
+    // Pinned: a change of this value applies every object of every ModelDeployment once more after an upgrade of the operator.
+    assert_eq!(applied_hash(&stable_service(&full())), PINNED);
+}
+
+const PINNED: &str = "d2573daf6655481d";
+
+#[test]
+fn model_deployments_do_not_fight_over_the_gateway() {
+    let (mine, mut other) = (full(), minimal());
+    other.metadata.namespace = mine.metadata.namespace.clone();
+    for (a, b) in gateway_set(&mine, &settings()).iter().zip(&gateway_set(&other, &settings())) {
+        assert_eq!(applied_hash(a), applied_hash(b));
+        let without_owners = |desired: &Desired| {
+            let mut value = json_of(desired);
+            value["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+            value
+        };
+        assert_eq!(without_owners(a), without_owners(b));
+        assert!(is_shared(a));
+    }
+    assert!(!is_shared(&disruption_budget(&mine)) && !is_shared(&stable_service(&mine)));
+}
+
+#[test]
+fn canonical_json_sorts_keys_and_keeps_the_order_of_lists() {
+    let value = json!({"b": [3, 1, {"z": null, "a": "\"ü"}], "a": true});
+    assert_eq!(canonical_json(&value), r#"{"a":true,"b":[3,1,{"a":"\"ü","z":null}]}"#);
+}

@@ -1,0 +1,325 @@
+//! What others do to our objects, and what is theirs.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{FOUND, UID, World};
+use serde_json::{Value, json};
+use slipway_core::action::{Action, Desired};
+use slipway_core::build;
+use slipway_core::fields::{self, Managed};
+use slipway_core::observed::{ModelDigest, ObjectView};
+
+const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
+
+/// Every object of a model with all that a spec may ask for.
+fn everything() -> World {
+    World::serving(json!({
+        "autoscaling": { "maxReplicas": 5 }, "strategy": { "type": "BlueGreen" },
+        "queue": { "redis": { "url": "redis://redis:6379" }, "worker": { "autoscaling": { "maxReplicas": 4 } } }
+    }))
+}
+
+/// Objects with what the API server says of them, by kind and name.
+fn managed(world: &mut World) -> Vec<(String, &mut Managed)> {
+    let observed = &mut world.observed;
+    let gateway = &mut observed.gateway;
+    let single = [
+        ("HorizontalPodAutoscaler digits", &mut observed.autoscaler),
+        ("HorizontalPodAutoscaler digits-worker", &mut observed.worker_autoscaler),
+        ("Deployment digits-worker", &mut observed.worker),
+        ("PodDisruptionBudget digits", &mut observed.disruption_budget),
+        ("ServiceAccount slipway-gateway", &mut gateway.service_account),
+        ("RoleBinding slipway-gateway", &mut gateway.role_binding),
+        ("Deployment slipway-gateway", &mut gateway.deployment),
+        ("PodDisruptionBudget slipway-gateway", &mut gateway.disruption_budget),
+    ];
+    let single = single.into_iter().filter_map(|(target, view)| Some((target.to_owned(), &mut view.as_mut()?.managed)));
+    let services = observed.services.iter_mut().map(|(name, view)| (format!("Service {name}"), &mut view.managed));
+    let sets = observed.replica_sets.iter_mut().map(|set| (format!("ReplicaSet {}", set.name), &mut set.managed));
+    single.chain(services).chain(sets).collect()
+}
+
+/// Somebody takes a field from our entry.
+fn take(managed: &mut Managed, pointer: &str, by: &str) {
+    let mut fields = managed.fields.as_deref().unwrap().clone();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    fields.pointer_mut(parent).and_then(Value::as_object_mut).unwrap().remove(key).unwrap();
+    *managed = Managed { fields: Some(Arc::new(fields)), changed_by: Some(by.to_owned()) };
+}
+
+fn change(world: &mut World, target: &str, pointer: &str) {
+    let (_, managed) = managed(world).into_iter().find(|(it, _)| it == target).unwrap();
+    take(managed, pointer, "kubectl-edit");
+}
+
+/// Seen: the gateway that a person scaled to nothing, and another selector at the stable address, stayed so for ever.
+#[test]
+fn what_a_person_changes_is_put_back_and_told() {
+    let targets: Vec<String> = managed(&mut everything()).into_iter().map(|(target, _)| target).collect();
+    assert_eq!(targets.len(), 12, "{targets:?}");
+    for target in targets {
+        let mut world = everything();
+        change(&mut world, &target, "/f:metadata/f:labels");
+        world.step();
+        assert_eq!(world.writes.len(), 1, "{target}: {:?}", world.writes);
+        let event = format!("ChildRestored: {target}: metadata.labels was changed by kubectl-edit; it is put back");
+        assert_eq!(world.events, [event]);
+        world.step();
+        assert_eq!(world.writes.len(), 1, "once");
+    }
+}
+
+#[test]
+fn what_a_person_removes_is_made_again_and_told() {
+    let mut world = World::serving(json!({}));
+    world.observed.disruption_budget = None;
+    world.observed.disturbances.entry("PodDisruptionBudget digits".to_owned()).or_default().removed = true;
+    world.step();
+    assert!(world.observed.disruption_budget.is_some());
+    assert_eq!(world.events, ["ChildRestored: PodDisruptionBudget digits was removed; it is made again"]);
+    // A first time is no news.
+    let mut world = World::serving(json!({}));
+    world.edit(json!({ "autoscaling": { "maxReplicas": 5 } }));
+    world.step();
+    assert!(world.observed.autoscaler.is_some() && world.events.is_empty(), "{:?}", world.events);
+}
+
+/// Alters the same object again each time that it was put back, for ten minutes, and counts.
+fn contest(world: &mut World, mut alter: impl FnMut(&mut World)) -> usize {
+    let mut said = Vec::new();
+    for _ in 0..600 {
+        alter(world);
+        world.step();
+        let ready = world.condition("Ready");
+        said.push((ready.reason, ready.message));
+        world.pass(1);
+    }
+    said.dedup();
+    // From the second time on it is said, and it does not flap.
+    let reasons: Vec<&str> = said.iter().map(|(reason, _)| reason.as_str()).collect();
+    assert_eq!(reasons, ["Stable", "WriteReverted"], "{said:#?}");
+    assert!(said[1].1.contains("RoleBinding slipway-gateway is changed or removed by"), "{}", said[1].1);
+    world.writes.iter().filter(|word| *word == "apply ").count()
+}
+
+#[test]
+fn somebody_who_reverts_us_costs_one_write_a_minute_and_is_named() {
+    let mut world = World::serving(json!({}));
+    let target = "RoleBinding slipway-gateway";
+    let writes = contest(&mut world, |world| {
+        let whole = managed(world).into_iter().find(|(it, _)| it == target).unwrap().1;
+        if whole.fields.as_ref().unwrap()["f:subjects"].is_object() {
+            take(whole, "/f:subjects", "argocd-controller");
+        }
+    });
+    assert!((9..=11).contains(&writes), "{writes} writes in ten minutes");
+    assert!(world.condition("Ready").message.contains("by argocd-controller"), "{}", world.condition("Ready").message);
+    // When they stop, it is put back, and after a while the condition is as before.
+    world.writes.clear();
+    for _ in 0..300 {
+        world.tick(1);
+    }
+    assert!(world.says("Ready") == "True Stable", "{}", world.condition("Ready").message);
+    assert_eq!(world.writes.iter().filter(|word| *word == "apply ").count(), 1, "{:?}", world.writes);
+}
+
+#[test]
+fn somebody_who_removes_or_strips_what_we_make_costs_no_more() {
+    // The stamp itself, and an object.
+    let mut world = World::serving(json!({}));
+    let stripped = contest(&mut world, |world| {
+        let view = world.observed.gateway.role_binding.as_mut().unwrap();
+        view.applied.clear();
+        view.managed = Managed { fields: Some(Arc::new(json!({ "f:subjects": {} }))), changed_by: None };
+    });
+    assert!((9..=11).contains(&stripped), "{stripped} writes in ten minutes");
+    let mut world = World::serving(json!({}));
+    let removed = contest(&mut world, |world| {
+        world.observed.gateway.role_binding = None;
+        world.observed.disturbances.entry("RoleBinding slipway-gateway".to_owned()).or_default().removed = true;
+    });
+    assert!((9..=11).contains(&removed), "{removed} writes in ten minutes");
+}
+
+#[test]
+fn what_an_admission_policy_makes_of_our_objects_is_told_and_tried_now_and_then() {
+    let mut world = World::serving(json!({}));
+    let target = "Deployment slipway-gateway".to_owned();
+    let known = world.observed.disturbances.entry(target.clone()).or_default();
+    let stamp = world.observed.gateway.deployment.as_ref().unwrap().applied.clone();
+    (known.applied, known.applied_at, known.overridden) = (stamp, Some(world.now), Some("spec.replicas".to_owned()));
+    world.step();
+    assert_eq!(world.says("Ready"), "True Stable", "who may change what we write has the last word");
+    let message = world.condition("Ready").message;
+    assert!(
+        message.ends_with("Deployment slipway-gateway: spec.replicas is changed by an admission webhook or policy"),
+        "{message}"
+    );
+    world.writes.clear();
+    for _ in 0..660 {
+        world.tick(1);
+    }
+    assert_eq!(world.writes.iter().filter(|word| *word == "apply ").count(), 1, "{:?}", world.writes);
+    assert!(!world.condition("Ready").message.contains("admission"), "it was taken this time");
+}
+
+/// The template of a ReplicaSet, with what its first pod told since.
+#[test]
+fn a_changed_template_is_put_back_with_the_digest_that_was_found() {
+    let mut world = World::serving(json!({ "model": { "digest": null } }));
+    assert_eq!(world.set("v1").digest, ModelDigest::Pinned(FOUND.to_owned()));
+    let name = world.set("v1").name.clone();
+    // What other managers of ours write is no change by others.
+    for pointer in ["/f:spec/f:replicas", "/f:metadata/f:annotations/f:ml.slipway.dev~1model-digest"] {
+        let fields = world.set("v1").managed.fields.clone().unwrap();
+        assert!(fields.pointer(pointer).is_none(), "{pointer}");
+    }
+    assert!(world.plan().actions.is_empty());
+    take(&mut world.set_mut("v1").managed, "/f:spec/f:template", "kubectl-set");
+    let plan = world.plan();
+    let [Action::Restore { desired, .. }] = &plan.actions[..] else { panic!("{:#?}", plan.actions) };
+    let Desired::ReplicaSet(set) = &**desired else { panic!("{desired:#?}") };
+    let spec = set.spec.as_ref().unwrap();
+    assert_eq!((spec.replicas, set.metadata.name.as_deref()), (Some(3), Some(name.as_str())));
+    let pod = spec.template.as_ref().unwrap().spec.as_ref().unwrap();
+    let env = pod.containers[0].env.as_ref().unwrap().iter();
+    let told: Vec<_> = env.filter(|it| it.name == build::DIGEST_VARIABLE).map(|it| it.value.as_deref()).collect();
+    assert_eq!(told, [Some(FOUND)]);
+    assert_eq!(desired.stamp(), world.set("v1").applied, "it is still what it was made from");
+    // What another version of the operator made is not known, and left alone.
+    world.observed.settings.runtime_image = "runtime:2".to_owned();
+    assert!(world.plan().actions.is_empty());
+}
+
+/// Deletes the ModelDeployment without its children, and makes it again.
+fn orphan(world: &mut World) {
+    let observed = &mut world.observed;
+    observed.object.metadata.uid = Some(ANOTHER.to_owned());
+    observed.object.status = None;
+    let gateway = &mut observed.gateway;
+    let single = [
+        &mut observed.autoscaler,
+        &mut observed.worker,
+        &mut observed.worker_autoscaler,
+        &mut observed.disruption_budget,
+        &mut gateway.service_account,
+        &mut gateway.role_binding,
+        &mut gateway.deployment,
+        &mut gateway.disruption_budget,
+    ];
+    for view in single.into_iter().flatten().chain(observed.services.values_mut()) {
+        view.owners.clear();
+        view.controller = None;
+    }
+    for set in &mut observed.replica_sets {
+        set.orphaned = true;
+    }
+    for pod in &mut gateway.pods {
+        pod.report = None;
+    }
+    observed.disturbances.clear();
+    world.writes.clear();
+    world.events.clear();
+}
+
+/// Seen in the field: ReplicaSets that nobody controlled were left alone, nothing was stable, and the advice given was an outage.
+#[test]
+fn orphans_are_taken_back_and_serve_on() {
+    let mut world = World::serving(json!({}));
+    world.version("v2");
+    world.finish();
+    let (stable, sizes) = (world.stable(), world.sizes());
+    orphan(&mut world);
+    let first = world.step();
+    assert_eq!(
+        first.status.stable.as_ref().map(|it| it.version.as_str()),
+        Some("v2"),
+        "at no moment is nothing stable"
+    );
+    assert_eq!(world.weights(), [("v2".to_owned(), 1000)]);
+    assert!(
+        first.actions.iter().all(|it| matches!(it, Action::Apply(_) | Action::Adopt { .. })),
+        "{:#?}",
+        first.actions
+    );
+    assert!(world.observed.replica_sets.iter().all(|set| !set.orphaned));
+    for _ in 0..5 {
+        world.tick(1);
+    }
+    assert_eq!((world.stable(), world.sizes()), (stable, sizes), "nothing was rolled out, nothing was scaled");
+    assert!(world.status().rollout.is_none() && world.status().history.is_empty());
+    let controllers: Vec<_> = world.observed.services.values().map(|view| view.controller.as_deref()).collect();
+    assert!(controllers.iter().all(|it| *it == Some(ANOTHER)), "{:#?}", world.observed.services);
+    assert!(world.plan().actions.is_empty());
+}
+
+#[test]
+fn orphans_are_asked_what_was_stable_and_what_was_taken_back() {
+    // The spec says v2, which was taken back.
+    let mut world = World::serving(json!({}));
+    world.version("v2");
+    world.until(slipway_crds::v1alpha1::Stage::Analyzing, 0);
+    world.command("abort", "1");
+    world.settle();
+    orphan(&mut world);
+    world.tick(1);
+    assert_eq!((world.stable().as_str(), world.says("RolledBack").as_str()), ("v1", "True UserAborted"));
+    assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
+    // It comes back with another version: that is a rollout over the one that serves, from its first step.
+    let mut world = World::serving(json!({}));
+    orphan(&mut world);
+    world.version("v3");
+    world.tick(1);
+    assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
+    assert_eq!(world.size("v1"), 3);
+}
+
+/// Objects with our labels whose controller is another, or is nobody, are copies that somebody made.
+#[test]
+fn a_copy_of_our_manifest_is_never_deleted() {
+    let mut world = World::serving(json!({}));
+    let copy = |controller: Option<&str>| {
+        let controller = controller.map(str::to_owned);
+        Some(ObjectView {
+            uid: "copy".to_owned(),
+            applied: "x".to_owned(),
+            managed: Managed::default(),
+            // An owner for the sake of garbage collection is no controller.
+            owners: vec![UID.to_owned()],
+            controller,
+            failure: String::new(),
+            desired_replicas: None,
+        })
+    };
+    for controller in [None, Some(ANOTHER)] {
+        let observed = &mut world.observed;
+        for name in ["digits-preview", "digits-0123456789"] {
+            observed.services.insert(name.to_owned(), copy(controller).unwrap());
+        }
+        (observed.autoscaler, observed.worker, observed.worker_autoscaler) =
+            (copy(controller), copy(controller), copy(controller));
+        assert!(world.plan().actions.is_empty(), "{:#?}", world.plan().actions);
+    }
+    let observed = &mut world.observed;
+    observed.services.insert("digits-preview".to_owned(), copy(Some(UID)).unwrap());
+    (observed.autoscaler, observed.worker, observed.worker_autoscaler) =
+        (copy(Some(UID)), copy(Some(UID)), copy(Some(UID)));
+    let deleted = world.plan().actions.iter().filter(|it| matches!(it, Action::Delete { .. })).count();
+    assert_eq!(deleted, 4, "what is ours and not wanted any more goes");
+}
+
+#[test]
+fn what_others_add_to_our_objects_stays_theirs() {
+    let mut world = World::serving(json!({}));
+    for (_, managed) in managed(&mut world) {
+        let mut fields = managed.fields.as_deref().unwrap().clone();
+        fields["f:metadata"]["f:annotations"]["f:theirs"] = json!({});
+        *managed = Managed { fields: Some(Arc::new(fields)), changed_by: Some("kube-controller-manager".to_owned()) };
+    }
+    assert!(world.plan().actions.is_empty(), "{:#?}", world.plan().actions);
+    let desired = build::stable_service(&world.observed.object);
+    assert_eq!(fields::of(&desired).lost(&fields::compared(&desired)), None);
+}

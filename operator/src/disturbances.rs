@@ -1,0 +1,123 @@
+//! What others do to the objects that we write: an input of the next plan, which decides when they are put back.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use slipway_core::action::Desired;
+use slipway_core::fields::Change;
+use slipway_core::observed::Disturbance;
+
+use crate::cache::Owner;
+
+/// By owner, then by kind and name; objects of a gateway are those of its namespace, whoever writes them.
+#[derive(Default)]
+pub struct Disturbances {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_owner: HashMap<Owner, BTreeMap<String, Disturbance>>,
+    /// What we deleted ourselves and the watch has not brought back yet.
+    deleted: HashSet<(Owner, String)>,
+}
+
+impl Disturbances {
+    /// Notes that an object was written.
+    pub fn applied(
+        &self,
+        owner: &Owner,
+        desired: &Desired,
+        change: Option<&Change>,
+        overridden: Option<String>,
+        now: Timestamp,
+    ) {
+        let mut inner = self.lock();
+        let known = inner.by_owner.entry(owner.clone()).or_default();
+        let target = desired.target();
+        let after = Disturbance::after(known.get(&target), desired.stamp(), change, overridden, now);
+        known.insert(target, after);
+    }
+
+    /// Notes that we delete an object: its end is no news.
+    pub fn deleting(&self, owner: &Owner, target: String) {
+        self.lock().deleted.insert((owner.clone(), target));
+    }
+
+    /// Notes that an object is gone.
+    pub fn gone(&self, owner: &Owner, target: String) {
+        let mut inner = self.lock();
+        if !inner.deleted.remove(&(owner.clone(), target.clone())) {
+            inner.by_owner.entry(owner.clone()).or_default().entry(target).or_default().removed = true;
+        }
+    }
+
+    /// What a plan for a ModelDeployment looks at: its own objects and the gateway's.
+    pub fn of(&self, model: &Owner, now: Timestamp) -> BTreeMap<String, Disturbance> {
+        let mut inner = self.lock();
+        let mut found = BTreeMap::new();
+        for owner in [model.clone(), Owner::gateway(&model.namespace)] {
+            let Some(known) = inner.by_owner.get_mut(&owner) else { continue };
+            known.retain(|_, it| !it.is_over(now));
+            found.extend(known.iter().map(|(target, it)| (target.clone(), it.clone())));
+            if known.is_empty() {
+                inner.by_owner.remove(&owner);
+            }
+        }
+        found
+    }
+
+    /// Forgets a ModelDeployment that is gone.
+    pub fn forget(&self, model: &Owner) {
+        let mut inner = self.lock();
+        inner.by_owner.remove(model);
+        inner.deleted.retain(|(owner, _)| owner != model);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+    use k8s_openapi::api::core::v1::Service;
+    use serde_json::json;
+
+    fn service(stamp: &str) -> Desired {
+        let metadata = json!({"name": "m", "annotations": {slipway_core::action::APPLIED: stamp}});
+        let service: Service = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        Desired::Service(service)
+    }
+
+    #[test]
+    fn what_is_written_removed_and_written_again_is_remembered_for_a_while() {
+        let (all, model, start) = (Disturbances::default(), Owner::model("ns", "m"), Timestamp::UNIX_EPOCH);
+        all.applied(&model, &service("x"), None, None, start);
+        assert_eq!(all.of(&model, start)["Service m"].restored, 0);
+        all.gone(&model, "Service m".into());
+        assert!(all.of(&model, start)["Service m"].removed);
+        all.applied(&model, &service("x"), Some(&Change::Removed), None, start);
+        let known = all.of(&model, start)["Service m"].clone();
+        assert_eq!((known.removed, known.restored), (false, 1));
+        let later = start + SignedDuration::from_mins(3);
+        assert!(all.of(&model, later).is_empty());
+        assert!(all.lock().by_owner.is_empty(), "nothing is kept of what is over");
+    }
+
+    #[test]
+    fn what_we_delete_is_not_missed() {
+        let (all, model) = (Disturbances::default(), Owner::model("ns", "m"));
+        all.deleting(&model, "Service m-preview".into());
+        all.gone(&model, "Service m-preview".into());
+        assert!(all.of(&model, Timestamp::UNIX_EPOCH).is_empty());
+        all.gone(&Owner::gateway("ns"), "Deployment slipway-gateway".into());
+        assert!(all.of(&model, Timestamp::UNIX_EPOCH)["Deployment slipway-gateway"].removed, "the neighbours' too");
+        all.gone(&model, "Service m".into());
+        all.forget(&model);
+        assert_eq!(all.of(&model, Timestamp::UNIX_EPOCH).len(), 1, "of one that is gone nothing is missed");
+    }
+}

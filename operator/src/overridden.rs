@@ -1,0 +1,79 @@
+//! Whether the API server took an object as it was applied. Admission webhooks and policies may change it on its way, and who owns a field does not tell that.
+
+use serde_json::Value;
+
+/// The first field of what was sent that is not in the answer, as a path. Lists may hold more there than was sent, and nothing is empty.
+pub(crate) fn overridden(sent: &Value, answer: &Value) -> Option<String> {
+    let mut path = Vec::new();
+    differs(sent, answer, &mut path).then(|| path.join("."))
+}
+
+fn differs(sent: &Value, answer: &Value, path: &mut Vec<String>) -> bool {
+    match (sent, answer) {
+        (Value::Object(sent), Value::Object(answer)) => sent.iter().any(|(key, value)| {
+            path.push(key.clone());
+            let differs = differs(value, answer.get(key).unwrap_or(&Value::Null), path);
+            if !differs {
+                path.pop();
+            }
+            differs
+        }),
+        (Value::Array(sent), Value::Array(answer)) => {
+            sent.iter().any(|item| answer.iter().all(|it| differs(item, it, &mut Vec::new())))
+        }
+        (sent, Value::Null) => !is_empty(sent),
+        (sent, answer) => sent != answer && !is_same_quantity(sent, answer),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(set) => !set,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.values().all(is_empty),
+    }
+}
+
+/// The API server writes quantities in its own way: `0.5` as `500m`.
+fn is_same_quantity(one: &Value, other: &Value) -> bool {
+    let number = |value: &Value| match value {
+        Value::String(text) => slipway_core::quantity::number(text),
+        Value::Number(number) => number.as_f64(),
+        _ => None,
+    };
+    matches!((number(one), number(other)), (Some(one), Some(other)) if (one - other).abs() <= 1e-9 * one.abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_the_server_adds_or_writes_in_its_own_way_is_no_difference() {
+        let sent = json!({
+            "spec": {"ports": [{"port": 80, "name": "http"}], "selector": {}, "env": [{"name": "a", "value": ""}], "limit": "0.5"}
+        });
+        let answer = json!({
+            "kind": "Service", "spec": {
+                "ports": [{"port": 1}, {"port": 80, "name": "http", "protocol": "TCP"}], "env": [{"name": "a"}], "limit": "500m"
+            }
+        });
+        assert_eq!(overridden(&sent, &answer), None);
+    }
+
+    #[test]
+    fn what_a_webhook_changed_or_dropped_is_found() {
+        let sent = json!({"spec": {"replicas": 2, "args": ["a", "b"], "image": "ours:1"}});
+        for (answer, path) in [
+            (json!({"spec": {"replicas": 0, "args": ["a", "b"], "image": "ours:1"}}), "spec.replicas"),
+            (json!({"spec": {"replicas": 2, "args": ["a"], "image": "ours:1"}}), "spec.args"),
+            (json!({"spec": {"replicas": 2, "args": ["a", "b"]}}), "spec.image"),
+        ] {
+            assert_eq!(overridden(&sent, &answer).as_deref(), Some(path));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Applies of whole objects: made where there is none, put back where somebody changed them, never over what is somebody else's.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::time::Instant;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::{Patch, PatchParams};
+use kube::core::ObjectMeta;
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use slipway_core::action::Desired;
+use slipway_core::build::is_shared;
+use slipway_core::fields;
+use slipway_crds::labels;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::apply::{Applier, Done, OWNERS_MANAGER, limited};
+use crate::cache::{Owner, version_of};
+use crate::children::{Awaited, Child, Expectation, Known, PATIENCE};
+use crate::error::{Fault, WriteError};
+use crate::overridden::overridden;
+
+/// A resource version that no object has: the apply of an object that shall not exist yet. The API server creates it when it is
+/// missing and answers 409 when it is there, so that a foreign object is never taken over by accident, at the price of no read.
+const ABSENT: &str = "1";
+
+/// Turns at the shared objects of a namespace, and what was written to them last.
+#[derive(Default)]
+pub struct Turns {
+    /// Namespaces that fall together only wait for each other a little.
+    shards: [Mutex<Written>; 16],
+}
+
+type Written = HashMap<(String, Child), Last>;
+
+/// The last write to a shared object, which the watch may not have brought back yet.
+#[derive(Clone)]
+struct Last {
+    uid: String,
+    version: u64,
+    at: Instant,
+}
+
+impl Turns {
+    async fn take(&self, namespace: &str) -> MutexGuard<'_, Written> {
+        let sum = namespace.bytes().fold(0_usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+        let mut turn = self.shards[sum % self.shards.len()].lock().await;
+        turn.retain(|_, last| last.at.elapsed() < PATIENCE);
+        turn
+    }
+}
+
+/// One object that is written.
+struct Write<'a> {
+    child: Child,
+    /// Belongs to all ModelDeployments of the namespace.
+    shared: bool,
+    desired: &'a Desired,
+    /// It was changed by somebody: nothing to do where that is over.
+    restoring: bool,
+}
+
+impl Write<'_> {
+    fn error(&self, fault: Fault) -> WriteError {
+        WriteError { verb: "apply", kind: self.child.kind(), name: self.desired.name().to_owned(), fault }
+    }
+}
+
+/// What the API server answered to an apply.
+struct Answer {
+    uid: String,
+    version: u64,
+    overridden: Option<String>,
+    /// The content was sent, and not only labels.
+    whole: bool,
+}
+
+impl Applier<'_> {
+    /// Applies an object; `restoring`: because somebody changed it.
+    pub(crate) async fn apply(&self, desired: &Desired, restoring: bool) -> Result<Done, WriteError> {
+        let (child, shared) = (Child::from(desired), is_shared(desired));
+        let write = Write { child, shared, desired, restoring };
+        match desired {
+            Desired::ReplicaSet(_) => self.write::<ReplicaSet>(&write).await,
+            Desired::Service(_) => self.write::<Service>(&write).await,
+            Desired::HorizontalPodAutoscaler(_) => self.write::<HorizontalPodAutoscaler>(&write).await,
+            Desired::PodDisruptionBudget(_) => self.write::<PodDisruptionBudget>(&write).await,
+            Desired::ServiceAccount(_) => self.write::<ServiceAccount>(&write).await,
+            Desired::RoleBinding(_) => self.write::<RoleBinding>(&write).await,
+            Desired::Deployment(_) => self.write::<Deployment>(&write).await,
+        }
+    }
+
+    async fn write<K>(&self, write: &Write<'_>) -> Result<Done, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        if write.shared {
+            return self.share::<K>(write).await;
+        }
+        let answer = self.put::<K>(write, write.desired.to_json()).await?;
+        let expectation = self.expect_version(write, answer.version);
+        let written = answer.whole.then(|| self.owner(write));
+        Ok(Done { expectation, written, overridden: answer.overridden })
+    }
+
+    /// An object that all ModelDeployments of a namespace own: its content is applied like any other, by one field manager for all of them, and the
+    /// reference of each owner is merged in by its UID. A field manager for each owner would be the other way, and does not bear many of them: every
+    /// manager adds its list of fields to the object, and every write is compared with all of them (a hundred owners made writes take longer than
+    /// ten seconds); besides, what the manager of an owner that is gone once applied could never be removed.
+    async fn share<K>(&self, write: &Write<'_>) -> Result<Done, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        let name = write.desired.name();
+        // Many owners that come at one time would only make each other's writes start again.
+        let mut turn = self.turns.take(&self.subject.namespace).await;
+        let key = (self.subject.namespace.clone(), write.child);
+        let known = self.views.known(write.child, &self.owner(write), name);
+        let is_owner = known.as_ref().is_some_and(|known| known.owners.contains(&self.subject.uid));
+        // Another owner has just written it: nobody has changed it since.
+        let last =
+            turn.get(&key).filter(|last| known.as_ref().is_none_or(|known| known.version <= last.version)).cloned();
+        let (last, answer) = match (last, &known) {
+            (Some(last), _) => (last, None),
+            (None, Some(known)) if (write.restoring || !is_owner) && is_as_wanted(write.desired, known) => {
+                (Last { uid: known.uid.clone(), version: known.version, at: Instant::now() }, None)
+            }
+            _ => {
+                let mut content = write.desired.to_json();
+                if let Some(metadata) = content["metadata"].as_object_mut() {
+                    metadata.remove("ownerReferences");
+                }
+                let answer = self.put::<K>(write, content).await?;
+                let last = Last { uid: answer.uid.clone(), version: answer.version, at: Instant::now() };
+                turn.insert(key.clone(), last.clone());
+                (last, Some(answer))
+            }
+        };
+        let mut version = last.version;
+        if !is_owner || known.is_some_and(|known| known.uid != last.uid) {
+            version = self.own_too::<K>(write, &last.uid).await?;
+            if let Some(last) = turn.get_mut(&key) {
+                last.version = version;
+            }
+        }
+        Ok(Done {
+            expectation: self.expect_version(write, version),
+            written: answer.as_ref().map(|_| self.owner(write)),
+            overridden: answer.and_then(|answer| answer.overridden),
+        })
+    }
+
+    /// Adds the reference to this owner to a shared object.
+    async fn own_too<K>(&self, write: &Write<'_>, uid: &str) -> Result<u64, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    {
+        let (name, owners) = (write.desired.name(), &write.desired.metadata().owner_references);
+        let reference = json!({"metadata": {"uid": uid, "ownerReferences": owners}});
+        let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
+        let params = PatchParams { field_manager: Some(OWNERS_MANAGER.into()), ..PatchParams::default() };
+        let merge = Patch::Strategic(&reference);
+        let answer = limited("own", write.child.kind(), name, api.patch_metadata(name, &params, &merge)).await?;
+        Ok(version_of(&answer))
+    }
+
+    /// Applies an object that is there and ours, or makes it where there is none.
+    async fn put<K>(&self, write: &Write<'_>, mut body: Value) -> Result<Answer, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + Debug,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
+        let name = write.desired.name();
+        if let Some(known) = self.views.known(write.child, &self.owner(write), name) {
+            if !write.shared && !self.may_control(known.controller.as_deref()) {
+                return Err(write.error(foreign(known.controller.as_deref())));
+            }
+            body["metadata"]["uid"] = known.uid.into();
+            return patch(&api, write, &body).await;
+        }
+        let mut made = body.clone();
+        made["metadata"]["resourceVersion"] = ABSENT.into();
+        match patch(&api, write, &made).await {
+            // It is there although the caches do not show it: they are behind, somebody took our labels away, or it is not ours.
+            Err(WriteError { fault: Fault::Conflict(_), .. }) => {
+                let there = limited("get", write.child.kind(), name, api.get_metadata(name)).await?.metadata;
+                self.check_ours(write, &there).map_err(|fault| write.error(fault))?;
+                if write.child == Child::ReplicaSet {
+                    // Its size was decided for one that is missing. With its labels it will be seen as it is.
+                    return label(&api, write, &there).await;
+                }
+                body["metadata"]["uid"] = there.uid.into();
+                patch(&api, write, &body).await
+            }
+            other => other,
+        }
+    }
+
+    fn expect_version(&self, write: &Write<'_>, version: u64) -> Expectation {
+        let awaited = Awaited::Version(version);
+        Expectation { child: write.child, owner: self.owner(write), name: write.desired.name().to_owned(), awaited }
+    }
+
+    fn owner(&self, write: &Write<'_>) -> Owner {
+        if write.shared { Owner::gateway(&self.subject.namespace) } else { self.own() }
+    }
+
+    /// An object without a controller was let go on purpose (`--cascade=orphan`) and still carries our labels: it is taken back.
+    fn may_control(&self, controller: Option<&str>) -> bool {
+        controller.is_none_or(|uid| uid == self.subject.uid)
+    }
+
+    /// Labels can be taken away by anybody; an owner reference to this very ModelDeployment can not have come by accident.
+    fn check_ours(&self, write: &Write<'_>, there: &ObjectMeta) -> Result<(), Fault> {
+        let has = |key: &str, value: &str| there.labels.as_ref().and_then(|l| l.get(key)).is_some_and(|v| v == value);
+        let labelled = has(labels::MANAGED_BY, labels::MANAGER)
+            && if write.shared {
+                has(labels::COMPONENT, labels::COMPONENT_GATEWAY)
+            } else {
+                has(labels::MODEL_DEPLOYMENT, &self.subject.name)
+            };
+        let owners = || there.owner_references.iter().flatten();
+        let controller = owners().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str());
+        let is_owner = owners().any(|owner| owner.uid == self.subject.uid);
+        if !labelled && !is_owner {
+            return Err(Fault::Foreign("it lacks our labels".into()));
+        }
+        if write.shared || self.may_control(controller) { Ok(()) } else { Err(foreign(controller)) }
+    }
+}
+
+fn foreign(controller: Option<&str>) -> Fault {
+    Fault::Foreign(format!("its owner has UID {}", controller.unwrap_or_default()))
+}
+
+fn is_as_wanted(desired: &Desired, known: &Known) -> bool {
+    known.applied == desired.stamp() && known.managed.lost(&fields::compared(desired)).is_none()
+}
+
+async fn patch<K>(api: &Api<K>, write: &Write<'_>, body: &Value) -> Result<Answer, WriteError>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let params = PatchParams::apply(labels::MANAGER).force();
+    let name = write.desired.name();
+    let answer = limited("apply", write.child.kind(), name, api.patch(name, &params, &Patch::Apply(body))).await?;
+    let (uid, version) = (answer.uid().unwrap_or_default(), version_of(&answer));
+    // What cannot be compared was read from the wire as this very type.
+    let taken = serde_json::to_value(answer).unwrap_or_default();
+    Ok(Answer { uid, version, overridden: overridden(&fields::compared(write.desired), &taken), whole: true })
+}
+
+/// Gives an object of ours its labels back.
+async fn label<K>(api: &Api<K>, write: &Write<'_>, there: &ObjectMeta) -> Result<Answer, WriteError>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let uid = there.uid.clone().unwrap_or_default();
+    let body = json!({"metadata": {"uid": uid, "labels": write.desired.metadata().labels}});
+    let params = PatchParams { field_manager: Some(labels::MANAGER.to_owned()), ..PatchParams::default() };
+    let name = write.desired.name();
+    let merge = Patch::Strategic(&body);
+    let answer = limited("label", write.child.kind(), name, api.patch_metadata(name, &params, &merge)).await?;
+    Ok(Answer { uid, version: version_of(&answer), overridden: None, whole: false })
+}

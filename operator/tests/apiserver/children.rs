@@ -1,0 +1,365 @@
+//! What people and other controllers do to our objects.
+
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use super::support::fakes::Fakes;
+use super::support::world::{World, condition, spec};
+use super::support::{audit, eventually, eventually_within};
+use super::{is_stable, quiet};
+
+/// Within which what a person did is put back.
+const SOON: Duration = Duration::from_secs(10);
+
+/// All kinds of objects, each with what a person does to it and where that shows.
+const CHANGES: [(&str, &str, &str, &str, &str); 9] = [
+    ("apps/v1", "Deployment", "slipway-gateway", r#"{"spec":{"replicas":0}}"#, "/spec/replicas"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding", "slipway-gateway", r#"{"subjects":[]}"#, "/subjects"),
+    (
+        "v1",
+        "ServiceAccount",
+        "slipway-gateway",
+        r#"{"automountServiceAccountToken":true}"#,
+        "/automountServiceAccountToken",
+    ),
+    ("policy/v1", "PodDisruptionBudget", "slipway-gateway", r#"{"spec":{"maxUnavailable":0}}"#, "/spec/maxUnavailable"),
+    ("v1", "Service", "m", r#"{"spec":{"selector":{"app":"theirs"}}}"#, "/spec/selector"),
+    (
+        "v1",
+        "Service",
+        "m-preview",
+        r#"{"metadata":{"labels":{"app.kubernetes.io/managed-by":null}}}"#,
+        "/metadata/labels",
+    ),
+    (
+        "policy/v1",
+        "PodDisruptionBudget",
+        "m",
+        r#"{"metadata":{"annotations":{"ml.slipway.dev/applied":"x"}}}"#,
+        "/metadata/annotations",
+    ),
+    ("autoscaling/v2", "HorizontalPodAutoscaler", "m", r#"{"spec":{"maxReplicas":9}}"#, "/spec/maxReplicas"),
+    (
+        "apps/v1",
+        "Deployment",
+        "m-worker",
+        r#"{"spec":{"template":{"spec":{"terminationGracePeriodSeconds":1}}}}"#,
+        "/spec/template/spec",
+    ),
+];
+
+fn objects(world: &World, version: &str, kind: &str) -> Api<DynamicObject> {
+    let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+    let kind = GroupVersionKind::gvk(group, version, kind);
+    Api::namespaced_with(world.admin.clone(), &world.namespace, &ApiResource::from_gvk(&kind))
+}
+
+fn part(object: &DynamicObject, pointer: &str) -> Value {
+    serde_json::to_value(object).unwrap().pointer(pointer).cloned().unwrap_or_default()
+}
+
+async fn notes(world: &World) -> Vec<String> {
+    let all = world.api::<Event>().list(&ListParams::default()).await.unwrap();
+    all.into_iter().filter(|it| it.reason.as_deref() == Some("ChildRestored")).filter_map(|it| it.note).collect()
+}
+
+fn everything() -> Value {
+    let mut all = spec("v1");
+    let more = json!({
+        "replicas": 2, "autoscaling": {"maxReplicas": 5}, "strategy": {"type": "BlueGreen"},
+        "queue": {"redis": {"url": "redis://redis:6379"}, "worker": {"autoscaling": {"maxReplicas": 4}}},
+        "runtime": {"env": [{"name": "EMPTY", "value": ""}], "resources": {"requests": {"cpu": "0.5"}}}
+    });
+    all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    all
+}
+
+/// Seen: a gateway that was scaled to nothing, another selector of the stable address, a subject taken from the RoleBinding stayed so for ever.
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn what_people_change_in_our_objects_is_put_back() {
+    let world = World::new("altered").await;
+    let fakes = Fakes::start(&world, 21).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("m", everything()).await;
+    let object = world.until("stable", "m", is_stable).await.unwrap();
+    let revision = object.status.unwrap().stable.unwrap().revision;
+    let log = world.plane.audit_log();
+    quiet(&log, &operator.user).await;
+    assert!(notes(&world).await.is_empty(), "what nobody changed is as it was applied: {:?}", notes(&world).await);
+
+    let set = format!("m-{revision}");
+    let template = r#"{"spec":{"template":{"metadata":{"annotations":{"prometheus.io/port":"1"}}}}}"#;
+    let changes = CHANGES.into_iter().chain([("apps/v1", "ReplicaSet", set.as_str(), template, "/spec/template")]);
+    for (version, kind, name, change, pointer) in changes {
+        let api = objects(&world, version, kind);
+        let whole = part(&api.get(name).await.unwrap(), pointer);
+        let (params, change) = (
+            PatchParams { field_manager: Some("kubectl-edit".into()), ..Default::default() },
+            change.parse::<Value>().unwrap(),
+        );
+        let changed = part(&api.patch(name, &params, &Patch::Merge(change)).await.unwrap(), pointer);
+        assert_ne!(changed, whole, "{kind} {name}");
+        let what = format!("{kind} {name} is put back");
+        eventually_within(SOON, &what, async || part(&api.get(name).await.unwrap(), pointer) == whole).await;
+        let told = format!("{kind} {name}");
+        eventually("it is told", async || notes(&world).await.iter().any(|note| note.contains(&told))).await;
+    }
+    assert!(
+        notes(&world).await.iter().any(|it| it.contains("spec.selector was changed by kubectl-edit")),
+        "{:#?}",
+        notes(&world).await
+    );
+
+    let headless = format!("m-{revision}");
+    for (version, kind, name) in
+        [("v1", "Service", headless.as_str()), ("autoscaling/v2", "HorizontalPodAutoscaler", "m-worker")]
+    {
+        let api = objects(&world, version, kind);
+        let before = api.get(name).await.unwrap().uid();
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+        eventually_within(SOON, "it is made again", async || {
+            api.get_opt(name).await.unwrap().is_some_and(|it| it.uid() != before)
+        })
+        .await;
+        let told = format!("{kind} {name} was removed; it is made again");
+        eventually("it is told", async || notes(&world).await.contains(&told)).await;
+    }
+    // What an autoscaler writes is not ours.
+    let (deployments, three) = (world.api::<Deployment>(), json!({"spec": {"replicas": 3}}));
+    deployments.patch_scale("m-worker", &PatchParams::default(), &Patch::Merge(three)).await.unwrap();
+    let before = notes(&world).await.len();
+    quiet(&log, &operator.user).await;
+    assert_eq!(deployments.get("m-worker").await.unwrap().spec.unwrap().replicas, Some(3));
+    assert_eq!(notes(&world).await.len(), before);
+    operator.end().await.unwrap();
+}
+
+/// Writes of an operator to one object.
+fn applies(world: &World, user: &str, resource: &str, name: &str) -> usize {
+    let all = audit::requests(&world.plane.audit_log(), user).into_iter();
+    all.filter(|it| it.verb == "patch" && it.object_ref.resource == resource && it.object_ref.name == name).count()
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn a_controller_that_reverts_us_costs_one_write_a_minute() {
+    let world = World::new("contested").await;
+    let fakes = Fakes::start(&world, 22).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("m", spec("v1")).await;
+    world.until("stable", "m", is_stable).await;
+    let before = applies(&world, &operator.user, "services", "m");
+    let services = world.api::<Service>();
+    let reverts = tokio::spawn({
+        let services = services.clone();
+        async move {
+            let all = watcher(services.clone(), watcher::Config::default().fields("metadata.name=m"));
+            all.default_backoff()
+                .applied_objects()
+                .try_for_each(|service| {
+                    let services = services.clone();
+                    async move {
+                        let selector = service.spec.and_then(|spec| spec.selector).unwrap_or_default();
+                        if !selector.contains_key("app") {
+                            let theirs = json!({"spec": {"selector": {"app": "theirs"}}});
+                            let params =
+                                PatchParams { field_manager: Some("their-controller".into()), ..Default::default() };
+                            services.patch("m", &params, &Patch::Merge(theirs)).await.unwrap();
+                        }
+                        Ok(())
+                    }
+                })
+                .await
+                .unwrap();
+        }
+    });
+    let said = |o: Option<&ModelDeployment>| condition(o, "Ready") == "False/WriteReverted";
+    let object = world.until("it is said", "m", said).await.unwrap();
+    let ready = object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Ready").unwrap();
+    assert!(ready.message.contains("Service m is changed or removed by their-controller"), "{}", ready.message);
+    // What else happens meanwhile makes nobody write.
+    for replicas in 2..6 {
+        world.merge("m", json!({"spec": {"replicas": replicas}})).await;
+        let counted = |o: Option<&ModelDeployment>| o.is_some_and(|o| o.status.as_ref().unwrap().replicas == replicas);
+        world.until("it goes on", "m", counted).await;
+    }
+    assert_eq!(applies(&world, &operator.user, "services", "m") - before, 1, "it was put back once");
+    reverts.abort();
+    let ours = |s: Option<&Service>| {
+        s.is_some_and(|s| !s.spec.as_ref().unwrap().selector.as_ref().unwrap().contains_key("app"))
+    };
+    world.until("it is put back a minute later", "m", ours).await;
+    assert_eq!(applies(&world, &operator.user, "services", "m") - before, 2);
+    operator.end().await.unwrap();
+}
+
+/// All owners of a gateway see that it was changed, and one of them puts it back.
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn what_is_shared_is_put_back_once() {
+    let world = World::new("shared-altered").await;
+    let fakes = Fakes::start(&world, 25).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    let names: Vec<String> = (0..6).map(|n| format!("m{n}")).collect();
+    for name in &names {
+        world.create(name, spec("v1")).await;
+    }
+    for name in &names {
+        world.until("stable", name, is_stable).await;
+    }
+    quiet(&world.plane.audit_log(), &operator.user).await;
+    let before = applies(&world, &operator.user, "deployments", "slipway-gateway");
+    let deployments = world.api::<Deployment>();
+    let none = json!({"spec": {"replicas": 0}});
+    deployments.patch_scale("slipway-gateway", &PatchParams::default(), &Patch::Merge(none)).await.unwrap();
+    let two = |o: Option<&Deployment>| o.is_some_and(|o| o.spec.as_ref().unwrap().replicas == Some(2));
+    world.until("it is put back", "slipway-gateway", two).await;
+    quiet(&world.plane.audit_log(), &operator.user).await;
+    assert_eq!(applies(&world, &operator.user, "deployments", "slipway-gateway") - before, 1);
+    assert_eq!(notes(&world).await.len(), 1, "{:#?}", notes(&world).await);
+    operator.end().await.unwrap();
+}
+
+/// An admission policy has the last word on what we write: it is told, and costs nothing.
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn an_admission_policy_that_changes_our_objects_is_told() {
+    let world = World::new("admission").await;
+    let of = |kind: &str, name: &str, spec: Value| -> (Api<DynamicObject>, DynamicObject) {
+        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let mut object = DynamicObject::new(name, &ApiResource::from_gvk(&kind));
+        object.data = json!({"spec": spec});
+        (Api::all_with(world.admin.clone(), &ApiResource::from_gvk(&kind)), object)
+    };
+    let rule = json!({"apiGroups": ["policy"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["poddisruptionbudgets"]});
+    let change = "Object{spec: Object.spec{maxUnavailable: 0}}";
+    let here = json!({"matchLabels": {"kubernetes.io/metadata.name": "admission"}});
+    let policy = of(
+        "MutatingAdmissionPolicy",
+        "none-away",
+        json!({
+            "matchConstraints": {"resourceRules": [rule], "namespaceSelector": here}, "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": change}}]
+        }),
+    );
+    let binding = of("MutatingAdmissionPolicyBinding", "none-away", json!({"policyName": "none-away"}));
+    for (api, object) in [policy, binding] {
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+    // Until the policy is in force.
+    let budgets = objects(&world, "policy/v1", "PodDisruptionBudget");
+    let probe: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "probe"},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "none"}}}
+    }))
+    .unwrap();
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    eventually("the policy is in force", async || {
+        part(&budgets.create(&dry, &probe).await.unwrap(), "/spec/maxUnavailable") == 0
+    })
+    .await;
+
+    let fakes = Fakes::start(&world, 23).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("m", spec("v1")).await;
+    let told = |o: Option<&ModelDeployment>| {
+        let conditions = o.and_then(|o| o.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
+        let ready = conditions.iter().find(|c| c.type_ == "Ready" && c.status == "True");
+        ready.is_some_and(|c| {
+            c.message.contains("PodDisruptionBudget m: spec.maxUnavailable is changed by an admission")
+        })
+    };
+    world.until("it is told, and the model serves", "m", told).await;
+    let before = applies(&world, &operator.user, "poddisruptionbudgets", "m");
+    quiet(&world.plane.audit_log(), &operator.user).await;
+    assert_eq!(applies(&world, &operator.user, "poddisruptionbudgets", "m"), before, "it costs nothing");
+    operator.end().await.unwrap();
+}
+
+/// What `kubectl delete --cascade=orphan` does, with the part of the garbage collector, which this control plane lacks.
+async fn orphan(world: &World, name: &str) {
+    let models = world.api::<ModelDeployment>();
+    models.delete(name, &DeleteParams::orphan()).await.unwrap();
+    for (version, kind) in [
+        ("apps/v1", "ReplicaSet"),
+        ("apps/v1", "Deployment"),
+        ("v1", "Service"),
+        ("v1", "ServiceAccount"),
+        ("policy/v1", "PodDisruptionBudget"),
+        ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    ] {
+        let api = objects(world, version, kind);
+        let ours = ListParams::default().labels("app.kubernetes.io/managed-by=slipway");
+        for object in api.list(&ours).await.unwrap() {
+            let none = json!({"metadata": {"ownerReferences": null}});
+            api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(none)).await.unwrap();
+        }
+    }
+    let done = json!({"metadata": {"finalizers": null}});
+    models.patch(name, &PatchParams::default(), &Patch::Merge(done)).await.unwrap();
+    eventually("it is gone", async || models.get_opt(name).await.unwrap().is_none()).await;
+}
+
+/// Seen in the field: after a deletion without the children and an apply of the same manifest nothing was ours any more.
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn orphans_are_adopted() {
+    let world = World::new("orphans").await;
+    let fakes = Fakes::start(&world, 24).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    let quick = |version: &str| {
+        let mut all = spec(version);
+        all["strategy"] = json!({"canary": {"steps": [{"setWeight": 100}]}, "scaleDownDelaySeconds": 1});
+        all["analysis"] = json!({"intervalSeconds": 1});
+        all
+    };
+    world.create("m", quick("v1")).await;
+    world.until("stable", "m", is_stable).await;
+    world.merge("m", json!({"spec": quick("v2")})).await;
+    let promoted = |o: Option<&ModelDeployment>| {
+        condition(o, "Progressing") == "False/Promoted"
+            && o.and_then(|o| o.status.as_ref()?.stable.as_ref()).is_some_and(|it| it.version == "v2")
+    };
+    world.until("promoted", "m", promoted).await;
+    quiet(&world.plane.audit_log(), &operator.user).await;
+    let sets = async || {
+        let all = world.api::<ReplicaSet>().list(&ListParams::default()).await.unwrap();
+        let view = |set: ReplicaSet| {
+            let stable = set.annotations().get("ml.slipway.dev/stable-since").cloned();
+            (set.name_any(), set.uid(), set.spec.unwrap().replicas, stable)
+        };
+        all.into_iter().map(view).collect::<Vec<_>>()
+    };
+    let before = sets().await;
+    orphan(&world, "m").await;
+    let again = world.create("m", quick("v2")).await;
+    let object = world.until("stable again", "m", is_stable).await.unwrap();
+    let status = object.status.unwrap();
+    assert_eq!(status.stable.unwrap().version, "v2");
+    assert!(status.rollout.is_none() && status.history.is_empty(), "nothing was rolled out");
+    assert_eq!(status.traffic.unwrap().generation, 1, "and no weight was written but the first");
+    eventually("all are controlled again", async || {
+        let sets = world.api::<ReplicaSet>().list(&ListParams::default()).await.unwrap().items;
+        let services = world.api::<Service>().list(&ListParams::default()).await.unwrap().items;
+        let metas = sets.iter().map(|it| &it.metadata).chain(services.iter().map(|it| &it.metadata));
+        let mut owners = metas.map(|it| it.owner_references.clone().unwrap_or_default());
+        owners.all(|all| {
+            all.len() == 1 && Some(&all[0].uid) == again.metadata.uid.as_ref() && all[0].controller == Some(true)
+        })
+    })
+    .await;
+    quiet(&world.plane.audit_log(), &operator.user).await;
+    assert_eq!(sets().await, before, "the same ReplicaSets, of the same sizes, with the same marks");
+    operator.end().await.unwrap();
+}
