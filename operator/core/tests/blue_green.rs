@@ -61,7 +61,6 @@ fn without_a_wait_preview_costs_no_write() {
     let mut world = blue_green(json!({}));
     world.step();
     world.pods_follow();
-    world.gateways_follow();
     world.step();
     assert_eq!((world.stage(), world.weights()[1].1), (Some(Stage::Confirming), 1000));
 }

@@ -135,9 +135,6 @@ fn a_lost_rollout_starts_again_at_the_first_step() {
     world.until(Stage::Analyzing, 1);
     world.observed.object.status.as_mut().unwrap().rollout = None;
     world.step();
-    assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
-    world.gateways_follow();
-    world.step();
     assert_eq!(world.weights()[1].1, 50);
     assert_eq!(world.status().rollout.map(|it| (it.stage, it.step_index)), Some((Stage::Confirming, 0)));
 }

@@ -5,6 +5,7 @@ use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
 use crate::observed::{ModelDigest, Observed, ReplicaSetView};
 use crate::replicas;
+use crate::traffic;
 use crate::validate::{Validated, validate};
 
 /// The input of one decision, resolved.
@@ -45,6 +46,12 @@ impl<'a> Context<'a> {
     /// Pods of a revision that are available and not about to be taken away: what it can carry. Counts that may lag behind a change of size do not count.
     pub(crate) fn capacity(&self, revision: &str) -> i32 {
         self.set(revision).filter(|set| set.observed).map_or(0, |set| set.available.min(set.desired))
+    }
+
+    /// Whether every ready gateway uses the weights that are stored. What this plan writes cannot have reached any.
+    pub(crate) fn gateways_follow(&self) -> bool {
+        let stored = self.stored.traffic.as_ref().map_or(0, |traffic| traffic.generation);
+        traffic::all_ready_at(&self.observed.gateway, stored)
     }
 
     /// Version of a revision, for people.

@@ -57,7 +57,7 @@ fn waits(cx: &Context<'_>, draft: &Draft, rollout: &RolloutStatus) -> (&'static 
             let (have, want) = (cx.capacity(&rollout.revision), sizing::candidate(cx, draft));
             let next = traffic::percent(cx.spec.weight_at(draft.step_index()));
             let trouble = super::service::trouble(cx, &rollout.revision);
-            if have >= want && !traffic::all_ready_at(&cx.observed.gateway, draft.traffic.generation) {
+            if have >= want && !cx.gateways_follow() {
                 return (gateways(cx, draft), format!("before weight {next}: {}", confirmation(cx, draft)));
             }
             (reason::SCALING_CANDIDATE, format!("waits for {have} of {want} pods before weight {next}{trouble}"))

@@ -109,7 +109,7 @@ fn waits_for_gateways(cx: &Context<'_>, draft: &mut Draft) -> bool {
     for (since, _) in traffic::missing(&cx.observed.gateway, draft.traffic.generation, since) {
         draft.wake(after(since, traffic::LATE_SECONDS));
     }
-    !traffic::all_ready_at(&cx.observed.gateway, draft.traffic.generation)
+    !cx.gateways_follow()
 }
 
 fn set_weight(cx: &Context<'_>, draft: &mut Draft, weight: i32) {
