@@ -3,6 +3,7 @@
 use slipway_core::observed::ObjectView;
 
 use crate::cache::Cache;
+use crate::claims::AllClaims;
 use crate::observe::{PodKept, ReplicaSetKept};
 
 /// One cache a kind. The ModelDeployments themselves are in kube's store, which the Controller needs.
@@ -10,6 +11,8 @@ use crate::observe::{PodKept, ReplicaSetKept};
 pub struct Views {
     /// What is known of each ModelDeployment besides the object: whether it changed.
     pub models: Cache<crate::main_watch::Print>,
+    /// Who holds hosts and the names of models; of the same watch.
+    pub claims: AllClaims,
     /// ReplicaSets.
     pub replica_sets: Cache<ReplicaSetKept>,
     /// Services.

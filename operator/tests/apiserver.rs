@@ -2,6 +2,8 @@
 //! `cargo test -p slipway-operator --test apiserver -- --ignored`; see [`support`] for the binaries that it needs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+#[path = "apiserver/conflicts.rs"]
+mod conflicts;
 #[path = "apiserver/refused.rs"]
 mod refused;
 #[path = "apiserver/scale.rs"]
@@ -78,6 +80,9 @@ async fn the_api_server_holds_the_rules_of_the_crd() {
             "required when the gate's type is PromQL",
         ),
         ("scale", json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}), "must not be greater than maxReplicas"),
+        ("upper-case", json!({"traffic": {"hosts": ["M.example.org"]}}), "spec.traffic.hosts[0]"),
+        ("of-a-service", json!({"traffic": {"hosts": ["b.team.svc"]}}), "spec.traffic.hosts: must not be the address"),
+        ("twice", json!({"traffic": {"hosts": ["m.example.org", "m.example.org"]}}), "Duplicate value"),
     ] {
         let refusal = create(name, with(more)).await.expect_err(name);
         assert!(refusal.contains(message), "{name}: {refusal}");

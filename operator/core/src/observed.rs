@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::ModelDeployment;
 
+use crate::conflicts::Conflict;
 use crate::evidence::Evidence;
 use crate::marks::Marks;
 
@@ -31,6 +32,8 @@ pub struct Observed {
     pub pod_problems: Vec<PodProblem>,
     /// What pods of this ModelDeployment have fetched.
     pub fetched: Vec<FetchedModel>,
+    /// Hosts and the name of the model that an older ModelDeployment of the namespace holds.
+    pub conflicts: Vec<Conflict>,
     /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was tried yet by this process, so that what the status says of
     /// refusals is still the newest.
     pub refusals: Option<BTreeMap<String, String>>,
