@@ -12,8 +12,10 @@ pub const GATE_PASSED: &str = "GatePassed";
 pub const ROLLED_BACK: &str = "RolledBack";
 /// The rollout waits for a person: a pause step, `spec.paused`, or a hold that ran out.
 pub const PAUSED: &str = "Paused";
+/// A host or the model name is held by an older ModelDeployment of the namespace, or a host cannot be used; everything else of it works.
+pub const CONFLICTED: &str = "Conflicted";
 /// All condition types, in the order in which they are written.
-pub const TYPES: [&str; 6] = [READY, AVAILABLE, PROGRESSING, GATE_PASSED, ROLLED_BACK, PAUSED];
+pub const TYPES: [&str; 7] = [READY, AVAILABLE, PROGRESSING, GATE_PASSED, ROLLED_BACK, PAUSED, CONFLICTED];
 
 /// Reasons. One place, so that documentation and tests can list them.
 pub mod reason {
@@ -79,6 +81,10 @@ pub mod reason {
     pub const WRITE_REFUSED: &str = "WriteRefused";
     /// Somebody else keeps changing or removing an object of the operator; the message says which, and who where that is known.
     pub const WRITE_REVERTED: &str = "WriteReverted";
+    /// A host of `spec.traffic.hosts` is an older ModelDeployment's, or has the form of the address of a Service; the message names both and the remedy.
+    pub const HOSTNAME_CONFLICT: &str = "HostnameConflict";
+    /// The name of the model is an older ModelDeployment's; the message names it and the remedy.
+    pub const MODEL_NAME_CONFLICT: &str = "ModelNameConflict";
     /// Nothing to report.
     pub const NONE: &str = "None";
 }

@@ -1,5 +1,5 @@
 //! The public contract of Slipway: the types of the API group `ml.slipway.dev`, the labels, annotations and condition
-//! reasons that are part of it, and the CustomResourceDefinition generated from them.
+//! reasons that are part of it, who holds a host or the name of a model, and the CustomResourceDefinition generated from the types.
 //!
 //! No client lives here. Whoever talks to a cluster brings their own.
 
@@ -8,6 +8,7 @@
 
 pub mod conditions;
 pub mod labels;
+pub mod routing;
 pub mod schema;
 pub mod v1alpha1;
 

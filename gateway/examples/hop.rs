@@ -10,6 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use slipway_crds::routing::Claims;
 use slipway_gateway::{
     app::{self, Ports},
     config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, Settings, ShieldConfig, Snapshot, Weights},
@@ -41,7 +42,8 @@ async fn gateway(
     let config = ModelConfig {
         name: "digits".into(),
         uid: "uid".into(),
-        model_name: "digits".into(),
+        created: 0,
+        claims: Claims { model_name: "digits".into(), ..Claims::default() },
         weights: Some(Weights { generation: 1, backends, preview: None }),
         stable: None,
         timeout: Duration::from_secs(30),

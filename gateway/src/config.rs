@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::HeaderName;
+use slipway_crds::routing::Claims;
 
 /// Role of a revision in the split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,8 +75,10 @@ pub struct ModelConfig {
     pub name: String,
     /// Its uid: another object of the same name is another ModelDeployment.
     pub uid: String,
-    /// The name of the model in paths (`/v2/models/<model>/...`).
-    pub model_name: String,
+    /// Creation in seconds since 1970: of several that claim the same host or model name the oldest holds it.
+    pub created: i64,
+    /// By what it wants to be reached besides the addresses of its Services: declared hosts, and the name of the model.
+    pub claims: Claims,
     /// The weights; absent when the status has none (yet, or any more).
     pub weights: Option<Weights>,
     /// The revision that the status calls stable, for when there are no weights.

@@ -11,6 +11,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::{ResourceExt, core::DeserializeGuard};
 use slipway_crds::{
     labels::{MODEL_DEPLOYMENT, REVISION},
+    routing::{Claimant, Claims},
     v1alpha1::{self as api, ModelDeployment, ShieldMode},
 };
 
@@ -66,7 +67,8 @@ fn model_config(model: &ModelDeployment) -> ModelConfig {
     ModelConfig {
         name: model.name_any(),
         uid: model.uid().unwrap_or_default(),
-        model_name: model.spec.model.name.clone().unwrap_or_else(|| model.name_any()),
+        created: Claimant::of(model).created,
+        claims: Claims::of(model),
         weights: status.and_then(|status| status.traffic.as_ref()).map(weights),
         stable: status.and_then(|status| status.stable.as_ref()).map(|stable| stable.revision.clone()),
         timeout: Duration::from_secs(positive(traffic.timeout_seconds).max(1)),

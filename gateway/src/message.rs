@@ -1,4 +1,5 @@
-//! What the gateway must know of a `ModelInferRequest`: where its `id` stands, and the entity that it names.
+//! What the gateway must know of a `ModelInferRequest`: where its `id` stands, and the entity that it names; and of it and of other messages, which model
+//! they name.
 //!
 //! Only the beginning is walked (<https://protobuf.dev/programming-guides/encoding/>); whatever is malformed ends the walk, and is the pod's to
 //! refuse.
@@ -7,7 +8,7 @@ use std::ops::Range;
 
 /// Flag and length before a message of gRPC.
 pub const FRAME: usize = 5;
-/// Fields of `ModelInferRequest`, and of an entry of its map `parameters`.
+/// Fields of `ModelInferRequest`, and of an entry of its map `parameters`. Other messages that name a model have its name in the field of the same number.
 const MODEL: u64 = 1;
 const ID: u64 = 3;
 const PARAMETERS: u64 = 4;
@@ -15,6 +16,39 @@ const KEY: u64 = 1;
 const VALUE: u64 = 2;
 /// Field of `InferParameter`.
 const STRING: u64 = 3;
+
+/// The name of a model in the beginning of a call's body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Named<'a> {
+    /// This one; empty when the first message has none.
+    As(&'a [u8]),
+    /// More of the body must be seen.
+    Unfinished,
+    /// It cannot be read: the message is compressed.
+    Unreadable,
+}
+
+/// The name of a model in the first message of a body of which this is the beginning.
+pub fn named(begin: &[u8]) -> Named<'_> {
+    let Some((frame, rest)) = begin.split_first_chunk::<FRAME>() else { return Named::Unfinished };
+    let [flags, length @ ..] = *frame;
+    if flags != 0 {
+        return Named::Unreadable;
+    }
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    let message = rest.get(..length).unwrap_or(rest);
+    match fields(message).find(|(number, ..)| *number == MODEL) {
+        Some((_, _, name)) => Named::As(name),
+        None if rest.len() >= length => Named::As(&[]),
+        None => Named::Unfinished,
+    }
+}
+
+/// A message, not compressed, behind its flag and length.
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&[0][..], &length, message].concat()
+}
 
 /// The parts of a message that matter here.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -88,10 +122,6 @@ mod tests {
         [&[number << 3 | 2, u8::try_from(value.len()).unwrap()][..], value].concat()
     }
 
-    fn framed(message: &[u8]) -> Vec<u8> {
-        [&[0][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
-    }
-
     fn parameter(name: &str, value: &str) -> Vec<u8> {
         field(4, &[field(1, name.as_bytes()), field(2, &field(3, value.as_bytes()))].concat())
     }
@@ -122,6 +152,20 @@ mod tests {
         assert_eq!(read(&framed(&[26, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1])), Some(Message::default()));
     }
 
+    #[test]
+    fn a_model_is_named_as_soon_as_its_field_is_there() {
+        let body = framed(&[field(1, b"digits"), field(2, b"v1"), field(5, &[7; 100])].concat());
+        let needed = FRAME + 2 + "digits".len();
+        assert!((0..needed).all(|length| named(&body[..length]) == Named::Unfinished));
+        assert!((needed..=body.len()).all(|length| named(&body[..length]) == Named::As(b"digits")));
+        // Nothing behind the first message is part of it.
+        let empty = [framed(&[]), framed(&field(1, b"later"))].concat();
+        assert_eq!(named(&empty), Named::As(b""));
+        assert_eq!(named(&empty[..4]), Named::Unfinished);
+        assert_eq!(named(&framed(&field(3, b"id"))), Named::As(b""), "a whole message without a name");
+        assert_eq!(named(&[1, 0, 0, 0, 9, 10]), Named::Unreadable);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_taken(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
@@ -130,6 +174,7 @@ mod tests {
             }
             let end = read(&bytes).map_or(0, |found| found.id.end);
             prop_assert!(end <= bytes.len());
+            named(&bytes);
         }
     }
 }

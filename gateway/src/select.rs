@@ -1,8 +1,14 @@
-//! Which ModelDeployment a request is for.
+//! Whom a request is for.
 
 use std::sync::Arc;
 
-use crate::{model::Model, table::RouteTable};
+use slipway_crds::routing::{Claimant, host, service_name};
+
+use crate::{
+    model::Model,
+    proxy::{answer::Refusal, grpc},
+    table::RouteTable,
+};
 
 const PREVIEW: &str = "-preview";
 
@@ -15,31 +21,54 @@ pub struct Route {
     pub preview: bool,
 }
 
-/// The order of ARCHITECTURE.md: the host, the model name in the path, the only ModelDeployment there is.
-pub fn select(table: &RouteTable, namespace: &str, host: Option<&str>, path: &str) -> Option<Route> {
-    host.and_then(|host| by_host(table, namespace, host)).or_else(|| by_path(table, path)).or_else(|| only(table))
+/// Whom a request is for.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A ModelDeployment.
+    Model(Route),
+    /// The gateway itself: who it is, and whether it is ready.
+    Gateway,
+    /// The ModelDeployment whose model the first message of this call names.
+    Message,
+    /// Nobody.
+    Nobody(Refusal),
 }
 
-fn by_host(table: &RouteTable, namespace: &str, host: &str) -> Option<Route> {
-    let host = host.split(':').next()?;
-    let mut labels = host.split('.');
-    let name = labels.next()?;
-    // `<name>.<other namespace>` reached us by mistake, or is a public name that only looks like one of ours.
-    if labels.next().is_some_and(|label| label != namespace) || labels.next().is_some_and(|label| label != "svc") {
-        return None;
+/// The order of ARCHITECTURE.md: the address of a Service, a declared host, the name of the model. Nothing here depends on how many ModelDeployments there are.
+pub fn select(table: &RouteTable, namespace: &str, authority: Option<&str>, path: &str, grpc: bool) -> Target {
+    if let Some(route) = authority.and_then(|authority| by_host(table, namespace, authority)) {
+        return Target::Model(route);
     }
+    if grpc {
+        return match () {
+            () if grpc::names_model(path) => Target::Message,
+            () if grpc::is_about_server(path) => Target::Gateway,
+            () => Target::Nobody(Refusal::UndeclaredHost),
+        };
+    }
+    match path {
+        "/v2" | "/v2/" | "/v2/health/live" | "/v2/health/ready" => Target::Gateway,
+        _ => match path.strip_prefix("/v2/models/").and_then(|rest| rest.split('/').next()) {
+            Some(name) => by_model_name(table, name).map_or(Target::Nobody(Refusal::UnknownModel), Target::Model),
+            None => Target::Nobody(Refusal::UndeclaredHost),
+        },
+    }
+}
+
+fn by_host(table: &RouteTable, namespace: &str, authority: &str) -> Option<Route> {
+    let host = host(authority);
     let found = |name: &str, preview| table.models.get(name).map(|model| Route { model: Arc::clone(model), preview });
-    found(name, false).or_else(|| found(name.strip_suffix(PREVIEW)?, true))
+    match service_name(&host, namespace) {
+        Some(name) => found(name, false).or_else(|| found(name.strip_suffix(PREVIEW)?, true)),
+        None => route(table, table.holders.of_host(&host)),
+    }
 }
 
-fn by_path(table: &RouteTable, path: &str) -> Option<Route> {
-    let model = path.strip_prefix("/v2/models/")?.split('/').next()?;
-    let name = table.by_model_name.get(model)?;
-    table.models.get(name).map(|model| Route { model: Arc::clone(model), preview: false })
+/// The ModelDeployment that holds the name of a model.
+pub fn by_model_name(table: &RouteTable, name: &str) -> Option<Route> {
+    route(table, table.holders.of_model_name(name))
 }
 
-fn only(table: &RouteTable) -> Option<Route> {
-    let mut models = table.models.values();
-    let model = models.next()?;
-    models.next().is_none().then(|| Route { model: Arc::clone(model), preview: false })
+fn route(table: &RouteTable, holder: Option<&Claimant>) -> Option<Route> {
+    table.models.get(&holder?.name).map(|model| Route { model: Arc::clone(model), preview: false })
 }

@@ -101,6 +101,8 @@ async fn answer(
 mod tests {
     use std::collections::BTreeMap;
 
+    use slipway_crds::routing::Claims;
+
     use super::*;
     use crate::config::{self, BrakeConfig, ModelConfig, ShieldConfig, Snapshot};
 
@@ -111,7 +113,8 @@ mod tests {
             let config = ModelConfig {
                 name: name.clone(),
                 uid: name.clone(),
-                model_name: name.clone(),
+                created: 0,
+                claims: Claims { model_name: name.clone(), ..Claims::default() },
                 weights: None,
                 stable: None,
                 timeout: Duration::from_secs(*seconds),

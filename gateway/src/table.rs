@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use slipway_crds::routing::{Claimant, Holders};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -23,8 +24,8 @@ use crate::{
 pub struct RouteTable {
     /// ModelDeployments by name.
     pub models: HashMap<String, Arc<Model>>,
-    /// The ModelDeployment that alone serves a model name.
-    pub by_model_name: HashMap<String, String>,
+    /// Who holds declared hosts and the names of models.
+    pub holders: Holders,
 }
 
 /// Holds the current table and makes the next.
@@ -89,8 +90,8 @@ impl Router {
         for config in snapshot.models.values() {
             let model = self.model(&mut memory, &old, config, snapshot);
             table.models.insert(config.name.clone(), Arc::new(model));
+            table.holders.add(&claimant(config), &config.claims);
         }
-        table.by_model_name = unique_model_names(snapshot);
         memory.models.retain(|name, _| table.models.contains_key(name));
         note_gone(&mut memory, &old, &table);
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
@@ -264,18 +265,8 @@ fn guess(config: &ModelConfig, snapshot: &Snapshot) -> Option<Weights> {
     Some(Weights { generation: 0, backends, preview: None })
 }
 
-fn unique_model_names(snapshot: &Snapshot) -> HashMap<String, String> {
-    let mut owners: HashMap<&str, Vec<&str>> = HashMap::new();
-    for config in snapshot.models.values() {
-        owners.entry(&config.model_name).or_default().push(&config.name);
-    }
-    owners
-        .into_iter()
-        .filter_map(|(model, names)| match names.as_slice() {
-            [only] => Some((model.to_owned(), (*only).to_owned())),
-            _ => None,
-        })
-        .collect()
+fn claimant(config: &ModelConfig) -> Arc<Claimant> {
+    Arc::new(Claimant { created: config.created, uid: config.uid.clone(), name: config.name.clone() })
 }
 
 /// Remembers since when series belong to nothing. The weight is 0 from now on; the counters stay for a while, for the last scrape.

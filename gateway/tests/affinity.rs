@@ -169,7 +169,7 @@ fn message(id: u8, input: u8) -> Bytes {
 #[tokio::test]
 async fn equal_messages_of_grpc_meet_one_pod_whatever_their_id() {
     let (mut world, pods) = world().await;
-    world.weigh(2, 0).apply();
+    world.declare_address().weigh(2, 0).apply();
     let client = http2();
     let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
     let mut homes = HashSet::new();

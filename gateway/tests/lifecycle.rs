@@ -268,7 +268,8 @@ async fn a_failure_that_stable_shares_does_not_feed_the_brake() {
 
 #[tokio::test]
 async fn grpc_passes_with_its_trailers() {
-    let (world, _stable, _candidate) = two_arms().await;
+    let (mut world, _stable, _candidate) = two_arms().await;
+    world.declare_address().apply();
     for method in ["ModelInfer", "ModelStreamInfer"] {
         let url = format!("http://{}/inference.GRPCInferenceService/{method}", world.data);
         let request = Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
@@ -283,7 +284,7 @@ async fn grpc_passes_with_its_trailers() {
 #[tokio::test]
 async fn grpc_is_refused_in_its_own_words() {
     let mut world = World::with(|settings| settings.endpoint_wait = Duration::ZERO).await;
-    world.weigh(1, 0).apply();
+    world.declare_address().weigh(1, 0).apply();
     let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
     let request = Request::post(url).header("content-type", "application/grpc");
     let answer = send(&http2(), request.body(Full::from("x")).unwrap()).await.unwrap();

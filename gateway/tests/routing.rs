@@ -11,8 +11,7 @@ use http_body_util::Full;
 use slipway_gateway::config::{BrakeConfig, Weights};
 use support::{
     CANDIDATE, STABLE, World,
-    client::{Answer, Http, get, http1, infer, predict, send},
-    model,
+    client::{Answer, Http, http1, infer, predict, send},
     upstream::{Mood, Upstream, nobody},
     within,
 };
@@ -76,43 +75,6 @@ async fn an_entity_stays_with_the_candidate_while_the_weight_grows() {
 }
 
 #[tokio::test]
-async fn a_modeldeployment_is_found_by_host_then_path_then_by_being_alone() {
-    let (digits, churn) = (Upstream::start("digits", Mood::Good).await, Upstream::start("churn", Mood::Good).await);
-    let mut world = World::new().await;
-    world.weigh(1, 0).endpoints(STABLE, &[digits.addr]).apply();
-    let client = http1();
-    let ask = async |host: &str, path: &str| {
-        let request = Request::get(format!("http://{}{path}", world.data)).header("host", host);
-        let answer = send(&client, request.body(Full::default()).unwrap()).await.unwrap();
-        (answer.status.as_u16(), answer.header("x-upstream").map(str::to_owned))
-    };
-    let found = |name: &str| (200, Some(name.to_owned()));
-    assert_eq!(ask("anything.example", "/v2").await, found("digits"), "the only one");
-
-    let mut snapshot = world.snapshot.clone();
-    let mut second = model("churn");
-    second.model_name = "churn-model".into();
-    second.weights.clone_from(&snapshot.models["digits"].weights);
-    snapshot.models.insert("churn".into(), second);
-    let group = snapshot.endpoints[&("digits".to_owned(), STABLE.to_owned())].clone();
-    let ready = [churn.addr].into();
-    snapshot
-        .endpoints
-        .insert(("churn".into(), STABLE.into()), slipway_gateway::config::EndpointGroup { ready, ..group });
-    world.gateway.router.apply(&snapshot);
-    for host in ["churn", "churn:8080", "churn.default", "churn.default.svc", "churn.default.svc.cluster.local"] {
-        assert_eq!(ask(host, "/v2/models/digits").await, found("churn"), "{host}");
-    }
-    assert_eq!(ask("gateway.example", "/v2/models/churn-model/infer").await, found("churn"));
-    assert_eq!(ask("gateway.example", "/v2/models/digits").await, found("digits"));
-    for (host, path) in
-        [("churn.other", "/v2"), ("gateway.example", "/v2/models/nothing"), ("churn-preview.other", "/")]
-    {
-        assert_eq!(ask(host, path).await, (404, None), "{host}{path}");
-    }
-}
-
-#[tokio::test]
 async fn the_preview_address_shows_the_candidate_as_it_is() {
     let (mut world, _stable, candidate) = two_arms().await;
     let ask = async |world: &World| {
@@ -135,18 +97,14 @@ async fn the_preview_address_shows_the_candidate_as_it_is() {
 async fn health_is_the_modeldeployments_own() {
     let (mut world, _stable, _candidate) = two_arms().await;
     world.apply();
-    let url = |path: &str| format!("http://{}/v2/health/{path}", world.data);
-    let (live, ready) = (url("live"), url("ready"));
-    let client = http1();
-    assert_eq!(
-        (get(&client, live.clone()).await.status, get(&client, ready.clone()).await.status),
-        (StatusCode::OK, StatusCode::OK)
-    );
+    let (client, data) = (http1(), world.data);
+    let ask = async |path: &str| {
+        let request = Request::get(format!("http://{data}/v2/health/{path}")).header("host", "digits");
+        send(&client, request.body(Full::default()).unwrap()).await.unwrap().status
+    };
+    assert_eq!((ask("live").await, ask("ready").await), (StatusCode::OK, StatusCode::OK));
     world.endpoints(STABLE, &[]).apply();
-    assert_eq!(
-        (get(&client, live).await.status, get(&client, ready).await.status),
-        (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE)
-    );
+    assert_eq!((ask("live").await, ask("ready").await), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
 }
 
 #[tokio::test]
@@ -156,7 +114,7 @@ async fn a_refused_connection_is_retried_on_another_pod() {
     world.weigh(1, 0).endpoints(STABLE, &[nobody().await, nobody().await, good.addr]).apply();
     let client = http1();
     for _ in 0..50 {
-        let request = Request::post(format!("http://{}/v2/repository/index", world.data));
+        let request = Request::post(format!("http://{}/v2/repository/index", world.data)).header("host", "digits");
         let answer = send(&client, request.body(Full::from("{}")).unwrap()).await.unwrap();
         assert_eq!(answer.status, 200, "nothing was sent, so even this may be retried");
     }
@@ -180,7 +138,8 @@ async fn a_reset_is_retried_once_for_what_is_pure_and_never_for_the_rest() {
     }
     world.endpoints(STABLE, &[bad.addr]).apply();
     let before = bad.served();
-    let request = Request::post(format!("http://{}/v2/repository/index", world.data)).body(Full::from("{}")).unwrap();
+    let request = Request::post(format!("http://{}/v2/repository/index", world.data)).header("host", "digits");
+    let request = request.body(Full::from("{}")).unwrap();
     assert_eq!(send(&client, request).await.unwrap().status, StatusCode::BAD_GATEWAY);
     assert_eq!(bad.served(), before + 1);
     world.metrics().assert_conserved();

@@ -235,7 +235,12 @@ async fn a_grpc_status_is_a_failure_wherever_it_stands() {
         let (stable, candidate) =
             (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", mood.clone()).await);
         let mut world = World::new().await;
-        world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+        world
+            .declare_address()
+            .weigh(1, 1000)
+            .endpoints(STABLE, &[stable.addr])
+            .endpoints(CANDIDATE, &[candidate.addr])
+            .apply();
         let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
         let request = http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
         let answer = send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();
@@ -256,7 +261,12 @@ async fn a_grpc_mistake_of_the_client_is_not_blamed_on_the_candidate() {
     let (stable, candidate) =
         (Upstream::start("stable", Mood::Grpc("3")).await, Upstream::start("candidate", Mood::Grpc("3")).await);
     let mut world = World::new().await;
-    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+    world
+        .declare_address()
+        .weigh(1, 1000)
+        .endpoints(STABLE, &[stable.addr])
+        .endpoints(CANDIDATE, &[candidate.addr])
+        .apply();
     let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
     let ask = || {
         let request = http::Request::post(&url).header("content-type", "application/grpc").header("te", "trailers");
@@ -294,7 +304,12 @@ async fn grpc_failures_have_their_outcomes() {
         let (stable, candidate) =
             (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Grpc(status)).await);
         let mut world = World::new().await;
-        world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]).apply();
+        world
+            .declare_address()
+            .weigh(1, 1000)
+            .endpoints(STABLE, &[stable.addr])
+            .endpoints(CANDIDATE, &[candidate.addr])
+            .apply();
         let url = format!("http://{}/inference.GRPCInferenceService/ModelInfer", world.data);
         let request = http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
         let answer = send(&client::http2(), request.body(Full::from("message")).unwrap()).await.unwrap();

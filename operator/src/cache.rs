@@ -96,12 +96,23 @@ pub fn version_of(object: &impl Resource) -> u64 {
 impl<V: Clone + PartialEq> Cache<V> {
     /// Takes in one event of the watch and says which views changed. `view` gives nothing for objects that are not looked at.
     pub fn take<K: ResourceExt>(&self, event: Event<K>, view: impl Fn(&K) -> Option<(Owner, V)>) -> Vec<Change<V>> {
+        self.take_seen(event, view, |_| {})
+    }
+
+    /// The same; `seen` looks at the changes before the cache counts as synced, so that what it makes of them is as whole as the cache.
+    pub fn take_seen<K: ResourceExt>(
+        &self,
+        event: Event<K>,
+        view: impl Fn(&K) -> Option<(Owner, V)>,
+        seen: impl FnOnce(&[Change<V>]),
+    ) -> Vec<Change<V>> {
+        let is_whole = matches!(event, Event::InitDone);
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let read = |object: &K| {
             let (owner, view) = view(object)?;
             Some((owner, object.name_any(), Entry { version: version_of(object), view }))
         };
-        match event {
+        let changes = match event {
             Event::Init => {
                 inner.relist = Some(Vec::new());
                 Vec::new()
@@ -111,18 +122,19 @@ impl<V: Clone + PartialEq> Cache<V> {
                 inner.relist.get_or_insert_default().extend(found);
                 Vec::new()
             }
-            Event::InitDone => {
-                let changes = inner.replace_all();
-                drop(inner);
-                self.synced.send_replace(true);
-                changes
-            }
+            Event::InitDone => inner.replace_all(),
             Event::Apply(object) => match read(&object) {
                 Some((owner, name, entry)) => inner.put(owner, name, entry),
                 None => inner.remove(&object.namespace().unwrap_or_default(), &object.name_any()),
             },
             Event::Delete(object) => inner.remove(&object.namespace().unwrap_or_default(), &object.name_any()),
+        };
+        seen(&changes);
+        drop(inner);
+        if is_whole {
+            self.synced.send_replace(true);
         }
+        changes
     }
 
     /// Everything of one owner, by name.

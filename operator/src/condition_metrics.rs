@@ -40,13 +40,14 @@ impl ConditionMetrics {
 
     /// Shows the conditions of an object.
     pub fn show(&self, uid: &str, namespace: &str, name: &str, status: &ModelDeploymentStatus) {
-        let labels = status.conditions.iter().filter(|it| !is_at_rest(&it.type_, &it.status)).map(|it| ConditionLabels {
-            modeldeployment_namespace: namespace.to_owned(),
-            modeldeployment: name.to_owned(),
-            condition: it.type_.clone(),
-            status: it.status.clone(),
-            reason: it.reason.clone(),
-        });
+        let labels =
+            status.conditions.iter().filter(|it| !is_at_rest(&it.type_, &it.status)).map(|it| ConditionLabels {
+                modeldeployment_namespace: namespace.to_owned(),
+                modeldeployment: name.to_owned(),
+                condition: it.type_.clone(),
+                status: it.status.clone(),
+                reason: it.reason.clone(),
+            });
         self.replace(uid, labels.collect());
     }
 

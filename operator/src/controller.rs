@@ -1,5 +1,6 @@
 //! Every watch, with the reason why it exists, and the controller that they feed.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +26,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::cache::{Cache, Change, Owner};
 use crate::context::Context;
-use crate::main_watch::{Guarded, print};
+use crate::main_watch::{Guarded, Print, print};
 use crate::managed::FieldSets;
 use crate::observe;
+use crate::own_writes::OwnWrites;
 use crate::reconcile::{on_error, reconcile};
 use crate::views::Views;
 
@@ -98,11 +100,10 @@ fn models(scope: &Scope, ctx: &Arc<Context>, writer: reflector::store::Writer<Gu
             move |event| std::future::ready(logged(event, &ctx))
         })
         .flat_map(move |event| {
-            let changes = ctx.views.models.take(event, |object| print(object, &ctx.own));
-            let mut triggers = Vec::with_capacity(changes.len());
+            let (changes, mut triggers) = taken(&ctx.views, &ctx.own, event);
             for change in changes {
                 let object = ObjectRef::new(&change.name).within(&change.owner.namespace);
-                let uid = |p: &Option<crate::main_watch::Print>| p.as_ref().map(|p| p.uid.clone());
+                let uid = |p: &Option<Print>| p.as_ref().map(|p| p.uid.clone());
                 match (uid(&change.before), uid(&change.after)) {
                     (Some(before), after) if Some(&before) != after.as_ref() => ctx.forget(&before, &object),
                     _ => {}
@@ -114,6 +115,15 @@ fn models(scope: &Scope, ctx: &Arc<Context>, writer: reflector::store::Writer<Gu
             stream::iter(triggers)
         })
         .boxed()
+}
+
+/// Takes in an event of the main watch. Gives what changed, and the neighbours to whom a host or the name of a model is lost or left.
+fn taken(views: &Views, own: &OwnWrites, event: Event<Guarded>) -> (Vec<Change<Print>>, Vec<Trigger>) {
+    let mut concerned = BTreeSet::new();
+    let seen = |changes: &[Change<Print>]| concerned = views.claims.take(changes);
+    let changes = views.models.take_seen(event, |object| print(object, own), seen);
+    let neighbours = concerned.iter().map(|(namespace, name)| ObjectRef::new(name).within(namespace));
+    (changes, neighbours.collect())
 }
 
 /// Children: only those that carry our labels, and of most only the metadata.
@@ -283,7 +293,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::own_writes::OwnWrites;
     use serde_json::json;
     use slipway_core::fields::Managed;
 
@@ -315,6 +324,26 @@ mod tests {
         let mut names: Vec<String> = concerns(&views, &change).into_iter().map(|t| t.name).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_neighbour_is_looked_at_when_a_host_is_left_to_it() {
+        let (views, own) = (Views::default(), OwnWrites::default());
+        let take = |name: &str, day: u8, hosts: &[&str]| {
+            let object: Guarded = serde_json::from_value(json!({
+                "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+                "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": hosts.len(),
+                             "creationTimestamp": format!("2026-01-0{day}T00:00:00Z")},
+                "spec": {"model": {"uri": "https://store/m"}, "traffic": {"hosts": hosts}}
+            }))
+            .unwrap();
+            let (changes, neighbours) = taken(&views, &own, Event::Apply(object));
+            let names: Vec<String> = neighbours.into_iter().map(|trigger| trigger.name).collect();
+            (changes.len(), names)
+        };
+        assert_eq!(take("old", 1, &["m.example.org"]), (1, vec![]));
+        assert_eq!(take("young", 2, &["m.example.org"]), (1, vec![]));
+        assert_eq!(take("old", 1, &[]), (1, vec!["young".to_owned()]));
     }
 
     #[test]

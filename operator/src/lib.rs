@@ -7,6 +7,7 @@ pub mod args;
 pub mod backoff;
 pub mod cache;
 pub mod children;
+pub mod claims;
 pub mod client;
 pub mod condition_metrics;
 pub mod context;

@@ -8,6 +8,7 @@ use kube::core::DeserializeGuard;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
 use crate::cache::Owner;
+use crate::claims::Claimed;
 use crate::own_writes::OwnWrites;
 
 /// The main type of the controller: an object that cannot be read does not stop the stream of the others.
@@ -18,6 +19,8 @@ pub type Guarded = DeserializeGuard<ModelDeployment>;
 pub struct Print {
     /// UID.
     pub uid: String,
+    /// By what it wants to be reached; nothing when it cannot be read.
+    pub claimed: Option<Claimed>,
     meta: u64,
     status: StatusMark,
 }
@@ -46,7 +49,8 @@ pub fn print(object: &Guarded, own: &OwnWrites) -> Option<(Owner, Print)> {
     };
     let mark = if own.is_own(&uid, status) { StatusMark::Own } else { StatusMark::Other(status) };
     let owner = Owner::model(&object.namespace()?, &object.name_any());
-    Some((owner, Print { uid, meta: hasher.finish(), status: mark }))
+    let claimed = object.0.as_ref().ok().map(Claimed::of);
+    Some((owner, Print { uid, claimed, meta: hasher.finish(), status: mark }))
 }
 
 /// Hash of a status as it is on the wire: times lose their fractions there, so two statuses are compared in that form only.

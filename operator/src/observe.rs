@@ -237,6 +237,7 @@ pub fn observe(
         gateway: gateway(views, &namespace, heard),
         fetched: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
         pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
+        conflicts: views.claims.conflicts(&object),
         refusals,
         disturbances,
         evidence,

@@ -3,6 +3,7 @@
 use slipway_core::observed::ObjectView;
 
 use crate::cache::Cache;
+use crate::claims::AllClaims;
 use crate::managed::FieldSets;
 use crate::observe::{PodKept, ReplicaSetKept};
 
@@ -11,6 +12,8 @@ use crate::observe::{PodKept, ReplicaSetKept};
 pub struct Views {
     /// What is known of each ModelDeployment besides the object: whether it changed.
     pub models: Cache<crate::main_watch::Print>,
+    /// Who holds hosts and the names of models; of the same watch.
+    pub claims: AllClaims,
     /// ReplicaSets.
     pub replica_sets: Cache<ReplicaSetKept>,
     /// Services.

@@ -43,6 +43,10 @@ end
 if holds("Progressing") then
   return is("Progressing", "Progressing")
 end
+-- A host or a model name that is in Git leads to another ModelDeployment.
+if holds("Conflicted") then
+  return is("Degraded", "Conflicted")
+end
 if holds("Ready") then
   return is("Healthy", "Ready")
 end

@@ -33,6 +33,8 @@ local states = {
   { "pause step", "Suspended", object({ Ready = { T, "Stable" }, Progressing = { T, "PauseStep" }, Paused = { T, "PauseStep" } }) },
   { "rolled back", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, RolledBack = { T, "GateFailed" } }) },
   { "stable pods missing", "Degraded", object({ Ready = { F, "Degraded" }, Progressing = { F, "Stable" } }) },
+  { "host of another one", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, Conflicted = { T, "HostnameConflict" } }) },
+  { "rollout with the host of another one", "Progressing", object({ Ready = { T, "Stable" }, Progressing = { T, "Analyzing" }, Conflicted = { T, "HostnameConflict" } }) },
   { "spec that cannot be acted on", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "InvalidSpec", "fix it" } }) },
 }
 for _, state in ipairs(states) do

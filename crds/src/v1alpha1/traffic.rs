@@ -20,12 +20,28 @@ fn fifty() -> i32 {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.shield) || !has(self.shield.candidateTimeoutMilliseconds) || self.shield.candidateTimeoutMilliseconds < self.timeoutSeconds * 1000").message("spec.traffic.shield.candidateTimeoutMilliseconds: must be less than spec.traffic.timeoutSeconds, or no time would be left to ask the stable revision")
+    validation = Rule::new("!has(self.shield) || !has(self.shield.candidateTimeoutMilliseconds) || self.shield.candidateTimeoutMilliseconds < self.timeoutSeconds * 1000").message("spec.traffic.shield.candidateTimeoutMilliseconds: must be less than spec.traffic.timeoutSeconds, or no time would be left to ask the stable revision"),
+    validation = Rule::new("!has(self.hosts) || self.hosts.all(h, !h.matches('^[^.]+[.][^.]+[.]svc([.]|$)'))").message("spec.traffic.hosts: must not be the address of a Service (<name>.<namespace>.svc), which is known without being declared; declare the names that clients outside of the cluster use")
 )]
 pub struct Traffic {
     /// Who splits the traffic.
     #[serde(default)]
     pub provider: TrafficProvider,
+
+    /// DNS names under which clients reach this ModelDeployment besides the addresses of its Services, for example the host of an Ingress: a request with
+    /// such a `Host` or `:authority`, whatever its port and case, is answered as one to its Service. At any other host the name of the model decides, in the
+    /// path `/v2/models/<name>` or in the message of gRPC. In a namespace a host belongs to the oldest ModelDeployment that declares it; the others say so in
+    /// the condition `Conflicted`. Lower case, at least two labels, no wildcards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        inner(
+            length(min = 3, max = 253),
+            regex(pattern = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?[.])+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
+        )
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub hosts: Vec<String>,
 
     /// Deadline of one request in seconds, retries and shield included; then the client gets 504. Model servers are told of it
     /// (`x-request-timeout-ms`, `grpc-timeout`), and pods that leave finish what they began within it.
@@ -50,6 +66,7 @@ impl Default for Traffic {
     fn default() -> Self {
         Self {
             provider: TrafficProvider::default(),
+            hosts: Vec::new(),
             timeout_seconds: 30,
             stickiness: None,
             shield: Shield::default(),

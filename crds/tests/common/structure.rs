@@ -90,11 +90,13 @@ fn check(schema: &Value, value: &Value, path: String, found: &mut Vec<String>) {
 
 /// Whether a list of type map has two items with the same key.
 fn has_twins(schema: &Value, items: &[Value]) -> bool {
-    if schema["x-kubernetes-list-type"] != "map" {
+    let keys = schema["x-kubernetes-list-map-keys"].as_array().cloned().unwrap_or_default();
+    let key_of = |item: &Value| match schema["x-kubernetes-list-type"].as_str() {
+        Some("map") => keys.iter().map(|key| item[key.as_str().unwrap_or_default()].to_string()).collect::<Vec<_>>(),
+        _ => vec![item.to_string()],
+    };
+    if !matches!(schema["x-kubernetes-list-type"].as_str(), Some("map" | "set")) {
         return false;
     }
-    let keys = schema["x-kubernetes-list-map-keys"].as_array().cloned().unwrap_or_default();
-    let key_of =
-        |item: &Value| keys.iter().map(|key| item[key.as_str().unwrap_or_default()].to_string()).collect::<Vec<_>>();
     items.iter().map(key_of).collect::<BTreeSet<_>>().len() < items.len()
 }

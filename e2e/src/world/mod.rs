@@ -217,10 +217,15 @@ impl World {
 
     /// Starts the load generator at `rate` requests a second against `name`.
     pub async fn load(&self, name: &str, rate: u32) -> anyhow::Result<()> {
+        self.load_as(name, name, rate).await
+    }
+
+    /// The same with requests that name `host`.
+    pub async fn load_as(&self, name: &str, host: &str, rate: u32) -> anyhow::Result<()> {
         let manifest = self
             .example("loadgen.yaml")?
             .replace("--rate=200", &format!("--rate={rate}"))
-            .replace("--target=http://digits", &format!("--target=http://{name}"))
+            .replace("- --target=http://digits", &format!("- --target=http://{name}\n            - --host={host}"))
             .replace("name: loadgen", &format!("name: {}", self.generator));
         self.cluster.apply(&self.namespace, &manifest).await?;
         self.deployment_ready(&self.generator).await?;

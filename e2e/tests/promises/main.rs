@@ -19,6 +19,7 @@ mod gateway_rolls;
 mod grpc_is_shielded;
 mod hpa_scales;
 mod jobs_are_done;
+mod neighbours_are_safe;
 mod new_version_midway;
 mod no_traffic_holds;
 mod node_drain_loses_nothing;

@@ -9,7 +9,9 @@ fn guard(value: Value) -> DeserializeGuard<ModelDeployment> {
 fn digits(traffic: Value, status: Value) -> Value {
     json!({
         "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
-        "metadata": {"name": "digits", "namespace": "default", "uid": "1-2-3"},
+        "metadata": {
+            "name": "digits", "namespace": "default", "uid": "1-2-3", "creationTimestamp": "2026-01-02T00:00:00Z",
+        },
         "spec": {"model": {"uri": "file:///models/digits", "name": "digits-model"}, "traffic": traffic},
         "status": status,
     })
@@ -36,7 +38,7 @@ fn addrs(list: &[&str]) -> std::collections::BTreeSet<SocketAddr> {
 #[test]
 fn everything_that_a_user_and_the_operator_wrote_arrives() {
     let traffic = json!({
-        "timeoutSeconds": 7, "stickiness": {"header": "X-User-Id"},
+        "timeoutSeconds": 7, "stickiness": {"header": "X-User-Id"}, "hosts": ["digits.example.org", "other.default"],
         "shield": {"mode": "Disabled", "candidateTimeoutMilliseconds": 250},
         "brake": {"minFailures": 3, "failurePercent": 20},
     });
@@ -52,7 +54,8 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
     let expected = ModelConfig {
         name: "digits".into(),
         uid: "1-2-3".into(),
-        model_name: "digits-model".into(),
+        created: "2026-01-02T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second(),
+        claims: Claims { hosts: ["digits.example.org".to_owned()].into(), model_name: "digits-model".into() },
         weights: Some(Weights {
             generation: 12,
             backends: vec![backend("aaa", Role::Stable, 950), backend("bbb", Role::Candidate, 50)],

@@ -208,9 +208,19 @@ pub fn for_client(outcome: Outcome, status: StatusCode) -> Outcome {
 /// Answers of the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// No ModelDeployment.
-    #[error("no ModelDeployment serves this host or path")]
-    NoRoute,
+    /// Neither the host nor the request says whom it is for.
+    #[error(
+        "no ModelDeployment declares this host and the request names no model: ask for /v2/models/<name>, or declare the host in spec.traffic.hosts"
+    )]
+    UndeclaredHost,
+    /// Nobody holds the name of the model.
+    #[error("no ModelDeployment of this namespace serves a model of this name")]
+    UnknownModel,
+    /// A message of gRPC from which the name of its model cannot be read.
+    #[error(
+        "no ModelDeployment declares this host and the message does not begin with the name of a model, or is compressed: declare the host in spec.traffic.hosts"
+    )]
+    UnreadableName,
     /// No weights.
     #[error("no revision is known yet")]
     NoRevision,
@@ -243,7 +253,7 @@ pub enum Refusal {
 impl Refusal {
     fn status(self) -> StatusCode {
         match self {
-            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::UndeclaredHost | Self::UnknownModel | Self::UnreadableName => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -256,7 +266,8 @@ impl Refusal {
 
     fn grpc_status(self) -> &'static str {
         match self {
-            Self::NoRoute | Self::Method => "12",
+            Self::UndeclaredHost | Self::UnreadableName | Self::Method => "12",
+            Self::UnknownModel => "5",
             Self::BodyTooLarge => "8",
             Self::BadBody => "3",
             Self::BodyTimeout | Self::Deadline => "4",
@@ -267,7 +278,12 @@ impl Refusal {
     /// What the client saw.
     pub fn outcome(self) -> Outcome {
         match self {
-            Self::NoRoute | Self::Method | Self::BodyTooLarge | Self::BodyTimeout => Outcome::ClientError,
+            Self::UndeclaredHost
+            | Self::UnknownModel
+            | Self::UnreadableName
+            | Self::Method
+            | Self::BodyTooLarge
+            | Self::BodyTimeout => Outcome::ClientError,
             // A body that breaks off is a client that left, as far as anybody can tell.
             Self::BadBody => Outcome::Cancelled,
             Self::Overloaded | Self::Unreachable | Self::NoRevision => Outcome::Unavailable,

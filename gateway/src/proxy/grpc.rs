@@ -19,16 +19,37 @@ pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// Calls with one request and one answer that may run twice. Others are streams in both directions, which cannot be read whole before
 /// they are sent on, or change something.
 const UNARY: [&str; 9] = [
-    "/inference.GRPCInferenceService/ServerLive",
-    "/inference.GRPCInferenceService/ServerReady",
+    SERVER_LIVE,
+    SERVER_READY,
     "/inference.GRPCInferenceService/ModelReady",
-    "/inference.GRPCInferenceService/ServerMetadata",
+    SERVER_METADATA,
     "/inference.GRPCInferenceService/ModelMetadata",
     "/inference.GRPCInferenceService/ModelInfer",
     "/inference.GRPCInferenceService/ModelStatistics",
     "/inference.GRPCInferenceService/RepositoryIndex",
-    "/grpc.health.v1.Health/Check",
+    HEALTH_CHECK,
 ];
+
+/// Calls whose first message names a model in field 1.
+const OF_A_MODEL: [&str; 6] = [
+    "/inference.GRPCInferenceService/ModelReady",
+    "/inference.GRPCInferenceService/ModelMetadata",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/ModelStreamInfer",
+    "/inference.GRPCInferenceService/ModelStatistics",
+    HEALTH_CHECK,
+];
+/// A health check: without a name it is about the server.
+pub const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+/// The service whose health is that of the server.
+pub const SERVICE: &[u8] = b"inference.GRPCInferenceService";
+
+/// Calls about a server as a whole.
+pub const SERVER_LIVE: &str = "/inference.GRPCInferenceService/ServerLive";
+/// Whether it is ready.
+pub const SERVER_READY: &str = "/inference.GRPCInferenceService/ServerReady";
+/// Who it is.
+pub const SERVER_METADATA: &str = "/inference.GRPCInferenceService/ServerMetadata";
 
 /// Whether these are the headers of gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -38,6 +59,16 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 /// Whether the call has one request and one answer, and can be repeated.
 pub fn is_known_unary(path: &str) -> bool {
     UNARY.contains(&path)
+}
+
+/// Whether the first message of the call names a model.
+pub fn names_model(path: &str) -> bool {
+    OF_A_MODEL.contains(&path)
+}
+
+/// Whether the call is about a server as a whole.
+pub fn is_about_server(path: &str) -> bool {
+    [SERVER_LIVE, SERVER_READY, SERVER_METADATA].contains(&path)
 }
 
 /// The client's own deadline.

@@ -5,6 +5,8 @@ pub mod arm;
 pub mod count;
 pub mod grpc;
 pub mod headers;
+pub mod named;
+pub mod own;
 pub mod plan;
 pub mod shield;
 pub mod upload;
@@ -12,16 +14,17 @@ pub mod witness;
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header::HOST};
+use http::{HeaderMap, Method, Request, Response, Version, header::HOST, request::Parts};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tracing::Instrument as _;
 
 use self::{
-    answer::{AnswerBody, Head, Passing, Refusal, json},
+    answer::{AnswerBody, Head, Passing, Refusal},
     arm::{Failure, Retry, reach},
     count::{ArmCall, ClientCall},
     plan::{Plan, deadline},
+    upload::ClientBody,
 };
 use crate::{
     config::Role,
@@ -29,7 +32,7 @@ use crate::{
     latency::Pace,
     metrics::{Outcome, Reason},
     model::{Arm, Model},
-    select::{Route, select},
+    select::{Route, Target, select},
     upstream::Download,
 };
 
@@ -55,25 +58,56 @@ pub async fn traced(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpA
     response
 }
 
+/// A request as it came.
+#[derive(Debug)]
+pub struct Received {
+    parts: Parts,
+    body: ClientBody,
+    peer: IpAddr,
+    at: Instant,
+    /// Its place, if it has got one already.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
 /// Answers one request.
 pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpAddr) -> Response<AnswerBody> {
     let grpc = grpc::is_grpc(request.headers());
-    let host = request.uri().host().or_else(|| request.headers().get(HOST)?.to_str().ok());
-    let Some(route) = select(&gateway.router.table(), &gateway.settings.namespace, host, request.uri().path()) else {
-        gateway.metrics.unrouted.inc();
-        return Refusal::NoRoute.answer(grpc);
-    };
-    if let Some(answer) = health(&route, &request) {
+    let (parts, body) = request.into_parts();
+    let authority = parts.uri.host().or_else(|| parts.headers.get(HOST)?.to_str().ok());
+    let path = parts.uri.path();
+    match select(&gateway.router.table(), &gateway.settings.namespace, authority, path, grpc) {
+        Target::Model(route) => {
+            let received = Received { parts, body: ClientBody::new(body), peer, at: Instant::now(), permit: None };
+            forward(gateway, route, received).await
+        }
+        Target::Gateway if grpc => own::grpc(&gateway, path),
+        Target::Gateway => own::rest(&gateway, &parts.method, path),
+        Target::Message => {
+            let received = Received { parts, body: ClientBody::new(body), peer, at: Instant::now(), permit: None };
+            // Boxed, as it is rare: the future of all others would carry its room along.
+            Box::pin(named::answer(gateway, received)).await
+        }
+        Target::Nobody(refusal) => {
+            gateway.metrics.unrouted.inc();
+            refusal.answer(grpc)
+        }
+    }
+}
+
+/// Answers a request that is for a ModelDeployment.
+async fn forward(gateway: Arc<Gateway>, route: Route, received: Received) -> Response<AnswerBody> {
+    let Received { parts, body, peer, at, permit } = received;
+    let grpc = grpc::is_grpc(&parts.headers);
+    if let Some(answer) = health(&route, &parts) {
         return answer;
     }
     let mut client = ClientCall::start(&route.model.metrics);
-    let Some(permit) = gateway.admit() else { return reject(client, Refusal::Overloaded, grpc) };
+    let Some(permit) = permit.or_else(|| gateway.admit()) else { return reject(client, Refusal::Overloaded, grpc) };
     client.hold(permit);
-    if request.method() == Method::CONNECT {
+    if parts.method == Method::CONNECT {
         return reject(client, Refusal::Method, grpc);
     }
-    let deadline = deadline(Instant::now(), route.model.config.timeout, request.headers());
-    let (parts, body) = request.into_parts();
+    let deadline = deadline(at, route.model.config.timeout, &parts.headers);
     let mut plan = match Plan::read(&gateway, parts, body, peer, deadline).await {
         Ok(plan) => plan,
         Err(refusal) => return reject(client, refusal, grpc),
@@ -103,8 +137,8 @@ fn reject(mut client: ClientCall, refusal: Refusal, grpc: bool) -> Response<Answ
 }
 
 /// Health of the ModelDeployment itself; probes are no evidence, so they are answered here and not counted.
-fn health(route: &Route, request: &Request<Incoming>) -> Option<Response<AnswerBody>> {
-    let ready = match request.uri().path() {
+fn health(route: &Route, parts: &Parts) -> Option<Response<AnswerBody>> {
+    let well = match parts.uri.path() {
         "/v2/health/live" => true,
         "/v2/health/ready" => {
             let serves = |arm: Option<&Arc<Arm>>| arm.is_some_and(|arm| !arm.endpoints.is_empty());
@@ -113,11 +147,10 @@ fn health(route: &Route, request: &Request<Incoming>) -> Option<Response<AnswerB
         }
         _ => return None,
     };
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
         return Some(Refusal::Method.answer(false));
     }
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Some(json(status, &serde_json::json!({ "live": true, "ready": ready })))
+    Some(own::health(well, well))
 }
 
 /// Chooses the arm and the way to it.

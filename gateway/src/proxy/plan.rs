@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{
     HeaderMap, Method, Request, Uri, Version,
     header::HOST,
@@ -15,13 +14,12 @@ use http::{
 };
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     answer::Refusal,
     grpc, headers,
-    upload::{Stream, Upload},
+    upload::{ClientBody, Stream, Upload},
 };
 use crate::{
     affinity::{fingerprint, fingerprint_grpc},
@@ -67,7 +65,7 @@ impl Plan {
     pub async fn read(
         gateway: &Gateway,
         mut parts: Parts,
-        body: Incoming,
+        body: ClientBody,
         peer: IpAddr,
         deadline: Instant,
     ) -> Result<Self, Refusal> {
@@ -75,11 +73,11 @@ impl Plan {
         let pure = is_pure(&parts, grpc);
         headers::for_upstream(&mut parts, peer);
         let max_body = gateway.settings.max_body;
-        if body.size_hint().lower() > max_body {
+        if body.rest.size_hint().lower().saturating_add(body.length() as u64) > max_body {
             return Err(Refusal::BodyTooLarge);
         }
         let whole = if grpc && !grpc::is_known_unary(parts.uri.path()) {
-            Read::Stream(Box::new(Stream { prefix: [].into(), rest: body, allowed: max_body }))
+            Read::Stream(passing(body, max_body))
         } else {
             timeout_at(deadline, read_whole(gateway, body)).await.map_err(|_| Refusal::BodyTimeout)??
         };
@@ -179,36 +177,37 @@ fn is_pure(parts: &Parts, grpc: bool) -> bool {
     }
 }
 
-async fn read_whole(gateway: &Gateway, mut body: Incoming) -> Result<Read, Refusal> {
+async fn read_whole(gateway: &Gateway, mut body: ClientBody) -> Result<Read, Refusal> {
     let (max, max_body) = (gateway.settings.max_buffered_request, gateway.settings.max_body);
-    let mut whole = Whole::default();
-    if body.is_end_stream() {
-        return Ok(Read::Whole(whole));
+    let mut length = body.length();
+    if length == 0 && body.rest.is_end_stream() {
+        return Ok(Read::Whole(Whole::default()));
     }
     let mut reservation = Reservation::new(&gateway.memory);
-    let mut length = 0;
-    if body.size_hint().lower() > max as u64 {
-        return Ok(Read::Stream(Box::new(Stream { prefix: [].into(), rest: body, allowed: max_body })));
+    let announced = body.rest.size_hint().lower().saturating_add(length as u64);
+    if announced > max as u64 || !reservation.grow(length) {
+        return Ok(Read::Stream(passing(body, max_body)));
     }
-    while let Some(frame) = body.frame().await {
+    let mut trailers = None;
+    while let Some(frame) = body.rest.frame().await {
         match frame.map_err(|_| Refusal::BadBody)?.into_data() {
             Ok(data) => {
                 length += data.len();
                 let fits = length <= max && reservation.grow(data.len());
-                whole.chunks.push(data);
+                body.read.push(data);
                 if !fits {
-                    return Ok(Read::Stream(passing(whole.chunks, body, length, max_body)));
+                    return Ok(Read::Stream(passing(body, max_body)));
                 }
             }
-            Err(frame) => whole.trailers = frame.into_trailers().ok(),
+            Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    whole.reservation = Some(reservation);
-    Ok(Read::Whole(whole))
+    Ok(Read::Whole(Whole { chunks: body.read, trailers, reservation: Some(reservation) }))
 }
 
-fn passing(chunks: Vec<Bytes>, rest: Incoming, length: usize, max_body: u64) -> Box<Stream> {
-    Box::new(Stream { prefix: chunks.into(), rest, allowed: max_body.saturating_sub(length as u64) })
+fn passing(body: ClientBody, max_body: u64) -> Box<Stream> {
+    let allowed = max_body.saturating_sub(body.length() as u64);
+    Box::new(Stream { prefix: body.read.into(), rest: body.rest, allowed })
 }
 
 /// When the client must have its answer: the ModelDeployment's timeout, or less when the client says so.

@@ -1,4 +1,4 @@
-//! The request's body, on its way to a pod.
+//! The request's body, as the client sends it and on its way to a pod.
 
 use std::{
     collections::VecDeque,
@@ -8,10 +8,63 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use crate::buffer::Replay;
+use super::answer::Refusal;
+use crate::{
+    buffer::Replay,
+    message::{Named, named},
+};
+
+/// So much of a first message is looked at for the name of its model. Whoever writes fields in their order has it in the first hundred bytes.
+const MOST_BEFORE_NAME: usize = 4096;
+
+/// A client's body: what was read of it to find out whom it is for, and the rest.
+#[derive(Debug)]
+pub struct ClientBody {
+    /// Read already; pieces that are not empty.
+    pub read: Vec<Bytes>,
+    /// Still to come.
+    pub rest: Incoming,
+}
+
+impl ClientBody {
+    /// Nothing was read yet.
+    pub fn new(rest: Incoming) -> Self {
+        Self { read: Vec::new(), rest }
+    }
+
+    /// Bytes that were read.
+    pub fn length(&self) -> usize {
+        self.read.iter().map(Bytes::len).sum()
+    }
+
+    /// The name of a model in the first message of gRPC, once enough of it has been read; empty when that has none, or not where it is looked for.
+    ///
+    /// # Errors
+    /// When the body breaks off, or the message cannot be read.
+    pub async fn model_name(&mut self) -> Result<Vec<u8>, Refusal> {
+        let mut begin = Vec::new();
+        while begin.len() < MOST_BEFORE_NAME {
+            let Some(frame) = self.rest.frame().await else { break };
+            // Trailers: the body ends here.
+            let Ok(data) = frame.map_err(|_| Refusal::BadBody)?.into_data() else { break };
+            if data.is_empty() {
+                continue;
+            }
+            begin.extend_from_slice(&data[..data.len().min(MOST_BEFORE_NAME - begin.len())]);
+            self.read.push(data);
+            match named(&begin) {
+                Named::As(name) => return Ok(name.to_vec()),
+                Named::Unreadable => return Err(Refusal::UnreadableName),
+                Named::Unfinished => {}
+            }
+        }
+        Ok(Vec::new())
+    }
+}
 
 /// Why a body cannot go on.
 #[derive(Debug, Error)]

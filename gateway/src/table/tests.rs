@@ -1,5 +1,7 @@
 use std::{net::SocketAddr, time::Duration};
 
+use slipway_crds::routing::Claims;
+
 use super::*;
 use crate::config::{BrakeConfig, ShieldConfig};
 
@@ -17,7 +19,8 @@ impl Fixture {
         let config = ModelConfig {
             name: "digits".into(),
             uid: "uid".into(),
-            model_name: "digits".into(),
+            created: 0,
+            claims: Claims { model_name: "digits".into(), ..Claims::default() },
             weights: None,
             stable: None,
             timeout: Duration::from_secs(30),

@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, request};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioIo},
 };
+use tokio::net::TcpStream;
 
 pub type Http = Client<HttpConnector, Full<Bytes>>;
 
@@ -27,12 +30,20 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: String,
+    /// The body as it came, which may be no text.
+    pub bytes: Bytes,
     pub trailers: Option<HeaderMap>,
 }
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// The status of a call of gRPC, wherever it stands.
+    pub fn grpc_status(&self) -> Option<&str> {
+        let trailers = self.trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
+        trailers.or_else(|| self.headers.get("grpc-status")).map(|value| value.to_str().unwrap())
     }
 }
 
@@ -52,11 +63,41 @@ pub async fn send(client: &Http, request: Request<Full<Bytes>>) -> Result<Answer
         };
         format!("{kind}: {text}")
     })?;
+    whole(response).await
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
     let (parts, body) = response.into_parts();
     let collected = body.collect().await.map_err(|error| format!("{error:?}"))?;
     let trailers = collected.trailers().cloned();
-    let body = String::from_utf8_lossy(&collected.to_bytes()).into_owned();
-    Ok(Answer { status: parts.status, headers: parts.headers, body, trailers })
+    let bytes = collected.to_bytes();
+    let body = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Answer { status: parts.status, headers: parts.headers, body, bytes, trailers })
+}
+
+/// A call of gRPC on a connection of its own, with any `:authority`; `headers` besides those of gRPC.
+pub async fn grpc<B>(
+    gateway: SocketAddr,
+    authority: &str,
+    path: &str,
+    headers: &[(&'static str, &'static str)],
+    body: B,
+) -> Result<Answer, String>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let stream = TcpStream::connect(gateway).await.unwrap();
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut request = Request::post(format!("http://{authority}{path}")).header("content-type", "application/grpc");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = sender.send_request(request.header("te", "trailers").body(body).unwrap()).await;
+    let answer = whole(response.map_err(|error| format!("{error:?}"))?).await;
+    connection.abort();
+    answer
 }
 
 /// One prediction.

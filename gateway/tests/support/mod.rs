@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use slipway_crds::routing::Claims;
 use slipway_gateway::{
     app::{self, Ports},
     config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, Settings, ShieldConfig, Snapshot, Weights},
@@ -61,6 +62,13 @@ impl World {
 
     pub fn model(&mut self) -> &mut ModelConfig {
         self.snapshot.models.get_mut("digits").unwrap()
+    }
+
+    /// `digits` declares the address that tests call: their messages of gRPC need not name a model then.
+    pub fn declare_address(&mut self) -> &mut Self {
+        let address = self.data.ip().to_string();
+        self.model().claims.hosts = [address].into();
+        self
     }
 
     /// Candidate at `permille`, stable at the rest.
@@ -117,8 +125,9 @@ pub fn model(name: &str) -> ModelConfig {
     ModelConfig {
         name: name.into(),
         uid: format!("uid-of-{name}"),
-        model_name: name.into(),
         scaled_to_zero: false,
+        created: 0,
+        claims: Claims { model_name: name.into(), ..Claims::default() },
         weights: None,
         stable: None,
         timeout: Duration::from_secs(5),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use slipway_crds::v1alpha1::ModelDeployment;
 
+use crate::conflicts::Conflict;
 use crate::evidence::Evidence;
 use crate::fields::{Change, Managed};
 use crate::marks::Marks;
@@ -32,6 +33,8 @@ pub struct Observed {
     pub pod_problems: Vec<PodProblem>,
     /// What pods of this ModelDeployment have fetched.
     pub fetched: Vec<FetchedModel>,
+    /// Hosts and the name of the model that an older ModelDeployment of the namespace holds.
+    pub conflicts: Vec<Conflict>,
     /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was tried yet by this process, so that what the status says of
     /// refusals is still the newest.
     pub refusals: Option<BTreeMap<String, String>>,

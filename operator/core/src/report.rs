@@ -1,5 +1,6 @@
 //! What people are told: the conditions, each with the numbers of what is waited for.
 
+mod conflicts;
 mod progress;
 mod service;
 
@@ -37,6 +38,7 @@ pub(crate) fn conditions(cx: &Context<'_>, draft: &Draft) -> Vec<Condition> {
         conditions::PROGRESSING => progress::progressing(cx, draft),
         conditions::GATE_PASSED => gate_passed(cx, draft),
         conditions::ROLLED_BACK => rolled_back(cx, draft),
+        conditions::CONFLICTED => conflicts::conflicted(cx),
         _ => progress::paused(cx, draft),
     };
     conditions::TYPES.iter().map(|kind| condition(cx, kind, said(kind))).collect()

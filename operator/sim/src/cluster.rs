@@ -94,6 +94,7 @@ impl Cluster {
             gateway: GatewayView { pods, ..self.gateway.clone() },
             pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
             fetched: self.sets.iter().flat_map(Set::fetched).collect(),
+            conflicts: Vec::new(),
             refusals: Some(BTreeMap::new()),
             disturbances: BTreeMap::new(),
             evidence: None,

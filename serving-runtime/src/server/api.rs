@@ -26,7 +26,8 @@ enum Route<'a> {
     Index,
     Load(&'a str),
     Unload(&'a str),
-    Job(&'a str),
+    /// A job, and the model in whose path it stands, if it does.
+    Job(Option<&'a str>, &'a str),
     Model(&'a str, Option<&'a str>, ModelRoute),
 }
 
@@ -52,7 +53,8 @@ fn route(path: &str) -> Option<Route<'_>> {
         ["repository", "index"] => Route::Index,
         ["repository", "models", m, "load"] => Route::Load(m),
         ["repository", "models", m, "unload"] => Route::Unload(m),
-        ["jobs", id] => Route::Job(id),
+        ["jobs", id] => Route::Job(None, id),
+        ["models", m, "jobs", id] => Route::Job(Some(m), id),
         ["models", m] => Route::Model(m, None, ModelRoute::Metadata),
         ["models", m, "versions", v] => Route::Model(m, Some(v), ModelRoute::Metadata),
         ["models", m, verb] => Route::Model(m, None, ModelRoute::parse(verb)?),
@@ -108,7 +110,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         | Route::Index
         | Route::Load(_)
         | Route::Unload(_) => "POST",
-        Route::Job(_) => "GET or DELETE",
+        Route::Job(..) => "GET or DELETE",
         Route::Server | Route::Live | Route::Ready | Route::Stats | Route::Model(..) => "GET",
     };
     // HEAD is GET without the body.
@@ -124,7 +126,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         Route::Index => Box::pin(repository::index(app, request)).await,
         Route::Load(name) => Box::pin(repository::load(app, name, request)).await,
         Route::Unload(name) => Box::pin(repository::unload(app, name, request)).await,
-        Route::Job(id) => Box::pin(jobs::one(app, id, request.method())).await,
+        Route::Job(model, id) => Box::pin(jobs::one(app, model, id, request.method())).await,
         Route::Model(model, version, ModelRoute::Jobs) => Box::pin(jobs::post(app, model, version, request)).await,
         Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
         Route::Model(name, version, ModelRoute::Ready) => app.model_ready(name, version).map(|_| ready(app)),
@@ -216,6 +218,8 @@ mod tests {
         assert_eq!(route("/v2/repository/index"), Some(Route::Index));
         assert_eq!(route("/v2/repository/models/m/load"), Some(Route::Load("m")));
         assert_eq!(route("/v2/repository/models/m/unload"), Some(Route::Unload("m")));
+        assert_eq!(route("/v2/jobs/7"), Some(Route::Job(None, "7")));
+        assert_eq!(route("/v2/models/m/jobs/7"), Some(Route::Job(Some("m"), "7")));
         assert_eq!(route("/v2/models/m/explain"), None);
         assert_eq!(route("/v2/models"), None);
         assert_eq!(route("/v1/models/m"), None);

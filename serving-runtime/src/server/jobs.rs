@@ -1,4 +1,4 @@
-//! `POST /v2/models/{m}/jobs`, `GET` and `DELETE /v2/jobs/{id}`.
+//! `POST /v2/models/{m}/jobs`, `GET` and `DELETE /v2/models/{m}/jobs/{id}` and `/v2/jobs/{id}`.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Answer, App, body, json_answer};
 use crate::error::ApiError;
-use crate::jobs::queue::{Queue as _, Status};
+use crate::jobs::queue::{Queue as _, Status, View};
 use crate::jobs::submit::{self, Submission, unavailable};
 use crate::jobs::{Jobs, job, view};
 
@@ -40,7 +40,8 @@ pub(super) async fn post(
     };
     app.metrics.jobs.submitted(outcome);
     let (id, new) = answer?;
-    let url = format!("/v2/jobs/{id}");
+    // With the name of the model, so that it leads back here through a gateway at whatever host the client used.
+    let url = format!("/v2/models/{model}/jobs/{id}");
     let mut answer = json_answer(StatusCode::ACCEPTED, &json!({"id": id, "status_url": url, "duplicate": !new}));
     if let Ok(value) = HeaderValue::from_str(&url) {
         answer.headers_mut().insert(LOCATION, value);
@@ -83,8 +84,8 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(key))
 }
 
-/// Tells about a job, or cancels it.
-pub(super) async fn one(app: &App, id: &str, method: &Method) -> Result<Answer, ApiError> {
+/// Tells about a job, or cancels it. In the path of a `model` it must be that one's.
+pub(super) async fn one(app: &App, model: Option<&str>, id: &str, method: &Method) -> Result<Answer, ApiError> {
     let jobs = jobs(app)?;
     let unknown = || {
         ApiError::NotFound(format!(
@@ -95,7 +96,13 @@ pub(super) async fn one(app: &App, id: &str, method: &Method) -> Result<Answer, 
     if !job::valid_id(id) {
         return Err(unknown());
     }
+    // Of a job that a producer has written itself the model is known only when a worker has seen it.
+    let is_anothers = |found: &View| found.text("model").is_some_and(|of| model.is_some_and(|asked| of != asked));
     if method == Method::DELETE {
+        if model.is_some() && jobs.queue.view(id).await.map_err(|e| unavailable(&e))?.as_ref().is_some_and(is_anothers)
+        {
+            return Err(unknown());
+        }
         return match jobs.queue.cancel(id).await.map_err(|e| unavailable(&e))? {
             None => Err(unknown()),
             Some(Status::Queued | Status::Cancelled) => {
@@ -106,6 +113,7 @@ pub(super) async fn one(app: &App, id: &str, method: &Method) -> Result<Answer, 
             }
         };
     }
-    let found = jobs.queue.view(id).await.map_err(|e| unavailable(&e))?.ok_or_else(unknown)?;
+    let found = jobs.queue.view(id).await.map_err(|e| unavailable(&e))?;
+    let found = found.filter(|found| !is_anothers(found)).ok_or_else(unknown)?;
     Ok(json_answer(StatusCode::OK, &view::json(id, &found, true)))
 }

@@ -59,6 +59,7 @@ impl World {
             gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
             pod_problems: vec![],
             fetched: vec![],
+            conflicts: vec![],
             refusals: Some(BTreeMap::new()),
             disturbances: BTreeMap::new(),
             evidence: None,

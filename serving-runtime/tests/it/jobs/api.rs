@@ -14,6 +14,11 @@ async fn a_job_is_taken_run_and_read(kind: Kind) {
     let (status, body) = answer(response).await;
     let id = body["id"].as_str().unwrap().to_owned();
     assert_eq!((status, &body["status_url"], &body["duplicate"]), (202, &json!(location), &json!(false)));
+    // The model is part of it: a gateway finds it by that.
+    assert_eq!(location, format!("/v2/models/m/jobs/{id}"));
+    let (status, there) = server.get(&location).await;
+    assert_eq!((status, &there["id"], &there["status"]), (200, &json!(id), &json!("queued")));
+    assert_eq!(server.get(&format!("/v2/models/other/jobs/{id}")).await.0, 404);
     let waiting = until(&server, &id, "queued").await;
     assert_eq!(
         (&waiting["attempts"], &waiting["model"], &waiting["priority"]),
@@ -177,12 +182,15 @@ async fn entries_that_are_no_jobs_go_to_the_dead_letters_at_once(kind: Kind) {
 async fn what_waits_can_be_cancelled_and_expires(kind: Kind) {
     let broker = Broker::start(kind);
     let server = server(&broker, "slow", &[]);
-    let delete =
-        async |id: &str| answer(server.http.delete(format!("{}/v2/jobs/{id}", server.api)).send().await.unwrap()).await;
+    let delete_at =
+        async |path: &str| answer(server.http.delete(format!("{}{path}", server.api)).send().await.unwrap()).await;
+    let delete = async |id: &str| delete_at(&format!("/v2/jobs/{id}")).await;
     let mut late = slow(1);
     late["ttl_seconds"] = json!(1);
     let (cancelled, late) = (post(&server, &slow(1)).await, post(&server, &late).await);
-    assert_eq!(delete(&cancelled).await.0, 200);
+    assert_eq!(delete_at(&format!("/v2/models/other/jobs/{cancelled}")).await.0, 404);
+    until(&server, &cancelled, "queued").await;
+    assert_eq!(delete_at(&format!("/v2/models/m/jobs/{cancelled}")).await.0, 200);
     assert_eq!(delete(&cancelled).await.0, 200, "twice is as good as once");
     assert_eq!(delete("unknown").await.0, 404);
     let written = until(&server, &late, "queued").await["created_at"].as_u64().unwrap();

@@ -1,0 +1,217 @@
+//! Whom a request is for: which ModelDeployment of a namespace holds a host or the name of a model. Gateways route by this and the operator tells
+//! conflicts by it, so the rule is written once.
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use kube::ResourceExt;
+
+use crate::v1alpha1::ModelDeployment;
+
+/// A host as it is compared: of `Host` or `:authority` without the port and the final dot, in lower case.
+pub fn host(authority: &str) -> Cow<'_, str> {
+    let host = authority.split(':').next().unwrap_or_default();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// The name in a host that has the form of the address of a Service of `namespace`: `<name>`, `<name>.<namespace>`, `<name>.<namespace>.svc` and so on.
+/// Such a host belongs to whoever bears the name, now or later; declaring it has no effect.
+pub fn service_name<'a>(host: &'a str, namespace: &str) -> Option<&'a str> {
+    let mut labels = host.split('.');
+    let name = labels.next()?;
+    let ours = match (labels.next(), labels.next()) {
+        // What clients of a port-forward ask for; a ModelDeployment of this name must not take it from the others.
+        (None, _) => name != "localhost",
+        (Some(second), third) => second == namespace && third.is_none_or(|label| label == "svc"),
+    };
+    ours.then_some(name)
+}
+
+/// By what a ModelDeployment wants to be reached, besides the addresses of its Services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Declared hosts, in the form of [`host`].
+    pub hosts: BTreeSet<String>,
+    /// Name of the model.
+    pub model_name: String,
+}
+
+impl Claims {
+    /// The claims of a ModelDeployment. Hosts of the form of a Service's address are none: see [`service_name`].
+    pub fn of(object: &ModelDeployment) -> Self {
+        let namespace = object.namespace().unwrap_or_default();
+        let declared = object.spec.traffic.hosts.iter().map(|declared| host(declared).into_owned());
+        Self {
+            hosts: declared.filter(|host| service_name(host, &namespace).is_none()).collect(),
+            model_name: object.spec.model.name.clone().unwrap_or_else(|| object.name_any()),
+        }
+    }
+}
+
+/// Who claims. Of several that claim the same, the least one holds it: the one that was created first, and of those of one second the one with the lesser UID.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claimant {
+    /// Creation in seconds since 1970, which is as exact as the API server tells it.
+    pub created: i64,
+    /// UID.
+    pub uid: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Claimant {
+    /// A ModelDeployment. One that says no creation is younger than all others.
+    pub fn of(object: &ModelDeployment) -> Self {
+        Self {
+            created: object.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second()),
+            uid: object.uid().unwrap_or_default(),
+            name: object.name_any(),
+        }
+    }
+}
+
+type Index = HashMap<String, BTreeSet<Arc<Claimant>>>;
+
+/// The claims of all ModelDeployments of one namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Holders {
+    hosts: Index,
+    model_names: Index,
+}
+
+impl Holders {
+    /// The ModelDeployment that holds a host in the form of [`host`].
+    pub fn of_host(&self, host: &str) -> Option<&Claimant> {
+        first(&self.hosts, host)
+    }
+
+    /// The ModelDeployment that holds the name of a model.
+    pub fn of_model_name(&self, name: &str) -> Option<&Claimant> {
+        first(&self.model_names, name)
+    }
+
+    /// Adds the claims of a ModelDeployment.
+    pub fn add(&mut self, claimant: &Arc<Claimant>, claims: &Claims) {
+        for host in &claims.hosts {
+            self.hosts.entry(host.clone()).or_default().insert(Arc::clone(claimant));
+        }
+        self.model_names.entry(claims.model_name.clone()).or_default().insert(Arc::clone(claimant));
+    }
+
+    /// Takes them away again.
+    pub fn remove(&mut self, claimant: &Claimant, claims: &Claims) {
+        for host in &claims.hosts {
+            remove(&mut self.hosts, host, claimant);
+        }
+        remove(&mut self.model_names, &claims.model_name, claimant);
+    }
+
+    /// Names of those that claim what this one holds: whom it concerns when its claims change.
+    pub fn behind(&self, claimant: &Claimant, claims: &Claims) -> BTreeSet<String> {
+        let hosts = claims.hosts.iter().filter_map(|host| self.hosts.get(host));
+        let all = hosts.chain(self.model_names.get(&claims.model_name));
+        let held = all.filter(|claimants| claimants.first().is_some_and(|first| **first == *claimant));
+        held.flat_map(|claimants| claimants.iter().skip(1)).map(|other| other.name.clone()).collect()
+    }
+}
+
+fn first<'a>(index: &'a Index, key: &str) -> Option<&'a Claimant> {
+    index.get(key)?.first().map(AsRef::as_ref)
+}
+
+fn remove(index: &mut Index, key: &str, claimant: &Claimant) {
+    let Some(claimants) = index.get_mut(key) else { return };
+    claimants.remove(claimant);
+    if claimants.is_empty() {
+        index.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(name: &str, uid: &str, created: &str, hosts: &[&str], model: &str) -> ModelDeployment {
+        serde_json::from_value(json!({
+            "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": name, "namespace": "team", "uid": uid, "creationTimestamp": created},
+            "spec": {"model": {"uri": "https://store/m", "name": model}, "traffic": {"hosts": hosts}}
+        }))
+        .unwrap()
+    }
+
+    fn add(holders: &mut Holders, object: &ModelDeployment) -> (Arc<Claimant>, Claims) {
+        let (claimant, claims) = (Arc::new(Claimant::of(object)), Claims::of(object));
+        holders.add(&claimant, &claims);
+        (claimant, claims)
+    }
+
+    #[test]
+    fn hosts_are_compared_without_port_final_dot_and_case() {
+        for (authority, expected) in [
+            ("a.example.org", "a.example.org"),
+            ("A.Example.ORG:8080", "a.example.org"),
+            ("a.example.org.:80", "a.example.org"),
+            ("", ""),
+            (".", ""),
+            ("[::1]:80", "["),
+        ] {
+            assert_eq!(host(authority), expected, "{authority}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_services_are_known_by_their_form() {
+        for ours in ["a", "a.team", "a.team.svc", "a.team.svc.cluster.local"] {
+            assert_eq!(service_name(ours, "team"), Some("a"), "{ours}");
+        }
+        for other in ["localhost", "a.example", "a.team.example.org", "a.other.svc", "10.0.0.7", "models.example.org"] {
+            assert_eq!(service_name(other, "team"), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_host_of_the_form_of_a_services_address_is_no_claim() {
+        let claims = Claims::of(&object("a", "1", "2026-01-01T00:00:00Z", &["b.team", "M.example.org"], "m"));
+        assert_eq!(claims.hosts, BTreeSet::from(["m.example.org".to_owned()]));
+        let unnamed: ModelDeployment = serde_json::from_value(json!({
+            "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "a"},
+            "spec": {"model": {"uri": "https://store/m"}}
+        }))
+        .unwrap();
+        assert_eq!(Claims::of(&unnamed).model_name, "a");
+    }
+
+    #[test]
+    fn the_older_one_holds_whatever_the_order_of_arrival() {
+        let old = object("z", "9", "2026-01-01T00:00:00Z", &["m.example.org"], "m");
+        let same_second = object("y", "5", "2026-01-02T00:00:00Z", &["m.example.org"], "m");
+        let young = object("a", "7", "2026-01-02T00:00:00Z", &["m.example.org"], "m");
+        for order in [[&old, &same_second, &young], [&young, &same_second, &old], [&same_second, &old, &young]] {
+            let mut holders = Holders::default();
+            let known: HashMap<String, _> =
+                order.iter().map(|object| (object.name_any(), add(&mut holders, object))).collect();
+            let held = |holders: &Holders| {
+                let host = holders.of_host("m.example.org").map(|it| it.name.clone());
+                assert_eq!(holders.of_model_name("m").map(|it| it.name.clone()), host);
+                host
+            };
+            assert_eq!(held(&holders).as_deref(), Some("z"));
+            let (z, claims) = &known["z"];
+            assert_eq!(holders.behind(z, claims), BTreeSet::from(["a".to_owned(), "y".to_owned()]));
+            assert!(holders.behind(&known["y"].0, claims).is_empty(), "it holds nothing");
+            holders.remove(z, claims);
+            assert_eq!(held(&holders).as_deref(), Some("y"), "of one second the lesser UID");
+            holders.remove(&known["y"].0, claims);
+            holders.remove(&known["a"].0, claims);
+            assert_eq!(held(&holders), None);
+        }
+    }
+}

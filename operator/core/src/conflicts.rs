@@ -1,0 +1,35 @@
+//! What of a ModelDeployment's hosts and of its model's name is another's.
+
+use slipway_crds::routing::{Claimant, Claims, Holders};
+
+/// What is claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// A host of `spec.traffic.hosts`.
+    Host(String),
+    /// The name of the model.
+    ModelName(String),
+}
+
+/// A claim that an older ModelDeployment of the namespace holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// What.
+    pub claim: Claim,
+    /// Name of the ModelDeployment that holds it.
+    pub holder: String,
+}
+
+/// The claims that others hold, in order. `holders` may not know of this claim yet; a holder that is younger will lose it, so it is no conflict.
+pub fn find(holders: &Holders, claimant: &Claimant, claims: &Claims) -> Vec<Conflict> {
+    let older =
+        |holder: Option<&Claimant>| holder.filter(|holder| *holder < claimant).map(|holder| holder.name.clone());
+    let conflict = |claim, holder| Conflict { claim, holder };
+    let hosts = claims
+        .hosts
+        .iter()
+        .filter_map(|host| older(holders.of_host(host)).map(|holder| conflict(Claim::Host(host.clone()), holder)));
+    let name = older(holders.of_model_name(&claims.model_name));
+    let name = name.map(|holder| conflict(Claim::ModelName(claims.model_name.clone()), holder));
+    hosts.chain(name).collect()
+}

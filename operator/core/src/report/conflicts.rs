@@ -1,0 +1,44 @@
+//! Whether hosts and the name of the model are another's.
+
+use kube::ResourceExt;
+use slipway_crds::conditions::reason;
+use slipway_crds::routing;
+
+use super::Said;
+use crate::conflicts::Claim;
+use crate::plan::Context;
+
+/// Whether anything by which it wants to be reached leads elsewhere. Its Service and all else of it go on working.
+pub(super) fn conflicted(cx: &Context<'_>) -> Said {
+    let conflicts = &cx.observed.conflicts;
+    let told = conflicts.iter().map(|conflict| {
+        let holder = &conflict.holder;
+        match &conflict.claim {
+            Claim::Host(host) => format!(
+                "spec.traffic.hosts: '{host}' is held by the older ModelDeployment {holder}; remove it here, or there"
+            ),
+            Claim::ModelName(name) => format!(
+                "spec.model.name: '{name}' is held by the older ModelDeployment {holder}, which answers for it at hosts that nobody declares; declare a host, or choose another name"
+            ),
+        }
+    });
+    let unusable = service_addresses(cx).map(|host| {
+        format!("spec.traffic.hosts: '{host}' has the form of the address of a Service of this namespace and is not used; remove it")
+    });
+    let all: Vec<String> = unusable.chain(told).collect();
+    if all.is_empty() {
+        return Said::new("False", reason::NONE, "no other ModelDeployment holds its hosts or its model name");
+    }
+    let only_name =
+        service_addresses(cx).next().is_none() && conflicts.iter().all(|it| matches!(it.claim, Claim::ModelName(_)));
+    let reason = if only_name { reason::MODEL_NAME_CONFLICT } else { reason::HOSTNAME_CONFLICT };
+    Said::new("True", reason, format!("Service {} serves all the same; {}", cx.spec.name, all.join("; ")))
+}
+
+/// Declared hosts that are those of Services, whoever bears their names.
+fn service_addresses<'a>(cx: &Context<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
+    let object = &cx.observed.object;
+    let namespace = object.namespace().unwrap_or_default();
+    let hosts = object.spec.traffic.hosts.iter().map(String::as_str);
+    hosts.filter(move |host| routing::service_name(&routing::host(host), &namespace).is_some())
+}

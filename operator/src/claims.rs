@@ -1,0 +1,187 @@
+//! Who holds hosts and the names of models, by namespace, so that a reconcile need not look at its neighbours.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kube::ResourceExt;
+use slipway_core::conflicts::{self, Conflict};
+use slipway_crds::routing::{Claimant, Claims, Holders};
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use crate::cache::Change;
+use crate::main_watch::Print;
+
+/// The claims of one ModelDeployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    claimant: Arc<Claimant>,
+    claims: Arc<Claims>,
+}
+
+impl Claimed {
+    /// The claims of a ModelDeployment.
+    pub fn of(object: &ModelDeployment) -> Self {
+        Self { claimant: Arc::new(Claimant::of(object)), claims: Arc::new(Claims::of(object)) }
+    }
+}
+
+#[derive(Default)]
+struct Namespace {
+    /// By name. One that can no longer be read keeps what it claimed, as it does in gateways.
+    claimed: HashMap<String, Claimed>,
+    holders: Holders,
+}
+
+/// The claims of all ModelDeployments.
+#[derive(Default)]
+pub struct AllClaims {
+    namespaces: RwLock<HashMap<String, Namespace>>,
+}
+
+impl AllClaims {
+    /// Takes changes in. Gives whom they concern, as namespace and name: those that claim what now has another holder, or none.
+    ///
+    /// Those behind a holder are looked up before all changes and after all of them, so that a list of many with the same claims costs no more than its length.
+    pub fn take(&self, changes: &[Change<Print>]) -> BTreeSet<(String, String)> {
+        let mut all = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
+        // Most of what a watch tells is of a status, and leaves the claims as they are.
+        let news = |change: &&Change<Print>| {
+            let known = all.get(&change.owner.namespace).and_then(|it| it.claimed.get(&change.name));
+            change.after.as_ref().map(|print| print.claimed.as_ref().or(known)) != Some(known)
+        };
+        let changes: Vec<_> = changes.iter().filter(news).collect();
+        let mut concerned = behind(&all, &changes);
+        for change in &changes {
+            replace(&mut all, change);
+        }
+        concerned.append(&mut behind(&all, &changes));
+        concerned
+    }
+
+    /// What of an object's claims others hold.
+    pub fn conflicts(&self, object: &ModelDeployment) -> Vec<Conflict> {
+        let all = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        let namespace = object.namespace().and_then(|namespace| all.get(&namespace));
+        let found = namespace.map(|it| conflicts::find(&it.holders, &Claimant::of(object), &Claims::of(object)));
+        found.unwrap_or_default()
+    }
+}
+
+fn behind(all: &HashMap<String, Namespace>, changes: &[&Change<Print>]) -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    for change in changes {
+        let Some(namespace) = all.get(&change.owner.namespace) else { continue };
+        let Some(Claimed { claimant, claims }) = namespace.claimed.get(&change.name) else { continue };
+        let names = namespace.holders.behind(claimant, claims);
+        found.extend(names.into_iter().map(|name| (change.owner.namespace.clone(), name)));
+    }
+    found
+}
+
+fn replace(all: &mut HashMap<String, Namespace>, change: &Change<Print>) {
+    let namespace = all.entry(change.owner.namespace.clone()).or_default();
+    let claimed = match &change.after {
+        Some(Print { claimed: None, .. }) => return,
+        Some(Print { claimed: Some(claimed), .. }) => Some(claimed),
+        None => None,
+    };
+    if let Some(before) = namespace.claimed.remove(&change.name) {
+        namespace.holders.remove(&before.claimant, &before.claims);
+    }
+    if let Some(claimed) = claimed {
+        namespace.holders.add(&claimed.claimant, &claimed.claims);
+        namespace.claimed.insert(change.name.clone(), claimed.clone());
+    }
+    if namespace.claimed.is_empty() {
+        all.remove(&change.owner.namespace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+    use slipway_core::conflicts::Claim;
+
+    use super::*;
+    use crate::main_watch::{Guarded, print};
+    use crate::own_writes::OwnWrites;
+    use crate::views::Views;
+
+    fn object(name: &str, day: u8, hosts: &[&str], model: &str) -> ModelDeployment {
+        serde_json::from_value(json!({
+            "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "creationTimestamp": format!("2026-01-{day:02}T00:00:00Z")},
+            "spec": {"model": {"uri": "https://store/m", "name": model}, "traffic": {"hosts": hosts}}
+        }))
+        .unwrap()
+    }
+
+    fn guarded(object: &ModelDeployment) -> Guarded {
+        serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
+    }
+
+    fn take(views: &Views, event: Event<Guarded>) -> Vec<String> {
+        let mut concerned = BTreeSet::new();
+        let seen = |changes: &[Change<Print>]| concerned = views.claims.take(changes);
+        views.models.take_seen(event, |object| print(object, &OwnWrites::default()), seen);
+        concerned.into_iter().map(|(_, name)| name).collect()
+    }
+
+    fn holder(views: &Views, object: &ModelDeployment) -> Vec<(Claim, String)> {
+        views.claims.conflicts(object).into_iter().map(|it| (it.claim, it.holder)).collect()
+    }
+
+    #[test]
+    fn those_are_concerned_that_claim_what_has_another_holder() {
+        let views = Views::default();
+        let (old, young) = (object("z", 1, &["m.example.org"], "m"), object("a", 2, &["m.example.org"], "m"));
+        let apart = object("b", 2, &["b.example.org"], "b");
+        assert!(take(&views, Event::Apply(guarded(&young))).is_empty());
+        assert!(take(&views, Event::Apply(guarded(&apart))).is_empty());
+        assert_eq!(take(&views, Event::Apply(guarded(&old))), ["a"], "it loses what it held");
+        let host = (Claim::Host("m.example.org".into()), "z".to_owned());
+        assert_eq!(holder(&views, &young), [host, (Claim::ModelName("m".into()), "z".into())]);
+        assert!(holder(&views, &old).is_empty() && holder(&views, &apart).is_empty());
+
+        let gives_way = object("z", 1, &["z.example.org"], "m");
+        assert_eq!(take(&views, Event::Apply(guarded(&gives_way))), ["a"]);
+        assert_eq!(holder(&views, &young), [(Claim::ModelName("m".into()), "z".into())]);
+        assert!(take(&views, Event::Apply(guarded(&young))).is_empty(), "nothing changed");
+        assert_eq!(take(&views, Event::Delete(guarded(&gives_way))), ["a"]);
+        assert!(holder(&views, &young).is_empty());
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_any_more_keeps_what_it_claimed() {
+        let views = Views::default();
+        let (old, young) = (object("z", 1, &["m.example.org"], "z"), object("a", 2, &["m.example.org"], "a"));
+        take(&views, Event::Apply(guarded(&old)));
+        take(&views, Event::Apply(guarded(&young)));
+        let mut broken = serde_json::to_value(&old).unwrap();
+        broken["spec"]["replicas"] = json!("many");
+        let broken: Guarded = serde_json::from_value(broken).unwrap();
+        assert!(broken.0.is_err());
+        assert!(take(&views, Event::Apply(broken.clone())).is_empty());
+        assert_eq!(holder(&views, &young), [(Claim::Host("m.example.org".into()), "z".into())]);
+        assert_eq!(take(&views, Event::Delete(broken)), ["a"]);
+    }
+
+    /// Else a thousand that are created one after the other would be reconciled half a million times.
+    #[test]
+    fn one_more_of_a_name_concerns_nobody_else() {
+        let views = Views::default();
+        take(&views, Event::Init);
+        // From the youngest to the oldest: each of them is the holder for a moment.
+        for number in (0..1000).rev() {
+            let mut one = object(&format!("m{number}"), 1, &[], "m");
+            one.metadata.uid = Some(format!("uid-{number:04}"));
+            take(&views, Event::InitApply(guarded(&one)));
+        }
+        assert_eq!(take(&views, Event::InitDone).len(), 999);
+        assert!(take(&views, Event::Apply(guarded(&object("n", 2, &[], "m")))).is_empty());
+        assert_eq!(take(&views, Event::Apply(guarded(&object("o", 2, &[], "m")))).len(), 0);
+        let oldest = views.claims.conflicts(&object("n", 2, &[], "m"));
+        assert_eq!(oldest.first().map(|it| it.holder.as_str()), Some("m0"));
+    }
+}
