@@ -41,7 +41,7 @@ fn docker_builds_from_the_same_dockerfiles_and_contexts_and_its_complaints_are_t
     );
     let store = "build --quiet --tag docker.io/slipway/slipway-model-store:dev --build-arg BASE=busybox:1.37 --file ";
     assert!(lines[4].starts_with(store) && lines[4].contains("/examples/Dockerfile "), "{calls}");
-    assert_eq!(lines[5..], ["bad", "digits"]);
+    assert_eq!(lines[5..], ["bad", "digits", "slow.onnx"]);
 
     for name in ["slipway-model-store", "slipway-redis"] {
         let (output, _) = images(dir.path(), "build", &[name]);
