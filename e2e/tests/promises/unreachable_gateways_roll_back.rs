@@ -86,7 +86,7 @@ async fn unreachable_gateways_roll_back() -> anyhow::Result<()> {
 
         // The operator hears nobody: nothing goes to the next version, and status names pod, port and error.
         let rules: Vec<String> = gateways.iter().map(|to| format!("ip daddr {to} tcp dport 9091")).collect();
-        let operator = addresses(&world, "slipway-system", "app.kubernetes.io/name=slipway").await?;
+        let operator = addresses(&world, "slipway-system", "app.kubernetes.io/name=slipway-operator").await?;
         let rules: Vec<String> = operator
             .iter()
             .flat_map(|from| rules.iter().map(move |rule| format!("ip saddr {from} {rule}")))
