@@ -155,7 +155,7 @@ async fn the_last_pod_is_asked_to_stay_until_another_is_ready() {
 async fn pods_are_told_the_timeout_of_the_spec() {
     let (mut world, stable, _) = two_arms().await;
     world.model().timeout = Duration::from_secs(120);
-    world.apply();
+    world.declare_address().apply();
     let told = |name: &str| stable.last.lock().unwrap().as_ref().unwrap().headers.get(name).cloned();
     predict(&http1(), world.data).await;
     assert_eq!(told("x-request-timeout-ms").unwrap(), "120000");
