@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::gateway::Gateway;
 use crate::truth::Truth;
 
-/// Seconds of replicas that are remembered: what was written for fewer replicas does not grow with them once it has no weight any more, and a gateway may
+/// Seconds of replicas that count: what was written for fewer replicas does not grow with them once it has no weight any more, and a gateway may
 /// lag by that much.
 const BEHIND: usize = 100;
 /// Longest time for which a candidate may have a weight that is not confirmed: what the plan allows, twice, because a gateway that died is looked for anew, and the
@@ -25,7 +25,7 @@ const WRITES_A_MINUTE: u64 = 150;
 /// What is known of the past.
 #[derive(Default)]
 pub(crate) struct Expect {
-    replicas: VecDeque<i32>,
+    replicas: Vec<i32>,
     writes: VecDeque<u64>,
     excused_until: i64,
     generation: i64,
@@ -63,11 +63,8 @@ impl Expect {
 
     pub(crate) fn every_second(&mut self, now: i64, cluster: &Cluster, gateways: &[Gateway]) -> Vec<String> {
         let mut broken = Vec::new();
-        self.replicas.push_back(cluster.object.spec.replicas);
+        self.replicas.push(cluster.object.spec.replicas);
         self.writes.push_back(cluster.writes);
-        if self.replicas.len() > BEHIND {
-            self.replicas.pop_front();
-        }
         if self.writes.len() > 60 {
             let before = self.writes.pop_front().unwrap_or_default();
             if cluster.writes - before > WRITES_A_MINUTE {
@@ -153,9 +150,13 @@ impl Expect {
 
     /// Whatever a ready gateway sends to is asked to have the pods for it.
     fn selected_have_pods(&self, now: i64, cluster: &Cluster, gateways: &[Gateway], broken: &mut Vec<String>) {
-        let fewest = self.replicas.iter().copied().min().unwrap_or_default();
+        let told = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref());
         for gateway in gateways.iter().filter(|gateway| gateway.ready) {
             let Some(applied) = &gateway.applied else { continue };
+            // One that does not hear of other weights sends by those of old, for as long as it is deaf.
+            let hears = told.is_some_and(|it| (it.generation, &it.backends) == (applied.generation, &applied.backends));
+            let deaf = if hears { 0 } else { usize::try_from(now - gateway.applied_at).unwrap_or(0) };
+            let fewest = self.replicas.iter().rev().take(BEHIND.max(deaf)).copied().min().unwrap_or_default();
             for backend in &applied.backends {
                 let want = need(fewest, backend.weight_permille);
                 let have = cluster.set(&backend.revision).map_or(0, |set| set.view.desired);

@@ -19,6 +19,8 @@ pub(crate) struct Gateway {
     pub(crate) ready: bool,
     /// What it applies.
     pub(crate) applied: Option<TrafficStatus>,
+    /// Since when.
+    pub(crate) applied_at: i64,
     report: GatewayReport,
     /// UID of the ModelDeployment whose weights were told; another one of its name keeps them until it has its own.
     uid: Option<String>,
@@ -38,6 +40,7 @@ impl Gateway {
             name,
             ready: false,
             applied: None,
+            applied_at: 0,
             report: GatewayReport::default(),
             uid: None,
             recent: Vec::new(),
@@ -99,6 +102,7 @@ impl Gateway {
         self.report = GatewayReport { generation: told.generation, brake: keep, in_flight, ..GatewayReport::default() };
         self.recent.clear();
         self.applied = Some(told.clone());
+        self.applied_at = now;
     }
 
     fn send(&mut self, clock: Timestamp, cluster: &Cluster, metrics: &mut Metrics, rng: &mut Rng) {
