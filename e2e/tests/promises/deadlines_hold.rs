@@ -48,10 +48,35 @@ async fn rounds(http: &Http, base: &str) -> anyhow::Result<u64> {
     loop {
         let took = ask(http, base, rounds).await?;
         if took > Duration::from_millis(500) {
-            return Ok((rounds as f64 * LONG.as_secs_f64() / took.as_secs_f64()) as u64);
+            return Ok(longer(rounds, took));
         }
         rounds *= 2;
     }
+}
+
+/// Rounds that take about [`LONG`], when so many took so long.
+fn longer(rounds: u64, took: Duration) -> u64 {
+    (rounds as f64 * LONG.as_secs_f64() / took.as_secs_f64()) as u64
+}
+
+/// How long a request takes, answered by a pod that is told to end meanwhile and through gateways that all leave.
+async fn while_all_leave(
+    world: &World,
+    http: &Http,
+    base: &str,
+    revision: &str,
+    rounds: u64,
+) -> anyhow::Result<Duration> {
+    let request = tokio::spawn({
+        let (http, base) = (http.clone(), base.to_owned());
+        async move { ask(&http, &base, rounds).await }
+    });
+    in_flight(world, revision).await?;
+    let selector = format!("ml.slipway.dev/revision={revision}");
+    world.cluster.kubectl(["delete", "pods", "-n", &world.namespace, "-l", &selector, "--wait=false"]).await?;
+    let restart = ["rollout", "restart", "-n", &world.namespace, "deployment/slipway-gateway"];
+    world.cluster.kubectl(restart).await?;
+    request.await?
 }
 
 /// Until the pod runs the request.
@@ -78,18 +103,15 @@ async fn deadlines_hold() -> anyhow::Result<()> {
         let revision = world.start(&slow()?).await?;
         let base = world.service("slow", 80).await?;
         let http = Http::patient(Duration::from_secs(u64::from(TIMEOUT)));
-        let rounds = rounds(&http, &base).await?;
-        let request = tokio::spawn({
-            let (http, base) = (http.clone(), base.clone());
-            async move { ask(&http, &base, rounds).await }
-        });
-        in_flight(&world, &revision).await?;
-        let selector = format!("ml.slipway.dev/revision={revision}");
-        world.cluster.kubectl(["delete", "pods", "-n", &world.namespace, "-l", &selector, "--wait=false"]).await?;
-        let restart = ["rollout", "restart", "-n", &world.namespace, "deployment/slipway-gateway"];
-        world.cluster.kubectl(restart).await?;
-        let took = request.await??;
-        anyhow::ensure!(took > LONG / 2, "{took:?} is too short to show anything");
+        let mut rounds = rounds(&http, &base).await?;
+        loop {
+            let took = while_all_leave(&world, &http, &base, &revision, rounds).await?;
+            if took > LONG / 2 {
+                break;
+            }
+            // What it was measured by had less of the machine than it has now.
+            rounds = longer(rounds, took);
+        }
         ask(&http, &base, 1).await?;
         Ok(())
     })
