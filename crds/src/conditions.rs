@@ -14,8 +14,11 @@ pub const ROLLED_BACK: &str = "RolledBack";
 pub const PAUSED: &str = "Paused";
 /// A host or the model name is held by an older ModelDeployment of the namespace, or a host cannot be used; everything else of it works.
 pub const CONFLICTED: &str = "Conflicted";
+/// The gateway of the namespace is of another version of the operator and is not updated until somebody has looked; it serves all the same.
+pub const GATEWAY_OUTDATED: &str = "GatewayOutdated";
 /// All condition types, in the order in which they are written.
-pub const TYPES: [&str; 7] = [READY, AVAILABLE, PROGRESSING, GATE_PASSED, ROLLED_BACK, PAUSED, CONFLICTED];
+pub const TYPES: [&str; 8] =
+    [READY, AVAILABLE, PROGRESSING, GATE_PASSED, ROLLED_BACK, PAUSED, CONFLICTED, GATEWAY_OUTDATED];
 
 /// Reasons. One place, so that documentation and tests can list them.
 pub mod reason {
@@ -83,6 +86,8 @@ pub mod reason {
     pub const WRITE_REVERTED: &str = "WriteReverted";
     /// A host of `spec.traffic.hosts` is an older ModelDeployment's, or has the form of the address of a Service; the message names both and the remedy.
     pub const HOSTNAME_CONFLICT: &str = "HostnameConflict";
+    /// The update of gateways has stopped: those that were updated do worse, or an administrator has paused it.
+    pub const UPDATE_STOPPED: &str = "UpdateStopped";
     /// The name of the model is an older ModelDeployment's; the message names it and the remedy.
     pub const MODEL_NAME_CONFLICT: &str = "ModelNameConflict";
     /// Nothing to report.

@@ -47,6 +47,7 @@ async fn gateway(
         weights: Some(Weights { generation: 1, backends, preview: None }),
         stable: None,
         timeout: Duration::from_secs(30),
+        max_request: 16 << 20,
         scaled_to_zero: false,
         caching: false,
         sticky_header: None,

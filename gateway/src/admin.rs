@@ -10,10 +10,18 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
 use slipway_listener::{End, Server, Settings};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    time::{Interval, MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{gateway::Gateway, state, streams::Streams};
+use crate::{
+    gateway::Gateway,
+    state::{self, Told},
+    streams::Streams,
+};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -48,7 +56,7 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>, peer: IpAddr) -> 
         "/readyz" if admin.gateway.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
         "/metrics" => metrics(&admin.gateway, request.headers()),
-        "/v1/state" => stream_state(&admin, peer),
+        "/v1/state" => stream_state(&admin, peer, request.uri().query() == Some("changes=true")),
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     })
 }
@@ -68,23 +76,60 @@ fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn stream_state(admin: &Admin, peer: IpAddr) -> Response<Body> {
+/// Who reads a stream.
+struct Listener {
+    changes: watch::Receiver<u64>,
+    /// The last change that was told.
+    version: u64,
+    /// Looks at everything once a second, whatever else is told. The first line goes out at once.
+    ticks: Interval,
+    /// What was told, if only changes are.
+    told: Option<Told>,
+}
+
+impl Listener {
+    fn new(gateway: &Gateway, only_changes: bool) -> Self {
+        let mut changes = gateway.router.subscribe();
+        let version = *changes.borrow_and_update();
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { changes, version, ticks, told: only_changes.then(Told::default) }
+    }
+
+    /// Waits for something to tell.
+    async fn next(&mut self, gateway: &Gateway) -> Option<String> {
+        if let Some(told) = self.told.as_mut().filter(|told| told.has_more()) {
+            return Some(state::line(&told.next(gateway, Vec::new())));
+        }
+        let ticked = tokio::select! {
+            _ = self.ticks.tick() => true,
+            changed = self.changes.changed() => {
+                changed.ok()?;
+                false
+            }
+        };
+        // Read before what it tells of: a change in this very moment is told again by the next line.
+        let version = *self.changes.borrow_and_update();
+        let state = match &mut self.told {
+            Some(told) if ticked => told.news(gateway, None),
+            Some(told) => told.news(gateway, gateway.router.changed_since(self.version).as_ref()),
+            None => state::state(gateway),
+        };
+        self.version = version;
+        Some(state::line(&state))
+    }
+}
+
+fn stream_state(admin: &Admin, peer: IpAddr, only_changes: bool) -> Response<Body> {
     // One more stream takes the place of another: an operator that comes back must be heard, whoever else listens.
     let place = admin.streams.open(peer);
     let (gateway, stop) = (Arc::clone(&admin.gateway), admin.stop.clone());
-    let mut changes = gateway.router.subscribe();
-    // The first line goes out at once.
-    changes.mark_changed();
-    let replaced = place.replaced();
-    let lines = stream::unfold((changes, place), move |(mut changes, place)| {
+    let (replaced, listener) = (place.replaced(), Listener::new(&gateway, only_changes));
+    let lines = stream::unfold((listener, place), move |(mut listener, place)| {
         let gateway = Arc::clone(&gateway);
         async move {
-            if matches!(timeout(EVERY, changes.changed()).await, Ok(Err(_))) {
-                return None;
-            }
-            // Made after `changed` has noted the version: a change in this very moment is told again by the next line.
-            let line = state::line(&gateway);
-            Some((Ok(Frame::data(Bytes::from(line))), (changes, place)))
+            let line = listener.next(&gateway).await?;
+            Some((Ok(Frame::data(Bytes::from(line))), (listener, place)))
         }
     });
     let body = StreamBody::new(lines.take_until(async move {

@@ -28,8 +28,8 @@ pub struct Args {
     /// Filter of the logs, for example `info,slipway_gateway=debug`. What kube's client reports, the watch reports too.
     #[arg(long, env = "SLIPWAY_LOG", default_value = "info,kube_client=off")]
     pub log: String,
-    /// Largest request body that is kept for retries and the shield, in bytes. Larger ones stream to stable only.
-    #[arg(long, env = "SLIPWAY_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 16 << 20)]
+    /// Largest request body that is kept for retries and the shield, in bytes, whatever `spec.traffic.maxRequestBytes` says. Larger ones stream to stable only.
+    #[arg(long, env = "SLIPWAY_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 128 << 20)]
     pub max_buffered_request_bytes: usize,
     /// Largest answer of a candidate that is read whole before the client sees it, in bytes.
     #[arg(long, env = "SLIPWAY_MAX_BUFFERED_RESPONSE_BYTES", default_value_t = 4 << 20)]

@@ -1,67 +1,141 @@
-//! Bodies in memory: a bound over all requests together, and a body that can be sent more than once.
+//! Bodies in memory: counted as the memory that they take, and such that they can be sent more than once.
+//!
+//! They are copied, whatever their pieces are. A piece as it comes is a window into the read buffer of its connection, which it keeps as a whole:
+//! a client that sends a byte now and then would make of each of them 8 KiB and more.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-/// Bytes that may be kept in memory by all requests together.
+use crate::share::{Reservation, Share};
+
+/// Larger bodies are kept in blocks of this size.
+const BLOCK: usize = 64 << 10;
+/// The first block of a body whose length is not known.
+const FIRST_BLOCK: usize = 4 << 10;
+/// What a block takes beside its bytes.
+const OVERHEAD: usize = 64;
+
+/// A body that is being read into memory.
 #[derive(Debug)]
-pub struct Memory {
-    left: AtomicUsize,
+pub struct Buffer {
+    /// Full blocks.
+    blocks: Vec<Bytes>,
+    /// The one that is being filled.
+    open: BytesMut,
+    length: usize,
+    /// Bytes that are still to come, as far as is known.
+    announced: Option<usize>,
+    reservation: Reservation,
 }
 
-impl Memory {
-    /// Room for so many bytes.
-    pub fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(bytes) })
+impl Buffer {
+    /// An empty one.
+    pub fn new(share: &Arc<Share>, announced: Option<u64>) -> Self {
+        let announced = announced.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let (blocks, open) = (Vec::new(), BytesMut::new());
+        Self { blocks, open, length: 0, announced, reservation: Reservation::new(share) }
     }
 
-    /// Bytes that are not taken.
-    pub fn left(&self) -> usize {
-        self.left.load(Ordering::Relaxed)
-    }
-}
-
-/// Bytes taken from [`Memory`] until it is dropped.
-#[derive(Debug)]
-pub struct Reservation {
-    memory: Arc<Memory>,
-    bytes: usize,
-}
-
-impl Reservation {
-    /// Nothing yet.
-    pub fn new(memory: &Arc<Memory>) -> Self {
-        Self { memory: Arc::clone(memory), bytes: 0 }
+    /// Bytes that it holds.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
-    /// Takes more, or nothing when there is not enough.
-    pub fn grow(&mut self, bytes: usize) -> bool {
-        let taken = self.memory.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
-        if taken.is_ok() {
-            self.bytes += bytes;
+    /// Copies `data`, as far as there is memory for it, and returns the rest.
+    pub fn push<'a>(&mut self, mut data: &'a [u8]) -> &'a [u8] {
+        while !data.is_empty() {
+            if self.open.len() == self.open.capacity() && !self.open_block(data.len()) {
+                return data;
+            }
+            let (fits, rest) = data.split_at(data.len().min(self.open.capacity() - self.open.len()));
+            self.open.extend_from_slice(fits);
+            self.length += fits.len();
+            data = rest;
         }
-        taken.is_ok()
+        data
+    }
+
+    fn open_block(&mut self, at_least: usize) -> bool {
+        let size = match self.announced {
+            // A client may send more than it has announced only where that was a lower bound.
+            Some(announced) => announced.saturating_sub(self.length).max(at_least).min(BLOCK),
+            None if self.length == 0 => at_least.clamp(FIRST_BLOCK, BLOCK),
+            None => BLOCK,
+        };
+        if !self.reservation.grow(size + OVERHEAD) {
+            return false;
+        }
+        self.close_block();
+        self.open = BytesMut::with_capacity(size);
+        true
+    }
+
+    fn close_block(&mut self) {
+        let full = std::mem::take(&mut self.open);
+        if !full.is_empty() {
+            self.blocks.push(full.freeze());
+        }
+    }
+
+    /// What was read, and what it takes.
+    pub fn into_parts(mut self) -> (Vec<Bytes>, Reservation) {
+        self.close_block();
+        (self.blocks, self.reservation)
+    }
+
+    /// The body, now that it is complete.
+    pub fn finish(self, trailers: Option<HeaderMap>) -> Whole {
+        let (chunks, reservation) = self.into_parts();
+        Whole { chunks, trailers, reservation: Some(reservation) }
     }
 }
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.memory.left.fetch_add(self.bytes, Ordering::Relaxed);
+/// The beginning of a body that is not kept as a whole.
+#[derive(Debug, Default)]
+pub struct Prefix {
+    pieces: VecDeque<Bytes>,
+    /// Keeps the memory taken until all of it has been passed on.
+    reservation: Option<Reservation>,
+}
+
+impl Prefix {
+    /// What was read and kept, and what was read last and not kept.
+    pub fn new(buffer: Buffer, unkept: Bytes) -> Self {
+        let (kept, reservation) = buffer.into_parts();
+        let pieces = kept.into_iter().chain([unkept]).filter(|piece| !piece.is_empty()).collect();
+        Self { pieces, reservation: Some(reservation) }
+    }
+
+    /// The next piece.
+    pub fn next_piece(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.pop_front();
+        if piece.is_none() {
+            self.reservation = None;
+        }
+        piece
+    }
+
+    /// Bytes that are left.
+    pub fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
     }
 }
 
-/// A whole body: its pieces as they came, and its trailers.
+/// A whole body: its pieces in order, and its trailers.
 #[derive(Debug, Default)]
 pub struct Whole {
     /// Pieces in order.
@@ -135,15 +209,48 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::share::Pool;
+
+    fn share(bytes: usize) -> Arc<Share> {
+        Share::new(&Pool::new(bytes))
+    }
 
     #[test]
-    fn memory_is_given_back() {
-        let memory = Memory::new(10);
-        let mut first = Reservation::new(&memory);
-        assert!(first.grow(6) && !first.grow(6) && first.grow(4));
-        assert_eq!(memory.left(), 0);
-        drop(first);
-        assert_eq!(memory.left(), 10);
+    fn pieces_of_one_byte_take_no_more_than_their_bytes() {
+        let share = share(64 << 20);
+        for announced in [Some(1 << 20), None] {
+            let mut buffer = Buffer::new(&share, announced);
+            (0..1 << 20).for_each(|byte| assert!(buffer.push(&[byte as u8]).is_empty()));
+            assert!(share.used() < (1 << 20) + BLOCK + FIRST_BLOCK + 18 * OVERHEAD, "{}", share.used());
+            let whole = buffer.finish(None);
+            assert_eq!(whole.len(), 1 << 20);
+            assert!(whole.chunks.concat().iter().enumerate().all(|(at, byte)| *byte == at as u8));
+            drop(whole);
+            assert_eq!(share.used(), 0);
+        }
+    }
+
+    #[test]
+    fn a_small_body_takes_its_size() {
+        let share = share(1 << 20);
+        let mut buffer = Buffer::new(&share, Some(100));
+        assert!(buffer.push(&[1; 40]).is_empty() && buffer.push(&[2; 60]).is_empty());
+        assert_eq!(share.used(), 100 + OVERHEAD);
+        assert_eq!(buffer.finish(None).chunks.len(), 1);
+    }
+
+    #[test]
+    fn what_there_is_no_memory_for_is_handed_back() {
+        // Two thirds of it are one share's.
+        let share = share(3 * (BLOCK + OVERHEAD));
+        let mut buffer = Buffer::new(&share, Some(1 << 20));
+        let data: Vec<u8> = (0..3 * BLOCK).map(|byte| byte as u8).collect();
+        let rest = buffer.push(&data);
+        assert_eq!(rest, &data[2 * BLOCK..]);
+        let (blocks, reservation) = buffer.into_parts();
+        assert_eq!(blocks.concat(), &data[..2 * BLOCK]);
+        drop(reservation);
+        assert_eq!(share.used(), 0);
     }
 
     #[tokio::test]

@@ -85,6 +85,8 @@ pub struct ModelConfig {
     pub stable: Option<String>,
     /// Deadline of one request.
     pub timeout: Duration,
+    /// Largest request body that is kept, and that pods are told to take.
+    pub max_request: usize,
     /// Whether no pod is wanted.
     pub scaled_to_zero: bool,
     /// Whether its pods keep answers, so that equal requests should meet the same pod.
@@ -127,7 +129,7 @@ pub struct Settings {
     pub namespace: String,
     /// Name of this pod, as reported to the operator.
     pub pod_name: String,
-    /// Largest request body that is kept for retries and the shield; larger ones stream to stable.
+    /// Largest request body that is kept for retries and the shield, whatever a ModelDeployment says; larger ones stream to stable.
     pub max_buffered_request: usize,
     /// Largest answer of a candidate that is read whole before the client sees it; larger ones stream.
     pub max_buffered_response: usize,
@@ -166,7 +168,7 @@ impl Default for Settings {
         Self {
             namespace: "default".into(),
             pod_name: "slipway-gateway".into(),
-            max_buffered_request: 16 << 20,
+            max_buffered_request: 128 << 20,
             max_buffered_response: 4 << 20,
             max_buffered_total: 256 << 20,
             max_body: 512 << 20,

@@ -1,7 +1,7 @@
-//! From Kubernetes objects to a [`Snapshot`]. The only file that knows both.
+//! From Kubernetes objects to what the data plane knows. The only file that knows both.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -15,49 +15,172 @@ use slipway_crds::{
     v1alpha1::{self as api, ModelDeployment, ShieldMode},
 };
 
-use crate::config::{
-    Backend, BrakeConfig, EndpointGroup, GroupKey, ModelConfig, Role, ShieldConfig, Snapshot, Weights,
-};
+use crate::config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, ShieldConfig, Weights};
 
 /// Name of the port that takes requests.
 const PORT: &str = "http";
 
-/// Turns what the watches hold into snapshots. It remembers the last valid form of every ModelDeployment: one that somebody broke
+/// The endpoints of one ModelDeployment, by revision.
+pub type Endpoints = BTreeMap<String, EndpointGroup>;
+
+/// Keeps what the watches say, in the form of the data plane. It remembers the last valid form of every ModelDeployment: one that somebody broke
 /// keeps its traffic as it is, and so does one that was deleted without its children, until these are gone or it is made again.
+///
+/// A change costs what the one ModelDeployment costs that it concerns, however many there are.
 #[derive(Debug, Default)]
 pub struct Converter {
-    valid: BTreeMap<String, ModelConfig>,
+    models: HashMap<String, Known>,
+    slices: HashMap<String, Slice>,
+    /// Names of slices by ModelDeployment and revision.
+    revisions: HashMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
+/// A ModelDeployment.
+#[derive(Debug)]
+struct Known {
+    config: ModelConfig,
+    /// Whether the object is there.
+    present: bool,
+}
+
+/// An EndpointSlice of a revision.
+#[derive(Debug)]
+struct Slice {
+    model: String,
+    revision: String,
+    group: EndpointGroup,
+}
+
+/// Names of the ModelDeployments that a change concerns.
+pub type Concerned = BTreeSet<String>;
+
 impl Converter {
-    /// The snapshot of these objects.
-    pub fn snapshot<'a>(
-        &mut self,
-        models: impl IntoIterator<Item = &'a DeserializeGuard<ModelDeployment>>,
-        slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    ) -> Snapshot {
-        let mut valid = BTreeMap::new();
-        for guard in models {
-            let name = guard.name_any();
-            let config = match &guard.0 {
-                Ok(model) => Some(model_config(model)),
-                Err(error) => {
-                    tracing::warn!(modeldeployment = name, %error, "invalid: its last valid form stays in force");
-                    self.valid.remove(&name)
+    /// A ModelDeployment is there, or is another.
+    pub fn model(&mut self, object: &DeserializeGuard<ModelDeployment>) -> Concerned {
+        let name = object.name_any();
+        match &object.0 {
+            Ok(object) => {
+                self.models.insert(name.clone(), Known { config: model_config(object), present: true });
+            }
+            Err(error) => {
+                tracing::warn!(modeldeployment = name, %error, "invalid: its last valid form stays in force");
+                if let Some(known) = self.models.get_mut(&name) {
+                    known.present = true;
                 }
-            };
-            valid.extend(config.map(|config| (name, config)));
-        }
-        let endpoints = endpoints(slices);
-        let up = endpoints.iter().filter(|(_, group)| !group.ready.is_empty() || !group.draining.is_empty());
-        let left: BTreeSet<&str> = up.map(|((model, _), _)| model.as_str()).collect();
-        for (name, config) in std::mem::take(&mut self.valid) {
-            if !valid.contains_key(&name) && left.contains(name.as_str()) {
-                valid.insert(name, config);
             }
         }
-        self.valid.clone_from(&valid);
-        Snapshot { models: valid, endpoints }
+        [name].into()
+    }
+
+    /// A ModelDeployment is gone.
+    pub fn model_gone(&mut self, name: &str) -> Concerned {
+        if let Some(known) = self.models.get_mut(name) {
+            known.present = false;
+        }
+        self.forget(name);
+        [name.to_owned()].into()
+    }
+
+    /// These are all ModelDeployments.
+    pub fn all_models(&mut self, objects: &[DeserializeGuard<ModelDeployment>]) -> Concerned {
+        let there: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
+        let gone: Vec<String> = self.models.keys().filter(|name| !there.contains(*name)).cloned().collect();
+        let gone = gone.iter().flat_map(|name| self.model_gone(name)).collect::<Vec<_>>();
+        gone.into_iter().chain(objects.iter().flat_map(|object| self.model(object)).collect::<Vec<_>>()).collect()
+    }
+
+    /// An EndpointSlice is there, or is another.
+    pub fn slice(&mut self, object: &EndpointSlice) -> Concerned {
+        let name = object.name_any();
+        let mut concerned: Concerned = self.take_slice(&name).into_iter().collect();
+        let label = |key| object.labels().get(key).cloned();
+        // The stable address of a ModelDeployment has slices too, of gateway pods; they carry no revision.
+        if let (Some(model), Some(revision)) = (label(MODEL_DEPLOYMENT), label(REVISION)) {
+            let of_model = self.revisions.entry(model.clone()).or_default();
+            of_model.entry(revision.clone()).or_default().insert(name.clone());
+            concerned.insert(model.clone());
+            self.slices.insert(name, Slice { model, revision, group: group(object) });
+        }
+        concerned.iter().for_each(|model| self.forget(model));
+        concerned
+    }
+
+    /// An EndpointSlice is gone.
+    pub fn slice_gone(&mut self, name: &str) -> Concerned {
+        let concerned: Concerned = self.take_slice(name).into_iter().collect();
+        concerned.iter().for_each(|model| self.forget(model));
+        concerned
+    }
+
+    /// Takes a slice away. Gives the ModelDeployment that it was of.
+    fn take_slice(&mut self, name: &str) -> Option<String> {
+        let slice = self.slices.remove(name)?;
+        if let Some(revisions) = self.revisions.get_mut(&slice.model) {
+            if let Some(names) = revisions.get_mut(&slice.revision) {
+                names.remove(name);
+                if names.is_empty() {
+                    revisions.remove(&slice.revision);
+                }
+            }
+            if revisions.is_empty() {
+                self.revisions.remove(&slice.model);
+            }
+        }
+        Some(slice.model)
+    }
+
+    /// These are all EndpointSlices.
+    pub fn all_slices(&mut self, objects: &[EndpointSlice]) -> Concerned {
+        let there: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
+        // First what is there: a pod that went from one slice to another one is never in none.
+        let mut concerned: Concerned = objects.iter().flat_map(|object| self.slice(object)).collect();
+        let gone: Vec<String> = self.slices.keys().filter(|name| !there.contains(*name)).cloned().collect();
+        gone.iter().for_each(|name| concerned.append(&mut self.slice_gone(name)));
+        concerned
+    }
+
+    /// A ModelDeployment as it is routed, with its endpoints; none when there is nothing to route.
+    pub fn current(&self, name: &str) -> Option<(&ModelConfig, Endpoints)> {
+        Some((&self.models.get(name)?.config, self.endpoints(name)))
+    }
+
+    /// Those that are routed.
+    pub fn len(&self) -> usize {
+        self.models.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.models.is_empty()
+    }
+
+    /// Forgets a ModelDeployment that was deleted when nothing of it serves any more.
+    fn forget(&mut self, name: &str) {
+        if self.models.get(name).is_some_and(|known| !known.present) && !self.serves(name) {
+            self.models.remove(name);
+        }
+    }
+
+    fn serves(&self, name: &str) -> bool {
+        self.endpoints(name).values().any(|group| !group.ready.is_empty() || !group.draining.is_empty())
+    }
+
+    fn endpoints(&self, model: &str) -> Endpoints {
+        let revisions = self.revisions.get(model).into_iter().flatten();
+        revisions.map(|(revision, slices)| (revision.clone(), self.merged(slices))).collect()
+    }
+
+    fn merged(&self, slices: &BTreeSet<String>) -> EndpointGroup {
+        let mut merged = EndpointGroup { created: i64::MAX, ..EndpointGroup::default() };
+        for slice in slices.iter().filter_map(|name| self.slices.get(name)) {
+            merged.created = merged.created.min(slice.group.created);
+            merged.ready.extend(&slice.group.ready);
+            merged.draining.extend(&slice.group.draining);
+        }
+        // While slices are rearranged a pod can be in two of them; where it is ready counts.
+        let EndpointGroup { ready, draining, .. } = &mut merged;
+        draining.retain(|addr| !ready.contains(addr));
+        merged
     }
 }
 
@@ -72,6 +195,7 @@ fn model_config(model: &ModelDeployment) -> ModelConfig {
         weights: status.and_then(|status| status.traffic.as_ref()).map(weights),
         stable: status.and_then(|status| status.stable.as_ref()).map(|stable| stable.revision.clone()),
         timeout: Duration::from_secs(positive(traffic.timeout_seconds).max(1)),
+        max_request: usize::try_from(traffic.max_request_bytes).unwrap_or(0),
         scaled_to_zero: model.spec.replicas == 0,
         caching: model.spec.cache.as_ref().is_some_and(keeps_answers),
         sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
@@ -112,27 +236,13 @@ fn weights(traffic: &api::TrafficStatus) -> Weights {
     }
 }
 
-fn endpoints<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> BTreeMap<GroupKey, EndpointGroup> {
-    let mut groups = BTreeMap::new();
-    for slice in slices {
-        let label = |key| slice.labels().get(key).cloned();
-        // The stable address of a ModelDeployment has slices too, of gateway pods; they carry no revision.
-        let (Some(model), Some(revision)) = (label(MODEL_DEPLOYMENT), label(REVISION)) else { continue };
-        let created = slice.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second());
-        let group = match groups.entry((model, revision)) {
-            Entry::Vacant(entry) => entry.insert(EndpointGroup { created, ..EndpointGroup::default() }),
-            Entry::Occupied(entry) => entry.into_mut(),
-        };
-        group.created = group.created.min(created);
-        add_slice(group, slice);
-    }
-    groups
-}
-
-fn add_slice(group: &mut EndpointGroup, slice: &EndpointSlice) {
+/// The endpoints of one slice.
+fn group(slice: &EndpointSlice) -> EndpointGroup {
+    let created = slice.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second());
+    let mut group = EndpointGroup { created, ..EndpointGroup::default() };
     let ports = slice.ports.iter().flatten();
     let port = ports.filter(|port| port.name.as_deref() == Some(PORT)).find_map(|port| u16::try_from(port.port?).ok());
-    let Some(port) = port else { return };
+    let Some(port) = port else { return group };
     for endpoint in &slice.endpoints {
         let addr = endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok());
         let Some(addr) = addr.map(|ip| SocketAddr::new(ip, port)) else { continue };
@@ -142,9 +252,7 @@ fn add_slice(group: &mut EndpointGroup, slice: &EndpointSlice) {
             Readiness::Out => {}
         }
     }
-    // While slices are rearranged a pod can be in two of them; where it is ready counts.
-    let EndpointGroup { ready, draining, .. } = group;
-    draining.retain(|addr| !ready.contains(addr));
+    group
 }
 
 enum Readiness {

@@ -5,10 +5,15 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::{buffer::Memory, config::Settings, metrics::Metrics, table::Router, upstream::Connector};
+use crate::{
+    config::Settings,
+    metrics::Metrics,
+    model::{Pools, Shares},
+    table::Router,
+    upstream::Connector,
+};
 
 /// The gateway: settings, table, bounds, state of life.
 #[derive(Debug)]
@@ -19,9 +24,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// The route table.
     pub router: Router,
-    /// Room for bodies.
-    pub memory: Arc<Memory>,
-    in_flight: Arc<Semaphore>,
+    /// What requests have taken of which nobody knows yet for whom they are.
+    pub unrouted: Shares,
     synced: AtomicBool,
     draining: AtomicBool,
 }
@@ -32,20 +36,15 @@ impl Gateway {
         let metrics = Metrics::new();
         let connector =
             Connector { timeout: settings.connect_timeout, idle: settings.pool_idle, tasks: TaskTracker::new() };
+        let pools = Pools::new(settings.max_in_flight, settings.max_buffered_total);
         Arc::new(Self {
-            router: Router::new(settings.clone(), Arc::clone(&metrics), connector),
+            unrouted: Shares::new(&pools),
+            router: Router::new(settings.clone(), pools, Arc::clone(&metrics), connector),
             metrics,
-            memory: Memory::new(settings.max_buffered_total),
-            in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
             synced: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             settings,
         })
-    }
-
-    /// Admits one more request, if there is room.
-    pub fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.in_flight).try_acquire_owned().ok()
     }
 
     /// Both watches have delivered everything once. Returns whether this is news.

@@ -36,8 +36,8 @@ pub async fn run(gateway: Arc<Gateway>, stop: CancellationToken) {
 
 /// The pods that terminate and are all that an arm has.
 fn terminating(gateway: &Gateway) -> Vec<Visit> {
-    let table = gateway.router.table();
-    let arms = table.models.values().flat_map(|model| model.needed_arms());
+    let models = gateway.router.models();
+    let arms = models.iter().flat_map(|model| model.needed_arms());
     arms.filter(|arm| arm.endpoints.ready() == 0).flat_map(|arm| arm.endpoints.visits()).collect()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The path of a request: [`server`] accepts it, [`proxy`] reads it whole, [`table`] says which ModelDeployment and which arm,
 //! [`endpoint`] which pod, [`upstream`] carries it there. Around that, [`shield`](proxy) replays what the candidate failed to
-//! answer, [`latency`] says by when, [`brake`] takes a failing candidate out, [`metrics`] counts every request exactly once, and [`admin`] tells the operator.
+//! answer, [`share`] sees to it that no ModelDeployment takes all there is, [`latency`] says by when, [`brake`] takes a failing candidate out, [`metrics`] counts every request exactly once, and [`admin`] tells the operator.
 //! Weights and endpoints come from [`watch`] by way of [`convert`]; nothing else in this crate knows Kubernetes.
 
 pub mod admin;
@@ -25,9 +25,11 @@ pub mod model;
 pub mod proxy;
 pub mod select;
 pub mod server;
+pub mod share;
 pub mod split;
 pub mod state;
 pub mod streams;
 pub mod table;
+pub mod uploads;
 pub mod upstream;
 pub mod watch;

@@ -1,6 +1,12 @@
 //! What is counted. Handles are made once, when a weight becomes known, so that counting a request takes no lock.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -160,6 +166,8 @@ pub struct Metrics {
     pub unrouted: Counter,
     /// Open client connections.
     pub connections: Gauge,
+    /// Requests of all clients.
+    pub totals: Arc<ClientTotals>,
 }
 
 /// Handles of one arm in one role.
@@ -195,9 +203,20 @@ impl ArmMetrics {
     }
 }
 
+/// Requests of all clients since the process began: the operator looks at them when it updates gateways.
+#[derive(Debug, Default)]
+pub struct ClientTotals {
+    /// All that ended.
+    pub ended: AtomicU64,
+    /// Those that failed by no fault of the client.
+    pub failed: AtomicU64,
+}
+
 /// Handles of one ModelDeployment.
 #[derive(Clone, Debug)]
 pub struct ModelMetrics {
+    /// Of all ModelDeployments together.
+    totals: Arc<ClientTotals>,
     clients: [Counter; Outcome::ALL.len()],
     rejected: [Counter; Reason::ALL.len()],
     /// Requests that had to be kept from the candidate, because they cannot be replayed.
@@ -210,6 +229,10 @@ impl ModelMetrics {
     /// Counts what a client saw.
     pub fn count(&self, outcome: Outcome) {
         self.clients[outcome as usize].inc();
+        self.totals.ended.fetch_add(1, Ordering::Relaxed);
+        if outcome.is_failure() {
+            self.totals.failed.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a request that reached no arm.
@@ -243,6 +266,7 @@ impl Metrics {
             generation: Family::default(),
             unrouted: Counter::default(),
             connections: Gauge::default(),
+            totals: Arc::default(),
         };
         metrics.register();
         Arc::new(metrics)
@@ -296,6 +320,7 @@ impl Metrics {
     pub fn model(&self, model: &str) -> ModelMetrics {
         let labels = ModelLabels { modeldeployment: model.to_owned() };
         ModelMetrics {
+            totals: Arc::clone(&self.totals),
             clients: Outcome::ALL.map(|outcome| {
                 let labels = ClientLabels { modeldeployment: model.to_owned(), outcome: outcome.as_str() };
                 self.clients.get_or_create_owned(&labels)

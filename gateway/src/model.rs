@@ -1,8 +1,10 @@
 //! One ModelDeployment as the data plane sees it: its arms, its split, and what outlives a change of weights.
 
 use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,28 +21,70 @@ use crate::{
     endpoint::EndpointSet,
     latency::{Latency, Pace},
     metrics::{ArmMetrics, ModelMetrics, Outcome},
+    share::{Place, Pool, Share},
     split::{SLOTS, Schedule, sticky_slot},
+    uploads::Uploads,
 };
 
-/// Says that something changed that the operator wants to know at once.
+/// So many changes are known by name.
+const MAX_CHANGES: usize = 1024;
+
+/// Says that something changed that the operator wants to know at once, and of which ModelDeployment.
 #[derive(Clone, Debug)]
-pub struct Changes(Arc<watch::Sender<u64>>);
+pub struct Changes {
+    version: Arc<watch::Sender<u64>>,
+    /// The last ones, and the version that the newest of them made.
+    last: Arc<Mutex<(u64, VecDeque<Arc<str>>)>>,
+}
 
 impl Default for Changes {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        Self { version: Arc::new(watch::Sender::new(0)), last: Arc::default() }
     }
 }
 
 impl Changes {
     /// Wakes everybody who waits for a change.
-    pub fn announce(&self) {
-        self.0.send_modify(|version| *version += 1);
+    pub fn announce(&self, model: &str) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.0 += 1;
+        last.1.push_back(model.into());
+        if last.1.len() > MAX_CHANGES {
+            last.1.pop_front();
+        }
+        // Within the lock: who hears of a version finds its name.
+        self.version.send_replace(last.0);
     }
 
     /// Hears of changes from now on.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
+        self.version.subscribe()
+    }
+
+    /// Names of the ModelDeployments that changed after a version; none when they are not known any more.
+    pub fn since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = usize::try_from(last.0.saturating_sub(version)).unwrap_or(usize::MAX);
+        (new <= last.1.len()).then(|| last.1.iter().rev().take(new).cloned().collect())
+    }
+
+    /// The changes of one ModelDeployment.
+    pub fn of(&self, model: &str) -> ModelChanges {
+        ModelChanges { all: self.clone(), model: model.into() }
+    }
+}
+
+/// Says that one ModelDeployment changed.
+#[derive(Clone, Debug)]
+pub struct ModelChanges {
+    all: Changes,
+    model: Arc<str>,
+}
+
+impl ModelChanges {
+    /// Wakes everybody who waits for a change.
+    pub fn announce(&self) {
+        self.all.announce(&self.model);
     }
 }
 
@@ -69,6 +113,8 @@ pub struct Tally {
     pub requests: AtomicU64,
     /// Those that it answered, clients' own mistakes (4xx) included.
     pub answered: AtomicU64,
+    /// Of stable: those that were kept from the candidate, because their bodies could not be kept to be sent again.
+    pub unshielded: AtomicU64,
 }
 
 /// One revision in one role under one generation of weights.
@@ -93,7 +139,7 @@ pub struct Arm {
     /// Bounds of its brake.
     pub brake: BrakeConfig,
     /// Where to tell that the brake acted.
-    pub changes: Changes,
+    pub changes: ModelChanges,
 }
 
 impl Arm {
@@ -128,22 +174,79 @@ impl Arm {
     }
 }
 
-/// A ModelDeployment's timeout, as pods are told of it when the client names none.
+/// What all ModelDeployments share.
 #[derive(Clone, Debug)]
-pub struct TimeoutHeaders {
-    /// For `x-request-timeout-ms`.
-    pub milliseconds: HeaderValue,
-    /// For `grpc-timeout`.
-    pub grpc: HeaderValue,
+pub struct Pools {
+    places: Arc<Pool>,
+    memory: Arc<Pool>,
 }
 
-impl TimeoutHeaders {
-    /// The headers of a timeout of whole seconds.
-    pub fn new(timeout: Duration) -> Self {
+impl Pools {
+    /// So many requests at one time, and so many bytes of bodies.
+    pub fn new(places: usize, memory: usize) -> Self {
+        Self { places: Pool::new(places), memory: Pool::new(memory) }
+    }
+}
+
+/// One ModelDeployment's part of the [`Pools`].
+#[derive(Clone, Debug)]
+pub struct Shares {
+    /// Of the requests that are there at one time.
+    places: Arc<Share>,
+    /// Of the memory for bodies, in bytes.
+    pub memory: Arc<Share>,
+    /// Requests whose bodies are on their way.
+    pub uploads: Arc<Uploads>,
+}
+
+impl Shares {
+    /// Nothing yet.
+    pub fn new(pools: &Pools) -> Self {
+        Self { places: Share::new(&pools.places), memory: Share::new(&pools.memory), uploads: Arc::default() }
+    }
+
+    /// Requests that are there now.
+    pub fn requests(&self) -> usize {
+        self.places.used()
+    }
+
+    /// A place for one more request, if there is one.
+    pub fn place(&self) -> Option<Arc<Place>> {
+        Place::take(&self.places)
+    }
+
+    /// A place for one more request of a client, if need be that of a body that another client keeps waiting.
+    pub fn admit(&self, peer: IpAddr) -> Option<Arc<Place>> {
+        self.place().or_else(|| self.uploads.replace(peer))
+    }
+}
+
+/// What a ModelDeployment allows a request, as pods are told of it.
+#[derive(Clone, Debug)]
+pub struct LimitHeaders {
+    /// For `x-request-timeout-ms`, when the client names none.
+    pub milliseconds: HeaderValue,
+    /// For `grpc-timeout`, when the client names none.
+    pub grpc: HeaderValue,
+    /// For `x-slipway-max-request-bytes`. None: what pods take when they are told nothing.
+    pub max_request: Option<HeaderValue>,
+}
+
+/// The largest body that a model server takes when it is told nothing.
+const DEFAULT_MAX_REQUEST: usize = 16 << 20;
+
+impl LimitHeaders {
+    /// The headers of a timeout of whole seconds, and of a size in bytes.
+    pub fn new(timeout: Duration, max_request: usize) -> Self {
+        let differs = max_request != DEFAULT_MAX_REQUEST;
         // Eight digits are what gRPC allows.
         let grpc = HeaderValue::try_from(format!("{}S", timeout.as_secs().min(99_999_999)));
         let grpc = grpc.unwrap_or(HeaderValue::from_static("30S"));
-        Self { milliseconds: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).into(), grpc }
+        Self {
+            milliseconds: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).into(),
+            grpc,
+            max_request: differs.then(|| HeaderValue::from(max_request)),
+        }
     }
 }
 
@@ -152,8 +255,8 @@ impl TimeoutHeaders {
 pub struct Model {
     /// As it was told.
     pub config: ModelConfig,
-    /// Its timeout, as pods are told of it.
-    pub timeout_headers: TimeoutHeaders,
+    /// What it allows a request, as pods are told of it.
+    pub limits: LimitHeaders,
     /// The weights in force: those told, the last ones known, or a guess; none while nothing is known.
     pub weights: Option<Weights>,
     /// Its arms in the order of the weights; the preview arm last, if it has no weight of its own.
@@ -164,6 +267,8 @@ pub struct Model {
     pub schedule: Arc<Schedule>,
     /// Budget of the shield.
     pub budget: Arc<Budget>,
+    /// Its part of what all ModelDeployments share.
+    pub shares: Shares,
     /// Handles of its series.
     pub metrics: Arc<ModelMetrics>,
 }

@@ -21,6 +21,10 @@ use crate::{
 const MARGIN: Duration = Duration::from_secs(5);
 /// Requests of one h2 connection at one time.
 const MAX_STREAMS: u32 = 1024;
+/// Bytes of one h2 stream that are not read yet, in each direction.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Buffer of one HTTP/1.1 connection, hence also the largest head of a request.
+const MAX_HEAD: usize = 64 << 10;
 
 /// Serves the data port. When `stop` is cancelled it accepts what the kernel has already accepted, asks all connections to end
 /// after what they are at, and returns when they have, at the latest after the drain timeout.
@@ -59,11 +63,15 @@ fn drain_timeout(gateway: &Gateway) -> Duration {
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http2 = builder.http2();
-    http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).adaptive_window(true);
+    http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    // What a client may send before it is read. Bodies are read at once but for those that pass through, which wait for their pods.
+    http2.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(16 * STREAM_WINDOW);
+    http2.max_send_buf_size(STREAM_WINDOW as usize);
     // Clients that are impatient for many requests at once end none of their others.
     http2.max_pending_accept_reset_streams(MAX_STREAMS as usize);
     // Finds clients that vanished without a word.
     http2.keep_alive_interval(Duration::from_secs(30)).keep_alive_timeout(Duration::from_secs(20));
+    builder.http1().max_buf_size(MAX_HEAD);
     builder
 }
 
@@ -118,6 +126,7 @@ mod tests {
                 weights: None,
                 stable: None,
                 timeout: Duration::from_secs(*seconds),
+                max_request: 16 << 20,
                 scaled_to_zero: false,
                 caching: false,
                 sticky_header: None,

@@ -1,8 +1,8 @@
-//! The route table: built from a [`Snapshot`], swapped whole, and what is remembered from one to the next.
+//! The route table, changed by one ModelDeployment at a time, and what is remembered of each.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use http::HeaderValue;
@@ -12,9 +12,10 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     budget::Budget,
     config::{Backend, EndpointGroup, ModelConfig, Role, Settings, Snapshot, Weights},
+    convert::Endpoints,
     endpoint::EndpointSet,
     metrics::{Metrics, ModelMetrics},
-    model::{Arm, ArmState, Changes, Model, TimeoutHeaders},
+    model::{Arm, ArmState, Changes, LimitHeaders, Model, Pools, Shares},
     split::{Schedule, hash},
     upstream::Connector,
 };
@@ -31,11 +32,12 @@ pub struct RouteTable {
 /// Holds the current table and makes the next.
 #[derive(Debug)]
 pub struct Router {
-    table: RwLock<Arc<RouteTable>>,
+    table: RwLock<RouteTable>,
     memory: Mutex<Memory>,
     metrics: Arc<Metrics>,
     changes: Changes,
     connector: Connector,
+    pools: Pools,
     settings: Settings,
 }
 
@@ -55,25 +57,27 @@ struct Remembered {
     arms: HashMap<String, Arc<ArmState>>,
     schedule: Arc<Schedule>,
     budget: Arc<Budget>,
+    shares: Shares,
     metrics: Arc<ModelMetrics>,
 }
 
 impl Router {
     /// An empty table.
-    pub fn new(settings: Settings, metrics: Arc<Metrics>, connector: Connector) -> Self {
+    pub fn new(settings: Settings, pools: Pools, metrics: Arc<Metrics>, connector: Connector) -> Self {
         Self {
             table: RwLock::default(),
             memory: Mutex::default(),
             metrics,
             changes: Changes::default(),
             connector,
+            pools,
             settings,
         }
     }
 
-    /// The current table.
-    pub fn table(&self) -> Arc<RouteTable> {
-        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    /// The current table. Not for long: changes wait for it.
+    pub fn table(&self) -> RwLockReadGuard<'_, RouteTable> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hears of every change: weights, endpoints, brakes.
@@ -81,22 +85,52 @@ impl Router {
         self.changes.subscribe()
     }
 
+    /// Names of the ModelDeployments that changed after a version; none when too many have.
+    pub fn changed_since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
+        self.changes.since(version)
+    }
+
+    /// All ModelDeployments, without keeping the table from those who change it.
+    pub fn models(&self) -> Vec<Arc<Model>> {
+        self.table().models.values().cloned().collect()
+    }
+
     /// Makes a snapshot the current table.
     pub fn apply(&self, snapshot: &Snapshot) {
-        // One at a time: the next table is made from the current one.
-        let mut memory = self.memory();
-        let old = self.table();
-        let mut table = RouteTable::default();
-        for config in snapshot.models.values() {
-            let model = self.model(&mut memory, &old, config, snapshot);
-            table.models.insert(config.name.clone(), Arc::new(model));
-            table.holders.add(&claimant(config), &config.claims);
+        let mut endpoints: HashMap<&str, Endpoints> = HashMap::new();
+        for ((model, revision), group) in &snapshot.endpoints {
+            endpoints.entry(model).or_default().insert(revision.clone(), group.clone());
         }
-        memory.models.retain(|name, _| table.models.contains_key(name));
-        note_gone(&mut memory, &old, &table);
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        let gone: Vec<_> =
+            self.table().models.keys().filter(|name| !snapshot.models.contains_key(*name)).cloned().collect();
+        gone.iter().for_each(|name| self.update(name, None));
+        for (name, config) in &snapshot.models {
+            self.update(name, Some((config, endpoints.remove(name.as_str()).unwrap_or_default())));
+        }
+    }
+
+    /// One ModelDeployment is another, or is gone.
+    pub fn update(&self, name: &str, told: Option<(&ModelConfig, Endpoints)>) {
+        // One at a time: what comes is made from what is there.
+        let mut memory = self.memory();
+        let old = self.table().models.get(name).cloned();
+        let new = told.map(|(config, endpoints)| Arc::new(self.model(&mut memory, old.as_ref(), config, &endpoints)));
+        if new.is_none() {
+            memory.models.remove(name);
+        }
+        note_gone(&mut memory, name, old.as_deref(), new.as_deref());
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = old {
+            table.holders.remove(&claimant(&old.config), &old.config.claims);
+            table.models.remove(name);
+        }
+        if let Some(new) = new {
+            table.holders.add(&claimant(&new.config), &new.config.claims);
+            table.models.insert(name.to_owned(), new);
+        }
+        drop(table);
         drop(memory);
-        self.changes.announce();
+        self.changes.announce(name);
     }
 
     /// Drops series of what is long gone, and connections that nobody used for long.
@@ -111,7 +145,7 @@ impl Router {
             }
             keep
         });
-        self.table().models.values().flat_map(|model| &model.arms).for_each(|arm| arm.endpoints.sweep());
+        self.models().iter().flat_map(|model| &model.arms).for_each(|arm| arm.endpoints.sweep());
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -119,19 +153,25 @@ impl Router {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn model(&self, memory: &mut Memory, old: &RouteTable, config: &ModelConfig, snapshot: &Snapshot) -> Model {
+    fn model(
+        &self,
+        memory: &mut Memory,
+        old: Option<&Arc<Model>>,
+        config: &ModelConfig,
+        endpoints: &Endpoints,
+    ) -> Model {
         let known = memory.models.remove(&config.name);
         let mut known = match known {
             Some(known) if known.uid == config.uid => known,
             another => self.remember(config, another.and_then(|another| another.weights)),
         };
-        let old = old.models.get(&config.name).filter(|old| old.config.uid == config.uid);
+        let old = old.filter(|old| old.config.uid == config.uid);
 
         let told = config.weights.clone().filter(|weights| !weights.backends.is_empty());
         let last = known.weights.take();
         let in_force = told.or_else(|| last.clone().filter(|last| last.generation > 0));
-        known.inherited.take_if(|former| in_force.is_some() || !is_served(former, config, snapshot));
-        known.weights = in_force.or_else(|| known.inherited.clone()).or_else(|| guess(config, snapshot));
+        known.inherited.take_if(|former| in_force.is_some() || !is_served(former, endpoints));
+        known.weights = in_force.or_else(|| known.inherited.clone()).or_else(|| guess(config, endpoints));
         if known.weights != last {
             tracing::info!(modeldeployment = config.name, weights = ?known.weights, "weights in force");
         }
@@ -141,16 +181,17 @@ impl Router {
         let backends = known.weights.as_ref().map(with_preview).unwrap_or_default();
         Self::settle_brakes(&mut known, generation, &backends);
         let arms: Vec<_> =
-            backends.iter().map(|backend| self.arm(&mut known, old, config, snapshot, backend)).collect();
+            backends.iter().map(|backend| self.arm(&mut known, old, config, endpoints, backend)).collect();
 
         let model = Model {
             config: config.clone(),
-            timeout_headers: TimeoutHeaders::new(config.timeout),
+            limits: LimitHeaders::new(config.timeout, config.max_request),
             weights: known.weights.clone(),
             lingering: lingering(&known, &backends),
             arms,
             schedule: Arc::clone(&known.schedule),
             budget: Arc::clone(&known.budget),
+            shares: known.shares.clone(),
             metrics: Arc::clone(&known.metrics),
         };
         memory.models.insert(config.name.clone(), known);
@@ -169,6 +210,7 @@ impl Router {
             arms: HashMap::new(),
             schedule: Arc::new(Schedule::starting_at(start)),
             budget: Arc::new(budget),
+            shares: Shares::new(&self.pools),
             metrics: Arc::new(self.metrics.model(&config.name)),
         }
     }
@@ -190,11 +232,11 @@ impl Router {
         known: &mut Remembered,
         old: Option<&Arc<Model>>,
         config: &ModelConfig,
-        snapshot: &Snapshot,
+        endpoints: &Endpoints,
         backend: &Backend,
     ) -> Arc<Arm> {
         let empty = (EndpointGroup::default(), EndpointSet::default());
-        let group = snapshot.endpoints.get(&(config.name.clone(), backend.revision.clone())).unwrap_or(&empty.0);
+        let group = endpoints.get(&backend.revision).unwrap_or(&empty.0);
         let before = old.and_then(|old| old.arm(&backend.revision));
         let same_generation = old.filter(|old| generation(old.weights.as_ref()) == generation(known.weights.as_ref()));
         let tally = same_generation.and(before).map_or_else(Arc::default, |arm| Arc::clone(&arm.tally));
@@ -216,7 +258,7 @@ impl Router {
             tally,
             metrics,
             brake: config.brake,
-            changes: self.changes.clone(),
+            changes: self.changes.of(&config.name),
         })
     }
 }
@@ -242,9 +284,9 @@ fn with_preview(weights: &Weights) -> Vec<Backend> {
 }
 
 /// Whether a revision to which weights send has endpoints.
-fn is_served(weights: &Weights, config: &ModelConfig, snapshot: &Snapshot) -> bool {
+fn is_served(weights: &Weights, endpoints: &Endpoints) -> bool {
     weights.backends.iter().filter(|backend| backend.permille > 0).any(|backend| {
-        let group = snapshot.endpoints.get(&(config.name.clone(), backend.revision.clone()));
+        let group = endpoints.get(&backend.revision);
         group.is_some_and(|group| !group.ready.is_empty() || !group.draining.is_empty())
     })
 }
@@ -254,12 +296,11 @@ fn is_served(weights: &Weights, config: &ModelConfig, snapshot: &Snapshot) -> bo
 /// The choice, safest first: the revision that the status calls stable; else among revisions with endpoints the one with most
 /// ready pods, because stable keeps full capacity during a rollout while a candidate is sized by its share; of equals the oldest.
 /// The generation is 0, so that no operator takes this for a confirmation.
-fn guess(config: &ModelConfig, snapshot: &Snapshot) -> Option<Weights> {
+fn guess(config: &ModelConfig, endpoints: &Endpoints) -> Option<Weights> {
     let revision = config.stable.clone().or_else(|| {
-        let groups = snapshot.endpoints.iter().filter(|((model, _), _)| *model == config.name);
-        let usable = groups.filter(|(_, group)| !group.ready.is_empty() || !group.draining.is_empty());
+        let usable = endpoints.iter().filter(|(_, group)| !group.ready.is_empty() || !group.draining.is_empty());
         let best = usable.max_by_key(|(_, group)| (group.ready.len(), std::cmp::Reverse(group.created)))?;
-        Some(best.0.1.clone())
+        Some(best.0.clone())
     })?;
     let backends = vec![Backend { revision, role: Role::Stable, permille: 1000 }];
     Some(Weights { generation: 0, backends, preview: None })
@@ -270,25 +311,22 @@ fn claimant(config: &ModelConfig) -> Arc<Claimant> {
 }
 
 /// Remembers since when series belong to nothing. The weight is 0 from now on; the counters stay for a while, for the last scrape.
-fn note_gone(memory: &mut Memory, old: &RouteTable, new: &RouteTable) {
-    let keys = |table: &RouteTable| -> HashSet<(String, Option<String>)> {
-        let arms = table.models.iter().flat_map(|(name, model)| {
-            let revisions = model.arms.iter().map(|arm| Some(arm.revision.clone()));
-            revisions.chain([None]).map(|revision| (name.clone(), revision))
-        });
-        arms.collect()
-    };
-    let new_keys = keys(new);
-    for arm in old.models.iter().flat_map(|(name, model)| model.arms.iter().map(move |arm| (name, arm))) {
-        if !new_keys.contains(&(arm.0.clone(), Some(arm.1.revision.clone()))) {
-            arm.1.metrics.weight.set(0);
-            arm.1.metrics.braked.set(0);
-            arm.1.metrics.endpoints.set(0);
-        }
+fn note_gone(memory: &mut Memory, name: &str, old: Option<&Model>, new: Option<&Model>) {
+    let has = |model: Option<&Model>, revision: &str| model.is_some_and(|model| model.arm(revision).is_some());
+    let key = |revision: Option<&str>| (name.to_owned(), revision.map(str::to_owned));
+    if new.is_some() {
+        memory.gone.remove(&key(None));
+    } else if old.is_some() {
+        memory.gone.entry(key(None)).or_insert_with(Instant::now);
     }
-    memory.gone.retain(|key, _| !new_keys.contains(key));
-    for key in keys(old).difference(&new_keys) {
-        memory.gone.entry(key.clone()).or_insert_with(Instant::now);
+    for arm in new.iter().flat_map(|model| &model.arms) {
+        memory.gone.remove(&key(Some(&arm.revision)));
+    }
+    for arm in old.iter().flat_map(|model| &model.arms).filter(|arm| !has(new, &arm.revision)) {
+        arm.metrics.weight.set(0);
+        arm.metrics.braked.set(0);
+        arm.metrics.endpoints.set(0);
+        memory.gone.entry(key(Some(&arm.revision))).or_insert_with(Instant::now);
     }
 }
 

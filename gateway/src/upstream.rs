@@ -24,17 +24,27 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     endpoint::Visit,
-    proxy::upload::{Upload, UploadError},
+    proxy::{
+        arm::Failure,
+        upload::{Upload, UploadError},
+    },
 };
 
 /// Unused connections kept for each pod.
 const MAX_IDLE: usize = 256;
 /// How often a connection that turned out to be closed is replaced before the pod counts as unreachable.
 const MAX_STALE: usize = 8;
+/// Bytes of one request or answer on a connection at one time.
+const BUFFER: u32 = 64 << 10;
+/// The largest window that HTTP/2 knows (RFC 9113, section 6.9.1).
+const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 /// Protocol towards the pod. Everything but gRPC is HTTP/1.1, which every server image speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,20 +85,16 @@ pub enum SendError {
         reused: bool,
     },
     /// The client's own body broke off.
-    Upload {
-        /// Because it was larger than is allowed.
-        too_large: bool,
-    },
+    Upload(Failure),
 }
 
 impl SendError {
     fn of(error: &hyper::Error, reused: bool) -> Self {
-        let cause = error.source().and_then(|source| source.downcast_ref());
-        match cause {
-            _ if !error.is_user() => Self::Broken { error: error.to_string(), reused },
-            Some(UploadError::TooLarge) => Self::Upload { too_large: true },
-            _ => Self::Upload { too_large: false },
+        if !error.is_user() {
+            return Self::Broken { error: error.to_string(), reused };
         }
+        let cause = error.source().and_then(|source| source.downcast_ref());
+        Self::Upload(cause.map_or(Failure::ClientLeft, UploadError::failure))
     }
 }
 
@@ -97,6 +103,9 @@ impl SendError {
 struct Link<S> {
     sender: S,
     ended: CancellationToken,
+    /// Ends the connection when nobody has the link any more, if nobody else has one to the same: hyper by itself would first send what it has, and a pod
+    /// that does not read would keep that in memory for ever.
+    _last: Option<DropGuard>,
 }
 
 impl<S> Link<S> {
@@ -177,8 +186,11 @@ impl Pool {
 
     async fn dial(&self) -> Result<Http1, String> {
         let io = self.connect().await?;
-        let (sender, connection) = http1::handshake(io).await.map_err(|error| error.to_string())?;
-        Ok(Link { sender, ended: self.drive(connection) })
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(BUFFER as usize);
+        let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
+        let dropped = CancellationToken::new();
+        Ok(Link { sender, ended: self.drive(connection, dropped.clone()), _last: Some(dropped.drop_guard()) })
     }
 
     /// The one connection for all requests by HTTP/2, and whether it has served before.
@@ -186,27 +198,37 @@ impl Pool {
         // Held while connecting, so that a burst opens one connection.
         let mut shared = self.shared.lock().await;
         if let Some(link) = shared.as_ref().filter(|link| !link.sender.is_closed()) {
-            return Ok((Link { sender: link.sender.clone(), ended: link.ended.clone() }, true));
+            return Ok((Link { sender: link.sender.clone(), ended: link.ended.clone(), _last: None }, true));
         }
         let io = self.connect().await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         // Tells a vanished node from a slow model.
         builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(10));
-        builder.keep_alive_timeout(Duration::from_secs(5)).adaptive_window(true);
+        builder.keep_alive_timeout(Duration::from_secs(5));
+        // A client that does not read its answer keeps its own window shut and nobody else's.
+        builder.initial_stream_window_size(BUFFER).initial_connection_window_size(MAX_WINDOW);
+        builder.max_send_buf_size(BUFFER as usize);
         let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
-        let link = Link { sender, ended: self.drive(connection) };
-        *shared = Some(Link { sender: link.sender.clone(), ended: link.ended.clone() });
+        let link = Link { sender, ended: self.drive(connection, CancellationToken::new()), _last: None };
+        *shared = Some(Link { sender: link.sender.clone(), ended: link.ended.clone(), _last: None });
         Ok((link, false))
     }
 
     /// Runs a connection until its sender or its peer is gone. Whoever used it hears of an error by the answer.
-    fn drive<E>(&self, connection: impl Future<Output = Result<(), E>> + Send + 'static) -> CancellationToken {
+    fn drive<E>(
+        &self,
+        connection: impl Future<Output = Result<(), E>> + Send + 'static,
+        dropped: CancellationToken,
+    ) -> CancellationToken
+    where
+        E: Send,
+    {
         let ended = CancellationToken::new();
         // Also when the task is dropped.
         let guard = ended.clone().drop_guard();
         self.connector.tasks.spawn(async move {
             // The connection is gone, with all that it holds, before the guard tells.
-            drop(connection.await);
+            drop(dropped.run_until_cancelled_owned(connection).await);
             drop(guard);
         });
         ended

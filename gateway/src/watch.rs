@@ -9,7 +9,6 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
-        reflector::{self, Store},
         utils::Backoff,
         watcher::{self, Event, watcher},
     },
@@ -20,31 +19,41 @@ use slipway_crds::{
     v1alpha1::ModelDeployment,
 };
 
-use crate::{convert::Converter, error::Error, gateway::Gateway};
+use crate::{
+    convert::{Concerned, Converter},
+    error::Error,
+    gateway::Gateway,
+};
 
 /// Shortest and longest pause between two tries to reach the API server. Shorter than kube's default of 30 s: a gateway that comes
 /// back late holds up an abort, and a namespace has only a few gateway pods.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// What a watch said, without the object.
+/// What the watches said.
 enum Heard {
-    /// Something was applied or deleted, or a list is complete: the store is whole and may differ from before.
-    Change(Source),
-    /// A list is under way, the store still holds what was there before.
-    Nothing,
-    /// The API server did not answer, or refused.
-    Trouble(Source, watcher::Error),
+    /// About ModelDeployments.
+    Models(Said<DeserializeGuard<ModelDeployment>>),
+    /// About EndpointSlices.
+    Slices(Said<EndpointSlice>),
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Source {
-    Models,
-    Slices,
+/// What a watch said.
+enum Said<K> {
+    /// Something was applied.
+    Applied(Box<K>),
+    /// The object of this name was deleted.
+    Deleted(String),
+    /// These are all there are.
+    All(Vec<K>),
+    /// A list is under way.
+    Nothing,
+    /// The API server did not answer, or refused.
+    Trouble(watcher::Error),
 }
 
 /// Watches the namespace and applies every change, for ever.
 ///
-/// What is known stays known while the API server is away: a reflector swaps its content only when a new list is complete.
+/// What is known stays known while the API server is away: a list takes effect only when it is complete.
 ///
 /// # Errors
 /// When a watch ends by itself, which it never should.
@@ -53,53 +62,84 @@ pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Er
     let models = Api::<DeserializeGuard<ModelDeployment>>::namespaced(client.clone(), &namespace);
     let slices = Api::<EndpointSlice>::namespaced(client, &namespace);
     let selector = format!("{MANAGED_BY}={MANAGER},{REVISION}");
-    let (models, model_events) = reflect(models, watcher::Config::default(), Source::Models);
-    let (slices, slice_events) = reflect(slices, watcher::Config::default().labels(&selector), Source::Slices);
+    let models = watched(models, watcher::Config::default()).map(Heard::Models);
+    let slices = watched(slices, watcher::Config::default().labels(&selector)).map(Heard::Slices);
 
-    let mut events = stream::select(model_events, slice_events);
-    let (mut synced, mut converter) = ((false, false), Converter::default());
+    let mut events = stream::select(models, slices);
+    let (mut synced, mut converter, mut concerned) = ((false, false), Converter::default(), Concerned::new());
     loop {
-        match events.next().await.ok_or(Error::Task("watch"))? {
-            Heard::Nothing => continue,
-            Heard::Trouble(source, error) => {
-                tracing::warn!(?source, %error, "watch failed: what is known stays in force");
-                continue;
+        let mut news = match events.next().await.ok_or(Error::Task("watch"))? {
+            Heard::Models(said) => {
+                synced.0 |= matches!(said, Said::All(_));
+                taken("modeldeployments", said, &mut converter, Converter::model, Converter::model_gone, |it, all| {
+                    it.all_models(&all)
+                })
             }
-            Heard::Change(Source::Models) => synced.0 = true,
-            Heard::Change(Source::Slices) => synced.1 = true,
-        }
+            Heard::Slices(said) => {
+                synced.1 |= matches!(said, Said::All(_));
+                taken("endpointslices", said, &mut converter, Converter::slice, Converter::slice_gone, |it, all| {
+                    it.all_slices(&all)
+                })
+            }
+        };
+        concerned.append(&mut news);
         if synced == (true, true) {
-            let (models, slices) = (models.state(), slices.state());
-            let snapshot = converter.snapshot(models.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref));
-            gateway.router.apply(&snapshot);
+            for name in std::mem::take(&mut concerned) {
+                gateway.router.update(&name, converter.current(&name));
+            }
             if gateway.set_synced() {
-                tracing::info!(modeldeployments = snapshot.models.len(), "both watches are synced");
+                tracing::info!(modeldeployments = converter.len(), "both watches are synced");
             }
         }
     }
 }
 
-fn reflect<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    source: Source,
-) -> (Store<K>, impl Stream<Item = Heard> + Send + Unpin)
+/// Takes in what a watch said. Gives the ModelDeployments that it concerns.
+fn taken<K>(
+    kind: &str,
+    said: Said<K>,
+    converter: &mut Converter,
+    applied: fn(&mut Converter, &K) -> Concerned,
+    deleted: fn(&mut Converter, &str) -> Concerned,
+    all: impl FnOnce(&mut Converter, Vec<K>) -> Concerned,
+) -> Concerned {
+    match said {
+        Said::Applied(object) => applied(converter, &object),
+        Said::Deleted(name) => deleted(converter, &name),
+        Said::All(objects) => all(converter, objects),
+        Said::Nothing => Concerned::new(),
+        Said::Trouble(error) => {
+            tracing::warn!(kind, %error, "watch failed: what is known stays in force");
+            Concerned::new()
+        }
+    }
+}
+
+fn watched<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Said<K>> + Send + Unpin
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
-    let (store, writer) = reflector::store();
+    let mut list = Vec::new();
     let events = watcher(api, config)
         .backoff(Pauses::default())
         // Nothing here reads them, and they are most of an object.
         .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer)
         .map(move |event| match event {
-            Ok(Event::Init | Event::InitApply(_)) => Heard::Nothing,
-            Ok(Event::InitDone | Event::Apply(_) | Event::Delete(_)) => Heard::Change(source),
-            Err(error) => Heard::Trouble(source, error),
+            Ok(Event::Init) => {
+                list.clear();
+                Said::Nothing
+            }
+            Ok(Event::InitApply(object)) => {
+                list.push(object);
+                Said::Nothing
+            }
+            Ok(Event::InitDone) => Said::All(std::mem::take(&mut list)),
+            Ok(Event::Apply(object)) => Said::Applied(Box::new(object)),
+            Ok(Event::Delete(object)) => Said::Deleted(object.name_any()),
+            Err(error) => Said::Trouble(error),
         });
-    (store, events.boxed())
+    events.boxed()
 }
 
 /// Pauses that double up to the longest one, until something succeeds.

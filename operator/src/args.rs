@@ -53,6 +53,10 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_GATEWAY_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub gateway_replicas: i32,
 
+    /// How gateways are updated to another version or other settings of the operator.
+    #[arg(long, env = "SLIPWAY_GATEWAY_UPDATE", value_enum, default_value_t = GatewayUpdate::Gradual)]
+    pub gateway_update: GatewayUpdate,
+
     /// When the images of gateway and model server are pulled.
     #[arg(long, env = "SLIPWAY_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
     pub image_pull_policy: PullPolicy,
@@ -104,6 +108,28 @@ pub enum PullPolicy {
     IfNotPresent,
     /// Never.
     Never,
+}
+
+/// How gateways are updated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum GatewayUpdate {
+    /// Namespace by namespace, and no further ones while those that were updated do worse than before.
+    Gradual,
+    /// Not at all for now.
+    Paused,
+    /// All at once.
+    Immediate,
+}
+
+impl From<GatewayUpdate> for slipway_core::gateway_rollout::Mode {
+    fn from(update: GatewayUpdate) -> Self {
+        match update {
+            GatewayUpdate::Gradual => Self::Gradual,
+            GatewayUpdate::Paused => Self::Paused,
+            GatewayUpdate::Immediate => Self::Immediate,
+        }
+    }
 }
 
 /// Form of the log.

@@ -155,6 +155,14 @@ impl<V: Clone + PartialEq> Cache<V> {
         asked.filter_map(|(owner, _)| owner.model.clone()).collect()
     }
 
+    /// Objects of gateways that have the gateway's name, by namespace.
+    pub fn gateways(&self) -> Vec<(String, V)> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let gateways = inner.views.iter().filter(|(owner, _)| owner.model.is_none());
+        let named = gateways.filter_map(|(owner, entries)| Some((owner, entries.get(slipway_core::build::GATEWAY)?)));
+        named.map(|(owner, entry)| (owner.namespace.clone(), entry.view.clone())).collect()
+    }
+
     /// Whether the first list is complete.
     pub fn is_synced(&self) -> bool {
         *self.synced.borrow()

@@ -58,6 +58,12 @@ impl AllClaims {
         concerned
     }
 
+    /// How many ModelDeployments a namespace has.
+    pub fn count(&self, namespace: &str) -> usize {
+        let all = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(namespace).map_or(0, |namespace| namespace.claimed.len())
+    }
+
     /// What of an object's claims others hold.
     pub fn conflicts(&self, object: &ModelDeployment) -> Vec<Conflict> {
         let all = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);

@@ -306,6 +306,7 @@ mod tests {
             controller: None,
             failure: String::new(),
             desired_replicas: None,
+            rolled_out: false,
         }
     }
 

@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
+use slipway_core::gateway_rollout::ClientRequests;
 use slipway_core::observed::{GatewayReport, Unreachable};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
@@ -48,6 +49,8 @@ struct Shared {
     reports: RwLock<HashMap<String, Reports>>,
     /// Pods whose stream does not stand.
     unreachable: RwLock<HashMap<String, Unreachable>>,
+    /// What clients have asked of each pod, and its namespace.
+    clients: RwLock<HashMap<String, (String, ClientRequests)>>,
     /// Revisions that get no traffic, by UID of the ModelDeployment.
     draining: RwLock<HashMap<String, BTreeSet<String>>>,
     triggers: UnboundedSender<ObjectRef<Guarded>>,
@@ -88,7 +91,8 @@ impl Links {
         port: u16,
     ) -> Self {
         let (reports, unreachable, draining) = (RwLock::default(), RwLock::default(), RwLock::default());
-        let shared = Arc::new(Shared { reports, unreachable, draining, triggers, metrics, port });
+        let clients = RwLock::default();
+        let shared = Arc::new(Shared { reports, unreachable, clients, draining, triggers, metrics, port });
         Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
     }
 
@@ -117,6 +121,11 @@ impl Links {
     pub fn report(&self, pod_uid: &str, model_uid: &str) -> Option<GatewayReport> {
         let reports = self.shared.reports.read().unwrap_or_else(PoisonError::into_inner);
         reports.get(pod_uid)?.get(model_uid).map(|(_, report)| report.clone())
+    }
+
+    /// What clients have asked of each pod that tells, by its UID, and its namespace.
+    pub fn client_requests(&self) -> HashMap<String, (String, ClientRequests)> {
+        self.shared.clients.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Since when and why the stream to a pod does not stand.
@@ -163,6 +172,7 @@ impl Links {
         // The pod's own change triggers the reconciles; its reports only must not outlive it.
         self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
         self.shared.unreachable.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
+        self.shared.clients.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid);
     }
 }
 
@@ -234,7 +244,7 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     // The connection must be polled for the body to arrive; it ends with the sender and the body.
     let conversation = async {
-        let request = http::Request::get("/v1/state")
+        let request = http::Request::get("/v1/state?changes=true")
             .header(http::header::HOST, "gateway")
             .header(http::header::USER_AGENT, "slipway-operator")
             .body(Empty::<Bytes>::new())?;
@@ -248,9 +258,9 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
             let Ok(data) = frame?.into_data() else { continue };
             for line in lines.push(&data)? {
                 if !line.is_empty() {
-                    take_in(shared, pod, serde_json::from_slice(&line)?)?;
+                    let more = take_in(shared, pod, serde_json::from_slice(&line)?)?;
                     // After what it says is known: it is never neither.
-                    if !std::mem::replace(spoke, true) {
+                    if !more && !std::mem::replace(spoke, true) {
                         shared.note_reached(pod);
                     }
                 }
@@ -265,11 +275,16 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
     }
 }
 
-/// Keeps a line and reports the ModelDeployments about which it has news.
-fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<(), StreamError> {
+/// Keeps a line and reports the ModelDeployments about which it has news. Gives whether it goes on in the next line.
+fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<bool, StreamError> {
     // Addresses are given to new pods soon after the old ones are gone.
     if line.pod != pod.name {
         return Err(StreamError::OtherPod(line.pod));
+    }
+    if let Some(clients) = line.clients {
+        let requests = ClientRequests { ended: clients.ended, failed: clients.failed };
+        let told = (pod.namespace.clone(), requests);
+        shared.clients.write().unwrap_or_else(PoisonError::into_inner).insert(pod.uid.clone(), told);
     }
     let mut news = Vec::new();
     {
@@ -278,8 +293,10 @@ fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<(), StreamErro
         let mut all = shared.reports.write().unwrap_or_else(PoisonError::into_inner);
         // Missing: the pod left while the line was on its way.
         let Some(known) = all.get_mut(&pod.uid) else {
-            return Ok(());
+            return Ok(false);
         };
+        let gone: Vec<_> = line.gone.iter().filter_map(|uid| known.remove(uid)).collect();
+        news.extend(gone.into_iter().map(|(name, _)| name));
         let mut fresh = Reports::with_capacity(line.models.len());
         for model in line.models {
             let (uid, name) = (model.uid.clone(), model.name.clone());
@@ -290,11 +307,13 @@ fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<(), StreamErro
             }
             fresh.insert(uid, (name, report));
         }
-        news.extend(known.drain().map(|(_, (name, _))| name));
-        *known = fresh;
+        if !line.changes {
+            news.extend(known.drain().map(|(_, (name, _))| name));
+        }
+        known.extend(fresh);
     }
     notify(shared, pod, news);
-    Ok(())
+    Ok(line.more)
 }
 
 /// The stream is lost: what the pod said is no longer known.

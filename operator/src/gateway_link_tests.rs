@@ -21,7 +21,7 @@ async fn accept(listener: &TcpListener) -> OwnedWriteHalf {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(soon(read.read_u8()).await.unwrap());
     }
-    assert!(head.starts_with(b"GET /v1/state "), "{}", String::from_utf8_lossy(&head));
+    assert!(head.starts_with(b"GET /v1/state?changes=true "), "{}", String::from_utf8_lossy(&head));
     write.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n").await.unwrap();
     tokio::spawn(async move { while read.read_u8().await.is_ok() {} });
     write
@@ -76,6 +76,34 @@ async fn news_triggers_and_a_lost_stream_is_forgotten_and_made_again() {
 
     links.follow(&change(Some(ready), None));
     assert_eq!(links.report("p", "u"), None);
+    soon(links.close()).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_changes_says_only_what_is_new() {
+    let (listener, links, mut triggered) = world().await;
+    links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
+    let mut stream = accept(&listener).await;
+    let line = |models: &str, gone: &str, more: bool| {
+        format!("{{\"pod\":\"gw\",\"models\":[{models}],\"changes\":true,\"gone\":[{gone}],\"more\":{more}}}\n")
+    };
+    let model = |name: &str, generation: i64| {
+        format!("{{\"name\":\"{name}\",\"uid\":\"u-{name}\",\"generation\":{generation}}}")
+    };
+    let generation = |name: &str| links.report("p", &format!("u-{name}")).map(|report| report.generation);
+    stream.write_all(line(&model("a", 3), "", true).as_bytes()).await.unwrap();
+    assert_eq!(soon(triggered.recv()).await.unwrap().name, "a");
+    assert!(links.unreachable("p").is_some(), "it has not said everything");
+    stream.write_all(line(&model("b", 1), "", false).as_bytes()).await.unwrap();
+    assert_eq!(soon(triggered.recv()).await.unwrap().name, "b");
+    stream.write_all(line("", "", false).as_bytes()).await.unwrap();
+    stream.write_all(line(&model("b", 2), "", false).as_bytes()).await.unwrap();
+    assert_eq!(soon(triggered.recv()).await.unwrap().name, "b");
+    assert_eq!((generation("a"), generation("b")), (Some(3), Some(2)));
+    assert!(links.unreachable("p").is_none());
+    stream.write_all(line("", "\"u-a\", \"u-unknown\"", false).as_bytes()).await.unwrap();
+    assert_eq!(soon(triggered.recv()).await.unwrap().name, "a");
+    assert_eq!((generation("a"), generation("b")), (None, Some(2)));
     soon(links.close()).await;
 }
 

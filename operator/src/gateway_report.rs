@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use slipway_core::observed::{BrakeReport, GatewayReport};
 
-/// Longest line that is read: some thousand ModelDeployments.
+/// Longest line that is read: some thousand ModelDeployments. A gateway that tells changes puts 500 into a line.
 pub const MAX_LINE: usize = 1 << 20;
 
 /// One line.
@@ -17,6 +17,27 @@ pub struct StateLine {
     /// What it says of each ModelDeployment.
     #[serde(default)]
     pub models: Vec<ModelLine>,
+    /// What all its clients have asked since it began. Gateways of old do not tell.
+    #[serde(default)]
+    pub clients: Option<ClientsLine>,
+    /// Whether what the line does not name is as it was before. Gateways of old say everything in each line.
+    #[serde(default)]
+    pub changes: bool,
+    /// UIDs of ModelDeployments that are not there any more.
+    #[serde(default)]
+    pub gone: Vec<String>,
+    /// Whether what there is now goes on in the next line.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// Requests of all clients of a gateway since it began.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct ClientsLine {
+    /// All that ended.
+    pub ended: u64,
+    /// Those that failed by no fault of the client.
+    pub failed: u64,
 }
 
 /// What a gateway says of one ModelDeployment.
@@ -33,6 +54,8 @@ pub struct ModelLine {
     requests: BTreeMap<String, u64>,
     #[serde(default)]
     answered: Option<BTreeMap<String, u64>>,
+    #[serde(default)]
+    unshielded: u64,
     #[serde(default)]
     in_flight: BTreeMap<String, u64>,
     #[serde(default)]
@@ -62,6 +85,7 @@ impl ModelLine {
             generation: self.generation,
             requests: self.requests,
             answered: self.answered,
+            unshielded: self.unshielded,
             in_flight: self.in_flight,
             ready_endpoints: self.ready_endpoints,
             brake: self.brake.map(|b| BrakeReport {

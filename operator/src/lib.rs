@@ -17,6 +17,7 @@ pub mod error;
 pub mod events;
 pub mod gateway_link;
 pub mod gateway_report;
+pub mod gateway_updates;
 pub mod lease;
 pub mod main_watch;
 pub mod managed;

@@ -100,6 +100,7 @@ pub fn object(object: &impl ResourceExt, fields: &FieldSets) -> Option<ObjectVie
         controller: controller(object),
         failure: String::new(),
         desired_replicas: None,
+        rolled_out: false,
     })
 }
 
@@ -117,7 +118,12 @@ pub fn autoscaler(object: &HorizontalPodAutoscaler, fields: &FieldSets) -> Optio
 pub fn deployment(object: &Deployment, fields: &FieldSets) -> Option<ObjectView> {
     let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let failure = failure(conditions.iter().map(|c| (&c.type_, &c.status, &c.message)));
-    Some(ObjectView { failure, ..self::object(object, fields)? })
+    let wanted = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let rolled_out = object.status.as_ref().is_some_and(|status| {
+        let all = [status.replicas, status.updated_replicas, status.ready_replicas];
+        status.observed_generation >= object.metadata.generation && all.iter().all(|it| it.unwrap_or(0) == wanted)
+    });
+    Some(ObjectView { failure, rolled_out, ..self::object(object, fields)? })
 }
 
 /// What Kubernetes says when it makes no pods: the condition `ReplicaFailure` of a ReplicaSet or a Deployment.
@@ -270,6 +276,8 @@ fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> Gat
         deployment: one(&views.deployments, &owner, name),
         disruption_budget: one(&views.disruption_budgets, &owner, name),
         pods: pods.map(|(_, pod)| pod).collect(),
+        sharers: views.claims.count(namespace),
+        update: views.gateway_updates.of(namespace),
     }
 }
 

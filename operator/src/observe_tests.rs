@@ -230,6 +230,7 @@ metadata:
         owners: vec!["u-digits".into()],
         failure: String::new(),
         desired_replicas: None,
+        rolled_out: false,
     };
     assert_eq!(observed.services.get("digits"), Some(&expected));
     assert_eq!(observed.gateway.deployment, None);

@@ -47,6 +47,8 @@ struct Last {
     uid: String,
     version: u64,
     at: Instant,
+    /// Its owners were taken away: there are too many.
+    disowned: bool,
 }
 
 impl Turns {
@@ -125,14 +127,19 @@ impl Applier<'_> {
         let mut turn = self.turns.take(&self.subject.namespace).await;
         let key = (self.subject.namespace.clone(), write.child);
         let known = self.views.known(write.child, &self.owner(write), name);
-        let is_owner = known.as_ref().is_some_and(|known| known.owners.contains(&self.subject.uid));
+        let has_owners = write.desired.metadata().owner_references.is_some();
+        let is_owner = if has_owners {
+            known.as_ref().is_some_and(|known| known.owners.contains(&self.subject.uid))
+        } else {
+            known.as_ref().is_none_or(|known| known.owners.is_empty())
+        };
         // Another owner has just written it: nobody has changed it since.
         let last =
             turn.get(&key).filter(|last| known.as_ref().is_none_or(|known| known.version <= last.version)).cloned();
         let (last, answer) = match (last, &known) {
             (Some(last), _) => (last, None),
             (None, Some(known)) if (write.restoring || !is_owner) && is_as_wanted(write.desired, known) => {
-                (Last { uid: known.uid.clone(), version: known.version, at: Instant::now() }, None)
+                (Last { uid: known.uid.clone(), version: known.version, at: Instant::now(), disowned: false }, None)
             }
             _ => {
                 let mut content = write.desired.to_json();
@@ -140,17 +147,17 @@ impl Applier<'_> {
                     metadata.remove("ownerReferences");
                 }
                 let answer = self.put::<K>(write, content).await?;
-                let last = Last { uid: answer.uid.clone(), version: answer.version, at: Instant::now() };
+                let last =
+                    Last { uid: answer.uid.clone(), version: answer.version, at: Instant::now(), disowned: false };
                 turn.insert(key.clone(), last.clone());
                 (last, Some(answer))
             }
         };
         let mut version = last.version;
-        if !is_owner || known.is_some_and(|known| known.uid != last.uid) {
-            version = self.own_too::<K>(write, &last.uid).await?;
-            if let Some(last) = turn.get_mut(&key) {
-                last.version = version;
-            }
+        let another = has_owners && known.is_some_and(|known| known.uid != last.uid);
+        if (!is_owner && (has_owners || !last.disowned)) || another {
+            version = self.set_owners::<K>(write, &last.uid).await?;
+            turn.insert(key, Last { version, at: Instant::now(), disowned: !has_owners, ..last });
         }
         Ok(Done {
             expectation: self.expect_version(write, version),
@@ -159,12 +166,13 @@ impl Applier<'_> {
         })
     }
 
-    /// Adds the reference to this owner to a shared object.
-    async fn own_too<K>(&self, write: &Write<'_>, uid: &str) -> Result<u64, WriteError>
+    /// Adds the reference to this owner to a shared object, or takes all references away when there are too many.
+    async fn set_owners<K>(&self, write: &Write<'_>, uid: &str) -> Result<u64, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     {
         let (name, owners) = (write.desired.name(), &write.desired.metadata().owner_references);
+        let owners = owners.as_ref().map_or_else(|| json!([{"$patch": "replace"}]), |owners| json!(owners));
         let reference = json!({"metadata": {"uid": uid, "ownerReferences": owners}});
         let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
         let params = PatchParams { field_manager: Some(OWNERS_MANAGER.into()), ..PatchParams::default() };

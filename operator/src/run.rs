@@ -15,6 +15,7 @@ use crate::controller::{self, Scope};
 use crate::error::RunError;
 use crate::events::Events;
 use crate::gateway_link::Links;
+use crate::gateway_updates;
 use crate::lease::{self, Candidacy};
 use crate::metrics_source::{self, Poller};
 use crate::own_writes::OwnWrites;
@@ -112,7 +113,7 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
     let (push, pushed) = mpsc::unbounded_channel();
     let metrics = Arc::clone(&health.metrics);
     let links = Links::new(push.clone(), Arc::clone(&metrics), stop.child_token(), args.gateway_admin_port);
-    let poller = Poller::new(args.prometheus_url.as_deref(), push, Arc::clone(&metrics), stop.child_token())?;
+    let poller = Poller::new(args.prometheus_url.as_deref(), push.clone(), Arc::clone(&metrics), stop.child_token())?;
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "slipway-operator".into());
     let ctx = Arc::new(Context {
         events: Events::new(client.clone(), instance),
@@ -133,8 +134,11 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
         client: client.clone(),
     });
     health.set(Phase::Leading);
+    let updates = tokio::spawn(gateway_updates::run(Arc::clone(&ctx), args.gateway_update.into(), push));
     controller::run(Scope { client, namespace: args.namespace.clone() }, Arc::clone(&ctx), pushed).await;
     health.set(Phase::Ending);
+    // Ends with `stop`; where the controller ended by itself nothing is left to watch over.
+    updates.abort();
     ctx.links.close().await;
     ctx.poller.close().await;
     if stop.is_cancelled() { Ok(()) } else { Err(RunError::ControllerEnded) }

@@ -1,6 +1,8 @@
 //! Metrics of the operator. All labels come from fixed sets, but for those of objects that are not at rest ([`crate::condition_metrics`]).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -39,6 +41,13 @@ pub struct OutcomeLabel {
     pub outcome: &'static str,
 }
 
+/// One label for a gateway. Prometheus gives `namespace` to the operator's own namespace.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct GatewayLabel {
+    /// Namespace of the gateway.
+    pub gateway_namespace: String,
+}
+
 /// All metrics.
 pub struct Metrics {
     registry: Registry,
@@ -62,6 +71,10 @@ pub struct Metrics {
     pub watch_errors: Counter<u64, AtomicU64>,
     /// Conditions of ModelDeployments that are not at rest.
     pub conditions: ConditionMetrics,
+    /// Gateways that do worse since they were updated.
+    gateway_trouble: Family<GatewayLabel, Gauge>,
+    /// Those that are shown.
+    troubles: Mutex<BTreeSet<String>>,
 }
 
 impl Default for Metrics {
@@ -78,6 +91,8 @@ impl Default for Metrics {
             events_lost: Counter::default(),
             watch_errors: Counter::default(),
             conditions: ConditionMetrics::default(),
+            gateway_trouble: Family::default(),
+            troubles: Mutex::default(),
         };
         metrics.register();
         metrics
@@ -98,8 +113,27 @@ impl Metrics {
         r.register("watch_errors", "Watches that ended with an error", self.watch_errors.clone());
         let help = "Conditions of ModelDeployments that are not as they are at rest";
         r.register("condition", help, self.conditions.family());
+        let help = "Gateways that do worse since they were updated, by their namespace";
+        r.register("gateway_trouble", help, self.gateway_trouble.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "Version of the operator", build);
+    }
+
+    /// Shows the gateways that do worse since they were updated, and says so where that is news.
+    pub fn gateway_troubles(&self, troubles: &BTreeMap<String, String>) {
+        let label = |namespace: &String| GatewayLabel { gateway_namespace: namespace.clone() };
+        let mut shown = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in shown.iter().filter(|namespace| !troubles.contains_key(*namespace)) {
+            self.gateway_trouble.remove(&label(gone));
+            tracing::info!(namespace = gone, "the gateway does as well as before it was updated");
+        }
+        for (namespace, why) in troubles {
+            self.gateway_trouble.get_or_create(&label(namespace)).set(1);
+            if !shown.contains(namespace) {
+                tracing::warn!(namespace, why, "the gateway does worse since it was updated: no further ones are");
+            }
+        }
+        *shown = troubles.keys().cloned().collect();
     }
 
     /// Counts one reconcile.

@@ -28,6 +28,8 @@ pub struct Views {
     pub service_accounts: Cache<ObjectView>,
     /// RoleBindings of gateways.
     pub role_bindings: Cache<ObjectView>,
+    /// Which gateways may be updated now.
+    pub gateway_updates: crate::gateway_updates::Verdicts,
     /// Pods of runtimes and gateways.
     pub pods: Cache<PodKept>,
     /// Which fields of the objects are ours.

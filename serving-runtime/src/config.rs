@@ -12,6 +12,8 @@ use crate::jobs::{QueueArgs, WorkerArgs};
 
 /// Rows of one request where nothing else is said.
 const DEFAULT_REQUEST_ROWS: u32 = 4096;
+/// How large a body a request may have: said by the gateway, for the ModelDeployment that it is of.
+const MAX_REQUEST_HEADER: &str = "x-slipway-max-request-bytes";
 
 /// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and gRPC.
 #[derive(Debug, Parser)]
@@ -103,6 +105,10 @@ pub struct ServeArgs {
     /// Threads that run the model, each with its own session. Default: the CPU quota of the cgroup, rounded down.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub workers: Option<u16>,
+    /// Memory that sessions of the model may count on, in bytes: no further worker begins that would take more than three quarters of it. Default: the limit of
+    /// the cgroup, or what is free on the machine where that is less.
+    #[arg(long, env = "SLIPWAY_MAX_MEMORY_BYTES")]
+    pub max_memory_bytes: Option<u64>,
     /// Threads for HTTP. Default: a quarter of the CPU quota.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub io_threads: Option<u16>,
@@ -130,9 +136,12 @@ pub struct ServeArgs {
     /// axis for the length of a sequence, which only `--max-body-bytes` bounds.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_request_rows: Option<u32>,
-    /// Largest request body in bytes, after decompression.
+    /// Largest request body in bytes, after decompression, of a request for which `x-slipway-max-request-bytes` says nothing.
     #[arg(long, default_value_t = 16 << 20)]
     pub max_body_bytes: usize,
+    /// Largest size that a request may name; at least that of requests that name none. Slipway's gateway names `spec.traffic.maxRequestBytes`.
+    #[arg(long, default_value_t = 128 << 20)]
+    pub max_named_body_bytes: usize,
     /// Time for a request that names none by `x-request-timeout-ms` or `grpc-timeout`.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub request_timeout_seconds: u64,
@@ -198,6 +207,12 @@ impl ServeArgs {
     /// Time for a request that names none.
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(self.request_timeout_seconds)
+    }
+
+    /// Largest body of a request with these headers.
+    pub fn body_limit(&self, headers: &http::HeaderMap) -> usize {
+        let named = headers.get(MAX_REQUEST_HEADER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        named.map_or(self.max_body_bytes, |named: usize| named.min(self.max_named_body_bytes.max(self.max_body_bytes)))
     }
 
     /// Time for a request that names `named`.

@@ -14,6 +14,7 @@ pub mod feedback;
 pub mod fetch;
 pub mod jobs;
 pub mod load;
+mod memory;
 pub mod metrics;
 pub mod models;
 pub mod observe;

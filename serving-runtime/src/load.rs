@@ -9,6 +9,7 @@ use crate::config::ServeArgs;
 use crate::engine::{self, Engine, Kept};
 use crate::error::{LoadError, Reason};
 use crate::fetch::{self, Options, Record};
+use crate::memory::Memory;
 use crate::models::Model;
 use crate::observe::{Observer, golden};
 use crate::pool::{Pool, PoolOptions};
@@ -75,17 +76,21 @@ pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
     let place = |dir: PathBuf| Kept::place(&dir, &digest, &path, &args.onnxruntime);
     let kept = optimised_dir.filter(|_| checked.is_whole()).and_then(place);
     let intra_threads = usize::from(args.intra_op_threads);
-    let mut engines = engine::load(&args.onnxruntime, &path, workers, intra_threads, kept.as_ref())?;
-    let Some(first) = engines.first_mut() else {
-        return Err(LoadError::permanent(Reason::LoadFailed, "there are no workers"));
-    };
+    let loader = engine::Loader::new(&args.onnxruntime, &path, intra_threads, kept.as_ref())?;
+    let mut memory = Memory::begin(args.max_memory_bytes);
+    let mut first = loader.open()?;
     let signature = first.signature().clone();
     let baseline = baseline.map(|file| golden::read(&file, &digest, &signature)).transpose()?;
     let max_rows = args.max_batch_rows as usize;
-    let mut batching = batching::decide(args.batching, &path, &signature, first, max_rows);
-    for engine in &mut engines {
-        batching = warm_up(engine, batching, max_rows);
+    let batching = batching::decide(args.batching, &path, &signature, &mut first, max_rows);
+    let mut batching = warm_up(&mut first, batching, max_rows);
+    let mut engines = vec![first];
+    while engines.len() < workers && memory.has_room() {
+        let mut engine = loader.open()?;
+        batching = warm_up(&mut engine, batching, max_rows);
+        engines.push(engine);
     }
+    memory.report(engines.len(), workers);
     if let Some(baseline) = &baseline {
         let buckets: Vec<_> = buckets(max_rows).take_while(|n| batching.merged || *n == 1).collect();
         for engine in &mut engines {
@@ -93,7 +98,7 @@ pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
         }
     }
     tracing::info!(
-        model = name, workers, batching = batching.merged, reason = batching.reason, inputs = ?signature.inputs,
+        model = name, workers = engines.len(), batching = batching.merged, reason = batching.reason, inputs = ?signature.inputs,
         outputs = ?signature.outputs, "the model is loaded and warm"
     );
     let reader = Reader::new(&signature);

@@ -28,7 +28,7 @@ pub(crate) fn tools() -> Vec<&'static str> {
 /// The steps of the tier up to the groups of promises; images are made of programs that are built already.
 pub(crate) fn steps(checkout: &Checkout) -> Vec<Step> {
     let images = checkout.cache.path("images").is_dir();
-    vec![Step::new(APISERVER, 60), Step::new(UP, 15), Step::depending(IMAGES, images, 30, 60), Step::new(INSTALL, 15)]
+    vec![Step::new(APISERVER, 300), Step::new(UP, 15), Step::depending(IMAGES, images, 30, 60), Step::new(INSTALL, 15)]
 }
 
 /// The step that ends the tier.
@@ -43,7 +43,17 @@ pub(crate) fn apiserver(checkout: &Checkout) -> slipway_provision::Result<bool> 
 }
 
 fn apiserver_command(checkout: &Checkout) -> Command {
-    checkout.cargo(&["test", "--quiet", "--workspace", "--test", "apiserver", "--", "--ignored"])
+    checkout.cargo(&[
+        "test",
+        "--quiet",
+        "--workspace",
+        "--test",
+        "apiserver",
+        "--test",
+        "apiserver_many",
+        "--",
+        "--ignored",
+    ])
 }
 
 /// Brings up a cluster with Slipway on it; returns whether promises can be tried there.

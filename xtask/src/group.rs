@@ -45,9 +45,10 @@ pub(crate) const GROUPS: &[Group] = &[
 pub(crate) const CLIENTS: &str = "clients";
 
 /// Environments of the public clients: name, and the file with their requirements.
-pub(crate) const CLIENT_ENVIRONMENTS: [(&str, &str); 2] = [
+pub(crate) const CLIENT_ENVIRONMENTS: [(&str, &str); 3] = [
     ("clients-triton", "serving-runtime/tests/clients/requirements.txt"),
     ("clients-kserve", "serving-runtime/tests/clients/requirements-kserve.txt"),
+    ("clients-onnx", "serving-runtime/tests/clients/requirements-onnx.txt"),
 ];
 
 /// The group of this name.
@@ -189,6 +190,6 @@ mod tests {
     fn promises_are_counted_in_the_sources() {
         let root = slipway_provision::workspace_root();
         assert!(group("core").unwrap().promises(&root) >= 24);
-        assert_eq!(group(CLIENTS).unwrap().promises(&root), 3);
+        assert_eq!(group(CLIENTS).unwrap().promises(&root), 4);
     }
 }

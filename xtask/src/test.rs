@@ -78,7 +78,17 @@ fn on_cluster(checkout: &Checkout, group: &Group, names: &[&str]) -> Result<bool
     let beside = checkout.build_tools(&tools);
     let built = work.call(BUILD, || {
         let built = checkout.build(&["build", "--workspace", "--bins"]).and_then(|()| {
-            checkout.build(&["test", "--workspace", "--test", "promises", "--test", "apiserver", "--no-run"])
+            checkout.build(&[
+                "test",
+                "--workspace",
+                "--test",
+                "promises",
+                "--test",
+                "apiserver",
+                "--test",
+                "apiserver_many",
+                "--no-run",
+            ])
         });
         built.and(beside.join())
     });

@@ -21,7 +21,8 @@ pub struct ModelDeploymentStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// Pods of all revisions; for the scale subresource.
+    /// Pods of the revision that has most; for the scale subresource. A rollout does not change it: pods that a candidate has besides are not those that an
+    /// autoscaler asked for.
     #[serde(default)]
     pub replicas: i32,
 

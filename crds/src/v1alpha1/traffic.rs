@@ -8,6 +8,10 @@ fn thirty() -> i32 {
     30
 }
 
+fn sixteen_mebibytes() -> i32 {
+    16 << 20
+}
+
 fn ten() -> i32 {
     10
 }
@@ -49,6 +53,13 @@ pub struct Traffic {
     #[schemars(range(min = 1, max = 3600))]
     pub timeout_seconds: i32,
 
+    /// Largest body of a request, in bytes: gateways keep so much of it, so that it can be sent again, and Slipway's model server takes no more (413).
+    /// Larger requests go to the stable revision only, whose pods may take them when they run another image: the candidate never sees them, so it is not judged
+    /// by them either, and the condition `Progressing` says so when there are some.
+    #[serde(default = "sixteen_mebibytes")]
+    #[schemars(range(min = 65_536, max = 134_217_728))]
+    pub max_request_bytes: i32,
+
     /// Keeps an entity on its side of the split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stickiness: Option<Stickiness>,
@@ -68,6 +79,7 @@ impl Default for Traffic {
             provider: TrafficProvider::default(),
             hosts: Vec::new(),
             timeout_seconds: 30,
+            max_request_bytes: sixteen_mebibytes(),
             stickiness: None,
             shield: Shield::default(),
             brake: Brake::default(),

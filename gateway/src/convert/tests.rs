@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::Snapshot;
 
 fn guard(value: Value) -> DeserializeGuard<ModelDeployment> {
     serde_json::from_value(value).unwrap()
@@ -25,6 +26,32 @@ fn slice(labels: Value, created: &str, endpoints: Value) -> EndpointSlice {
         "endpoints": endpoints,
     }))
     .unwrap()
+}
+
+impl Converter {
+    /// What is routed when these are all objects there are.
+    fn snapshot<'a>(
+        &mut self,
+        models: impl IntoIterator<Item = &'a DeserializeGuard<ModelDeployment>>,
+        slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    ) -> Snapshot {
+        let models: Vec<_> = models.into_iter().cloned().collect();
+        let mut slices: Vec<_> = slices.into_iter().cloned().collect();
+        for (number, slice) in slices.iter_mut().enumerate() {
+            slice.metadata.name = Some(format!("slice-{number}"));
+        }
+        self.all_slices(&slices);
+        self.all_models(&models);
+        let mut snapshot = Snapshot::default();
+        for name in self.models.keys() {
+            snapshot.models.insert(name.clone(), self.current(name).unwrap().0.clone());
+        }
+        for name in self.revisions.keys() {
+            let endpoints = self.endpoints(name).into_iter();
+            snapshot.endpoints.extend(endpoints.map(|(revision, group)| ((name.clone(), revision), group)));
+        }
+        snapshot
+    }
 }
 
 fn of_revision(revision: &str) -> Value {
@@ -63,6 +90,7 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         }),
         stable: Some("aaa".into()),
         timeout: Duration::from_secs(7),
+        max_request: 16 << 20,
         scaled_to_zero: false,
         caching: false,
         sticky_header: Some(HeaderName::from_static("x-user-id")),

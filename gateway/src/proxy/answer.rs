@@ -1,7 +1,6 @@
 //! What the client gets: an arm's answer, whole or passing through, or an answer of the gateway itself.
 
 use std::{
-    collections::VecDeque,
     convert::Infallible,
     future::Future,
     pin::Pin,
@@ -24,7 +23,7 @@ use super::{
     headers::holds_nan,
 };
 use crate::{
-    buffer::{Replay, Whole},
+    buffer::{Prefix, Replay, Whole},
     metrics::Outcome,
     upstream::Download,
 };
@@ -64,7 +63,7 @@ impl AnswerBody {
 /// A body that passes through, and counts its request at its end.
 #[derive(Debug)]
 pub struct Passing {
-    prefix: VecDeque<Bytes>,
+    prefix: Prefix,
     body: Download,
     deadline: Pin<Box<Sleep>>,
     arm: ArmCall,
@@ -81,7 +80,7 @@ impl Passing {
         let deadline = Box::pin(sleep_until(deadline));
         let (outcome, status) = (head.outcome, head.status);
         let mut passing =
-            Self { prefix: VecDeque::new(), body, deadline, arm, client, outcome, status, streams: head.events };
+            Self { prefix: Prefix::default(), body, deadline, arm, client, outcome, status, streams: head.events };
         if head.events {
             passing.arm.streams();
         }
@@ -93,8 +92,8 @@ impl Passing {
     }
 
     /// Puts what was read already before the rest.
-    pub fn with_prefix(mut self, prefix: Vec<Bytes>) -> Self {
-        self.prefix = prefix.into();
+    pub fn with_prefix(mut self, prefix: Prefix) -> Self {
+        self.prefix = prefix;
         self
     }
 
@@ -111,7 +110,7 @@ impl Passing {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(chunk) = self.prefix.pop_front() {
+        if let Some(chunk) = self.prefix.next_piece() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
@@ -138,7 +137,7 @@ impl Passing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let prefix = self.prefix.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let prefix = self.prefix.len() as u64;
         match self.body.size_hint().exact() {
             Some(rest) => SizeHint::with_exact(rest + prefix),
             None => SizeHint::default(),
@@ -236,6 +235,9 @@ pub enum Refusal {
     /// The body did not come in time.
     #[error("the body did not arrive in time")]
     BodyTimeout,
+    /// The body came too slowly to keep its place.
+    #[error("the body arrived too slowly while other clients waited: send it again")]
+    BodyTooSlow,
     /// The body broke off.
     #[error("the body could not be read")]
     BadBody,
@@ -256,7 +258,7 @@ impl Refusal {
             Self::UndeclaredHost | Self::UnknownModel | Self::UnreadableName => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BadBody => StatusCode::BAD_REQUEST,
             Self::Overloaded | Self::Unreachable | Self::NoRevision => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_GATEWAY,
@@ -271,7 +273,7 @@ impl Refusal {
             Self::BodyTooLarge => "8",
             Self::BadBody => "3",
             Self::BodyTimeout | Self::Deadline => "4",
-            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::Broken => "14",
+            Self::Overloaded | Self::BodyTooSlow | Self::Unreachable | Self::NoRevision | Self::Broken => "14",
         }
     }
 
@@ -283,7 +285,8 @@ impl Refusal {
             | Self::UnreadableName
             | Self::Method
             | Self::BodyTooLarge
-            | Self::BodyTimeout => Outcome::ClientError,
+            | Self::BodyTimeout
+            | Self::BodyTooSlow => Outcome::ClientError,
             // A body that breaks off is a client that left, as far as anybody can tell.
             Self::BadBody => Outcome::Cancelled,
             Self::Overloaded | Self::Unreachable | Self::NoRevision => Outcome::Unavailable,

@@ -42,6 +42,8 @@ pub enum Failure {
     ClientLeft,
     /// The client's body passed through until it was larger than is allowed.
     TooLarge,
+    /// The client's body passed through, too slowly to keep its place.
+    TooSlow,
 }
 
 impl Failure {
@@ -51,7 +53,7 @@ impl Failure {
             Self::Unreachable => Outcome::Unavailable,
             Self::Broken => Outcome::ServerError,
             Self::Deadline => Outcome::Timeout,
-            Self::ClientLeft | Self::TooLarge => Outcome::Cancelled,
+            Self::ClientLeft | Self::TooLarge | Self::TooSlow => Outcome::Cancelled,
         }
     }
 
@@ -63,6 +65,7 @@ impl Failure {
             Self::Deadline => Refusal::Deadline,
             Self::ClientLeft => Refusal::BadBody,
             Self::TooLarge => Refusal::BodyTooLarge,
+            Self::TooSlow => Refusal::BodyTooSlow,
         }
     }
 }
@@ -142,8 +145,7 @@ impl Attempts {
                     plan.take_back(*request);
                     self.tried.push(endpoint.addr);
                 }
-                Err(SendError::Upload { too_large: true }) => return Err(Stop::Final(Failure::TooLarge)),
-                Err(SendError::Upload { too_large: false }) => return Err(Stop::Final(Failure::ClientLeft)),
+                Err(SendError::Upload(failure)) => return Err(Stop::Final(failure)),
                 Err(SendError::Broken { error, reused }) => {
                     tracing::debug!(addr = %endpoint.addr, error, "broke off");
                     self.broke(&endpoint, reused, plan.pure, retry)?;

@@ -5,13 +5,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use super::arm::Failure;
 use crate::{
     latency::Pace,
     metrics::{ModelMetrics, Outcome, Reason},
     model::Arm,
+    share::Place,
 };
 
 /// Whether somebody waits for an answer, and since when.
@@ -163,7 +164,7 @@ impl Drop for ArmCall {
 pub struct ClientCall {
     metrics: Arc<ModelMetrics>,
     /// Its place among the requests that are admitted at one time.
-    permit: Option<OwnedSemaphorePermit>,
+    place: Option<Arc<Place>>,
     open: bool,
     /// Present when it has reached an arm; if not, it is counted as rejected too, so that the sums agree.
     wait: Option<Wait>,
@@ -172,12 +173,12 @@ pub struct ClientCall {
 impl ClientCall {
     /// Starts a request.
     pub fn start(metrics: &Arc<ModelMetrics>) -> Self {
-        Self { metrics: Arc::clone(metrics), permit: None, open: true, wait: None }
+        Self { metrics: Arc::clone(metrics), place: None, open: true, wait: None }
     }
 
     /// Holds the place of the request until it ends.
-    pub fn hold(&mut self, permit: OwnedSemaphorePermit) {
-        self.permit = Some(permit);
+    pub fn hold(&mut self, place: Arc<Place>) {
+        self.place = Some(place);
     }
 
     /// From now on an arm counts it as well.
@@ -196,7 +197,9 @@ impl ClientCall {
     pub fn close(&mut self, outcome: Outcome) {
         if std::mem::take(&mut self.open) {
             self.metrics.count(outcome);
-            self.permit = None;
+            if let Some(place) = self.place.take() {
+                place.release();
+            }
         }
     }
 

@@ -12,6 +12,8 @@ use http::{
 pub const REVISION: HeaderName = HeaderName::from_static("x-slipway-revision");
 /// The candidate whose failure the client was spared.
 pub const SHIELDED: HeaderName = HeaderName::from_static("x-slipway-shielded");
+/// Tells the pod how large a body it may take.
+pub const MAX_REQUEST: HeaderName = HeaderName::from_static("x-slipway-max-request-bytes");
 /// The client's own deadline in milliseconds; it can only shorten.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 

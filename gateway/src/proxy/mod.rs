@@ -12,11 +12,14 @@ pub mod shield;
 pub mod upload;
 pub mod witness;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use http::{HeaderMap, Method, Request, Response, Version, header::HOST, request::Parts};
 use hyper::body::Incoming;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use self::{
@@ -63,10 +66,7 @@ pub async fn traced(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpA
 pub struct Received {
     parts: Parts,
     body: ClientBody,
-    peer: IpAddr,
     at: Instant,
-    /// Its place, if it has got one already.
-    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Answers one request.
@@ -75,15 +75,16 @@ pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpA
     let (parts, body) = request.into_parts();
     let authority = parts.uri.host().or_else(|| parts.headers.get(HOST)?.to_str().ok());
     let path = parts.uri.path();
-    match select(&gateway.router.table(), &gateway.settings.namespace, authority, path, grpc) {
+    let target = select(&gateway.router.table(), &gateway.settings.namespace, authority, path, grpc);
+    match target {
         Target::Model(route) => {
-            let received = Received { parts, body: ClientBody::new(body), peer, at: Instant::now(), permit: None };
+            let received = Received { parts, body: ClientBody::new(body, peer), at: Instant::now() };
             forward(gateway, route, received).await
         }
         Target::Gateway if grpc => own::grpc(&gateway, path),
         Target::Gateway => own::rest(&gateway, &parts.method, path),
         Target::Message => {
-            let received = Received { parts, body: ClientBody::new(body), peer, at: Instant::now(), permit: None };
+            let received = Received { parts, body: ClientBody::new(body, peer), at: Instant::now() };
             // Boxed, as it is rare: the future of all others would carry its room along.
             Box::pin(named::answer(gateway, received)).await
         }
@@ -96,19 +97,21 @@ pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpA
 
 /// Answers a request that is for a ModelDeployment.
 async fn forward(gateway: Arc<Gateway>, route: Route, received: Received) -> Response<AnswerBody> {
-    let Received { parts, body, peer, at, permit } = received;
+    let Received { parts, mut body, at } = received;
     let grpc = grpc::is_grpc(&parts.headers);
     if let Some(answer) = health(&route, &parts) {
         return answer;
     }
     let mut client = ClientCall::start(&route.model.metrics);
-    let Some(permit) = permit.or_else(|| gateway.admit()) else { return reject(client, Refusal::Overloaded, grpc) };
-    client.hold(permit);
+    let shares = &route.model.shares;
+    let Some(place) = shares.admit(body.peer()) else { return reject(client, Refusal::Overloaded, grpc) };
+    body.hold(&shares.uploads, &place);
+    client.hold(place);
     if parts.method == Method::CONNECT {
         return reject(client, Refusal::Method, grpc);
     }
     let deadline = deadline(at, route.model.config.timeout, &parts.headers);
-    let mut plan = match Plan::read(&gateway, parts, body, peer, deadline).await {
+    let mut plan = match Plan::read(&gateway.settings, &route.model, parts, body, deadline).await {
         Ok(plan) => plan,
         Err(refusal) => return reject(client, refusal, grpc),
     };
@@ -118,7 +121,7 @@ async fn forward(gateway: Arc<Gateway>, route: Route, received: Received) -> Res
     if model.config.caching {
         plan.seek_affinity();
     }
-    plan.name_timeout(&model.timeout_headers);
+    plan.name_limits(&model.limits);
     let (plan, pace) = (Arc::new(plan), model.pace());
     dispatch(Job { gateway, model, plan, client, deadline, pace }, route.preview).await
 }
@@ -126,7 +129,7 @@ async fn forward(gateway: Arc<Gateway>, route: Route, received: Received) -> Res
 fn reject(mut client: ClientCall, refusal: Refusal, grpc: bool) -> Response<AnswerBody> {
     let reason = match refusal {
         Refusal::Overloaded => Reason::Overloaded,
-        Refusal::BodyTimeout => Reason::BodyTimeout,
+        Refusal::BodyTimeout | Refusal::BodyTooSlow => Reason::BodyTimeout,
         Refusal::BodyTooLarge => Reason::BodyTooLarge,
         Refusal::NoRevision => Reason::NoRevision,
         Refusal::BadBody => Reason::ClientLeft,
@@ -169,6 +172,7 @@ async fn dispatch(job: Job, preview: bool) -> Response<AnswerBody> {
         // It cannot be replayed, so it is kept from the candidate: the shield never promises what it cannot do.
         model.metrics.unshielded.inc();
         if let Some(stable) = stable {
+            stable.tally.unshielded.fetch_add(1, Ordering::Relaxed);
             return to_stable(job, Arc::clone(stable)).await;
         }
     }

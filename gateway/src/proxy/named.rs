@@ -19,14 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Reads as much of the call as names a model, and answers it as that model's ModelDeployment does.
 pub async fn answer(gateway: Arc<Gateway>, mut call: Received) -> Response<AnswerBody> {
     // Whoever is waited for has a place, as have all others whose bodies are read.
-    let Some(permit) = gateway.admit() else { return nobody(&gateway, Refusal::Overloaded) };
-    call.permit = Some(permit);
+    let shares = &gateway.unrouted;
+    let Some(place) = shares.admit(call.body.peer()) else { return nobody(&gateway, Refusal::Overloaded) };
+    call.body.hold(&shares.uploads, &place);
     let limit = deadline(call.at, PATIENCE, &call.parts.headers);
     let name = match timeout_at(limit, call.body.model_name()).await {
         Ok(Ok(name)) => name,
         Ok(Err(refusal)) => return nobody(&gateway, refusal),
         Err(_) => return nobody(&gateway, Refusal::BodyTimeout),
     };
+    place.release();
     let path = call.parts.uri.path();
     if path == grpc::HEALTH_CHECK && (name.is_empty() || name == grpc::SERVICE) {
         return own::grpc(&gateway, path);

@@ -1,31 +1,30 @@
 //! A request, read and ready to be sent as often as it must be.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{
     HeaderMap, Method, Request, Uri, Version,
     header::HOST,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use http_body::Body;
-use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     answer::Refusal,
     grpc, headers,
-    upload::{ClientBody, Stream, Upload},
+    upload::{ClientBody, PASSING, Stream, Upload},
 };
 use crate::{
     affinity::{fingerprint, fingerprint_grpc},
-    buffer::{Replay, Reservation, Whole},
-    gateway::Gateway,
-    model::TimeoutHeaders,
+    buffer::{Buffer, Prefix, Replay, Whole},
+    config::Settings,
+    model::{LimitHeaders, Model},
+    share::{Reservation, Share},
     upstream::Protocol,
 };
 
@@ -63,23 +62,23 @@ impl Plan {
     /// # Errors
     /// When the body does not come, is too large, or breaks off.
     pub async fn read(
-        gateway: &Gateway,
+        settings: &Settings,
+        model: &Model,
         mut parts: Parts,
-        body: ClientBody,
-        peer: IpAddr,
+        mut body: ClientBody,
         deadline: Instant,
     ) -> Result<Self, Refusal> {
         let grpc = grpc::is_grpc(&parts.headers);
         let pure = is_pure(&parts, grpc);
-        headers::for_upstream(&mut parts, peer);
-        let max_body = gateway.settings.max_body;
-        if body.rest.size_hint().lower().saturating_add(body.length() as u64) > max_body {
+        headers::for_upstream(&mut parts, body.peer());
+        if body.rest_hint().lower().saturating_add(body.read.len() as u64) > settings.max_body {
             return Err(Refusal::BodyTooLarge);
         }
         let whole = if grpc && !grpc::is_known_unary(parts.uri.path()) {
-            Read::Stream(passing(body, max_body))
+            let (read, memory) = (std::mem::take(&mut body.read), &model.shares.memory);
+            pass(settings, memory, body, Prefix::new(Buffer::new(memory, None), read))?
         } else {
-            timeout_at(deadline, read_whole(gateway, body)).await.map_err(|_| Refusal::BodyTimeout)??
+            timeout_at(deadline, read_whole(settings, model, body)).await.map_err(|_| Refusal::BodyTimeout)??
         };
         let body = match whole {
             Read::Whole(whole) => Source::Whole(Arc::new(whole)),
@@ -106,11 +105,16 @@ impl Plan {
     }
 
     /// Tells the pod how long it may take, where the client names no time: the pod's own default is another one. The pod's clock begins later
-    /// than ours, so it is ours that ends a request.
-    pub fn name_timeout(&mut self, timeout: &TimeoutHeaders) {
+    /// than ours, so it is ours that ends a request. Also how large a body it may take, where that is not its default: whatever the client says.
+    pub fn name_limits(&mut self, limits: &LimitHeaders) {
         let (name, value) =
-            if self.grpc { (grpc::TIMEOUT, &timeout.grpc) } else { (headers::TIMEOUT, &timeout.milliseconds) };
+            if self.grpc { (grpc::TIMEOUT, &limits.grpc) } else { (headers::TIMEOUT, &limits.milliseconds) };
         self.headers.entry(name).or_insert_with(|| value.clone());
+        if let Some(max_request) = &limits.max_request {
+            self.headers.insert(headers::MAX_REQUEST, max_request.clone());
+        } else {
+            self.headers.remove(headers::MAX_REQUEST);
+        }
     }
 
     /// Protocol towards the pod.
@@ -177,37 +181,43 @@ fn is_pure(parts: &Parts, grpc: bool) -> bool {
     }
 }
 
-async fn read_whole(gateway: &Gateway, mut body: ClientBody) -> Result<Read, Refusal> {
-    let (max, max_body) = (gateway.settings.max_buffered_request, gateway.settings.max_body);
-    let mut length = body.length();
-    if length == 0 && body.rest.is_end_stream() {
+async fn read_whole(settings: &Settings, model: &Model, mut body: ClientBody) -> Result<Read, Refusal> {
+    let (memory, read) = (&model.shares.memory, std::mem::take(&mut body.read));
+    let max = settings.max_buffered_request.min(model.config.max_request);
+    if read.is_empty() && body.is_end() {
         return Ok(Read::Whole(Whole::default()));
     }
-    let mut reservation = Reservation::new(&gateway.memory);
-    let announced = body.rest.size_hint().lower().saturating_add(length as u64);
-    if announced > max as u64 || !reservation.grow(length) {
-        return Ok(Read::Stream(passing(body, max_body)));
+    let (rest, begun) = (body.rest_hint(), read.len() as u64);
+    let mut buffer = Buffer::new(memory, rest.exact().map(|rest| rest + begun));
+    if rest.lower().saturating_add(begun) > max as u64 {
+        return pass(settings, memory, body, Prefix::new(buffer, read));
     }
-    let mut trailers = None;
-    while let Some(frame) = body.rest.frame().await {
-        match frame.map_err(|_| Refusal::BadBody)?.into_data() {
-            Ok(data) => {
-                length += data.len();
-                let fits = length <= max && reservation.grow(data.len());
-                body.read.push(data);
-                if !fits {
-                    return Ok(Read::Stream(passing(body, max_body)));
-                }
+    let (mut data, mut trailers) = (read, None);
+    loop {
+        let left = if buffer.length() + data.len() <= max { buffer.push(&data).len() } else { data.len() };
+        if left > 0 {
+            let unkept = data.split_off(data.len() - left);
+            return pass(settings, memory, body, Prefix::new(buffer, unkept));
+        }
+        let Some(frame) = body.frame().await else { return Ok(Read::Whole(buffer.finish(trailers))) };
+        match frame.map_err(|error| error.refusal())?.into_data() {
+            Ok(next) => data = next,
+            Err(frame) => {
+                trailers = frame.into_trailers().ok();
+                data = Bytes::new();
             }
-            Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    Ok(Read::Whole(Whole { chunks: body.read, trailers, reservation: Some(reservation) }))
 }
 
-fn passing(body: ClientBody, max_body: u64) -> Box<Stream> {
-    let allowed = max_body.saturating_sub(body.length() as u64);
-    Box::new(Stream { prefix: body.read.into(), rest: body.rest, allowed })
+/// The body passes through: what was kept of it, what was read and not kept, and what is still to come.
+fn pass(settings: &Settings, memory: &Arc<Share>, body: ClientBody, prefix: Prefix) -> Result<Read, Refusal> {
+    let allowed = settings.max_body.saturating_sub(prefix.len() as u64);
+    let mut reservation = Reservation::new(memory);
+    if !reservation.overdraw(PASSING) {
+        return Err(Refusal::Overloaded);
+    }
+    Ok(Read::Stream(Box::new(Stream { prefix, body, allowed, reservation })))
 }
 
 /// When the client must have its answer: the ModelDeployment's timeout, or less when the client says so.

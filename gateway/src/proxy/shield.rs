@@ -32,7 +32,8 @@ use super::{
 };
 use crate::{
     budget::Charge,
-    buffer::{Reservation, Whole},
+    buffer::{Buffer, Prefix, Whole},
+    config::Settings,
     gateway::Gateway,
     metrics::Outcome,
     model::{Arm, Model},
@@ -44,7 +45,7 @@ pub enum Gathered {
     /// All of it.
     Whole(Parts, Whole, Head),
     /// Its beginning: too large to keep, or a stream of events.
-    Passing(Parts, Vec<Bytes>, Download, Head),
+    Passing(Parts, Prefix, Download, Head),
 }
 
 /// What became of a request to the candidate.
@@ -221,7 +222,9 @@ pub async fn ask(
     retry: Retry,
     whole_by: Option<Instant>,
 ) -> Result<Gathered, Failure> {
-    let asked = async { gather(gateway, reach(gateway, model, arm, plan, deadline, retry).await?, whole_by).await };
+    let asked = async {
+        gather(&gateway.settings, model, reach(gateway, model, arm, plan, deadline, retry).await?, whole_by).await
+    };
     timeout_at(deadline, asked).await.unwrap_or(Err(Failure::Deadline))
 }
 
@@ -229,11 +232,13 @@ pub async fn ask(
 async fn ask_stable(job: &Job, stable: &Arc<Arm>) -> Result<Gathered, Failure> {
     let response = reach(&job.gateway, &job.model, stable, &job.plan, job.deadline, Retry::Wait).await?;
     if job.plan.grpc && grpc::outcome(response.headers()).is_none() {
-        return timeout_at(job.deadline, gather(&job.gateway, response, None)).await.unwrap_or(Err(Failure::Deadline));
+        return timeout_at(job.deadline, gather(&job.gateway.settings, &job.model, response, None))
+            .await
+            .unwrap_or(Err(Failure::Deadline));
     }
     let (parts, body) = response.into_parts();
     let head = Head::of(parts.status, &parts.headers);
-    Ok(Gathered::Passing(parts, Vec::new(), body, head))
+    Ok(Gathered::Passing(parts, Prefix::default(), body, head))
 }
 
 /// A request that may not run twice is shielded only where it did not run: no pod of the candidate took it.
@@ -319,45 +324,43 @@ pub fn give_back(model: &Model, charge: Option<Charge>) {
 
 /// Reads the answer whole, if it is of a kind and size that can be.
 async fn gather(
-    gateway: &Gateway,
+    settings: &Settings,
+    model: &Model,
     response: Response<Download>,
     whole_by: Option<Instant>,
 ) -> Result<Gathered, Failure> {
     let (parts, mut body) = response.into_parts();
     let mut head = Head::of(parts.status, &parts.headers);
-    let max = gateway.settings.max_buffered_response;
-    if head.events || body.size_hint().lower() > max as u64 {
-        return Ok(Gathered::Passing(parts, Vec::new(), body, head));
+    let (max, size) = (settings.max_buffered_response, body.size_hint());
+    if head.events || size.lower() > max as u64 {
+        return Ok(Gathered::Passing(parts, Prefix::default(), body, head));
     }
-    let mut whole = Whole::default();
-    let mut reservation = Reservation::new(&gateway.memory);
-    let mut length = 0;
+    let mut buffer = Buffer::new(&model.shares.memory, size.exact());
+    let mut trailers = None;
     loop {
         let frame = match whole_by {
             None => body.frame().await,
             Some(time) => match timeout_at(time, body.frame()).await {
                 Ok(frame) => frame,
-                Err(_) => return Ok(Gathered::Passing(parts, whole.chunks, body, head)),
+                Err(_) => return Ok(Gathered::Passing(parts, Prefix::new(buffer, Bytes::new()), body, head)),
             },
         };
         let Some(frame) = frame else { break };
         match frame.map_err(|_| Failure::Broken)?.into_data() {
-            Ok(data) => {
-                length += data.len();
-                let fits = length <= max && reservation.grow(data.len());
-                whole.chunks.push(data);
-                if !fits {
-                    return Ok(Gathered::Passing(parts, whole.chunks, body, head));
+            Ok(mut data) => {
+                let left = if buffer.length() + data.len() <= max { buffer.push(&data).len() } else { data.len() };
+                if left > 0 {
+                    let unkept = data.split_off(data.len() - left);
+                    return Ok(Gathered::Passing(parts, Prefix::new(buffer, unkept), body, head));
                 }
             }
             Err(frame) => {
-                whole.trailers = frame.into_trailers().ok();
-                if let Some(outcome) = whole.trailers.as_ref().and_then(grpc::outcome) {
+                trailers = frame.into_trailers().ok();
+                if let Some(outcome) = trailers.as_ref().and_then(grpc::outcome) {
                     head.outcome = outcome;
                 }
             }
         }
     }
-    whole.reservation = Some(reservation);
-    Ok(Gathered::Whole(parts, whole, head))
+    Ok(Gathered::Whole(parts, buffer.finish(trailers), head))
 }

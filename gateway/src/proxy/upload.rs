@@ -1,44 +1,88 @@
 //! The request's body, as the client sends it and on its way to a pod.
 
 use std::{
-    collections::VecDeque,
+    future::poll_fn,
+    net::IpAddr,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::answer::Refusal;
+use super::{answer::Refusal, arm::Failure};
 use crate::{
-    buffer::Replay,
+    buffer::{Prefix, Replay},
     message::{Named, named},
+    share::{Place, Reservation},
+    uploads::{Arriving, Uploads},
 };
 
 /// So much of a first message is looked at for the name of its model. Whoever writes fields in their order has it in the first hundred bytes.
 const MOST_BEFORE_NAME: usize = 4096;
 
+/// Pieces that pass through and are smaller are copied: each keeps the whole buffer into which it was read.
+const SMALL: usize = 8 << 10;
+
 /// A client's body: what was read of it to find out whom it is for, and the rest.
 #[derive(Debug)]
 pub struct ClientBody {
-    /// Read already; pieces that are not empty.
-    pub read: Vec<Bytes>,
-    /// Still to come.
-    pub rest: Incoming,
+    /// Read already.
+    pub read: Bytes,
+    rest: Incoming,
+    peer: IpAddr,
+    /// What its request holds while the rest is on its way.
+    holds: Option<(Arc<Uploads>, Arc<Place>)>,
+    /// Present when it had to be waited for.
+    arriving: Option<Arriving>,
 }
 
 impl ClientBody {
     /// Nothing was read yet.
-    pub fn new(rest: Incoming) -> Self {
-        Self { read: Vec::new(), rest }
+    pub fn new(rest: Incoming, peer: IpAddr) -> Self {
+        Self { read: Bytes::new(), rest, peer, holds: None, arriving: None }
     }
 
-    /// Bytes that were read.
-    pub fn length(&self) -> usize {
-        self.read.iter().map(Bytes::len).sum()
+    /// Whose body it is.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
+    /// Says what its request holds. Another one may get it while the body keeps it waiting.
+    pub fn hold(&mut self, uploads: &Arc<Uploads>, place: &Arc<Place>) {
+        self.arriving = None;
+        self.holds = Some((Arc::clone(uploads), Arc::clone(place)));
+    }
+
+    /// Whether nothing more is to come.
+    pub fn is_end(&self) -> bool {
+        self.rest.is_end_stream()
+    }
+
+    /// Bytes that are still to come.
+    pub fn rest_hint(&self) -> SizeHint {
+        self.rest.size_hint()
+    }
+
+    /// The next piece.
+    pub async fn frame(&mut self) -> Option<Result<Frame<Bytes>, UploadError>> {
+        poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) {
+            if frame.is_none() || self.rest.is_end_stream() {
+                self.arriving = None;
+            }
+            return Poll::Ready(frame.map(|frame| Ok(frame?)));
+        }
+        let Some((uploads, place)) = &self.holds else { return Poll::Pending };
+        let arriving = self.arriving.get_or_insert_with(|| uploads.note(self.peer, place));
+        ready!(arriving.poll_ended(cx));
+        Poll::Ready(Some(Err(UploadError::TooSlow)))
     }
 
     /// The name of a model in the first message of gRPC, once enough of it has been read; empty when that has none, or not where it is looked for.
@@ -48,20 +92,21 @@ impl ClientBody {
     pub async fn model_name(&mut self) -> Result<Vec<u8>, Refusal> {
         let mut begin = Vec::new();
         while begin.len() < MOST_BEFORE_NAME {
-            let Some(frame) = self.rest.frame().await else { break };
+            let Some(frame) = self.frame().await else { break };
             // Trailers: the body ends here.
-            let Ok(data) = frame.map_err(|_| Refusal::BadBody)?.into_data() else { break };
-            if data.is_empty() {
-                continue;
-            }
-            begin.extend_from_slice(&data[..data.len().min(MOST_BEFORE_NAME - begin.len())]);
-            self.read.push(data);
-            match named(&begin) {
-                Named::As(name) => return Ok(name.to_vec()),
+            let Ok(data) = frame.map_err(|error| error.refusal())?.into_data() else { break };
+            begin.extend_from_slice(&data);
+            match named(&begin[..begin.len().min(MOST_BEFORE_NAME)]) {
+                Named::As(name) => {
+                    let name = name.to_vec();
+                    self.read = begin.into();
+                    return Ok(name);
+                }
                 Named::Unreadable => return Err(Refusal::UnreadableName),
                 Named::Unfinished => {}
             }
         }
+        self.read = begin.into();
         Ok(Vec::new())
     }
 }
@@ -75,6 +120,29 @@ pub enum UploadError {
     /// Too many bytes.
     #[error("the body is larger than is allowed")]
     TooLarge,
+    /// Its place went to another request.
+    #[error("the body came too slowly while others waited for its place")]
+    TooSlow,
+}
+
+impl UploadError {
+    /// What the client is told.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Client(_) => Refusal::BadBody,
+            Self::TooLarge => Refusal::BodyTooLarge,
+            Self::TooSlow => Refusal::BodyTooSlow,
+        }
+    }
+
+    /// Why the arm gets no more of it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Client(_) => Failure::ClientLeft,
+            Self::TooLarge => Failure::TooLarge,
+            Self::TooSlow => Failure::TooSlow,
+        }
+    }
 }
 
 /// A body towards a pod.
@@ -86,35 +154,40 @@ pub enum Upload {
     Stream(Box<Stream>),
 }
 
+/// What a body takes that passes through, in bytes: the buffers of two connections, as far as they are the body's.
+pub const PASSING: usize = 64 << 10;
+
 /// A body that passes through: what was read of it already, and the rest.
 #[derive(Debug)]
 pub struct Stream {
     /// Read already.
-    pub prefix: VecDeque<Bytes>,
+    pub prefix: Prefix,
     /// Still to come.
-    pub rest: Incoming,
+    pub body: ClientBody,
     /// Bytes that may still come.
     pub allowed: u64,
+    /// The memory that it takes beside the prefix.
+    pub reservation: Reservation,
 }
 
 impl Stream {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        if let Some(chunk) = self.prefix.pop_front() {
+        if let Some(chunk) = self.prefix.next_piece() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        Pin::new(&mut self.rest).poll_frame(cx).map(|frame| {
+        self.body.poll_frame(cx).map(|frame| {
             frame.map(|frame| {
                 let frame = frame?;
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.allowed = self.allowed.checked_sub(bytes).ok_or(UploadError::TooLarge)?;
-                Ok(frame)
+                Ok(frame.map_data(|data| if data.len() < SMALL { Bytes::copy_from_slice(&data) } else { data }))
             })
         })
     }
 
     fn size_hint(&self) -> SizeHint {
-        let prefix = self.prefix.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        let rest = self.rest.size_hint();
+        let prefix = self.prefix.len() as u64;
+        let rest = self.body.rest_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + prefix);
         if let Some(upper) = rest.upper() {
@@ -139,7 +212,7 @@ impl Body for Upload {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Replay(body) => body.is_end_stream(),
-            Self::Stream(body) => body.prefix.is_empty() && body.rest.is_end_stream(),
+            Self::Stream(body) => body.prefix.is_empty() && body.body.is_end(),
         }
     }
 

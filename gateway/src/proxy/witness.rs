@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     Job,
@@ -21,6 +21,7 @@ use crate::{
     latency::Pace,
     metrics::Outcome,
     model::{Arm, Model},
+    share::Place,
 };
 
 /// Called while a request waits for the candidate; heard when it is dropped before it was dismissed.
@@ -84,11 +85,11 @@ impl Drop for Witness {
             return;
         }
         // It takes the place of a request and is paid for as a replay is, so that clients who leave cannot make more work than others.
-        let (Ok(runtime), Some(permit)) = (Handle::try_current(), case.gateway.admit()) else { return };
+        let (Ok(runtime), Some(place)) = (Handle::try_current(), case.model.shares.place()) else { return };
         match charge(&case.model, &case.candidate) {
             Ok(charge) => {
                 case.candidate.metrics.shielded.inc();
-                drop(runtime.spawn(case.hear(time, charge, permit)));
+                drop(runtime.spawn(case.hear(time, charge, place)));
             }
             Err(Spent) => {
                 case.candidate.metrics.shield_refused.inc();
@@ -99,7 +100,7 @@ impl Drop for Witness {
 
 impl Case {
     /// Gives stable as long as the candidate had.
-    async fn hear(self, time: Duration, charge: Option<Charge>, _permit: OwnedSemaphorePermit) {
+    async fn hear(self, time: Duration, charge: Option<Charge>, _place: Arc<Place>) {
         let mut call = ArmCall::start(&self.stable, self.pace, false);
         let deadline = call.since() + time;
         let (gateway, model, plan) = (&self.gateway, &self.model, &self.plan);

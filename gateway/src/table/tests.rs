@@ -15,7 +15,7 @@ impl Fixture {
     fn new() -> Self {
         let metrics = Metrics::new();
         let settings = Settings { series_retention: Duration::from_secs(600), ..Settings::default() };
-        let router = Router::new(settings, Arc::clone(&metrics), Connector::default());
+        let router = Router::new(settings, Pools::new(100, 1 << 20), Arc::clone(&metrics), Connector::default());
         let config = ModelConfig {
             name: "digits".into(),
             uid: "uid".into(),
@@ -24,6 +24,7 @@ impl Fixture {
             weights: None,
             stable: None,
             timeout: Duration::from_secs(30),
+            max_request: 16 << 20,
             scaled_to_zero: false,
             caching: false,
             sticky_header: None,

@@ -125,6 +125,7 @@ pub fn model(name: &str) -> ModelConfig {
     ModelConfig {
         name: name.into(),
         uid: format!("uid-of-{name}"),
+        max_request: 16 << 20,
         scaled_to_zero: false,
         created: 0,
         claims: Claims { model_name: name.into(), ..Claims::default() },

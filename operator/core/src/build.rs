@@ -31,9 +31,10 @@ mod worker;
 pub use autoscaler::{autoscaler, disruption_budget};
 pub use gateway::{
     gateway_deployment, gateway_disruption_budget, gateway_role_binding, gateway_service_account, gateway_set,
+    gateway_stamp,
 };
 pub use hash::{applied_hash, canonical_json, stamped};
-pub use meta::{controller_reference, is_shared};
+pub use meta::{MAX_OWNERS, controller_reference, is_shared};
 pub use replica_set::{DIGEST_VARIABLE, FETCH, SERVER, has_fetch_step, replica_set};
 pub use service::{preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};

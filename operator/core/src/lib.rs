@@ -30,7 +30,7 @@
 //! - **I11 ours**: only objects that this ModelDeployment controls are scaled and deleted, and only those that nobody controls are adopted, each with its UID as
 //!   precondition.
 //! - **I12 evidence** is asked for only about a confirmed generation, from its confirmation on.
-//! - **I13 told**: all seven conditions are there, each with a reason, a message and the generation that it speaks of; their times change only when they flip.
+//! - **I13 told**: all eight conditions are there, each with a reason, a message and the generation that it speaks of; their times change only when they flip.
 //! - **I14 total**: any input has a plan.
 //! - **I15 one model**: a revision has one pod until that has told which model it found and its ReplicaSet is pinned to it; nothing else is ever pinned.
 //! - **I16 remembered**: what a ReplicaSet is marked with (stable, taken back) is what the status says.
@@ -44,6 +44,7 @@ pub mod command;
 pub mod conflicts;
 pub mod evidence;
 pub mod fields;
+pub mod gateway_rollout;
 pub mod judge;
 pub mod marks;
 pub mod observed;

@@ -233,6 +233,8 @@ pub struct ObjectView {
     pub failure: String,
     /// Of a HorizontalPodAutoscaler whose metrics come: how many replicas it wants.
     pub desired_replicas: Option<i32>,
+    /// Of a Deployment: all its pods are ready and made from its newest template.
+    pub rolled_out: bool,
 }
 
 /// The namespace's gateway.
@@ -248,6 +250,22 @@ pub struct GatewayView {
     pub disruption_budget: Option<ObjectView>,
     /// Pods of the gateway that are not being deleted or still serve.
     pub pods: Vec<GatewayPod>,
+    /// ModelDeployments that share it, this one included.
+    pub sharers: usize,
+    /// Whether its pods may be replaced by those of another version of the operator now.
+    pub update: GatewayUpdate,
+}
+
+/// Whether a gateway may be updated. Gateways are updated namespace by namespace, as models are step by step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum GatewayUpdate {
+    /// Now.
+    #[default]
+    Allowed,
+    /// Not yet: others are updated and looked at first.
+    Waiting,
+    /// Not before somebody has looked: updated gateways do worse than before, or an administrator has paused it. Says why, for people of any namespace.
+    Stopped(String),
 }
 
 /// One pod of the gateway.
@@ -281,6 +299,8 @@ pub struct GatewayReport {
     pub requests: BTreeMap<String, u64>,
     /// Those of them that were answered, clients' own mistakes included, by revision. None from a gateway that does not tell.
     pub answered: Option<BTreeMap<String, u64>>,
+    /// Requests since that generation was applied that were kept from the candidate, because their bodies could not be kept to be sent again.
+    pub unshielded: u64,
     /// Requests in flight by revision.
     pub in_flight: BTreeMap<String, u64>,
     /// Endpoints that it holds for ready, by revision.

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use slipway_crds::conditions::{self, reason};
 use slipway_crds::v1alpha1::{GateVerdict, Stage};
 
+use crate::observed::GatewayUpdate;
 use crate::plan::{Context, Draft, clipped};
 
 /// One condition in the making.
@@ -39,6 +40,7 @@ pub(crate) fn conditions(cx: &Context<'_>, draft: &Draft) -> Vec<Condition> {
         conditions::GATE_PASSED => gate_passed(cx, draft),
         conditions::ROLLED_BACK => rolled_back(cx, draft),
         conditions::CONFLICTED => conflicts::conflicted(cx),
+        conditions::GATEWAY_OUTDATED => gateway_outdated(cx),
         _ => progress::paused(cx, draft),
     };
     conditions::TYPES.iter().map(|kind| condition(cx, kind, said(kind))).collect()
@@ -93,6 +95,14 @@ pub(crate) fn told(draft: &Draft, verdict: GateVerdict) -> String {
 /// What the judge holds for, or why it holds no longer.
 pub(crate) fn judged(draft: &Draft) -> String {
     overall(draft).map_or_else(|| "waits for the first reading".to_owned(), |verdict| told(draft, verdict))
+}
+
+/// Also while it only waits for its turn, `False`: an update changes the status of no ModelDeployment as long as it goes well.
+fn gateway_outdated(cx: &Context<'_>) -> Said {
+    match &cx.observed.gateway.update {
+        GatewayUpdate::Stopped(why) => Said::new("True", reason::UPDATE_STOPPED, why),
+        _ => Said::new("False", reason::NONE, "the gateway is up to date, or is updated in its turn"),
+    }
 }
 
 fn rolled_back(cx: &Context<'_>, draft: &Draft) -> Said {

@@ -80,3 +80,38 @@ fn nothing_is_nothing() {
     world.settle();
     assert_eq!(world.size("v1"), 0);
 }
+
+/// What a HorizontalPodAutoscaler wants by an external metric of type `AverageValue` (Kubernetes, podautoscaler/replica_calculator.go,
+/// GetExternalPerPodMetricReplicas): within a tenth it takes `status.replicas` for its own wish.
+fn average_value(status_replicas: i32, total: f64, each: f64) -> i32 {
+    let ratio = total / (each * f64::from(status_replicas));
+    if (ratio - 1.0).abs() <= 0.1 { status_replicas } else { (total / each).ceil() as i32 }
+}
+
+/// With the pods of both revisions in `status.replicas` it goes 10, 11, 13, 10 (argoproj/argo-rollouts#4847).
+#[test]
+fn an_autoscaler_does_not_chase_a_rollout() {
+    let steps = json!([{ "setWeight": 10 }, { "setWeight": 50 }, { "setWeight": 100 }]);
+    for strategy in [json!({ "canary": { "steps": steps } }), json!({ "type": "BlueGreen" })] {
+        let mut world = World::serving(json!({ "replicas": 10, "strategy": strategy }));
+        world.settle();
+        world.version("v2");
+        world.step();
+        let mut seconds = 0;
+        while world.status().rollout.is_some() {
+            if world.stage() == Some(slipway_crds::v1alpha1::Stage::Analyzing) {
+                world.good();
+            }
+            if world.stage() == Some(slipway_crds::v1alpha1::Stage::Preview) {
+                world.command("promote", "1");
+            }
+            world.tick(1);
+            let wish = average_value(world.status().replicas, 100.0, 10.0);
+            assert_eq!(wish, 10, "{strategy}: after {seconds} s, status.replicas is {}", world.status().replicas);
+            scale(&mut world, wish);
+            seconds += 1;
+            assert!(seconds < 400, "never ends");
+        }
+        assert_eq!(world.stable(), "v2");
+    }
+}

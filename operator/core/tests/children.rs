@@ -10,9 +10,62 @@ use serde_json::{Value, json};
 use slipway_core::action::{Action, Desired};
 use slipway_core::build;
 use slipway_core::fields::{self, Managed};
-use slipway_core::observed::{ModelDigest, ObjectView};
+use slipway_core::observed::{GatewayUpdate, ModelDigest, ObjectView};
 
 const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
+
+/// Beyond a bound each further owner would rewrite the gateway's objects with all the others.
+#[test]
+fn many_owners_are_none() {
+    let mut world = World::serving(json!({}));
+    let gateway = |world: &World| world.observed.gateway.clone();
+    let owners = |world: &World| {
+        let view = gateway(world);
+        let all = [view.service_account, view.role_binding, view.deployment, view.disruption_budget];
+        all.map(|view| view.unwrap().owners)
+    };
+    assert_eq!(owners(&world), [[UID]; 4]);
+    world.observed.gateway.sharers = build::MAX_OWNERS;
+    assert!(world.plan().actions.is_empty());
+    world.observed.gateway.sharers = build::MAX_OWNERS + 1;
+    assert_eq!(world.plan().actions.len(), 4);
+    world.settle();
+    assert!(owners(&world).iter().all(Vec::is_empty));
+    // One more has nothing to do with them.
+    assert!(world.plan().actions.is_empty());
+    world.pass(3600);
+    world.observed.gateway.sharers = build::MAX_OWNERS;
+    world.settle();
+    assert_eq!(owners(&world), [[UID]; 4]);
+}
+
+#[test]
+fn a_gateway_waits_for_its_turn_to_be_updated() {
+    let deployment = |world: &World| {
+        world.plan().actions.iter().any(|action| {
+            matches!(action, Action::Apply(desired) if matches!(&**desired, Desired::Deployment(it) if it.metadata.name.as_deref() == Some("slipway-gateway")))
+        })
+    };
+    let mut world = World::serving(json!({}));
+    world.observed.settings.gateway_image = "gateway:2".into();
+    assert!(deployment(&world), "its turn");
+    world.observed.gateway.update = GatewayUpdate::Waiting;
+    assert!(!deployment(&world));
+    world.settle();
+    assert_eq!(world.says("GatewayOutdated"), "False None");
+    world.observed.gateway.update = GatewayUpdate::Stopped("others do worse".into());
+    assert!(!deployment(&world));
+    world.settle();
+    assert_eq!(world.says("GatewayOutdated"), "True UpdateStopped");
+    assert_eq!(world.condition("GatewayOutdated").message, "others do worse");
+    // There is nothing to lose where none is ready, and nothing to wait for where there is none.
+    let ready = world.observed.gateway.pods.clone();
+    world.observed.gateway.pods.iter_mut().for_each(|pod| pod.ready = false);
+    assert!(deployment(&world));
+    world.observed.gateway.pods = ready;
+    world.observed.gateway.deployment = None;
+    assert!(deployment(&world));
+}
 
 /// Every object of a model with all that a spec may ask for.
 fn everything() -> World {
@@ -292,6 +345,7 @@ fn a_copy_of_our_manifest_is_never_deleted() {
             controller,
             failure: String::new(),
             desired_replicas: None,
+            rolled_out: false,
         })
     };
     for controller in [None, Some(ANOTHER)] {

@@ -131,3 +131,27 @@ fn no_gateway_at_all_takes_nothing_back() {
     world.step();
     assert!(!all_at_stable(&world));
 }
+
+/// Large requests cannot be sent again, so the candidate gets none, and nothing is judged: people are told why and what to change.
+#[test]
+fn a_step_without_evidence_says_when_requests_are_too_large() {
+    let mut world = World::serving(json!({ "traffic": { "maxRequestBytes": 1_000_000 } }));
+    world.version("v2");
+    world.until(Stage::Analyzing, 0);
+    let said = |world: &mut World| {
+        world.step();
+        world.condition("Progressing").message
+    };
+    assert!(!said(&mut world).contains("maxRequestBytes"));
+    let stable = world.status().stable.unwrap().revision;
+    for (unshielded, part) in [(3, "some"), (20, "many"), (80, "most"), (100, "all")] {
+        for pod in &mut world.observed.gateway.pods {
+            let report = pod.report.as_mut().unwrap();
+            report.unshielded = unshielded;
+            report.requests.insert(stable.clone(), 100);
+        }
+        let said = said(&mut world);
+        assert!(said.contains(&format!("{part} requests go to stable only")), "{said}");
+        assert!(said.contains("spec.traffic.maxRequestBytes is 1000000"), "{said}");
+    }
+}

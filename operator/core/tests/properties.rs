@@ -178,6 +178,7 @@ prop_compose! {
         let counts = BTreeMap::from([(revision.clone(), requests)]);
         let report = GatewayReport {
             generation, requests: counts, answered: answered.then(|| BTreeMap::from([(revision.clone(), good)])),
+            unshielded: 0,
             in_flight: BTreeMap::from([(revision.clone(), flight)]),
             ready_endpoints: BTreeMap::new(),
             brake: brake.then(|| BrakeReport {

@@ -295,10 +295,11 @@ impl Cluster {
             uid: self.uid(),
             applied: desired.stamp().to_owned(),
             managed: fields::of(desired),
-            owners: vec![uid.clone()],
+            owners: desired.metadata().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
             controller: (!is_shared(desired)).then_some(uid),
             failure: String::new(),
             desired_replicas: None,
+            rolled_out: false,
         };
         match desired {
             Desired::ReplicaSet(_) => self.create(desired, now),

@@ -143,6 +143,7 @@ fn faults(rng: &mut Rng) -> Faults {
     faults.alter = if rng.chance(0.5) { 0.02 } else { 0.0 };
     faults.orphan = if rng.chance(0.1) { 0.005 } else { 0.0 };
     faults.refused = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };
+    faults.thaw = if faults.two_leaders && rng.chance(0.5) { 0.05 } else { 0.0 };
     faults
 }
 

@@ -52,10 +52,26 @@ pub(crate) struct Shell {
     disturbances: BTreeMap<String, Disturbance>,
     /// The ModelDeployment and its objects as they were at the last plan.
     known: (Option<String>, BTreeSet<String>),
+    /// What it had planned when it fell asleep, and until when it sleeps.
+    asleep: Option<(i64, Box<Asleep>)>,
     serial: u64,
     pub(crate) plans: u64,
     pub(crate) log: Vec<String>,
     pub(crate) broken: Vec<String>,
+}
+
+/// A plan that is not carried out yet.
+#[derive(Clone)]
+pub(crate) struct Asleep {
+    decided: Plan,
+    observed: Observed,
+    view: Rc<Snapshot>,
+}
+
+impl std::fmt::Debug for Asleep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asleep")
+    }
 }
 
 /// What the process has to do with.
@@ -84,6 +100,7 @@ impl Shell {
             refusals: None,
             disturbances: BTreeMap::new(),
             known: (None, BTreeSet::new()),
+            asleep: None,
             serial: 0,
             plans: 0,
             log: Vec::new(),
@@ -94,6 +111,16 @@ impl Shell {
     /// One second with the view that the lag allows.
     pub(crate) fn tick(&mut self, view: &Rc<Snapshot>, around: &mut Around<'_>) {
         if around.now < self.alive_at {
+            return;
+        }
+        if let Some((until, asleep)) = self.asleep.take() {
+            if around.now < until {
+                self.asleep = Some((until, asleep));
+                return;
+            }
+            self.log.push("wakes up".to_owned());
+            self.dirty = true;
+            self.write(&asleep.decided, &asleep.observed, &asleep.view, around);
             return;
         }
         self.poll(around);
@@ -115,6 +142,13 @@ impl Shell {
         self.broken.extend(broken.into_iter().map(|what| format!("{}s {}: {what}", around.now, self.name)));
         self.wake_at = decided.wake_at;
         self.ask(&decided, around.now);
+        if around.faults.thaw > 0.0 && around.rng.chance(around.faults.thaw) {
+            let until = around.now + around.rng.between(1, 60);
+            self.log.push(format!("falls asleep until {until}"));
+            let asleep = Asleep { decided, observed, view: Rc::clone(view) };
+            self.asleep = Some((until, Box::new(asleep)));
+            return;
+        }
         self.write(&decided, &observed, view, around);
     }
 

@@ -58,6 +58,8 @@ pub struct Faults {
     pub refused: Option<&'static str>,
     /// A second operator believes that it leads, too.
     pub two_leaders: bool,
+    /// An operator sleeps between a plan and its first write, and then does what it had planned (a process that is stopped, a machine that is moved).
+    pub thaw: f64,
 }
 
 /// One world.
@@ -204,6 +206,7 @@ impl World {
         self.shells = shells;
         // Two leaders end when the lease does.
         if !self.faults.two_leaders && self.shells.len() > 1 {
+            // One that still sleeps wakes up, some time, as the one whose lease is another's.
             self.shells.truncate(1);
         }
     }

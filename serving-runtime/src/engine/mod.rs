@@ -126,18 +126,46 @@ pub fn load(
     intra_threads: usize,
     kept: Option<&Kept>,
 ) -> Result<Vec<Engine>, LoadError> {
-    let env = environment(library)?;
-    let weights = PrepackedWeights::new();
-    let open = |graph: Graph<'_>| session(env, graph, intra_threads, &weights);
-    let mut engines = Vec::with_capacity(count);
-    for _ in 0..count {
-        let session = kept.and_then(|kept| open_kept(kept, open)).map_or_else(|| first(kept, file, open), Ok);
-        let session = session.map_err(|e| load_error(&e))?;
+    let loader = Loader::new(library, file, intra_threads, kept)?;
+    (0..count).map(|_| loader.open()).collect()
+}
+
+/// Loads sessions of one model, one after the other.
+pub struct Loader<'a> {
+    environment: &'static Environment,
+    weights: PrepackedWeights,
+    file: &'a Path,
+    intra_threads: usize,
+    kept: Option<&'a Kept>,
+}
+
+impl<'a> Loader<'a> {
+    /// For the model in `file`.
+    ///
+    /// # Errors
+    /// `LoadFailed` when ONNX Runtime itself is not there.
+    pub fn new(
+        library: &Path,
+        file: &'a Path,
+        intra_threads: usize,
+        kept: Option<&'a Kept>,
+    ) -> Result<Self, LoadError> {
+        let (environment, weights) = (environment(library)?, PrepackedWeights::new());
+        Ok(Self { environment, weights, file, intra_threads, kept })
+    }
+
+    /// One more session. It shares prepacked weights with the others, and the optimised graph where there is a place to keep it.
+    ///
+    /// # Errors
+    /// `InvalidModel` or `LoadFailed`, with the reason.
+    pub fn open(&self) -> Result<Engine, LoadError> {
+        let open = |graph: Graph<'_>| session(self.environment, graph, self.intra_threads, &self.weights);
+        let kept = self.kept.and_then(|kept| open_kept(kept, open));
+        let session = kept.map_or_else(|| first(self.kept, self.file, open), Ok).map_err(|e| load_error(&e))?;
         let signature = signature_of(&session)?;
         let brake = Brake::new().map_err(|e| load_error(&e))?;
-        engines.push(Engine { session, signature, brake, last: Duration::ZERO });
+        Ok(Engine { session, signature, brake, last: Duration::ZERO })
     }
-    Ok(engines)
 }
 
 /// What a session is made from.

@@ -166,7 +166,7 @@ fn ready(app: &App) -> Answer {
 async fn give_feedback(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let (head, incoming) = request.into_parts();
     let encoding = body::encoding(&head.headers)?;
-    let limit = app.args.max_body_bytes;
+    let limit = app.args.body_limit(&head.headers);
     let collected =
         tokio::time::timeout(app.args.request_timeout(), body::collect(&head.headers, incoming, limit)).await;
     let collected = collected.map_err(|_| ApiError::Deadline(app.args.request_timeout().as_millis()))??;

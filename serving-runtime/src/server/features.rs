@@ -60,7 +60,7 @@ pub(super) async fn write(
     let model = app.models.get(name, None)?;
     let (head, incoming) = request.into_parts();
     let encoding = body::encoding(&head.headers)?;
-    let (limit, time) = (app.args.max_body_bytes, app.args.request_timeout());
+    let (limit, time) = (app.args.body_limit(&head.headers), app.args.request_timeout());
     let work = async {
         let bytes = body::decode(body::collect(&head.headers, incoming, limit).await?, encoding, limit)?;
         let rows = rows(&bytes, entity)?;

@@ -66,7 +66,7 @@ fn server(app: &Arc<App>, headers: &HeaderMap) -> GrpcInferenceServiceServer<Inf
     let server = GrpcInferenceServiceServer::new(Inference(Arc::clone(app)))
         .accept_compressed(Gzip)
         .accept_compressed(Deflate)
-        .max_decoding_message_size(app.args.max_body_bytes)
+        .max_decoding_message_size(app.args.body_limit(headers))
         .max_encoding_message_size(usize::MAX);
     // Every client says that it takes compressed answers; the one that compresses itself wants them.
     match compression(headers) {

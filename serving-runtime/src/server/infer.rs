@@ -84,7 +84,7 @@ fn named_time(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
 async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Result<InferRequest, ApiError> {
     let encoding = body::encoding(&head.headers)?;
     let header_length = header_length(&head.headers)?;
-    let limit = app.args.max_body_bytes;
+    let limit = app.args.body_limit(&head.headers);
     let body = body::collect(&head.headers, incoming, limit).await?;
     let (body, header_length, encoding) = match &app.caches.features {
         Some(features) => {

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Starts the server with the test models and runs the public Python clients against it, unmodified.
-# Usage: run.sh SERVER LIBONNXRUNTIME TRITON_ENVIRONMENT KSERVE_ENVIRONMENT; the last two are Python environments with requirements*.txt in them.
+# Usage: run.sh SERVER LIBONNXRUNTIME TRITON KSERVE ONNX; the last three are Python environments with requirements*.txt in them.
 # `make e2e GROUP=clients` makes them. The last line counts the scripts that passed and failed.
 set -euo pipefail
 # Absolute, because the scripts run in their own directory.
-server=$(realpath "$1") library=$(realpath "$2") triton=$(realpath "$3") kserve=$(realpath "$4")
+server=$(realpath "$1") library=$(realpath "$2") triton=$(realpath "$3") kserve=$(realpath "$4") onnx=$(realpath "$5")
 here=$(cd "$(dirname "$0")" && pwd)
 models=$here/../models
 work=$(mktemp -d)
@@ -21,7 +21,7 @@ for name in types affine; do
 done
 ORT_DYLIB_PATH=$library SLIPWAY_CACHE_DIR=$work/cache SLIPWAY_TERMINATION_LOG=$work/termination \
   "$server" serve --model-uri "$models/simple.onnx" --model-name simple --model-repository "$work/repository" \
-  --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --drain-delay-seconds 0 >"$work/log" &
+  --workers 2 --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --drain-delay-seconds 0 >"$work/log" &
 pid=$!
 deadline=$((SECONDS + 60))
 until grep -q '"message":"ready"' "$work/log"; do
@@ -45,5 +45,8 @@ run() { # run ENVIRONMENT SCRIPT
 run "$triton" triton_http.py
 run "$triton" triton_grpc.py
 run "$kserve" kserve_client.py
+SLIPWAY_REPOSITORY=$work/repository SLIPWAY_COMMIT=$(git -C "$here" rev-parse HEAD 2>/dev/null || true)
+export SLIPWAY_REPOSITORY SLIPWAY_COMMIT
+run "$onnx" onnx_nodes.py
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

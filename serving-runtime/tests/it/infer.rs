@@ -280,6 +280,42 @@ async fn the_owner_may_decide_what_is_merged() {
     }
 }
 
+/// Each worker has its own session; a pod without a CPU limit would have one for each core of its node.
+#[tokio::test]
+async fn memory_bounds_the_workers() {
+    for (limit, workers) in [("1000000", 1), ("100000000000", 4)] {
+        let server = Server::start("wide", &["--workers", "4", "--max-memory-bytes", limit]);
+        assert_eq!(server.line("the model is loaded and warm")["workers"], workers);
+        if workers == 1 {
+            let said = server.line("memory holds no more sessions of this model");
+            assert_eq!((&said["wanted"], &said["memory_bytes"]), (&json!(4), &json!(1_000_000)), "{said}");
+        }
+    }
+}
+
+/// Slipway's gateway says how large a body the ModelDeployment allows; nobody can say more than the server takes.
+#[tokio::test]
+async fn a_body_may_be_as_large_as_the_gateway_says() {
+    let options = ["--max-body-bytes", "2000", "--max-named-body-bytes", "20000", "--max-request-rows", "1000000"];
+    let server = Server::start("affine", &options);
+    let status = async |bytes: usize, named: Option<&str>| {
+        let mut body =
+            json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}).to_string();
+        body.push_str(&" ".repeat(bytes - body.len()));
+        let request = server.http.post(format!("{}/v2/models/m/infer", server.api)).body(body);
+        let request = match named {
+            Some(named) => request.header("x-slipway-max-request-bytes", named),
+            None => request,
+        };
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((status(2000, None).await, status(2001, None).await), (200, 413));
+    assert_eq!((status(10_000, Some("10000")).await, status(10_001, Some("10000")).await), (200, 413));
+    assert_eq!((status(1000, Some("1000")).await, status(1001, Some("1000")).await), (200, 413));
+    assert_eq!((status(20_000, Some("999999999")).await, status(20_001, Some("999999999")).await), (200, 413));
+    assert_eq!(status(2001, Some("many")).await, 413);
+}
+
 /// The first axis of a model that is not known to keep rows apart may be the length of a sequence.
 #[tokio::test]
 async fn a_long_sequence_is_not_too_many_rows() {

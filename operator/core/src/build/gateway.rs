@@ -1,5 +1,7 @@
 //! The gateway of a namespace. Everything here but the owner reference is the same for every ModelDeployment of the namespace.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
@@ -12,7 +14,7 @@ use slipway_crds::v1alpha1::ModelDeployment;
 use super::GATEWAY;
 use super::autoscaler::one_at_a_time;
 use super::hash::stamped;
-use super::meta::{gateway_labels, gateway_selector, matching, shared};
+use super::meta::{gateway_labels, gateway_selector, matching, shared, unowned};
 use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env_field, liveness, pod_security, port, pull_secrets, readiness,
     scraped, spread, tracing_env,
@@ -61,8 +63,17 @@ pub fn gateway_role_binding(object: &ModelDeployment) -> Desired {
 
 /// The gateway's pods. A roll starts the new pod before the old one leaves: there is never less of the data plane than asked for.
 pub fn gateway_deployment(object: &ModelDeployment, settings: &Settings) -> Desired {
+    deployment(shared(object), settings)
+}
+
+/// The stamp of a namespace's gateway pods, as they are made now.
+pub fn gateway_stamp(namespace: &str, settings: &Settings) -> String {
+    deployment(unowned(namespace), settings).stamp().to_owned()
+}
+
+fn deployment(metadata: ObjectMeta, settings: &Settings) -> Desired {
     stamped(Desired::Deployment(Deployment {
-        metadata: shared(object),
+        metadata,
         spec: Some(DeploymentSpec {
             replicas: Some(settings.gateway_replicas),
             selector: matching(gateway_selector()),
@@ -113,8 +124,11 @@ fn environment(settings: &Settings) -> Vec<EnvVar> {
     all
 }
 
+fn quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+    of.iter().map(|(resource, amount)| ((*resource).to_owned(), Quantity((*amount).to_owned()))).collect()
+}
+
 fn container(settings: &Settings) -> Container {
-    let requests = [("cpu", "100m"), ("memory", "64Mi")];
     Container {
         name: "gateway".to_owned(),
         image: Some(settings.gateway_image.clone()),
@@ -123,9 +137,11 @@ fn container(settings: &Settings) -> Container {
         ports: Some(vec![port("http", 8080), port(ADMIN, 9091)]),
         readiness_probe: Some(readiness(ADMIN)),
         liveness_probe: Some(liveness(ADMIN)),
-        // No limits: the gateway bounds its own memory by the requests that it takes at one time, and throttling it would slow down every model.
+        // None for CPU: throttling the gateway would slow down every model. That of memory is far above what its own bounds allow (256 MiB of bodies, and
+        // the buffers of 10,000 connections), so that it takes only a gateway that is broken.
         resources: Some(ResourceRequirements {
-            requests: Some(requests.into_iter().map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).collect()),
+            requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
+            limits: Some(quantities(&[("memory", "2Gi")])),
             ..ResourceRequirements::default()
         }),
         security_context: Some(container_security()),

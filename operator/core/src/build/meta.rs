@@ -89,13 +89,22 @@ pub(super) fn controlled(object: &ModelDeployment, name: String, labels: Labels)
     }
 }
 
+/// An object of the gateway has so many owners at most. Beyond it none: each further one would rewrite the object with all the others, and every watcher read
+/// it. The operator takes away what no ModelDeployment uses any more.
+pub const MAX_OWNERS: usize = 16;
+
 /// Metadata of an object of the gateway, which has several owners and thus no controller.
 pub(super) fn shared(object: &ModelDeployment) -> ObjectMeta {
+    let namespace = object.namespace();
+    ObjectMeta { namespace, owner_references: Some(vec![owner(object)]), ..unowned("") }
+}
+
+/// The same without any owner.
+pub(super) fn unowned(namespace: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(GATEWAY.to_owned()),
-        namespace: object.namespace(),
+        namespace: Some(namespace.to_owned()),
         labels: Some(gateway_labels()),
-        owner_references: Some(vec![owner(object)]),
         ..ObjectMeta::default()
     }
 }

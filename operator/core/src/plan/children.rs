@@ -5,8 +5,8 @@ use slipway_crds::v1alpha1::Stage;
 use super::context::Context;
 use super::disturbance::{self, apply};
 use super::draft::Draft;
-use crate::action::{Action, Kind};
-use crate::observed::{ModelDigest, ObjectView};
+use crate::action::{Action, Desired, Kind};
+use crate::observed::{GatewayUpdate, ModelDigest, ObjectView};
 use crate::{build, revision, sizing};
 
 /// Applies, in the order in which they are needed: the gateway, the addresses, then what serves.
@@ -55,9 +55,24 @@ fn gateway(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let view = &cx.observed.gateway;
     let views = [&view.service_account, &view.role_binding, &view.deployment, &view.disruption_budget];
     let set = build::gateway_set(&cx.observed.object, &cx.observed.settings);
-    for (desired, view) in set.into_iter().zip(views) {
-        apply(cx, draft, desired, view.as_ref(), actions);
+    for (mut desired, there) in set.into_iter().zip(views) {
+        if view.sharers > build::MAX_OWNERS {
+            desired.metadata_mut().owner_references = None;
+        }
+        if waits(cx, &desired, there.as_ref()) {
+            continue;
+        }
+        apply(cx, draft, desired, there.as_ref(), actions);
     }
+}
+
+/// Whether the gateway's pods stay those of another version for now. Where none of them is ready there is nothing to lose.
+fn waits(cx: &Context<'_>, desired: &Desired, there: Option<&ObjectView>) -> bool {
+    let view = &cx.observed.gateway;
+    matches!(desired, Desired::Deployment(_))
+        && there.is_some_and(|there| there.applied != desired.stamp())
+        && view.update != GatewayUpdate::Allowed
+        && view.pods.iter().any(|pod| pod.ready)
 }
 
 fn addresses(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {

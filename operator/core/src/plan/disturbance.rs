@@ -29,8 +29,12 @@ pub(super) fn apply(
         }
         Some(_) => None,
     };
-    let owned = view.is_some_and(|view| view.owners.contains(&cx.spec.uid) && view.applied == desired.stamp());
-    if owned && change.is_none() {
+    let owned = |view: &ObjectView| match &desired.metadata().owner_references {
+        Some(_) => view.owners.contains(&cx.spec.uid),
+        None => view.owners.is_empty(),
+    };
+    let settled = view.is_some_and(|view| owned(view) && view.applied == desired.stamp());
+    if settled && change.is_none() {
         rest(cx, draft, desired, known, actions);
     } else {
         write(cx, draft, desired, change, known, actions);

@@ -68,7 +68,9 @@ fn status(cx: &Context<'_>, draft: &mut Draft) -> ModelDeploymentStatus {
     ModelDeploymentStatus {
         observed_generation: Some(cx.spec.generation),
         conditions: Vec::new(),
-        replicas: cx.sets().fold(0, |sum, set| sum.saturating_add(set.current.max(0))),
+        // Of the largest revision, and not of all: during a rollout there are pods for the candidate besides, and an autoscaler that takes this number for what it
+        // had asked for (as it does within its tolerance, on averages of metrics that are no pod's own) would follow each rollout up.
+        replicas: cx.sets().map(|set| set.current).max().unwrap_or(0).max(0),
         selector: labels::scale_selector(&cx.spec.name),
         stable,
         candidate,

@@ -65,7 +65,9 @@ fn waits(cx: &Context<'_>, draft: &Draft, rollout: &RolloutStatus) -> (&'static 
         Stage::Confirming => {
             (reason::WAITING_FOR_CONFIRMATION, format!("weight {weight}: {}", confirmation(cx, draft)))
         }
-        Stage::Analyzing => (reason::ANALYZING, format!("weight {weight} is judged: {}", judged(draft))),
+        Stage::Analyzing => {
+            (reason::ANALYZING, format!("weight {weight} is judged: {}{}", judged(draft), unshielded(cx)))
+        }
         Stage::Paused => pause(cx, draft, since, &weight),
         Stage::Preview => (reason::PREVIEW, preview(cx, since)),
         Stage::Probation => {
@@ -83,10 +85,32 @@ fn pause(cx: &Context<'_>, draft: &Draft, since: jiff::Timestamp, weight: &str) 
         }
         Step::Pause(None) => (reason::PAUSE_STEP, format!("pauses at weight {weight} for a person; {PROMOTE}")),
         _ => {
-            let held = format!("no verdict after {} s at weight {weight}: {}", cx.spec.max_hold, judged(draft));
+            let (judged, unshielded) = (judged(draft), unshielded(cx));
+            let held = format!("no verdict after {} s at weight {weight}: {judged}{unshielded}", cx.spec.max_hold);
             (reason::HOLD_EXCEEDED, format!("{held}; {PROMOTE}"))
         }
     }
+}
+
+/// What the candidate did not get because it was too large to be sent again, so that nobody wonders where its requests are. In words for magnitudes: the status
+/// is not written for each of them.
+fn unshielded(cx: &Context<'_>) -> String {
+    let reports = || cx.observed.gateway.pods.iter().filter_map(|pod| pod.report.as_ref());
+    let unshielded: u64 = reports().map(|report| report.unshielded).sum();
+    let all = unshielded.max(reports().flat_map(|report| report.requests.values()).sum());
+    if unshielded == 0 {
+        return String::new();
+    }
+    let part = match unshielded as f64 / all as f64 {
+        part if part >= 0.99 => "all",
+        part if part >= 0.5 => "most",
+        part if part >= 0.05 => "many",
+        _ => "some",
+    };
+    format!(
+        "; {part} requests go to stable only, because their bodies are larger than what gateways keep to send them again (spec.traffic.maxRequestBytes is {}), or because gateways have no memory left for them",
+        cx.observed.object.spec.traffic.max_request_bytes
+    )
 }
 
 fn preview(cx: &Context<'_>, since: jiff::Timestamp) -> String {

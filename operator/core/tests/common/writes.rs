@@ -67,10 +67,11 @@ impl World {
             uid: "x".into(),
             applied: desired.stamp().to_owned(),
             managed: fields::of(desired),
-            owners: vec![uid.clone()],
+            owners: desired.metadata().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
             controller: (!build::is_shared(desired)).then_some(uid),
             failure: String::new(),
             desired_replicas: None,
+            rolled_out: false,
         };
         let target = desired.target();
         let before = self.observed.disturbances.get(&target);

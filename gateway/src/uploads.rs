@@ -1,0 +1,145 @@
+//! Requests whose bodies are still on their way: they hold a place and do nothing. When there is none left, the client that holds most of them
+//! in this way gives one to a client that holds fewer.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use slab::Slab;
+
+use crate::share::Place;
+
+/// The bodies on their way to one ModelDeployment.
+#[derive(Debug, Default)]
+pub struct Uploads(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Grows with each body.
+    next: u64,
+    entries: Slab<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    peer: IpAddr,
+    place: Arc<Place>,
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+/// A body on its way, until it is dropped.
+#[derive(Debug)]
+pub struct Arriving {
+    uploads: Arc<Uploads>,
+    key: usize,
+}
+
+impl Uploads {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a body on its way, and the place that its request holds.
+    pub fn note(self: &Arc<Self>, peer: IpAddr, place: &Arc<Place>) -> Arriving {
+        let mut state = self.lock();
+        state.next += 1;
+        let entry = Entry { number: state.next, peer, place: Arc::clone(place), ended: false, waker: None };
+        Arriving { uploads: Arc::clone(self), key: state.entries.insert(entry) }
+    }
+
+    /// Ends the oldest body of the client that has most on their way, and gives its place to one that has fewer.
+    pub fn replace(&self, peer: IpAddr) -> Option<Arc<Place>> {
+        let mut state = self.lock();
+        let mut held: HashMap<IpAddr, usize> = HashMap::new();
+        for (_, entry) in state.entries.iter().filter(|(_, entry)| !entry.ended) {
+            *held.entry(entry.peer).or_default() += 1;
+        }
+        // Not for one that would then have as many: they would push each other out.
+        let least = held.get(&peer).copied().unwrap_or_default() + 2;
+        let (largest, _) = held.into_iter().filter(|(_, held)| *held >= least).max_by_key(|(_, held)| *held)?;
+        let of_largest = state.entries.iter_mut().filter(|(_, entry)| !entry.ended && entry.peer == largest);
+        let mut oldest: Vec<_> = of_largest.map(|(_, entry)| entry).collect();
+        oldest.sort_unstable_by_key(|entry| entry.number);
+        // One that has just been answered has no place any more.
+        oldest.into_iter().find_map(|entry| {
+            entry.ended = true;
+            entry.waker.take().into_iter().for_each(Waker::wake);
+            entry.place.pass_on()
+        })
+    }
+}
+
+impl Arriving {
+    /// Completes when the body has lost its place.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.uploads.lock();
+        let Some(entry) = state.entries.get_mut(self.key) else { return Poll::Ready(()) };
+        if entry.ended {
+            return Poll::Ready(());
+        }
+        if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            entry.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.uploads.lock().entries.try_remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::share::{Pool, Share};
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn ended(arriving: &Arriving) -> bool {
+        arriving.poll_ended(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn the_largest_gives_its_oldest_to_one_that_has_fewer() {
+        let (share, uploads) = (Share::new(&Pool::new(9)), Arc::new(Uploads::default()));
+        let places: Vec<_> = std::iter::from_fn(|| Place::take(&share)).collect();
+        assert_eq!(places.len(), 6);
+        let mut bodies: Vec<_> = places.iter().map(|place| uploads.note(peer(1), place)).collect();
+        let first = uploads.replace(peer(2)).unwrap();
+        let of_two = uploads.note(peer(2), &first);
+        assert_eq!(bodies.iter().map(ended).collect::<Vec<_>>(), [true, false, false, false, false, false]);
+        // Its own later ones do not end its earlier ones, nor do those who have nearly as many.
+        assert!(uploads.replace(peer(1)).is_none());
+        // A body that has arrived whole is at work, and stays.
+        drop(bodies.remove(1));
+        let second = uploads.replace(peer(3)).unwrap();
+        assert_eq!(bodies.iter().map(ended).collect::<Vec<_>>(), [true, true, false, false, false]);
+        bodies.truncate(3);
+        assert!(uploads.replace(peer(2)).is_none());
+        assert!(!ended(&of_two));
+        assert_eq!(share.used(), 6);
+        drop((places, first, second, of_two, bodies));
+        assert_eq!(share.used(), 0);
+        assert!(uploads.lock().entries.is_empty());
+    }
+
+    #[test]
+    fn who_has_no_place_gives_none() {
+        let (share, uploads) = (Share::new(&Pool::new(9)), Arc::new(Uploads::default()));
+        let places: Vec<_> = std::iter::from_fn(|| Place::take(&share)).collect();
+        let _bodies: Vec<_> = places.iter().map(|place| uploads.note(peer(1), place)).collect();
+        places[0].release();
+        let passed_on = uploads.replace(peer(2));
+        assert!(passed_on.is_some());
+        assert_eq!(share.used(), 5);
+    }
+}

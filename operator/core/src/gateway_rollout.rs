@@ -1,0 +1,236 @@
+//! In what order the gateways of all namespaces are updated: few at first, looked at, then more; no further ones while those that were updated do worse than
+//! before. One bad version of the data plane reaches a namespace or two and not the cluster.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::observed::GatewayUpdate;
+
+/// Seconds that an updated gateway is looked at before it counts as good.
+pub const LOOK: i64 = 120;
+/// Seconds in which the pods of an updated gateway must be ready.
+pub const DEADLINE: i64 = 600;
+/// Failed requests below which nothing is said about a share of them.
+const FEWEST: u64 = 20;
+/// The share of failed requests may double, and rise by this besides.
+const MARGIN: f64 = 0.01;
+
+/// Requests of the clients of one gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientRequests {
+    /// All of them that ended.
+    pub ended: u64,
+    /// Those that failed by no fault of the client.
+    pub failed: u64,
+}
+
+impl ClientRequests {
+    fn share(self) -> f64 {
+        if self.ended == 0 { 0.0 } else { self.failed as f64 / self.ended as f64 }
+    }
+}
+
+/// How gateways are updated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Namespace by namespace.
+    #[default]
+    Gradual,
+    /// Not at all for now.
+    Paused,
+    /// All at once.
+    Immediate,
+}
+
+/// The gateway of one namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// Namespace.
+    pub namespace: String,
+    /// ModelDeployments that it serves.
+    pub models: usize,
+    /// Since when it has the template of this version, as far as this process knows; none while it has another one.
+    pub updated_at: Option<Timestamp>,
+    /// All its pods are ready and made from its template.
+    pub rolled_out: bool,
+    /// Requests in the minutes before it was updated; nothing when this process did not see them.
+    pub before: ClientRequests,
+    /// Requests in the last minutes, since it was updated.
+    pub after: ClientRequests,
+}
+
+impl Gateway {
+    fn age(&self, now: Timestamp) -> Option<SignedDuration> {
+        self.updated_at.map(|at| now.duration_since(at))
+    }
+
+    /// Why it is not well.
+    fn trouble(&self, now: Timestamp) -> Option<String> {
+        let age = self.age(now)?;
+        if !self.rolled_out && age >= SignedDuration::from_secs(DEADLINE) {
+            return Some(format!("its new pods are not ready after {} s", age.as_secs()));
+        }
+        let (before, after) = (self.before.share(), self.after.share());
+        let worse = self.after.failed >= FEWEST && after > 2.0 * before + MARGIN;
+        worse.then(|| format!("{:.1} % of its requests fail, {:.1} % did before", 100.0 * after, 100.0 * before))
+    }
+
+    fn is_looked_at(&self, now: Timestamp) -> bool {
+        self.rolled_out && self.age(now).is_some_and(|age| age >= SignedDuration::from_secs(LOOK))
+    }
+}
+
+/// What is decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// By namespace.
+    pub updates: BTreeMap<String, GatewayUpdate>,
+    /// Updated gateways that are not well, and why. For administrators: namespaces are not told of each other.
+    pub troubles: BTreeMap<String, String>,
+}
+
+/// Decides for all gateways.
+pub fn decide(gateways: &[Gateway], mode: Mode, now: Timestamp) -> Decision {
+    let troubles = || gateways.iter().filter_map(|it| Some((it.namespace.clone(), it.trouble(now)?)));
+    let troubles: BTreeMap<_, _> = troubles().collect();
+    let mut behind: Vec<_> = gateways.iter().filter(|it| it.updated_at.is_none()).collect();
+    // Those first whose failure would hurt least.
+    behind.sort_by_key(|it| (it.models, &it.namespace));
+    let updated = gateways.len() - behind.len();
+    let good = gateways.iter().filter(|it| it.is_looked_at(now) && !troubles.contains_key(&it.namespace)).count();
+    // As many at a time as have turned out well.
+    let at_once = match mode {
+        Mode::Gradual => good.max(1).saturating_sub(updated - good),
+        Mode::Paused => 0,
+        Mode::Immediate => behind.len(),
+    };
+    let stopped = match mode {
+        Mode::Gradual if !troubles.is_empty() => Some(
+            "gateways of other namespaces do worse since they were updated, so this one is not: the log of the operator and its metric slipway_operator_gateway_trouble name them",
+        ),
+        Mode::Paused => Some("updates of gateways are paused by the operator's --gateway-update"),
+        _ => None,
+    };
+    let verdict = |place: usize| match stopped {
+        Some(why) => GatewayUpdate::Stopped(why.to_owned()),
+        None if place < at_once => GatewayUpdate::Allowed,
+        None => GatewayUpdate::Waiting,
+    };
+    let waiting = behind.iter().enumerate().map(|(place, it)| (it.namespace.clone(), verdict(place)));
+    let current = gateways.iter().filter(|it| it.updated_at.is_some());
+    let updates = waiting.chain(current.map(|it| (it.namespace.clone(), GatewayUpdate::Allowed))).collect();
+    Decision { updates, troubles }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn at(second: i64) -> Timestamp {
+        START + SignedDuration::from_secs(second)
+    }
+
+    fn old(namespace: &str, models: usize) -> Gateway {
+        Gateway {
+            namespace: namespace.into(),
+            models,
+            updated_at: None,
+            rolled_out: true,
+            before: ClientRequests::default(),
+            after: ClientRequests::default(),
+        }
+    }
+
+    fn allowed(decision: &Decision, gateways: &[Gateway]) -> Vec<String> {
+        let behind = gateways.iter().filter(|it| it.updated_at.is_none()).map(|it| it.namespace.clone());
+        behind.filter(|it| decision.updates[it] == GatewayUpdate::Allowed).collect()
+    }
+
+    /// Lets time go on; what may be updated is, and its pods are ready 10 s later. Gives how many were updated at each second.
+    fn roll(gateways: &mut [Gateway], seconds: i64, spoil: impl Fn(&mut Gateway)) -> Vec<usize> {
+        let mut counts = Vec::new();
+        for second in 0..seconds {
+            let decision = decide(gateways, Mode::Gradual, at(second));
+            for name in allowed(&decision, gateways) {
+                let gateway = gateways.iter_mut().find(|it| it.namespace == name).unwrap();
+                (gateway.updated_at, gateway.rolled_out) = (Some(at(second)), false);
+            }
+            for gateway in gateways.iter_mut().filter(|it| it.age(at(second)) >= Some(SignedDuration::from_secs(10))) {
+                gateway.rolled_out = true;
+                spoil(gateway);
+            }
+            counts.push(gateways.iter().filter(|it| it.updated_at.is_some()).count());
+        }
+        counts
+    }
+
+    #[test]
+    fn few_at_first_then_as_many_as_were_good() {
+        let mut gateways: Vec<_> = (0..40).map(|n| old(&format!("ns-{n:02}"), 40 - n)).collect();
+        let counts = roll(&mut gateways, 7 * LOOK, |_| {});
+        let look = LOOK as usize;
+        assert_eq!((counts[0], counts[look - 1], counts[look], counts[2 * look]), (1, 1, 2, 4), "{counts:?}");
+        assert_eq!(counts.last(), Some(&40));
+        assert!(counts.windows(2).all(|pair| pair[1] - pair[0] <= pair[0].max(1)), "{counts:?}");
+        // The one with fewest models was first.
+        assert_eq!(gateways[39].updated_at, Some(at(0)));
+    }
+
+    #[test]
+    fn a_bad_version_stays_where_it_is() {
+        let failing = |gateway: &mut Gateway| gateway.after = ClientRequests { ended: 1000, failed: 50 };
+        let mut gateways: Vec<_> = (0..40).map(|n| old(&format!("ns-{n:02}"), 1)).collect();
+        assert_eq!(roll(&mut gateways, 10 * LOOK, failing).last(), Some(&1));
+        let decision = decide(&gateways, Mode::Gradual, at(2000));
+        assert_eq!(decision.troubles["ns-00"], "5.0 % of its requests fail, 0.0 % did before");
+        let said = |it: &GatewayUpdate| matches!(it, GatewayUpdate::Stopped(why) if !why.contains("ns-"));
+        assert_eq!(decision.updates.values().filter(|it| said(it)).count(), 39, "no namespace is named to another");
+        // Whoever knows better says so.
+        let decision = decide(&gateways, Mode::Immediate, at(2000));
+        assert_eq!(allowed(&decision, &gateways).len(), 39);
+        // When they are well again it goes on.
+        gateways[0].after = ClientRequests { ended: 2000, failed: 10 };
+        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(2000)), &gateways), ["ns-01"]);
+    }
+
+    #[test]
+    fn what_failed_before_is_not_the_versions_fault() {
+        let mut bad_model = old("a", 1);
+        bad_model.updated_at = Some(at(0));
+        bad_model.before = ClientRequests { ended: 1000, failed: 300 };
+        bad_model.after = ClientRequests { ended: 1000, failed: 350 };
+        let gateways = [bad_model, old("b", 1)];
+        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(LOOK)), &gateways), ["b"]);
+    }
+
+    #[test]
+    fn pods_that_do_not_come_up_stop_it() {
+        let mut stuck = old("a", 1);
+        (stuck.updated_at, stuck.rolled_out) = (Some(at(0)), false);
+        let gateways = [stuck, old("b", 1)];
+        let waits = decide(&gateways, Mode::Gradual, at(DEADLINE - 1));
+        assert_eq!((waits.updates["b"].clone(), waits.troubles.len()), (GatewayUpdate::Waiting, 0));
+        let stopped = decide(&gateways, Mode::Gradual, at(DEADLINE));
+        assert!(matches!(stopped.updates["b"], GatewayUpdate::Stopped(_)) && stopped.troubles.contains_key("a"));
+    }
+
+    #[test]
+    fn an_administrator_may_pause_it() {
+        let gateways = [old("a", 1)];
+        let paused = decide(&gateways, Mode::Paused, at(0));
+        assert!(matches!(&paused.updates["a"], GatewayUpdate::Stopped(why) if why.contains("--gateway-update")));
+    }
+
+    #[test]
+    fn after_a_restart_those_that_are_updated_are_looked_at_again() {
+        let mut gateways: Vec<_> = (0..10).map(|n| old(&format!("ns-{n}"), 1)).collect();
+        for gateway in &mut gateways[..4] {
+            gateway.updated_at = Some(at(1000));
+        }
+        assert!(allowed(&decide(&gateways, Mode::Gradual, at(1000)), &gateways).is_empty());
+        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(1000 + LOOK)), &gateways).len(), 4);
+    }
+}

@@ -1,0 +1,264 @@
+//! Watches over the updates of gateways, and takes away what no ModelDeployment uses any more. What is decided is decided by
+//! [`slipway_core::gateway_rollout`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::{DeleteParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use slipway_core::build::{GATEWAY, gateway_stamp};
+use slipway_core::gateway_rollout::{ClientRequests, Gateway, Mode, decide};
+use slipway_core::observed::{GatewayUpdate, ObjectView};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, interval};
+
+use crate::apply::limited;
+use crate::cache::{Cache, Owner};
+use crate::context::Context;
+use crate::error::{Fault, WriteError};
+use crate::main_watch::Guarded;
+use crate::views::Views;
+
+/// How often is looked.
+const EVERY: Duration = Duration::from_secs(2);
+/// Requests are counted in buckets of so many looks, as many of them as make ten minutes.
+const LOOKS: u32 = 5;
+const BUCKETS: usize = 60;
+/// How long the gateway of a namespace without ModelDeployments stays. One that is replaced (`kubectl replace --force`) finds it there.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Which gateways may be updated now, by namespace.
+#[derive(Default)]
+pub struct Verdicts(RwLock<BTreeMap<String, GatewayUpdate>>);
+
+impl Verdicts {
+    /// What was decided for a namespace. Before anything was, it waits.
+    pub fn of(&self, namespace: &str) -> GatewayUpdate {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(namespace).cloned().unwrap_or(GatewayUpdate::Waiting)
+    }
+
+    /// Takes in what was decided. Gives the namespaces for which that is news.
+    fn replace(&self, new: BTreeMap<String, GatewayUpdate>) -> Vec<String> {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let news = new.iter().filter(|(namespace, update)| all.get(*namespace) != Some(update));
+        let news = news.map(|(namespace, _)| namespace.clone()).collect();
+        *all = new;
+        news
+    }
+}
+
+/// Requests in the last minutes.
+#[derive(Default)]
+struct Recent(VecDeque<ClientRequests>);
+
+impl Recent {
+    fn sum(&self) -> ClientRequests {
+        self.0.iter().fold(ClientRequests::default(), |sum, it| add(sum, *it))
+    }
+
+    fn add(&mut self, requests: ClientRequests) {
+        match self.0.back_mut() {
+            Some(last) => *last = add(*last, requests),
+            None => self.0.push_back(requests),
+        }
+    }
+
+    fn next_bucket(&mut self) {
+        self.0.push_back(ClientRequests::default());
+        while self.0.len() > BUCKETS {
+            self.0.pop_front();
+        }
+    }
+}
+
+fn add(a: ClientRequests, b: ClientRequests) -> ClientRequests {
+    ClientRequests { ended: a.ended.saturating_add(b.ended), failed: a.failed.saturating_add(b.failed) }
+}
+
+/// What this process has seen of one gateway.
+#[derive(Default)]
+struct Seen {
+    updated_at: Option<Timestamp>,
+    /// While it had another template.
+    before: Recent,
+    /// Since then.
+    after: Recent,
+}
+
+/// What this process remembers.
+#[derive(Default)]
+struct Watcher {
+    gateways: BTreeMap<String, Seen>,
+    /// By UID of a pod: what it told last.
+    pods: HashMap<String, ClientRequests>,
+    looks: u32,
+    /// Since when a namespace has a gateway and no ModelDeployment.
+    unused: BTreeMap<String, Instant>,
+}
+
+/// Looks until the operator ends.
+pub async fn run(ctx: Arc<Context>, mode: Mode, triggers: UnboundedSender<ObjectRef<Guarded>>) {
+    if ctx.stop.run_until_cancelled(ctx.views.wait_until_synced()).await != Some(true) {
+        return;
+    }
+    let (mut watcher, mut ticks) = (Watcher::default(), interval(EVERY));
+    while ctx.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let gateways = watcher.look(&ctx, Timestamp::now());
+        let decision = decide(&gateways, mode, Timestamp::now());
+        ctx.metrics.gateway_troubles(&decision.troubles);
+        for namespace in ctx.views.gateway_updates.replace(decision.updates) {
+            for name in ctx.views.models.models_where(&namespace, |_| true) {
+                // The receiver is gone only when the operator ends.
+                let _ = triggers.send(ObjectRef::new(&name).within(&namespace));
+            }
+        }
+        for namespace in watcher.unused(&ctx.views, Instant::now()) {
+            if let Err(error) = sweep(&ctx, &namespace).await {
+                tracing::warn!(namespace, %error, "a gateway that nobody uses cannot be deleted: it is tried again");
+            }
+        }
+    }
+}
+
+impl Watcher {
+    fn look(&mut self, ctx: &Context, now: Timestamp) -> Vec<Gateway> {
+        self.looks += 1;
+        let namespaces = ctx.views.deployments.gateways();
+        let there: BTreeSet<_> = namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
+        self.gateways.retain(|namespace, _| there.contains(namespace.as_str()));
+        self.count(ctx);
+        let looked = namespaces.iter().map(|(namespace, view)| {
+            let seen = self.gateways.entry(namespace.clone()).or_default();
+            if view.applied == gateway_stamp(namespace, &ctx.settings) {
+                seen.updated_at.get_or_insert(now);
+            } else {
+                // Another version of the operator had updated it meanwhile, or it was changed back.
+                if seen.updated_at.take().is_some() {
+                    seen.before = std::mem::take(&mut seen.after);
+                }
+            }
+            Gateway {
+                namespace: namespace.clone(),
+                models: ctx.views.claims.count(namespace),
+                updated_at: seen.updated_at,
+                rolled_out: view.rolled_out,
+                before: seen.before.sum(),
+                after: seen.after.sum(),
+            }
+        });
+        looked.collect()
+    }
+
+    /// Adds what pods have told since the last look.
+    fn count(&mut self, ctx: &Context) {
+        if self.looks.is_multiple_of(LOOKS) {
+            self.gateways.values_mut().for_each(|seen| match seen.updated_at {
+                Some(_) => seen.after.next_bucket(),
+                None => seen.before.next_bucket(),
+            });
+        }
+        let told = ctx.links.client_requests();
+        self.pods.retain(|uid, _| told.contains_key(uid));
+        for (uid, (namespace, now)) in told {
+            // What a pod had counted before it was heard first was not seen.
+            let before = self.pods.insert(uid, now).unwrap_or(now);
+            let new = ClientRequests {
+                ended: now.ended.saturating_sub(before.ended),
+                failed: now.failed.saturating_sub(before.failed),
+            };
+            if let Some(seen) = self.gateways.get_mut(&namespace) {
+                if seen.updated_at.is_some() { seen.after.add(new) } else { seen.before.add(new) }
+            }
+        }
+    }
+
+    /// Namespaces whose gateway nobody has used for a while, and that the garbage collector does not see.
+    fn unused(&mut self, views: &Views, now: Instant) -> Vec<String> {
+        let left = |cache: &Cache<ObjectView>| {
+            let all = cache.gateways().into_iter();
+            all.filter(|(_, view)| view.owners.is_empty()).map(|(namespace, _)| namespace).collect::<Vec<_>>()
+        };
+        let caches = [&views.deployments, &views.disruption_budgets, &views.role_bindings, &views.service_accounts];
+        let all: BTreeSet<String> = caches.into_iter().flat_map(left).collect();
+        let unused: BTreeSet<String> =
+            all.into_iter().filter(|namespace| views.models.models_where(namespace, |_| true).is_empty()).collect();
+        self.unused.retain(|namespace, _| unused.contains(namespace));
+        for namespace in unused {
+            self.unused.entry(namespace).or_insert(now);
+        }
+        self.unused.iter().filter(|(_, since)| now.duration_since(**since) >= GRACE).map(|(it, _)| it.clone()).collect()
+    }
+}
+
+/// Deletes the objects of a gateway that have no owner.
+async fn sweep(ctx: &Context, namespace: &str) -> Result<(), WriteError> {
+    tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
+    delete::<Deployment>(ctx, namespace, &ctx.views.deployments).await?;
+    delete::<PodDisruptionBudget>(ctx, namespace, &ctx.views.disruption_budgets).await?;
+    delete::<RoleBinding>(ctx, namespace, &ctx.views.role_bindings).await?;
+    delete::<ServiceAccount>(ctx, namespace, &ctx.views.service_accounts).await
+}
+
+async fn delete<K>(ctx: &Context, namespace: &str, cache: &Cache<ObjectView>) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let there = cache.get(&Owner::gateway(namespace), GATEWAY);
+    let Some(entry) = there.filter(|entry| entry.view.owners.is_empty()) else { return Ok(()) };
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(entry.view.uid),
+            // As it was seen: one that has got an owner again stays.
+            resource_version: Some(entry.version.to_string()),
+        }),
+        ..DeleteParams::background()
+    };
+    let kind = match K::kind(&()).as_ref() {
+        "Deployment" => "Deployment",
+        "PodDisruptionBudget" => "PodDisruptionBudget",
+        "RoleBinding" => "RoleBinding",
+        _ => "ServiceAccount",
+    };
+    let api = Api::<K>::namespaced(ctx.client.clone(), namespace);
+    match limited("delete", kind, GATEWAY, api.delete(GATEWAY, &params)).await {
+        Ok(_) | Err(WriteError { fault: Fault::NotFound(_) | Fault::Conflict(_), .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_anything_was_decided_gateways_stay_as_they_are() {
+        let verdicts = Verdicts::default();
+        assert_eq!(verdicts.of("a"), GatewayUpdate::Waiting);
+        assert_eq!(verdicts.replace([("a".into(), GatewayUpdate::Allowed)].into()), ["a"]);
+        assert!(verdicts.replace([("a".into(), GatewayUpdate::Allowed)].into()).is_empty());
+        assert_eq!(verdicts.of("a"), GatewayUpdate::Allowed);
+    }
+
+    #[test]
+    fn requests_are_forgotten_after_ten_minutes() {
+        let mut recent = Recent::default();
+        recent.add(ClientRequests { ended: 7, failed: 3 });
+        for _ in 0..BUCKETS - 1 {
+            recent.next_bucket();
+        }
+        recent.add(ClientRequests { ended: 1, failed: 0 });
+        assert_eq!(recent.sum(), ClientRequests { ended: 8, failed: 3 });
+        recent.next_bucket();
+        assert_eq!(recent.sum(), ClientRequests { ended: 1, failed: 0 });
+    }
+}

@@ -1,0 +1,78 @@
+//! A thousand ModelDeployments in one namespace, against a real API server of their own: the other tests' deadlines do not bear them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+#[allow(dead_code, reason = "the other tests against an API server use more of it")]
+mod support;
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, PropagationPolicy};
+use slipway_core::build::MAX_OWNERS;
+use slipway_crds::v1alpha1::ModelDeployment;
+
+use support::fakes::Fakes;
+use support::world::{World, condition, spec};
+use support::{audit, eventually_within};
+
+const COUNT: usize = 1000;
+const LONG: Duration = Duration::from_secs(600);
+
+/// Each of them is stable, the objects that they share were written no more often than they may have owners, and no owner list grows. When all of them are gone,
+/// so is what they shared: nobody owns it, so the operator deletes it.
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn the_owners_of_the_gateway_are_bounded() {
+    let world = World::new("many").await;
+    let fakes = Fakes::start(&world, 27).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    let begun = Instant::now();
+    let create = |n: usize| {
+        let world = &world;
+        async move { world.create(&format!("m{n:04}"), spec("v1")).await }
+    };
+    stream::iter(0..COUNT).map(create).buffer_unordered(8).for_each(|_| async {}).await;
+    let models = world.api::<ModelDeployment>();
+    let all_stable = async || {
+        let all = models.list(&ListParams::default()).await.unwrap();
+        all.items.len() == COUNT && all.items.iter().all(|it| condition(Some(it), "Progressing") == "False/Stable")
+    };
+    eventually_within(LONG, "all are stable", all_stable).await;
+    println!("{COUNT} are stable after {:?}", begun.elapsed());
+
+    let gateway = world.api::<Deployment>().get("slipway-gateway").await.unwrap();
+    assert!(gateway.owner_references().is_empty(), "{}", gateway.owner_references().len());
+    let bytes = serde_json::to_vec(&gateway).unwrap().len();
+    assert!(bytes < 16 << 10, "{bytes} bytes");
+    let requests = audit::requests(&world.plane.audit_log(), &operator.user);
+    let shared = |resource: &str| {
+        let ours =
+            requests.iter().filter(|it| it.object_ref.resource == resource && it.object_ref.name == "slipway-gateway");
+        ours.filter(|it| it.verb == "patch" || it.verb == "create").count()
+    };
+    for resource in ["serviceaccounts", "rolebindings", "deployments", "poddisruptionbudgets"] {
+        let writes = shared(resource);
+        println!("{writes} writes to {resource}");
+        assert!(writes <= 2 * MAX_OWNERS + 8, "{writes} writes to {resource}");
+    }
+    let writes = requests.iter().filter(|it| it.verb == "patch" && !it.is_of_lease()).count();
+    println!("{writes} writes in all");
+    assert!(writes <= COUNT * 12, "{writes} writes");
+
+    let background =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+    models.delete_collection(&background, &ListParams::default()).await.unwrap();
+    let swept = async || {
+        world.api::<Deployment>().get_opt("slipway-gateway").await.unwrap().is_none()
+            && world.api::<PodDisruptionBudget>().get_opt("slipway-gateway").await.unwrap().is_none()
+            && world.api::<RoleBinding>().get_opt("slipway-gateway").await.unwrap().is_none()
+            && world.api::<ServiceAccount>().get_opt("slipway-gateway").await.unwrap().is_none()
+    };
+    eventually_within(LONG, "what they shared is gone", swept).await;
+    operator.end().await.unwrap();
+}
