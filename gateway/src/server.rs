@@ -39,7 +39,8 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellat
     let of_connections = Arc::clone(&gateway);
     let make = move |peer| {
         let open = Open::count(Arc::clone(&of_connections));
-        service_fn(move |request| answer(Arc::clone(&open.0), request, peer))
+        // Boxed: hyper and the listener move it several times before it runs.
+        service_fn(move |request| Box::pin(answer(Arc::clone(&open.0), request, peer)))
     };
     let serving = Server::new(listener, settings, builder()).serve(make, stop.cancelled());
     let drained = async {

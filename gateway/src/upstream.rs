@@ -256,7 +256,8 @@ async fn send_http1(visit: Visit, mut request: Request<Upload>, anew: bool) -> R
     for _ in 0..MAX_STALE {
         let (mut link, reused) = match if anew { None } else { pool.take() } {
             Some(link) => (link, true),
-            None => match pool.dial().await {
+            // Boxed, as connections are kept for many requests.
+            None => match Box::pin(pool.dial()).await {
                 Ok(link) => (link, false),
                 Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
             },
@@ -275,7 +276,7 @@ async fn send_http1(visit: Visit, mut request: Request<Upload>, anew: bool) -> R
 
 async fn send_http2(visit: Visit, mut request: Request<Upload>) -> Result<Response<Download>, SendError> {
     for _ in 0..MAX_STALE {
-        let (mut link, reused) = match visit.endpoint.pool.shared().await {
+        let (mut link, reused) = match Box::pin(visit.endpoint.pool.shared()).await {
             Ok(found) => found,
             Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
         };

@@ -155,6 +155,12 @@ impl<V: Clone + PartialEq> Cache<V> {
         asked.filter_map(|(owner, _)| owner.model.clone()).collect()
     }
 
+    /// Whether a namespace has any ModelDeployment.
+    pub fn has_models(&self, namespace: &str) -> bool {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.views.keys().any(|owner| owner.namespace == namespace && owner.model.is_some())
+    }
+
     /// Objects of gateways that have the gateway's name, by namespace.
     pub fn gateways(&self) -> Vec<(String, V)> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);

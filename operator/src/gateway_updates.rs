@@ -47,10 +47,15 @@ impl Verdicts {
         all.get(namespace).cloned().unwrap_or(GatewayUpdate::Waiting)
     }
 
-    /// Takes in what was decided. Gives the namespaces for which that is news.
-    fn replace(&self, new: BTreeMap<String, GatewayUpdate>) -> Vec<String> {
+    /// Takes in what was decided. Gives the namespaces for which that is news: those whose gateway is to be updated now, or that have something else to say than
+    /// before. At a start that is none, however many gateways there are, when all of them are up to date.
+    fn replace(&self, new: BTreeMap<String, GatewayUpdate>, current: &BTreeSet<String>) -> Vec<String> {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let news = new.iter().filter(|(namespace, update)| all.get(*namespace) != Some(update));
+        let said = |update: Option<&GatewayUpdate>| matches!(update, Some(GatewayUpdate::Stopped(_)));
+        let news = new.iter().filter(|(namespace, update)| {
+            let before = all.get(*namespace);
+            before != Some(update) && (!current.contains(*namespace) || said(before))
+        });
         let news = news.map(|(namespace, _)| namespace.clone()).collect();
         *all = new;
         news
@@ -102,6 +107,8 @@ struct Watcher {
     /// By UID of a pod: what it told last.
     pods: HashMap<String, ClientRequests>,
     looks: u32,
+    /// The template that a gateway has now, by namespace.
+    stamps: HashMap<String, String>,
     /// Since when a namespace has a gateway and no ModelDeployment.
     unused: BTreeMap<String, Instant>,
 }
@@ -116,7 +123,8 @@ pub async fn run(ctx: Arc<Context>, mode: Mode, triggers: UnboundedSender<Object
         let gateways = watcher.look(&ctx, Timestamp::now());
         let decision = decide(&gateways, mode, Timestamp::now());
         ctx.metrics.gateway_troubles(&decision.troubles);
-        for namespace in ctx.views.gateway_updates.replace(decision.updates) {
+        let current = gateways.iter().filter(|it| it.updated_at.is_some()).map(|it| it.namespace.clone()).collect();
+        for namespace in ctx.views.gateway_updates.replace(decision.updates, &current) {
             for name in ctx.views.models.models_where(&namespace, |_| true) {
                 // The receiver is gone only when the operator ends.
                 let _ = triggers.send(ObjectRef::new(&name).within(&namespace));
@@ -137,9 +145,11 @@ impl Watcher {
         let there: BTreeSet<_> = namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
         self.gateways.retain(|namespace, _| there.contains(namespace.as_str()));
         self.count(ctx);
+        self.stamps.retain(|namespace, _| there.contains(namespace.as_str()));
         let looked = namespaces.iter().map(|(namespace, view)| {
             let seen = self.gateways.entry(namespace.clone()).or_default();
-            if view.applied == gateway_stamp(namespace, &ctx.settings) {
+            let stamp = self.stamps.entry(namespace.clone());
+            if view.applied == *stamp.or_insert_with(|| gateway_stamp(namespace, &ctx.settings)) {
                 seen.updated_at.get_or_insert(now);
             } else {
                 // Another version of the operator had updated it meanwhile, or it was changed back.
@@ -191,7 +201,7 @@ impl Watcher {
         let caches = [&views.deployments, &views.disruption_budgets, &views.role_bindings, &views.service_accounts];
         let all: BTreeSet<String> = caches.into_iter().flat_map(left).collect();
         let unused: BTreeSet<String> =
-            all.into_iter().filter(|namespace| views.models.models_where(namespace, |_| true).is_empty()).collect();
+            all.into_iter().filter(|namespace| !views.models.has_models(namespace)).collect();
         self.unused.retain(|namespace, _| unused.contains(namespace));
         for namespace in unused {
             self.unused.entry(namespace).or_insert(now);
@@ -244,9 +254,15 @@ mod tests {
     fn before_anything_was_decided_gateways_stay_as_they_are() {
         let verdicts = Verdicts::default();
         assert_eq!(verdicts.of("a"), GatewayUpdate::Waiting);
-        assert_eq!(verdicts.replace([("a".into(), GatewayUpdate::Allowed)].into()), ["a"]);
-        assert!(verdicts.replace([("a".into(), GatewayUpdate::Allowed)].into()).is_empty());
+        let (none, a) = (BTreeSet::new(), BTreeSet::from(["a".to_owned()]));
+        let all = |update: GatewayUpdate| BTreeMap::from([("a".to_owned(), update)]);
+        assert_eq!(verdicts.replace(all(GatewayUpdate::Allowed), &none), ["a"]);
+        assert!(verdicts.replace(all(GatewayUpdate::Allowed), &none).is_empty());
         assert_eq!(verdicts.of("a"), GatewayUpdate::Allowed);
+        // What is up to date need not be looked at, unless it has said that it is not.
+        assert!(Verdicts::default().replace(all(GatewayUpdate::Allowed), &a).is_empty());
+        verdicts.replace(all(GatewayUpdate::Stopped("x".into())), &none);
+        assert_eq!(verdicts.replace(all(GatewayUpdate::Allowed), &a), ["a"]);
     }
 
     #[test]

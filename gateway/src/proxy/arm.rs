@@ -1,6 +1,6 @@
 //! One request at one arm: wait for a pod if there is none, choose pods, retry what is safe to retry.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::pin, sync::Arc};
 
 use http::Response;
 use tokio::time::{Instant, timeout_at};
@@ -94,7 +94,7 @@ pub async fn reach(
             if retry != Retry::Wait {
                 return Err(failure);
             }
-            match wait_for_endpoint(gateway, model, arm, &attempts.tried, until).await {
+            match Box::pin(wait_for_endpoint(gateway, model, arm, &attempts.tried, until)).await {
                 Some(arm) => current = arm,
                 None => return Err(failure),
             }
@@ -102,7 +102,9 @@ pub async fn reach(
     };
     let span =
         || slipway_telemetry::span!("arm", otel.kind = "client", revision = arm.revision.as_str(), role = ?arm.role);
-    slipway_telemetry::traced(span, timeout_at(deadline, work)).await.unwrap_or(Err(Failure::Deadline))
+    // By reference: the future of who waits would have room for it twice.
+    let work = pin!(timeout_at(deadline, work));
+    slipway_telemetry::traced(span, work).await.unwrap_or(Err(Failure::Deadline))
 }
 
 /// Why a round of attempts ended without an answer.

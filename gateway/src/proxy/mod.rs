@@ -179,8 +179,11 @@ async fn dispatch(job: Job, preview: bool) -> Response<AnswerBody> {
     let Some(arm) = model.choose(entity(&model, job.plan.headers())) else { return job.reject(Refusal::NoRevision) };
     let arm = Arc::clone(arm);
     match stable.filter(|_| arm.role == Role::Candidate && shield) {
-        Some(stable) if job.plan.is_whole() && job.plan.pure => shield::shielded(job, arm, Arc::clone(stable)).await,
-        Some(stable) => shield::rescued(job, arm, Arc::clone(stable)).await,
+        // Boxed, as they are for a few: the futures of all others would carry their room along, and are moved more than once before they run.
+        Some(stable) if job.plan.is_whole() && job.plan.pure => {
+            Box::pin(shield::shielded(job, arm, Arc::clone(stable))).await
+        }
+        Some(stable) => Box::pin(shield::rescued(job, arm, Arc::clone(stable))).await,
         None if arm.role == Role::Stable => to_stable(job, arm).await,
         None => direct(job, arm, true).await,
     }
@@ -193,8 +196,14 @@ fn entity<'a>(model: &Model, headers: &'a HeaderMap) -> Option<&'a [u8]> {
 
 /// Sends a request to stable. While no pod of stable takes it, a candidate that has traffic anyway does: the request has not run, and there is
 /// nothing to protect it from that is worse than no answer. With the next request it is stable's turn again.
-async fn to_stable(mut job: Job, stable: Arc<Arm>) -> Response<AnswerBody> {
-    let Some(candidate) = job.model.spill().cloned() else { return direct(job, stable, true).await };
+async fn to_stable(job: Job, stable: Arc<Arm>) -> Response<AnswerBody> {
+    match job.model.spill().cloned() {
+        Some(candidate) => Box::pin(or_to_candidate(job, stable, candidate)).await,
+        None => direct(job, stable, true).await,
+    }
+}
+
+async fn or_to_candidate(mut job: Job, stable: Arc<Arm>, candidate: Arc<Arm>) -> Response<AnswerBody> {
     if !stable.endpoints.is_empty() {
         let (result, mut call) = ask(&mut job, &stable, true, Retry::Broken).await;
         if !result.as_ref().is_err_and(|failure| *failure == Failure::Unreachable) {

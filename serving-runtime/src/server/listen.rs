@@ -77,7 +77,8 @@ impl Listener {
         let make = move |_| {
             let (app, handler) = (Arc::clone(&app), handler.clone());
             service_fn(move |request| {
-                let answer = handler(Arc::clone(&app), request);
+                // Boxed: hyper and the listener move it several times before it runs.
+                let answer = Box::pin(handler(Arc::clone(&app), request));
                 async move { Ok::<_, Infallible>(answer.await) }
             })
         };
