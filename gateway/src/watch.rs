@@ -71,15 +71,13 @@ pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Er
         let mut news = match events.next().await.ok_or(Error::Task("watch"))? {
             Heard::Models(said) => {
                 synced.0 |= matches!(said, Said::All(_));
-                taken("modeldeployments", said, &mut converter, Converter::model, Converter::model_gone, |it, all| {
-                    it.all_models(&all)
-                })
+                let (model, gone, all) = (Converter::model, Converter::model_gone, Converter::all_models);
+                taken("modeldeployments", said, &mut converter, model, gone, all)
             }
             Heard::Slices(said) => {
                 synced.1 |= matches!(said, Said::All(_));
-                taken("endpointslices", said, &mut converter, Converter::slice, Converter::slice_gone, |it, all| {
-                    it.all_slices(&all)
-                })
+                let (slice, gone, all) = (Converter::slice, Converter::slice_gone, Converter::all_slices);
+                taken("endpointslices", said, &mut converter, slice, gone, all)
             }
         };
         concerned.append(&mut news);
@@ -101,12 +99,12 @@ fn taken<K>(
     converter: &mut Converter,
     applied: fn(&mut Converter, &K) -> Concerned,
     deleted: fn(&mut Converter, &str) -> Concerned,
-    all: impl FnOnce(&mut Converter, Vec<K>) -> Concerned,
+    all: fn(&mut Converter, &[K]) -> Concerned,
 ) -> Concerned {
     match said {
         Said::Applied(object) => applied(converter, &object),
         Said::Deleted(name) => deleted(converter, &name),
-        Said::All(objects) => all(converter, objects),
+        Said::All(objects) => all(converter, &objects),
         Said::Nothing => Concerned::new(),
         Said::Trouble(error) => {
             tracing::warn!(kind, %error, "watch failed: what is known stays in force");

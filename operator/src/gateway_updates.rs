@@ -23,6 +23,7 @@ use tokio::time::{Instant, interval};
 
 use crate::apply::limited;
 use crate::cache::{Cache, Owner};
+use crate::children::Child;
 use crate::context::Context;
 use crate::error::{Fault, WriteError};
 use crate::main_watch::Guarded;
@@ -213,34 +214,28 @@ impl Watcher {
 /// Deletes the objects of a gateway that have no owner.
 async fn sweep(ctx: &Context, namespace: &str) -> Result<(), WriteError> {
     tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
-    delete::<Deployment>(ctx, namespace, &ctx.views.deployments).await?;
-    delete::<PodDisruptionBudget>(ctx, namespace, &ctx.views.disruption_budgets).await?;
-    delete::<RoleBinding>(ctx, namespace, &ctx.views.role_bindings).await?;
-    delete::<ServiceAccount>(ctx, namespace, &ctx.views.service_accounts).await
+    delete::<Deployment>(ctx, namespace, Child::Deployment).await?;
+    delete::<PodDisruptionBudget>(ctx, namespace, Child::PodDisruptionBudget).await?;
+    delete::<RoleBinding>(ctx, namespace, Child::RoleBinding).await?;
+    delete::<ServiceAccount>(ctx, namespace, Child::ServiceAccount).await
 }
 
-async fn delete<K>(ctx: &Context, namespace: &str, cache: &Cache<ObjectView>) -> Result<(), WriteError>
+async fn delete<K>(ctx: &Context, namespace: &str, child: Child) -> Result<(), WriteError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    let there = cache.get(&Owner::gateway(namespace), GATEWAY);
-    let Some(entry) = there.filter(|entry| entry.view.owners.is_empty()) else { return Ok(()) };
+    let there = ctx.views.known(child, &Owner::gateway(namespace), GATEWAY);
+    let Some(known) = there.filter(|known| known.owners.is_empty()) else { return Ok(()) };
     let params = DeleteParams {
         preconditions: Some(Preconditions {
-            uid: Some(entry.view.uid),
+            uid: Some(known.uid),
             // As it was seen: one that has got an owner again stays.
-            resource_version: Some(entry.version.to_string()),
+            resource_version: Some(known.version.to_string()),
         }),
         ..DeleteParams::background()
     };
-    let kind = match K::kind(&()).as_ref() {
-        "Deployment" => "Deployment",
-        "PodDisruptionBudget" => "PodDisruptionBudget",
-        "RoleBinding" => "RoleBinding",
-        _ => "ServiceAccount",
-    };
     let api = Api::<K>::namespaced(ctx.client.clone(), namespace);
-    match limited("delete", kind, GATEWAY, api.delete(GATEWAY, &params)).await {
+    match limited("delete", child.kind(), GATEWAY, api.delete(GATEWAY, &params)).await {
         Ok(_) | Err(WriteError { fault: Fault::NotFound(_) | Fault::Conflict(_), .. }) => Ok(()),
         Err(error) => Err(error),
     }

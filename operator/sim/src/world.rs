@@ -206,7 +206,6 @@ impl World {
         self.shells = shells;
         // Two leaders end when the lease does.
         if !self.faults.two_leaders && self.shells.len() > 1 {
-            // One that still sleeps wakes up, some time, as the one whose lease is another's.
             self.shells.truncate(1);
         }
     }
