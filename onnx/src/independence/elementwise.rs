@@ -241,6 +241,8 @@ fn of_numbers(operator: &str, numbers: &[i64]) -> Option<i64> {
         ("Sub", [a, b]) => a.checked_sub(*b),
         // Towards zero, as ONNX divides integers.
         ("Div", [a, b]) => a.checked_div(*b),
+        // The remainders of ONNX differ by an attribute where a number is negative.
+        ("Mod", [a, b]) if *a >= 0 && *b > 0 => Some(a % b),
         ("Max", many) => many.iter().copied().max(),
         ("Min", many) => many.iter().copied().min(),
         ("Neg", [a]) => a.checked_neg(),

@@ -37,7 +37,9 @@ pub fn prove(model: &Model) -> Result<(), String> {
     for output in &model.graph.outputs {
         let name = &output.name;
         let tensor = known.get(name).ok_or_else(|| format!("nothing makes the output {name:?}"))?;
-        let rows_first = tensor.axis == Some(0) && tensor.shape.as_ref().is_some_and(|shape| shape[0].is_rows());
+        let size =
+            tensor.axis.filter(|_| tensor.repeats.is_none()).and(tensor.shape.as_ref()).and_then(|shape| shape.first());
+        let rows_first = tensor.axis == Some(0) && size.is_some_and(Size::is_rows);
         if !rows_first {
             return Err(match tensor.axis {
                 Some(0) => format!("the output {name:?} does not follow the rows of the inputs one by one"),
@@ -222,7 +224,7 @@ impl Walk<'_> {
             if one == other {
                 return Ok(one.clone());
             }
-            if one.axis != other.axis || one.counted || other.counted {
+            if (one.axis, &one.repeats) != (other.axis, &other.repeats) || one.counted || other.counted {
                 return Err(format!("{}: its branches differ in what they do with rows", node.label()));
             }
             let Some(axis) = one.axis else { return Ok(Tensor::fixed(None)) };
@@ -231,7 +233,7 @@ impl Walk<'_> {
                 return Err(format!("{}: its branches give different shapes", node.label()));
             }
             let shape = these.iter().zip(those).map(|(a, b)| if a == b { a.clone() } else { self.symbols.fresh() });
-            Ok(Tensor::rows(shape.collect(), axis))
+            Ok(Tensor { repeats: one.repeats.clone(), ..Tensor::rows(shape.collect(), axis) })
         });
         both.collect()
     }
@@ -270,7 +272,37 @@ fn of_constant(constant: &Constant) -> Tensor {
 }
 
 impl Call<'_> {
+    /// Operators keep what is along the axis of the rows in its order, whatever that is; only those that change shapes look at it.
     fn apply(&mut self) -> Made {
+        let order = |tensor: &Tensor| {
+            let size = tensor.shape.as_ref().zip(tensor.axis).and_then(|(shape, axis)| shape.get(axis).cloned());
+            (size, tensor.repeats.clone())
+        };
+        let mut orders = self.inputs.iter().flatten().filter(|tensor| tensor.is_rows()).map(|tensor| order(tensor));
+        let first = orders.next();
+        let Some((size, Some(repeats))) = first.clone() else {
+            if orders.any(|(_, repeats)| repeats.is_some()) {
+                return Err("it joins rows with rows in another order".into());
+            }
+            return self.operator();
+        };
+        if orders.any(|other| Some(other) != first) {
+            return Err("it joins rows with rows in another order".into());
+        }
+        let mut made = self.operator()?;
+        if ["Flatten", "Reshape"].contains(&self.node.op_type.as_str()) && self.node.domain.is_empty() {
+            return Ok(made);
+        }
+        for tensor in made.iter_mut().filter(|tensor| tensor.is_rows()) {
+            if order(tensor).0 != size {
+                return Err("what it does with rows in this order is not followed".into());
+            }
+            tensor.repeats = Some(repeats.clone());
+        }
+        Ok(made)
+    }
+
+    fn operator(&mut self) -> Made {
         let operator = self.node.op_type.as_str();
         if self.node.domain == "ai.onnx.ml" {
             return ml::apply(self);

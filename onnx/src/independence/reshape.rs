@@ -198,8 +198,8 @@ fn reshape(call: &mut Call<'_>) -> Made {
     Ok(call.all(made))
 }
 
-/// The tensor in another shape. Elements keep their order, so rows stay apart when what stands before their axis is as large as before, and their
-/// number is in the size that follows.
+/// The tensor in another shape. Elements keep their order, so the same number of elements stands behind the axis of the rows within each of them,
+/// and the same number of sequences of all rows before it: those are the axes before theirs, and `repeats`.
 fn reshaped(tensor: &Tensor, shape: Vec<Size>) -> Result<Tensor, String> {
     let Some(axis) = tensor.axis else {
         // A list of sizes that becomes a list, or a single one.
@@ -209,11 +209,13 @@ fn reshaped(tensor: &Tensor, shape: Vec<Size>) -> Result<Tensor, String> {
     };
     let known = tensor.shape.as_deref().unwrap_or_default();
     let place = place_of_rows(&shape).ok_or("the shape that it gives to rows does not tell where they are")?;
-    let before = |shape: &[Size], place: usize| Size::product(&shape[..place]);
-    if before(known, axis).is_none() || before(known, axis) != before(&shape, place) {
-        return Err("it gives rows a shape in which they are no longer in one piece each".into());
-    }
-    Ok(Tensor::rows(shape, place))
+    let sequences = Size::product(known[..axis].iter().chain(&tensor.repeats));
+    let before = Size::product(&shape[..place]);
+    let repeats = sequences.zip(before).and_then(|(sequences, before)| sequences.divided_by(&before));
+    let repeats = repeats.filter(|repeats| shape[place].divided_by(repeats).is_some_and(|size| size.has_rows()));
+    let repeats = repeats.ok_or("it gives rows a shape in which they are no longer in one piece each")?;
+    let repeats = Some(repeats).filter(|repeats| !repeats.is(1));
+    Ok(Tensor { repeats, ..Tensor::rows(shape, place) })
 }
 
 fn flatten(call: &mut Call<'_>) -> Made {
@@ -240,11 +242,15 @@ fn axes(call: &Call<'_>) -> Result<Option<Vec<i64>>, String> {
 fn squeeze(call: &mut Call<'_>) -> Made {
     let tensor = call.need(0)?.clone();
     let Some(shape) = &tensor.shape else { return call.unknown() };
-    let Some(axes) = axes(call)?.filter(|axes| !axes.is_empty()) else {
-        if tensor.is_rows() {
+    let axes = match axes(call)?.filter(|axes| !axes.is_empty()) {
+        Some(axes) => axes,
+        None if tensor.is_rows() => {
             return Err("it drops every axis with one element, and so that of a single row".into());
         }
-        return call.unknown();
+        None if shape.iter().all(|size| size.as_number().is_some()) => {
+            (0_i64..).zip(shape).filter(|(_, size)| size.is(1)).map(|(axis, _)| axis).collect()
+        }
+        None => return call.unknown(),
     };
     let axes = value::axes(&axes, shape.len()).ok_or("its axes do not fit its input")?;
     if tensor.axis.is_some_and(|axis| axes.contains(&axis)) {

@@ -246,6 +246,42 @@ fn an_exported_transformer_block_keeps_rows_apart() {
     mixes(&between, "along the axis of the rows");
 }
 
+/// What PyTorch's own layer makes: positions come first, rows are merged with heads, and then positions with rows.
+#[test]
+fn attention_with_positions_first_keeps_rows_apart() {
+    let heads = [
+        "X: N,6,8",
+        "t = Transpose(X) perm=1,0,2",
+        "a: 3 = 6,-1,4",
+        "h = Reshape(t, a)",
+        "q = Transpose(h) perm=1,0,2",
+        "k = Transpose(h) perm=1,2,0",
+        "s = MatMul(q, k)",
+        "p = Softmax(s) axis=-1",
+        "c = MatMul(p, q)",
+        "b: 4 = -1,2,6,4",
+        "v = Reshape(c, b)",
+        "o = Transpose(v) perm=2,0,1,3",
+        "f: 2 = -1,8",
+        "m = Reshape(o, f)",
+        "w: 8x8",
+        "bias: 8x",
+        "g = Gemm(m, w, bias)",
+        "r = Relu(g)",
+    ];
+    let back = ["d: 3 = 6,-1,8", "l = Reshape(r, d)", "y = Transpose(l) perm=1,0,2", "Y = Add(X, y)"];
+    apart(&[&heads[..], &back].concat());
+    mixes(&[&heads[..], &["d: 3 = -1,6,8", "Y = Reshape(r, d)"]].concat(), "one piece");
+    mixes(&[&heads[..], &["Y = Softmax(r) axis=0"]].concat(), "along the axis of the rows");
+    // As many rows of as many elements, in another order.
+    mixes(&[&heads[..], &["z = Reshape(X, f)", "Y = Add(z, r)"]].concat(), "in another order");
+    mixes(&[&heads[..], &["z = Reshape(X, f)", "Y = Concat(r, z) axis=1"]].concat(), "in another order");
+    apart(
+        &[&heads[..], &["z = Mul(r, r)", "l = Reshape(z, d)", "d: 3 = 6,-1,8", "Y = Transpose(l) perm=1,0,2"]].concat(),
+    );
+    mixes(&["X: N,6", "t = Transpose(X) perm=1,0", "f: 1 = -1", "Y = Reshape(t, f)"], "does not follow the rows");
+}
+
 #[test]
 fn layers_keep_rows_apart_along_the_first_axis() {
     apart(&["X: N,3,8,8", "w: 4x3x3x3", "c = Conv(X, w)", "r = Relu(c)", "p = GlobalAveragePool(r)", "Y = Flatten(p)"]);
@@ -285,3 +321,5 @@ fn inputs_must_agree_on_the_axis_of_the_batch() {
     mixes(&["X: N,3", "c: 1 = 0", "Y = Identity(c)"], "does not follow the rows");
     mixes(&["X: N,3", "Y = Custom(X)"], "not known");
 }
+
+mod order;

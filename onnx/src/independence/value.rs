@@ -11,12 +11,14 @@ pub(super) type Elements = Vec<Option<Size>>;
 /// What is known of a tensor.
 ///
 /// With an `axis`, the tensor holds the rows of the batch along it: `shape[axis]` is the number of rows times something, the part of row *i* is the
-/// *i*-th of equal parts along that axis, and holds nothing of any other row. Without, it is the same whatever the rows hold; when it is also not
-/// `counted`, it is the same however many there are.
+/// *i*-th of equal parts along that axis, and holds nothing of any other row. With `repeats`, the axis is so many times such a sequence of all rows.
+/// Without an `axis`, it is the same whatever the rows hold; when it is also not `counted`, it is the same however many there are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Tensor {
     pub(super) shape: Option<Vec<Size>>,
     pub(super) axis: Option<usize>,
+    /// How often all rows follow one another along the axis, when that is more than once: after an axis that stood before theirs was merged with it.
+    pub(super) repeats: Option<Size>,
     /// Whether it depends on the number of rows.
     pub(super) counted: bool,
     /// Elements of a list (or a single number) of sizes. `None` for an element that is not followed; it depends on the number of rows when the
