@@ -6,6 +6,7 @@
 //! specifications (onnx.ai/onnx/operators).
 
 mod elementwise;
+mod gather;
 mod ml;
 mod movement;
 mod network;
@@ -313,6 +314,7 @@ impl Call<'_> {
         let made = None
             .or_else(|| reshape::apply(self, operator))
             .or_else(|| movement::apply(self, operator))
+            .or_else(|| gather::apply(self, operator))
             .or_else(|| reduction::apply(self, operator))
             .or_else(|| product::apply(self, operator))
             .or_else(|| network::apply(self, operator))
@@ -368,6 +370,12 @@ impl Call<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is made of inputs that hold no rows.
+    fn without_rows(&self, shape: Option<Vec<Size>>) -> Vec<Tensor> {
+        let counted = self.inputs.iter().flatten().any(|tensor| tensor.counted);
+        self.all(Tensor { counted, ..Tensor::fixed(shape) })
     }
 
     /// As many results as the node has outputs.

@@ -1,4 +1,4 @@
-//! Operators that pick, move, repeat and join elements.
+//! Operators that move, cut, repeat and join elements.
 
 use super::size::Size;
 use super::value::{self, Elements, Tensor};
@@ -7,12 +7,8 @@ use super::{Call, Made};
 pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
     match operator {
         "Concat" => Some(concat(call)),
-        "Gather" => Some(gather(call)),
-        "GatherElements" => Some(gather_elements(call)),
-        "GatherND" => Some(gather_nd(call)),
         "OneHot" => Some(one_hot(call)),
         "Pad" => Some(pad(call)),
-        "ScatterElements" | "Scatter" => Some(scatter_elements(call)),
         "Slice" => Some(slice(call)),
         "Split" => Some(split(call)),
         "Tile" => Some(tile(call)),
@@ -70,112 +66,6 @@ fn joined(call: &mut Call<'_>, shapes: &[Vec<Size>]) -> Result<Vec<Size>, String
         None => call.symbols.computed("Concat", &sizes),
     };
     Ok(shape)
-}
-
-fn gather(call: &mut Call<'_>) -> Made {
-    let (data, indices) = (call.need(0)?.clone(), call.need(1)?.clone());
-    let axis = call.node.integer("axis").unwrap_or(0);
-    if !call.has_rows() {
-        let counted = data.counted || indices.counted;
-        if let Some(tensor) = picked(&data, &indices) {
-            return Ok(call.all(tensor));
-        }
-        let shape = match (&data.shape, &indices.shape) {
-            (Some(data), Some(indices)) => {
-                value::axis(axis, data.len()).map(|axis| [&data[..axis], indices, &data[axis + 1..]].concat())
-            }
-            _ => None,
-        };
-        return Ok(call.all(Tensor { counted, ..Tensor::fixed(shape) }));
-    }
-    if data.counted || indices.counted {
-        return Err("it picks by something that depends on the number of rows".into());
-    }
-    let (Some(of_data), Some(of_indices)) = (&data.shape, &indices.shape) else {
-        return Err("the shape of one of its inputs is not known".into());
-    };
-    let axis = value::axis(axis, of_data.len()).ok_or("its axis does not fit its input")?;
-    let shape = [&of_data[..axis], of_indices, &of_data[axis + 1..]].concat();
-    let rows = match (data.axis, indices.axis) {
-        (Some(rows), None) if rows < axis => rows,
-        (Some(rows), None) if rows > axis => rows + of_indices.len() - 1,
-        (Some(_), None) => return Err("it picks among the rows".into()),
-        (None, Some(rows)) => axis + rows,
-        _ => return Err("it picks among rows by the contents of rows".into()),
-    };
-    Ok(call.all(Tensor::rows(shape, rows)))
-}
-
-/// Sizes that are picked from a list.
-fn picked(data: &Tensor, indices: &Tensor) -> Option<Tensor> {
-    let (elements, numbers) = (data.elements.as_ref()?, indices.numbers()?);
-    let length = i64::try_from(elements.len()).ok()?;
-    let pick = |index: &i64| {
-        let index = usize::try_from(if *index < 0 { index + length } else { *index }).ok()?;
-        elements.get(index).cloned()
-    };
-    let made = numbers.iter().map(pick).collect::<Option<Vec<_>>>()?;
-    let unknown = data.counted && made.iter().any(Option::is_none);
-    let list = Tensor::list(made, unknown);
-    Some(if indices.rank() == Some(0) { Tensor { shape: Some(vec![]), ..list } } else { list })
-}
-
-/// Row by row, when both hold the same rows along an axis that is not picked along.
-fn gather_elements(call: &mut Call<'_>) -> Made {
-    if !call.has_rows() {
-        return call.unknown();
-    }
-    let (data, indices) = (call.need(0)?.clone(), call.need(1)?.clone());
-    let (Some(of_data), Some(of_indices)) = (&data.shape, &indices.shape) else {
-        return Err("the shape of one of its inputs is not known".into());
-    };
-    let axis = value::axis(call.node.integer("axis").unwrap_or(0), of_data.len()).ok_or("its axis does not fit")?;
-    match (data.axis, indices.axis) {
-        (Some(one), Some(other)) if one == other && one != axis && of_data[one] == of_indices[one] => {
-            Ok(call.all(Tensor::rows(of_indices.clone(), one)))
-        }
-        _ => Err("it picks among the rows".into()),
-    }
-}
-
-fn gather_nd(call: &mut Call<'_>) -> Made {
-    if !call.has_rows() {
-        return call.unknown();
-    }
-    let (data, indices) = (call.need(0)?.clone(), call.need(1)?.clone());
-    let batch = call.node.integer("batch_dims").unwrap_or(0);
-    let (Some(of_data), Some(of_indices)) = (&data.shape, &indices.shape) else {
-        return Err("the shape of one of its inputs is not known".into());
-    };
-    let batch = usize::try_from(batch).unwrap_or(0);
-    let depth = of_indices.last().and_then(Size::as_number).and_then(|depth| usize::try_from(depth).ok());
-    let (Some(depth), true) = (depth, data.axis == indices.axis && data.axis.is_some_and(|axis| axis < batch)) else {
-        return Err("it picks among the rows".into());
-    };
-    let axis = data.axis.unwrap_or(0);
-    if of_data.get(axis) != of_indices.get(axis) || batch + depth > of_data.len() {
-        return Err("its inputs do not fit one another".into());
-    }
-    let shape = [&of_indices[..of_indices.len() - 1], &of_data[batch + depth..]].concat();
-    Ok(call.all(Tensor::rows(shape, axis)))
-}
-
-fn scatter_elements(call: &mut Call<'_>) -> Made {
-    if !call.has_rows() {
-        return call.unknown();
-    }
-    let data = call.need(0)?.clone();
-    let shape = call.shape_of(0)?;
-    let axis = value::axis(call.node.integer("axis").unwrap_or(0), shape.len()).ok_or("its axis does not fit")?;
-    let rows = data.axis.filter(|rows| *rows != axis).ok_or("it writes among the rows")?;
-    for number in [1, 2] {
-        let other = call.need(number)?;
-        let same = other.axis == Some(rows) && other.shape.as_ref().is_some_and(|it| it.get(rows) == shape.get(rows));
-        if !same {
-            return Err("what it writes is not made of the same rows".into());
-        }
-    }
-    Ok(call.all(Tensor::rows(shape, rows)))
 }
 
 fn one_hot(call: &mut Call<'_>) -> Made {

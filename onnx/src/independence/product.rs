@@ -81,8 +81,11 @@ fn product_shape(a: &[Size], b: &[Size], call: &mut Call<'_>) -> Vec<Size> {
 fn gemm(call: &mut Call<'_>) -> Made {
     let turned = |name: &str| call.node.integer(name).unwrap_or(0) != 0;
     let (turn_a, turn_b) = (turned("transA"), turned("transB"));
+    let (outer_a, outer_b) = (usize::from(turn_a), usize::from(!turn_b));
     if !call.has_rows() {
-        return call.unknown();
+        let size = |number: usize, axis: usize| call.input(number)?.shape.as_ref()?.get(axis).cloned();
+        let shape = size(0, outer_a).zip(size(1, outer_b)).map(|(one, other)| vec![one, other]);
+        return Ok(call.without_rows(shape));
     }
     let (a, b) = (call.need(0)?.clone(), call.need(1)?.clone());
     let (shape_a, shape_b) = (call.shape_of(0)?, call.shape_of(1)?);
@@ -92,7 +95,6 @@ fn gemm(call: &mut Call<'_>) -> Made {
     if a.counted || b.counted {
         return Err("one of its factors depends on the number of rows".into());
     }
-    let (outer_a, outer_b) = (usize::from(turn_a), usize::from(!turn_b));
     let axis = match (a.axis, b.axis) {
         (Some(axis), None) if axis == outer_a => Some(0),
         (None, Some(axis)) if axis == outer_b => Some(1),
@@ -113,16 +115,23 @@ fn gemm(call: &mut Call<'_>) -> Made {
 
 /// The letter of the rows stands in the result, and in every factor with rows at their axis and in no other.
 fn einsum(call: &mut Call<'_>) -> Made {
-    if !call.has_rows() {
-        return call.unknown();
-    }
     let equation: String = call.node.text("equation").unwrap_or_default().chars().filter(|c| *c != ' ').collect();
-    let (factors, result) = equation.split_once("->").ok_or("its equation names no result")?;
-    if equation.contains('.') {
-        return Err("its equation leaves axes unnamed".into());
-    }
+    let Some((factors, result)) = equation.split_once("->").filter(|_| !equation.contains('.')) else {
+        return if call.has_rows() { Err("its equation does not name all axes".into()) } else { call.unknown() };
+    };
     let factors: Vec<Vec<char>> = factors.split(',').map(|factor| factor.chars().collect()).collect();
     let result: Vec<char> = result.chars().collect();
+    if !call.has_rows() {
+        let size = |name: &char| {
+            let axes = factors.iter().enumerate().filter_map(|(number, factor)| {
+                let axis = factor.iter().position(|other| other == name)?;
+                call.input(number)?.shape.as_ref()?.get(axis).cloned()
+            });
+            axes.reduce(|one, other| if one.as_number().is_some_and(|size| size != 1) { one } else { other })
+        };
+        let shape: Option<Vec<Size>> = result.iter().map(size).collect();
+        return Ok(call.without_rows(shape));
+    }
     let mut letter = None;
     for (number, factor) in factors.iter().enumerate() {
         let tensor = call.need(number)?;

@@ -3,7 +3,7 @@
 use super::size::Size;
 use super::value::{self, Elements, Tensor};
 use super::{Call, Made};
-use crate::graph::Attribute;
+use crate::graph::{Attribute, Constant};
 
 pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
     match operator {
@@ -88,7 +88,20 @@ fn constant_of_shape(call: &mut Call<'_>) -> Made {
     };
     let Some(shape) = known_shape(call, elements, counted) else { return Ok(call.all(Tensor::counted(None))) };
     if !shape.iter().any(Size::has_rows) {
-        return Ok(call.all(Tensor::fixed(Some(shape))));
+        let value = match call.node.attributes.get("value") {
+            Some(Attribute::Constant(Constant { integers: Some(numbers), .. })) => numbers.first().copied(),
+            _ => None,
+        };
+        let made = match (value, shape.as_slice()) {
+            (Some(value), []) => Tensor::single(Some(Size::number(value)), false),
+            // A list of equal numbers, to which exporters compare shapes.
+            (Some(value), [length]) if (0..=value::MAX_ELEMENTS).contains(&length.as_number().unwrap_or(-1)) => {
+                let length = length.as_number().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+                Tensor::list(vec![Some(Size::number(value)); length], false)
+            }
+            _ => Tensor::fixed(Some(shape)),
+        };
+        return Ok(call.all(made));
     }
     let axis = place_of_rows(&shape).ok_or("it makes a tensor that counts rows along two axes")?;
     Ok(call.all(Tensor::rows(shape, axis)))

@@ -13,6 +13,9 @@ fn numbers_of(text: &str) -> Vec<i64> {
 }
 
 fn attribute(text: &str) -> Attribute {
+    if let Some(number) = text.strip_prefix("tensor:") {
+        return Attribute::Constant(Constant { shape: vec![1], integers: Some(numbers_of(number)), ones: None });
+    }
     match text.split(',').map(|number| number.parse::<i64>()).collect::<Result<Vec<_>, _>>() {
         Ok(numbers) if text.contains(',') || text.starts_with('+') => Attribute::Integers(numbers),
         Ok(numbers) => Attribute::Integer(numbers[0]),
@@ -167,6 +170,14 @@ fn picking_and_cutting_among_rows_mixes_them() {
     mixes(&["X: N,3", "Y = NonZero(X)"], "not known");
     mixes(&["X: N,3", "Y = Squeeze(X)"], "that of a single row");
     mixes(&["X: N,3", "I: N,1", "Y = GatherElements(X, I) axis=0"], "picks among the rows");
+    mixes(&["X: N,3", "i: 2x1", "Y = GatherND(X, i)"], "picks among the rows");
+    apart(&["X: N,3,4", "i: 2x1", "t = Transpose(X) perm=1,0,2", "g = GatherND(t, i)", "Y = Transpose(g) perm=1,0,2"]);
+    mixes(&["X: N,3", "i: 2x1", "t = Transpose(X) perm=1,0", "Y = GatherND(t, i)"], "along axis 1");
+    apart(&["I: N,5,2", "w: 7x8x3", "Y = GatherND(w, I)"]);
+    mixes(
+        &["I: N,2", "w: 7x8x3", "t = Transpose(I) perm=1,0", "Y = GatherND(w, t)"],
+        "how many axes it picks is not known",
+    );
     apart(&["X: N,3", "I: N,1", "Y = GatherElements(X, I) axis=1"]);
 }
 
@@ -244,6 +255,35 @@ fn an_exported_transformer_block_keeps_rows_apart() {
         .map(|line| if *line == "a = Softmax(a1) axis=-1" { "a = Softmax(a1) axis=0" } else { line })
         .collect();
     mixes(&between, "along the axis of the rows");
+}
+
+/// A token that is the same for all, put before the patches of each image as PyTorch exports it.
+#[test]
+fn something_expanded_to_the_number_of_rows_may_be_joined_with_them() {
+    let expand = [
+        "X: N,6,8",
+        "s = Shape(X)",
+        "zero: scalar = 0",
+        "n = Gather(s, zero)",
+        "axes: 1 = 0",
+        "u = Unsqueeze(n, axes)",
+        "open: 1 = -1",
+        "target = Concat(u, open, open) axis=0",
+        "length = Shape(target)",
+        "ones = ConstantOfShape(length) value=tensor:1",
+        "minus: scalar = -1",
+        "none = Mul(ones, minus)",
+        "same = Equal(target, none)",
+        "shape = Where(same, ones, target)",
+        "token: 1x1x8",
+        "e = Expand(token, shape)",
+    ];
+    apart(&[&expand[..], &["Y = Concat(e, X) axis=1"]].concat());
+    mixes(&[&expand[..], &["Y = Concat(e, X) axis=0"]].concat(), "along the axis of the rows");
+    // Angles of positions, of which the graph computes the shape.
+    let angles = ["w: 6x", "v: 4x", "a = Einsum(w, v) equation=i,j->ij", "b = Concat(a, a) axis=-1", "c = Cos(b)"];
+    apart(&[&["X: N,6,8"][..], &angles, &["Y = Mul(X, c)"]].concat());
+    mixes(&[&["X: N,8"][..], &angles, &["Y = Mul(X, c)"]].concat(), "an element for each of them");
 }
 
 /// What PyTorch's own layer makes: positions come first, rows are merged with heads, and then positions with rows.

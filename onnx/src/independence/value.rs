@@ -3,7 +3,7 @@
 use super::size::Size;
 
 /// Longest list of sizes that is followed element by element.
-const MAX_ELEMENTS: usize = 256;
+pub(super) const MAX_ELEMENTS: i64 = 256;
 
 /// Elements of a list of sizes; `None` where one is not followed.
 pub(super) type Elements = Vec<Option<Size>>;
@@ -46,9 +46,10 @@ impl Tensor {
 
     /// A list of sizes.
     pub(super) fn list(elements: Elements, counted: bool) -> Self {
-        let shape = Some(vec![Size::number(i64::try_from(elements.len()).unwrap_or(i64::MAX))]);
+        let length = i64::try_from(elements.len()).unwrap_or(i64::MAX);
+        let shape = Some(vec![Size::number(length)]);
         let counted = counted || elements.iter().flatten().any(Size::has_rows);
-        let elements = (elements.len() <= MAX_ELEMENTS).then_some(elements);
+        let elements = (length <= MAX_ELEMENTS).then_some(elements);
         Self { shape, counted, elements, ..Self::default() }
     }
 
