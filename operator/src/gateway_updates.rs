@@ -95,6 +95,8 @@ fn add(a: ClientRequests, b: ClientRequests) -> ClientRequests {
 #[derive(Default)]
 struct Seen {
     updated_at: Option<Timestamp>,
+    /// Its pods were not ready when it had another template last.
+    broken_before: bool,
     /// While it had another template.
     before: Recent,
     /// Since then.
@@ -157,12 +159,14 @@ impl Watcher {
                 if seen.updated_at.take().is_some() {
                     seen.before = std::mem::take(&mut seen.after);
                 }
+                seen.broken_before = !view.rolled_out;
             }
             Gateway {
                 namespace: namespace.clone(),
                 models: ctx.views.claims.count(namespace),
                 updated_at: seen.updated_at,
                 rolled_out: view.rolled_out,
+                broken_before: seen.broken_before,
                 before: seen.before.sum(),
                 after: seen.after.sum(),
             }

@@ -16,6 +16,7 @@ mod canary_rolls_back;
 mod chart_brings_prometheus;
 mod deadlines_hold;
 mod gateway_rolls;
+mod gateways_are_updated_in_turn;
 mod grpc_is_shielded;
 mod hpa_scales;
 mod jobs_are_done;

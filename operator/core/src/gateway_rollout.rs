@@ -54,6 +54,8 @@ pub struct Gateway {
     pub updated_at: Option<Timestamp>,
     /// All its pods are ready and made from its template.
     pub rolled_out: bool,
+    /// They were not either before it was updated: that is no fault of the version.
+    pub broken_before: bool,
     /// Requests in the minutes before it was updated; nothing when this process did not see them.
     pub before: ClientRequests,
     /// Requests in the last minutes, since it was updated.
@@ -68,7 +70,7 @@ impl Gateway {
     /// Why it is not well.
     fn trouble(&self, now: Timestamp) -> Option<String> {
         let age = self.age(now)?;
-        if !self.rolled_out && age >= SignedDuration::from_secs(DEADLINE) {
+        if !self.rolled_out && !self.broken_before && age >= SignedDuration::from_secs(DEADLINE) {
             return Some(format!("its new pods are not ready after {} s", age.as_secs()));
         }
         let (before, after) = (self.before.share(), self.after.share());
@@ -95,13 +97,14 @@ pub fn decide(gateways: &[Gateway], mode: Mode, now: Timestamp) -> Decision {
     let troubles = || gateways.iter().filter_map(|it| Some((it.namespace.clone(), it.trouble(now)?)));
     let troubles: BTreeMap<_, _> = troubles().collect();
     let mut behind: Vec<_> = gateways.iter().filter(|it| it.updated_at.is_none()).collect();
-    // Those first whose failure would hurt least.
-    behind.sort_by_key(|it| (it.models, &it.namespace));
-    let updated = gateways.len() - behind.len();
+    // Those first that a bad version has left without pods, then those whose failure would hurt least.
+    behind.sort_by_key(|it| (it.rolled_out, it.models, &it.namespace));
+    let updated = gateways.iter().filter(|it| it.updated_at.is_some() && (it.rolled_out || !it.broken_before)).count();
+    let broken = behind.first().is_some_and(|it| !it.rolled_out);
     let good = gateways.iter().filter(|it| it.is_looked_at(now) && !troubles.contains_key(&it.namespace)).count();
     // As many at a time as have turned out well.
     let at_once = match mode {
-        Mode::Gradual => good.max(1).saturating_sub(updated - good),
+        Mode::Gradual => good.max(1).saturating_sub(updated - good).max(usize::from(broken)),
         Mode::Paused => 0,
         Mode::Immediate => behind.len(),
     };
@@ -139,6 +142,7 @@ mod tests {
             models,
             updated_at: None,
             rolled_out: true,
+            broken_before: false,
             before: ClientRequests::default(),
             after: ClientRequests::default(),
         }
@@ -215,6 +219,22 @@ mod tests {
         assert_eq!((waits.updates["b"].clone(), waits.troubles.len()), (GatewayUpdate::Waiting, 0));
         let stopped = decide(&gateways, Mode::Gradual, at(DEADLINE));
         assert!(matches!(stopped.updates["b"], GatewayUpdate::Stopped(_)) && stopped.troubles.contains_key("a"));
+    }
+
+    #[test]
+    fn the_remedy_of_a_bad_version_does_not_wait() {
+        // `a` got a version whose pods do not come up; the operator that brings the remedy has just begun and has looked at nothing.
+        let mut broken = old("a", 5);
+        broken.rolled_out = false;
+        let mut good = old("b", 1);
+        good.updated_at = Some(at(0));
+        let gateways = [broken.clone(), good, old("c", 1)];
+        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(0)), &gateways), ["a"]);
+        // What was without pods before, for reasons of its own, holds nobody up and is nobody's fault.
+        (broken.updated_at, broken.broken_before) = (Some(at(0)), true);
+        let gateways = [broken, old("c", 1)];
+        let decision = decide(&gateways, Mode::Gradual, at(2 * DEADLINE));
+        assert_eq!((allowed(&decision, &gateways), decision.troubles.len()), (vec!["c".to_owned()], 0));
     }
 
     #[test]
