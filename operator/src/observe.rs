@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 use serde::Deserialize;
 use slipway_core::action::APPLIED;
@@ -25,6 +25,8 @@ use crate::views::Views;
 
 /// Longest message of a pod that is kept.
 const MESSAGE_CHARS: usize = 1024;
+/// What Kubernetes says of a container that the kernel ended for its memory.
+const OOM_KILLED: &str = "OOMKilled";
 /// Reasons of waiting that are part of every start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
@@ -199,7 +201,9 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
     let restarts = container.restart_count;
     let state = container.state.as_ref();
     let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0);
-    let word = |t: &k8s_openapi::api::core::v1::ContainerStateTerminated| match &t.message {
+    let word = |t: &ContainerStateTerminated| match &t.message {
+        // What stands in the log was written before the kernel ended it.
+        _ if out_of_memory(t) => format!("it needs more than its memory limit (exit code {})", t.exit_code),
         Some(message) if !message.is_empty() => message.clone(),
         _ => format!("exit code {}", t.exit_code),
     };
@@ -207,11 +211,16 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
         let reason = waiting.reason.clone().unwrap_or_default();
         if !reason.is_empty() && !STARTING.contains(&reason.as_str()) {
             let message = last.map(word).or_else(|| waiting.message.clone()).unwrap_or_default();
+            let reason = if last.is_some_and(out_of_memory) { OOM_KILLED.to_owned() } else { reason };
             return Some((reason, message, restarts));
         }
     }
     let ended = state.and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0).or(last)?;
     Some((ended.reason.clone().unwrap_or_else(|| "Error".into()), word(ended), restarts))
+}
+
+fn out_of_memory(ended: &ContainerStateTerminated) -> bool {
+    ended.reason.as_deref() == Some(OOM_KILLED)
 }
 
 /// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.

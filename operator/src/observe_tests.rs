@@ -115,7 +115,23 @@ fn a_container_that_runs_again_after_a_crash_still_counts() {
   containerStatuses:
   - {name: r, image: i, imageID: i, ready: false, restartCount: 1, state: {running: {}}, lastState: {terminated: {exitCode: 137, reason: OOMKilled}}}
 ";
-    assert_eq!(problem_of(status), found("OOMKilled", "exit code 137", 1));
+    assert_eq!(problem_of(status), found("OOMKilled", "it needs more than its memory limit (exit code 137)", 1));
+}
+
+/// The kubelet gives the end of the log as the message of a container that said nothing else.
+#[test]
+fn a_container_that_runs_out_of_memory_again_and_again_is_told_as_such() {
+    let status = "
+  containerStatuses:
+  - name: runtime
+    image: i
+    imageID: i
+    ready: false
+    restartCount: 4
+    state: {waiting: {reason: CrashLoopBackOff, message: back-off 40s restarting failed container}}
+    lastState: {terminated: {exitCode: 137, reason: OOMKilled, message: 'listening'}}
+";
+    assert_eq!(problem_of(status), found("OOMKilled", "it needs more than its memory limit (exit code 137)", 4));
 }
 
 #[test]

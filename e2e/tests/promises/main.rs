@@ -20,6 +20,7 @@ mod gateways_are_updated_in_turn;
 mod grpc_is_shielded;
 mod hpa_scales;
 mod jobs_are_done;
+mod memory_bounds_the_workers_of_a_pod;
 mod neighbours_are_safe;
 mod new_version_midway;
 mod no_traffic_holds;

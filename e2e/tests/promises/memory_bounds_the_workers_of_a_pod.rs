@@ -1,0 +1,37 @@
+//! A pod that is told to run more workers than its memory limit holds runs as many as fit, says so, and is not ended by the kernel.
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use slipway_e2e::world;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn memory_bounds_the_workers_of_a_pod() -> anyhow::Result<()> {
+    world::run("memory", async |world| {
+        let mut object = world.quick("digits/v2.yaml")?;
+        object.spec.replicas = 1;
+        object.spec.runtime.args = vec!["--workers=400".into()];
+        object.spec.runtime.resources =
+            serde_json::from_value(json!({"requests": {"memory": "256Mi"}, "limits": {"memory": "256Mi"}}))?;
+        let revision = world.start(&object).await?;
+        world.load("digits", 40).await?;
+        let pods = world.names("pods", &format!("ml.slipway.dev/revision={revision}")).await?;
+        let pod = pods.first().context("no pod")?;
+        let log = world.cluster.kubectl(["logs", "-n", &world.namespace, pod, "-c", "runtime"]).await?;
+        let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let line = |message: &str| {
+            let said = lines.iter().rfind(|line| line["message"] == message);
+            said.with_context(|| format!("no {message:?} in {log}"))
+        };
+        let bounded = line("memory holds no more sessions of this model")?;
+        assert_eq!((&bounded["wanted"], &bounded["memory_bytes"]), (&json!(400), &json!(256 << 20)), "{bounded}");
+        let workers = line("the model is loaded and warm")?["workers"].as_u64().context("no number of workers")?;
+        assert!((2..400).contains(&workers), "{workers} workers");
+        world.settle().await?;
+        let path = "jsonpath={.status.containerStatuses[0].restartCount}";
+        let restarts = world.cluster.kubectl(["get", "-n", &world.namespace, pod, "-o", path]).await?;
+        assert_eq!(restarts, "0");
+        Ok(())
+    })
+    .await
+}
