@@ -43,14 +43,17 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// The claims of a ModelDeployment. Hosts of the form of a Service's address are none: see [`service_name`].
+    /// The claims of a ModelDeployment.
     pub fn of(object: &ModelDeployment) -> Self {
-        let namespace = object.namespace().unwrap_or_default();
-        let declared = object.spec.traffic.hosts.iter().map(|declared| host(declared).into_owned());
-        Self {
-            hosts: declared.filter(|host| service_name(host, &namespace).is_none()).collect(),
-            model_name: object.spec.model.name.clone().unwrap_or_else(|| object.name_any()),
-        }
+        let spec = &object.spec;
+        let model_name = spec.model.name.clone().unwrap_or_else(|| object.name_any());
+        Self::new(&object.namespace().unwrap_or_default(), &spec.traffic.hosts, model_name)
+    }
+
+    /// The claims of a ModelDeployment of a namespace that declares these hosts. Hosts of the form of a Service's address are none: see [`service_name`].
+    pub fn new(namespace: &str, hosts: &[String], model_name: String) -> Self {
+        let declared = hosts.iter().map(|declared| host(declared).into_owned());
+        Self { hosts: declared.filter(|host| service_name(host, namespace).is_none()).collect(), model_name }
     }
 }
 
@@ -67,7 +70,7 @@ pub struct Claimant {
 
 impl Claimant {
     /// A ModelDeployment. One that says no creation is younger than all others.
-    pub fn of(object: &ModelDeployment) -> Self {
+    pub fn of(object: &impl ResourceExt) -> Self {
         Self {
             created: object.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second()),
             uid: object.uid().unwrap_or_default(),

@@ -39,7 +39,7 @@ fn what_rules_loop_over_is_bounded() {
         &spec["analysis"]["properties"]["gates"],
         &spec["strategy"]["properties"]["canary"]["properties"]["steps"],
         &spec["strategy"]["properties"]["blueGreen"]["properties"]["switchSteps"],
-        &spec["runtime"]["properties"]["env"],
+        &spec["template"]["properties"]["spec"]["properties"]["containers"],
     ] {
         assert!(list["maxItems"].as_u64().is_some_and(|most| most <= 64), "{list}");
     }

@@ -12,10 +12,12 @@ use kube::{ResourceExt, core::DeserializeGuard};
 use slipway_crds::{
     labels::{MODEL_DEPLOYMENT, REVISION},
     routing::{Claimant, Claims},
-    v1alpha1::{self as api, ModelDeployment, ShieldMode},
 };
 
-use crate::config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, ShieldConfig, Weights};
+use crate::{
+    config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, ShieldConfig, Weights},
+    resource::{self, RoutedModelDeployment},
+};
 
 /// Name of the port that takes requests.
 const PORT: &str = "http";
@@ -56,11 +58,12 @@ pub type Concerned = BTreeSet<String>;
 
 impl Converter {
     /// A ModelDeployment is there, or is another.
-    pub fn model(&mut self, object: &DeserializeGuard<ModelDeployment>) -> Concerned {
+    pub fn model(&mut self, object: &DeserializeGuard<RoutedModelDeployment>) -> Concerned {
         let name = object.name_any();
         match &object.0 {
             Ok(object) => {
-                self.models.insert(name.clone(), Known { config: model_config(object), present: true });
+                let config = model_config(object, self.models.get(&name).map(|known| &known.config));
+                self.models.insert(name.clone(), Known { config, present: true });
             }
             Err(error) => {
                 tracing::warn!(modeldeployment = name, %error, "invalid: its last valid form stays in force");
@@ -82,7 +85,7 @@ impl Converter {
     }
 
     /// These are all ModelDeployments.
-    pub fn all_models(&mut self, objects: &[DeserializeGuard<ModelDeployment>]) -> Concerned {
+    pub fn all_models(&mut self, objects: &[DeserializeGuard<RoutedModelDeployment>]) -> Concerned {
         let there: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
         let gone: Vec<String> = self.models.keys().filter(|name| !there.contains(*name)).cloned().collect();
         let gone = gone.iter().flat_map(|name| self.model_gone(name)).collect::<Vec<_>>();
@@ -184,35 +187,54 @@ impl Converter {
     }
 }
 
-fn model_config(model: &ModelDeployment) -> ModelConfig {
-    let traffic = &model.spec.traffic;
-    let status = model.status.as_ref();
-    ModelConfig {
-        name: model.name_any(),
-        uid: model.uid().unwrap_or_default(),
-        created: Claimant::of(model).created,
-        claims: Claims::of(model),
-        weights: status.and_then(|status| status.traffic.as_ref()).map(weights),
-        stable: status.and_then(|status| status.stable.as_ref()).map(|stable| stable.revision.clone()),
-        timeout: Duration::from_secs(positive(traffic.timeout_seconds).max(1)),
-        max_request: usize::try_from(traffic.max_request_bytes).unwrap_or(0),
-        scaled_to_zero: model.spec.replicas == 0,
-        caching: model.spec.cache.as_ref().is_some_and(keeps_answers),
-        sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
-        shield: ShieldConfig {
-            enabled: traffic.shield.mode == ShieldMode::Enabled,
-            candidate_timeout: traffic.shield.candidate_timeout_milliseconds.map(positive).map(Duration::from_millis),
-        },
-        brake: BrakeConfig {
-            min_failures: positive(traffic.brake.min_failures),
-            failure_percent: positive(traffic.brake.failure_percent) as u32,
-        },
-    }
+/// What is said of a ModelDeployment now; of what is not understood, what was `known` of it before.
+fn model_config(object: &RoutedModelDeployment, known: Option<&ModelConfig>) -> ModelConfig {
+    let name = object.name_any();
+    let said = match (object.spec(), known) {
+        (Ok(spec), _) => of_spec(object, &spec),
+        (Err(error), Some(known)) => {
+            tracing::warn!(modeldeployment = name, %error, "its spec is not understood: the last one stays in force");
+            ModelConfig { created: Claimant::of(object).created, ..known.clone() }
+        }
+        (Err(error), None) => {
+            tracing::warn!(modeldeployment = name, %error, "its spec is not understood: defaults take the place of that");
+            of_spec(object, &object.understood_spec())
+        }
+    };
+    let weights = object.weights().map(|traffic| traffic.as_ref().map(weights)).unwrap_or_else(|error| {
+        tracing::warn!(modeldeployment = name, %error, "its weights are not understood: the last ones stay in force");
+        known.and_then(|known| known.weights.clone())
+    });
+    ModelConfig { uid: object.uid().unwrap_or_default(), weights, stable: object.stable(), ..said }
 }
 
-fn keeps_answers(cache: &api::Cache) -> bool {
-    cache.results.as_ref().is_some_and(|results| results.enabled)
-        || cache.features.as_ref().is_some_and(|features| features.enabled)
+fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig {
+    let (traffic, name) = (&spec.traffic, object.name_any());
+    let model_name = spec.model.name.clone().unwrap_or_else(|| name.clone());
+    let namespace = object.namespace().unwrap_or_default();
+    let on = |part: &Option<resource::Switch>| part.as_ref().is_some_and(|part| part.enabled.unwrap_or(true));
+    let (shield, brake) = (&traffic.shield, &traffic.brake);
+    ModelConfig {
+        name,
+        uid: String::new(),
+        created: Claimant::of(object).created,
+        claims: Claims::new(&namespace, &traffic.hosts, model_name),
+        weights: None,
+        stable: None,
+        timeout: Duration::from_secs(positive(traffic.timeout_seconds.unwrap_or(30)).max(1)),
+        max_request: usize::try_from(traffic.max_request_bytes.unwrap_or(16 << 20)).unwrap_or(0),
+        scaled_to_zero: spec.replicas == Some(0),
+        caching: on(&spec.cache.results) || on(&spec.cache.features),
+        sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
+        shield: ShieldConfig {
+            enabled: shield.mode != "Disabled",
+            candidate_timeout: shield.candidate_timeout_milliseconds.map(positive).map(Duration::from_millis),
+        },
+        brake: BrakeConfig {
+            min_failures: positive(brake.min_failures.unwrap_or(10)),
+            failure_percent: positive(brake.failure_percent.unwrap_or(50)) as u32,
+        },
+    }
 }
 
 /// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them into huge ones.
@@ -220,13 +242,10 @@ fn positive(number: i32) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-fn weights(traffic: &api::TrafficStatus) -> Weights {
-    let backend = |backend: &api::Backend| Backend {
+fn weights(traffic: &resource::Weights) -> Weights {
+    let backend = |backend: &resource::Backend| Backend {
         revision: backend.revision.clone(),
-        role: match backend.role {
-            api::Role::Stable => Role::Stable,
-            api::Role::Candidate => Role::Candidate,
-        },
+        role: if backend.role == "Stable" { Role::Stable } else { Role::Candidate },
         permille: positive(backend.weight_permille).min(1000) as u32,
     };
     Weights {

@@ -23,6 +23,7 @@ pub mod message;
 pub mod metrics;
 pub mod model;
 pub mod proxy;
+pub mod resource;
 pub mod select;
 pub mod server;
 pub mod share;

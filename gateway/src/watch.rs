@@ -14,15 +14,13 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use slipway_crds::{
-    labels::{MANAGED_BY, MANAGER, REVISION},
-    v1alpha1::ModelDeployment,
-};
+use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
 
 use crate::{
     convert::{Concerned, Converter},
     error::Error,
     gateway::Gateway,
+    resource::RoutedModelDeployment,
 };
 
 /// Shortest and longest pause between two tries to reach the API server. Shorter than kube's default of 30 s: a gateway that comes
@@ -32,7 +30,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 /// What the watches said.
 enum Heard {
     /// About ModelDeployments.
-    Models(Said<DeserializeGuard<ModelDeployment>>),
+    Models(Said<DeserializeGuard<RoutedModelDeployment>>),
     /// About EndpointSlices.
     Slices(Said<EndpointSlice>),
 }
@@ -59,7 +57,7 @@ enum Said<K> {
 /// When a watch ends by itself, which it never should.
 pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Error> {
     let namespace = gateway.settings.namespace.clone();
-    let models = Api::<DeserializeGuard<ModelDeployment>>::namespaced(client.clone(), &namespace);
+    let models = Api::<DeserializeGuard<RoutedModelDeployment>>::namespaced(client.clone(), &namespace);
     let slices = Api::<EndpointSlice>::namespaced(client, &namespace);
     let selector = format!("{MANAGED_BY}={MANAGER},{REVISION}");
     let models = watched(models, watcher::Config::default()).map(Heard::Models);

@@ -14,9 +14,10 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use slipway_core::action::{Action, Kind};
-use slipway_core::build::{DIGEST_VARIABLE, FETCH, SERVER};
+use slipway_core::build::{DIGEST_VARIABLE, FETCH};
 use slipway_core::marks::Marks;
 use slipway_crds::labels;
+use slipway_crds::v1alpha1::SERVER;
 
 use crate::cache::{Owner, version_of};
 use crate::children::{Awaited, Child, Expectation};

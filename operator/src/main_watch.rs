@@ -104,7 +104,7 @@ mod tests {
         let object: Guarded = serde_json::from_value(json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "m"},
             "spec": {
-                "model": {"uri": "http://store/m"}, "runtime": {"resources": {"requests": {"cpu": 1}}},
+                "model": {"uri": "http://store/m"}, "template": {"spec": {"containers": [{"name": "server", "resources": {"requests": {"cpu": 1}}}]}},
                 "strategy": {"canary": {"steps": [{"setWeight": 5}, {"setWeight": "0.5%"}]}}
             }
         }))

@@ -62,7 +62,14 @@ async fn the_api_server_holds_the_rules_of_the_crd() {
     create("steps", with(json!({"strategy": {"canary": {"steps": [{"setWeight": "0.5%"}, {"pause": {}}]}}})))
         .await
         .unwrap();
-    create("cpu", with(json!({"runtime": {"resources": {"requests": {"cpu": 1}}}}))).await.unwrap();
+    create(
+        "cpu",
+        with(
+            json!({"template": {"spec": {"containers": [{"name": "server", "resources": {"requests": {"cpu": 1}}}]}}}),
+        ),
+    )
+    .await
+    .unwrap();
     for (name, more, message) in [
         ("a-preview", json!({}), "must not end in '-preview'"),
         ("too-many-characters-for-the-name-of-a-service", json!({}), "at most 40 characters"),

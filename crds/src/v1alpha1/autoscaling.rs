@@ -23,7 +23,7 @@ pub struct Autoscaling {
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
 
-    /// Metrics of autoscaling/v2. Default: CPU utilisation of 80 %.
+    /// Metrics of autoscaling/v2. Default: CPU utilisation of 80 % in the container `server` (type ContainerResource).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

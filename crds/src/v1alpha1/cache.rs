@@ -86,7 +86,7 @@ pub struct ResultCache {
     #[schemars(range(min = 1, max = 67_108_864))]
     pub max_entry_bytes: i32,
 
-    /// Memory of the model server that answers may take, in MiB; it is part of what `spec.runtime.resources` limits. 0 keeps them in Redis only.
+    /// Memory of the model server that answers may take, in MiB; it is part of what the limits of the container `server` bound. 0 keeps them in Redis only.
     #[serde(default = "mebibytes")]
     #[schemars(range(min = 0, max = 65_536))]
     pub memory_mebibytes: i32,

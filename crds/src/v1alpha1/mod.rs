@@ -9,6 +9,7 @@ mod queue;
 mod spec;
 mod status;
 mod strategy;
+mod template;
 mod traffic;
 
 pub use analysis::*;
@@ -20,4 +21,5 @@ pub use queue::*;
 pub use spec::*;
 pub use status::*;
 pub use strategy::*;
+pub use template::*;
 pub use traffic::*;

@@ -1,8 +1,5 @@
-//! What is served and by which pods. All of this makes the revision.
+//! What is served. All of this makes the revision.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::{Affinity, EnvVar, LocalObjectReference, ResourceRequirements, Toleration};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +11,7 @@ use super::Baseline;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.uri.matches('^(https?|s3|gs|az|file|pvc)://.+')").message("spec.model.uri: must begin with http://, https://, s3://, gs://, az://, pvc:// or file://"),
-    validation = Rule::new("!self.uri.matches('^https?://') || self.uri.matches('^https?://([A-Za-z0-9][-.A-Za-z0-9]*|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?/[^ ]+$')").message("spec.model.uri: an http(s) URI has a host and a path, as in http://host/path/model.onnx; credentials go into spec.runtime.env"),
+    validation = Rule::new("!self.uri.matches('^https?://') || self.uri.matches('^https?://([A-Za-z0-9][-.A-Za-z0-9]*|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?/[^ ]+$')").message("spec.model.uri: an http(s) URI has a host and a path, as in http://host/path/model.onnx; credentials go into the environment of the container server in spec.template"),
     validation = Rule::new("!self.uri.matches('^(s3|gs|az)://') || self.uri.matches('^(s3|gs|az)://[^/ ]+/[^ ]+$')").message("spec.model.uri: an object store's URI has a bucket and a key, as in s3://bucket/path/model.onnx"),
     validation = Rule::new("!self.uri.startsWith('pvc://') || self.uri.matches('^pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[^/].*$')").message("spec.model.uri: names a PersistentVolumeClaim of this namespace and a file in it, as in pvc://claim/path/model.onnx"),
     validation = Rule::new("!self.uri.startsWith('file://') || self.uri.matches('^file:///[^/].*$')").message("spec.model.uri: the path of a file is absolute, with three slashes, as in file:///models/model.onnx"),
@@ -73,74 +70,4 @@ impl Batching {
     pub const fn is_auto(&self) -> bool {
         matches!(self, Self::Auto)
     }
-}
-
-/// The pods that serve the model.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(self.env) || self.env.all(e, !e.name.startsWith('SLIPWAY_') && e.name != 'POD_NAME')").message("spec.runtime.env: POD_NAME and names that begin with SLIPWAY_ are set by the operator; choose another name, or use spec.runtime.args")
-)]
-pub struct Runtime {
-    /// Image of the model server. Default: the runtime that came with the operator.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    pub image: Option<String>,
-
-    /// When the image is pulled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_pull_policy: Option<ImagePullPolicy>,
-
-    /// Secrets with credentials for the image's registry.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub image_pull_secrets: Vec<LocalObjectReference>,
-
-    /// Further arguments of the model server, after its own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub args: Vec<String>,
-
-    /// Further environment of the model server, for example credentials of the model store.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub env: Vec<EnvVar>,
-
-    /// Resources of one pod. CPU requests are what utilisation targets of `autoscaling` refer to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
-
-    /// Nodes that may run the pods.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(length(max = 32))]
-    pub node_selector: BTreeMap<String, String>,
-
-    /// Taints that the pods bear.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub tolerations: Vec<Toleration>,
-
-    /// Affinity of the pods. Default: pods of one ModelDeployment prefer different nodes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<Affinity>,
-
-    /// ServiceAccount of the pods, for example for access to a model store. Its token is not mounted unless the name is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub service_account_name: Option<String>,
-}
-
-/// When an image is pulled.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImagePullPolicy {
-    /// At every start of a pod.
-    Always,
-    /// When the node does not have it.
-    IfNotPresent,
-    /// Never: it must be there.
-    Never,
 }

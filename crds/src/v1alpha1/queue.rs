@@ -147,7 +147,7 @@ pub struct Callbacks {
     pub signing_key_from: SecretKey,
 }
 
-/// The pods that run jobs. What is left out of placement and resources is as in `spec.runtime`.
+/// The pods that run jobs. They are made from `spec.template`; what is given here takes the place of what is there.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Analysis, Autoscaling, Cache, Feedback, Model, ModelDeploymentStatus, Queue, Runtime, Sampling, Strategy, Traffic,
+    Analysis, Autoscaling, Cache, Feedback, Model, ModelDeploymentStatus, Queue, Sampling, Strategy, Template, Traffic,
 };
 
 fn one() -> i32 {
@@ -17,7 +17,7 @@ fn ten() -> i32 {
 
 /// A model that is served at one stable address and whose versions are rolled out by evidence.
 ///
-/// A change of `model`, `runtime` or `cache` makes a new revision, which starts with a small share of the traffic, is judged against the
+/// A change of `model`, `template` or `cache` makes a new revision, which starts with a small share of the traffic, is judged against the
 /// running one, grows step by step, and is taken back when it is worse.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -55,15 +55,15 @@ fn ten() -> i32 {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.autoscaling) || !has(self.autoscaling.maxReplicas) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas").message("spec.autoscaling: minReplicas must not be greater than maxReplicas"),
-    validation = Rule::new("!has(self.autoscaling) || (has(self.autoscaling.metrics) && size(self.autoscaling.metrics) > 0) || (has(self.runtime.resources) && ((has(self.runtime.resources.requests) && 'cpu' in self.runtime.resources.requests) || (has(self.runtime.resources.limits) && 'cpu' in self.runtime.resources.limits)))").message("spec.runtime.resources.requests.cpu: required by spec.autoscaling without metrics, because the default metric is a share of the CPU request")
+    validation = Rule::new("!has(self.autoscaling) || (has(self.autoscaling.metrics) && size(self.autoscaling.metrics) > 0) || (has(self.template) && has(self.template.spec) && has(self.template.spec.containers) && self.template.spec.containers.exists(c, c.name == 'server' && has(c.resources) && ((has(c.resources.requests) && 'cpu' in c.resources.requests) || (has(c.resources.limits) && 'cpu' in c.resources.limits))))").message("spec.template.spec.containers[server].resources.requests.cpu: required by spec.autoscaling without metrics, because the default metric is a share of the CPU request")
 )]
 pub struct ModelDeploymentSpec {
     /// What is served.
     pub model: Model,
 
-    /// How the model is served: image, resources and placement of the pods of every revision.
-    #[serde(default)]
-    pub runtime: Runtime,
+    /// The pods of every revision: what is given here is merged over Slipway's own. A change makes a new revision.
+    #[serde(default, skip_serializing_if = "Template::is_empty")]
+    pub template: Template,
 
     /// What the pods keep so that it need not be done again: answers, in memory and in Redis. Off when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

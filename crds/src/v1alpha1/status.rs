@@ -1,4 +1,7 @@
 //! What the operator reports, and the little that it must remember.
+//!
+//! The schema leaves words open (role, stage, outcome, verdict): a definition that is older than the operator must refuse none of its writes, because weights and
+//! aborts travel in them.
 
 use std::collections::BTreeMap;
 
@@ -127,7 +130,8 @@ pub struct Backend {
     /// The revision.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// Its role.
+    /// Its role: `Stable`, to which traffic returns, or `Candidate`, on trial.
+    #[schemars(with = "String", length(min = 1, max = 32))]
     pub role: Role,
     /// Its share in thousandths.
     #[schemars(range(min = 0, max = 1000))]
@@ -150,7 +154,9 @@ pub struct RolloutStatus {
     /// The revision that is rolled out.
     #[schemars(length(max = 63))]
     pub revision: String,
-    /// What the rollout does.
+    /// What the rollout does: `Scaling` (pods come up), `Confirming` (gateways take the weight), `Analyzing` (evidence is collected), `Paused`, `Preview` (green is up
+    /// behind its address), `Probation` (all traffic is at the candidate, rollback is armed) or `Aborted`.
+    #[schemars(with = "String", length(min = 1, max = 32))]
     pub stage: Stage,
     /// Index of the current step in the resolved list of steps, from 0.
     #[serde(default)]
@@ -247,7 +253,8 @@ pub struct RolloutRecord {
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub version: String,
-    /// How it ended.
+    /// How it ended: `Promoted`, `RolledBack` (by a gate, the brake or a deadline), `Aborted` (by a person) or `Superseded` (by another spec).
+    #[schemars(with = "String", length(min = 1, max = 32))]
     pub outcome: Outcome,
     /// CamelCase reason.
     #[schemars(length(max = 64))]
@@ -287,7 +294,9 @@ pub struct GateStatus {
     /// Name of the gate.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// The verdict.
+    /// The verdict: `Pass` (a regression worth catching is excluded), `Fail` (the candidate is worse), `NeedMoreData`, `NoData` or `ProviderDown`. Only the first advances,
+    /// only the second takes back.
+    #[schemars(with = "String", length(min = 1, max = 32))]
     pub verdict: GateVerdict,
     /// Numbers behind it, for people: counts, rates, bounds, what is missing.
     #[serde(default)]

@@ -27,7 +27,7 @@ async fn baseline_is_watched() -> anyhow::Result<()> {
         let baseline = world.quick("08-baseline.yaml")?.spec.model.baseline;
         let stable = world.start(&watched(&world, "digits/v1.yaml", baseline.clone())?).await?;
         let selector = format!("ml.slipway.dev/revision={stable},app.kubernetes.io/component=runtime");
-        let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=runtime", "--tail=-1"];
+        let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=server", "--tail=-1"];
         let logs = world.cluster.kubectl(logs).await?;
         ensure!(logs.contains("the golden requests are answered as the baseline says"), "{logs}");
 

@@ -27,7 +27,7 @@ async fn ask(world: &World) -> anyhow::Result<(String, String, Value)> {
 /// Some pod of `candidate` was told by pods of `stable` what is hot, and answered it before it was ready.
 async fn warmed(world: &World, candidate: &str, stable: &str) -> anyhow::Result<()> {
     let selector = format!("ml.slipway.dev/revision={candidate},app.kubernetes.io/component=runtime");
-    let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=runtime", "--tail=-1"];
+    let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=server", "--tail=-1"];
     let logs = world.cluster.kubectl(logs).await?;
     let lines = logs.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let told: Vec<Value> = lines.filter(|line| line.to_string().contains("the caches are warm")).collect();

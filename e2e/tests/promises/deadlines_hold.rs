@@ -24,7 +24,10 @@ fn slow() -> anyhow::Result<ModelDeployment> {
                 "digest": "sha256:141265052be2dccd11d6393d36f546f5c72ddec92034756dea2e4b715222c3e5",
                 "version": "v1",
             },
-            "runtime": {"resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}},
+            "template": {"spec": {"containers": [{
+                "name": "server",
+                "resources": {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}}
+            }]}},
             "replicas": 1,
             "traffic": {"timeoutSeconds": TIMEOUT},
         }

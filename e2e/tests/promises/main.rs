@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "a test may panic, and so may what it calls")]
 
+mod any_pod_fits;
 mod attackers_wait_outside;
 mod autoscaler_takes_over;
 mod bad_model;

@@ -10,14 +10,15 @@ async fn memory_bounds_the_workers_of_a_pod() -> anyhow::Result<()> {
     world::run("memory", async |world| {
         let mut object = world.quick("digits/v2.yaml")?;
         object.spec.replicas = 1;
-        object.spec.runtime.args = vec!["--workers=400".into()];
-        object.spec.runtime.resources =
+        let server = object.spec.template.server_mut();
+        server.args = Some(vec!["--workers=400".into()]);
+        server.resources =
             serde_json::from_value(json!({"requests": {"memory": "256Mi"}, "limits": {"memory": "256Mi"}}))?;
         let revision = world.start(&object).await?;
         world.load("digits", 40).await?;
         let pods = world.names("pods", &format!("ml.slipway.dev/revision={revision}")).await?;
         let pod = pods.first().context("no pod")?;
-        let log = world.cluster.kubectl(["logs", "-n", &world.namespace, pod, "-c", "runtime"]).await?;
+        let log = world.cluster.kubectl(["logs", "-n", &world.namespace, pod, "-c", "server"]).await?;
         let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let line = |message: &str| {
             let said = lines.iter().rfind(|line| line["message"] == message);

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Snapshot;
 
-fn guard(value: Value) -> DeserializeGuard<ModelDeployment> {
+fn guard(value: Value) -> DeserializeGuard<RoutedModelDeployment> {
     serde_json::from_value(value).unwrap()
 }
 
@@ -32,7 +32,7 @@ impl Converter {
     /// What is routed when these are all objects there are.
     fn snapshot<'a>(
         &mut self,
-        models: impl IntoIterator<Item = &'a DeserializeGuard<ModelDeployment>>,
+        models: impl IntoIterator<Item = &'a DeserializeGuard<RoutedModelDeployment>>,
         slices: impl IntoIterator<Item = &'a EndpointSlice>,
     ) -> Snapshot {
         let models: Vec<_> = models.into_iter().cloned().collect();
@@ -108,7 +108,7 @@ fn pods_that_keep_answers_are_known() {
         Converter::default().snapshot([&guard(object)], []).models["digits"].caching
     };
     assert!(caching(json!({"results": {}})));
-    assert!(!caching(json!({"results": {"enabled": false}})) && !caching(json!(null)));
+    assert!(!caching(json!({"results": {"enabled": false}})) && !caching(json!({})));
 }
 
 #[test]
@@ -120,18 +120,46 @@ fn defaults_are_those_of_the_api() {
     assert_eq!(config.brake, BrakeConfig { min_failures: 10, failure_percent: 50 });
 }
 
+/// An older gateway beside a newer operator.
 #[test]
-fn a_broken_modeldeployment_stays_as_it_was_and_a_deleted_one_goes() {
+fn weights_take_effect_whatever_else_is_not_understood() {
+    let weights = |generation: i64, permille: u32| {
+        json!({
+            "stable": {"revision": "aaa", "colour": 1}, "mood": [], "conditions": "none",
+            "rollout": {"stage": "Shadowing", "startedAt": 7},
+            "traffic": {"generation": generation, "more": {}, "backends": [
+                {"revision": "aaa", "role": "Stable", "weightPermille": 1000 - permille},
+                {"revision": "bbb", "role": "Shadow", "weightPermille": permille, "mirror": true},
+            ]},
+        })
+    };
     let mut converter = Converter::default();
-    let valid = guard(digits(json!({"timeoutSeconds": 7}), json!(null)));
-    let broken = guard(digits(json!({"timeoutSeconds": "soon"}), json!(null)));
-    assert!(broken.0.is_err());
-    let before = converter.snapshot([&valid], []);
-    for _ in 0..3 {
-        assert_eq!(converter.snapshot([&broken], []), before);
-    }
+    let mut model = |traffic: Value, status: Value| {
+        let mut object = digits(traffic, status);
+        object["spec"]["analysis"] = json!({"gates": [{"type": "Disagreement"}], "mode": 3});
+        converter.snapshot([&guard(object)], []).models["digits"].clone()
+    };
+    let first = model(json!({"timeoutSeconds": 7, "shield": {"mode": "Half"}}), weights(1, 50));
+    assert_eq!((first.timeout, first.shield.enabled), (Duration::from_secs(7), true));
+    let backends = first.weights.clone().unwrap().backends;
+    assert_eq!((backends[1].role, backends[1].permille), (Role::Candidate, 50));
+    // A value of the spec in a new form: the last spec stays, and an abort is one.
+    let aborted = model(json!({"timeoutSeconds": "soon"}), weights(2, 0));
+    assert_eq!(aborted.weights.as_ref().unwrap().generation, 2);
+    assert_eq!(ModelConfig { weights: first.weights.clone(), ..aborted }, first);
+    // Weights in a new form: the last ones stay, and the spec is a new one.
+    let later = model(json!({"timeoutSeconds": 9}), json!({"traffic": {"generation": 3, "backends": {}}}));
+    assert_eq!((later.timeout, later.weights.unwrap().generation), (Duration::from_secs(9), 2));
+}
+
+#[test]
+fn a_gateway_that_has_seen_no_other_spec_takes_what_it_understands_of_one() {
+    let traffic = json!({"timeoutSeconds": "soon", "hosts": ["digits.example.org"], "brake": {"minFailures": 3}});
+    let mut converter = Converter::default();
+    let config = converter.snapshot([&guard(digits(traffic, json!(null)))], []).models["digits"].clone();
+    assert_eq!((config.timeout, config.brake.min_failures), (Duration::from_secs(30), 3));
+    assert_eq!(config.claims.hosts.len(), 1);
     assert_eq!(converter.snapshot([], []), Snapshot::default());
-    assert_eq!(converter.snapshot([&broken], []), Snapshot::default());
 }
 
 #[test]

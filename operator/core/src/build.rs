@@ -26,6 +26,7 @@ mod meta;
 mod pod;
 mod replica_set;
 mod service;
+pub(crate) mod template;
 mod worker;
 
 pub use autoscaler::{autoscaler, disruption_budget};
@@ -35,7 +36,7 @@ pub use gateway::{
 };
 pub use hash::{applied_hash, canonical_json, stamped};
 pub use meta::{MAX_OWNERS, controller_reference, is_shared};
-pub use replica_set::{DIGEST_VARIABLE, FETCH, SERVER, has_fetch_step, replica_set};
+pub use replica_set::{DIGEST_VARIABLE, FETCH, has_fetch_step, replica_set};
 pub use service::{preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};
 

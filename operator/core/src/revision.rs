@@ -7,15 +7,18 @@ use slipway_crds::v1alpha1::ModelDeploymentSpec;
 use crate::build::canonical_json;
 
 /// Prefix of what is hashed. A change of what the hash covers changes this too, and would roll out every ModelDeployment again: so it does not happen.
-const VERSION: &str = "slipway.dev/revision/v1\n";
+const VERSION: &str = "slipway.dev/revision/v2\n";
 
 /// Hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model`, `runtime`, `feedback`, `sampling`, `cache` and `queue`, which make the pods, and of nothing
-/// else. All but the first two are only part of it where they are written, so that they changed no revision when they came.
+/// The revision of a spec: a hash of what the user wrote in `model`, `template`, `feedback`, `sampling`, `cache` and `queue`, which make the pods, and of nothing
+/// else. All but the first are only part of it where they are written.
 pub fn of(spec: &ModelDeploymentSpec) -> String {
-    let mut content = json!({ "model": spec.model, "runtime": spec.runtime });
+    let mut content = json!({ "model": spec.model });
+    if !spec.template.is_empty() {
+        content["template"] = json!(spec.template);
+    }
     if let Some(feedback) = &spec.feedback {
         content["feedback"] = json!(feedback);
     }
@@ -55,11 +58,13 @@ mod tests {
     fn only_what_makes_pods_makes_the_revision() {
         let base = spec(json!({ "model": { "uri": "http://store/a" } }));
         let same = spec(json!({
-            "model": { "uri": "http://store/a" }, "runtime": {}, "replicas": 7, "paused": true,
+            "model": { "uri": "http://store/a" }, "template": {}, "replicas": 7, "paused": true,
             "strategy": { "type": "BlueGreen" }, "analysis": { "gates": [] }, "traffic": { "timeoutSeconds": 3 }
         }));
         let other = spec(json!({ "model": { "uri": "http://store/b" } }));
-        let pods = spec(json!({ "model": { "uri": "http://store/a" }, "runtime": { "args": ["--x"] } }));
+        let pods = spec(
+            json!({ "model": { "uri": "http://store/a" }, "template": { "metadata": { "labels": { "a": "b" } } } }),
+        );
         let cached = |ttl: i32| {
             spec(json!({ "model": { "uri": "http://store/a" }, "cache": { "results": { "ttlSeconds": ttl } } }))
         };
@@ -90,9 +95,9 @@ mod tests {
     #[test]
     fn the_revision_never_changes_between_versions_of_the_operator() {
         let spec = spec(
-            json!({ "model": { "uri": "http://store/a", "version": "v1" }, "runtime": { "env": [{ "name": "A", "value": "1" }] } }),
+            json!({ "model": { "uri": "http://store/a", "version": "v1" }, "template": { "spec": { "containers": [{ "name": "server", "env": [{ "name": "A", "value": "1" }] }] } } }),
         );
-        assert_eq!(of(&spec), "7596ef16b6");
+        assert_eq!(of(&spec), "cabe5ae315");
     }
 
     #[test]

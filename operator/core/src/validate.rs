@@ -2,6 +2,7 @@
 
 mod problems;
 mod steps;
+mod template;
 
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::{Autoscaling, Gate, HoldPolicy, ModelDeployment, StrategyType};

@@ -93,7 +93,7 @@ fn what_serves_decides_while_it_is_alone() {
 #[test]
 fn an_image_of_ones_own_that_holds_the_model_tells_nothing() {
     let mut world = World::new(json!({ "model": { "uri": "file:///models/m.onnx", "digest": null },
-                                       "runtime": { "image": "own:1" } }));
+                                       "template": {"spec": {"containers": [{"name": "server", "image": "own:1"}]}} }));
     world.step();
     assert_eq!((world.size("v1"), &world.set("v1").digest), (3, &ModelDigest::Unreported));
 }

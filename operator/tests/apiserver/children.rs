@@ -78,7 +78,9 @@ fn everything() -> Value {
     let more = json!({
         "replicas": 2, "autoscaling": {"maxReplicas": 5}, "strategy": {"type": "BlueGreen"},
         "queue": {"redis": {"url": "redis://redis:6379"}, "worker": {"autoscaling": {"maxReplicas": 4}}},
-        "runtime": {"env": [{"name": "EMPTY", "value": ""}], "resources": {"requests": {"cpu": "0.5"}}}
+        "template": {"spec": {"containers": [
+            {"name": "server", "env": [{"name": "EMPTY", "value": ""}], "resources": {"requests": {"cpu": "0.5"}}}
+        ]}}
     });
     all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     all

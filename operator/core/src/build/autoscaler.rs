@@ -1,14 +1,14 @@
 //! What keeps the number of pods right: the autoscaler and the disruption budget.
 
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
-    ResourceMetricSource,
+    ContainerResourceMetricSource, CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
+    MetricSpec, MetricTarget,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
-use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment};
+use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment, SERVER};
 
 use super::hash::stamped;
 use super::meta::{Labels, controlled, matching, object_labels, runtime_selector};
@@ -39,10 +39,12 @@ pub fn autoscaler(object: &ModelDeployment, autoscaling: &Autoscaling) -> Desire
     }))
 }
 
+/// That of the model server alone: a metric of the whole pod is none as soon as one container beside it requests no CPU.
 fn cpu_utilisation() -> MetricSpec {
     MetricSpec {
-        type_: "Resource".to_owned(),
-        resource: Some(ResourceMetricSource {
+        type_: "ContainerResource".to_owned(),
+        container_resource: Some(ContainerResourceMetricSource {
+            container: SERVER.to_owned(),
             name: "cpu".to_owned(),
             target: MetricTarget {
                 type_: "Utilization".to_owned(),

@@ -9,24 +9,23 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{Batching, ImagePullPolicy, ModelDeployment, ModelDeploymentSpec, Runtime};
+use slipway_crds::v1alpha1::{Batching, ModelDeployment, ModelDeploymentSpec, SERVER};
 
 use super::cache;
 use super::hash::stamped;
-use super::meta::{controlled, map, matching, revision_labels, revision_selector, runtime_selector};
+use super::meta::{Labels, controlled, map, matching, revision_labels, revision_selector, runtime_selector};
 use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, pull_secrets,
     readiness, scraped, spread, tracing_env,
 };
 use super::revision_name;
+use super::template;
 use super::worker::queue_environment;
 use crate::action::{APPLIED, Desired};
 use crate::observed::Settings;
 
 const METRICS: &str = "metrics";
 
-/// The container that serves.
-pub const SERVER: &str = "runtime";
 /// The container that fetches the model before.
 pub const FETCH: &str = "fetch";
 /// Where both are told which bytes the model must be.
@@ -66,7 +65,7 @@ fn unstamped(
     replicas: i32,
     digest: &str,
 ) -> Desired {
-    let name = object.name_any();
+    let (name, template) = (object.name_any(), &object.spec.template);
     let mut metadata = controlled(object, revision_name(&name, revision), revision_labels(&name, revision));
     let mut annotations = map([(labels::VERSION, version)]);
     if has_fetch_step(object) {
@@ -80,11 +79,11 @@ fn unstamped(
             selector: matching(revision_selector(&name, revision)),
             template: Some(PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(revision_labels(&name, revision)),
-                    annotations: Some(scraped("9090")),
+                    labels: Some(template::labels(template, revision_labels(&name, revision))),
+                    annotations: Some(template::annotations(template, scraped("9090"))),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(object, settings, revision, version, digest)),
+                spec: Some(pod(object, settings, revision, version, digest, runtime_selector(&name))),
             }),
             ..ReplicaSetSpec::default()
         }),
@@ -95,18 +94,19 @@ fn unstamped(
 /// Whether a step before the server fetches the model and tells its digest. Not where the user's own image holds the model: its bytes are the image's, which
 /// has a digest of its own.
 pub fn has_fetch_step(object: &ModelDeployment) -> bool {
-    !(object.spec.model.uri.starts_with("file://") && object.spec.runtime.image.is_some())
+    !(object.spec.model.uri.starts_with("file://") && object.spec.template.image().is_some())
 }
 
-/// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty while it is not known.
+/// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty while it is not known. Pods with the labels `alike` prefer
+/// different nodes.
 pub(super) fn pod(
     object: &ModelDeployment,
     settings: &Settings,
     revision: &str,
     version: &str,
     digest: &str,
+    alike: Labels,
 ) -> PodSpec {
-    let runtime = &object.spec.runtime;
     let (model, cache) = (&object.spec.model, object.spec.cache.as_ref());
     let baseline = model.baseline.as_ref().map(|baseline| baseline.uri.as_str());
     let (mut volumes, mut mounts) = volumes(&model.uri, baseline, cache::models(cache));
@@ -114,32 +114,36 @@ pub(super) fn pod(
         volumes.push(volume);
         mounts.push(mount);
     }
-    let server = container(object, settings, revision, version, digest, mounts);
-    let fetch = has_fetch_step(object).then(|| fetch_step(&server, settings));
-    let first: Vec<Container> = fetch.into_iter().chain(cache::sidecar(cache, settings)).collect();
-    PodSpec {
-        containers: vec![server],
-        init_containers: filled(&first),
+    let ours = PodSpec {
+        containers: vec![container(object, settings, revision, version, digest, mounts)],
         volumes: Some(volumes),
         security_context: Some(cache::security(cache, pod_security())),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
-        service_account_name: runtime.service_account_name.clone(),
-        // A named account decides for itself whether its token is mounted; the namespace's default account has no business here.
-        automount_service_account_token: runtime.service_account_name.is_none().then_some(false),
+        automount_service_account_token: Some(false),
         // One variable for every Service of the namespace is a slow start and a leak.
         enable_service_links: Some(false),
-        // An image of the user's own is the user's to pull; the step before it is ours.
-        image_pull_secrets: pull_secrets(
-            &runtime.image_pull_secrets,
-            if runtime.image.is_none() || has_fetch_step(object) { &settings.image_pull_secrets } else { &[] },
-        ),
-        node_selector: (!runtime.node_selector.is_empty()).then(|| runtime.node_selector.clone()),
-        tolerations: filled(&runtime.tolerations),
-        affinity: Some(
-            runtime.affinity.clone().unwrap_or_else(|| spread(runtime_selector(object.name_any().as_str()))),
-        ),
+        affinity: Some(spread(alike)),
         ..PodSpec::default()
+    };
+    let mut pod = template::merge(ours, &object.spec.template);
+    let own_image = object.spec.template.image().is_some();
+    let mut steps = Vec::new();
+    if let Some(server) = pod.containers.iter_mut().find(|container| container.name == SERVER) {
+        server.resources = Some(resources(server.resources.take().unwrap_or_default()));
+        // An image of the user's own has no policy of ours: Kubernetes' default by tag is what they expect.
+        if server.image_pull_policy.is_none() && !own_image {
+            server.image_pull_policy = Some(settings.image_pull_policy.clone());
+        }
+        steps.extend(has_fetch_step(object).then(|| fetch_step(server, settings)));
     }
+    steps.extend(cache::sidecar(cache, settings));
+    if !steps.is_empty() {
+        pod.init_containers.get_or_insert_default().extend(steps);
+    }
+    // An image of the user's own is the user's to pull; the step before it is ours.
+    let further: &[String] = if own_image && !has_fetch_step(object) { &[] } else { &settings.image_pull_secrets };
+    pod.image_pull_secrets = pull_secrets(&pod.image_pull_secrets.unwrap_or_default(), further);
+    pod
 }
 
 fn container(
@@ -150,19 +154,14 @@ fn container(
     digest: &str,
     mounts: Vec<VolumeMount>,
 ) -> Container {
-    let runtime = &object.spec.runtime;
-    let mut args = vec!["serve".to_owned()];
-    args.extend(runtime.args.iter().cloned());
     Container {
         name: SERVER.to_owned(),
-        image: Some(runtime.image.clone().unwrap_or_else(|| settings.runtime_image.clone())),
-        image_pull_policy: pull_policy(runtime, settings),
-        args: Some(args),
+        image: Some(settings.runtime_image.clone()),
+        args: Some(vec!["serve".to_owned()]),
         env: Some(environment(object, settings, revision, version, digest)),
         ports: Some(vec![port("http", 8080), port(METRICS, 9090)]),
         readiness_probe: Some(readiness(METRICS)),
         liveness_probe: Some(liveness(METRICS)),
-        resources: Some(resources(runtime.resources.clone().unwrap_or_default())),
         security_context: Some(container_security()),
         // The runtime writes one line of JSON there when it cannot start; where another image does not, the end of its log is better than nothing.
         termination_message_path: Some("/dev/termination-log".to_owned()),
@@ -188,7 +187,8 @@ fn fetch_step(server: &Container, settings: &Settings) -> Container {
             .or(Some(settings.image_pull_policy.clone())),
         args: Some(args),
         env: server.env.clone(),
-        resources: server.resources.clone(),
+        env_from: server.env_from.clone(),
+        resources: server.resources.clone().map(template::of_a_step),
         security_context: server.security_context.clone(),
         termination_message_path: server.termination_message_path.clone(),
         termination_message_policy: server.termination_message_policy.clone(),
@@ -197,18 +197,7 @@ fn fetch_step(server: &Container, settings: &Settings) -> Container {
     }
 }
 
-/// The user's own image has no policy of ours: Kubernetes' default by tag is what they expect.
-fn pull_policy(runtime: &Runtime, settings: &Settings) -> Option<String> {
-    match runtime.image_pull_policy {
-        Some(ImagePullPolicy::Always) => Some("Always".to_owned()),
-        Some(ImagePullPolicy::IfNotPresent) => Some("IfNotPresent".to_owned()),
-        Some(ImagePullPolicy::Never) => Some("Never".to_owned()),
-        None => runtime.image.is_none().then(|| settings.image_pull_policy.clone()),
-    }
-}
-
-/// Ours first, so that the user's may refer to them as `$(POD_NAME)`; a name of ours in the user's list has no effect, because labels of metrics and the
-/// digest that is verified must be those of the revision.
+/// Ours, which stand first in the container, so that the user's may refer to them as `$(POD_NAME)`.
 fn environment(
     object: &ModelDeployment,
     settings: &Settings,
@@ -232,16 +221,8 @@ fn environment(
     all.extend(observation(&object.spec));
     all.extend(cache::environment(object.spec.cache.as_ref()));
     all.extend(object.spec.queue.iter().flat_map(|queue| queue_environment(object, queue)));
-    let reserved = all.len();
-    // Where traces go is a default of the operator's: the user may send theirs elsewhere, or nowhere.
-    let own = |name: &str| object.spec.runtime.env.iter().any(|variable| variable.name == name);
-    let traces = tracing_env(settings).into_iter().filter(|variable| !own(&variable.name));
-    all.extend(traces);
-    for variable in &object.spec.runtime.env {
-        if !all.iter().take(reserved).any(|ours| ours.name == variable.name) {
-            all.push(variable.clone());
-        }
-    }
+    // Where traces go is a default of the operator's: the template may send them elsewhere, or nowhere.
+    all.extend(tracing_env(settings));
     all
 }
 
@@ -325,8 +306,4 @@ pub(super) fn scratch(name: &str, limit: &str) -> Volume {
 
 pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
-}
-
-fn filled<T: Clone>(list: &[T]) -> Option<Vec<T>> {
-    (!list.is_empty()).then(|| list.to_vec())
 }

@@ -15,12 +15,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, Queue, SecretKey, WorkerAutoscaling};
+use slipway_crds::v1alpha1::{ModelDeployment, Queue, SERVER, SecretKey, WorkerAutoscaling};
 
 use super::hash::stamped;
 use super::meta::{Labels, controlled, map, matching, worker_labels, worker_selector};
-use super::pod::{env, scraped, spread};
+use super::pod::{env, scraped};
 use super::replica_set::{self, resources};
+use super::template;
 use super::worker_name;
 use crate::action::Desired;
 use crate::observed::Settings;
@@ -39,7 +40,7 @@ pub fn worker_deployment(
     version: &str,
     digest: &str,
 ) -> Desired {
-    let name = object.name_any();
+    let (name, template) = (object.name_any(), &object.spec.template);
     stamped(Desired::Deployment(Deployment {
         metadata: controlled(object, worker_name(&name), worker_labels(&name)),
         spec: Some(DeploymentSpec {
@@ -48,8 +49,8 @@ pub fn worker_deployment(
             selector: matching(worker_selector(&name)),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(pod_labels(&name, revision)),
-                    annotations: Some(scraped("9090")),
+                    labels: Some(template::labels(template, pod_labels(&name, revision))),
+                    annotations: Some(template::annotations(template, scraped("9090"))),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(object, queue, settings, revision, version, digest)),
@@ -76,21 +77,23 @@ fn pod(
     digest: &str,
 ) -> PodSpec {
     let worker = &queue.worker;
-    let mut pod = replica_set::pod(object, settings, revision, version, digest);
+    let alike = worker_selector(&object.name_any());
+    let mut pod = replica_set::pod(object, settings, revision, version, digest, alike);
     if !worker.node_selector.is_empty() {
         pod.node_selector = Some(worker.node_selector.clone());
     }
     if !worker.tolerations.is_empty() {
         pod.tolerations = Some(worker.tolerations.clone());
     }
-    let own = worker.affinity.clone().or_else(|| object.spec.runtime.affinity.clone());
-    pod.affinity = Some(own.unwrap_or_else(|| spread(worker_selector(&object.name_any()))));
+    if let Some(affinity) = &worker.affinity {
+        pod.affinity = Some(affinity.clone());
+    }
     pod.termination_grace_period_seconds = Some(i64::from(worker.drain_seconds) + AFTER_DRAIN_SECONDS);
     let own = worker.resources.clone().map(resources);
     for step in pod.init_containers.iter_mut().flatten().filter(|step| step.name == replica_set::FETCH) {
-        step.resources = own.clone().or(step.resources.take());
+        step.resources = own.clone().map(template::of_a_step).or(step.resources.take());
     }
-    for container in &mut pod.containers {
+    for container in pod.containers.iter_mut().filter(|container| container.name == SERVER) {
         container.name = "worker".to_owned();
         if let Some(first) = container.args.as_mut().and_then(|args| args.first_mut()) {
             "worker".clone_into(first);

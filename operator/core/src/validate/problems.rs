@@ -10,6 +10,7 @@ use slipway_crds::v1alpha1::{Gate, GateType, ModelDeployment};
 pub(super) fn find(object: &ModelDeployment) -> Option<String> {
     name(&object.name_any())
         .or_else(|| object.spec.model.uri.is_empty().then(|| "spec.model.uri: must name the model file".to_owned()))
+        .or_else(|| super::template::find(&object.spec))
         .or_else(|| autoscaling(object))
         .or_else(|| gates(object.spec.analysis.gates.as_deref().unwrap_or_default()))
 }

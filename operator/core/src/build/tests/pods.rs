@@ -1,7 +1,7 @@
 //! The pods of models and workers.
 
 use serde_json::json;
-use slipway_crds::v1alpha1::Batching;
+use slipway_crds::v1alpha1::{Batching, Template};
 
 use super::*;
 
@@ -76,8 +76,8 @@ fn defaults_of_a_minimal_object() {
 #[test]
 fn what_the_user_names_is_taken() {
     let mut object = minimal();
-    object.spec.runtime.image = Some("mine:7".to_owned());
-    object.spec.runtime.service_account_name = Some("store-reader".to_owned());
+    object.spec.template.server_mut().image = Some("mine:7".to_owned());
+    object.spec.template.spec.as_mut().unwrap().service_account_name = Some("store-reader".to_owned());
     let container = runtime(&object);
     assert_eq!(container.image.as_deref(), Some("mine:7"));
     assert_eq!(container.image_pull_policy, None, "Kubernetes' default by tag");
@@ -106,12 +106,12 @@ fn images_are_pulled_with_the_secrets_of_spec_and_operator() {
     };
     let mut object = minimal();
     assert_eq!(pods(&object).iter().map(names).collect::<Vec<_>>(), [["registry"], ["registry"]]);
-    object.spec.runtime.image_pull_secrets =
-        serde_json::from_value(json!([{"name": "a"}, {"name": "registry"}])).unwrap();
+    object.spec.template =
+        serde_json::from_value(json!({"spec": {"imagePullSecrets": [{"name": "a"}, {"name": "registry"}]}})).unwrap();
     assert_eq!(names(&pods(&object).remove(0)), ["a", "registry"]);
     // An image of the user's own is the user's to pull; the step before it is ours, where there is one.
-    object.spec.runtime.image = Some("mine:7".to_owned());
-    object.spec.runtime.image_pull_secrets.clear();
+    object.spec.template = Template::default();
+    object.spec.template.server_mut().image = Some("mine:7".to_owned());
     assert_eq!(names(&pods(&object).remove(0)), ["registry"]);
     object.spec.model.uri = "file:///model.onnx".to_owned();
     assert_eq!(pods(&object).remove(0).image_pull_secrets, None);
@@ -137,7 +137,7 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     object.spec.feedback = serde_json::from_value(json!({"outcomes": ["conversion", "revenue"]})).unwrap();
     let sampling = json!({"ratePermille": 5, "sink": "s3://b/p", "redactInputs": ["email"]});
     object.spec.sampling = serde_json::from_value(sampling).unwrap();
-    object.spec.runtime.env =
+    object.spec.template.server_mut().env =
         serde_json::from_value(json!([{"name": "OTEL_TRACES_SAMPLER_ARG", "value": "1"}])).unwrap();
     let tracing = Some(crate::observed::Tracing { endpoint: "http://collector:4318".into(), per_million: 500 });
     let settings = Settings { tracing, ..settings() };
@@ -182,11 +182,84 @@ fn the_step_before_the_server_is_our_program_with_the_servers_room() {
         assert!(fetch.ports.is_none() && fetch.readiness_probe.is_none() && fetch.restart_policy.is_none());
     }
     let mut object = minimal();
-    object.spec.runtime.image = Some("mine:7".to_owned());
-    object.spec.runtime.args = vec!["--theirs".to_owned()];
+    object.spec.template.server_mut().image = Some("mine:7".to_owned());
+    object.spec.template.server_mut().args = Some(vec!["--theirs".to_owned()]);
     let of_their_image = fetch(&object).unwrap();
     assert_eq!(of_their_image.image.as_deref(), Some("registry.example/slipway-runtime:1"));
     assert_eq!(of_their_image.args.unwrap(), ["fetch"], "the arguments of another program mean nothing to ours");
     object.spec.model.uri = "file:///model.onnx".to_owned();
     assert!(fetch(&object).is_none(), "their image holds the model");
+}
+
+#[test]
+fn a_template_is_merged_by_names() {
+    let object = full();
+    let pod = pods(&object).remove(0);
+    let names = |containers: &[Container]| containers.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&pod.containers), ["server", "proxy"]);
+    assert_eq!(names(&pod.init_containers.clone().unwrap()), ["credentials", "fetch", "redis"]);
+    let server = &pod.containers[0];
+    assert_eq!(server.args.clone().unwrap(), ["serve", "--threads=2"]);
+    let mounts = |container: &Container| {
+        container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.clone()).collect::<Vec<_>>()
+    };
+    for path in ["/models", "/tmp", "/dev/shm"] {
+        assert!(mounts(server).contains(&path.to_owned()), "{path}");
+    }
+    let volume = |name: &str| pod.volumes.iter().flatten().filter(|it| it.name == name).cloned().collect::<Vec<_>>();
+    let size = |name: &str| volume(name).remove(0).empty_dir.unwrap().size_limit.unwrap().0;
+    assert_eq!((volume("tmp").len(), size("tmp"), size("models")), (1, "20Gi".to_owned(), "8Gi".to_owned()));
+    let desired = json_of(&replica_set(&object, &settings(), REVISION, "v7", 3, None));
+    let metadata = &desired["spec"]["template"]["metadata"];
+    assert_eq!(metadata["labels"]["team"], "growth");
+    assert_eq!(metadata["labels"][labels::MANAGED_BY], labels::MANAGER, "what finds our pods cannot be forged");
+    assert_eq!(metadata["annotations"]["sidecar.istio.io/inject"], "false");
+    assert_eq!(metadata["annotations"]["prometheus.io/scrape"], "true");
+    // The workers inherit it; only the model server among the containers is another program.
+    let worker = worker(&object, &object.spec.queue.clone().unwrap()).template;
+    assert_eq!(names(&worker.spec.unwrap().containers), ["worker", "proxy"]);
+    assert_eq!(worker.metadata.unwrap().labels.unwrap()["team"], "growth");
+}
+
+#[test]
+fn what_a_template_gives_takes_the_place_of_ours() {
+    let mut object = minimal();
+    object.spec.template = serde_json::from_value(json!({"spec": {
+        "affinity": {"nodeAffinity": {}},
+        "automountServiceAccountToken": true,
+        "containers": [{
+            "name": "server",
+            "readinessProbe": {"periodSeconds": 7, "exec": {"command": ["true"]}},
+            "ports": [{"name": "debug", "containerPort": 6060}, {"name": "http", "containerPort": 1}],
+            "volumeMounts": [{"name": "mine", "mountPath": "/models", "readOnly": true}],
+            "envFrom": [{"secretRef": {"name": "store"}}],
+            "resources": {"limits": {"nvidia.com/gpu": "1", "memory": "4Gi"}},
+            "securityContext": {"readOnlyRootFilesystem": false}
+        }],
+        "securityContext": {"runAsUser": 1_000_620_000},
+        "restartPolicy": "Never",
+        "volumes": [{"name": "mine", "persistentVolumeClaim": {"claimName": "mine"}}]
+    }}))
+    .unwrap();
+    let pod = pods(&object).remove(0);
+    assert_eq!((pod.restart_policy.as_deref(), pod.automount_service_account_token), (None, Some(true)));
+    let affinity = pod.affinity.unwrap();
+    assert!(affinity.node_affinity.is_some() && affinity.pod_anti_affinity.is_some());
+    let security = pod.security_context.unwrap();
+    assert_eq!((security.run_as_user, security.run_as_non_root), (Some(1_000_620_000), Some(true)));
+    let server = pod.containers.into_iter().next().unwrap();
+    let probe = server.readiness_probe.unwrap();
+    assert!(probe.exec.is_none() && probe.http_get.is_some() && probe.period_seconds == Some(7));
+    let ports: Vec<i32> = server.ports.unwrap().iter().map(|port| port.container_port).collect();
+    assert_eq!(ports, [8080, 9090, 6060]);
+    let models: Vec<_> = server.volume_mounts.unwrap().into_iter().filter(|it| it.mount_path == "/models").collect();
+    assert_eq!((models.len(), models[0].name.as_str()), (1, "mine"));
+    let security = server.security_context.unwrap();
+    assert_eq!((security.read_only_root_filesystem, security.allow_privilege_escalation), (Some(false), Some(false)));
+    let limits = server.resources.unwrap().limits.unwrap();
+    // The step before has the credentials and no GPU.
+    let fetch = pod.init_containers.unwrap().remove(0);
+    assert_eq!(fetch.env_from.unwrap()[0].secret_ref.as_ref().unwrap().name, "store");
+    let of_fetch = fetch.resources.unwrap().limits.unwrap();
+    assert!(limits.contains_key("nvidia.com/gpu") && of_fetch.keys().eq(["memory"]), "{of_fetch:?}");
 }

@@ -1,0 +1,103 @@
+//! `spec.template` merged over the pods that the operator makes.
+//!
+//! As server-side apply merges: objects field by field, lists of named things by their names, other lists as a whole. Where that would give two sources to one
+//! thing (a volume, a variable, a mount), the template's takes the place of ours. What may not be overridden is refused by
+//! [`validate`](crate::validate) before; nothing here lets it through all the same.
+
+use k8s_openapi::DeepMerge as _;
+use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, Probe, ResourceRequirements, Volume};
+use slipway_crds::v1alpha1::{SERVER, Template};
+
+use super::meta::Labels;
+
+/// Variables of the model server that nobody else may set: labels of metrics and the digest that is verified must be those of the revision.
+pub(crate) fn is_reserved(variable: &str) -> bool {
+    variable.starts_with("SLIPWAY_") || variable == "POD_NAME"
+}
+
+/// Merges the template over a pod whose containers are `server` and, as init containers, our own.
+pub(super) fn merge(mut ours: PodSpec, template: &Template) -> PodSpec {
+    let Some(mut theirs) = template.spec.clone() else { return ours };
+    // A named account decides for itself whether its token is mounted; the namespace's default account has no business here.
+    if theirs.service_account_name.is_some() {
+        ours.automount_service_account_token = None;
+    }
+    // These are Slipway's to decide.
+    (theirs.restart_policy, theirs.node_name, theirs.ephemeral_containers) = (None, None, None);
+    let bears = theirs.tolerations.take().unwrap_or_default();
+    let before = theirs.init_containers.take().unwrap_or_default();
+    if let Some(volumes) = &mut ours.volumes {
+        volumes.retain(|volume| !theirs.volumes.iter().flatten().any(|it| it.name == volume.name && has_source(it)));
+    }
+    for container in &mut theirs.containers {
+        if let Some(own) = ours.containers.iter_mut().find(|own| own.name == container.name) {
+            make_room(own, container);
+        }
+    }
+    ours.merge_from(theirs);
+    if !bears.is_empty() {
+        ours.tolerations.get_or_insert_default().extend(bears);
+    }
+    if !before.is_empty() {
+        ours.init_containers.get_or_insert_default().splice(0..0, before);
+    }
+    ours
+}
+
+/// Labels of the pods: the template's, and ours.
+pub(super) fn labels(template: &Template, ours: Labels) -> Labels {
+    let mut all = template.metadata.as_ref().map(|it| it.labels.clone()).unwrap_or_default();
+    all.extend(ours);
+    all
+}
+
+/// Annotations of the pods: ours, and the template's, which may send scrapes elsewhere.
+pub(super) fn annotations(template: &Template, mut ours: Labels) -> Labels {
+    ours.extend(template.metadata.iter().flat_map(|it| it.annotations.clone()));
+    ours
+}
+
+fn has_source(volume: &Volume) -> bool {
+    *volume != Volume { name: volume.name.clone(), ..Volume::default() }
+}
+
+/// Prepares both for the merge of the second into the first.
+fn make_room(own: &mut Container, theirs: &mut Container) {
+    let mut args = own.args.take().unwrap_or_default();
+    args.extend(theirs.args.take().unwrap_or_default());
+    own.args = Some(args);
+    let reserved = |variable: &EnvVar| is_reserved(&variable.name);
+    theirs.env.iter_mut().for_each(|env| env.retain(|variable| !reserved(variable)));
+    let set = |name: &str| theirs.env.iter().flatten().any(|variable| variable.name == name);
+    own.env.iter_mut().for_each(|env| env.retain(|variable| !set(&variable.name)));
+    let mounted = |path: &str| theirs.volume_mounts.iter().flatten().any(|mount| mount.mount_path == path);
+    own.volume_mounts.iter_mut().for_each(|mounts| mounts.retain(|mount| !mounted(&mount.mount_path)));
+    let taken = own.ports.clone().unwrap_or_default();
+    theirs.ports.iter_mut().for_each(|ports| {
+        ports.retain(|port| !taken.iter().any(|it| it.name == port.name || it.container_port == port.container_port));
+    });
+    if own.name == SERVER {
+        for probe in [&mut theirs.liveness_probe, &mut theirs.readiness_probe].into_iter().flatten() {
+            *probe = without_handler(probe);
+        }
+    }
+}
+
+/// The times of a probe.
+fn without_handler(probe: &Probe) -> Probe {
+    Probe { exec: None, grpc: None, http_get: None, tcp_socket: None, ..probe.clone() }
+}
+
+/// Whether a probe says how it looks, and not only how often.
+pub(crate) fn has_handler(probe: &Probe) -> bool {
+    *probe != without_handler(probe)
+}
+
+/// The part of a server's resources that a container needs which runs before it and no model: no GPUs.
+pub(super) fn of_a_step(mut resources: ResourceRequirements) -> ResourceRequirements {
+    let common = |name: &String| ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str());
+    for list in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {
+        list.retain(|name, _| common(name));
+    }
+    ResourceRequirements { claims: None, ..resources }
+}

@@ -1,0 +1,156 @@
+//! What a template must not override, because the promises need it. The messages name the field.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER};
+
+use crate::build::template::{has_handler, is_reserved};
+
+/// Containers of Slipway's own beside the model server, and the name that it has in workers.
+const OURS: [&str; 3] = ["fetch", "redis", "worker"];
+/// Volumes that hold what the spec's URIs name, and the socket of the sidecar.
+const VOLUMES: [&str; 3] = ["claim", "claim-baseline", "redis"];
+/// Ports of the model server.
+const PORTS: [(&str, i32); 2] = [("http", 8080), ("metrics", 9090)];
+/// Labels by which pods are found.
+const LABELS: [&str; 3] = ["app.kubernetes.io/component", "app.kubernetes.io/managed-by", "app.kubernetes.io/part-of"];
+/// Seconds that a pod needs at its end beside the longest request.
+const END_SECONDS: i64 = 10;
+
+/// The first thing that may not be.
+pub(super) fn find(spec: &ModelDeploymentSpec) -> Option<String> {
+    let metadata = spec.template.metadata.as_ref();
+    let ours = |name: &&String| name.starts_with("ml.slipway.dev/") || LABELS.contains(&name.as_str());
+    if let Some(label) = metadata.and_then(|metadata| metadata.labels.keys().find(ours)) {
+        return Some(format!(
+            "spec.template.metadata.labels[{label}]: says which pods are Slipway's and is set by it; choose another name"
+        ));
+    }
+    let pod = spec.template.spec.as_ref()?;
+    of_pod(pod, spec).map(|(field, why)| format!("spec.template.spec.{field}: {why}"))
+}
+
+fn of_pod(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String, String)> {
+    let refused = |field: &str, why: String| Some((field.to_owned(), why));
+    if pod.restart_policy.as_deref().is_some_and(|policy| policy != "Always") {
+        return refused("restartPolicy", "a model server is always restarted; leave it out".to_owned());
+    }
+    let needed = i64::from(spec.traffic.timeout_seconds) + END_SECONDS;
+    if let Some(seconds) = pod.termination_grace_period_seconds.filter(|seconds| *seconds < needed) {
+        let why = format!(
+            "{seconds} is less than a request may take (spec.traffic.timeoutSeconds) and {END_SECONDS} s more, so requests in flight would be cut; give at least {needed}"
+        );
+        return refused("terminationGracePeriodSeconds", why);
+    }
+    let volume = pod.volumes.iter().flatten().find(|volume| VOLUMES.contains(&volume.name.as_str()));
+    if let Some(volume) = volume {
+        let why = "holds what spec.model, or the cache, names; choose another name".to_owned();
+        return refused(&format!("volumes[{}]", volume.name), why);
+    }
+    let before = pod.init_containers.iter().flatten().map(|container| ("initContainers", container));
+    let beside = pod.containers.iter().map(|container| ("containers", container));
+    before.chain(beside).find_map(|(list, container)| {
+        let found = match (list, container.name.as_str()) {
+            ("containers", SERVER) => of_server(container),
+            (_, name) if name == SERVER || OURS.contains(&name) => {
+                Some((String::new(), "is the name of a container of Slipway's; choose another name".to_owned()))
+            }
+            _ if container.image.is_none() => Some((".image".to_owned(), "is missing".to_owned())),
+            _ => None,
+        };
+        found.map(|(field, why)| (format!("{list}[{}]{field}", container.name), why))
+    })
+}
+
+fn of_server(server: &Container) -> Option<(String, String)> {
+    let set = "is set by Slipway";
+    if let Some(variable) = server.env.iter().flatten().find(|variable| is_reserved(&variable.name)) {
+        return Some((format!(".env[{}]", variable.name), format!("{set}; choose another name, or use args")));
+    }
+    if server.command.is_some() && server.image.is_none() {
+        return Some((".command".to_owned(), "Slipway's own image has one; give an image, or use args".to_owned()));
+    }
+    let taken = |name: Option<&str>, number: i32| PORTS.iter().any(|(n, port)| name == Some(*n) || number == *port);
+    let port = server.ports.iter().flatten().find(|port| taken(port.name.as_deref(), port.container_port));
+    if let Some(port) = port {
+        let name = port.name.clone().unwrap_or_else(|| port.container_port.to_string());
+        let why = "the ports http (8080) and metrics (9090) are those that gateways and the operator ask; choose another name and number";
+        return Some((format!(".ports[{name}]"), why.to_owned()));
+    }
+    if let Some(own) = server.termination_message_path.as_ref() {
+        return Some((
+            ".terminationMessagePath".to_owned(),
+            format!("{set}, who reads there why it ended; take {own} out"),
+        ));
+    }
+    let probes = [("livenessProbe", &server.liveness_probe), ("readinessProbe", &server.readiness_probe)];
+    let handled = probes.into_iter().find(|(_, probe)| probe.as_ref().is_some_and(has_handler));
+    handled.map(|(name, _)| {
+        (
+            format!(".{name}"),
+            "how the model server is asked is Slipway's; give only its times and thresholds".to_owned(),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn problem(template: Value) -> Option<String> {
+        let spec = json!({ "model": { "uri": "https://store/m.onnx" }, "template": template });
+        find(&serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn what_the_promises_need_is_refused_by_the_name_of_its_field() {
+        let server = |fields: Value| {
+            let mut server = json!({ "name": "server" });
+            server.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            json!({ "spec": { "containers": [server] } })
+        };
+        let step = |name: &str| json!({ "spec": { "initContainers": [{ "name": name, "image": "x:1" }] } });
+        let label = "ml.slipway.dev/revision";
+        for (template, field) in [
+            (json!({ "metadata": { "labels": { label: "x" } } }), "metadata.labels[ml.slipway.dev/revision]"),
+            (json!({ "spec": { "restartPolicy": "Never" } }), "spec.restartPolicy"),
+            (json!({ "spec": { "terminationGracePeriodSeconds": 39 } }), "spec.terminationGracePeriodSeconds"),
+            (json!({ "spec": { "volumes": [{ "name": "claim" }] } }), "spec.volumes[claim]"),
+            (json!({ "spec": { "containers": [{ "name": "proxy" }] } }), "spec.containers[proxy].image"),
+            (json!({ "spec": { "containers": [{ "name": "worker", "image": "x:1" }] } }), "spec.containers[worker]"),
+            (step("fetch"), "spec.initContainers[fetch]"),
+            (step("server"), "spec.initContainers[server]"),
+            (
+                server(json!({ "env": [{ "name": "SLIPWAY_REVISION" }] })),
+                "spec.containers[server].env[SLIPWAY_REVISION]",
+            ),
+            (server(json!({ "command": ["x"] })), "spec.containers[server].command"),
+            (
+                server(json!({ "ports": [{ "name": "http", "containerPort": 1 }] })),
+                "spec.containers[server].ports[http]",
+            ),
+            (server(json!({ "ports": [{ "containerPort": 9090 }] })), "spec.containers[server].ports[9090]"),
+            (server(json!({ "terminationMessagePath": "/x" })), "spec.containers[server].terminationMessagePath"),
+            (server(json!({ "livenessProbe": { "exec": {} } })), "spec.containers[server].livenessProbe"),
+        ] {
+            let found = problem(template.clone()).unwrap_or_else(|| panic!("{template} is let through"));
+            assert!(found.starts_with(&format!("spec.template.{field}: ")), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_they_do_not_need_is_not() {
+        for template in [
+            json!({}),
+            json!({ "metadata": { "labels": { "app.kubernetes.io/version": "1" }, "annotations": { "prometheus.io/port": "1" } } }),
+            json!({ "spec": { "terminationGracePeriodSeconds": 40, "restartPolicy": "Always", "hostIPC": true } }),
+            json!({ "spec": { "volumes": [{ "name": "tmp", "emptyDir": {} }, { "name": "models", "emptyDir": {} }] } }),
+            json!({ "spec": { "containers": [{ "name": "server", "image": "own:1", "command": ["x"],
+                "readinessProbe": { "periodSeconds": 5 }, "ports": [{ "name": "debug", "containerPort": 6060 }],
+                "startupProbe": { "httpGet": { "port": 8080 } } }] } }),
+        ] {
+            assert_eq!(problem(template), None);
+        }
+    }
+}
