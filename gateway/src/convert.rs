@@ -12,6 +12,7 @@ use kube::{ResourceExt, core::DeserializeGuard};
 use slipway_crds::{
     labels::{MODEL_DEPLOYMENT, REVISION},
     routing::{Claimant, Claims},
+    v1alpha1::Traffic,
 };
 
 use crate::{
@@ -214,6 +215,7 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
     let namespace = object.namespace().unwrap_or_default();
     let on = |part: &Option<resource::Switch>| part.as_ref().is_some_and(|part| part.enabled.unwrap_or(true));
     let (shield, brake) = (&traffic.shield, &traffic.brake);
+    let default = Traffic::default();
     ModelConfig {
         name,
         uid: String::new(),
@@ -221,8 +223,8 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
         claims: Claims::new(&namespace, &traffic.hosts, model_name),
         weights: None,
         stable: None,
-        timeout: Duration::from_secs(positive(traffic.timeout_seconds.unwrap_or(30)).max(1)),
-        max_request: usize::try_from(traffic.max_request_bytes.unwrap_or(16 << 20)).unwrap_or(0),
+        timeout: Duration::from_secs(positive(traffic.timeout_seconds.unwrap_or(default.timeout_seconds)).max(1)),
+        max_request: usize::try_from(traffic.max_request_bytes.unwrap_or(default.max_request_bytes)).unwrap_or(0),
         scaled_to_zero: spec.replicas == Some(0),
         caching: on(&spec.cache.results) || on(&spec.cache.features),
         sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
@@ -231,8 +233,8 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
             candidate_timeout: shield.candidate_timeout_milliseconds.map(positive).map(Duration::from_millis),
         },
         brake: BrakeConfig {
-            min_failures: positive(brake.min_failures.unwrap_or(10)),
-            failure_percent: positive(brake.failure_percent.unwrap_or(50)) as u32,
+            min_failures: positive(brake.min_failures.unwrap_or(default.brake.min_failures)),
+            failure_percent: positive(brake.failure_percent.unwrap_or(default.brake.failure_percent)) as u32,
         },
     }
 }

@@ -93,20 +93,27 @@ fn a_replica_set_of_somebody_else_is_not_owned() {
     }
 }
 
-#[test]
-fn the_runtimes_own_word_wins_over_back_off() {
-    let status = "
+/// The status of a pod that Kubernetes starts again and again, by how its container ended last.
+fn crash_looping(restarts: i32, ended: &str) -> String {
+    format!(
+        "
   containerStatuses:
-  - name: runtime
+  - name: server
     image: i
     imageID: i
     ready: false
-    restartCount: 3
-    state: {waiting: {reason: CrashLoopBackOff, message: back-off 40s restarting failed container}}
-    lastState: {terminated: {exitCode: 1, reason: Error, message: '{\"reason\":\"ModelNotFound\",\"message\":\"404\",\"permanent\":true}'}}
-";
+    restartCount: {restarts}
+    state: {{waiting: {{reason: CrashLoopBackOff, message: back-off 40s restarting failed container}}}}
+    lastState: {{terminated: {{{ended}}}}}
+"
+    )
+}
+
+#[test]
+fn the_runtimes_own_word_wins_over_back_off() {
     let message = r#"{"reason":"ModelNotFound","message":"404","permanent":true}"#;
-    assert_eq!(problem_of(status), found("CrashLoopBackOff", message, 3));
+    let status = crash_looping(3, &format!("exitCode: 1, reason: Error, message: '{message}'"));
+    assert_eq!(problem_of(&status), found("CrashLoopBackOff", message, 3));
 }
 
 #[test]
@@ -121,17 +128,8 @@ fn a_container_that_runs_again_after_a_crash_still_counts() {
 /// The kubelet gives the end of the log as the message of a container that said nothing else.
 #[test]
 fn a_container_that_runs_out_of_memory_again_and_again_is_told_as_such() {
-    let status = "
-  containerStatuses:
-  - name: runtime
-    image: i
-    imageID: i
-    ready: false
-    restartCount: 4
-    state: {waiting: {reason: CrashLoopBackOff, message: back-off 40s restarting failed container}}
-    lastState: {terminated: {exitCode: 137, reason: OOMKilled, message: 'listening'}}
-";
-    assert_eq!(problem_of(status), found("OOMKilled", "it needs more than its memory limit (exit code 137)", 4));
+    let status = crash_looping(4, "exitCode: 137, reason: OOMKilled, message: 'listening'");
+    assert_eq!(problem_of(&status), found("OOMKilled", "it needs more than its memory limit (exit code 137)", 4));
 }
 
 #[test]

@@ -94,13 +94,12 @@ pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
 
 fn elementwise(call: &mut Call<'_>, operator: &str) -> Made {
     if !call.has_rows() {
-        let counted = call.inputs.iter().flatten().any(|tensor| tensor.counted);
         if let Some(tensor) = of_sizes(call, operator) {
             return Ok(call.all(tensor));
         }
         let shapes: Option<Vec<Vec<Size>>> = call.inputs.iter().flatten().map(|tensor| tensor.shape.clone()).collect();
         let shape = shapes.map(|shapes| broadcast_shapes(&shapes, call.symbols));
-        return Ok(call.all(Tensor { counted, ..Tensor::fixed(shape) }));
+        return Ok(call.without_rows(shape));
     }
     let tensors: Vec<&Tensor> = call.inputs.iter().copied().flatten().collect();
     let tensor = broadcast(&tensors, call.symbols)?;

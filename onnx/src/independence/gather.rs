@@ -18,7 +18,6 @@ fn gather(call: &mut Call<'_>) -> Made {
     let (data, indices) = (call.need(0)?.clone(), call.need(1)?.clone());
     let axis = call.node.integer("axis").unwrap_or(0);
     if !call.has_rows() {
-        let counted = data.counted || indices.counted;
         if let Some(tensor) = picked(&data, &indices) {
             return Ok(call.all(tensor));
         }
@@ -28,7 +27,7 @@ fn gather(call: &mut Call<'_>) -> Made {
             }
             _ => None,
         };
-        return Ok(call.all(Tensor { counted, ..Tensor::fixed(shape) }));
+        return Ok(call.without_rows(shape));
     }
     if data.counted || indices.counted {
         return Err("it picks by something that depends on the number of rows".into());

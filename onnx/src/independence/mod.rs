@@ -38,9 +38,8 @@ pub fn prove(model: &Model) -> Result<(), String> {
     for output in &model.graph.outputs {
         let name = &output.name;
         let tensor = known.get(name).ok_or_else(|| format!("nothing makes the output {name:?}"))?;
-        let size =
-            tensor.axis.filter(|_| tensor.repeats.is_none()).and(tensor.shape.as_ref()).and_then(|shape| shape.first());
-        let rows_first = tensor.axis == Some(0) && size.is_some_and(Size::is_rows);
+        let size = tensor.shape.as_ref().and_then(|shape| shape.first());
+        let rows_first = tensor.axis == Some(0) && tensor.repeats.is_none() && size.is_some_and(Size::is_rows);
         if !rows_first {
             return Err(match tensor.axis {
                 Some(0) => format!("the output {name:?} does not follow the rows of the inputs one by one"),

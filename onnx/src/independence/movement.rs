@@ -23,7 +23,6 @@ const ALONG_ROWS: &str = "it works along the axis of the rows";
 fn concat(call: &mut Call<'_>) -> Made {
     let tensors: Vec<Tensor> = call.inputs.iter().flatten().map(|tensor| (*tensor).clone()).collect();
     if !call.has_rows() {
-        let counted = tensors.iter().any(|tensor| tensor.counted);
         let lists: Option<Vec<Elements>> = tensors.iter().map(|tensor| tensor.elements.clone()).collect();
         let flat = tensors.iter().all(|tensor| tensor.rank() == Some(1));
         if let (Some(lists), true) = (lists, flat) {
@@ -32,7 +31,7 @@ fn concat(call: &mut Call<'_>) -> Made {
         }
         let shapes: Option<Vec<Vec<Size>>> = tensors.iter().map(|tensor| tensor.shape.clone()).collect();
         let shape = shapes.and_then(|shapes| joined(call, &shapes).ok());
-        return Ok(call.all(Tensor { counted, ..Tensor::fixed(shape) }));
+        return Ok(call.without_rows(shape));
     }
     let shapes: Option<Vec<Vec<Size>>> = tensors.iter().map(|tensor| tensor.shape.clone()).collect();
     let shapes = shapes.ok_or("the shape of one of its inputs is not known")?;

@@ -1,18 +1,20 @@
 //! What a template must not override, because the promises need it. The messages name the field.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
+use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF};
 use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER};
 
+use crate::build::FETCH;
 use crate::build::template::{has_handler, is_reserved};
 
 /// Containers of Slipway's own beside the model server, and the name that it has in workers.
-const OURS: [&str; 3] = ["fetch", "redis", "worker"];
+const OURS: [&str; 3] = [FETCH, "redis", "worker"];
 /// Volumes that hold what the spec's URIs name, and the socket of the sidecar.
 const VOLUMES: [&str; 3] = ["claim", "claim-baseline", "redis"];
 /// Ports of the model server.
 const PORTS: [(&str, i32); 2] = [("http", 8080), ("metrics", 9090)];
 /// Labels by which pods are found.
-const LABELS: [&str; 3] = ["app.kubernetes.io/component", "app.kubernetes.io/managed-by", "app.kubernetes.io/part-of"];
+const LABELS: [&str; 3] = [COMPONENT, MANAGED_BY, PART_OF];
 /// Seconds that a pod needs at its end beside the longest request.
 const END_SECONDS: i64 = 10;
 
