@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod command;
 mod layout;
 mod model;
 mod progress;
@@ -10,6 +11,8 @@ mod source;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use command::TargetArgs;
 
 /// Ships machine-learning models safely.
 #[derive(Debug, Parser)]
@@ -22,7 +25,26 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Describe a model by reference rows: what its inputs and outputs look like, and golden requests.
-    Baseline(BaselineArgs),
+    Baseline(Box<BaselineArgs>),
+    /// End the current pause, or what the current step waits for.
+    Promote(PromoteArgs),
+    /// Send all traffic back to the stable version.
+    Abort(TargetArgs),
+    /// Start a version that was taken back again from its first step.
+    Retry(TargetArgs),
+    /// Hold the rollout where it is; an abort still works.
+    Pause(TargetArgs),
+    /// Let a rollout go on that `pause` holds.
+    Resume(TargetArgs),
+}
+
+#[derive(Debug, Args)]
+struct PromoteArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Skip all remaining steps and gates; capacity and confirmation still hold.
+    #[arg(long)]
+    full: bool,
 }
 
 #[derive(Debug, Args)]
@@ -43,10 +65,18 @@ enum BaselineCommand {
 fn main() -> ExitCode {
     // The client that fetches models by HTTP uses whatever provider the process installs.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let Command::Baseline(args) = Cli::parse().command;
-    let ended = match args.command {
-        Some(BaselineCommand::Check(check)) => check::run(&check),
-        None => build::run(&args.make).map(|()| ExitCode::SUCCESS),
+    let give = |command, target: &TargetArgs| command::run(command, target).map(|()| ExitCode::SUCCESS);
+    let ended = match Cli::parse().command {
+        Command::Baseline(args) => match args.command {
+            Some(BaselineCommand::Check(check)) => check::run(&check),
+            None => build::run(&args.make).map(|()| ExitCode::SUCCESS),
+        },
+        Command::Promote(PromoteArgs { target, full: false }) => give(command::Command::Promote, &target),
+        Command::Promote(PromoteArgs { target, full: true }) => give(command::Command::PromoteFull, &target),
+        Command::Abort(target) => give(command::Command::Abort, &target),
+        Command::Retry(target) => give(command::Command::Retry, &target),
+        Command::Pause(target) => give(command::Command::Pause, &target),
+        Command::Resume(target) => give(command::Command::Resume, &target),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -65,5 +95,7 @@ mod tests {
         assert!(Cli::try_parse_from(["x", "baseline"]).is_err());
         assert!(Cli::try_parse_from(["x", "baseline", "--model", "m", "--data", "d"]).is_ok());
         assert!(Cli::try_parse_from(["x", "baseline", "check", "--baseline", "b", "--data", "d"]).is_ok());
+        assert!(Cli::try_parse_from(["x", "promote", "digits", "--full", "-n", "team"]).is_ok());
+        assert!(Cli::try_parse_from(["x", "abort"]).is_err());
     }
 }

@@ -1,12 +1,13 @@
 //! Condition types and reasons of a ModelDeployment. Both are API: tools match on them.
 
-/// The summary: the stable revision answers with all its replicas and no rollout is failing. `False` while degraded.
+/// The stable revision serves: a pod of it and a gateway are ready. No rollout, rollback or scale-up is a matter of this. Always there; all others only while they
+/// hold.
 pub const READY: &str = "Ready";
-/// At least one pod of the stable revision is ready to answer.
-pub const AVAILABLE: &str = "Available";
-/// A rollout goes on (`True`), or none does (`False`).
-pub const PROGRESSING: &str = "Progressing";
-/// The last verdict of the judge over all gates.
+/// Nothing goes on by itself: somebody has to change something, and the message says what. As kstatus reads it; never together with `Reconciling`.
+pub const STALLED: &str = "Stalled";
+/// A rollout goes on, or pods are missing. As kstatus reads it.
+pub const RECONCILING: &str = "Reconciling";
+/// The last verdict of the judge over all gates; there in a rollout.
 pub const GATE_PASSED: &str = "GatePassed";
 /// The newest revision was taken back; the reason says by whom or why.
 pub const ROLLED_BACK: &str = "RolledBack";
@@ -18,7 +19,7 @@ pub const CONFLICTED: &str = "Conflicted";
 pub const GATEWAY_OUTDATED: &str = "GatewayOutdated";
 /// All condition types, in the order in which they are written.
 pub const TYPES: [&str; 8] =
-    [READY, AVAILABLE, PROGRESSING, GATE_PASSED, ROLLED_BACK, PAUSED, CONFLICTED, GATEWAY_OUTDATED];
+    [READY, STALLED, RECONCILING, GATE_PASSED, ROLLED_BACK, PAUSED, CONFLICTED, GATEWAY_OUTDATED];
 
 /// Reasons. One place, so that documentation and tests can list them.
 pub mod reason {
@@ -42,7 +43,7 @@ pub mod reason {
     pub const PREVIEW: &str = "Preview";
     /// All traffic is at the new revision, the old one is still warm and rollback is armed.
     pub const PROBATION: &str = "Probation";
-    /// The last rollout ended with the new revision as stable.
+    /// The last rollout ended with the new revision as stable: in events and in the history.
     pub const PROMOTED: &str = "Promoted";
     /// Fewer replicas of the stable revision are ready than asked for.
     pub const DEGRADED: &str = "Degraded";
@@ -90,6 +91,4 @@ pub mod reason {
     pub const UPDATE_STOPPED: &str = "UpdateStopped";
     /// The name of the model is an older ModelDeployment's; the message names it and the remedy.
     pub const MODEL_NAME_CONFLICT: &str = "ModelNameConflict";
-    /// Nothing to report.
-    pub const NONE: &str = "None";
 }

@@ -19,16 +19,20 @@ pub const MODEL_DEPLOYMENT: &str = "ml.slipway.dev/modeldeployment";
 /// The revision that an object belongs to.
 pub const REVISION: &str = "ml.slipway.dev/revision";
 
-/// Annotation of a person: end the current pause, or skip what the current step waits for. Value: any nonce.
+/// Annotation of a person: end the current pause, or skip what the current step waits for. For the value of commands see [`crate::commands`].
 pub const PROMOTE: &str = "ml.slipway.dev/promote";
-/// Annotation of a person: skip all remaining steps and gates; capacity and confirmation still hold. Value: any nonce.
+/// Annotation of a person: skip all remaining steps and gates; capacity and confirmation still hold.
 pub const PROMOTE_FULL: &str = "ml.slipway.dev/promote-full";
-/// Annotation of a person: send all traffic back to the stable revision. Value: any nonce.
+/// Annotation of a person: send all traffic back to the stable revision.
 pub const ABORT: &str = "ml.slipway.dev/abort";
-/// Annotation of a person: start an aborted revision again from its first step. Value: any nonce.
+/// Annotation of a person: start an aborted revision again from its first step.
 pub const RETRY: &str = "ml.slipway.dev/retry";
+/// Annotation of a person: hold the rollout where it is.
+pub const PAUSE: &str = "ml.slipway.dev/pause";
+/// Annotation of a person: let a rollout go on that was held by [`PAUSE`].
+pub const RESUME: &str = "ml.slipway.dev/resume";
 /// The commands, in the order in which they are looked at: an abort wins over everything.
-pub const COMMANDS: [&str; 4] = [ABORT, RETRY, PROMOTE_FULL, PROMOTE];
+pub const COMMANDS: [&str; 6] = [ABORT, RETRY, PAUSE, RESUME, PROMOTE_FULL, PROMOTE];
 
 /// Annotation on a ReplicaSet: the label `version` of the model that its pods serve, for people.
 pub const VERSION: &str = "ml.slipway.dev/version";

@@ -6,9 +6,11 @@
 // KubeSchema expands every struct once more inside a function, where `pub` reaches nothing.
 #![allow(unreachable_pub)]
 
+pub mod commands;
 pub mod conditions;
 pub mod labels;
 pub mod routing;
+mod rules;
 pub mod schema;
 pub mod v1alpha1;
 

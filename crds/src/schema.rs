@@ -5,6 +5,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 
+use crate::rules;
+
 /// What `helm uninstall` does with the definition: nothing, because every object of the kind would go with it.
 const RESOURCE_POLICY: (&str, &str) = ("helm.sh/resource-policy", "keep");
 
@@ -21,9 +23,11 @@ pub fn conventional(mut crd: CustomResourceDefinition) -> CustomResourceDefiniti
         if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
             root(schema);
             walk(schema);
+            without_defaults_in_items(schema);
             if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec")) {
                 of_spec(spec);
             }
+            rules::place(schema, &[]);
         }
     }
     crd
@@ -44,22 +48,44 @@ fn root(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Members of the spec that had another place before v1alpha1 was settled, and what is said to those who still fill them.
-const MOVED: [(&str, &str); 1] =
-    [("runtime", "has become spec.template, a part of a pod template; the model server is its container 'server'")];
+/// Members that had another place or unit before v1alpha1 was settled, and what is said to those who still fill them. `[]` goes into the items of a list.
+const MOVED: [(&str, &str); 16] = [
+    ("runtime", "has become spec.template, a part of a pod template; the model server is its container 'server'"),
+    (
+        "cache",
+        "has become spec.server.cache, with its redis as sidecar, its externalRedis as redis, and mode instead of enabled",
+    ),
+    ("sampling", "has become spec.server.sampling, with the percentage rate instead of ratePermille"),
+    ("queue.redis", "has become spec.server.queue.redis"),
+    ("queue.nats", "has become spec.server.queue.nats"),
+    ("queue.callbacks.signingKeyFrom", "has become signingKeySecretKeyRef"),
+    ("queue.worker.maxBatch", "has become maxBatchJobs"),
+    ("traffic.provider", "is not used any more; leave it out"),
+    ("traffic.maxRequestBytes", "has become maxRequestSize, as in 16Mi"),
+    ("traffic.brake.failurePercent", "has become failureRate, as in \"50%\"; mode: Disabled turns the brake off"),
+    ("analysis.falseRollbackBasisPoints", "has become falseRollbackRate, as in \"1%\""),
+    ("analysis.gates.[].errorRate.maxIncreaseBasisPoints", "has become maxIncrease, as in \"2%\""),
+    ("analysis.gates.[].latency.quantilePercent", "has become quantile, as in \"95%\""),
+    ("analysis.gates.[].latency.maxRatioPercent", "has become maxRatio, as in \"150%\""),
+    ("analysis.gates.[].latency.maxIncreaseBasisPoints", "has become maxIncrease, as in \"5%\""),
+    ("analysis.gates.[].accuracy.maxDropBasisPoints", "has become maxDrop, as in \"5%\""),
+];
+
+/// Those of them that were objects; the others were numbers or strings.
+const OBJECTS: [&str; 6] =
+    ["runtime", "cache", "sampling", "queue.redis", "queue.nats", "queue.callbacks.signingKeyFrom"];
 
 fn of_spec(spec: &mut JSONSchemaProps) {
-    for (field, message) in MOVED {
-        let refused = JSONSchemaProps {
-            type_: Some("object".into()),
-            description: Some("Not used any more.".into()),
-            x_kubernetes_preserve_unknown_fields: Some(true),
-            ..Default::default()
-        };
-        spec.properties.get_or_insert_default().insert(field.into(), refused);
-        spec.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
-            rule: format!("!has(self.{field})"),
-            message: Some(format!("spec.{field}: {message}")),
+    for (path, message) in MOVED {
+        moved(spec, path, message);
+    }
+    // As a rule, so that who still has the old name reads where it went and not only what is missing.
+    if let Some(callbacks) = member(spec, "queue").and_then(|queue| member(queue, "callbacks")) {
+        let field = "signingKeySecretKeyRef";
+        callbacks.required.iter_mut().for_each(|required| required.retain(|name| name != field));
+        callbacks.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
+            rule: format!("has(self.{field}) || has(self.signingKeyFrom)"),
+            message: Some(format!("spec.queue.callbacks.{field}: required, so that receivers can tell who calls")),
             ..Default::default()
         });
     }
@@ -80,7 +106,7 @@ fn of_spec(spec: &mut JSONSchemaProps) {
 
 /// Where the schema embeds types of Kubernetes, whose descriptions are those of `kubectl explain` for their own kinds. With them the definition would be larger than
 /// the annotation in which client-side apply keeps it.
-const CORE: [&str; 9] = [
+const CORE: [&str; 8] = [
     "template.spec",
     "autoscaling.metrics",
     "autoscaling.behavior",
@@ -88,9 +114,40 @@ const CORE: [&str; 9] = [
     "queue.worker.tolerations",
     "queue.worker.resources",
     "queue.worker.autoscaling.behavior",
-    "cache.redis.resources",
-    "cache.externalRedis.secretKeyRef",
+    "server.cache.sidecar.resources",
 ];
+
+/// Refuses a member that has another place now.
+fn moved(spec: &mut JSONSchemaProps, path: &str, message: &str) {
+    let (parents, field) = path.rsplit_once('.').map_or((None, path), |(parents, field)| (Some(parents), field));
+    let mut at = Some(spec);
+    for name in parents.into_iter().flat_map(|parents| parents.split('.')) {
+        at = at.and_then(|schema| if name == "[]" { item(schema) } else { member(schema, name) });
+    }
+    let Some(parent) = at else { return };
+    // A rule sees only fields that have a type.
+    let is_object = OBJECTS.contains(&path);
+    let refused = JSONSchemaProps {
+        description: Some("Not used any more.".into()),
+        type_: is_object.then(|| "object".into()),
+        x_kubernetes_preserve_unknown_fields: is_object.then_some(true),
+        x_kubernetes_int_or_string: (!is_object).then_some(true),
+        ..Default::default()
+    };
+    parent.properties.get_or_insert_default().insert(field.into(), refused);
+    parent.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
+        rule: format!("!has(self.{field})"),
+        message: Some(format!("spec.{}: {message}", path.replace(".[]", ""))),
+        ..Default::default()
+    });
+}
+
+fn item(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
+    match schema.items.as_mut()? {
+        JSONSchemaPropsOrArray::Schema(item) => Some(item),
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    }
+}
 
 fn member<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
     schema.properties.as_mut()?.get_mut(name)
@@ -153,6 +210,19 @@ fn walk(schema: &mut JSONSchemaProps) {
         schema.format = None;
     }
     children(schema, &mut walk);
+}
+
+/// A default inside the items of a list is written into every object, and then a list in Git never again equals the list in the cluster. The operator has the same
+/// defaults.
+fn without_defaults_in_items(schema: &mut JSONSchemaProps) {
+    fn without_default(schema: &mut JSONSchemaProps) {
+        schema.default = None;
+        children(schema, &mut without_default);
+    }
+    if let Some(item) = item(schema) {
+        without_default(item);
+    }
+    children(schema, &mut without_defaults_in_items);
 }
 
 /// Does the same to all that is in a schema.

@@ -59,3 +59,46 @@ fn uninstalling_the_chart_keeps_the_definition() {
     let crd = serde_json::to_value(&slipway_crds::all()[0]).unwrap();
     assert_eq!(crd["metadata"]["annotations"], json!({"helm.sh/resource-policy": "keep"}));
 }
+
+/// `kubectl explain` shows values bare: what they mean stands in the description of the field.
+#[test]
+fn every_value_of_an_enum_is_described() {
+    fn walk(path: &str, schema: &Value) {
+        let described = schema["description"].as_str();
+        for value in schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            // Types of Kubernetes have no descriptions here.
+            assert!(described.is_none_or(|text| text.contains(value)), "{path}: {value} is not described");
+        }
+        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+            walk(&format!("{path}.{name}"), child);
+        }
+        for inner in ["items", "additionalProperties"] {
+            if schema[inner].is_object() {
+                walk(&format!("{path}[]"), &schema[inner]);
+            }
+        }
+    }
+    walk("", &schema());
+}
+
+/// A default in the items of a list is written into every object, and then a list in Git never again equals the list in the cluster.
+#[test]
+fn items_of_lists_have_no_defaults() {
+    fn walk(path: &str, schema: &Value, in_a_list: bool) {
+        assert!(!in_a_list || schema.get("default").is_none(), "{path} has a default");
+        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+            walk(&format!("{path}.{name}"), child, in_a_list);
+        }
+        if schema["items"].is_object() {
+            walk(&format!("{path}[]"), &schema["items"], true);
+        }
+    }
+    walk("", &schema(), false);
+}
+
+/// The whole definition fits into the annotation in which client-side apply keeps it, with room to grow.
+#[test]
+fn the_definition_is_small() {
+    let bytes = serde_json::to_vec(&slipway_crds::all()[0]).unwrap().len();
+    assert!(bytes < 150_000, "{bytes} bytes");
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "slipway-system";
@@ -14,11 +14,26 @@ pub const OPERATOR: &str = "app.kubernetes.io/name=slipway-operator";
 
 const READY: Duration = Duration::from_secs(120);
 
+/// Keys of a Secret of the operator's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Name of the Secret.
+    pub secret: String,
+    /// Its key with the user.
+    pub user: String,
+    /// Its key with the password.
+    pub password: String,
+    /// Its key with the authority's certificate.
+    pub authority: String,
+}
+
 /// Where Slipway's evidence comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prometheus {
     /// One that is there, at this URL as pods see it.
     Url(String),
+    /// One that is there and wants a login.
+    Login(String, Login),
     /// The small one of the chart, from the published image.
     Chart,
     /// The small one of the chart, from the image that `slipway-e2e images` built.
@@ -30,6 +45,16 @@ impl Prometheus {
     fn values(&self) -> Vec<String> {
         let values: &[&str] = match self {
             Self::Url(url) => return vec![format!("prometheus.url={url}")],
+            Self::Login(url, login) => {
+                let of = |key: &str, value: &str| format!("prometheus.login.{key}={}", value);
+                return vec![
+                    format!("prometheus.url={url}"),
+                    of("secretName", &login.secret),
+                    of("usernameKey", &login.user),
+                    of("passwordKey", &login.password),
+                    of("caKey", &login.authority),
+                ];
+            }
             // As often as the gates of the examples look.
             Self::Chart => &["prometheus.install=true", "prometheus.scrapeInterval=1s"],
             Self::BuiltChart => &[
@@ -45,6 +70,11 @@ impl Prometheus {
 
 /// Installs or upgrades both charts, with the images that `slipway-e2e images` built, and waits until all of it is ready.
 pub async fn install(cluster: &Cluster, prometheus: &Prometheus) -> Result<()> {
+    install_with(cluster, prometheus, &serde_json::json!({})).await
+}
+
+/// The same with further values of the chart.
+pub async fn install_with(cluster: &Cluster, prometheus: &Prometheus, more: &serde_json::Value) -> Result<()> {
     let charts = cluster.layout().root().join("charts");
     let chart = |name: &str| charts.join(name).display().to_string();
     let timeout = format!("{}s", READY.as_secs());
@@ -62,7 +92,13 @@ pub async fn install(cluster: &Cluster, prometheus: &Prometheus) -> Result<()> {
     for value in &values {
         arguments.extend(["--set", value]);
     }
-    cluster.helm(&arguments).await.map(drop)
+    let file = cluster.layout().root().join(format!("target/e2e/values-{}.yaml", std::process::id()));
+    std::fs::write(&file, more.to_string()).map_err(Error::io("write", &file))?;
+    let path = file.display().to_string();
+    arguments.extend(["--values", &path]);
+    let done = cluster.helm(&arguments).await.map(drop);
+    let _ = std::fs::remove_file(&file);
+    done
 }
 
 /// Takes both charts away: first the operator, then the definitions with all that is left of their objects.

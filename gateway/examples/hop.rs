@@ -13,7 +13,9 @@ use hyper_util::rt::TokioIo;
 use slipway_crds::routing::Claims;
 use slipway_gateway::{
     app::{self, Ports},
-    config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, Settings, ShieldConfig, Snapshot, Weights},
+    config::{
+        Backend, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, Role, Settings, ShieldConfig, Snapshot, Weights,
+    },
     gateway::Gateway,
 };
 use tokio_util::sync::CancellationToken;
@@ -52,7 +54,8 @@ async fn gateway(
         caching: false,
         sticky_header: None,
         shield: ShieldConfig { enabled: true, candidate_timeout: None },
-        brake: BrakeConfig { min_failures: 10, failure_percent: 50 },
+        brake: BrakeConfig::DEFAULT,
+        pod_settings: PodSettings::default(),
     };
     let group = |addr| EndpointGroup { ready: [addr].into(), ..EndpointGroup::default() };
     let key = |revision: &str| ("digits".to_owned(), revision.to_owned());

@@ -28,7 +28,7 @@ pub struct Args {
     /// Filter of the logs, for example `info,slipway_gateway=debug`. What kube's client reports, the watch reports too.
     #[arg(long, env = "SLIPWAY_LOG", default_value = "info,kube_client=off")]
     pub log: String,
-    /// Largest request body that is kept for retries and the shield, in bytes, whatever `spec.traffic.maxRequestBytes` says. Larger ones stream to stable only.
+    /// Largest request body that is kept for retries and the shield, in bytes, whatever `spec.traffic.maxRequestSize` says. Larger ones stream to stable only.
     #[arg(long, env = "SLIPWAY_MAX_BUFFERED_REQUEST_BYTES", default_value_t = 128 << 20)]
     pub max_buffered_request_bytes: usize,
     /// Largest answer of a candidate that is read whole before the client sees it, in bytes.
@@ -46,8 +46,9 @@ pub struct Args {
     /// Requests at one time; beyond it clients get 503 with Retry-After.
     #[arg(long, env = "SLIPWAY_MAX_IN_FLIGHT", default_value_t = 4096, value_parser = count())]
     pub max_in_flight: usize,
-    /// Time for a client to send the head of its request, which is also how long a connection may idle.
-    #[arg(long, env = "SLIPWAY_HEADER_TIMEOUT_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    /// Time for a client to send the head of its request, which is also how long a connection may idle: longer than load balancers keep theirs (600 s for those of the large
+    /// clouds), so that none sends a request on a connection that is being closed.
+    #[arg(long, env = "SLIPWAY_HEADER_TIMEOUT_SECONDS", default_value_t = 620, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub header_timeout_seconds: u64,
     /// Time to connect to a pod.
     #[arg(long, env = "SLIPWAY_CONNECT_TIMEOUT_MILLISECONDS", default_value_t = 1000)]

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::config::BrakeConfig;
 
-/// Requests over which the share of failures is taken.
-pub const WINDOW: u32 = 50;
+/// Most requests over which the share of failures is taken: one bit each.
+pub const MAX_WINDOW: u32 = u64::BITS;
 
 /// Why and when a candidate was taken out; reported to the operator as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +42,7 @@ struct Ledger {
     generation: i64,
     failures: u64,
     requests: u64,
-    /// The last [`WINDOW`] requests, newest in bit 0; a set bit is a failure.
+    /// The last [`MAX_WINDOW`] requests, newest in bit 0; a set bit is a failure.
     recent: u64,
     trip: Option<Trip>,
 }
@@ -63,11 +63,11 @@ impl Brake {
         let mut ledger = self.ledger();
         ledger.requests += 1;
         ledger.failures += u64::from(failed);
-        ledger.recent = (ledger.recent << 1 | u64::from(failed)) & ((1 << WINDOW) - 1);
+        ledger.recent = ledger.recent << 1 | u64::from(failed);
         if !failed || ledger.trip.is_some() || !ledger.exceeds(config) {
             return None;
         }
-        let trip = ledger.trip(revision, at);
+        let trip = ledger.trip(revision, config, at);
         ledger.trip = Some(trip.clone());
         self.tripped.store(true, Ordering::Release);
         Some(trip)
@@ -98,16 +98,21 @@ impl Brake {
 
 impl Ledger {
     fn exceeds(&self, config: BrakeConfig) -> bool {
-        let seen = self.requests.min(u64::from(WINDOW));
-        let failed = u64::from(self.recent.count_ones());
-        config.failure_percent > 0
+        let (failed, seen) = self.newest(config.window);
+        config.enabled
             && self.failures >= config.min_failures
-            && failed * 100 >= seen * u64::from(config.failure_percent)
+            && failed * 1_000_000 >= seen.saturating_mul(config.failure_millionths)
     }
 
-    fn trip(&self, revision: &str, at: Timestamp) -> Trip {
-        let seen = self.requests.min(u64::from(WINDOW));
-        let failed = self.recent.count_ones();
+    /// Failures among the newest requests, and how many these are.
+    fn newest(&self, window: u32) -> (u64, u64) {
+        let window = window.clamp(1, MAX_WINDOW);
+        let failed = (self.recent & (u64::MAX >> (MAX_WINDOW - window))).count_ones();
+        (u64::from(failed), self.requests.min(u64::from(window)))
+    }
+
+    fn trip(&self, revision: &str, config: BrakeConfig, at: Timestamp) -> Trip {
+        let (failed, seen) = self.newest(config.window);
         Trip {
             revision: revision.to_owned(),
             generation: self.generation,
@@ -125,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    const CONFIG: BrakeConfig = BrakeConfig { min_failures: 10, failure_percent: 50 };
+    const CONFIG: BrakeConfig = BrakeConfig::DEFAULT;
 
     fn feed(brake: &Brake, failures: impl IntoIterator<Item = bool>) -> Option<Trip> {
         failures
@@ -164,9 +169,19 @@ mod tests {
     }
 
     #[test]
-    fn zero_percent_turns_it_off() {
+    fn the_window_and_the_rate_are_those_of_the_spec() {
         let brake = at(1);
-        let off = BrakeConfig { min_failures: 1, failure_percent: 0 };
+        let config = BrakeConfig { min_failures: 1, window: 64, failure_millionths: 15_000, ..CONFIG };
+        let observe = |failed| brake.observe("rev", failed, config, Timestamp::UNIX_EPOCH);
+        assert!((0..1000).all(|_| observe(false).is_none()));
+        let trip = observe(true).expect("1 of 64 is more than 1.5 %");
+        assert_eq!(trip.reason, "1 of the last 64 requests to the candidate failed");
+    }
+
+    #[test]
+    fn it_can_be_off() {
+        let brake = at(1);
+        let off = BrakeConfig { enabled: false, min_failures: 1, ..CONFIG };
         assert!((0..100).all(|_| brake.observe("rev", true, off, Timestamp::UNIX_EPOCH).is_none()));
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use slipway_crds::routing::Claims;
 
 /// Role of a revision in the split.
@@ -62,10 +62,30 @@ pub struct ShieldConfig {
 /// The brake of one ModelDeployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrakeConfig {
+    /// Whether it acts at all.
+    pub enabled: bool,
     /// Failures before the brake can act.
     pub min_failures: u64,
-    /// Share of failures among the last 50 requests at which it acts, in percent; 0 turns it off.
-    pub failure_percent: u32,
+    /// How many of the last requests are looked at, 1 to 64.
+    pub window: u32,
+    /// Share of failures among them at which it acts, in millionths.
+    pub failure_millionths: u64,
+}
+
+impl BrakeConfig {
+    /// That of a ModelDeployment that says nothing.
+    pub const DEFAULT: Self = Self { enabled: true, min_failures: 10, window: 50, failure_millionths: 500_000 };
+}
+
+/// What pods are told with requests that it concerns, because it takes effect without other pods: values of headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSettings {
+    /// For `x-slipway-queue-max-jobs`, of jobs.
+    pub max_jobs: Option<HeaderValue>,
+    /// For `x-slipway-callback-allow`, of jobs: entries separated by commas; empty for nowhere.
+    pub callback_allow: Option<HeaderValue>,
+    /// For `x-slipway-feedback-outcomes`, of feedback: names separated by commas; empty for none.
+    pub feedback_outcomes: Option<HeaderValue>,
 }
 
 /// One ModelDeployment.
@@ -97,6 +117,8 @@ pub struct ModelConfig {
     pub shield: ShieldConfig,
     /// The brake.
     pub brake: BrakeConfig,
+    /// What pods are told.
+    pub pod_settings: PodSettings,
 }
 
 /// The endpoints of one revision.

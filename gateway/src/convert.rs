@@ -6,17 +6,18 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{ResourceExt, core::DeserializeGuard};
 use slipway_crds::{
     labels::{MODEL_DEPLOYMENT, REVISION},
     routing::{Claimant, Claims},
-    v1alpha1::Traffic,
+    v1alpha1::{Percentage, Queue, Traffic, units::bytes},
 };
 
 use crate::{
-    config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, ShieldConfig, Weights},
+    config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, Role, ShieldConfig, Weights},
     resource::{self, RoutedModelDeployment},
 };
 
@@ -213,7 +214,8 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
     let (traffic, name) = (&spec.traffic, object.name_any());
     let model_name = spec.model.name.clone().unwrap_or_else(|| name.clone());
     let namespace = object.namespace().unwrap_or_default();
-    let on = |part: &Option<resource::Switch>| part.as_ref().is_some_and(|part| part.enabled.unwrap_or(true));
+    let on = |part: &Option<resource::Switch>| part.as_ref().is_some_and(|part| part.mode != "Disabled");
+    let cache = &spec.server.cache;
     let (shield, brake) = (&traffic.shield, &traffic.brake);
     let default = Traffic::default();
     ModelConfig {
@@ -224,19 +226,50 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
         weights: None,
         stable: None,
         timeout: Duration::from_secs(positive(traffic.timeout_seconds.unwrap_or(default.timeout_seconds)).max(1)),
-        max_request: usize::try_from(traffic.max_request_bytes.unwrap_or(default.max_request_bytes)).unwrap_or(0),
+        max_request: traffic.max_request_size.as_ref().and_then(size).or(size(&default.max_request_size)).unwrap_or(0),
         scaled_to_zero: spec.replicas == Some(0),
-        caching: on(&spec.cache.results) || on(&spec.cache.features),
+        caching: on(&cache.results) || on(&cache.features),
         sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
         shield: ShieldConfig {
             enabled: shield.mode != "Disabled",
             candidate_timeout: shield.candidate_timeout_milliseconds.map(positive).map(Duration::from_millis),
         },
+        pod_settings: pod_settings(spec),
         brake: BrakeConfig {
+            enabled: brake.mode != "Disabled",
             min_failures: positive(brake.min_failures.unwrap_or(default.brake.min_failures)),
-            failure_percent: positive(brake.failure_percent.unwrap_or(default.brake.failure_percent)) as u32,
+            window: positive(brake.window_requests.unwrap_or(default.brake.window_requests)) as u32,
+            failure_millionths: brake
+                .failure_rate
+                .as_ref()
+                .and_then(millionths)
+                .or(millionths(&default.brake.failure_rate))
+                .unwrap_or(u64::MAX),
         },
     }
+}
+
+/// What is longer than this is not told, so that heads stay short.
+const MAX_SETTING: usize = 16 << 10;
+
+fn pod_settings(spec: &resource::Spec) -> PodSettings {
+    let list = |list: &[String]| HeaderValue::try_from(list.join(",")).ok().filter(|list| list.len() <= MAX_SETTING);
+    let (queue, queued) = (spec.queue.clone().unwrap_or_default(), spec.server.queue.is_some());
+    let default = Queue::default();
+    let max_jobs = u64::try_from(queue.max_jobs.unwrap_or(default.max_jobs)).unwrap_or(0);
+    PodSettings {
+        max_jobs: queued.then(|| max_jobs.into()),
+        callback_allow: list(&queue.callbacks.unwrap_or_default().allow).filter(|_| queued),
+        feedback_outcomes: list(&spec.feedback.outcomes),
+    }
+}
+
+fn millionths(share: &Percentage) -> Option<u64> {
+    u64::try_from(share.millionths()?).ok()
+}
+
+fn size(amount: &Quantity) -> Option<usize> {
+    usize::try_from(bytes(amount)?).ok()
 }
 
 /// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them into huge ones.

@@ -143,6 +143,9 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+/// The role, as a label, of requests at the preview address.
+const PREVIEW: &str = "preview";
+
 type Histograms = Family<ArmLabels, Histogram, fn() -> Histogram>;
 
 /// The registry and its families.
@@ -173,8 +176,9 @@ pub struct Metrics {
 /// Handles of one arm in one role.
 #[derive(Clone, Debug)]
 pub struct ArmMetrics {
-    outcomes: [Counter; Outcome::ALL.len()],
-    duration: Histogram,
+    requests: RequestMetrics,
+    /// Of requests at the preview address; there while the arm is behind it.
+    preview: Option<Box<RequestMetrics>>,
     /// Replays to the other arm.
     pub shielded: Counter,
     /// Failures that were passed on because the budget was spent.
@@ -191,10 +195,26 @@ pub struct ArmMetrics {
     pub endpoints: Gauge,
 }
 
+/// Requests by their end, and the time of their answers.
+#[derive(Clone, Debug)]
+struct RequestMetrics {
+    outcomes: [Counter; Outcome::ALL.len()],
+    duration: Histogram,
+}
+
 impl ArmMetrics {
     /// Counts one request, and what its answer took unless it is a kept one: revisions are compared by the time of their work, and one
-    /// that is new has kept nothing yet.
-    pub fn count(&self, outcome: Outcome, took: Option<Duration>) {
+    /// that is new has kept nothing yet. What somebody looks at by the preview address is no evidence, and counts apart.
+    pub fn count(&self, outcome: Outcome, took: Option<Duration>, preview: bool) {
+        match self.preview.as_deref().filter(|_| preview) {
+            Some(preview) => preview.count(outcome, took),
+            None => self.requests.count(outcome, took),
+        }
+    }
+}
+
+impl RequestMetrics {
+    fn count(&self, outcome: Outcome, took: Option<Duration>) {
         self.outcomes[outcome as usize].inc();
         // Nobody answered, so there is no time of an answer.
         if let Some(took) = took.filter(|_| !matches!(outcome, Outcome::Unavailable | Outcome::Cancelled)) {
@@ -296,16 +316,11 @@ impl Metrics {
     }
 
     /// Handles of an arm; its series exist from now on.
-    pub fn arm(&self, model: &str, revision: &str, role: Role) -> ArmMetrics {
-        let (modeldeployment, revision, role) = (model.to_owned(), revision.to_owned(), role.as_str());
-        let labels = RevisionLabels { modeldeployment: modeldeployment.clone(), revision: revision.clone() };
+    pub fn arm(&self, model: &str, revision: &str, role: Role, preview: bool) -> ArmMetrics {
+        let labels = RevisionLabels { modeldeployment: model.to_owned(), revision: revision.to_owned() };
         ArmMetrics {
-            outcomes: Outcome::ALL.map(|outcome| {
-                let (modeldeployment, revision) = (modeldeployment.clone(), revision.clone());
-                let labels = OutcomeLabels { modeldeployment, revision, role, outcome: outcome.as_str() };
-                self.requests.get_or_create_owned(&labels)
-            }),
-            duration: self.duration.get_or_create_owned(&ArmLabels { modeldeployment, revision, role }),
+            requests: self.requests_of(&labels, role.as_str()),
+            preview: preview.then(|| Box::new(self.requests_of(&labels, PREVIEW))),
             shielded: self.shielded.get_or_create_owned(&labels),
             shield_refused: self.shield_refused.get_or_create_owned(&labels),
             spilled: self.spilled.get_or_create_owned(&labels),
@@ -313,6 +328,22 @@ impl Metrics {
             weight: self.weight.get_or_create_owned(&labels),
             braked: self.braked.get_or_create_owned(&labels),
             endpoints: self.endpoints.get_or_create_owned(&labels),
+        }
+    }
+
+    fn requests_of(&self, labels: &RevisionLabels, role: &'static str) -> RequestMetrics {
+        let RevisionLabels { modeldeployment, revision } = labels;
+        RequestMetrics {
+            outcomes: Outcome::ALL.map(|outcome| {
+                let (modeldeployment, revision) = (modeldeployment.clone(), revision.clone());
+                let labels = OutcomeLabels { modeldeployment, revision, role, outcome: outcome.as_str() };
+                self.requests.get_or_create_owned(&labels)
+            }),
+            duration: self.duration.get_or_create_owned(&ArmLabels {
+                modeldeployment: modeldeployment.clone(),
+                revision: revision.clone(),
+                role,
+            }),
         }
     }
 
@@ -394,7 +425,7 @@ mod tests {
     #[test]
     fn series_exist_at_zero_and_go_when_forgotten() {
         let metrics = Metrics::new();
-        let _ = (metrics.model("digits"), metrics.arm("digits", "aaa", Role::Candidate));
+        let _ = (metrics.model("digits"), metrics.arm("digits", "aaa", Role::Candidate, false));
         let text = metrics.encode().unwrap();
         for line in [
             r#"slipway_gateway_requests_total{modeldeployment="digits",revision="aaa",role="candidate",outcome="timeout"} 0"#,

@@ -6,11 +6,15 @@
 
 use std::borrow::Cow;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, core::NamespaceResourceScope};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, Error, IgnoredAny},
+};
 use serde_json::Value;
-use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_crds::v1alpha1::{ModelDeployment, Percentage, units::permille};
 
 /// A ModelDeployment.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -35,17 +39,19 @@ impl RoutedModelDeployment {
 
     /// The spec without what is not understood.
     pub fn understood_spec(&self) -> Spec {
-        let (model, cache, traffic) = (&self.spec["model"], &self.spec["cache"], &self.spec["traffic"]);
+        let (server, traffic) = (&self.spec["server"], &self.spec["traffic"]);
+        let server = Server { cache: understood(&server["cache"]), queue: understood(&server["queue"]) };
         let traffic = Traffic {
             hosts: understood(&traffic["hosts"]),
             timeout_seconds: understood(&traffic["timeoutSeconds"]),
-            max_request_bytes: understood(&traffic["maxRequestBytes"]),
+            max_request_size: understood(&traffic["maxRequestSize"]),
             stickiness: understood(&traffic["stickiness"]),
             shield: understood(&traffic["shield"]),
             brake: understood(&traffic["brake"]),
         };
         let replicas = understood(&self.spec["replicas"]);
-        Spec { model: understood(model), replicas, cache: understood(cache), traffic }
+        let (model, queue) = (understood(&self.spec["model"]), understood(&self.spec["queue"]));
+        Spec { model, replicas, server, queue, feedback: understood(&self.spec["feedback"]), traffic }
     }
 
     /// The revision that serves.
@@ -58,7 +64,14 @@ impl RoutedModelDeployment {
     /// # Errors
     /// When they are not understood.
     pub fn weights(&self) -> Result<Option<Weights>, serde_json::Error> {
-        Option::deserialize(&self.status["traffic"])
+        let weights: Option<Weights> = Option::deserialize(&self.status["traffic"])?;
+        let mut backends = weights.iter().flat_map(|weights| &weights.backends);
+        match backends.find(|backend| backend.weight_permille == permille::UNREADABLE) {
+            Some(backend) => {
+                Err(serde_json::Error::custom(format!("the weight of {} is no percentage", backend.revision)))
+            }
+            None => Ok(weights),
+        }
     }
 }
 
@@ -74,8 +87,12 @@ pub struct Spec {
     pub model: Model,
     /// Replicas of stable.
     pub replicas: Option<i32>,
-    /// Caches.
-    pub cache: Cache,
+    /// What serves.
+    pub server: Server,
+    /// Bounds of the queue.
+    pub queue: Option<Queue>,
+    /// What feedback may report.
+    pub feedback: Feedback,
     /// How traffic is split.
     pub traffic: Traffic,
 }
@@ -88,7 +105,43 @@ pub struct Model {
     pub name: Option<String>,
 }
 
-/// Part of `spec.cache`.
+/// Part of `spec.server`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Server {
+    /// Caches.
+    pub cache: Cache,
+    /// Where the queue is kept.
+    pub queue: Option<IgnoredAny>,
+}
+
+/// Part of `spec.queue`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Queue {
+    /// Jobs that may wait.
+    pub max_jobs: Option<i64>,
+    /// Callbacks.
+    pub callbacks: Option<Callbacks>,
+}
+
+/// Part of `spec.queue.callbacks`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Callbacks {
+    /// Where they may go.
+    pub allow: Vec<String>,
+}
+
+/// Part of `spec.feedback`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Feedback {
+    /// Names of outcomes.
+    pub outcomes: Vec<String>,
+}
+
+/// Part of `spec.server.cache`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Cache {
@@ -102,8 +155,8 @@ pub struct Cache {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Switch {
-    /// Whether it is on; it is when it does not say.
-    pub enabled: Option<bool>,
+    /// It is on unless this is `Disabled`.
+    pub mode: String,
 }
 
 /// Part of `spec.traffic`.
@@ -115,7 +168,7 @@ pub struct Traffic {
     /// Deadline of a request.
     pub timeout_seconds: Option<i32>,
     /// Largest body.
-    pub max_request_bytes: Option<i32>,
+    pub max_request_size: Option<Quantity>,
     /// Keeps an entity on its side.
     pub stickiness: Option<Stickiness>,
     /// Replays to stable.
@@ -148,8 +201,12 @@ pub struct Shield {
 pub struct Brake {
     /// Failures before it acts.
     pub min_failures: Option<i32>,
-    /// Share of failures at which it acts; 0 is off.
-    pub failure_percent: Option<i32>,
+    /// It is on unless this is `Disabled`.
+    pub mode: String,
+    /// How many requests are looked at.
+    pub window_requests: Option<i32>,
+    /// Share of failures at which it acts.
+    pub failure_rate: Option<Percentage>,
 }
 
 /// `status.traffic`.
@@ -175,7 +232,8 @@ pub struct Backend {
     pub revision: String,
     /// `Stable`; everything else is on trial and may be taken out.
     pub role: String,
-    /// Its share in thousandths.
+    /// Its share.
+    #[serde(rename = "weight", with = "permille")]
     pub weight_permille: i32,
 }
 

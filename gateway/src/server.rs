@@ -113,7 +113,7 @@ mod tests {
     use slipway_crds::routing::Claims;
 
     use super::*;
-    use crate::config::{self, BrakeConfig, ModelConfig, ShieldConfig, Snapshot};
+    use crate::config::{self, BrakeConfig, ModelConfig, PodSettings, ShieldConfig, Snapshot};
 
     fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<Gateway> {
         let gateway = Gateway::new(config::Settings { drain_timeout, ..config::Settings::default() });
@@ -132,7 +132,8 @@ mod tests {
                 caching: false,
                 sticky_header: None,
                 shield: ShieldConfig { enabled: true, candidate_timeout: None },
-                brake: BrakeConfig { min_failures: 10, failure_percent: 50 },
+                brake: BrakeConfig::DEFAULT,
+                pod_settings: PodSettings::default(),
             };
             (name, config)
         });

@@ -241,7 +241,8 @@ impl Router {
         let same_generation = old.filter(|old| generation(old.weights.as_ref()) == generation(known.weights.as_ref()));
         let tally = same_generation.and(before).map_or_else(Arc::default, |arm| Arc::clone(&arm.tally));
         let endpoints = EndpointSet::new(group, before.map_or(&empty.1, |arm| &arm.endpoints), &self.connector);
-        let metrics = self.metrics.arm(&config.name, &backend.revision, backend.role);
+        let preview = known.weights.as_ref().and_then(|weights| weights.preview.as_ref()) == Some(&backend.revision);
+        let metrics = self.metrics.arm(&config.name, &backend.revision, backend.role, preview);
         let state = known.arms.entry(backend.revision.clone()).or_default().clone();
         let braked = backend.role == Role::Candidate && state.brake.is_tripped();
         metrics.braked.set(i64::from(braked));

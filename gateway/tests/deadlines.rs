@@ -16,7 +16,7 @@ use support::{
 };
 use tokio::time::{Instant, interval, timeout};
 
-const BRAKE: BrakeConfig = BrakeConfig { min_failures: 10, failure_percent: 50 };
+const BRAKE: BrakeConfig = BrakeConfig::DEFAULT;
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)

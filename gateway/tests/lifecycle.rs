@@ -227,7 +227,7 @@ async fn a_candidate_that_always_fails_costs_no_client_an_error_and_is_taken_out
     for mood in [Mood::Status(500), Mood::Reset, Mood::Truncate] {
         let (mut world, _stable, candidate) = two_arms().await;
         candidate.set(mood);
-        world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
+        world.model().brake = BrakeConfig::DEFAULT;
         world.weigh(2, 500).apply();
         let load = Load::start(world.data, 16, http1);
         let gateway = Arc::clone(&world.gateway);
@@ -256,7 +256,7 @@ async fn a_failure_that_stable_shares_does_not_feed_the_brake() {
     let (mut world, stable, candidate) = two_arms().await;
     stable.set(Mood::Status(500));
     candidate.set(Mood::Status(500));
-    world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
+    world.model().brake = BrakeConfig::DEFAULT;
     world.weigh(2, 500).apply();
     let client = http1();
     for _ in 0..100 {
@@ -341,7 +341,7 @@ async fn the_operator_hears_of_every_change_at_once() {
     assert_eq!(counted["models"][0]["answered"][STABLE], 3);
 
     candidate.set(Mood::Status(500));
-    world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
+    world.model().brake = BrakeConfig::DEFAULT;
     world.weigh(2, 1000).apply();
     let fresh = stream.until("generation 2", |line| line["models"][0]["generation"] == 2).await;
     assert_eq!(fresh["models"][0]["requests"][STABLE], 0, "counted from the generation on");

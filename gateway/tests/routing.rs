@@ -90,7 +90,12 @@ async fn the_preview_address_shows_the_candidate_as_it_is() {
     assert_eq!(ask(&world).await.header("x-upstream"), Some("candidate"));
     candidate.set(Mood::Status(500));
     assert_eq!(ask(&world).await.status, 500);
-    world.metrics().assert_conserved();
+    let metrics = world.metrics();
+    metrics.assert_conserved();
+    // Whoever looks chooses what to ask: it is no evidence about the candidate.
+    let of = |role| metrics.sum("requests_total", &[("revision", CANDIDATE), ("role", role)]);
+    assert_eq!((of("preview"), of("candidate")), (2, 0));
+    assert_eq!(metrics.sum("request_duration_seconds_count", &[("revision", CANDIDATE), ("role", "candidate")]), 0);
 }
 
 #[tokio::test]
@@ -205,7 +210,7 @@ async fn stable_without_pods_spills_to_the_candidate_and_back() {
 #[tokio::test]
 async fn a_candidate_that_has_too_much_to_do_is_not_taken_out_for_it() {
     let (mut world, _stable, candidate) = two_arms().await;
-    world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
+    world.model().brake = BrakeConfig::DEFAULT;
     world.weigh(1, 200).endpoints(STABLE, &[]).apply();
     candidate.set(Mood::Status(429));
     let client = http1();
@@ -232,7 +237,7 @@ async fn stable_spills_to_no_candidate_that_may_have_no_traffic() {
     }
     assert_eq!(candidate.served(), 0);
     // One that the brake took out.
-    world.model().brake = BrakeConfig { min_failures: 10, failure_percent: 50 };
+    world.model().brake = BrakeConfig::DEFAULT;
     world.weigh(2, 500).endpoints(STABLE, &[stable.addr]).apply();
     candidate.set(Mood::Status(500));
     for _ in 0..20 {

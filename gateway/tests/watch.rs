@@ -4,6 +4,7 @@
 
 mod support;
 
+use slipway_crds::v1alpha1::units::permille;
 use std::{
     convert::Infallible,
     net::SocketAddr,
@@ -132,8 +133,8 @@ fn digits(generation: i64, candidate: i32) -> Value {
         "metadata": {"name": "digits", "namespace": "default", "uid": "1", "resourceVersion": format!("{}", generation + 1)},
         "spec": {"model": {"uri": "file:///models/digits"}},
         "status": {"traffic": {"generation": generation, "backends": [
-            {"revision": "aaa", "role": "Stable", "weightPermille": 1000 - candidate},
-            {"revision": "bbb", "role": "Candidate", "weightPermille": candidate},
+            {"revision": "aaa", "role": "Stable", "weight": permille::text(1000 - candidate)},
+            {"revision": "bbb", "role": "Candidate", "weight": permille::text(candidate)},
         ]}},
     })
 }

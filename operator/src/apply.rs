@@ -17,12 +17,14 @@ use slipway_core::action::{Action, Kind};
 use slipway_core::build::{DIGEST_VARIABLE, FETCH};
 use slipway_core::marks::Marks;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::SERVER;
+use slipway_crds::v1alpha1::{ModelDeployment, SERVER};
 
 use crate::cache::{Owner, version_of};
 use crate::children::{Awaited, Child, Expectation};
 use crate::error::{Fault, WriteError};
+use crate::own_writes::OwnWrites;
 use crate::put::Turns;
+use crate::replicas;
 use crate::views::Views;
 
 /// Field manager of `spec.replicas` of ReplicaSets.
@@ -40,6 +42,7 @@ pub fn target(action: &Action) -> String {
     let (verb, child, name) = match action {
         Action::Apply(desired) | Action::Restore { desired, .. } => return format!("apply {}", desired.target()),
         Action::Adopt { kind, name, .. } => ("adopt", Child::from(*kind), name.clone()),
+        Action::WriteReplicas { .. } => return format!("scale {}", ModelDeployment::kind(&())),
         Action::Scale { name, .. } => ("scale", Child::ReplicaSet, name.clone()),
         Action::Pin { name, .. } => ("pin", Child::ReplicaSet, name.clone()),
         Action::Mark { name, .. } => ("mark", Child::ReplicaSet, name.clone()),
@@ -69,12 +72,17 @@ pub struct Applier<'a> {
     pub subject: &'a Subject,
     /// Turns at shared objects.
     pub turns: &'a Turns,
+    /// The ModelDeployment that was planned on.
+    pub object: &'a ModelDeployment,
+    /// What was written of it since.
+    pub own: &'a OwnWrites,
 }
 
 /// What came of an action.
+#[derive(Default)]
 pub struct Done {
-    /// What the watch shall bring back.
-    pub expectation: Expectation,
+    /// What the watch of children shall bring back.
+    pub expectation: Option<Expectation>,
     /// Content was written, by us and not already by another ModelDeployment that shares the object: to whom that belongs.
     pub written: Option<Owner>,
     /// A field that the API server did not take as it was applied.
@@ -83,7 +91,7 @@ pub struct Done {
 
 impl From<Expectation> for Done {
     fn from(expectation: Expectation) -> Self {
-        Self { expectation, written: None, overridden: None }
+        Self { expectation: Some(expectation), ..Self::default() }
     }
 }
 
@@ -113,6 +121,10 @@ impl Applier<'_> {
             Action::Apply(desired) => return self.apply(desired, false).await,
             Action::Restore { desired, .. } => return self.apply(desired, true).await,
             Action::Adopt { kind, name, uid, owner } => self.adopt(*kind, name, uid, owner).await,
+            Action::WriteReplicas { replicas } => {
+                replicas::write(self, *replicas).await?;
+                return Ok(Done::default());
+            }
             Action::Scale { name, uid, replicas } => self.scale(name, uid, *replicas).await,
             Action::Pin { name, uid, digest } => self.pin(name, uid, digest).await,
             Action::Mark { name, uid, marks } => self.mark(name, uid, marks).await,

@@ -1,9 +1,14 @@
 //! Arguments.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slipway_core::observed::{Settings, Tracing};
+use slipway_crds::v1alpha1::Template;
+
+use crate::error::RunError;
+use crate::prometheus::{PromQlGates, PrometheusArgs};
 
 /// Ships machine-learning models by canary and blue-green.
 #[derive(Debug, Parser)]
@@ -33,9 +38,9 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// Prometheus that the gates are judged by, for example http://prometheus-server.monitoring.
-    #[arg(long, env = "SLIPWAY_PROMETHEUS_URL")]
-    pub prometheus_url: Option<String>,
+    /// Prometheus.
+    #[command(flatten)]
+    pub prometheus: PrometheusArgs,
 
     /// Image of the gateway.
     #[arg(long, env = "SLIPWAY_GATEWAY_IMAGE", default_value = concat!("slipway-gateway:", env!("CARGO_PKG_VERSION")))]
@@ -52,6 +57,14 @@ pub struct RunArgs {
     /// Pods of the gateway in a namespace.
     #[arg(long, env = "SLIPWAY_GATEWAY_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub gateway_replicas: i32,
+
+    /// File with a part of a pod template (YAML: metadata and spec) that is merged over the gateways' pods, whose container is `gateway`.
+    #[arg(long, env = "SLIPWAY_GATEWAY_TEMPLATE_FILE", value_name = "PATH")]
+    pub gateway_template_file: Option<PathBuf>,
+
+    /// Whether the pods of gateways, model servers and workers name their user and group.
+    #[arg(long, env = "SLIPWAY_USER_IDS", value_enum, default_value_t = UserIds::Fixed)]
+    pub user_ids: UserIds,
 
     /// How gateways are updated to another version or other settings of the operator.
     #[arg(long, env = "SLIPWAY_GATEWAY_UPDATE", value_enum, default_value_t = GatewayUpdate::Gradual)]
@@ -110,6 +123,16 @@ pub enum PullPolicy {
     Never,
 }
 
+/// Who gives pods their user and group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum UserIds {
+    /// Slipway: 65532.
+    Fixed,
+    /// The platform, as OpenShift does, which refuses those that are not of the namespace's range.
+    Platform,
+}
+
 /// How gateways are updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
@@ -143,25 +166,39 @@ pub enum LogFormat {
 
 impl RunArgs {
     /// Settings that plans depend on.
-    pub fn settings(&self) -> Settings {
+    ///
+    /// # Errors
+    /// When the template of the gateways cannot be read or understood.
+    pub fn settings(&self) -> Result<Settings, RunError> {
         let policy = match self.image_pull_policy {
             PullPolicy::Always => "Always",
             PullPolicy::IfNotPresent => "IfNotPresent",
             PullPolicy::Never => "Never",
         };
-        Settings {
+        Ok(Settings {
+            gateway_template: self.gateway_template()?,
+            fixed_user_ids: self.user_ids == UserIds::Fixed,
             gateway_image: self.gateway_image.clone(),
             gateway_replicas: self.gateway_replicas,
             runtime_image: self.runtime_image.clone(),
             redis_image: self.redis_image.clone(),
             image_pull_policy: policy.to_owned(),
             image_pull_secrets: self.image_pull_secrets.clone(),
+            prometheus_matchers: self.prometheus.prometheus_matchers.clone(),
+            promql_gates: self.prometheus.promql_gates != PromQlGates::Disabled,
             tracing: self
                 .otlp_endpoint
                 .clone()
                 .filter(|endpoint| !endpoint.is_empty())
                 .map(|endpoint| Tracing { endpoint, per_million: self.trace_per_million }),
-        }
+        })
+    }
+
+    fn gateway_template(&self) -> Result<Template, RunError> {
+        let Some(path) = &self.gateway_template_file else { return Ok(Template::default()) };
+        let wrong = |why: String| RunError::Argument(format!("--gateway-template-file {}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+        serde_yaml::from_str(&text).map_err(|e| wrong(format!("is no part of a pod template: {e}")))
     }
 }
 
@@ -169,6 +206,23 @@ impl RunArgs {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_template_of_gateways_is_read_at_the_start() {
+        let settings = |text: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            let argument = format!("--gateway-template-file={}", file.path().display());
+            Cli::try_parse_from(["x", &argument, "--user-ids=Platform"]).unwrap().run.settings()
+        };
+        let read = settings("metadata: { labels: { team: ml } }\nspec: { priorityClassName: high }\n").unwrap();
+        assert_eq!(
+            (read.gateway_template.metadata.unwrap().labels["team"].as_str(), read.fixed_user_ids),
+            ("ml", false)
+        );
+        let wrong = settings("spec: { tolerations: high }").unwrap_err().to_string();
+        assert!(wrong.contains("--gateway-template-file") && wrong.contains("tolerations"), "{wrong}");
+    }
 
     #[test]
     fn arguments_are_consistent() {
@@ -180,9 +234,9 @@ mod tests {
         let plain = Cli::parse_from(["slipway-operator", "--namespace=a", "--image-pull-policy=Never"]);
         assert!(plain.command.is_none());
         assert_eq!(plain.run.namespace.as_deref(), Some("a"));
-        assert_eq!(plain.run.settings().image_pull_policy, "Never");
+        assert_eq!(plain.run.settings().unwrap().image_pull_policy, "Never");
         let secrets = Cli::parse_from(["slipway-operator", "--image-pull-secret=a", "--image-pull-secret=b"]);
-        assert_eq!(secrets.run.settings().image_pull_secrets, ["a", "b"]);
+        assert_eq!(secrets.run.settings().unwrap().image_pull_secrets, ["a", "b"]);
         let named = Cli::parse_from(["slipway-operator", "run", "--leader-elect=false"]);
         assert!(matches!(named.command, Some(Command::Run(args)) if !args.leader_elect));
     }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use slipway_crds::conditions::{GATE_PASSED, READY};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
 /// Labels of one condition. Prometheus gives `namespace` to the operator's own namespace.
@@ -72,11 +73,11 @@ impl ConditionMetrics {
     }
 }
 
-/// Whether a condition says what it says of an object that serves and has no rollout. `GatePassed` is Unknown then.
+/// Whether a condition says what it says of an object that serves and has no rollout, or whose gates do not fail.
 fn is_at_rest(condition: &str, status: &str) -> bool {
     match condition {
-        "Ready" | "Available" => status == "True",
-        "GatePassed" => status != "False",
+        READY => status == "True",
+        GATE_PASSED => status != "False",
         _ => status == "False",
     }
 }
@@ -113,17 +114,10 @@ mod tests {
         let show = |uid: &str, name: &str, conditions: &[_]| {
             metrics.conditions.show(uid, "team", name, &status(conditions));
         };
-        let rest = [
-            ("Ready", "True", "Stable"),
-            ("Available", "True", "Stable"),
-            ("Progressing", "False", "Stable"),
-            ("GatePassed", "Unknown", "None"),
-            ("RolledBack", "False", "None"),
-            ("Paused", "False", "None"),
-        ];
+        let rest = [("Ready", "True", "Stable"), ("GatePassed", "Unknown", "NoVerdict")];
         show("u1", "good", &rest);
         assert_eq!(series(&metrics), [""; 0]);
-        show("u2", "bad", &[("Ready", "False", "WriteRefused"), ("Progressing", "True", "GatewaysUnreachable")]);
+        show("u2", "bad", &[("Ready", "False", "Unavailable"), ("Reconciling", "True", "GatewaysUnreachable")]);
         let of = |condition: &str, reason: &str, status: &str| {
             format!(
                 "slipway_operator_condition{{modeldeployment_namespace=\"team\",modeldeployment=\"bad\",condition=\"{condition}\",status=\"{status}\",reason=\"{reason}\"}} 1"
@@ -131,9 +125,9 @@ mod tests {
         };
         let mut both = series(&metrics);
         both.sort();
-        assert_eq!(both, [of("Progressing", "GatewaysUnreachable", "True"), of("Ready", "WriteRefused", "False")]);
-        show("u2", "bad", &[("Ready", "False", "Degraded")]);
-        assert_eq!(series(&metrics), [of("Ready", "Degraded", "False")], "the old reason is gone");
+        assert_eq!(both, [of("Ready", "Unavailable", "False"), of("Reconciling", "GatewaysUnreachable", "True")]);
+        show("u2", "bad", &[("Stalled", "True", "InvalidSpec")]);
+        assert_eq!(series(&metrics), [of("Stalled", "InvalidSpec", "True")], "the old reason is gone");
         metrics.conditions.forget("u2");
         assert_eq!(series(&metrics), [""; 0]);
     }

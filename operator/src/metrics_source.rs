@@ -8,29 +8,31 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use prometheus_http_query::Client;
 use slipway_core::evidence::{Evidence, EvidenceRequest, GateQueries, GateReading, Queries};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::error::RunError;
+use crate::error::chain;
 use crate::main_watch::Guarded;
+use crate::prometheus::{Connection, QUERY_TIMEOUT};
 use crate::promql;
 use crate::telemetry::Metrics;
 
-/// How long one query may take, body included.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest body that is read: some ten thousand series.
 const MAX_BODY: usize = 4 << 20;
 /// Queries at one time, over all ModelDeployments.
 const CONCURRENT: usize = 8;
+/// Queries of one namespace at one time: whose queries are slow, or many, does not hold up the others' judges.
+const OF_A_NAMESPACE: usize = 2;
 
 /// Asks Prometheus.
 struct Source {
-    client: Option<Client>,
+    connection: Option<Connection>,
     permits: Semaphore,
+    /// By namespace; of those that ask.
+    shares: Mutex<HashMap<String, Arc<Semaphore>>>,
     serial: AtomicU64,
     metrics: Arc<Metrics>,
     triggers: UnboundedSender<ObjectRef<Guarded>>,
@@ -53,22 +55,25 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// A poller of the Prometheus at `url`; without one every reading says so. `triggers` gets the ModelDeployments that have new evidence.
-    ///
-    /// # Errors
-    /// When `url` is none, or TLS cannot be set up.
+    /// A poller of a Prometheus; without one every reading says so. `triggers` gets the ModelDeployments that have new evidence.
     pub fn new(
-        url: Option<&str>,
+        connection: Option<Connection>,
         triggers: UnboundedSender<ObjectRef<Guarded>>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
-    ) -> Result<Self, RunError> {
-        let client = url.map(connect).transpose()?;
+    ) -> Self {
         let permits = Semaphore::new(CONCURRENT);
         // A serial that a process before this one gave must not come again.
         let first = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
-        let source = Arc::new(Source { client, permits, serial: AtomicU64::new(first), metrics, triggers });
-        Ok(Self { source, requests: Arc::default(), tasks: TaskTracker::new(), stop })
+        let source = Arc::new(Source {
+            connection,
+            permits,
+            shares: Mutex::default(),
+            serial: AtomicU64::new(first),
+            metrics,
+            triggers,
+        });
+        Self { source, requests: Arc::default(), tasks: TaskTracker::new(), stop }
     }
 
     /// Notes what the newest plan of a ModelDeployment asks for. The same request again changes nothing; none lets the poller rest.
@@ -113,35 +118,6 @@ fn no_answer(error: &dyn std::error::Error) -> GateReading {
     promql::down(chain(error))
 }
 
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// A client of the Prometheus at `url`.
-///
-/// # Errors
-/// When `url` is none, or TLS cannot be set up.
-pub(crate) fn connect(url: &str) -> Result<Client, RunError> {
-    let wrong = |e: &dyn std::error::Error| RunError::Argument(format!("--prometheus-url {url}: {}", chain(e)));
-    let http = reqwest::Client::builder()
-        .timeout(QUERY_TIMEOUT)
-        .connect_timeout(Duration::from_secs(2))
-        .redirect(reqwest::redirect::Policy::limited(2))
-        .build()
-        .map_err(|e| wrong(&e))?;
-    Client::from(http, url).map_err(|e| wrong(&e))
-}
-
 /// Reads once an interval, for ever.
 async fn poll(
     source: Arc<Source>,
@@ -158,7 +134,7 @@ async fn poll(
     loop {
         // A tenth of jitter keeps ModelDeployments that were changed together from asking together.
         tokio::time::sleep(wait.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
-        let evidence = source.read(&request).await;
+        let evidence = source.read(&request, object.namespace.as_deref().unwrap_or_default()).await;
         if let Some(polled) = requests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&uid)
             && polled.request == request
         {
@@ -171,9 +147,9 @@ async fn poll(
 }
 
 impl Source {
-    async fn read(&self, request: &EvidenceRequest) -> Evidence {
+    async fn read(&self, request: &EvidenceRequest, namespace: &str) -> Evidence {
         let now = Timestamp::now();
-        let gates = join_all(request.gates.iter().map(|gate| self.gate(gate, request.since, now))).await;
+        let gates = join_all(request.gates.iter().map(|gate| self.gate(gate, request.since, now, namespace))).await;
         Evidence {
             generation: request.generation,
             taken_at: now,
@@ -182,11 +158,18 @@ impl Source {
         }
     }
 
-    async fn gate(&self, gate: &GateQueries, since: Timestamp, now: Timestamp) -> (String, GateReading) {
+    async fn gate(
+        &self,
+        gate: &GateQueries,
+        since: Timestamp,
+        now: Timestamp,
+        namespace: &str,
+    ) -> (String, GateReading) {
         let query = promql::with_window(promql::text(&gate.queries), since, now);
-        let reading = match self.permits.acquire().await {
-            Ok(_permit) => self.ask(&gate.queries, &query).await,
-            Err(_) => promql::down("the operator is ending"),
+        let share = self.share(namespace);
+        let reading = match (share.acquire().await, self.permits.acquire().await) {
+            (Ok(_share), Ok(_permit)) => self.ask(&gate.queries, query, namespace).await,
+            _ => promql::down("the operator is ending"),
         };
         self.metrics.queried(match reading {
             GateReading::ProviderDown(_) => "provider_down",
@@ -196,9 +179,25 @@ impl Source {
         (gate.gate.clone(), reading)
     }
 
-    async fn ask(&self, queries: &Queries, query: &str) -> GateReading {
-        let Some(client) = &self.client else {
+    /// The share of a namespace. Shares that nobody holds are forgotten.
+    fn share(&self, namespace: &str) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.retain(|name, share| name == namespace || Arc::strong_count(share) > 1);
+        let share = shares.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(OF_A_NAMESPACE)));
+        Arc::clone(share)
+    }
+
+    async fn ask(&self, queries: &Queries, query: String, namespace: &str) -> GateReading {
+        let Some(connection) = &self.connection else {
             return promql::down("the operator runs without --prometheus-url");
+        };
+        let query = match connection.scoped(queries, query, namespace) {
+            Ok(query) => query,
+            Err(why) => return promql::no_data(format!("the query {why}")),
+        };
+        let client = match connection.client() {
+            Ok(client) => client,
+            Err(why) => return promql::down(why),
         };
         let asked = async {
             let timeout = i64::try_from(QUERY_TIMEOUT.as_millis()).unwrap_or(i64::MAX);

@@ -4,6 +4,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
 use super::*;
+use crate::prometheus::PrometheusArgs;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -45,7 +46,9 @@ async fn world() -> (TcpListener, Poller, UnboundedReceiver<ObjectRef<Guarded>>,
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (triggers, triggered) = unbounded_channel();
-    let poller = Poller::new(Some(&url), triggers, Arc::default(), CancellationToken::new()).unwrap();
+    let args = PrometheusArgs { prometheus_url: Some(url), ..PrometheusArgs::default() };
+    let connection = Connection::open(&args).unwrap();
+    let poller = Poller::new(connection, triggers, Arc::default(), CancellationToken::new());
     (listener, poller, triggered, ObjectRef::new("m").within("ns"))
 }
 
@@ -56,7 +59,11 @@ async fn a_request_is_polled_until_it_is_withdrawn() {
     let (listener, poller, mut triggered, object) = world().await;
     poller.ask("u", &object, Some(&request(3)));
     let asked = answer(&listener, "200 OK", ONE).await;
-    assert!(asked.contains("query=up%5B100s%5D") || asked.contains("query=up%5B101s%5D"), "{asked}");
+    assert!(
+        asked.contains("query=up%7Bnamespace%3D%22ns%22%7D%5B1m40s%5D")
+            || asked.contains("query=up%7Bnamespace%3D%22ns%22%7D%5B1m41s%5D"),
+        "{asked}"
+    );
     timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
     let first = poller.evidence("u").unwrap();
     assert_eq!((first.generation, &first.gates["g"]), (3, &GateReading::Value(0.5)));
@@ -73,6 +80,26 @@ async fn a_request_is_polled_until_it_is_withdrawn() {
 }
 
 #[tokio::test]
+async fn a_namespace_with_slow_queries_holds_up_no_other() {
+    let (listener, poller, mut triggered, _) = world().await;
+    // Nobody answers the first two, and a third one waits behind them.
+    for model in 0..3 {
+        let object = ObjectRef::new(&format!("m{model}")).within("slow");
+        poller.ask(&format!("slow-{model}"), &object, Some(&request(1)));
+    }
+    let mut held = Vec::new();
+    for _ in 0..OF_A_NAMESPACE {
+        held.push(timeout(DEADLINE, listener.accept()).await.expect("a query in time").unwrap());
+    }
+    let other = ObjectRef::new("m").within("other");
+    poller.ask("other", &other, Some(&request(1)));
+    answer(&listener, "200 OK", ONE).await;
+    let told = timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
+    assert_eq!(told.namespace.as_deref(), Some("other"));
+    drop(held);
+}
+
+#[tokio::test]
 async fn evidence_of_another_generation_is_dropped() {
     let (listener, poller, mut triggered, object) = world().await;
     poller.ask("u", &object, Some(&request(3)));
@@ -86,7 +113,7 @@ async fn evidence_of_another_generation_is_dropped() {
 #[tokio::test]
 async fn no_prometheus_is_said_to_people() {
     let (triggers, mut triggered) = unbounded_channel();
-    let poller = Poller::new(None, triggers, Arc::default(), CancellationToken::new()).unwrap();
+    let poller = Poller::new(None, triggers, Arc::default(), CancellationToken::new());
     poller.ask("u", &ObjectRef::new("m").within("ns"), Some(&request(1)));
     timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
     let reading = poller.evidence("u").unwrap().gates["g"].clone();

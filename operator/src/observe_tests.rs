@@ -10,10 +10,14 @@ fn settings() -> Settings {
     Settings {
         gateway_image: "gateway:1".into(),
         gateway_replicas: 2,
+        gateway_template: slipway_crds::v1alpha1::Template::default(),
+        fixed_user_ids: true,
         runtime_image: "runtime:1".into(),
         redis_image: "redis:1".into(),
         image_pull_policy: "IfNotPresent".into(),
         image_pull_secrets: Vec::new(),
+        prometheus_matchers: Vec::new(),
+        promql_gates: true,
         tracing: None,
     }
 }

@@ -36,7 +36,8 @@ pub fn down(why: impl std::fmt::Display) -> GateReading {
     GateReading::ProviderDown(why.to_string().chars().take(TEXT_CHARS).collect())
 }
 
-fn no_data(why: impl std::fmt::Display) -> GateReading {
+/// There is nothing to judge by, and why.
+pub fn no_data(why: impl std::fmt::Display) -> GateReading {
     GateReading::NoData(why.to_string().chars().take(TEXT_CHARS).collect())
 }
 

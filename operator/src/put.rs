@@ -111,7 +111,7 @@ impl Applier<'_> {
         let answer = self.put::<K>(write, write.desired.to_json()).await?;
         let expectation = self.expect_version(write, answer.version);
         let written = answer.whole.then(|| self.owner(write));
-        Ok(Done { expectation, written, overridden: answer.overridden })
+        Ok(Done { expectation: Some(expectation), written, overridden: answer.overridden })
     }
 
     /// An object that all ModelDeployments of a namespace own: its content is applied like any other, by one field manager for all of them, and the
@@ -160,7 +160,7 @@ impl Applier<'_> {
             turn.insert(key, Last { version, at: Instant::now(), disowned: !has_owners, ..last });
         }
         Ok(Done {
-            expectation: self.expect_version(write, version),
+            expectation: Some(self.expect_version(write, version)),
             written: answer.as_ref().map(|_| self.owner(write)),
             overridden: answer.and_then(|answer| answer.overridden),
         })

@@ -26,6 +26,8 @@ const OWNED: &[&str] = &["list", "watch", "get", "create", "patch", "delete"];
 pub const CLUSTER: &[Rule] = &[
     rule("ml.slipway.dev", "modeldeployments", READ),
     rule("ml.slipway.dev", "modeldeployments/status", &["patch"]),
+    // `spec.replicas` where it is left out.
+    rule("ml.slipway.dev", "modeldeployments/scale", &["update"]),
     // Owner references that block the owner's deletion.
     rule("ml.slipway.dev", "modeldeployments/finalizers", &["update"]),
     rule("apps", "replicasets", OWNED),

@@ -115,7 +115,7 @@ async fn carry_out(
     if plan.status_first {
         write_status(&plan.status, observed, subject, ctx).await?;
     }
-    let Acted { failure, waits, restored } = act(plan, now, subject, ctx).await;
+    let Acted { failure, waits, restored } = act(&observed.object, plan, now, subject, ctx).await;
     publish(&restored, subject, ctx).await;
     let refused = newly_refused(observed, subject, ctx);
     // What is refused is told by the same plan with that in its view: nothing else of it can differ.
@@ -167,8 +167,9 @@ struct Acted {
 }
 
 /// Tries all actions whose time has come.
-async fn act(plan: &Plan, now: Timestamp, subject: &Subject, ctx: &Context) -> Acted {
-    let applier = Applier { client: &ctx.client, views: &ctx.views, subject, turns: &ctx.turns };
+async fn act(object: &ModelDeployment, plan: &Plan, now: Timestamp, subject: &Subject, ctx: &Context) -> Acted {
+    let (client, views, turns, own) = (&ctx.client, &ctx.views, &ctx.turns, &ctx.own);
+    let applier = Applier { client, views, subject, turns, object, own };
     let mut round = ctx.refusals.round(&subject.uid);
     let mut acted = Acted::default();
     for action in &plan.actions {
@@ -183,7 +184,7 @@ async fn act(plan: &Plan, now: Timestamp, subject: &Subject, ctx: &Context) -> A
         match applier.carry_out(action).await {
             Ok(done) => {
                 acted.restored.extend(written(action, &done, now, ctx));
-                ctx.expectations.expect(&subject.uid, done.expectation, Instant::now());
+                done.expectation.into_iter().for_each(|it| ctx.expectations.expect(&subject.uid, it, Instant::now()));
             }
             Err(error) => {
                 round.failed(&target, &error, Instant::now());
@@ -256,6 +257,7 @@ fn draining(status: &ModelDeploymentStatus) -> BTreeSet<String> {
     let backends = status.traffic.iter().flat_map(|t| &t.backends);
     let (used, unused): (Vec<_>, Vec<_>) = backends.partition(|b| b.weight_permille > 0);
     let named = [&status.stable, &status.candidate].into_iter().flatten().map(|r| &r.revision);
+    let named = named.chain(status.rollout.iter().map(|rollout| &rollout.revision));
     let past = status.history.iter().take(1).map(|r| &r.revision);
     let all = unused.iter().map(|b| &b.revision).chain(named).chain(past);
     all.filter(|revision| !used.iter().any(|b| b.revision == **revision)).cloned().collect()
@@ -265,7 +267,7 @@ fn draining(status: &ModelDeploymentStatus) -> BTreeSet<String> {
 fn ended<'a>(stored: Option<&ModelDeploymentStatus>, new: &'a ModelDeploymentStatus) -> Vec<&'a RolloutRecord> {
     let known = |r: &RolloutRecord| {
         let same =
-            |k: &RolloutRecord| k.revision == r.revision && k.started_at.0.as_second() == r.started_at.0.as_second();
+            |k: &RolloutRecord| k.revision == r.revision && k.start_time.0.as_second() == r.start_time.0.as_second();
         stored.is_some_and(|s| s.history.iter().any(same))
     };
     new.history.iter().filter(|r| !known(r)).collect()

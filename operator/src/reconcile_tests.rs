@@ -51,9 +51,10 @@ fn record(revision: &str, started: i64) -> RolloutRecord {
         outcome: Outcome::Promoted,
         reason: String::new(),
         message: String::new(),
-        started_at: at(started),
-        ended_at: at(started + 1),
+        start_time: at(started),
+        end_time: at(started + 1),
         steps: Vec::new(),
+        commands: Vec::new(),
     }
 }
 

@@ -17,8 +17,9 @@ use crate::events::Events;
 use crate::gateway_link::Links;
 use crate::gateway_updates;
 use crate::lease::{self, Candidacy};
-use crate::metrics_source::{self, Poller};
+use crate::metrics_source::Poller;
 use crate::own_writes::OwnWrites;
+use crate::prometheus::Connection;
 use crate::refusals::Refusals;
 use crate::telemetry::Metrics;
 use crate::views::Views;
@@ -39,7 +40,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> Result<(), RunError>
 /// As [`run`].
 pub async fn run_in(config: kube::Config, args: RunArgs, stop: CancellationToken) -> Result<(), RunError> {
     // A wrong address is told at once, and not only when this process leads.
-    args.prometheus_url.as_deref().map(metrics_source::connect).transpose()?;
+    drop(Connection::open(&args.prometheus)?);
     let metrics = Arc::new(Metrics::default());
     let mut of_lease = config.clone();
     of_lease.connect_timeout = Some(lease::READ_TIMEOUT);
@@ -113,7 +114,8 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
     let (push, pushed) = mpsc::unbounded_channel();
     let metrics = Arc::clone(&health.metrics);
     let links = Links::new(push.clone(), Arc::clone(&metrics), stop.child_token(), args.gateway_admin_port);
-    let poller = Poller::new(args.prometheus_url.as_deref(), push.clone(), Arc::clone(&metrics), stop.child_token())?;
+    let connection = Connection::open(&args.prometheus)?;
+    let poller = Poller::new(connection, push.clone(), Arc::clone(&metrics), stop.child_token());
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "slipway-operator".into());
     let ctx = Arc::new(Context {
         events: Events::new(client.clone(), instance),
@@ -121,7 +123,7 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
         links: Arc::new(links),
         poller: Arc::new(poller),
         metrics,
-        settings: args.settings(),
+        settings: args.settings()?,
         backoff: crate::backoff::Backoff::default(),
         refusals: Refusals::default(),
         disturbances: crate::disturbances::Disturbances::default(),

@@ -87,7 +87,7 @@ mod tests {
     fn fractions_of_seconds_are_no_difference() {
         let status = |millisecond: i64| {
             let at = Timestamp::from_millisecond(5000 + millisecond).unwrap();
-            let time = TrafficStatus { confirmed_at: Some(Time(at)), ..TrafficStatus::default() };
+            let time = TrafficStatus { confirmed_time: Some(Time(at)), ..TrafficStatus::default() };
             ModelDeploymentStatus { traffic: Some(time), ..ModelDeploymentStatus::default() }
         };
         assert!(!differs(Some(&status(0)), &status(300)));

@@ -34,7 +34,7 @@ use support::{audit, eventually};
 const LEADS: &str = "leading";
 
 fn is_stable(object: Option<&ModelDeployment>) -> bool {
-    condition(object, "Progressing") == "False/Stable" && condition(object, "Ready").starts_with("True")
+    condition(object, "Reconciling").is_empty() && condition(object, "Ready").starts_with("True")
 }
 
 /// ModelDeployments without our types: what a user could write.
@@ -85,7 +85,7 @@ async fn the_api_server_holds_the_rules_of_the_crd() {
         ),
         (
             "gate",
-            json!({"analysis": {"gates": [{"name": "g", "type": "PromQL"}]}}),
+            json!({"analysis": {"mode": "Custom", "gates": [{"name": "g", "type": "PromQL"}]}}),
             "required when the gate's type is PromQL",
         ),
         ("scale", json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}), "must not be greater than maxReplicas"),
@@ -202,9 +202,9 @@ async fn a_foreign_object_of_the_same_name_is_never_overwritten() {
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     world.create("m", spec("v1")).await;
 
-    let refused = |o: Option<&ModelDeployment>| condition(o, "Ready") == "False/WriteRefused";
+    let refused = |o: Option<&ModelDeployment>| condition(o, "Stalled") == "True/WriteRefused";
     let object = world.until("the refusal is shown", "m", refused).await.unwrap();
-    let ready = object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Ready").unwrap();
+    let ready = object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Stalled").unwrap();
     assert!(ready.message.contains("Service m") && ready.message.contains("not managed by"), "{}", ready.message);
     let events = world.api::<Event>();
     eventually("an event", async || {
@@ -243,7 +243,7 @@ async fn an_object_that_cannot_be_read_does_not_stop_the_others() {
     let fakes = Fakes::start(&world, 14).await;
     world.create("bad", spec("v1")).await;
     // The API server takes any number of digits; our types take nine.
-    let time = json!({"status": {"traffic": {"confirmedAt": "2020-01-01T00:00:00.1234567890123Z"}}});
+    let time = json!({"status": {"traffic": {"confirmedTime": "2020-01-01T00:00:00.1234567890123Z"}}});
     untyped(&world).patch_status("bad", &PatchParams::default(), &Patch::Merge(time)).await.unwrap();
     world.api::<ModelDeployment>().get("bad").await.expect_err("our types cannot read it");
 

@@ -40,7 +40,7 @@ async fn the_owners_of_the_gateway_are_bounded() {
     let models = world.api::<ModelDeployment>();
     let all_stable = async || {
         let all = models.list(&ListParams::default()).await.unwrap();
-        all.items.len() == COUNT && all.items.iter().all(|it| condition(Some(it), "Progressing") == "False/Stable")
+        all.items.len() == COUNT && all.items.iter().all(|it| condition(Some(it), "Ready") == "True/Stable")
     };
     eventually_within(LONG, "all are stable", all_stable).await;
     println!("{COUNT} are stable after {:?}", begun.elapsed());

@@ -43,6 +43,9 @@ pub struct ServeArgs {
     /// Name of the ModelDeployment; a label of all metrics.
     #[arg(long, env = "SLIPWAY_MODELDEPLOYMENT", default_value = "")]
     pub modeldeployment: String,
+    /// Namespace of the ModelDeployment: what is shared with others, such as a Redis, holds each namespace's apart.
+    #[arg(long, env = "SLIPWAY_NAMESPACE", default_value = "")]
+    pub namespace: String,
     /// Revision of this pod: at most 16 of a-z and 0-9. A label of all metrics and part of prediction ids.
     #[arg(long, env = "SLIPWAY_REVISION", default_value = "local", value_parser = revision)]
     pub revision: String,
@@ -139,7 +142,7 @@ pub struct ServeArgs {
     /// Largest request body in bytes, after decompression, of a request for which `x-slipway-max-request-bytes` says nothing.
     #[arg(long, default_value_t = 16 << 20)]
     pub max_body_bytes: usize,
-    /// Largest size that a request may name; at least that of requests that name none. Slipway's gateway names `spec.traffic.maxRequestBytes`.
+    /// Largest size that a request may name; at least that of requests that name none. Slipway's gateway names `spec.traffic.maxRequestSize`.
     #[arg(long, default_value_t = 128 << 20)]
     pub max_named_body_bytes: usize,
     /// Time for a request that names none by `x-request-timeout-ms` or `grpc-timeout`.

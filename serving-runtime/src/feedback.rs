@@ -152,6 +152,23 @@ struct Memory {
     seen: HashSet<Key>,
     order: VecDeque<Key>,
     revisions: HashSet<String>,
+    /// Names of outcomes in the order in which they came.
+    outcomes: Vec<String>,
+}
+
+/// Most names of outcomes over the life of a pod: those that are taken may change meanwhile, and each name is three series a revision.
+const REMEMBERED_OUTCOMES: usize = 4 * MAX_OUTCOMES;
+
+impl Memory {
+    /// The place of an outcome; none when there are too many.
+    fn place(&mut self, name: &str) -> Option<usize> {
+        let place = self.outcomes.iter().position(|known| known == name);
+        if place.is_none() && self.outcomes.len() < REMEMBERED_OUTCOMES {
+            self.outcomes.push(name.to_owned());
+            return Some(self.outcomes.len() - 1);
+        }
+        place
+    }
 }
 
 /// What a pod remembers of feedback.
@@ -181,8 +198,8 @@ impl Book {
         &self.outcomes
     }
 
-    /// Judges one item. `now` is in Unix seconds.
-    pub fn record(&self, item: &Item, now: u64) -> Result<Counted, Rejected> {
+    /// Judges one item. `now` is in Unix seconds; `told` are the names of outcomes that are taken, where they are not those from the start.
+    pub fn record(&self, item: &Item, now: u64, told: Option<&[String]>) -> Result<Counted, Rejected> {
         let token = Token::decode(&item.prediction_id).map_err(|_| Rejected::MalformedId)?;
         let made = u64::from(token.seconds);
         if made + self.limits.ttl_seconds < now {
@@ -191,12 +208,17 @@ impl Book {
         if made > now + SKEW_SECONDS {
             return Err(Rejected::InvalidTime);
         }
-        let (what, mut counted) = self.judge(item, &token.labels)?;
+        let taken = told.unwrap_or(&self.outcomes);
+        let mut counted = judge(item, &token.labels, taken)?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if !memory.revisions.contains(&token.revision) && memory.revisions.len() >= self.limits.revisions {
             return Err(Rejected::TooManyRevisions);
         }
-        let key = (token.seconds, token.nonce, what);
+        let what = match &counted.outcome {
+            None => Some(0),
+            Some((name, _)) => memory.place(name).and_then(|place| u8::try_from(place + 1).ok()),
+        };
+        let key = (token.seconds, token.nonce, what.ok_or(Rejected::UnknownOutcome)?);
         if !memory.seen.insert(key) {
             return Err(Rejected::Duplicate);
         }
@@ -212,22 +234,23 @@ impl Book {
         counted.age_seconds = now.saturating_sub(made);
         Ok(counted)
     }
+}
 
-    /// What an item reports, and what it adds.
-    fn judge(&self, item: &Item, predicted: &[Option<Label>]) -> Result<(u8, Counted), Rejected> {
-        let Some(outcome) = &item.outcome else {
-            let (correct, incorrect) = compare(item, predicted)?;
-            return Ok((0, Counted { correct, incorrect, ..Counted::default() }));
-        };
-        let place = self.outcomes.iter().position(|name| *name == outcome.name).ok_or(Rejected::UnknownOutcome)?;
-        // A sum that may shrink is no counter: what is given back is an outcome of its own.
-        let good = (0.0..=MAX_VALUE).contains(&outcome.value) && item.label.is_none() && item.labels.is_none();
-        if !good {
-            return Err(Rejected::InvalidOutcome);
-        }
-        let counted = Counted { outcome: Some((outcome.name.clone(), outcome.value)), ..Counted::default() };
-        Ok((u8::try_from(place + 1).unwrap_or(u8::MAX), counted))
+/// What an item adds, where outcomes of the names `taken` are taken.
+fn judge(item: &Item, predicted: &[Option<Label>], taken: &[String]) -> Result<Counted, Rejected> {
+    let Some(outcome) = &item.outcome else {
+        let (correct, incorrect) = compare(item, predicted)?;
+        return Ok(Counted { correct, incorrect, ..Counted::default() });
+    };
+    if !taken.contains(&outcome.name) {
+        return Err(Rejected::UnknownOutcome);
     }
+    // A sum that may shrink is no counter: what is given back is an outcome of its own.
+    let good = (0.0..=MAX_VALUE).contains(&outcome.value) && item.label.is_none() && item.labels.is_none();
+    if !good {
+        return Err(Rejected::InvalidOutcome);
+    }
+    Ok(Counted { outcome: Some((outcome.name.clone(), outcome.value)), ..Counted::default() })
 }
 
 /// Counts right and wrong rows.
@@ -290,27 +313,27 @@ mod tests {
     #[test]
     fn right_and_wrong_are_counted_for_who_predicted() {
         let book = Book::new("own", Limits::default());
-        let got = book.record(&one(id("other", 1, 5, &[3]), json!(3)), NOW).unwrap();
+        let got = book.record(&one(id("other", 1, 5, &[3]), json!(3)), NOW, None).unwrap();
         let want =
             Counted { revision: "other".into(), correct: 1, made: NOW - 5, age_seconds: 5, ..Counted::default() };
         assert_eq!(got, want);
-        assert_eq!(book.record(&one(id("own", 2, 5, &[3]), json!("3")), NOW).unwrap().correct, 1);
-        assert_eq!(book.record(&one(id("own", 3, 5, &[3]), json!(3.0)), NOW).unwrap().correct, 1);
-        assert_eq!(book.record(&one(id("own", 4, 5, &[3]), json!(4)), NOW).unwrap().incorrect, 1);
+        assert_eq!(book.record(&one(id("own", 2, 5, &[3]), json!("3")), NOW, None).unwrap().correct, 1);
+        assert_eq!(book.record(&one(id("own", 3, 5, &[3]), json!(3.0)), NOW, None).unwrap().correct, 1);
+        assert_eq!(book.record(&one(id("own", 4, 5, &[3]), json!(4)), NOW, None).unwrap().incorrect, 1);
         let many = Item {
             prediction_id: id("own", 5, 5, &[1, 2, 3]),
             label: None,
             labels: Some(vec![json!(1), json!(null), json!(9)]),
             outcome: None,
         };
-        let got = book.record(&many, NOW).unwrap();
+        let got = book.record(&many, NOW, None).unwrap();
         assert_eq!((got.correct, got.incorrect), (1, 1));
     }
 
     #[test]
     fn what_cannot_count_is_rejected_with_a_reason() {
         let book = Book::new("own", Limits::default());
-        let reject = |item: Item| book.record(&item, NOW).unwrap_err();
+        let reject = |item: Item| book.record(&item, NOW, None).unwrap_err();
         assert_eq!(reject(one("nonsense".into(), json!(1))), Rejected::MalformedId);
         assert_eq!(reject(one(id("own", 1, 90_000, &[1]), json!(1))), Rejected::Expired);
         assert_eq!(reject(one(id("own", 1, 0, &[]), json!(1))), Rejected::NoPrediction);
@@ -332,10 +355,10 @@ mod tests {
     fn duplicates_are_rejected_within_a_bounded_memory() {
         let book = Book::new("own", Limits { remembered: 2, ..Limits::default() });
         for nonce in 0..3 {
-            book.record(&one(id("own", nonce, 0, &[1]), json!(1)), NOW).unwrap();
+            book.record(&one(id("own", nonce, 0, &[1]), json!(1)), NOW, None).unwrap();
         }
-        assert_eq!(book.record(&one(id("own", 2, 0, &[1]), json!(1)), NOW), Err(Rejected::Duplicate));
-        assert!(book.record(&one(id("own", 0, 0, &[1]), json!(1)), NOW).is_ok(), "the oldest is forgotten");
+        assert_eq!(book.record(&one(id("own", 2, 0, &[1]), json!(1)), NOW, None), Err(Rejected::Duplicate));
+        assert!(book.record(&one(id("own", 0, 0, &[1]), json!(1)), NOW, None).is_ok(), "the oldest is forgotten");
         assert_eq!(book.memory.lock().unwrap().seen.len(), 2);
     }
 
@@ -346,12 +369,12 @@ mod tests {
         let report = |nonce: u64, name: &str, value: f64, labels: &[i64]| {
             let outcome = Some(Outcome { name: name.into(), value });
             let prediction_id = id("own", nonce, 60, labels);
-            book.record(&Item { prediction_id, label: None, labels: None, outcome }, NOW)
+            book.record(&Item { prediction_id, label: None, labels: None, outcome }, NOW, None)
         };
         assert_eq!(report(1, "conversion", 1.0, &[3]).unwrap().outcome, Some(("conversion".into(), 1.0)));
         assert_eq!(report(1, "revenue", 12.5, &[3]).unwrap().outcome, Some(("revenue".into(), 12.5)));
         assert_eq!(report(1, "revenue", 12.5, &[3]), Err(Rejected::Duplicate));
-        assert_eq!(book.record(&one(id("own", 1, 60, &[3]), json!(3)), NOW).unwrap().correct, 1);
+        assert_eq!(book.record(&one(id("own", 1, 60, &[3]), json!(3)), NOW, None).unwrap().correct, 1);
         assert!(report(2, "conversion", 0.0, &[]).is_ok(), "a regression has outcomes too");
         assert_eq!(report(3, "clicks", 1.0, &[3]), Err(Rejected::UnknownOutcome));
         for value in [-1.0, f64::NAN, f64::INFINITY, 1e10] {
@@ -359,7 +382,7 @@ mod tests {
         }
         let outcome = Some(Outcome { name: "revenue".into(), value: 1.0 });
         let both = Item { prediction_id: id("own", 4, 60, &[3]), label: Some(json!(3)), labels: None, outcome };
-        assert_eq!(book.record(&both, NOW), Err(Rejected::InvalidOutcome));
+        assert_eq!(book.record(&both, NOW, None), Err(Rejected::InvalidOutcome));
     }
 
     #[test]
@@ -367,9 +390,9 @@ mod tests {
         let book = Book::new("own", Limits { revisions: 3, ..Limits::default() });
         let mut accepted = 0;
         for n in 0..10_u64 {
-            accepted += u64::from(book.record(&one(id(&format!("rev{n}"), n, 0, &[1]), json!(1)), NOW).is_ok());
+            accepted += u64::from(book.record(&one(id(&format!("rev{n}"), n, 0, &[1]), json!(1)), NOW, None).is_ok());
         }
         assert_eq!(accepted, 2);
-        assert!(book.record(&one(id("own", 99, 0, &[1]), json!(1)), NOW).is_ok(), "the pod's own always counts");
+        assert!(book.record(&one(id("own", 99, 0, &[1]), json!(1)), NOW, None).is_ok(), "the pod's own always counts");
     }
 }

@@ -23,25 +23,22 @@ local function is(health, type)
   return { status = health, message = message }
 end
 
-for _, condition in pairs(conditions) do
-  if condition.reason == "InvalidSpec" then
-    return is("Degraded", condition.type)
-  end
-end
--- What is in Git is not what serves.
-if holds("RolledBack") then
-  return is("Degraded", "RolledBack")
-end
--- Nobody answers, and it is not that the first version is still coming up.
-local available, progressing = conditions["Available"], conditions["Progressing"]
-if available ~= nil and available.status == "False" and (progressing == nil or progressing.reason ~= "Initializing") then
-  return is("Degraded", "Available")
-end
-if holds("Paused") then
+-- A person is waited for, also where that is because the judge came to no verdict.
+local stalled = conditions["Stalled"]
+if holds("Paused") and (not holds("Stalled") or stalled.reason == "HoldExceeded") then
   return is("Suspended", "Paused")
 end
-if holds("Progressing") then
-  return is("Progressing", "Progressing")
+-- Nothing goes on by itself: what is in Git is not what serves, or cannot be acted on.
+if holds("Stalled") then
+  return is("Degraded", "Stalled")
+end
+-- Nobody answers, and it is not that the first version is still coming up.
+local ready, reconciling = conditions["Ready"], conditions["Reconciling"]
+if ready ~= nil and ready.status == "False" and (reconciling == nil or reconciling.reason ~= "Initializing") then
+  return is("Degraded", "Ready")
+end
+if holds("Reconciling") then
+  return is("Progressing", "Reconciling")
 end
 -- A host or a model name that is in Git leads to another ModelDeployment.
 if holds("Conflicted") then

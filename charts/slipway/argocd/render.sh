@@ -17,7 +17,7 @@ cat <<END
 END
 block '      ' <actions/discovery.lua
 echo '    definitions:'
-for command in promote promote-full abort retry; do
+for command in promote promote-full abort retry pause resume; do
   printf '      - name: %s\n        action.lua: |\n' "$command"
   sed "s/COMMAND/$command/" actions/command.lua | block '          '
 done

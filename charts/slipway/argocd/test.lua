@@ -26,16 +26,18 @@ local states = {
   { "never seen", "Progressing", { metadata = { generation = 1 } } },
   { "spec not seen yet", "Progressing", object({ Ready = { T, "Stable" } }, 1) },
   { "no conditions", "Degraded", object({}) },
-  { "stable", "Healthy", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, RolledBack = { F, "None" } }) },
-  { "first revision comes up", "Progressing", object({ Available = { F, "Initializing" }, Progressing = { T, "Initializing" } }) },
-  { "nobody answers in a rollout", "Degraded", object({ Available = { F, "Unavailable" }, Progressing = { T, "Analyzing" } }) },
-  { "rollout", "Progressing", object({ Ready = { T, "Stable" }, Progressing = { T, "Analyzing", "5%" } }) },
-  { "pause step", "Suspended", object({ Ready = { T, "Stable" }, Progressing = { T, "PauseStep" }, Paused = { T, "PauseStep" } }) },
-  { "rolled back", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, RolledBack = { T, "GateFailed" } }) },
-  { "stable pods missing", "Degraded", object({ Ready = { F, "Degraded" }, Progressing = { F, "Stable" } }) },
-  { "host of another one", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "Stable" }, Conflicted = { T, "HostnameConflict" } }) },
-  { "rollout with the host of another one", "Progressing", object({ Ready = { T, "Stable" }, Progressing = { T, "Analyzing" }, Conflicted = { T, "HostnameConflict" } }) },
-  { "spec that cannot be acted on", "Degraded", object({ Ready = { T, "Stable" }, Progressing = { F, "InvalidSpec", "fix it" } }) },
+  { "stable", "Healthy", object({ Ready = { T, "Stable" } }) },
+  { "first revision comes up", "Progressing", object({ Ready = { F, "Initializing" }, Reconciling = { T, "Initializing" } }) },
+  { "nobody answers in a rollout", "Degraded", object({ Ready = { F, "Unavailable" }, Reconciling = { T, "Analyzing" } }) },
+  { "rollout", "Progressing", object({ Ready = { T, "Stable" }, Reconciling = { T, "Analyzing", "5%" } }) },
+  { "pause step", "Suspended", object({ Ready = { T, "Stable" }, Reconciling = { T, "PauseStep" }, Paused = { T, "PauseStep" } }) },
+  { "no verdict in time", "Suspended", object({ Ready = { T, "Stable" }, Stalled = { T, "HoldExceeded" }, Paused = { T, "HoldExceeded" } }) },
+  { "rolled back", "Degraded", object({ Ready = { T, "Stable" }, Stalled = { T, "GateFailed" }, RolledBack = { T, "GateFailed" } }) },
+  { "rolled back and paused", "Degraded", object({ Ready = { T, "Stable" }, Stalled = { T, "GateFailed" }, Paused = { T, "UserPaused" } }) },
+  { "stable pods missing", "Progressing", object({ Ready = { T, "Stable" }, Reconciling = { T, "Degraded" } }) },
+  { "host of another one", "Degraded", object({ Ready = { T, "Stable" }, Conflicted = { T, "HostnameConflict" } }) },
+  { "rollout with the host of another one", "Progressing", object({ Ready = { T, "Stable" }, Reconciling = { T, "Analyzing" }, Conflicted = { T, "HostnameConflict" } }) },
+  { "spec that cannot be acted on", "Degraded", object({ Ready = { T, "Stable" }, Stalled = { T, "InvalidSpec", "fix it" } }) },
 }
 for _, state in ipairs(states) do
   expect(state[1], run("health.lua", state[3]).status, state[2])
@@ -52,8 +54,15 @@ expect("retry in a rollout", offered("Analyzing")["retry"].disabled, true)
 expect("retry after an abort", offered("Aborted")["retry"].disabled, false)
 expect("promote after an abort", offered("Aborted")["promote"].disabled, true)
 
-local commanded = run("actions/command.lua", { metadata = {} })
-expect("length of the nonce", #commanded.metadata.annotations["ml.slipway.dev/COMMAND"], 20)
+expect("pause in a rollout", offered("Analyzing")["pause"].disabled, false)
+expect("resume of what is not paused", offered("Analyzing")["resume"].disabled, true)
+
+local function commanded(rollout)
+  local all = run("actions/command.lua", { metadata = {}, status = { rollout = rollout } }).metadata.annotations
+  return all["ml.slipway.dev/COMMAND"]
+end
+expect("length of the nonce", #commanded(nil), 20)
+expect("what it is for", string.sub(commanded({ revision = "0123456789", stepIndex = 2 }), 1, 13), "0123456789/-/")
 
 if failures > 0 then
   os.exit(1)

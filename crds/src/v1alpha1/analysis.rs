@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::units::{Percentage, SHARE};
+
 fn ten() -> i32 {
     10
 }
@@ -20,8 +22,8 @@ fn hundred() -> i32 {
 /// How a quantity in a string looks.
 const QUANTITY: &str = r"^[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$";
 
-fn basis_100() -> i32 {
-    100
+fn one_percent() -> Percentage {
+    Percentage::text("1%")
 }
 
 /// The judge's settings. Evidence are counts of both arms over the same window, from the moment the weight was confirmed.
@@ -29,6 +31,7 @@ fn basis_100() -> i32 {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("(self.mode == 'Custom') == (has(self.gates) && size(self.gates) > 0)").message("spec.analysis.gates: required when mode is Custom, and only allowed then; mode Default judges errors and latency, mode Disabled judges nothing"),
     validation = Rule::new("self.maxHoldSeconds >= self.intervalSeconds").message("spec.analysis.maxHoldSeconds: must not be less than intervalSeconds, or a step could end before its first look")
 )]
 pub struct Analysis {
@@ -43,18 +46,22 @@ pub struct Analysis {
     #[schemars(range(min = 1, max = 2_592_000))]
     pub max_hold_seconds: i32,
 
-    /// What happens when a step held for `maxHoldSeconds`.
+    /// What happens when a step held for `maxHoldSeconds`. Pause (default): the rollout waits for a person at its weight. Abort: the candidate is taken back.
     #[serde(default)]
     pub on_hold_exceeded: HoldPolicy,
 
-    /// Chance that a candidate which is as good as stable is taken back over the whole rollout, all steps and gates together, in basis points
-    /// (1/100 of a percent). Holds however often the evidence is looked at.
-    #[serde(default = "basis_100")]
-    #[schemars(range(min = 1, max = 2000))]
-    pub false_rollback_basis_points: i32,
+    /// Chance that a candidate which is as good as stable is taken back over the whole rollout, all steps and gates together: a percentage
+    /// from 0.01 to 20. Holds however often the evidence is looked at.
+    #[serde(default = "one_percent")]
+    #[schemars(extend("minimum" = 1, "maximum" = 20, "pattern" = SHARE))]
+    pub false_rollback_rate: Percentage,
 
-    /// Gates; all must pass. Default: `errors` (type ErrorRate) and `latency` (type Latency) with their defaults. An empty list means no judge: steps
-    /// advance when confirmed.
+    /// What judges. Default: the gates `errors` (type ErrorRate) and `latency` (type Latency) with their defaults. Custom: the gates of this list. Disabled:
+    /// nothing; steps advance when they are confirmed.
+    #[serde(default)]
+    pub mode: AnalysisMode,
+
+    /// Gates; all must pass. Only with mode Custom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -67,10 +74,23 @@ impl Default for Analysis {
             interval_seconds: 10,
             max_hold_seconds: 3600,
             on_hold_exceeded: HoldPolicy::default(),
-            false_rollback_basis_points: 100,
+            false_rollback_rate: one_percent(),
+            mode: AnalysisMode::default(),
             gates: None,
         }
     }
+}
+
+/// What judges a candidate.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnalysisMode {
+    /// Errors and latency.
+    #[default]
+    Default,
+    /// The gates of the spec.
+    Custom,
+    /// Nothing.
+    Disabled,
 }
 
 /// What happens when a step held too long.
@@ -97,7 +117,8 @@ pub struct Gate {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// Kind of the gate.
+    /// Kind of the gate. ErrorRate: share of failed requests (5xx, timeouts, no connection). Latency: share of slow requests. Accuracy: share of right predictions
+    /// by feedback labels. These compare the candidate with stable at the same time. PromQL: a query that yields one number, against thresholds.
     #[serde(rename = "type")]
     pub type_: GateType,
 
@@ -136,26 +157,26 @@ pub enum GateType {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorRateGate {
-    /// The smallest increase of the share of failed requests worth catching, in basis points (1/100 of a percent): the gate passes once a larger increase is excluded.
+    /// The smallest increase of the share of failed requests worth catching, in percent of the requests: the gate passes once a larger increase is excluded. Default: 2%.
     #[serde(default = "ErrorRateGate::default_increase")]
-    #[schemars(range(min = 1, max = 10_000))]
-    pub max_increase_basis_points: i32,
+    #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
+    pub max_increase: Percentage,
 
-    /// Fewest requests of each arm.
+    /// Fewest requests of each arm. Default: 100.
     #[serde(default = "hundred")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i32,
 }
 
 impl ErrorRateGate {
-    fn default_increase() -> i32 {
-        200
+    fn default_increase() -> Percentage {
+        Percentage::text("2%")
     }
 }
 
 impl Default for ErrorRateGate {
     fn default() -> Self {
-        Self { max_increase_basis_points: 200, min_requests: 100 }
+        Self { max_increase: Self::default_increase(), min_requests: 100 }
     }
 }
 
@@ -163,55 +184,56 @@ impl Default for ErrorRateGate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LatencyGate {
-    /// Quantile of stable's latency that is compared, in percent.
+    /// Quantile of stable's latency that is compared: a percentage from 50 to 99.9. Default: 95%.
     #[serde(default = "LatencyGate::default_quantile")]
-    #[schemars(range(min = 50, max = 99))]
-    pub quantile_percent: i32,
+    #[schemars(extend("minimum" = 50, "maximum" = 99, "pattern" = r"^[5-9][0-9]([.][0-9]{1,4})?%$"))]
+    pub quantile: Percentage,
 
-    /// How much slower than stable's quantile a request may be before it counts as slow, in percent of it (150: half as slow again). Rounded up to a histogram bucket.
+    /// How much slower than stable's quantile a request may be before it counts as slow, in percent of it (`150%`: half as slow again), from 100 to 10000. Rounded
+    /// up to a histogram bucket. Default: 150%.
     #[serde(default = "LatencyGate::default_ratio")]
-    #[schemars(range(min = 100, max = 10_000))]
-    pub max_ratio_percent: i32,
+    #[schemars(extend("minimum" = 100, "maximum" = 10_000, "pattern" = r"^[1-9][0-9]{2,4}([.][0-9]{1,4})?%$"))]
+    pub max_ratio: Percentage,
 
     /// A request that is answered faster than this is never slow, whatever stable's quantile, in milliseconds. A model of 1 ms beside one of 4 ms is a difference
-    /// that no user notices.
+    /// that no user notices. Default: 10.
     #[serde(default = "LatencyGate::default_floor")]
     #[schemars(range(min = 0, max = 3_600_000))]
     pub min_slow_milliseconds: i32,
 
-    /// The smallest increase of the share of slow requests worth catching, in basis points.
+    /// The smallest increase of the share of slow requests worth catching, in percent of the requests. Default: 5%.
     #[serde(default = "LatencyGate::default_increase")]
-    #[schemars(range(min = 1, max = 10_000))]
-    pub max_increase_basis_points: i32,
+    #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
+    pub max_increase: Percentage,
 
-    /// Fewest requests of each arm.
+    /// Fewest requests of each arm. Default: 100.
     #[serde(default = "hundred")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i32,
 }
 
 impl LatencyGate {
-    fn default_quantile() -> i32 {
-        95
+    fn default_quantile() -> Percentage {
+        Percentage::text("95%")
     }
-    fn default_ratio() -> i32 {
-        150
+    fn default_ratio() -> Percentage {
+        Percentage::text("150%")
     }
     fn default_floor() -> i32 {
         10
     }
-    fn default_increase() -> i32 {
-        500
+    fn default_increase() -> Percentage {
+        Percentage::text("5%")
     }
 }
 
 impl Default for LatencyGate {
     fn default() -> Self {
         Self {
-            quantile_percent: 95,
-            max_ratio_percent: 150,
+            quantile: Self::default_quantile(),
+            max_ratio: Self::default_ratio(),
             min_slow_milliseconds: 10,
-            max_increase_basis_points: 500,
+            max_increase: Self::default_increase(),
             min_requests: 100,
         }
     }
@@ -221,26 +243,26 @@ impl Default for LatencyGate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AccuracyGate {
-    /// The smallest loss of accuracy worth catching, in basis points: the gate passes once a larger loss is excluded.
+    /// The smallest loss of accuracy worth catching, in percent of the predictions: the gate passes once a larger loss is excluded. Default: 5%.
     #[serde(default = "AccuracyGate::default_drop")]
-    #[schemars(range(min = 1, max = 10_000))]
-    pub max_drop_basis_points: i32,
+    #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
+    pub max_drop: Percentage,
 
-    /// Fewest labelled predictions of each arm.
+    /// Fewest labelled predictions of each arm. Default: 100.
     #[serde(default = "hundred")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_labels: i32,
 }
 
 impl AccuracyGate {
-    fn default_drop() -> i32 {
-        500
+    fn default_drop() -> Percentage {
+        Percentage::text("5%")
     }
 }
 
 impl Default for AccuracyGate {
     fn default() -> Self {
-        Self { max_drop_basis_points: 500, min_labels: 100 }
+        Self { max_drop: Self::default_drop(), min_labels: 100 }
     }
 }
 
@@ -269,12 +291,12 @@ pub struct PromQlGate {
     #[schemars(extend("pattern" = QUANTITY))]
     pub max: Option<Quantity>,
 
-    /// How long the weight must have been confirmed before the first look, in seconds.
+    /// How long the weight must have been confirmed before the first look, in seconds. Default: 10.
     #[serde(default = "ten")]
     #[schemars(range(min = 0, max = 86_400))]
     pub initial_delay_seconds: i32,
 
-    /// How many looks in a row must be within the thresholds to pass, and out of them to fail.
+    /// How many looks in a row must be within the thresholds to pass, and out of them to fail. Default: 3.
     #[serde(default = "PromQlGate::default_count")]
     #[schemars(range(min = 1, max = 100))]
     pub consecutive_count: i32,

@@ -1,6 +1,7 @@
-//! Autoscaling.
+//! How many pods there are: autoscaling, disruptions.
 
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscalerBehavior, MetricSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,4 +33,24 @@ pub struct Autoscaling {
     /// Behaviour of autoscaling/v2: how fast it goes up and down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behavior: Option<HorizontalPodAutoscalerBehavior>,
+}
+
+/// The PodDisruptionBudget over the pods of all revisions.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DisruptionBudget {
+    /// Pods that may be evicted at a time: a number, or a percentage of all pods (`"25%"`), rounded up. A pod that is not ready may always be evicted.
+    #[serde(default = "one_pod")]
+    #[schemars(extend("minimum" = 0, "maximum" = 1000, "pattern" = "^(100|[0-9]{1,2})%$"))]
+    pub max_unavailable: IntOrString,
+}
+
+fn one_pod() -> IntOrString {
+    IntOrString::Int(1)
+}
+
+impl Default for DisruptionBudget {
+    fn default() -> Self {
+        Self { max_unavailable: one_pod() }
+    }
 }

@@ -1,13 +1,13 @@
 //! What is kept so that it need not be done again. All of this makes the revision, as it changes the pods.
 
-use k8s_openapi::api::core::v1::{ResourceRequirements, SecretKeySelector};
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-fn yes() -> bool {
-    true
-}
+use super::SecretKey;
+use super::units::MEMORY;
 
 fn two() -> i32 {
     2
@@ -25,21 +25,21 @@ fn half_a_second() -> i32 {
     500
 }
 
-fn mebibytes() -> i32 {
-    64
+fn mebibytes() -> Quantity {
+    Quantity("64Mi".to_owned())
 }
 
-fn mebibyte() -> i32 {
-    1 << 20
+fn mebibyte() -> Quantity {
+    Quantity("1Mi".to_owned())
 }
 
 /// Caches of the model server. None of them can fail a request: without Redis, requests are answered without it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!(has(self.redis) && has(self.externalRedis))").message("spec.cache.externalRedis: a Redis of your own takes the place of the sidecar; leave out spec.cache.redis or this"),
-    validation = Rule::new("!(has(self.redis) || has(self.externalRedis)) || (has(self.results) && self.results.enabled) || (has(self.features) && self.features.enabled)").message("spec.cache.redis: nothing would use it; add spec.cache.results or spec.cache.features, or leave it out"),
-    validation = Rule::new("!has(self.features) || !self.features.enabled || has(self.features.source) || has(self.externalRedis)").message("spec.cache.features: what is written to one pod must be found by the others; add spec.cache.externalRedis, or a source that every pod can ask")
+    validation = Rule::new("!(has(self.sidecar) && has(self.redis))").message("spec.server.cache.redis: a Redis of your own takes the place of the sidecar; leave out spec.server.cache.sidecar or this"),
+    validation = Rule::new("!(has(self.sidecar) || has(self.redis)) || (has(self.results) && self.results.mode == 'Enabled') || (has(self.features) && self.features.mode == 'Enabled')").message("spec.server.cache: nothing would use the Redis; add results or features, or leave sidecar and redis out"),
+    validation = Rule::new("!has(self.features) || self.features.mode != 'Enabled' || has(self.features.source) || has(self.redis)").message("spec.server.cache.features: what is written to one pod must be found by the others; add spec.server.cache.redis, or a source that every pod can ask")
 )]
 pub struct Cache {
     /// Answers to inputs that were seen before. Only for models that always give the same answer to the same input.
@@ -52,11 +52,11 @@ pub struct Cache {
 
     /// A Redis beside every pod, behind the pod's own memory. The gateway sends equal requests to the same pod, so that together they are one cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redis: Option<RedisSidecar>,
+    pub sidecar: Option<RedisSidecar>,
 
     /// A Redis of your own instead of one beside every pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external_redis: Option<ExternalRedis>,
+    pub redis: Option<CacheRedis>,
 
     /// A volume that keeps model files beyond the life of a pod. Without it, each pod keeps its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,26 +72,27 @@ pub struct Cache {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultCache {
-    /// Whether answers are kept.
-    #[serde(default = "yes")]
-    pub enabled: bool,
+    /// Enabled (default): answers are kept. Disabled: none are.
+    #[serde(default)]
+    pub mode: CacheMode,
 
     /// Age in seconds at which an answer is not used any more.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub ttl_seconds: i32,
 
-    /// Largest answer that is kept, in bytes of its tensors.
+    /// Largest answer that is kept, by its tensors; at most 64Mi.
     #[serde(default = "mebibyte")]
-    #[schemars(range(min = 1, max = 67_108_864))]
-    pub max_entry_bytes: i32,
+    #[schemars(extend("minimum" = 1, "maximum" = 67_108_864, "pattern" = MEMORY))]
+    pub max_entry_size: Quantity,
 
-    /// Memory of the model server that answers may take, in MiB; it is part of what the limits of the container `server` bound. 0 keeps them in Redis only.
+    /// Memory of the model server that answers may take, at most 64Gi; it is part of what the limits of the container `server` bound. 0 keeps them in Redis only.
     #[serde(default = "mebibytes")]
-    #[schemars(range(min = 0, max = 65_536))]
-    pub memory_mebibytes: i32,
+    #[schemars(extend("minimum" = 0, "pattern" = MEMORY))]
+    pub memory: Quantity,
 
-    /// What happens where looking up costs more than it saves.
+    /// What happens where looking up costs more than it saves. Adaptive (default): requests go past the cache, all but a sixteenth by which its worth is measured on.
+    /// Never: every request looks.
     #[serde(default)]
     pub bypass: CacheBypass,
 
@@ -106,19 +107,19 @@ pub struct ResultCache {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FeatureCache {
-    /// Whether rows are kept.
-    #[serde(default = "yes")]
-    pub enabled: bool,
+    /// Enabled (default): rows are kept. Disabled: none are.
+    #[serde(default)]
+    pub mode: CacheMode,
 
     /// Age in seconds at which a row is not used any more.
     #[serde(default = "hour")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub ttl_seconds: i32,
 
-    /// Memory of the model server that rows may take, in MiB.
+    /// Memory of the model server that rows may take, at most 64Gi.
     #[serde(default = "mebibytes")]
-    #[schemars(range(min = 0, max = 65_536))]
-    pub memory_mebibytes: i32,
+    #[schemars(extend("minimum" = 0, "pattern" = MEMORY))]
+    pub memory: Quantity,
 
     /// Who is asked for a row that nobody has written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,7 +130,7 @@ pub struct FeatureCache {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.url.matches('^https?://[A-Za-z0-9][-.A-Za-z0-9]*(:[0-9]{1,5})?/[^ ]*[{]entity[}][^ ]*$')").message("spec.cache.features.source.url: is http(s)://host/path with {entity} in the path or query, and without credentials; only that host is ever asked")
+    validation = Rule::new("self.url.matches('^https?://[A-Za-z0-9][-.A-Za-z0-9]*(:[0-9]{1,5})?/[^ ]*[{]entity[}][^ ]*$')").message("spec.server.cache.features.source.url: is http(s)://host/path with {entity} in the path or query, and without credentials; only that host is ever asked")
 )]
 pub struct FeatureSource {
     /// Its address with `{entity}` where the entity stands, percent-encoded. Redirects are not followed.
@@ -140,6 +141,16 @@ pub struct FeatureSource {
     #[serde(default = "half_a_second")]
     #[schemars(range(min = 1, max = 30_000))]
     pub timeout_milliseconds: i32,
+}
+
+/// Whether something is kept.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheMode {
+    /// It is.
+    #[default]
+    Enabled,
+    /// It is not.
+    Disabled,
 }
 
 /// What happens where looking up costs more than it saves.
@@ -165,7 +176,7 @@ pub struct ModelCache {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.resources) || ((!has(self.resources.limits) || !('memory' in self.resources.limits)) && (!has(self.resources.requests) || !('memory' in self.resources.requests)))").message("spec.cache.redis.resources: memory follows from maxMemoryMebibytes, with room for what Redis needs besides; set that instead")
+    validation = Rule::new("!has(self.resources) || ((!has(self.resources.limits) || !('memory' in self.resources.limits)) && (!has(self.resources.requests) || !('memory' in self.resources.requests)))").message("spec.server.cache.sidecar.resources: memory follows from maxMemory, with room for what Redis needs besides; set that instead")
 )]
 pub struct RedisSidecar {
     /// Image with `redis-server` as its entrypoint and `redis-cli`. Default: the one that came with the operator.
@@ -173,12 +184,12 @@ pub struct RedisSidecar {
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
 
-    /// Memory for what is kept, in MiB. The container's limit is a quarter and 32 MiB more.
+    /// Memory for what is kept, from 8Mi to 64Gi. The container's limit is a quarter and 32Mi more.
     #[serde(default = "mebibytes")]
-    #[schemars(range(min = 8, max = 65_536))]
-    pub max_memory_mebibytes: i32,
+    #[schemars(extend("minimum" = 8_388_608, "pattern" = MEMORY))]
+    pub max_memory: Quantity,
 
-    /// What goes when the memory is full.
+    /// What goes when the memory is full. AllKeysLfu (default): what is used least often. AllKeysLru: what was used longest ago. VolatileTtl: what ends soonest.
     #[serde(default)]
     pub eviction_policy: EvictionPolicy,
 
@@ -203,10 +214,10 @@ pub enum EvictionPolicy {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.url) != has(self.secretKeyRef)").message("spec.cache.externalRedis: needs one of url and secretKeyRef"),
-    validation = Rule::new("!has(self.url) || self.url.matches('^rediss?://[A-Za-z0-9][-.A-Za-z0-9]*(:[0-9]{1,5})?(/[0-9]{1,5})?$')").message("spec.cache.externalRedis.url: is redis://host[:port][/db], or rediss:// for TLS; an address with a password goes into a Secret, named by secretKeyRef")
+    validation = Rule::new("has(self.url) != has(self.urlSecretKeyRef)").message("spec.server.cache.redis: needs one of url and urlSecretKeyRef"),
+    validation = Rule::new("!has(self.url) || self.url.matches('^rediss?://[A-Za-z0-9][-.A-Za-z0-9]*(:[0-9]{1,5})?(/[0-9]{1,5})?$')").message("spec.server.cache.redis.url: is redis://host[:port][/db], or rediss:// for TLS; an address with a password goes into a Secret, named by urlSecretKeyRef")
 )]
-pub struct ExternalRedis {
+pub struct CacheRedis {
     /// Its address, `redis://host[:port][/db]`, or `rediss://` for TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 512))]
@@ -214,5 +225,5 @@ pub struct ExternalRedis {
 
     /// Key of a Secret of this namespace that holds its address, `redis[s]://user:password@host:port/db`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_key_ref: Option<SecretKeySelector>,
+    pub url_secret_key_ref: Option<SecretKey>,
 }

@@ -3,6 +3,8 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::units::{Percentage, SHARE};
+
 /// The baseline of a model, as `kubectl slipway baseline` writes it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -36,21 +38,21 @@ pub struct Feedback {
     pub outcomes: Vec<String>,
 }
 
-fn ten() -> i32 {
-    10
+fn one_percent() -> Percentage {
+    Percentage::text("1%")
 }
 
 /// Samples of requests and answers, written as JSON lines. A sample never delays a request: what the sink cannot take is dropped and counted.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.sink.matches('^(s3|gs|az)://[^/ ]+/[^ ]*$') || self.sink.matches('^file:///[^/ ][^ ]*$')").message("spec.sampling.sink: a folder of an object store, as in s3://bucket/samples, or of the pod's /tmp, as in file:///tmp/samples")
+    validation = Rule::new("self.sink.matches('^(s3|gs|az)://[^/ ]+/[^ ]*$') || self.sink.matches('^file:///[^/ ][^ ]*$')").message("spec.server.sampling.sink: a folder of an object store, as in s3://bucket/samples, or of the pod's /tmp, as in file:///tmp/samples")
 )]
 pub struct Sampling {
-    /// Requests of a thousand that are sampled.
-    #[serde(default = "ten")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub rate_permille: i32,
+    /// Share of the requests that is sampled.
+    #[serde(default = "one_percent")]
+    #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
+    pub rate: Percentage,
 
     /// Where samples go: `s3://bucket/prefix`, `gs://`, `az://` or `file:///directory`.
     #[schemars(length(min = 8, max = 2048))]

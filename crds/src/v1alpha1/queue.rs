@@ -35,24 +35,13 @@ fn default_drain() -> i32 {
     15
 }
 
-/// A queue of jobs (`POST /v2/models/<model>/jobs`) on a Redis or NATS that is there already, and the workers that run them.
+/// Bounds and workers of the queue that `spec.server.queue` names. A change takes effect at once and starts no rollout.
 ///
 /// The workers are a Deployment `<name>-worker` of the stable revision: a new revision's workers take over when it is promoted, the candidate
 /// has none. Changes here reach the workers when the spec's revision is the stable one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("has(self.redis) != has(self.nats)").message("spec.queue: give exactly one of redis and nats, which keeps the queue")
-)]
 pub struct Queue {
-    /// The Redis that keeps the queue, on its streams.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redis: Option<QueueRedis>,
-
-    /// The NATS that keeps the queue, on JetStream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nats: Option<QueueNats>,
-
     /// Jobs that may be queued or running before others are refused with 429.
     #[serde(default = "default_jobs")]
     #[schemars(range(min = 1, max = 10_000_000))]
@@ -77,12 +66,40 @@ pub struct Queue {
     pub worker: Worker,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            max_jobs: default_jobs(),
+            max_deliveries: three(),
+            result_ttl_seconds: a_day(),
+            callbacks: None,
+            worker: Worker::default(),
+        }
+    }
+}
+
+/// Where a queue of jobs (`POST /v2/models/<model>/jobs`) is kept: on a Redis or NATS that is there already.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.redis) != has(self.nats)").message("spec.server.queue: give exactly one of redis and nats, which keeps the queue")
+)]
+pub struct QueueStore {
+    /// The Redis that keeps the queue, on its streams.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<QueueRedis>,
+
+    /// The NATS that keeps the queue, on JetStream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<QueueNats>,
+}
+
 /// A Redis 7 or Valkey 7.2, or newer, with an append-only file and without eviction: it keeps what must not be lost.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.url) != has(self.urlFrom)").message("spec.queue.redis: give exactly one of url and urlFrom"),
-    validation = Rule::new("!has(self.url) || self.url.matches('^rediss?://[^@ ]+$')").message("spec.queue.redis.url: must be redis://host:port or rediss://host:port, without a password; one with a password goes into a Secret, see urlFrom")
+    validation = Rule::new("has(self.url) != has(self.urlSecretKeyRef)").message("spec.server.queue.redis: give exactly one of url and urlSecretKeyRef"),
+    validation = Rule::new("!has(self.url) || self.url.matches('^rediss?://[^@ ]+$')").message("spec.server.queue.redis.url: must be redis://host:port or rediss://host:port, without a password; one with a password goes into a Secret, see urlSecretKeyRef")
 )]
 pub struct QueueRedis {
     /// `redis://host[:port][/db]`, or `rediss://` for TLS.
@@ -92,15 +109,15 @@ pub struct QueueRedis {
 
     /// A Secret that holds the URL, as `redis://user:password@host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_from: Option<SecretKey>,
+    pub url_secret_key_ref: Option<SecretKey>,
 }
 
 /// A NATS server 2.12 or newer, or a cluster of them, with JetStream.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.url) != has(self.urlFrom)").message("spec.queue.nats: give exactly one of url and urlFrom"),
-    validation = Rule::new("!has(self.url) || self.url.matches('^(nats|tls)://[^@ ]+$')").message("spec.queue.nats.url: must be nats://host:port or tls://host:port, without a password or token; one with it goes into a Secret, see urlFrom")
+    validation = Rule::new("has(self.url) != has(self.urlSecretKeyRef)").message("spec.server.queue.nats: give exactly one of url and urlSecretKeyRef"),
+    validation = Rule::new("!has(self.url) || self.url.matches('^(nats|tls)://[^@ ]+$')").message("spec.server.queue.nats.url: must be nats://host:port or tls://host:port, without a password or token; one with it goes into a Secret, see urlSecretKeyRef")
 )]
 pub struct QueueNats {
     /// `nats://host[:port]`, or `tls://`; several servers separated by commas.
@@ -110,7 +127,7 @@ pub struct QueueNats {
 
     /// A Secret that holds the URL, as `nats://user:password@host:port` or `nats://token@host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_from: Option<SecretKey>,
+    pub url_secret_key_ref: Option<SecretKey>,
 
     /// Servers that keep the stream of the queue, when it is not there yet and made by us. With one, a lost disk is a lost queue.
     #[serde(default = "one")]
@@ -144,7 +161,7 @@ pub struct Callbacks {
     pub allow: Vec<String>,
 
     /// What callbacks are signed with: one or several keys, separated by spaces.
-    pub signing_key_from: SecretKey,
+    pub signing_key_secret_key_ref: SecretKey,
 }
 
 /// The pods that run jobs. They are made from `spec.template`; what is given here takes the place of what is there.
@@ -166,7 +183,7 @@ pub struct Worker {
     /// Jobs that one worker takes at once; their rows are merged into batches.
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 256))]
-    pub max_batch: i32,
+    pub max_batch_jobs: i32,
 
     /// How long a worker that is told to end goes on with what it has before it gives that back. Nodes that are taken away on short notice
     /// leave 30 s or less; the pod's grace period is this and 10 s.
@@ -199,7 +216,7 @@ impl Default for Worker {
         Self {
             replicas: one(),
             autoscaling: None,
-            max_batch: default_batch(),
+            max_batch_jobs: default_batch(),
             drain_seconds: default_drain(),
             resources: None,
             node_selector: BTreeMap::new(),

@@ -10,6 +10,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::units::permille;
+
 /// Observed state of a ModelDeployment.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -18,11 +20,27 @@ pub struct ModelDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Conditions: Ready, Available, Progressing, GatePassed, RolledBack, Paused.
+    /// Conditions. `Ready` is always there: the stable revision serves, whatever a rollout does. The others are there while they hold: `Reconciling` (a rollout goes on, or
+    /// pods are missing), `Stalled` (somebody has to change something), `GatePassed`, `RolledBack`, `Paused`, `Conflicted`, `GatewayOutdated`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+
+    /// For people, in one word: the reason of what is wrong, else of what goes on, else of what serves. Tools read `conditions`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub state: String,
+
+    /// For people: the message that belongs to `state`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+
+    /// Where clients inside the cluster reach the model: `http://<name>.<namespace>`, by HTTP and gRPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub url: Option<String>,
 
     /// Pods of the revision that has most; for the scale subresource. A rollout does not change it: pods that a candidate has besides are not those that an
     /// autoscaler asked for.
@@ -38,7 +56,7 @@ pub struct ModelDeploymentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable: Option<RevisionStatus>,
 
-    /// The revision that is rolled out, or was taken back last.
+    /// The revision that is rolled out; absent when none is. What was taken back last is in `rollout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<RevisionStatus>,
 
@@ -95,7 +113,7 @@ pub struct RevisionStatus {
     pub ready_replicas: i32,
 }
 
-/// The weights. Backends sum to 1000; the generation grows with every change.
+/// The weights. Backends sum to 100 %; the generation grows with every change.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficStatus {
@@ -116,7 +134,7 @@ pub struct TrafficStatus {
     pub confirmed_generation: i64,
     /// When the current generation was confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirmed_at: Option<Time>,
+    pub confirmed_time: Option<Time>,
     /// Requests that the candidate got since the weight was confirmed, as a share of all, for people (`5.1%`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
@@ -133,8 +151,9 @@ pub struct Backend {
     /// Its role: `Stable`, to which traffic returns, or `Candidate`, on trial.
     #[schemars(with = "String", length(min = 1, max = 32))]
     pub role: Role,
-    /// Its share in thousandths.
-    #[schemars(range(min = 0, max = 1000))]
+    /// Its share: a percentage with at most one decimal (`5%`).
+    #[serde(rename = "weight", with = "permille")]
+    #[schemars(with = "String", length(max = 16))]
     pub weight_permille: i32,
 }
 
@@ -147,13 +166,17 @@ pub enum Role {
     Candidate,
 }
 
-/// Progress of one rollout: the only memory that cannot be observed. When it is lost the candidate starts again at its first step.
+/// Progress of one rollout, or how it was taken back: the only memory that cannot be observed. When it is lost the candidate starts again at its first step.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
     /// The revision that is rolled out.
     #[schemars(length(max = 63))]
     pub revision: String,
+    /// Version for people.
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub version: String,
     /// What the rollout does: `Scaling` (pods come up), `Confirming` (gateways take the weight), `Analyzing` (evidence is collected), `Paused`, `Preview` (green is up
     /// behind its address), `Probation` (all traffic is at the candidate, rollback is armed) or `Aborted`.
     #[schemars(with = "String", length(min = 1, max = 32))]
@@ -166,9 +189,9 @@ pub struct RolloutStatus {
     #[schemars(length(max = 16))]
     pub step: String,
     /// Start of the rollout.
-    pub started_at: Time,
+    pub start_time: Time,
     /// Start of the current stage of the current step.
-    pub stage_started_at: Time,
+    pub stage_start_time: Time,
     /// Steps that were reached so far.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -180,6 +203,33 @@ pub struct RolloutStatus {
     /// The rest of the steps and gates are skipped by a person's `promote-full`.
     #[serde(default)]
     pub promote_full: bool,
+    /// Who holds the rollout by the command `pause`; absent when nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub paused_by: Option<String>,
+    /// Commands of people that took effect, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub commands: Vec<CommandRecord>,
+}
+
+/// A command of a person that took effect.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandRecord {
+    /// The command: `promote`, `promote-full`, `abort`, `retry`, `pause` or `resume`.
+    #[schemars(length(min = 1, max = 32))]
+    pub command: String,
+    /// Who gave it; `unknown` when the annotation did not say.
+    #[schemars(length(max = 256))]
+    pub user: String,
+    /// The step at which it took effect, for people (`2/4`).
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub step: String,
+    /// When it took effect.
+    pub time: Time,
 }
 
 /// What a rollout does.
@@ -213,28 +263,31 @@ pub struct AbortStatus {
     #[schemars(length(max = 1024))]
     pub message: String,
     /// When the decision was taken.
-    pub at: Time,
+    pub time: Time,
     /// Since when no gateway sends anything to the candidate, as confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traffic_left_at: Option<Time>,
+    pub traffic_left_time: Option<Time>,
 }
 
 /// A step that was reached.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct StepRecord {
-    /// Weight asked for, in thousandths.
+    /// Weight asked for (`5%`).
+    #[serde(rename = "weight", with = "permille")]
+    #[schemars(with = "String", length(max = 16))]
     pub weight_permille: i32,
     /// When it was written.
-    pub set_at: Time,
+    pub set_time: Time,
     /// When every gateway had confirmed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub confirmed_at: Option<Time>,
+    pub confirmed_time: Option<Time>,
     /// When the step ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<Time>,
-    /// Share of requests that the candidate got in this step, in thousandths, as counted by the gateways.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_time: Option<Time>,
+    /// Share of requests that the candidate got in this step, as counted by the gateways (`5.1%`).
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "observedWeight", with = "permille::option")]
+    #[schemars(with = "Option<String>", length(max = 16))]
     pub observed_permille: Option<i32>,
     /// Verdict at the end, with its numbers, for people.
     #[serde(default)]
@@ -264,14 +317,19 @@ pub struct RolloutRecord {
     #[schemars(length(max = 1024))]
     pub message: String,
     /// Start.
-    pub started_at: Time,
+    pub start_time: Time,
     /// End.
-    pub ended_at: Time,
+    pub end_time: Time,
     /// Steps that were reached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub steps: Vec<StepRecord>,
+    /// Commands of people that took effect, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub commands: Vec<CommandRecord>,
 }
 
 /// How a rollout ended.
@@ -315,7 +373,7 @@ pub struct GateStatus {
     pub consecutive: i32,
     /// When the reading was taken that `consecutive` counted last, so that no reading is counted twice; PromQL gates only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub looked_at: Option<Time>,
+    pub last_look_time: Option<Time>,
 }
 
 /// A verdict. Only Pass advances; only Fail takes back.

@@ -1,9 +1,13 @@
 //! How a new revision takes over. Words are those of Argo Rollouts where the thing is the same.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::Percentage;
+
+/// How a weight in a string looks.
+const WEIGHT: &str = r"^(100([.]0)?|[0-9]{1,2}([.][0-9])?)%$";
 
 fn thirty() -> i32 {
     30
@@ -25,7 +29,8 @@ fn yes() -> bool {
     validation = Rule::new("!has(self.blueGreen) || self.type == 'BlueGreen'").message("spec.strategy.blueGreen: only allowed when spec.strategy.type is BlueGreen")
 )]
 pub struct Strategy {
-    /// Kind of the strategy.
+    /// Kind of the strategy. Canary (default): the weight grows step by step, each step judged. BlueGreen: the new revision comes up whole behind a preview address
+    /// and takes the traffic in one or several switches.
     #[serde(default, rename = "type")]
     pub type_: StrategyType,
 
@@ -48,10 +53,10 @@ pub struct Strategy {
     pub scale_down_delay_seconds: i32,
 
     /// How long rollback stays armed after all traffic is at the new revision, in seconds: the old revision stays whole, an abort or a failing gate sends
-    /// the traffic back. Default: 0 for Canary, 30 for BlueGreen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// the traffic back.
+    #[serde(default)]
     #[schemars(range(min = 0, max = 604_800))]
-    pub probation_seconds: Option<i32>,
+    pub probation_seconds: i32,
 }
 
 impl Default for Strategy {
@@ -62,7 +67,7 @@ impl Default for Strategy {
             blue_green: None,
             progress_deadline_seconds: 600,
             scale_down_delay_seconds: 30,
-            probation_seconds: None,
+            probation_seconds: 0,
         }
     }
 }
@@ -104,8 +109,8 @@ pub struct CanaryStep {
     /// the candidate at this weight before the next step begins.
     // Bounds of the schema rather than a CEL rule: the cost of a rule on an int-or-string counts as if the string had 3 MB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minimum" = 0, "maximum" = 100, "pattern" = r"^(100([.]0)?|[0-9]{1,2}([.][0-9])?)%$"))]
-    pub set_weight: Option<IntOrString>,
+    #[schemars(extend("minimum" = 0, "maximum" = 100, "pattern" = WEIGHT))]
+    pub set_weight: Option<Percentage>,
 
     /// Waits: for a time, or for a person when `durationSeconds` is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,7 +144,9 @@ pub struct SetCanaryScale {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.switchSteps) || (self.switchSteps.isSorted() && self.switchSteps.all(w, self.switchSteps.exists_one(v, v == w)))").message("spec.strategy.blueGreen.switchSteps: weights must grow from switch to switch; sort them and give each once")
+    // Integers only, as for the steps of a canary.
+    validation = Rule::new("!has(self.switchSteps) || self.switchSteps.filter(s, type(s) == int).map(s, int(s)).isSorted()").message("spec.strategy.blueGreen.switchSteps: weights must grow from switch to switch; sort them"),
+    validation = Rule::new("!has(self.switchSteps) || self.switchSteps.all(s, type(s) != int || self.switchSteps.exists_one(t, type(t) == int && int(t) == int(s)))").message("spec.strategy.blueGreen.switchSteps: weights must grow from switch to switch; this list has one twice")
 )]
 pub struct BlueGreen {
     /// Whether green takes the traffic by itself once it is up (and `autoPromotionSeconds` are over). False: a person promotes.
@@ -151,11 +158,11 @@ pub struct BlueGreen {
     #[schemars(range(min = 0, max = 604_800))]
     pub auto_promotion_seconds: i32,
 
-    /// Weights of green at each switch, in percent, growing. A last switch of 100 is added when it is missing. Default: 100. The judge passes each switch below 100 before the next; with the single switch of 100 green never runs beside blue, so gates that compare both have nothing to judge: `[10, 100]` lets them.
+    /// Weights of green at each switch, growing: integer percentages (`10`) or strings with at most one decimal (`"0.5%"`). A last switch of 100 is added when it is missing. Default: 100. The judge passes each switch below 100 before the next; with the single switch of 100 green never runs beside blue, so gates that compare both have nothing to judge: `[10, 100]` lets them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20), inner(range(min = 1, max = 100)))]
+    #[schemars(length(max = 20), extend("items" = { "x-kubernetes-int-or-string": true, "minimum": 1, "maximum": 100, "pattern": WEIGHT }))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub switch_steps: Vec<i32>,
+    pub switch_steps: Vec<Percentage>,
 }
 
 impl Default for BlueGreen {

@@ -1,15 +1,18 @@
 //! How traffic is split and protected.
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::units::{MEMORY, Percentage, SHARE};
 
 fn thirty() -> i32 {
     30
 }
 
-fn sixteen_mebibytes() -> i32 {
-    16 << 20
+fn sixteen_mebibytes() -> Quantity {
+    Quantity("16Mi".to_owned())
 }
 
 fn ten() -> i32 {
@@ -20,6 +23,10 @@ fn fifty() -> i32 {
     50
 }
 
+fn half() -> Percentage {
+    Percentage::text("50%")
+}
+
 /// How traffic reaches the revisions.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -28,10 +35,6 @@ fn fifty() -> i32 {
     validation = Rule::new("!has(self.hosts) || self.hosts.all(h, !h.matches('^[^.]+[.][^.]+[.]svc([.]|$)'))").message("spec.traffic.hosts: must not be the address of a Service (<name>.<namespace>.svc), which is known without being declared; declare the names that clients outside of the cluster use")
 )]
 pub struct Traffic {
-    /// Who splits the traffic.
-    #[serde(default)]
-    pub provider: TrafficProvider,
-
     /// DNS names under which clients reach this ModelDeployment besides the addresses of its Services, for example the host of an Ingress: a request with
     /// such a `Host` or `:authority`, whatever its port and case, is answered as one to its Service. At any other host the name of the model decides, in the
     /// path `/v2/models/<name>` or in the message of gRPC. In a namespace a host belongs to the oldest ModelDeployment that declares it; the others say so in
@@ -57,8 +60,8 @@ pub struct Traffic {
     /// Larger requests go to the stable revision only, whose pods may take them when they run another image: the candidate never sees them, so it is not judged
     /// by them either, and the condition `Progressing` says so when there are some.
     #[serde(default = "sixteen_mebibytes")]
-    #[schemars(range(min = 65_536, max = 134_217_728))]
-    pub max_request_bytes: i32,
+    #[schemars(extend("minimum" = 65_536, "maximum" = 134_217_728, "pattern" = MEMORY))]
+    pub max_request_size: Quantity,
 
     /// Keeps an entity on its side of the split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,23 +79,14 @@ pub struct Traffic {
 impl Default for Traffic {
     fn default() -> Self {
         Self {
-            provider: TrafficProvider::default(),
             hosts: Vec::new(),
             timeout_seconds: 30,
-            max_request_bytes: sixteen_mebibytes(),
+            max_request_size: sixteen_mebibytes(),
             stickiness: None,
             shield: Shield::default(),
             brake: Brake::default(),
         }
     }
-}
-
-/// Who splits the traffic.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TrafficProvider {
-    /// The bundled gateway: exact weights for each request, no mesh needed.
-    #[default]
-    Gateway,
 }
 
 /// Stickiness: an entity that saw the candidate at a small weight still sees it at a larger one.
@@ -111,7 +105,7 @@ pub struct Stickiness {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Shield {
-    /// Whether failures of the candidate are replayed to the stable revision.
+    /// Enabled (default): failures of the candidate are replayed to the stable revision. Disabled: clients see them.
     #[serde(default)]
     pub mode: ShieldMode,
 
@@ -136,19 +130,38 @@ pub enum ShieldMode {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Brake {
+    /// Enabled (default): each gateway takes a candidate out that fails as said below. Disabled: only the judge does.
+    #[serde(default)]
+    pub mode: BrakeMode,
+
     /// Failures of the candidate (5xx, timeouts, no connection) before the brake can act, counted by each gateway pod since the current weight was set.
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 100_000))]
     pub min_failures: i32,
 
-    /// Share of failures among the candidate's last 50 requests at which the brake acts, in percent. 0 turns the brake off.
+    /// How many of the candidate's last requests are looked at.
     #[serde(default = "fifty")]
-    #[schemars(range(min = 0, max = 100))]
-    pub failure_percent: i32,
+    #[schemars(range(min = 10, max = 64))]
+    pub window_requests: i32,
+
+    /// Share of failures among these requests at which the brake acts.
+    #[serde(default = "half")]
+    #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]
+    pub failure_rate: Percentage,
 }
 
 impl Default for Brake {
     fn default() -> Self {
-        Self { min_failures: 10, failure_percent: 50 }
+        Self { mode: BrakeMode::default(), min_failures: 10, window_requests: 50, failure_rate: half() }
     }
+}
+
+/// Whether the brake is on.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BrakeMode {
+    /// Each gateway may take a candidate out.
+    #[default]
+    Enabled,
+    /// Only the judge takes a candidate back.
+    Disabled,
 }

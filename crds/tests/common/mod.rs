@@ -24,12 +24,34 @@ pub(crate) fn schema() -> Value {
 
 /// All that is wrong with `object`; nothing, when an apiserver would accept it.
 pub(crate) fn problems(schema: &Value, object: &Value) -> Vec<String> {
+    problems_of_update(schema, None, object)
+}
+
+/// All that is wrong with the documents of a file, each of which takes the place of the one before.
+pub(crate) fn problems_of_file(schema: &Value, path: &Path) -> Vec<String> {
+    let documents = documents(path);
+    let before = [None].into_iter().chain(documents.iter().map(Some));
+    before.zip(&documents).flat_map(|(old, object)| problems_of_update(schema, old, object)).collect()
+}
+
+fn problems_of_update(schema: &Value, old: Option<&Value>, object: &Value) -> Vec<String> {
     let mut problems = structure::problems(schema, object);
-    if let Err(errors) = Validator::new().validate(schema, object, None) {
+    if let Err(errors) = Validator::new().validate(schema, object, old) {
         let evaluated = errors.as_slice().iter().filter(|error| !only_in_a_cluster(&error.rule));
-        problems.extend(evaluated.map(ToString::to_string));
+        problems.extend(evaluated.map(|error| without_indices(&error.to_string())));
     }
     problems
+}
+
+/// `gates[0].name` as `gates.name`, and without the dot that begins a path at the root.
+fn without_indices(problem: &str) -> String {
+    let parts: Vec<&str> = problem.split('[').collect();
+    let index = |part: &str| {
+        part.split_once(']').filter(|(digits, _)| digits.parse::<usize>().is_ok()).map(|it| it.1.to_owned())
+    };
+    let rest = parts.iter().skip(1).map(|part| index(part).unwrap_or_else(|| format!("[{part}")));
+    let all = [(*parts.first().unwrap_or(&"")).to_owned()].into_iter().chain(rest).collect::<String>();
+    all.trim_start_matches('.').to_owned()
 }
 
 /// Whether a rule needs `type()`, which the CEL of the tests lacks. The apiserver of the e2e tests has it.
@@ -83,7 +105,9 @@ pub(crate) fn rules(schema: &Value) -> Vec<(String, Value, String, String)> {
     fn walk(path: &str, schema: &Value, found: &mut Vec<(String, Value, String, String)>) {
         let text = |rule: &Value, key: &str| rule[key].as_str().unwrap_or_default().to_owned();
         for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
-            found.push((path.to_owned(), schema.clone(), text(rule, "rule"), text(rule, "message")));
+            let field = format!("{path}{}", text(rule, "fieldPath")).replace("[]", "");
+            let message = format!("{}: {}", field.trim_start_matches('.'), text(rule, "message"));
+            found.push((path.to_owned(), schema.clone(), text(rule, "rule"), message));
         }
         for (name, child) in schema["properties"].as_object().into_iter().flatten() {
             walk(&format!("{path}.{name}"), child, found);

@@ -174,6 +174,21 @@ impl Cluster {
         Ok(command)
     }
 
+    /// Runs `kubectl slipway` as another user, by impersonation, and returns what it prints.
+    pub async fn plugin_as(
+        &self,
+        user: &str,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<String> {
+        let mut command = with(Command::new(crate::images::plugin(&self.layout)), arguments);
+        set_environment(&mut command, &self.layout);
+        if let Some(context) = &self.foreign {
+            command.arg(format!("--context={context}"));
+        }
+        command.arg(format!("--as={user}"));
+        shell::run_async(command).await
+    }
+
     /// Base URL by which this process reaches a Service: its cluster address, or a forward when the cluster's network is not here.
     pub async fn service_url(&self, namespace: &str, name: &str, port: u16) -> Result<String> {
         if self.is_foreign() {

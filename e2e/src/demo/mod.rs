@@ -24,7 +24,7 @@ pub async fn run(cluster: &Cluster, rate: u32) -> anyhow::Result<()> {
     let begun = Instant::now();
     let prometheus = prometheus(cluster);
     let from = match &prometheus {
-        Prometheus::Url(url) => format!("prometheus.url={url}"),
+        Prometheus::Url(url) | Prometheus::Login(url, _) => format!("prometheus.url={url}"),
         Prometheus::Chart | Prometheus::BuiltChart => "prometheus.install=true".into(),
     };
     stage::say(&format!("helm upgrade --install slipway-crds; helm upgrade --install slipway --set {from}"));

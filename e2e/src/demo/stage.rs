@@ -15,7 +15,7 @@ use crate::world::{self, World};
 const SCENE: Duration = Duration::from_secs(420);
 
 /// Widths of the columns of `kubectl get modeldeployments`, without the age: it changes all the time.
-const WIDTHS: [usize; 8] = [10, 9, 10, 7, 5, 13, 6, 24];
+const WIDTHS: [usize; 6] = [10, 6, 9, 10, 7, 24];
 
 /// The cells of a table of kubectl. Its columns begin where the words of the first line do; cells may be empty.
 fn cells(text: &str) -> Vec<Vec<String>> {
@@ -161,7 +161,7 @@ impl Stage {
         let blamed =
             requests.iter().filter(|request| request.blames(&record.revision)).map(|request| request.sent_at).min();
         let last = reached.iter().map(|request| request.sent_at).max();
-        let abort = status.rollout.as_ref().and_then(|rollout| Some(rollout.abort.as_ref()?.at.0));
+        let abort = status.rollout.as_ref().and_then(|rollout| Some(rollout.abort.as_ref()?.time.0));
         let between =
             |from: Option<Timestamp>| Some(Duration::try_from(last?.duration_since(from?)).unwrap_or_default());
         Ok(Row {
@@ -176,8 +176,8 @@ impl Stage {
 /// The rollout of `version` is over, one way or the other.
 fn ended(status: &ModelDeploymentStatus, version: &str) -> bool {
     let promoted = status.rollout.is_none() && status.stable.as_ref().is_some_and(|stable| stable.version == version);
-    let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_at.as_ref());
-    let candidate = status.candidate.as_ref().is_some_and(|candidate| candidate.version == version);
+    let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_time.as_ref());
+    let candidate = status.rollout.as_ref().is_some_and(|rollout| rollout.version == version);
     promoted || candidate && left.is_some()
 }
 

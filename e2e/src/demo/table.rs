@@ -24,7 +24,7 @@ pub(super) fn print(rows: &[Row]) {
     println!("\n=== rollouts");
     for row in rows {
         let record = &row.record;
-        let took = seconds(record.started_at.0, Some(record.ended_at.0));
+        let took = seconds(record.start_time.0, Some(record.end_time.0));
         println!(
             "\n{}: {:?} ({}) after {took}, {} requests went to it",
             record.version, record.outcome, record.reason, row.requests
@@ -53,9 +53,9 @@ fn line(record: &RolloutRecord, step: &StepRecord) -> String {
         "{:>6} {:>9} {:>9} {:>9} {:>9}  {}",
         percent(step.weight_permille),
         step.observed_permille.map_or("-".to_owned(), percent),
-        seconds(record.started_at.0, Some(step.set_at.0)),
-        seconds(step.set_at.0, step.confirmed_at.as_ref().map(|time| time.0)),
-        seconds(step.set_at.0, step.ended_at.as_ref().map(|time| time.0)),
+        seconds(record.start_time.0, Some(step.set_time.0)),
+        seconds(step.set_time.0, step.confirmed_time.as_ref().map(|time| time.0)),
+        seconds(step.set_time.0, step.end_time.as_ref().map(|time| time.0)),
         step.verdict,
     )
 }

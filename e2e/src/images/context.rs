@@ -16,6 +16,14 @@ use crate::shell;
 /// `PROFILE=release` builds what is published; anything else what is tested.
 const PROFILE_VARIABLE: &str = "PROFILE";
 
+/// The plug-in of kubectl: no part of an image, and built with them because the promises run it.
+const PLUGIN: &str = "kubectl-slipway";
+
+/// Path of the plug-in.
+pub fn plugin(layout: &Layout) -> PathBuf {
+    layout.root().join("target").join(profile().1).join(PLUGIN)
+}
+
 /// A folder that is ready to build from.
 pub(super) struct Context {
     /// Where it is.
@@ -29,10 +37,11 @@ pub(super) fn cargo_build(layout: &Layout, images: &[&Image]) -> Result<()> {
     let mut command = Command::new("cargo");
     command.current_dir(layout.root()).args(["build", "--quiet", "--profile", profile().0]);
     let parts = images.iter().flat_map(|image| image.parts);
-    let programs: Vec<[&str; 2]> = parts.filter_map(Part::program).collect();
+    let mut programs: Vec<[&str; 2]> = parts.filter_map(Part::program).collect();
     if programs.is_empty() {
         return Ok(());
     }
+    programs.push(["slipway-cli", PLUGIN]);
     for [package, program] in programs {
         command.args(["--package", package, "--bin", program]);
     }

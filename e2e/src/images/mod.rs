@@ -9,7 +9,7 @@ mod table;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use context::onnx_runtime;
+pub use context::{onnx_runtime, plugin};
 use table::Base;
 pub use table::{Image, TABLE};
 

@@ -72,10 +72,10 @@ impl Broker {
         }
     }
 
-    /// Its part of `spec.queue`: the field, and what stands there.
+    /// Its part of `spec.server.queue`: the field, and what stands there.
     pub fn field(self) -> (&'static str, Value) {
         let field = if self == Self::Redis { "redis" } else { "nats" };
-        (field, json!({"urlFrom": {"name": self.app(), "key": "url"}}))
+        (field, json!({"urlSecretKeyRef": {"name": self.app(), "key": "url"}}))
     }
 }
 

@@ -178,8 +178,8 @@ impl World {
     pub async fn aborted(&self, name: &str, version: &str) -> anyhow::Result<ModelDeploymentStatus> {
         let what = format!("{version} to be taken back");
         self.wait_status(name, &what, ROLLOUT, |status| {
-            let is_candidate = status.candidate.as_ref().is_some_and(|candidate| candidate.version == version);
-            let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_at.as_ref());
+            let is_candidate = status.rollout.as_ref().is_some_and(|rollout| rollout.version == version);
+            let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_time.as_ref());
             if is_candidate && left.is_some() { Ok(()) } else { Err(brief(status)) }
         })
         .await
@@ -194,7 +194,7 @@ impl World {
                     && rollout
                         .steps
                         .last()
-                        .is_some_and(|step| step.weight_permille == permille && step.confirmed_at.is_some())
+                        .is_some_and(|step| step.weight_permille == permille && step.confirmed_time.is_some())
             });
             if settled { Ok(()) } else { Err(brief(status)) }
         })

@@ -11,10 +11,10 @@ const NAME: &str = "digits-bg";
 /// Blue-green that waits for a person, so that every stage can be looked at.
 fn by_hand(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
     let mut object = world.quick(file)?;
-    object.spec.strategy.probation_seconds = Some(60);
+    object.spec.strategy.probation_seconds = 60;
     if let Some(blue_green) = object.spec.strategy.blue_green.as_mut() {
         blue_green.auto_promotion_enabled = false;
-        blue_green.switch_steps = vec![100];
+        blue_green.switch_steps = vec![100.into()];
     }
     Ok(object)
 }

@@ -7,8 +7,8 @@ use slipway_e2e::world::{self, World};
 
 fn cached(world: &World, file: &str) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick(file)?)?;
-    object["spec"]["cache"] =
-        json!({"results": {"bypass": "Never", "hotKeys": 100}, "redis": {"maxMemoryMebibytes": 16}});
+    object["spec"]["server"]["cache"] =
+        json!({"results": {"bypass": "Never", "hotKeys": 100}, "sidecar": {"maxMemory": "16Mi"}});
     Ok(object.to_string())
 }
 

@@ -15,7 +15,7 @@ async fn canary_promotes() -> anyhow::Result<()> {
         let asked: Vec<i32> = record.steps.iter().map(|step| step.weight_permille).collect();
         assert_eq!(asked, [50, 250, 500, 1000]);
         for step in &record.steps {
-            assert!(step.confirmed_at.is_some(), "{step:?}");
+            assert!(step.confirmed_time.is_some(), "{step:?}");
             // The last step ends with its confirmation, before any request could be counted.
             let Some(observed) = step.observed_permille else {
                 assert_eq!(step.weight_permille, 1000, "requests flowed in every step: {step:?}");

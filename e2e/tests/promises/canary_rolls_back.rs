@@ -18,7 +18,7 @@ async fn rolls_back(world: &World, file: &str, version: &str) -> anyhow::Result<
     let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
     let bad = world::candidate_revision(&status);
     let account = world.settle().await?;
-    let left = abort.traffic_left_at.expect("traffic has left").0;
+    let left = abort.traffic_left_time.expect("traffic has left").0;
     if let Some(last) = account.revision(&bad).last_sent_at {
         assert!(
             last <= left + jiff::SignedDuration::from_secs(1),

@@ -53,13 +53,13 @@ async fn gateways_are_updated_in_turn() -> anyhow::Result<()> {
         second.prepare().await?;
         for world in [&first, &second] {
             let mut object = world.quick("digits/v1.yaml")?;
-            object.spec.replicas = 1;
+            object.spec.replicas = Some(1);
             world.start(&object).await?;
         }
         let mut more = second.quick("digits/v1.yaml")?;
         more.metadata.name = Some("more".into());
         more.spec.model.name = Some("more".into());
-        more.spec.replicas = 1;
+        more.spec.replicas = Some(1);
         second.start(&more).await?;
         first.load("digits", 60).await?;
         second.load("digits", 60).await?;

@@ -50,9 +50,10 @@ async fn until_replicas(world: &World, what: &str, wanted: impl Fn(i32) -> bool)
         let object = world.models().get("digits").await.map_err(|error| error.to_string())?;
         let ready =
             object.status.as_ref().and_then(|status| status.stable.as_ref()).map_or(0, |stable| stable.ready_replicas);
-        match wanted(object.spec.replicas) && wanted(ready) {
+        let asked = object.spec.replicas.unwrap_or_default();
+        match wanted(asked) && wanted(ready) {
             true => Ok(()),
-            false => Err(format!("spec.replicas {}, ready {ready}", object.spec.replicas)),
+            false => Err(format!("spec.replicas {asked}, ready {ready}")),
         }
     };
     Ok(world.cluster.wait_for(&world.namespace, what, Duration::from_secs(240), look).await?)

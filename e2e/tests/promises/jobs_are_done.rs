@@ -15,12 +15,12 @@ fn with_queue(world: &World, broker: Broker, file: &str, receiver: &str) -> anyh
     object["spec"]["queue"] = json!({
         "callbacks": {
             "allow": [receiver],
-            "signingKeyFrom": {"name": "callbacks", "key": "hmac"},
+            "signingKeySecretKeyRef": {"name": "callbacks", "key": "hmac"},
         },
         "worker": {"replicas": 2, "drainSeconds": 2},
     });
     let (field, place) = broker.field();
-    object["spec"]["queue"][field] = place;
+    object["spec"]["server"]["queue"][field] = place;
     Ok(object.to_string())
 }
 

@@ -9,7 +9,7 @@ use slipway_e2e::world;
 async fn memory_bounds_the_workers_of_a_pod() -> anyhow::Result<()> {
     world::run("memory", async |world| {
         let mut object = world.quick("digits/v2.yaml")?;
-        object.spec.replicas = 1;
+        object.spec.replicas = Some(1);
         let server = object.spec.template.server_mut();
         server.args = Some(vec!["--workers=400".into()]);
         server.resources =

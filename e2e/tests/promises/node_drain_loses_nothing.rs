@@ -41,7 +41,7 @@ async fn gone(world: &World, names: &[String]) -> anyhow::Result<()> {
 async fn node_drain_loses_nothing() -> anyhow::Result<()> {
     world::run("node-drain", async |world| {
         let mut object = world.quick("digits/v1.yaml")?;
-        object.spec.replicas = 1;
+        object.spec.replicas = Some(1);
         let revision = world.start(&object).await?;
         let selector = format!("ml.slipway.dev/revision={revision}");
         world.load("digits", 40).await?;

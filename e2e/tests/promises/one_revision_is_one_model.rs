@@ -49,7 +49,7 @@ fn model(world: &World) -> anyhow::Result<ModelDeployment> {
     let mut object = world.quick("digits/v1.yaml")?;
     object.spec.model.uri = "s3://models/latest.onnx".into();
     object.spec.model.digest = None;
-    object.spec.replicas = 2;
+    object.spec.replicas = Some(2);
     object.spec.template.server_mut().env = serde_json::from_value(json!([
         {"name": "AWS_ENDPOINT", "value": "http://latest-store"}, {"name": "AWS_ALLOW_HTTP", "value": "true"},
         {"name": "AWS_SKIP_SIGNATURE", "value": "true"}, {"name": "AWS_REGION", "value": "none"}
@@ -61,9 +61,8 @@ fn model(world: &World) -> anyhow::Result<ModelDeployment> {
 async fn refused(world: &World, ready: i32) -> anyhow::Result<()> {
     let told = |status: &ModelDeploymentStatus| {
         let stable = status.stable.as_ref().ok_or("no stable")?;
-        let condition = status.conditions.iter().find(|it| it.type_ == "Ready").ok_or("no condition")?;
-        let all = condition.message.contains("DigestMismatch") && stable.ready_replicas == ready;
-        if all { Ok(()) } else { Err(format!("{} ready: {}", stable.ready_replicas, condition.message)) }
+        let all = status.message.contains("DigestMismatch") && stable.ready_replicas == ready;
+        if all { Ok(()) } else { Err(format!("{} ready: {}", stable.ready_replicas, status.message)) }
     };
     world.wait_status("digits", "pods with other bytes to be refused", PODS, told).await.map(drop)
 }

@@ -11,9 +11,8 @@ const SOON: Duration = Duration::from_secs(10);
 
 async fn said(world: &World, words: &[&str], reason: &str) -> anyhow::Result<()> {
     let told = |status: &ModelDeploymentStatus| {
-        let ready = status.conditions.iter().find(|it| it.type_ == "Ready").ok_or("no condition")?;
-        let all = ready.reason == reason && words.iter().all(|word| ready.message.contains(word));
-        if all { Ok(()) } else { Err(format!("{}: {}", ready.reason, ready.message)) }
+        let all = status.state == reason && words.iter().all(|word| status.message.contains(word));
+        if all { Ok(()) } else { Err(format!("{}: {}", status.state, status.message)) }
     };
     world.wait_status("digits", "the reason to be told", SOON, told).await.map(drop)
 }
@@ -34,7 +33,7 @@ async fn refused_children_are_told() -> anyhow::Result<()> {
         let budget = ["create", "pdb", "digits", "-n", &world.namespace, "--selector=app=theirs", "--min-available=1"];
         world.cluster.kubectl(budget).await?;
         let mut object = world.quick("digits/v1.yaml")?;
-        object.spec.replicas = 1;
+        object.spec.replicas = Some(1);
         world.apply(&object).await?;
         has_ready(&world, 1).await?;
         said(&world, &["PodDisruptionBudget digits", "not managed by"], "WriteRefused").await?;
@@ -49,8 +48,8 @@ async fn refused_children_are_told() -> anyhow::Result<()> {
         world.patch_spec("digits", json!({"replicas": 4})).await?;
         said(&world, &["PodDisruptionBudget digits", "2 of 4 pods", "exceeded quota: few"], "WriteRefused").await?;
         world.cluster.kubectl(["delete", "pdb", "digits", "-n", &world.namespace]).await?;
-        let degraded = |status: &ModelDeploymentStatus| match world::condition(status, "Ready") {
-            Some(("False", "Degraded")) => Ok(()),
+        let degraded = |status: &ModelDeploymentStatus| match world::condition(status, "Reconciling") {
+            Some(("True", "Degraded")) => Ok(()),
             other => Err(format!("{other:?}")),
         };
         world.wait_status("digits", "the refusal to end", PODS, degraded).await?;

@@ -56,7 +56,7 @@ async fn addresses(world: &World, namespace: &str, selector: &str) -> anyhow::Re
 }
 
 fn unreachable(status: &ModelDeploymentStatus, words: &[&str]) -> Result<(), String> {
-    let found = status.conditions.iter().find(|it| it.type_ == "Progressing").ok_or("no condition")?;
+    let found = status.conditions.iter().find(|it| it.type_ == "Reconciling").ok_or("no condition")?;
     let told = found.reason == "GatewaysUnreachable" && words.iter().all(|word| found.message.contains(word));
     let stable = status.stable.as_ref().map(|it| it.revision.as_str()).unwrap_or_default();
     let back = world::weights(status).into_iter().all(|(revision, weight)| revision == stable || weight == 0);

@@ -24,7 +24,7 @@ async fn user_aborts() -> anyhow::Result<()> {
         assert_eq!(world::condition(&status, "RolledBack"), Some(("True", "UserAborted")));
         assert_eq!(weights(&status).get(&stable), Some(&1000));
         let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
-        let took = abort.traffic_left_at.expect("traffic has left").0.duration_since(abort.at.0);
+        let took = abort.traffic_left_time.expect("traffic has left").0.duration_since(abort.time.0);
         assert!(took < jiff::SignedDuration::from_secs(2), "traffic left the candidate only after {took}");
 
         // Its pods go once nobody sends to them.

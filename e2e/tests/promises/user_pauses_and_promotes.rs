@@ -1,12 +1,11 @@
 //! A pause step waits for a person, `spec.paused` holds a rollout, `promote` goes on, `promote-full` goes to the end.
 
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
-use slipway_crds::v1alpha1::{Canary, CanaryStep, Pause, Stage};
+use slipway_crds::v1alpha1::{AnalysisMode, Canary, CanaryStep, Pause, Stage};
 use slipway_e2e::world;
 
 fn weight(percent: i32) -> CanaryStep {
-    CanaryStep { set_weight: Some(IntOrString::Int(percent)), ..CanaryStep::default() }
+    CanaryStep { set_weight: Some(percent.into()), ..CanaryStep::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -18,7 +17,8 @@ async fn user_pauses_and_promotes() -> anyhow::Result<()> {
         let mut second = world.quick("digits/v2.yaml")?;
         let pause = CanaryStep { pause: Some(Pause::default()), ..CanaryStep::default() };
         second.spec.strategy.canary = Some(Canary { steps: vec![weight(20), pause, weight(60), weight(100)] });
-        second.spec.analysis.gates = Some(Vec::new());
+        second.spec.analysis.gates = None;
+        second.spec.analysis.mode = AnalysisMode::Disabled;
         world.apply(&second).await?;
 
         let paused = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match &status.rollout {

@@ -22,8 +22,8 @@ fn scaled(world: &World) -> anyhow::Result<String> {
         "stabilizationWindowSeconds": 0,
         "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
     });
+    object["spec"]["server"]["queue"] = json!({"redis": {"urlSecretKeyRef": {"name": "queue-redis", "key": "url"}}});
     object["spec"]["queue"] = json!({
-        "redis": {"urlFrom": {"name": "queue-redis", "key": "url"}},
         "worker": {
             "autoscaling": {
                 "minReplicas": 1,
@@ -31,7 +31,7 @@ fn scaled(world: &World) -> anyhow::Result<String> {
                 "targetJobs": 10,
                 "behavior": {"scaleUp": quick, "scaleDown": quick},
             },
-            "maxBatch": 1,
+            "maxBatchJobs": 1,
             "drainSeconds": 2,
             "resources": {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"cpu": "100m", "memory": "512Mi"}},
         },
@@ -107,7 +107,7 @@ async fn follow_the_lag(world: &World) -> anyhow::Result<()> {
     until_blind(world).await?;
     let settled = || workers(world);
     let kept = world.cluster.wait_for(&world.namespace, "workers to settle", world::PODS, settled).await?;
-    world.patch_spec("digits", json!({"queue": {"worker": {"maxBatch": 32}}})).await?;
+    world.patch_spec("digits", json!({"queue": {"worker": {"maxBatchJobs": 32}}})).await?;
     let rolled = || async {
         let batch = [
             "get",

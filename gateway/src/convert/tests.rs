@@ -67,13 +67,13 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
     let traffic = json!({
         "timeoutSeconds": 7, "stickiness": {"header": "X-User-Id"}, "hosts": ["digits.example.org", "other.default"],
         "shield": {"mode": "Disabled", "candidateTimeoutMilliseconds": 250},
-        "brake": {"minFailures": 3, "failurePercent": 20},
+        "brake": {"minFailures": 3, "windowRequests": 20, "failureRate": "20%"},
     });
     let status = json!({
         "stable": {"revision": "aaa"},
         "traffic": {"generation": 12, "previewRevision": "bbb", "backends": [
-            {"revision": "aaa", "role": "Stable", "weightPermille": 950},
-            {"revision": "bbb", "role": "Candidate", "weightPermille": 50},
+            {"revision": "aaa", "role": "Stable", "weight": "95%"},
+            {"revision": "bbb", "role": "Candidate", "weight": "5%"},
         ]},
     });
     let snapshot = Converter::default().snapshot([&guard(digits(traffic, status))], []);
@@ -95,7 +95,8 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         caching: false,
         sticky_header: Some(HeaderName::from_static("x-user-id")),
         shield: ShieldConfig { enabled: false, candidate_timeout: Some(Duration::from_millis(250)) },
-        brake: BrakeConfig { min_failures: 3, failure_percent: 20 },
+        brake: BrakeConfig { min_failures: 3, window: 20, failure_millionths: 200_000, ..BrakeConfig::DEFAULT },
+        pod_settings: PodSettings { feedback_outcomes: Some(HeaderValue::from_static("")), ..PodSettings::default() },
     };
     assert_eq!(snapshot.models["digits"], expected);
 }
@@ -104,11 +105,33 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
 fn pods_that_keep_answers_are_known() {
     let caching = |cache: Value| {
         let mut object = digits(json!({}), json!(null));
-        object["spec"]["cache"] = cache;
+        object["spec"]["server"] = json!({"cache": cache});
         Converter::default().snapshot([&guard(object)], []).models["digits"].caching
     };
     assert!(caching(json!({"results": {}})));
-    assert!(!caching(json!({"results": {"enabled": false}})) && !caching(json!({})));
+    assert!(!caching(json!({"results": {"mode": "Disabled"}})) && !caching(json!({})));
+}
+
+#[test]
+fn pods_are_told_what_takes_effect_without_a_rollout() {
+    let told = |spec: Value| {
+        let mut object = digits(json!({}), json!(null));
+        object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        Converter::default().snapshot([&guard(object)], []).models["digits"].pod_settings.clone()
+    };
+    let value = |text: &'static str| Some(HeaderValue::from_static(text));
+    assert_eq!(told(json!({})), PodSettings { feedback_outcomes: value(""), ..PodSettings::default() });
+    let server = json!({"queue": {"redis": {"url": "redis://r:6379"}}});
+    let queued = told(json!({"server": server, "feedback": {"outcomes": ["conversion", "revenue"]}}));
+    let expected = PodSettings {
+        max_jobs: value("10000"),
+        callback_allow: value(""),
+        feedback_outcomes: value("conversion,revenue"),
+    };
+    assert_eq!(queued, expected);
+    let bounds = json!({"maxJobs": 7, "callbacks": {"allow": ["*", "10.0.0.0/8"]}});
+    let bounded = told(json!({"server": server, "queue": bounds}));
+    assert_eq!((bounded.max_jobs, bounded.callback_allow), (value("7"), value("*,10.0.0.0/8")));
 }
 
 #[test]
@@ -117,19 +140,19 @@ fn defaults_are_those_of_the_api() {
     let config = &snapshot.models["digits"];
     assert_eq!((config.timeout, config.weights.as_ref()), (Duration::from_secs(30), None));
     assert_eq!(config.shield, ShieldConfig { enabled: true, candidate_timeout: None });
-    assert_eq!(config.brake, BrakeConfig { min_failures: 10, failure_percent: 50 });
+    assert_eq!(config.brake, BrakeConfig::DEFAULT);
 }
 
 /// An older gateway beside a newer operator.
 #[test]
 fn weights_take_effect_whatever_else_is_not_understood() {
-    let weights = |generation: i64, permille: u32| {
+    let weights = |generation: i64, percent: u32| {
         json!({
             "stable": {"revision": "aaa", "colour": 1}, "mood": [], "conditions": "none",
-            "rollout": {"stage": "Shadowing", "startedAt": 7},
+            "rollout": {"stage": "Shadowing", "startTime": 7},
             "traffic": {"generation": generation, "more": {}, "backends": [
-                {"revision": "aaa", "role": "Stable", "weightPermille": 1000 - permille},
-                {"revision": "bbb", "role": "Shadow", "weightPermille": permille, "mirror": true},
+                {"revision": "aaa", "role": "Stable", "weight": 100 - percent},
+                {"revision": "bbb", "role": "Shadow", "weight": percent, "mirror": true},
             ]},
         })
     };
@@ -139,7 +162,7 @@ fn weights_take_effect_whatever_else_is_not_understood() {
         object["spec"]["analysis"] = json!({"gates": [{"type": "Disagreement"}], "mode": 3});
         converter.snapshot([&guard(object)], []).models["digits"].clone()
     };
-    let first = model(json!({"timeoutSeconds": 7, "shield": {"mode": "Half"}}), weights(1, 50));
+    let first = model(json!({"timeoutSeconds": 7, "shield": {"mode": "Half"}}), weights(1, 5));
     assert_eq!((first.timeout, first.shield.enabled), (Duration::from_secs(7), true));
     let backends = first.weights.clone().unwrap().backends;
     assert_eq!((backends[1].role, backends[1].permille), (Role::Candidate, 50));
@@ -148,7 +171,12 @@ fn weights_take_effect_whatever_else_is_not_understood() {
     assert_eq!(aborted.weights.as_ref().unwrap().generation, 2);
     assert_eq!(ModelConfig { weights: first.weights.clone(), ..aborted }, first);
     // Weights in a new form: the last ones stay, and the spec is a new one.
-    let later = model(json!({"timeoutSeconds": 9}), json!({"traffic": {"generation": 3, "backends": {}}}));
+    let later = model(
+        json!({"timeoutSeconds": 9}),
+        json!({"traffic": {"generation": 3, "backends": [
+            {"revision": "aaa", "role": "Stable", "weight": "most"},
+        ]}}),
+    );
     assert_eq!((later.timeout, later.weights.unwrap().generation), (Duration::from_secs(9), 2));
 }
 

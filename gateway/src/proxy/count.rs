@@ -54,9 +54,9 @@ pub struct ArmCall {
 }
 
 impl ArmCall {
-    /// Starts a request; `judged` says whether the brake hears of its end.
+    /// Starts a request; `judged` says whether it is evidence: one at the preview address is none, for the brake and for everybody else.
     pub fn start(arm: &Arc<Arm>, pace: Pace, judged: bool) -> Self {
-        arm.tally.requests.fetch_add(1, Ordering::Relaxed);
+        arm.tally.requests.fetch_add(u64::from(judged), Ordering::Relaxed);
         arm.state.in_flight.fetch_add(1, Ordering::Relaxed);
         let (arm, wait) = (Arc::clone(arm), Wait::start(pace));
         Self { arm, pace, wait, open: true, judged, cached: false, streams_since: None }
@@ -119,12 +119,12 @@ impl ArmCall {
         if first {
             let took = self.wait.since.elapsed();
             // First, so that no request is told to have ended whose answer is not counted yet.
-            if matches!(outcome, Outcome::Success | Outcome::ClientError) {
+            if self.judged && matches!(outcome, Outcome::Success | Outcome::ClientError) {
                 self.arm.tally.answered.fetch_add(1, Ordering::Relaxed);
             }
             self.arm.state.in_flight.fetch_sub(1, Ordering::Release);
             let counted = self.in_time(outcome, took);
-            self.arm.metrics.count(counted, (!self.cached).then_some(took));
+            self.arm.metrics.count(counted, (!self.cached).then_some(took), !self.judged);
             self.learn(outcome == Outcome::Success, counted, took);
         }
         first

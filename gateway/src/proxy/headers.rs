@@ -14,6 +14,12 @@ pub const REVISION: HeaderName = HeaderName::from_static("x-slipway-revision");
 pub const SHIELDED: HeaderName = HeaderName::from_static("x-slipway-shielded");
 /// Tells the pod how large a body it may take.
 pub const MAX_REQUEST: HeaderName = HeaderName::from_static("x-slipway-max-request-bytes");
+/// Tells the pod how many jobs may wait.
+pub const MAX_JOBS: HeaderName = HeaderName::from_static("x-slipway-queue-max-jobs");
+/// Tells the pod where callbacks may go.
+pub const CALLBACK_ALLOW: HeaderName = HeaderName::from_static("x-slipway-callback-allow");
+/// Tells the pod which outcomes feedback may report.
+pub const FEEDBACK_OUTCOMES: HeaderName = HeaderName::from_static("x-slipway-feedback-outcomes");
 /// The client's own deadline in milliseconds; it can only shorten.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 
@@ -22,6 +28,9 @@ pub const CACHE: HeaderName = HeaderName::from_static("x-slipway-cache");
 
 /// How many outputs of an answer hold a NaN.
 pub const NAN_OUTPUTS: HeaderName = HeaderName::from_static("x-slipway-nan-outputs");
+
+/// How headers begin that are between gateways and pods.
+const OWN: &str = "x-slipway-";
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -64,7 +73,7 @@ pub fn holds_nan(headers: &HeaderMap) -> bool {
     headers.get(NAN_OUTPUTS).is_some_and(|value| value != "0")
 }
 
-/// Prepares a client's headers for the pod: hop-by-hop ones removed, `x-forwarded-*` set, the host kept in `host`.
+/// Prepares a client's headers for the pod: hop-by-hop ones and those of ours removed, `x-forwarded-*` set, the host kept in `host`.
 pub fn for_upstream(parts: &mut Parts, peer: IpAddr) {
     let headers = &mut parts.headers;
     strip_hop_by_hop(headers);
@@ -75,10 +84,15 @@ pub fn for_upstream(parts: &mut Parts, peer: IpAddr) {
     {
         headers.insert(HOST, host);
     }
-    let chain = match headers.get(FORWARDED_FOR).and_then(|value| value.to_str().ok()) {
-        Some(before) => HeaderValue::from_str(&format!("{before}, {peer}")),
-        None => HeaderValue::from_str(&peer.to_string()),
-    };
+    // What gateways tell pods is nobody else's to say.
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OWN)).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+    // One list, however many lines it came in.
+    let lines = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let chain = lines.map(str::to_owned).chain([peer.to_string()]).collect::<Vec<_>>().join(", ");
+    let chain = HeaderValue::from_str(&chain);
     if let Ok(chain) = chain {
         headers.insert(FORWARDED_FOR, chain);
     }
@@ -105,6 +119,9 @@ mod tests {
             .header("expect", "100-continue")
             .header("upgrade", "h2c")
             .header("x-forwarded-for", "192.0.2.1")
+            .header("x-forwarded-for", "192.0.2.2, 192.0.2.3")
+            .header("x-slipway-max-request-bytes", "999999999")
+            .header("x-slipway-anything", "1")
             .header("x-user-id", "7");
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
         for_upstream(&mut parts, IpAddr::from([198, 51, 100, 2]));
@@ -115,7 +132,7 @@ mod tests {
             [
                 "host: digits.ns",
                 "te: trailers",
-                "x-forwarded-for: 192.0.2.1, 198.51.100.2",
+                "x-forwarded-for: 192.0.2.1, 192.0.2.2, 192.0.2.3, 198.51.100.2",
                 "x-forwarded-proto: http",
                 "x-user-id: 7"
             ]

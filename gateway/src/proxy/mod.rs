@@ -122,6 +122,7 @@ async fn forward(gateway: Arc<Gateway>, route: Route, received: Received) -> Res
         plan.seek_affinity();
     }
     plan.name_limits(&model.limits);
+    plan.name_settings(&model.config.pod_settings);
     let (plan, pace) = (Arc::new(plan), model.pace());
     dispatch(Job { gateway, model, plan, client, deadline, pace }, route.preview).await
 }
@@ -284,6 +285,8 @@ fn mark(mut response: Response<AnswerBody>, arm: &Arm, shielded: Option<&Arm>) -
     *response.version_mut() = Version::HTTP_11;
     let headers = response.headers_mut();
     headers::strip_hop_by_hop(headers);
+    // A pod does not say what the gateway did.
+    headers.remove(headers::SHIELDED);
     headers.insert(headers::REVISION, arm.header.clone());
     if let Some(candidate) = shielded {
         headers.insert(headers::SHIELDED, candidate.header.clone());

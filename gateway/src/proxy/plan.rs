@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Method, Request, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::HOST,
     request::Parts,
     uri::{Authority, PathAndQuery, Scheme},
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     affinity::{fingerprint, fingerprint_grpc},
     buffer::{Buffer, Prefix, Replay, Whole},
-    config::Settings,
+    config::{PodSettings, Settings},
     model::{LimitHeaders, Model},
     share::{Reservation, Share},
     upstream::Protocol,
@@ -114,6 +114,23 @@ impl Plan {
             self.headers.insert(headers::MAX_REQUEST, max_request.clone());
         } else {
             self.headers.remove(headers::MAX_REQUEST);
+        }
+    }
+
+    /// Tells the pod what holds for jobs and feedback by the spec as it is now, whatever the client says.
+    pub fn name_settings(&mut self, settings: &PodSettings) {
+        let last = self.path.path().rsplit('/').next().unwrap_or_default();
+        let PodSettings { max_jobs, callback_allow, feedback_outcomes } = settings;
+        let told: &[(HeaderName, &Option<HeaderValue>)] = match last {
+            "jobs" => &[(headers::MAX_JOBS, max_jobs), (headers::CALLBACK_ALLOW, callback_allow)],
+            "feedback" => &[(headers::FEEDBACK_OUTCOMES, feedback_outcomes)],
+            _ => return,
+        };
+        for (name, value) in told {
+            match value {
+                Some(value) => drop(self.headers.insert(name, value.clone())),
+                None => drop(self.headers.remove(name)),
+            }
         }
     }
 

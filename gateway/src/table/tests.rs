@@ -3,7 +3,7 @@ use std::{net::SocketAddr, time::Duration};
 use slipway_crds::routing::Claims;
 
 use super::*;
-use crate::config::{BrakeConfig, ShieldConfig};
+use crate::config::{BrakeConfig, PodSettings, ShieldConfig};
 
 struct Fixture {
     router: Router,
@@ -29,7 +29,8 @@ impl Fixture {
             caching: false,
             sticky_header: None,
             shield: ShieldConfig { enabled: true, candidate_timeout: None },
-            brake: BrakeConfig { min_failures: 1, failure_percent: 1 },
+            brake: BrakeConfig { min_failures: 1, failure_millionths: 10000, ..BrakeConfig::DEFAULT },
+            pod_settings: PodSettings::default(),
         };
         let snapshot = Snapshot { models: [("digits".to_owned(), config)].into(), ..Snapshot::default() };
         Self { router, metrics, snapshot }

@@ -18,7 +18,9 @@ use std::{
 use slipway_crds::routing::Claims;
 use slipway_gateway::{
     app::{self, Ports},
-    config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, Role, Settings, ShieldConfig, Snapshot, Weights},
+    config::{
+        Backend, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, Role, Settings, ShieldConfig, Snapshot, Weights,
+    },
     error::Error,
     gateway::Gateway,
 };
@@ -135,7 +137,8 @@ pub fn model(name: &str) -> ModelConfig {
         caching: false,
         sticky_header: None,
         shield: ShieldConfig { enabled: true, candidate_timeout: None },
-        brake: BrakeConfig { min_failures: 10, failure_percent: 0 },
+        brake: BrakeConfig { enabled: false, ..BrakeConfig::DEFAULT },
+        pod_settings: PodSettings::default(),
     }
 }
 

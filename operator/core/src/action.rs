@@ -42,6 +42,11 @@ pub enum Action {
         /// The reference to the ModelDeployment.
         owner: Box<OwnerReference>,
     },
+    /// Writes `spec.replicas` of the ModelDeployment, which its owner left out, through the scale subresource.
+    WriteReplicas {
+        /// The value.
+        replicas: i32,
+    },
     /// Sets `spec.replicas` of a ReplicaSet: server-side apply with the field manager for scale, preconditioned on the UID.
     Scale {
         /// ReplicaSet.

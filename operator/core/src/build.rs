@@ -25,6 +25,7 @@ mod hash;
 mod meta;
 mod pod;
 mod replica_set;
+pub(crate) mod reserved;
 mod service;
 pub(crate) mod template;
 mod worker;

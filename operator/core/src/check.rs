@@ -104,7 +104,7 @@ fn generations(case: &Case<'_>, broken: &mut Vec<String>) {
         require(broken, new.generation > old.generation && new.generation > reported, || {
             format!("I2: new weights at generation {} after {} (reported: {reported})", new.generation, old.generation)
         });
-        require(broken, new.confirmed_at.is_none(), || "I2: new weights count as confirmed".to_owned());
+        require(broken, new.confirmed_time.is_none(), || "I2: new weights count as confirmed".to_owned());
     }
     require(broken, new.confirmed_generation <= new.generation, || "I2: more is confirmed than was written".to_owned());
     let newly = traffic::is_confirmed(&new) && !(traffic::is_confirmed(&old) && old.generation == new.generation);

@@ -1,10 +1,19 @@
-//! Commands of people: annotations whose nonce has not been handled.
+//! Commands of people: annotations whose value has not been handled.
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use slipway_crds::labels;
-use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_crds::commands::{CommandValue, UNKNOWN};
+use slipway_crds::labels::{self, PAUSE, RESUME};
+use slipway_crds::v1alpha1::{CommandRecord, ModelDeployment, ModelDeploymentStatus, Stage};
+
+use crate::plan::{Context, Draft};
+
+/// Longest name of a user in the status.
+const USER_CHARACTERS: usize = 256;
+/// Commands that are remembered of one rollout.
+const RECORDS: usize = 32;
 
 /// Commands that wait to be carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,8 +25,8 @@ impl Pending {
     pub fn of(object: &ModelDeployment) -> Self {
         let Some(status) = &object.status else { return Self::default() };
         let asked = labels::COMMANDS.into_iter().filter_map(|command| {
-            let nonce = object.annotations().get(command)?;
-            (status.handled_commands.get(command) != Some(nonce)).then(|| (command, nonce.clone()))
+            let value = object.annotations().get(command)?;
+            (status.handled_commands.get(command) != Some(value)).then(|| (command, value.clone()))
         });
         Self(asked.collect())
     }
@@ -32,10 +41,31 @@ impl Pending {
         self.0.contains_key(command)
     }
 
+    /// Who gave a command.
+    pub fn user(&self, command: &str) -> String {
+        self.0.get(command).map_or_else(|| UNKNOWN.to_owned(), |value| CommandValue::parse(value).user)
+    }
+
     /// Takes a command out and notes it as handled.
     pub fn handle(&mut self, command: &str, handled: &mut BTreeMap<String, String>) {
-        if let Some(nonce) = self.0.remove(command) {
-            handled.insert(command.to_owned(), nonce);
+        if let Some(value) = self.0.remove(command) {
+            handled.insert(command.to_owned(), value);
+        }
+    }
+
+    /// The same of one that takes effect: the rollout remembers whose it was.
+    pub(crate) fn obey(&mut self, command: &str, cx: &Context<'_>, draft: &mut Draft) {
+        let record = CommandRecord {
+            command: command.rsplit('/').next().unwrap_or_default().to_owned(),
+            user: self.user(command).chars().take(USER_CHARACTERS).collect(),
+            step: draft.step_label(cx),
+            time: Time(cx.stamp()),
+        };
+        self.handle(command, &mut draft.handled);
+        if let Some(rollout) = &mut draft.rollout {
+            rollout.commands.push(record);
+            let surplus = rollout.commands.len().saturating_sub(RECORDS);
+            rollout.commands.drain(..surplus);
         }
     }
 
@@ -45,13 +75,57 @@ impl Pending {
             self.handle(command, handled);
         }
     }
+
+    /// Drops those that stand there without a target when a rollout begins: they were for what was before.
+    pub fn drop_bare(&mut self, handled: &mut BTreeMap<String, String>) {
+        for command in labels::COMMANDS {
+            if self.0.get(command).is_some_and(|value| CommandValue::parse(value).target.is_none()) {
+                self.handle(command, handled);
+            }
+        }
+    }
+
+    /// Drops those that are for another revision or step than the current one, and tells people.
+    pub(crate) fn drop_late(&mut self, draft: &mut Draft) {
+        let current = draft.rollout.as_ref().map(|rollout| (rollout.revision.clone(), rollout.step_index));
+        for command in labels::COMMANDS {
+            let Some(value) = self.0.get(command).map(|value| CommandValue::parse(value)) else { continue };
+            let Some(target) = value.target else { continue };
+            let is_current = current.as_ref().is_some_and(|(revision, step)| {
+                *revision == target.revision && target.step.is_none_or(|asked| asked == *step)
+            });
+            if !is_current {
+                self.handle(command, &mut draft.handled);
+                let step = target.step.map_or_else(String::new, |step| format!(", step {}", i64::from(step) + 1));
+                let note = format!(
+                    "{command} by {} was for revision {}{step}, which is not the current one; nothing was done",
+                    value.user, target.revision
+                );
+                draft.note(true, "CommandIgnored", "Command", &note);
+            }
+        }
+    }
 }
 
 /// Notes everything that is annotated on an object that is seen for the first time.
 pub fn first_sight(object: &ModelDeployment, handled: &mut BTreeMap<String, String>) {
     for command in labels::COMMANDS {
-        if let Some(nonce) = object.annotations().get(command) {
-            handled.insert(command.to_owned(), nonce.clone());
+        if let Some(value) = object.annotations().get(command) {
+            handled.insert(command.to_owned(), value.clone());
         }
     }
+}
+
+/// Whether the rollout is held by the command `pause`, that of this plan included: a `resume` beside it wins, because it is what lets traffic move as the spec says.
+pub(crate) fn holds(object: &ModelDeployment, stored: &ModelDeploymentStatus, revision: &str) -> bool {
+    let Some(rollout) = &stored.rollout else { return false };
+    if rollout.revision != revision || rollout.stage == Stage::Aborted {
+        return false;
+    }
+    let pending = Pending::of(object);
+    let is_for_this = |command: &str| {
+        let target = pending.0.get(command).map(|value| CommandValue::parse(value).target);
+        target.is_some_and(|target| target.is_none_or(|target| target.revision == revision))
+    };
+    !is_for_this(RESUME) && (is_for_this(PAUSE) || rollout.paused_by.is_some())
 }

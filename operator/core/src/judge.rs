@@ -20,13 +20,14 @@ mod latency;
 mod query;
 mod rates;
 mod reading;
+pub mod scope;
 mod sequential;
 mod text;
 mod value;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use slipway_crds::v1alpha1::{Analysis, Gate, GateStatus, GateType, GateVerdict};
+use slipway_crds::v1alpha1::{Analysis, AnalysisMode, Gate, GateStatus, GateType, GateVerdict};
 
 use crate::evidence::{Evidence, GateReading};
 
@@ -52,7 +53,7 @@ pub struct Input<'a> {
     /// Generation of the weights that are judged.
     pub generation: i64,
     /// When that generation was confirmed: start of the window.
-    pub confirmed_at: Timestamp,
+    pub confirmed_time: Timestamp,
     /// Now.
     pub now: Timestamp,
     /// The gates as the status has them: memory of PromQL gates.
@@ -79,7 +80,7 @@ pub fn has_good(evidence: &Evidence, revision: &str) -> bool {
     evidence.gates.values().any(of)
 }
 
-/// The gates of an analysis: those it names, or `errors` and `latency` with their defaults when it names none at all. An empty list stays empty: no judge.
+/// The gates of an analysis: with mode Default `errors` and `latency` with their defaults, with mode Custom those it names, with mode Disabled none: no judge.
 pub fn resolved_gates(analysis: &Analysis) -> Vec<Gate> {
     let default = |name: &str, type_| Gate {
         name: name.to_owned(),
@@ -89,10 +90,11 @@ pub fn resolved_gates(analysis: &Analysis) -> Vec<Gate> {
         accuracy: None,
         prom_ql: None,
     };
-    analysis
-        .gates
-        .clone()
-        .unwrap_or_else(|| vec![default("errors", GateType::ErrorRate), default("latency", GateType::Latency)])
+    match analysis.mode {
+        AnalysisMode::Default => vec![default("errors", GateType::ErrorRate), default("latency", GateType::Latency)],
+        AnalysisMode::Custom => analysis.gates.clone().unwrap_or_default(),
+        AnalysisMode::Disabled => Vec::new(),
+    }
 }
 
 /// Judges a candidate by the newest evidence. With no gates at all the verdict is Pass: nobody asked for a judge.
@@ -108,11 +110,14 @@ pub fn judge(input: &Input<'_>) -> Judgement {
     Judgement { verdict, message: text::summary(verdict, &gates), gates }
 }
 
+/// How the message of a gate begins that nothing was read for.
+pub(crate) const NO_READING: &str = "no reading yet";
+
 /// The evidence, if it speaks of the current weights at all; else what is missing. Whatever was counted before every gateway had confirmed belongs to
 /// another split.
 fn usable<'a>(input: &Input<'a>) -> Result<&'a Evidence, &'static str> {
-    let evidence = input.evidence.ok_or("no reading yet")?;
-    if evidence.generation != input.generation || evidence.taken_at < input.confirmed_at {
+    let evidence = input.evidence.ok_or(NO_READING)?;
+    if evidence.generation != input.generation || evidence.taken_at < input.confirmed_time {
         return Err("no reading yet at this weight");
     }
     Ok(evidence)
@@ -138,7 +143,7 @@ fn gate_status(input: &Input<'_>, gate: &Gate, evidence: Result<&Evidence, &'sta
         candidate: text::truncated(&finding.candidate, 64),
         stable: text::truncated(&finding.stable, 64),
         consecutive: finding.consecutive,
-        looked_at: finding.looked_at.map(Time),
+        last_look_time: finding.last_look_time.map(Time),
     }
 }
 
@@ -159,7 +164,7 @@ struct Finding {
     candidate: String,
     stable: String,
     consecutive: i32,
-    looked_at: Option<Timestamp>,
+    last_look_time: Option<Timestamp>,
 }
 
 impl Finding {
@@ -170,7 +175,7 @@ impl Finding {
             candidate: String::new(),
             stable: String::new(),
             consecutive: 0,
-            looked_at: None,
+            last_look_time: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use slipway_crds::v1alpha1::ModelDeployment;
+use slipway_crds::v1alpha1::{ModelDeployment, Template};
 
 use crate::conflicts::Conflict;
 use crate::evidence::Evidence;
@@ -105,12 +105,16 @@ impl Disturbance {
 }
 
 /// Settings of the operator that decisions depend on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Image of the gateway.
     pub gateway_image: String,
     /// Replicas of a namespace's gateway.
     pub gateway_replicas: i32,
+    /// A part of a pod template that is merged over the gateway's pods, whose container is `gateway`.
+    pub gateway_template: Template,
+    /// Whether pods name their user and group. Not where the platform gives each namespace its own range of them.
+    pub fixed_user_ids: bool,
     /// Image of the model server when the spec names none.
     pub runtime_image: String,
     /// Image of the Redis beside the model server, where the spec has none.
@@ -119,6 +123,10 @@ pub struct Settings {
     pub image_pull_policy: String,
     /// Names of Secrets with credentials for both, looked up in the namespace of the ModelDeployment.
     pub image_pull_secrets: Vec<String>,
+    /// Further matchers of the judge's queries, as PromQL writes them.
+    pub prometheus_matchers: Vec<String>,
+    /// Whether gates of type PromQL are judged.
+    pub promql_gates: bool,
     /// Where gateways and model servers send traces.
     pub tracing: Option<Tracing>,
 }

@@ -18,7 +18,7 @@ pub(crate) use draft::{Draft, clipped};
 
 use crate::command::{self, Pending};
 use crate::observed::Observed;
-use crate::{strategy, traffic};
+use crate::{replicas, strategy, traffic};
 
 /// What shall be done about one ModelDeployment, and what its status shall say.
 ///
@@ -46,6 +46,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     actions.extend(children::applies(&cx, &mut draft));
     children::adoptions(&cx, &mut actions);
     scale::pins(&cx, &mut actions);
+    replicas::write(&cx, &mut actions);
     marks::actions(&cx, &draft, &mut actions);
     actions.extend(scaling.take);
     finish::finish(&cx, draft, actions, taken)
@@ -60,7 +61,7 @@ fn confirm(cx: &Context<'_>, draft: &mut Draft) {
     let at = cx.stamp_after();
     traffic::confirm(&mut draft.traffic, at);
     let last = draft.rollout.as_mut().and_then(|rollout| rollout.steps.last_mut());
-    if let Some(record) = last.filter(|record| record.confirmed_at.is_none() && record.ended_at.is_none()) {
-        record.confirmed_at = Some(Time(at));
+    if let Some(record) = last.filter(|record| record.confirmed_time.is_none() && record.end_time.is_none()) {
+        record.confirmed_time = Some(Time(at));
     }
 }

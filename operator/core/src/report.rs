@@ -3,6 +3,7 @@
 mod conflicts;
 mod progress;
 mod service;
+mod stalled;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use slipway_crds::conditions::{self, reason};
@@ -26,24 +27,40 @@ impl Said {
         Self { status, reason: reason.to_owned(), message: message.into() }
     }
 
-    pub(crate) fn is(truth: bool, reason: &str, message: impl Into<String>) -> Self {
-        Self::new(if truth { "True" } else { "False" }, reason, message)
+    pub(crate) fn holds(reason: &str, message: impl Into<String>) -> Self {
+        Self::new("True", reason, message)
     }
 }
 
-/// All conditions, always all of them. The time of the last transition is kept unless the status flips.
+/// The conditions: `Ready` always, the others while they hold. `Stalled` and `Reconciling` never hold together, because who reads them takes the first. The time of
+/// the last transition is kept unless the status flips.
 pub(crate) fn conditions(cx: &Context<'_>, draft: &Draft) -> Vec<Condition> {
-    let said = |kind: &str| match kind {
-        conditions::READY => service::ready(cx, draft),
-        conditions::AVAILABLE => service::available(cx, draft),
-        conditions::PROGRESSING => progress::progressing(cx, draft),
+    let (mut stalled, mut reconciling) = (stalled::stalled(cx, draft), progress::reconciling(cx, draft));
+    if let Some(stalled) = &mut stalled {
+        let more = reconciling.take().filter(|it| !stalled.message.contains(&it.message));
+        stalled.message.extend(more.map(|it| format!("; {}", it.message)));
+    }
+    let mut said = |kind: &str| match kind {
+        conditions::READY => Some(service::ready(cx, draft)),
+        conditions::STALLED => stalled.take(),
+        conditions::RECONCILING => reconciling.take(),
         conditions::GATE_PASSED => gate_passed(cx, draft),
         conditions::ROLLED_BACK => rolled_back(cx, draft),
         conditions::CONFLICTED => conflicts::conflicted(cx),
         conditions::GATEWAY_OUTDATED => gateway_outdated(cx),
         _ => progress::paused(cx, draft),
     };
-    conditions::TYPES.iter().map(|kind| condition(cx, kind, said(kind))).collect()
+    conditions::TYPES.iter().filter_map(|kind| said(kind).map(|said| condition(cx, kind, said))).collect()
+}
+
+/// State and message for people: of what is wrong, else of what goes on, else of what serves.
+pub(crate) fn summary(all: &[Condition]) -> (String, String) {
+    let find = |kind: &str, status: &str| all.iter().find(|it| it.type_ == kind && it.status == status);
+    let said = find(conditions::STALLED, "True")
+        .or_else(|| find(conditions::READY, "False"))
+        .or_else(|| find(conditions::RECONCILING, "True"))
+        .or_else(|| find(conditions::READY, "True"));
+    said.map(|it| (it.reason.clone(), it.message.clone())).unwrap_or_default()
 }
 
 fn condition(cx: &Context<'_>, kind: &str, said: Said) -> Condition {
@@ -59,14 +76,15 @@ fn condition(cx: &Context<'_>, kind: &str, said: Said) -> Condition {
     }
 }
 
-fn gate_passed(cx: &Context<'_>, draft: &Draft) -> Said {
+/// While a rollout goes on, and as long as the verdict that ended one stands in the status.
+fn gate_passed(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
     let Some(verdict) = overall(draft) else {
-        let why = match draft.active() {
-            Some(_) if cx.spec.gates.is_empty() => "there are no gates: steps advance when they are confirmed",
-            Some(_) => "nothing was judged at this weight yet",
-            None => "no rollout goes on",
+        draft.active()?;
+        let why = match cx.spec.gates.is_empty() {
+            true => "there are no gates: steps advance when they are confirmed",
+            false => "nothing was judged at this weight yet",
         };
-        return Said::new("Unknown", reason::NO_VERDICT, why);
+        return Some(Said::new("Unknown", reason::NO_VERDICT, why));
     };
     let (status, reason) = match verdict {
         GateVerdict::Pass => ("True", reason::PASS),
@@ -75,7 +93,7 @@ fn gate_passed(cx: &Context<'_>, draft: &Draft) -> Said {
         GateVerdict::NoData => ("Unknown", reason::NO_DATA),
         GateVerdict::ProviderDown => ("Unknown", reason::PROVIDER_DOWN),
     };
-    Said::new(status, reason, told(draft, verdict))
+    Some(Said::new(status, reason, told(draft, verdict)))
 }
 
 /// The verdict over all gates as they are written in status; nothing without any.
@@ -97,21 +115,16 @@ pub(crate) fn judged(draft: &Draft) -> String {
     overall(draft).map_or_else(|| "waits for the first reading".to_owned(), |verdict| told(draft, verdict))
 }
 
-/// Also while it only waits for its turn, `False`: an update changes the status of no ModelDeployment as long as it goes well.
-fn gateway_outdated(cx: &Context<'_>) -> Said {
+/// Not while it only waits for its turn: an update changes the status of no ModelDeployment as long as it goes well.
+fn gateway_outdated(cx: &Context<'_>) -> Option<Said> {
     match &cx.observed.gateway.update {
-        GatewayUpdate::Stopped(why) => Said::new("True", reason::UPDATE_STOPPED, why),
-        _ => Said::new("False", reason::NONE, "the gateway is up to date, or is updated in its turn"),
+        GatewayUpdate::Stopped(why) => Some(Said::holds(reason::UPDATE_STOPPED, why)),
+        _ => None,
     }
 }
 
-fn rolled_back(cx: &Context<'_>, draft: &Draft) -> Said {
-    let aborted = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted);
-    let Some((rollout, abort)) = aborted.and_then(|rollout| Some((rollout, rollout.abort.as_ref()?))) else {
-        let reverted = draft.history.first().is_some_and(|record| record.reason == reason::REVERTED);
-        let reason = if reverted && draft.rollout.is_none() { reason::REVERTED } else { reason::NONE };
-        return Said::new("False", reason, "nothing was taken back");
-    };
-    let version = cx.version(&rollout.revision);
-    Said::new("True", &abort.reason, format!("version {version} was taken back: {}", abort.message))
+fn rolled_back(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+    let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted)?;
+    let (abort, version) = (rollout.abort.as_ref()?, cx.version(&rollout.revision));
+    Some(Said::holds(&abort.reason, format!("version {version} was taken back: {}", abort.message)))
 }

@@ -7,33 +7,20 @@ use slipway_crds::v1alpha1::ModelDeploymentSpec;
 use crate::build::canonical_json;
 
 /// Prefix of what is hashed. A change of what the hash covers changes this too, and would roll out every ModelDeployment again: so it does not happen.
-const VERSION: &str = "slipway.dev/revision/v2\n";
+const VERSION: &str = "slipway.dev/revision/v3\n";
 
 /// Hex digits of a revision.
 const DIGITS: usize = 10;
 
-/// The revision of a spec: a hash of what the user wrote in `model`, `template`, `feedback`, `sampling`, `cache` and `queue`, which make the pods, and of nothing
-/// else. All but the first are only part of it where they are written.
+/// The revision of a spec: a hash of what the user wrote in `model`, `server` and `template`, and of nothing else. The last two are only part of it where they are
+/// written.
 pub fn of(spec: &ModelDeploymentSpec) -> String {
     let mut content = json!({ "model": spec.model });
+    if !spec.server.is_empty() {
+        content["server"] = json!(spec.server);
+    }
     if !spec.template.is_empty() {
         content["template"] = json!(spec.template);
-    }
-    if let Some(feedback) = &spec.feedback {
-        content["feedback"] = json!(feedback);
-    }
-    if let Some(cache) = &spec.cache {
-        content["cache"] = json!(cache);
-    }
-    if let Some(queue) = &spec.queue {
-        content["queue"] = json!(queue);
-        // Workers are no part of a revision's pods.
-        if let Some(fields) = content["queue"].as_object_mut() {
-            fields.remove("worker");
-        }
-    }
-    if let Some(sampling) = &spec.sampling {
-        content["sampling"] = json!(sampling);
     }
     let digest = Sha256::new().chain_update(VERSION).chain_update(canonical_json(&content)).finalize();
     hex::encode(digest).chars().take(DIGITS).collect()
@@ -58,15 +45,18 @@ mod tests {
     fn only_what_makes_pods_makes_the_revision() {
         let base = spec(json!({ "model": { "uri": "http://store/a" } }));
         let same = spec(json!({
-            "model": { "uri": "http://store/a" }, "template": {}, "replicas": 7, "paused": true,
-            "strategy": { "type": "BlueGreen" }, "analysis": { "gates": [] }, "traffic": { "timeoutSeconds": 3 }
+            "model": { "uri": "http://store/a" }, "template": {}, "server": {}, "replicas": 7,
+            "feedback": { "outcomes": ["revenue"] }, "queue": { "maxJobs": 5, "worker": { "replicas": 5 } }, "disruptionBudget": { "maxUnavailable": 2 }, "paused": true,
+            "strategy": { "type": "BlueGreen" }, "analysis": { "mode": "Disabled" }, "traffic": { "timeoutSeconds": 3 }
         }));
         let other = spec(json!({ "model": { "uri": "http://store/b" } }));
         let pods = spec(
             json!({ "model": { "uri": "http://store/a" }, "template": { "metadata": { "labels": { "a": "b" } } } }),
         );
         let cached = |ttl: i32| {
-            spec(json!({ "model": { "uri": "http://store/a" }, "cache": { "results": { "ttlSeconds": ttl } } }))
+            spec(
+                json!({ "model": { "uri": "http://store/a" }, "server": { "cache": { "results": { "ttlSeconds": ttl } } } }),
+            )
         };
         assert_ne!(of(&base), of(&cached(60)));
         assert_ne!(of(&cached(60)), of(&cached(61)));
@@ -78,18 +68,11 @@ mod tests {
         assert_ne!(of(&base), of(&pods));
         for more in [
             json!({ "model": { "uri": "http://store/a", "baseline": { "uri": "http://store/b" } } }),
-            json!({ "model": { "uri": "http://store/a" }, "feedback": { "outcomes": ["revenue"] } }),
-            json!({ "model": { "uri": "http://store/a" }, "sampling": { "sink": "s3://b/p" } }),
+            json!({ "model": { "uri": "http://store/a" }, "server": { "sampling": { "sink": "s3://b/p" } } }),
+            json!({ "model": { "uri": "http://store/a" }, "server": { "queue": { "redis": { "url": "redis://r:6379" } } } }),
         ] {
             assert_ne!(of(&base), of(&spec(more)));
         }
-        let queue = |worker: serde_json::Value| {
-            spec(
-                json!({ "model": { "uri": "http://store/a" }, "queue": { "redis": { "url": "redis://r:6379" }, "worker": worker } }),
-            )
-        };
-        assert_ne!(of(&base), of(&queue(json!({}))));
-        assert_eq!(of(&queue(json!({}))), of(&queue(json!({ "replicas": 5 }))), "workers are scaled without a rollout");
     }
 
     #[test]
@@ -97,7 +80,7 @@ mod tests {
         let spec = spec(
             json!({ "model": { "uri": "http://store/a", "version": "v1" }, "template": { "spec": { "containers": [{ "name": "server", "env": [{ "name": "A", "value": "1" }] }] } } }),
         );
-        assert_eq!(of(&spec), "cabe5ae315");
+        assert_eq!(of(&spec), "3f1704aa84");
     }
 
     #[test]

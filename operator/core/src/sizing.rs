@@ -67,7 +67,7 @@ fn wanted(cx: &Context<'_>, draft: &mut Draft, revision: &str) -> i32 {
 /// While the gateways still send to a candidate that was taken back, it keeps the pods for its last weight, also when the autoscaler asks for more.
 fn carried_until_abort(cx: &Context<'_>, draft: &Draft, revision: &str) -> i32 {
     let aborted = draft.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && it.revision == revision);
-    let left = aborted.is_none_or(|it| it.abort.as_ref().is_some_and(|abort| abort.traffic_left_at.is_some()));
+    let left = aborted.is_none_or(|it| it.abort.as_ref().is_some_and(|abort| abort.traffic_left_time.is_some()));
     let last = aborted.filter(|_| !left).and_then(|it| it.steps.last()).map_or(0, |step| step.weight_permille);
     need(cx.spec.replicas, last)
 }
@@ -94,11 +94,11 @@ pub(crate) fn is_drained(cx: &Context<'_>, draft: &mut Draft, revision: &str) ->
 fn left(cx: &Context<'_>, draft: &Draft, revision: &str) -> Option<(jiff::Timestamp, i64)> {
     let rollout = draft.rollout.as_ref();
     if let Some(aborted) = rollout.filter(|it| it.stage == Stage::Aborted && it.revision == revision) {
-        return aborted.abort.as_ref()?.traffic_left_at.as_ref().map(|time| (time.0, 0));
+        return aborted.abort.as_ref()?.traffic_left_time.as_ref().map(|time| (time.0, 0));
     }
     // The weights of the current rollout never named it, so their first confirmation counts; later ones do not start the delay again.
-    let steps = rollout.into_iter().flat_map(|it| &it.steps).filter_map(|step| step.confirmed_at.as_ref());
-    let since = steps.map(|time| time.0).chain(traffic::confirmed_at(&draft.traffic)).min()?;
+    let steps = rollout.into_iter().flat_map(|it| &it.steps).filter_map(|step| step.confirmed_time.as_ref());
+    let since = steps.map(|time| time.0).chain(traffic::confirmed_time(&draft.traffic)).min()?;
     Some((since, cx.spec.scale_down_delay))
 }
 

@@ -18,7 +18,6 @@ pub(crate) use judging::evidence_request;
 pub(crate) use retarget::retarget;
 
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::Stage;
 
 use crate::command::Pending;
 use crate::plan::{Context, Draft};
@@ -30,12 +29,7 @@ const TRANSITIONS: usize = 256;
 pub(crate) fn run(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
     obey(cx, draft, pending);
     for _ in 0..TRANSITIONS {
-        let skipping = draft.skip;
-        let moved = abort::when_needed(cx, draft) || steps::advance(cx, draft);
-        if skipping && !draft.skip {
-            pending.handle(labels::PROMOTE, &mut draft.handled);
-        }
-        if !moved {
+        if !(abort::when_needed(cx, draft) || steps::advance(cx, draft, pending)) {
             break;
         }
     }
@@ -47,24 +41,45 @@ pub(crate) fn run(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
 
 /// Commands, an abort first: it wins over everything that was asked for with it.
 fn obey(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
+    pending.drop_late(draft);
     if pending.has(labels::ABORT) {
+        let user = pending.user(labels::ABORT);
+        if draft.active().is_some() {
+            pending.obey(labels::ABORT, cx, draft);
+        }
         pending.drop_all(&mut draft.handled);
-        abort::by_person(cx, draft);
+        abort::by_person(cx, draft, &user);
         return;
     }
     if pending.has(labels::RETRY) {
-        pending.handle(labels::RETRY, &mut draft.handled);
-        retarget::retry(cx, draft);
+        retarget::retry(cx, draft, pending);
     }
+    hold(cx, draft, pending);
     // A rollout that is held does not move; what a person asks for meanwhile waits.
     if cx.spec.paused || cx.spec.problem.is_some() {
         return;
     }
-    if pending.has(labels::PROMOTE_FULL) {
-        pending.handle(labels::PROMOTE_FULL, &mut draft.handled);
-        if let Some(rollout) = draft.rollout.as_mut().filter(|rollout| rollout.stage != Stage::Aborted) {
+    if pending.has(labels::PROMOTE_FULL) && draft.active().is_some() {
+        pending.obey(labels::PROMOTE_FULL, cx, draft);
+        if let Some(rollout) = &mut draft.rollout {
             rollout.promote_full = true;
         }
     }
     draft.skip = pending.has(labels::PROMOTE) && draft.active().is_some();
+}
+
+/// Notes who holds the rollout, and who lets it go: what comes of it [`crate::command::holds`] has found before.
+fn hold(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
+    if draft.active().is_none() {
+        return;
+    }
+    if pending.has(labels::PAUSE) {
+        let user = pending.user(labels::PAUSE);
+        pending.obey(labels::PAUSE, cx, draft);
+        draft.rollout.iter_mut().for_each(|rollout| rollout.paused_by = Some(user.clone()));
+    }
+    if pending.has(labels::RESUME) {
+        pending.obey(labels::RESUME, cx, draft);
+        draft.rollout.iter_mut().for_each(|rollout| rollout.paused_by = None);
+    }
 }

@@ -57,13 +57,13 @@ pub fn selects(traffic: &TrafficStatus, revision: &str) -> bool {
 
 /// Whether every gateway confirmed the newest weights.
 pub fn is_confirmed(traffic: &TrafficStatus) -> bool {
-    traffic.generation > 0 && traffic.confirmed_generation == traffic.generation && traffic.confirmed_at.is_some()
+    traffic.generation > 0 && traffic.confirmed_generation == traffic.generation && traffic.confirmed_time.is_some()
 }
 
 /// When the newest weights were confirmed.
-pub fn confirmed_at(traffic: &TrafficStatus) -> Option<Timestamp> {
+pub fn confirmed_time(traffic: &TrafficStatus) -> Option<Timestamp> {
     let confirmed = is_confirmed(traffic);
-    traffic.confirmed_at.as_ref().filter(|_| confirmed).map(|time| time.0)
+    traffic.confirmed_time.as_ref().filter(|_| confirmed).map(|time| time.0)
 }
 
 /// Writes weights. The generation grows beyond everything that a gateway ever reported, so that no report of another life of this object counts as a
@@ -88,14 +88,14 @@ pub fn write(
 /// A new generation of the same weights.
 pub fn renew(traffic: &mut TrafficStatus, gateway: &GatewayView) {
     traffic.generation = traffic.generation.max(newest_report(gateway)).max(0).saturating_add(1);
-    traffic.confirmed_at = None;
+    traffic.confirmed_time = None;
     traffic.observed_candidate_share = None;
 }
 
 /// Notes that all gateways confirmed.
 pub fn confirm(traffic: &mut TrafficStatus, at: Timestamp) {
     traffic.confirmed_generation = traffic.generation;
-    traffic.confirmed_at = Some(Time(at));
+    traffic.confirmed_time = Some(Time(at));
 }
 
 /// The newest generation that any gateway reports.
@@ -166,11 +166,7 @@ pub fn ended(gateway: &GatewayView, generation: i64, revision: &str) -> Option<(
     Some(sums)
 }
 
-/// Thousandths as people read them: `5%`, `0.5%`.
-pub fn percent(permille: i32) -> String {
-    let (whole, tenth) = (permille / 10, permille % 10);
-    if tenth == 0 { format!("{whole}%") } else { format!("{whole}.{tenth}%") }
-}
+pub use slipway_crds::v1alpha1::units::permille::text as percent;
 
 fn reports(gateway: &GatewayView) -> impl Iterator<Item = &GatewayReport> {
     gateway.pods.iter().filter_map(|pod| pod.report.as_ref())

@@ -1,5 +1,6 @@
 //! The spec with every default resolved. Nothing after this reads the raw spec of a strategy or of the analysis.
 
+mod amounts;
 mod problems;
 mod steps;
 mod template;
@@ -66,7 +67,6 @@ pub struct Validated {
 pub fn validate(object: &ModelDeployment) -> Validated {
     let spec = &object.spec;
     let strategy = &spec.strategy;
-    let blue_green = strategy.type_ == StrategyType::BlueGreen;
     let revision = revision::of(spec);
     let resolved = steps::resolve(strategy);
     let problem = problems::find(object).or_else(|| resolved.as_ref().err().cloned());
@@ -77,19 +77,20 @@ pub fn validate(object: &ModelDeployment) -> Validated {
         generation: object.metadata.generation.unwrap_or_default(),
         version: spec.model.version.clone().unwrap_or_else(|| revision.clone()),
         revision,
-        replicas: spec.replicas.max(0),
+        // Made a number by [`Context`](crate::plan::Context), which sees what runs.
+        replicas: spec.replicas.unwrap_or(1).max(0),
         autoscaling: spec.autoscaling.clone(),
         strategy: strategy.type_,
         steps: resolved.unwrap_or_else(|_| vec![Step::Weight(1000)]),
         progress_deadline: i64::from(strategy.progress_deadline_seconds),
         scale_down_delay: i64::from(strategy.scale_down_delay_seconds.max(0)),
-        probation: i64::from(strategy.probation_seconds.unwrap_or(if blue_green { 30 } else { 0 }).max(0)),
+        probation: i64::from(strategy.probation_seconds.max(0)),
         auto_promotion: preview.auto_promotion_enabled.then_some(i64::from(preview.auto_promotion_seconds.max(0))),
         gates: judge::resolved_gates(&spec.analysis),
         interval: spec.analysis.interval_seconds.max(1),
         max_hold: i64::from(spec.analysis.max_hold_seconds),
         on_hold_exceeded: spec.analysis.on_hold_exceeded,
-        false_rollback: f64::from(spec.analysis.false_rollback_basis_points.clamp(1, 10_000)) / 10_000.0,
+        false_rollback: spec.analysis.false_rollback_rate.fraction().unwrap_or_default().clamp(0.0001, 1.0),
         request_timeout: i64::from(spec.traffic.timeout_seconds.max(1)),
         paused: spec.paused,
         history_limit: usize::try_from(spec.revision_history_limit).unwrap_or_default(),

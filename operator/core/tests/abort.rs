@@ -27,7 +27,7 @@ fn a_failing_gate_takes_the_candidate_back() {
     assert!(all_at(&world, "v1"));
     assert_eq!(world.says("RolledBack"), "True GateFailed");
     assert_eq!(world.says("GatePassed"), "False Fail");
-    assert_eq!(world.says("Progressing"), "False GateFailed");
+    assert_eq!(world.says("Stalled"), "True GateFailed");
     let record = world.status().history[0].clone();
     assert_eq!((record.outcome, record.reason.as_str()), (Outcome::RolledBack, "GateFailed"));
     assert!(record.message.contains("errors"), "{}", record.message);
@@ -124,7 +124,7 @@ fn an_abort_waits_for_nothing_and_pods_wait_for_every_gateway() {
     }
     world.gateway_follows(1);
     world.step();
-    assert!(world.status().rollout.unwrap().abort.unwrap().traffic_left_at.is_some());
+    assert!(world.status().rollout.unwrap().abort.unwrap().traffic_left_time.is_some());
     assert_eq!(world.size("v2"), 0);
 }
 
@@ -188,7 +188,7 @@ fn a_failure_that_may_pass_is_given_the_deadline() {
     world.pass(599);
     world.step();
     assert_eq!(world.stage(), Some(Stage::Scaling));
-    assert!(world.condition("Progressing").message.contains("DownloadFailed"));
+    assert!(world.condition("Reconciling").message.contains("DownloadFailed"));
     world.pass(1);
     world.step();
     assert_eq!(world.says("RolledBack"), "True ProgressDeadlineExceeded");
@@ -302,7 +302,7 @@ fn what_is_not_known_to_have_failed_is_waited_for() {
     assert_eq!(world.says("RolledBack"), "True NeverAnswered");
     ordered.command("promote", "1");
     ordered.step();
-    assert_eq!((ordered.stage(), ordered.says("RolledBack").as_str()), (Some(Stage::Scaling), "False None"));
+    assert_eq!((ordered.stage(), ordered.says("RolledBack").as_str()), (Some(Stage::Scaling), "absent"));
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_pass_that_comes_with_the_bell_counts() {
 fn rollback_is_armed_during_probation() {
     let mut world = World::serving(
         json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }] }, "probationSeconds": 600 },
-        "analysis": { "gates": [{ "name": "accuracy", "type": "PromQL",
+        "analysis": { "mode": "Custom", "gates": [{ "name": "accuracy", "type": "PromQL",
             "promQL": { "query": "x{r='{{candidate}}'}", "min": "900m", "consecutiveCount": 1, "initialDelaySeconds": 0 } }] } }),
     );
     world.version("v2");

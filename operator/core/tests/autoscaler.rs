@@ -4,7 +4,6 @@
 mod common;
 
 use common::World;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::json;
 
 /// Six replicas by hand, then an autoscaler and no `replicas`, for which the API server writes 1.
@@ -17,17 +16,6 @@ fn handed_over(min: i32, max: i32) -> World {
     world
 }
 
-/// What an autoscaler does: the scale subresource notes its manager.
-fn scale(world: &mut World, replicas: i32) {
-    world.edit(json!({ "replicas": replicas }));
-    let fields = FieldsV1(json!({ "f:spec": { "f:replicas": {} } }));
-    world.observed.object.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
-        subresource: Some("scale".to_owned()),
-        fields_v1: Some(fields),
-        ..ManagedFieldsEntry::default()
-    }]);
-}
-
 /// Seen: 6 pods, then 1 for five seconds, then 4.
 #[test]
 fn nothing_shrinks_before_the_autoscaler_has_spoken() {
@@ -36,10 +24,10 @@ fn nothing_shrinks_before_the_autoscaler_has_spoken() {
         world.tick(1);
         assert_eq!(world.size("v1"), 6);
     }
-    scale(&mut world, 4);
+    world.scale_model(4);
     world.settle();
     assert_eq!(world.size("v1"), 4);
-    scale(&mut world, 9);
+    world.scale_model(9);
     world.settle();
     assert_eq!(world.size("v1"), 9);
     // The same again with the manifest that never had the field: the value is nobody's word any more.
@@ -108,10 +96,52 @@ fn an_autoscaler_does_not_chase_a_rollout() {
             world.tick(1);
             let wish = average_value(world.status().replicas, 100.0, 10.0);
             assert_eq!(wish, 10, "{strategy}: after {seconds} s, status.replicas is {}", world.status().replicas);
-            scale(&mut world, wish);
+            world.scale_model(wish);
             seconds += 1;
             assert!(seconds < 400, "never ends");
         }
         assert_eq!(world.stable(), "v2");
     }
+}
+
+/// Absent replicas: as many as run, at least one, and the value is written once, because without one the scale subresource answers an error.
+#[test]
+fn replicas_that_are_left_out_stay_as_they_are() {
+    let mut world = World::new(json!({ "replicas": null }));
+    world.settle();
+    assert_eq!(world.size("v1"), 1, "a new object has one");
+    assert_eq!(world.observed.object.spec.replicas, Some(1));
+    world.edit(json!({ "replicas": 5 }));
+    world.settle();
+    world.observed.object.metadata.managed_fields = None;
+    world.edit(json!({ "replicas": null }));
+    world.writes.clear();
+    world.settle();
+    assert_eq!((world.size("v1"), world.observed.object.spec.replicas), (5, Some(5)));
+    let written: Vec<_> = world.writes.iter().filter(|write| write.starts_with("write replicas")).collect();
+    assert_eq!(written, ["write replicas 5"]);
+}
+
+/// With an autoscaler, `minReplicas` at least: also of an object that is new.
+#[test]
+fn an_autoscaler_begins_where_replicas_are_left_out() {
+    let autoscaling = json!({ "minReplicas": 3, "maxReplicas": 8 });
+    let mut world = World::new(json!({ "replicas": null, "autoscaling": autoscaling }));
+    world.settle();
+    assert_eq!((world.size("v1"), world.observed.object.spec.replicas), (3, Some(3)));
+    world.scale_model(7);
+    world.settle();
+    world.observed.object.metadata.managed_fields = None;
+    world.edit(json!({ "replicas": null }));
+    world.settle();
+    assert_eq!((world.size("v1"), world.observed.object.spec.replicas), (7, Some(7)));
+}
+
+/// In the middle of a rollout, and of a spec that cannot be acted on, nothing is written over.
+#[test]
+fn nothing_is_written_of_a_spec_that_cannot_be_acted_on() {
+    let mut world = World::serving(json!({}));
+    world.edit(json!({ "replicas": null, "analysis": { "mode": "Custom", "gates": [] } }));
+    world.settle();
+    assert_eq!((world.size("v1"), world.observed.object.spec.replicas), (3, None));
 }

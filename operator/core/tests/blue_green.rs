@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use slipway_crds::v1alpha1::Stage;
 
 fn blue_green(settings: Value) -> World {
-    let mut world = World::serving(json!({ "strategy": { "type": "BlueGreen", "blueGreen": settings } }));
+    let mut world =
+        World::serving(json!({ "strategy": { "type": "BlueGreen", "blueGreen": settings, "probationSeconds": 30 } }));
     world.version("v2");
     world
 }

@@ -74,5 +74,5 @@ fn a_good_candidate_goes_through_every_step_to_promotion() {
     assert!(world.plan().actions.is_empty());
     let history = world.status().history;
     assert_eq!((history.len(), history[0].outcome, history[0].steps.len()), (1, Outcome::Promoted, 2));
-    assert_eq!(world.says("Progressing"), "False Promoted");
+    assert_eq!(world.says("Reconciling"), "absent");
 }

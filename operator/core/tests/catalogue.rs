@@ -19,7 +19,8 @@ fn canary(version: &str) -> World {
 }
 
 fn blue_green(settings: Value) -> World {
-    let mut world = World::serving(json!({ "strategy": { "type": "BlueGreen", "blueGreen": settings } }));
+    let mut world =
+        World::serving(json!({ "strategy": { "type": "BlueGreen", "blueGreen": settings, "probationSeconds": 30 } }));
     world.version("v2");
     world
 }
@@ -143,7 +144,7 @@ fn b09_going_back_to_the_stable_content_blames_nobody() {
     assert_eq!(world.stage(), None);
     let record = world.status().history[0].clone();
     assert_eq!((record.outcome, record.reason.as_str()), (Outcome::Superseded, "Reverted"));
-    assert_eq!(world.says("RolledBack"), "False Reverted");
+    assert_eq!(world.says("RolledBack"), "absent");
     assert_eq!((world.size("v1"), world.size("v2")), (3, 2), "stable was whole all the time");
     world.gateways_follow();
     world.tick(60);
@@ -177,7 +178,7 @@ fn b10_abort_retry_abort() {
     world.command("retry", "1");
     world.step();
     assert_eq!(world.status().rollout.as_ref().map(|it| (it.stage, it.step_index)), Some((Stage::Scaling, 0)));
-    assert_eq!(world.says("RolledBack"), "False None");
+    assert_eq!(world.says("RolledBack"), "absent");
     world.until(Stage::Analyzing, 0);
     world.command("abort", "3");
     world.settle();
@@ -320,8 +321,8 @@ fn b20_a_spec_that_makes_no_sense_holds_and_heals() {
     world.good();
     world.tick(1);
     assert_eq!((world.weights(), world.stage()), (weights, Some(Stage::Analyzing)));
-    assert_eq!(world.says("Ready"), "False InvalidSpec");
-    assert!(world.condition("Ready").message.contains("spec.strategy.canary.steps"));
+    assert_eq!(world.says("Stalled"), "True InvalidSpec");
+    assert!(world.condition("Stalled").message.contains("spec.strategy.canary.steps"));
     world.edit(steps(&[5, 50, 100]));
     world.finish();
     assert_eq!(world.stable(), "v2");

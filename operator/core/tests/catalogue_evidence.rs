@@ -116,7 +116,7 @@ fn b05_an_outage_of_the_provider_holds_and_says_so() {
         assert_eq!(world.stage(), Some(Stage::Analyzing));
     }
     assert_eq!(world.says("GatePassed"), "Unknown ProviderDown");
-    assert!(world.condition("Progressing").message.contains("connection refused"));
+    assert!(world.condition("Reconciling").message.contains("connection refused"));
     world.finish();
     assert_eq!(world.stable(), "v2");
 }
@@ -132,5 +132,23 @@ fn b06_no_judgement_before_every_gateway_sends() {
     let plan = world.step();
     assert!(plan.evidence.is_none());
     assert_eq!(world.stage(), Some(Stage::Confirming));
-    assert!(world.condition("Progressing").message.contains("1 of 2 gateways"));
+    assert!(world.condition("Reconciling").message.contains("1 of 2 gateways"));
+}
+
+/// Seen: with readings that come faster than a status may wait, what a gate lacks was never told.
+#[test]
+fn what_the_first_reading_says_is_told_until_it_is_written() {
+    let query =
+        json!({ "name": "spy", "type": "PromQL", "promQL": { "query": "count(up{x!='{{candidate}}'})", "min": 0 } });
+    let mut world = World::serving(json!({ "analysis": { "mode": "Custom", "gates": [query] } }));
+    world.version("v2");
+    world.until(Stage::Analyzing, 0);
+    let generation = world.status().traffic.unwrap().generation;
+    for _ in 0..3 {
+        world.pass(1);
+        world.read(generation, "spy", GateReading::NoData("query returned no series".into()));
+        // A status that may wait is not written yet.
+        let plan = world.plan();
+        assert!(plan.status.gates[0].message.contains("no series"), "{:?}", plan.status.gates);
+    }
 }

@@ -52,7 +52,7 @@ fn a_gateway_waits_for_its_turn_to_be_updated() {
     world.observed.gateway.update = GatewayUpdate::Waiting;
     assert!(!deployment(&world));
     world.settle();
-    assert_eq!(world.says("GatewayOutdated"), "False None");
+    assert_eq!(world.says("GatewayOutdated"), "absent");
     world.observed.gateway.update = GatewayUpdate::Stopped("others do worse".into());
     assert!(!deployment(&world));
     world.settle();
@@ -71,7 +71,8 @@ fn a_gateway_waits_for_its_turn_to_be_updated() {
 fn everything() -> World {
     World::serving(json!({
         "autoscaling": { "maxReplicas": 5 }, "strategy": { "type": "BlueGreen" },
-        "queue": { "redis": { "url": "redis://redis:6379" }, "worker": { "autoscaling": { "maxReplicas": 4 } } }
+        "server": { "queue": { "redis": { "url": "redis://redis:6379" } } },
+        "queue": { "worker": { "autoscaling": { "maxReplicas": 4 } } }
     }))
 }
 
@@ -146,14 +147,14 @@ fn contest(world: &mut World, mut alter: impl FnMut(&mut World)) -> usize {
     for _ in 0..600 {
         alter(world);
         world.step();
-        let ready = world.condition("Ready");
-        said.push((ready.reason, ready.message));
+        assert_eq!(world.says("Ready"), "True Stable", "it serves");
+        said.push((world.says("Stalled"), world.status().message));
         world.pass(1);
     }
     said.dedup();
     // From the second time on it is said, and it does not flap.
     let reasons: Vec<&str> = said.iter().map(|(reason, _)| reason.as_str()).collect();
-    assert_eq!(reasons, ["Stable", "WriteReverted"], "{said:#?}");
+    assert_eq!(reasons, ["absent", "True WriteReverted"], "{said:#?}");
     assert!(said[1].1.contains("RoleBinding slipway-gateway is changed or removed by"), "{}", said[1].1);
     world.writes.iter().filter(|word| *word == "apply ").count()
 }
@@ -169,13 +170,17 @@ fn somebody_who_reverts_us_costs_one_write_a_minute_and_is_named() {
         }
     });
     assert!((9..=11).contains(&writes), "{writes} writes in ten minutes");
-    assert!(world.condition("Ready").message.contains("by argocd-controller"), "{}", world.condition("Ready").message);
+    assert!(
+        world.condition("Stalled").message.contains("by argocd-controller"),
+        "{}",
+        world.condition("Stalled").message
+    );
     // When they stop, it is put back, and after a while the condition is as before.
     world.writes.clear();
     for _ in 0..300 {
         world.tick(1);
     }
-    assert!(world.says("Ready") == "True Stable", "{}", world.condition("Ready").message);
+    assert_eq!(world.says("Stalled"), "absent");
     assert_eq!(world.writes.iter().filter(|word| *word == "apply ").count(), 1, "{:?}", world.writes);
 }
 

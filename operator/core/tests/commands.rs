@@ -16,11 +16,11 @@ fn canary(steps: serde_json::Value) -> World {
 #[test]
 fn what_is_annotated_at_first_sight_counts_as_handled() {
     let mut world = World::new(json!({}));
-    for command in ["promote", "promote-full", "abort", "retry"] {
+    for command in ["promote", "promote-full", "abort", "retry", "pause", "resume"] {
         world.command(command, "old");
     }
     world.step();
-    assert_eq!(world.status().handled_commands.len(), 4);
+    assert_eq!(world.status().handled_commands.len(), 6);
     world.pods_follow();
     world.gateways_follow();
     world.tick(1);
@@ -165,4 +165,114 @@ fn retry_of_a_revision_that_the_spec_no_longer_asks_for_does_nothing() {
     world.tick(1);
     world.tick(1);
     assert_eq!((world.stage(), world.stable().as_str()), (None, "v1"));
+}
+
+/// The value that `kubectl slipway` writes for what is current.
+fn bound(world: &World, nonce: &str) -> String {
+    let rollout = world.status().rollout.unwrap();
+    format!("{}/{}/{nonce}/ann@example.org", rollout.revision, rollout.step_index)
+}
+
+/// Seen: a promotion typed for a pause that had just ended skipped the judge of the next step.
+#[test]
+fn a_command_for_a_step_that_is_over_does_nothing_and_says_so() {
+    let mut world = canary(json!([{ "setWeight": 5 }, { "pause": { "durationSeconds": 10 } }, { "setWeight": 50 }]));
+    world.until(Stage::Paused, 1);
+    let promote = bound(&world, "1");
+    world.until(Stage::Scaling, 2);
+    world.command("promote", &promote);
+    world.until(Stage::Analyzing, 2);
+    world.tick(1);
+    assert_eq!(world.stage(), Some(Stage::Analyzing), "the step is judged");
+    let told = world.events.iter().find(|event| event.starts_with("CommandIgnored")).unwrap();
+    assert!(told.contains("promote by ann@example.org") && told.contains("step 2"), "{told}");
+    let right = bound(&world, "2");
+    world.command("promote", &right);
+    world.finish();
+    assert_eq!(world.stable(), "v2");
+}
+
+#[test]
+fn a_command_for_another_revision_does_nothing() {
+    let mut world = canary(json!([{ "setWeight": 5 }]));
+    world.until(Stage::Analyzing, 0);
+    let commands = ["abort", "promote", "promote-full", "pause"];
+    let values = commands.map(|_| bound(&world, "1"));
+    world.version("v3");
+    world.step();
+    world.until(Stage::Analyzing, 0);
+    for (command, value) in commands.iter().zip(&values) {
+        world.command(command, value);
+    }
+    world.tick(1);
+    assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(Stage::Analyzing), "absent"));
+    assert_eq!(world.events.iter().filter(|event| event.starts_with("CommandIgnored")).count(), 4);
+    assert_eq!(world.status().handled_commands.len(), 4, "none waits for the revision to come back");
+}
+
+/// A manifest with commands in it, or one that waited while nobody led.
+#[test]
+fn a_bare_command_that_stood_there_when_a_rollout_began_does_nothing() {
+    for command in ["abort", "promote", "promote-full", "pause"] {
+        let mut world = canary(json!([{ "setWeight": 5 }]));
+        world.command(command, "1");
+        world.until(Stage::Analyzing, 0);
+        world.tick(1);
+        assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(Stage::Analyzing), "absent"), "{command}");
+    }
+}
+
+#[test]
+fn the_history_says_who_did_what() {
+    let mut world = canary(json!([{ "setWeight": 5 }, { "pause": {} }, { "setWeight": 50 }]));
+    world.until(Stage::Analyzing, 0);
+    for command in ["promote", "promote"] {
+        let value = bound(&world, "1");
+        world.command(command, &value);
+        world.tick(1);
+    }
+    world.until(Stage::Analyzing, 2);
+    world.command("abort", "1");
+    world.step();
+    let record = world.status().history.remove(0);
+    let done: Vec<_> = record.commands.iter().map(|it| format!("{} {} {}", it.command, it.user, it.step)).collect();
+    assert_eq!(done, ["promote ann@example.org 1/4", "promote ann@example.org 2/4", "abort unknown 3/4"]);
+    assert!(record.message.contains("aborted by unknown"), "{}", record.message);
+    let retry = bound(&world, "2");
+    world.settle();
+    world.command("retry", &retry);
+    world.step();
+    let rollout = world.status().rollout.unwrap();
+    let done: Vec<_> = rollout.commands.iter().map(|it| (it.command.as_str(), it.user.as_str())).collect();
+    assert_eq!((rollout.stage, done), (Stage::Scaling, vec![("retry", "ann@example.org")]));
+}
+
+#[test]
+fn pause_holds_until_resume_and_no_longer_than_the_rollout() {
+    let mut world = canary(json!([{ "setWeight": 5 }, { "setWeight": 50 }]));
+    world.until(Stage::Analyzing, 0);
+    let pause = bound(&world, "1");
+    world.command("pause", &pause);
+    for _ in 0..5 {
+        world.good();
+        world.tick(60);
+        assert_eq!(world.stage(), Some(Stage::Analyzing));
+    }
+    assert_eq!(world.says("Paused"), "True UserPaused");
+    assert!(world.status().message.contains("ann@example.org holds"), "{}", world.status().message);
+    world.command("promote", "1");
+    world.tick(1);
+    assert_eq!(world.stage(), Some(Stage::Analyzing), "what is asked for meanwhile waits");
+    world.command("resume", "1");
+    world.step();
+    assert_ne!((world.stage(), world.status().rollout.unwrap().step_index), (Some(Stage::Analyzing), 0));
+    assert_eq!(world.says("Paused"), "absent");
+    world.until(Stage::Analyzing, 1);
+    world.command("pause", "2");
+    world.tick(1);
+    world.command("abort", "1");
+    world.step();
+    assert_eq!(world.says("RolledBack"), "True UserAborted", "an abort works all the same");
+    world.version("v3");
+    world.until(Stage::Analyzing, 0);
 }

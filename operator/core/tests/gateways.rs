@@ -58,7 +58,7 @@ fn weights_that_are_not_confirmed_go_back_without_blame_and_come_again() {
     world.pass(11);
     world.step();
     assert!(all_at_stable(&world), "one of two has confirmed that all is at stable");
-    assert_eq!(world.says("Progressing"), "True GatewaysUnreachable");
+    assert_eq!(world.says("Reconciling"), "True GatewaysUnreachable");
     world.gateways_follow();
     world.until(Stage::Analyzing, 0);
     assert_eq!(world.weights(), [("v1".to_owned(), 950), ("v2".to_owned(), 50)]);
@@ -73,7 +73,7 @@ fn a_gateway_that_is_not_heard_is_named_with_its_port_and_the_error() {
     lose(&mut world, 1);
     world.pass(11);
     world.step();
-    let message = world.condition("Progressing").message;
+    let message = world.condition("Reconciling").message;
     for word in ["1 of 2 gateways", "gateway-b", "10.0.0.7:9091", "refused"] {
         assert!(message.contains(word), "{message}");
     }
@@ -108,8 +108,8 @@ fn nothing_goes_to_a_candidate_while_a_gateway_is_not_heard() {
         world.pass(1);
     }
     assert!(all_at_stable(&world));
-    assert_eq!(world.says("Progressing"), "True GatewaysUnreachable");
-    assert!(world.condition("Progressing").message.contains("10.0.0.7:9091"));
+    assert_eq!(world.says("Reconciling"), "True GatewaysUnreachable");
+    assert!(world.condition("Reconciling").message.contains("10.0.0.7:9091"));
     let (before, held) = (world.writes.len(), world.weights());
     for _ in 0..100 {
         world.tick(0);
@@ -135,14 +135,14 @@ fn no_gateway_at_all_takes_nothing_back() {
 /// Large requests cannot be sent again, so the candidate gets none, and nothing is judged: people are told why and what to change.
 #[test]
 fn a_step_without_evidence_says_when_requests_are_too_large() {
-    let mut world = World::serving(json!({ "traffic": { "maxRequestBytes": 1_000_000 } }));
+    let mut world = World::serving(json!({ "traffic": { "maxRequestSize": "1M" } }));
     world.version("v2");
     world.until(Stage::Analyzing, 0);
     let said = |world: &mut World| {
         world.step();
-        world.condition("Progressing").message
+        world.condition("Reconciling").message
     };
-    assert!(!said(&mut world).contains("maxRequestBytes"));
+    assert!(!said(&mut world).contains("maxRequestSize"));
     let stable = world.status().stable.unwrap().revision;
     for (unshielded, part) in [(3, "some"), (20, "many"), (80, "most"), (100, "all")] {
         for pod in &mut world.observed.gateway.pods {
@@ -152,6 +152,6 @@ fn a_step_without_evidence_says_when_requests_are_too_large() {
         }
         let said = said(&mut world);
         assert!(said.contains(&format!("{part} requests go to stable only")), "{said}");
-        assert!(said.contains("spec.traffic.maxRequestBytes is 1000000"), "{said}");
+        assert!(said.contains("spec.traffic.maxRequestSize is 1M"), "{said}");
     }
 }

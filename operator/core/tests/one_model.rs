@@ -101,7 +101,7 @@ fn an_image_of_ones_own_that_holds_the_model_tells_nothing() {
 #[test]
 fn workers_come_when_the_model_is_known() {
     let mut world = unnamed();
-    world.edit(json!({ "queue": { "redis": { "url": "redis://r:6379" } } }));
+    world.edit(json!({ "server": { "queue": { "redis": { "url": "redis://r:6379" } } } }));
     let worker = |world: &World| world.writes.iter().filter(|it| it.contains("worker")).count();
     world.step();
     world.pods_follow();

@@ -81,10 +81,14 @@ prop_compose! {
         } else {
             json!({ "type": "Canary", "canary": { "steps": steps } })
         };
-        let gates = if gates { json!([{ "name": "errors", "type": "ErrorRate" }]) } else { json!([]) };
+        let analysis = if gates {
+            json!({ "mode": "Custom", "gates": [{ "name": "errors", "type": "ErrorRate" }] })
+        } else {
+            json!({ "mode": "Disabled" })
+        };
         let mut spec = json!({
             "model": { "uri": format!("http://store/v{version}"), "version": format!("v{version}") },
-            "replicas": replicas, "paused": paused, "strategy": strategy, "analysis": { "gates": gates },
+            "replicas": replicas, "paused": paused, "strategy": strategy, "analysis": analysis,
             "revisionHistoryLimit": history,
         });
         if let Some(probation) = probation {
@@ -107,26 +111,26 @@ prop_compose! {
         });
         TrafficStatus {
             generation, backends: backends.collect(), preview_revision: preview, confirmed_generation: confirmed,
-            confirmed_at: at, observed_candidate_share: None,
+            confirmed_time: at, observed_candidate_share: None,
         }
     }
 }
 
 prop_compose! {
     fn rollout()(
-        revision in revision(), stage in stage(), step_index in -2..9, started_at in time(), stage_started_at in time(),
+        revision in revision(), stage in stage(), step_index in -2..9, start_time in time(), stage_start_time in time(),
         steps in proptest::collection::vec((0..1001, time(), proptest::option::of(time())), 0..4),
         abort in proptest::option::of((time(), proptest::option::of(time()))), promote_full in any::<bool>(),
     ) -> RolloutStatus {
-        let steps = steps.into_iter().map(|(weight_permille, set_at, confirmed_at)| StepRecord {
-            weight_permille, set_at, confirmed_at, ended_at: None, observed_permille: None, verdict: String::new(),
+        let steps = steps.into_iter().map(|(weight_permille, set_time, confirmed_time)| StepRecord {
+            weight_permille, set_time, confirmed_time, end_time: None, observed_permille: None, verdict: String::new(),
         });
         RolloutStatus {
-            revision, stage, step_index, step: String::new(), started_at, stage_started_at, steps: steps.collect(),
-            abort: abort.map(|(at, traffic_left_at)| AbortStatus {
-                reason: "GateFailed".into(), message: String::new(), at, traffic_left_at,
+            revision, version: String::new(), stage, step_index, step: String::new(), start_time, stage_start_time, steps: steps.collect(),
+            abort: abort.map(|(at, traffic_left_time)| AbortStatus {
+                reason: "GateFailed".into(), message: String::new(), time: at, traffic_left_time,
             }),
-            promote_full,
+            promote_full, paused_by: None, commands: Vec::new(),
         }
     }
 }
@@ -309,7 +313,7 @@ proptest! {
         let mut world = World::serving(json!({}));
         world.edit(spec);
         world.edit(json!({ "model": { "uri": "http://store/v2", "version": "v2" }, "paused": false, "replicas": 3,
-                           "analysis": { "gates": [{ "name": "errors", "type": "ErrorRate" }] } }));
+                           "analysis": { "mode": "Custom", "gates": [{ "name": "errors", "type": "ErrorRate" }] } }));
         for (kind, seconds, follow) in rounds {
             world.step();
             if follow {
@@ -348,7 +352,7 @@ fn a_share_below_nothing_is_none() {
     let steps = json!([{ "setWeight": 5 }, { "setWeight": 1 }]);
     let canary = json!({ "type": "Canary", "canary": { "steps": steps } });
     let mut world =
-        World::new(json!({ "paused": true, "replicas": 0, "strategy": canary, "analysis": { "gates": [] } }));
+        World::new(json!({ "paused": true, "replicas": 0, "strategy": canary, "analysis": { "mode": "Disabled" } }));
     let revision = slipway_core::revision::of(&world.observed.object.spec);
     world.observed.replica_sets.push(ReplicaSetView {
         name: format!("digits-{revision}"),
@@ -372,9 +376,9 @@ fn a_share_below_nothing_is_none() {
     });
     world.observed.object.status = serde_json::from_value(json!({
         "traffic": { "generation": 0, "confirmedGeneration": 0,
-                     "backends": [{ "revision": "ffffffffff", "role": "Candidate", "weightPermille": -1 }] },
-        "rollout": { "revision": "ffffffffff", "stage": "Scaling", "stepIndex": 0, "step": "", "startedAt": time,
-                     "stageStartedAt": time, "promoteFull": false },
+                     "backends": [{ "revision": "ffffffffff", "role": "Candidate", "weight": "-1%" }] },
+        "rollout": { "revision": "ffffffffff", "stage": "Scaling", "stepIndex": 0, "step": "", "startTime": time,
+                     "stageStartTime": time, "promoteFull": false },
     }))
     .unwrap();
     for _ in 0..3 {

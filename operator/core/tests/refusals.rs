@@ -32,27 +32,26 @@ fn what_grows_comes_before_all_that_may_be_refused() {
 }
 
 #[test]
-fn ready_says_what_is_refused_for_as_long_as_it_is() {
+fn what_is_refused_is_told_for_as_long_as_it_is() {
     let mut world = World::serving(json!({}));
     refuse(&mut world);
     let plan = world.step();
     assert!(plan.status_first, "a person is told at once");
-    let said = world.condition("Ready");
-    assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "WriteRefused"));
-    assert_eq!(said.message, format!("{REFUSAL}; 3 of 3 pods of version v1 are ready"));
-    assert_eq!(world.says("Available"), "True Stable", "traffic flows");
+    assert_eq!(world.says("Stalled"), "True WriteRefused");
+    assert_eq!((world.status().state.as_str(), world.status().message.as_str()), ("WriteRefused", REFUSAL));
+    assert_eq!(world.says("Ready"), "True Stable", "traffic flows");
     world.writes.clear();
     for _ in 0..60 {
         world.tick(1);
     }
-    assert!(world.writes.is_empty(), "Ready does not flap: {:#?}", world.writes);
+    assert!(world.writes.is_empty(), "Stalled does not flap: {:#?}", world.writes);
     // An operator that starts has not tried anything yet.
     world.observed.refusals = None;
     world.step();
     assert!(world.writes.is_empty(), "{:#?}", world.writes);
     world.observed.refusals = Some(BTreeMap::new());
     world.step();
-    assert_eq!(world.says("Ready"), "True Stable");
+    assert_eq!(world.says("Stalled"), "absent");
 }
 
 /// Seen: under a quota the status said "1 of 4 pods are ready" and not why.
@@ -63,7 +62,7 @@ fn the_reason_that_kubernetes_gives_is_told() {
     let set = world.set_mut("v1");
     (set.ready, set.available, set.current, set.failure) = (1, 1, 1, quota.to_owned());
     world.step();
-    let message = world.condition("Ready").message;
+    let message = world.condition("Reconciling").message;
     assert!(message.starts_with("1 of 3 pods") && message.contains("exceeded quota"), "{message}");
     // The candidate's pods, too.
     let mut world = World::serving(json!({}));
@@ -71,7 +70,7 @@ fn the_reason_that_kubernetes_gives_is_told() {
     world.step();
     world.set_mut("v2").failure = quota.to_owned();
     world.step();
-    let message = world.condition("Progressing").message;
+    let message = world.condition("Reconciling").message;
     assert!(message.contains("exceeded quota"), "{message}");
     // And the gateway's.
     let mut world = World::serving(json!({}));

@@ -7,7 +7,7 @@ use common::World;
 use serde_json::{Value, json};
 
 fn spec() -> Value {
-    json!({ "replicas": 2, "queue": { "redis": { "url": "redis://r:6379" } }, "strategy": { "type": "Canary" } })
+    json!({ "replicas": 2, "server": { "queue": { "redis": { "url": "redis://r:6379" } } }, "strategy": { "type": "Canary" } })
 }
 
 fn workers(world: &World) -> Vec<&String> {
@@ -37,7 +37,7 @@ fn they_come_when_there_is_a_stable_revision_and_go_with_the_queue() {
     world.tick(1);
     assert!(world.observed.worker_autoscaler.is_none() && world.observed.worker.is_some());
 
-    world.edit(json!({ "queue": null }));
+    world.edit(json!({ "queue": null, "server": { "queue": null } }));
     world.tick(1);
     assert!(world.observed.worker.is_some(), "what is queued is worked off until the pods that take jobs are gone");
     world.finish();

@@ -10,7 +10,7 @@ use slipway_core::fields::{self, Managed};
 use slipway_core::marks::Marks;
 use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, Observed, ReplicaSetView, Settings};
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Template};
 
 use crate::pods::Set;
 use crate::truth::Truth;
@@ -101,10 +101,14 @@ impl Cluster {
             settings: Settings {
                 gateway_image: "gateway:1".to_owned(),
                 gateway_replicas: 2,
+                gateway_template: Template::default(),
+                fixed_user_ids: true,
                 runtime_image: "runtime:1".to_owned(),
                 redis_image: "redis:1".to_owned(),
                 image_pull_policy: "IfNotPresent".to_owned(),
                 image_pull_secrets: Vec::new(),
+                prometheus_matchers: Vec::new(),
+                promql_gates: true,
                 tracing: None,
             },
         }
@@ -259,6 +263,12 @@ impl Cluster {
             Action::Adopt { name, owner, .. } => {
                 let view = self.services.get_mut(name).ok_or(Refused::Conflict)?;
                 (view.owners, view.controller) = (vec![owner.uid.clone()], Some(owner.uid.clone()));
+            }
+            Action::WriteReplicas { replicas } => {
+                if self.object.spec.replicas.is_some() {
+                    return Err(Refused::Conflict);
+                }
+                self.edit(|object| object.spec.replicas = Some(*replicas));
             }
             Action::Scale { name, uid, replicas } => {
                 let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);

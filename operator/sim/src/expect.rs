@@ -63,7 +63,7 @@ impl Expect {
 
     pub(crate) fn every_second(&mut self, now: i64, cluster: &Cluster, gateways: &[Gateway]) -> Vec<String> {
         let mut broken = Vec::new();
-        self.replicas.push(cluster.object.spec.replicas);
+        self.replicas.push(cluster.object.spec.replicas.unwrap_or(1));
         self.writes.push_back(cluster.writes);
         if self.writes.len() > 60 {
             let before = self.writes.pop_front().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Who changes what, and what must have come of it in the end.
 
 use serde_json::{Value, json};
-use slipway_crds::conditions::{READY, reason};
+use slipway_crds::conditions::{STALLED, reason};
 use slipway_crds::v1alpha1::{ModelDeployment, Stage};
 
 use crate::cluster::digest;
@@ -63,9 +63,10 @@ pub(crate) fn play(seed: u64) -> Outcome {
 
 fn object(rng: &mut Rng) -> ModelDeployment {
     let mut gates = vec![json!({ "name": "errors", "type": "ErrorRate",
-        "errorRate": { "maxIncreaseBasisPoints": 1500, "minRequests": 50 } })];
+        "errorRate": { "maxIncrease": "15%", "minRequests": 50 } })];
     if rng.chance(0.5) {
-        gates.push(json!({ "name": "accuracy", "type": "Accuracy", "accuracy": { "maxDropBasisPoints": 2000, "minLabels": 50 } }));
+        gates
+            .push(json!({ "name": "accuracy", "type": "Accuracy", "accuracy": { "maxDrop": "20%", "minLabels": 50 } }));
     }
     let mut model = json!({ "uri": "http://store/v1", "version": "v1" });
     if rng.chance(0.5) {
@@ -78,7 +79,7 @@ fn object(rng: &mut Rng) -> ModelDeployment {
             "model": model,
             "replicas": rng.between(1, 5),
             "strategy": strategy(rng),
-            "analysis": { "gates": gates, "intervalSeconds": rng.between(4, 8), "maxHoldSeconds": rng.between(100, 300),
+            "analysis": { "mode": "Custom", "gates": gates, "intervalSeconds": rng.between(4, 8), "maxHoldSeconds": rng.between(100, 300),
                           "onHoldExceeded": rng.pick(&["Pause", "Abort"]) },
             "revisionHistoryLimit": rng.between(0, 3),
         }
@@ -150,6 +151,8 @@ fn faults(rng: &mut Rng) -> Faults {
 /// A person, or the autoscaler, does something.
 fn meddle(world: &mut World, rng: &mut Rng, versions: &mut u32) {
     let nonce = rng.number().to_string();
+    // Half of the people use the plug-in, whose commands say what they are for, as it was a moment ago.
+    let nonce = if rng.chance(0.5) { bound(world, &nonce) } else { nonce };
     match rng.between(0, 11) {
         0..=3 => {
             *versions += 1;
@@ -180,13 +183,18 @@ fn meddle(world: &mut World, rng: &mut Rng, versions: &mut u32) {
             order(world);
             command(world, "promote-full", &nonce);
         }
+        9 if rng.chance(0.5) => {
+            let kind = rng.pick(&["pause", "resume"]);
+            command(world, kind, &nonce);
+        }
         9 => {
             let paused = rng.chance(0.3);
             world.edit(&format!("paused {paused}"), |object| object.spec.paused = paused);
         }
         _ => {
-            let replicas = rng.between(1, 8) as i32;
-            world.edit(&format!("replicas {replicas}"), |object| object.spec.replicas = replicas);
+            // Sometimes the field is left out.
+            let replicas = Some(rng.between(0, 8) as i32).filter(|replicas| *replicas > 0);
+            world.edit(&format!("replicas {replicas:?}"), |object| object.spec.replicas = replicas);
         }
     }
 }
@@ -227,6 +235,12 @@ pub(crate) fn set_version(object: &mut ModelDeployment, version: u32) {
     }
 }
 
+/// A value that names the revision and the step that are current.
+fn bound(world: &World, nonce: &str) -> String {
+    let Some(rollout) = world.status().rollout else { return nonce.to_owned() };
+    format!("{}/{}/{nonce}/ann", rollout.revision, rollout.step_index)
+}
+
 pub(crate) fn command(world: &mut World, command: &str, nonce: &str) {
     world.edit(command, |object| {
         let annotations = object.metadata.annotations.get_or_insert_default();
@@ -247,7 +261,11 @@ fn finale(world: &mut World, rng: &mut Rng, version: u32) -> (u32, Quality, Stri
     ];
     let quality = shippable(world, rng.pick(&kinds));
     world.edit("resume", |object| object.spec.paused = false);
-    for _ in 0..20 {
+    // Also until somebody who slept has put a status right that was wiped.
+    for second in 0..100 {
+        if second >= 20 && world.status().stable.is_some() {
+            break;
+        }
         world.tick();
     }
     let stable = world.status().stable.map(|it| it.version).unwrap_or_default();
@@ -295,9 +313,9 @@ fn judge(world: &mut World, (version, quality, rival): (u32, Quality, String)) {
     if theirs.load.is_some() && rival_works && why != reason::MODEL_LOAD_FAILED {
         world.broken.push(format!("unloadable {version} is said to be {why:?}"));
     }
-    let said = status.conditions.iter().find(|it| it.type_ == READY).map(|it| it.reason.as_str()).unwrap_or_default();
+    let said = status.conditions.iter().find(|it| it.type_ == STALLED).map(|it| it.reason.as_str()).unwrap_or_default();
     if world.faults.refused.is_some() != (said == reason::WRITE_REFUSED) {
-        world.broken.push(format!("{:?} is refused, and Ready says {said}", world.faults.refused));
+        world.broken.push(format!("{:?} is refused, and Stalled says {said}", world.faults.refused));
     }
     if world.altered() > 0 {
         world.broken.push(format!("{} objects are not as they were applied in the end", world.altered()));
@@ -309,7 +327,9 @@ fn judge(world: &mut World, (version, quality, rival): (u32, Quality, String)) {
 fn at_rest(world: &mut World) {
     let status = world.status();
     let serving = status.stable.map(|it| it.revision).unwrap_or_default();
-    let replicas = world.cluster.object.spec.replicas;
+    let Some(replicas) = world.cluster.object.spec.replicas else {
+        return world.broken.push("nobody wrote spec.replicas".to_owned());
+    };
     for set in &world.cluster.sets {
         let want = if set.view.revision == serving { replicas } else { 0 };
         if set.view.desired != want {

@@ -50,7 +50,7 @@ fn first_spec() -> Value {
     json!({
         "model": { "uri": "http://store/v1", "version": "v1", "digest": digest("v1", 0) },
         "replicas": 3,
-        "analysis": { "gates": [{ "name": "errors", "type": "ErrorRate", "errorRate": { "maxIncreaseBasisPoints": 1000, "minRequests": 50 } }] }
+        "analysis": { "mode": "Custom", "gates": [{ "name": "errors", "type": "ErrorRate", "errorRate": { "maxIncrease": "10%", "minRequests": 50 } }] }
     })
 }
 

@@ -220,7 +220,11 @@ impl Shell {
         for action in &decided.actions {
             if let Some(kind) = refused(action, around.faults) {
                 refusals.insert(format!("apply {kind}"), format!("apply {kind}: forbidden"));
-            } else if !self.write_action(action, around) && around.now < self.alive_at {
+            } else if self.write_action(action, around) {
+                if matches!(action, Action::WriteReplicas { .. }) {
+                    seen = around.cluster.version;
+                }
+            } else if around.now < self.alive_at {
                 return;
             }
         }
@@ -257,6 +261,7 @@ impl Shell {
             Action::Apply(_) => "apply".to_owned(),
             Action::Restore { desired, .. } => format!("put back {}", desired.target()),
             Action::Adopt { kind, name, .. } => format!("adopt {kind:?} {name}"),
+            Action::WriteReplicas { replicas } => format!("write replicas {replicas}"),
             Action::Scale { name, replicas, .. } => format!("scale {name} to {replicas}"),
             Action::Pin { name, digest, .. } => {
                 format!("pin {name} to {}", digest.chars().take(15).collect::<String>())

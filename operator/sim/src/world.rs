@@ -385,6 +385,7 @@ fn headline(status: &ModelDeploymentStatus) -> Option<String> {
         .into_iter()
         .flatten()
         .map(|it| (it.revision.as_str(), it.version.as_str()))
+        .chain(status.rollout.iter().map(|it| (it.revision.as_str(), it.version.as_str())))
         .collect();
     let traffic = status.traffic.as_ref()?;
     let weights: Vec<String> = traffic
@@ -393,11 +394,10 @@ fn headline(status: &ModelDeploymentStatus) -> Option<String> {
         .map(|it| format!("{} {}", names.get(it.revision.as_str()).unwrap_or(&"?"), it.weight_permille))
         .collect();
     let stage = status.rollout.as_ref().map(|it| format!("{:?} {}", it.stage, it.step)).unwrap_or_default();
-    let reason = status.conditions.iter().find(|it| it.type_ == "Progressing").map(|it| it.reason.as_str());
     Some(format!(
         "status: {} | {} | generation {} confirmed {}",
         weights.join(", "),
-        [reason.unwrap_or_default(), &stage].join(" ").trim(),
+        [status.state.as_str(), &stage].join(" ").trim(),
         traffic.generation,
         traffic.confirmed_generation
     ))

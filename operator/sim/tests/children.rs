@@ -15,7 +15,7 @@ fn serving() -> World {
     });
     let mut world = World::new(serde_json::from_value(object).unwrap(), 1);
     pass(&mut world, 60);
-    assert_eq!(ready(&world), "Stable");
+    assert_eq!(stalled(&world), "");
     world
 }
 
@@ -25,9 +25,9 @@ fn pass(world: &mut World, seconds: i64) {
     }
 }
 
-fn ready(world: &World) -> String {
+fn stalled(world: &World) -> String {
     let conditions = world.status().conditions;
-    conditions.iter().find(|it| it.type_ == "Ready").map(|it| it.reason.clone()).unwrap_or_default()
+    conditions.iter().find(|it| it.type_ == "Stalled").map(|it| it.reason.clone()).unwrap_or_default()
 }
 
 #[test]
@@ -55,12 +55,12 @@ fn somebody_who_changes_an_object_for_ever_costs_one_write_a_minute() {
     pass(&mut world, 600);
     let writes = world.applied(GATEWAY).len() - before;
     assert!((10..=11).contains(&writes), "{writes} writes in ten minutes");
-    assert_eq!(ready(&world), "WriteReverted");
+    assert_eq!(stalled(&world), "WriteReverted");
     let statuses = world.transcript.iter().filter(|line| line.ends_with(": status")).count();
     assert!(statuses < 20, "{statuses} writes of the status");
     world.heal();
     pass(&mut world, 200);
-    assert_eq!((world.altered(), ready(&world).as_str()), (0, "Stable"));
+    assert_eq!((world.altered(), stalled(&world).as_str()), (0, ""));
     assert!(world.broken.is_empty(), "{:#?}", world.broken);
 }
 
@@ -79,7 +79,7 @@ fn a_model_that_is_made_again_over_its_orphans_goes_on() {
     let status = world.status();
     assert_eq!(status.stable.map(|it| it.revision), Some(revision));
     assert!(status.rollout.is_none() && status.history.is_empty());
-    assert_eq!(ready(&world), "Stable");
+    assert_eq!(stalled(&world), "");
     let since = &world.transcript[before..];
     let adopted = since.iter().filter(|line| line.contains("adopt ReplicaSet")).count();
     let scaled = since.iter().filter(|line| line.contains("scale ")).count();

@@ -77,7 +77,8 @@ fn everything() -> Value {
     let mut all = spec("v1");
     let more = json!({
         "replicas": 2, "autoscaling": {"maxReplicas": 5}, "strategy": {"type": "BlueGreen"},
-        "queue": {"redis": {"url": "redis://redis:6379"}, "worker": {"autoscaling": {"maxReplicas": 4}}},
+        "server": {"queue": {"redis": {"url": "redis://redis:6379"}}},
+        "queue": {"worker": {"autoscaling": {"maxReplicas": 4}}},
         "template": {"spec": {"containers": [
             {"name": "server", "env": [{"name": "EMPTY", "value": ""}], "resources": {"requests": {"cpu": "0.5"}}}
         ]}}
@@ -186,9 +187,9 @@ async fn a_controller_that_reverts_us_costs_one_write_a_minute() {
                 .unwrap();
         }
     });
-    let said = |o: Option<&ModelDeployment>| condition(o, "Ready") == "False/WriteReverted";
+    let said = |o: Option<&ModelDeployment>| condition(o, "Stalled") == "True/WriteReverted";
     let object = world.until("it is said", "m", said).await.unwrap();
-    let ready = object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Ready").unwrap();
+    let ready = object.status.unwrap().conditions.into_iter().find(|c| c.type_ == "Stalled").unwrap();
     assert!(ready.message.contains("Service m is changed or removed by their-controller"), "{}", ready.message);
     // What else happens meanwhile makes nobody write.
     for replicas in 2..6 {
@@ -330,7 +331,7 @@ async fn orphans_are_adopted() {
     world.until("stable", "m", is_stable).await;
     world.merge("m", json!({"spec": quick("v2")})).await;
     let promoted = |o: Option<&ModelDeployment>| {
-        condition(o, "Progressing") == "False/Promoted"
+        condition(o, "Reconciling").is_empty()
             && o.and_then(|o| o.status.as_ref()?.stable.as_ref()).is_some_and(|it| it.version == "v2")
     };
     world.until("promoted", "m", promoted).await;

@@ -27,7 +27,7 @@ async fn the_younger_of_two_is_told_until_the_older_gives_way() {
     };
     // Of two of one second the UID decides, which a test cannot choose.
     let old = world.create("z-old", reached_by(&["m.example.org"], "m")).await;
-    let serves = |o: Option<&ModelDeployment>| condition(o, "Available") == "True/Stable";
+    let serves = |o: Option<&ModelDeployment>| condition(o, "Ready") == "True/Stable";
     world.until("the first one serves", "z-old", serves).await;
     let created = old.metadata.creation_timestamp.unwrap().0.as_second();
     eventually("another second begins", async || Timestamp::now().as_second() > created).await;
@@ -39,7 +39,7 @@ async fn the_younger_of_two_is_told_until_the_older_gives_way() {
             && condition(o, "Ready") == "True/Stable"
     };
     world.until("the younger one is told, and serves", "young", told).await;
-    let alone = |o: Option<&ModelDeployment>| condition(o, "Conflicted") == "False/None";
+    let alone = |o: Option<&ModelDeployment>| condition(o, "Conflicted").is_empty();
     world.until("the older one is not bothered", "z-old", alone).await;
 
     // Nothing of the younger one changes: its neighbour's change is what it hears of.

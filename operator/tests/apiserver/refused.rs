@@ -34,7 +34,7 @@ async fn one_refused_child_stops_nothing_else() {
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     world.create("m", spec("v1")).await;
     let refused = |o: Option<&ModelDeployment>| {
-        condition(o, "Ready") == "False/WriteRefused" && condition(o, "Available").starts_with("True")
+        condition(o, "Stalled") == "True/WriteRefused" && condition(o, "Ready").starts_with("True")
     };
     world.until("it serves, and the refusal is shown", "m", refused).await;
     let sets = world.api::<ReplicaSet>();
@@ -54,7 +54,7 @@ async fn one_refused_child_stops_nothing_else() {
     let start = tried();
     eventually_within(Duration::from_secs(60), "three tries", async || tried() >= start + 3).await;
     let object = world.api::<ModelDeployment>().get("m").await.unwrap();
-    assert_eq!(object.resource_version(), before, "Ready flaps: {:#?}", object.status);
+    assert_eq!(object.resource_version(), before, "Stalled flaps: {:#?}", object.status);
 
     budgets.delete("m", &Default::default()).await.unwrap();
     world.until("stable once the name is free", "m", is_stable).await;

@@ -24,7 +24,7 @@ use crate::tensor::{Tensor, TensorData};
 
 const CACHE: &str = "feature";
 const PREFIX: &[u8] = b"slipway:feature:1:";
-const DOMAIN: &[u8] = b"slipway feature v1\0";
+const DOMAIN: &[u8] = b"slipway feature v2\0";
 /// Bytes of one row.
 pub const MAX_ROW: usize = 256 << 10;
 /// Bytes of the name of an entity.
@@ -193,13 +193,18 @@ impl FeatureCache {
     }
 
     fn key(&self, model: &str, entity: &str) -> Key {
-        let mut hasher = Sha256::new_with_prefix(DOMAIN);
-        for part in [self.namespace.as_str(), model, entity] {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Key(hasher.finalize().into())
+        Key(digest([&self.namespace, model, entity]))
     }
+}
+
+/// Of the namespace and name of the ModelDeployment, the model and the entity: a Redis may be shared by several namespaces.
+fn digest(parts: [&str; 3]) -> [u8; 32] {
+    let mut hasher = Sha256::new_with_prefix(DOMAIN);
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
 }
 
 /// Reads a row.
@@ -215,4 +220,17 @@ pub fn parse(text: &str) -> Result<Row, String> {
 
 fn name(key: &Key) -> Vec<u8> {
     [PREFIX, hex::encode(key.0).as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_namespaces_are_apart() {
+        let of = |namespace| digest([namespace, "churn", "user-7"]);
+        assert_ne!(of("prod/churn"), of("staging/churn"));
+        assert_eq!(of("prod/churn"), of("prod/churn"));
+        assert_ne!(digest(["a/b", "c", "d"]), digest(["a/bc", "", "d"]));
+    }
 }

@@ -43,7 +43,7 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// The caches of the ModelDeployment `namespace`, as the options want them. Needs a tokio runtime.
+    /// The caches of the ModelDeployment `namespace` (`<namespace>/<name>`), as the options want them. Needs a tokio runtime.
     ///
     /// # Errors
     /// When an address is none.

@@ -50,8 +50,8 @@ impl Queue for AnyQueue {
         both!(self, queue => queue.largest())
     }
 
-    async fn enqueue(&self, job: &Job) -> Result<Enqueued, QueueError> {
-        both!(self, queue => queue.enqueue(job).await)
+    async fn enqueue(&self, job: &Job, max_jobs: u64) -> Result<Enqueued, QueueError> {
+        both!(self, queue => queue.enqueue(job, max_jobs).await)
     }
 
     async fn claim(&self, consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<Claimed>, QueueError> {

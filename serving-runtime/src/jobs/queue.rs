@@ -286,8 +286,8 @@ pub trait Queue: Send + Sync + 'static {
     fn largest(&self) -> Option<usize> {
         None
     }
-    /// Queues a job, unless its idempotency key is known or the queue is full.
-    fn enqueue(&self, job: &Job) -> impl Future<Output = Answer<Enqueued>> + Send;
+    /// Queues a job, unless its idempotency key is known or `max_jobs` wait, or as many bytes as the options allow.
+    fn enqueue(&self, job: &Job, max_jobs: u64) -> impl Future<Output = Answer<Enqueued>> + Send;
     /// Up to `most` jobs that no worker holds, by priority, or from the lowest when `lowest_first`. Those that were handed out before may be
     /// among them.
     fn claim(

@@ -113,12 +113,12 @@ impl Queue for RedisQueue {
         &self.options
     }
 
-    async fn enqueue(&self, job: &Job) -> Result<Enqueued, QueueError> {
+    async fn enqueue(&self, job: &Job, max_jobs: u64) -> Result<Enqueued, QueueError> {
         let payload = serde_json::to_vec(job).map_err(unexpected)?;
         let mut call = self.call(&self.scripts.enqueue);
         call.arg(&job.id).arg(job.priority.name()).arg(payload).arg(job.key_digest()).arg(job.fingerprint());
         call.arg(self.options.kept_for(job.callback_url.is_some()));
-        call.arg(self.options.max_entries).arg(self.options.max_bytes).arg(&job.model_id);
+        call.arg(max_jobs).arg(self.options.max_bytes).arg(&job.model_id);
         let (what, id, waiting): (String, String, u64) = self.run(&call).await?;
         match what.as_str() {
             "accepted" => Ok(Enqueued::Accepted),

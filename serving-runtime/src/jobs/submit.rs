@@ -1,9 +1,13 @@
 //! Taking jobs in, by HTTP or from the stream: the same checks.
 
+use std::borrow::Cow;
+
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Jobs;
+use super::callback::allow::{AllowList, Rule};
 use super::job::{self, Job, Priority};
 use super::queue::{Enqueued, Queue as _, QueueError};
 use crate::error::ApiError;
@@ -88,12 +92,12 @@ pub fn request(app: &App, model: &Model, data: &str) -> Result<InferRequest, Api
     Ok(request)
 }
 
-/// Queues a checked job: its id and whether it is a new one.
+/// Queues a checked job where fewer than `max_jobs` wait: its id and whether it is a new one.
 ///
 /// # Errors
 /// `Conflict`, `QueueFull`, `Unavailable`.
-pub async fn enqueue(jobs: &Jobs, job: &Job) -> Result<(String, bool), ApiError> {
-    match jobs.queue.enqueue(job).await {
+pub async fn enqueue(jobs: &Jobs, job: &Job, max_jobs: u64) -> Result<(String, bool), ApiError> {
+    match jobs.queue.enqueue(job, max_jobs).await {
         Ok(Enqueued::Accepted) => Ok((job.id.clone(), true)),
         Ok(Enqueued::Duplicate(id)) => Ok((id, false)),
         Ok(Enqueued::Conflict(id)) => Err(ApiError::Conflict(format!(
@@ -105,6 +109,28 @@ pub async fn enqueue(jobs: &Jobs, job: &Job) -> Result<(String, bool), ApiError>
         ))),
         Err(error) => Err(unavailable(&error)),
     }
+}
+
+/// Says how many jobs may wait, where it is not what the server was started with: gateways tell it.
+const MAX_JOBS_HEADER: &str = "x-slipway-queue-max-jobs";
+/// Says where callbacks may go, in the same way.
+const CALLBACK_ALLOW_HEADER: &str = "x-slipway-callback-allow";
+
+/// What holds for a job that comes with these headers: how many may wait, and where its callback may go.
+///
+/// # Errors
+/// `BadRequest` when a header cannot be read.
+pub fn bounds<'a>(jobs: &'a Jobs, headers: &HeaderMap) -> Result<(u64, Cow<'a, AllowList>), ApiError> {
+    let told = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim());
+    let unread = |name: &str| ApiError::bad(format!("header {name} cannot be read; leave it to the gateway"));
+    let max_jobs = match told(MAX_JOBS_HEADER) {
+        Some(text) => text.parse().map_err(|_| unread(MAX_JOBS_HEADER))?,
+        None => jobs.queue.options().max_entries,
+    };
+    let Some(text) = told(CALLBACK_ALLOW_HEADER) else { return Ok((max_jobs, Cow::Borrowed(&jobs.allow))) };
+    let rules: Result<Vec<Rule>, String> = text.split(',').filter(|rule| !rule.is_empty()).map(str::parse).collect();
+    let rules = rules.map_err(|_| unread(CALLBACK_ALLOW_HEADER))?;
+    Ok((max_jobs, Cow::Owned(AllowList::new(&rules))))
 }
 
 /// A queue that failed, as an answer.

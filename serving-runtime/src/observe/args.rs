@@ -55,7 +55,11 @@ pub const MAX_OUTCOME: usize = 32;
 /// Most outcomes: each is three series a revision.
 pub const MAX_OUTCOMES: usize = 16;
 
-fn outcome(text: &str) -> Result<String, String> {
+/// One name.
+///
+/// # Errors
+/// When it has another form.
+pub fn outcome(text: &str) -> Result<String, String> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let named =
         text.len() <= MAX_OUTCOME && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(good);

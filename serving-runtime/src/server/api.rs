@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{Method, Request, StatusCode, Version};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
 use tracing::Instrument as _;
@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 use super::{Answer, App, ask_to_close, body, error_answer, features, infer, jobs, json_answer, repository};
 use crate::error::ApiError;
 use crate::feedback::{self, Summary};
+use crate::observe::args::{MAX_OUTCOMES, outcome};
 use crate::protocol;
 
 /// Items of one feedback request; they are counted on an HTTP thread, where others wait meanwhile.
@@ -163,6 +164,17 @@ fn ready(app: &App) -> Answer {
     }
 }
 
+/// Says which outcomes are taken, where they are not those that the server was started with: gateways tell it.
+const OUTCOMES_HEADER: &str = "x-slipway-feedback-outcomes";
+
+fn outcomes(headers: &HeaderMap) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(value) = headers.get(OUTCOMES_HEADER) else { return Ok(None) };
+    let unread = |_| ApiError::bad(format!("header {OUTCOMES_HEADER} cannot be read; leave it to the gateway"));
+    let names = value.to_str().unwrap_or("?").split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names: Vec<String> = names.map(outcome).collect::<Result<_, _>>().map_err(unread)?;
+    Ok(Some(names.into_iter().take(MAX_OUTCOMES).collect()))
+}
+
 async fn give_feedback(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let (head, incoming) = request.into_parts();
     let encoding = body::encoding(&head.headers)?;
@@ -182,10 +194,11 @@ async fn give_feedback(app: &App, request: Request<Incoming>) -> Result<Answer, 
             request.feedback.len()
         )));
     }
+    let told = outcomes(&head.headers)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let mut summary = Summary::default();
     for item in &request.feedback {
-        match app.book.record(item, now) {
+        match app.book.record(item, now, told.as_deref()) {
             Ok(counted) => {
                 app.metrics.count_feedback(&counted);
                 summary.accepted += 1;

@@ -71,10 +71,11 @@ async fn submitted(
     // Before it waits for long: what cannot succeed is refused here.
     let model = app.models.get(&job.model_id, job.pinned_version())?;
     submit::request(app, &model, job.data.get())?;
+    let (max_jobs, allow) = submit::bounds(jobs, &head.headers)?;
     if let Some(url) = &job.callback_url {
-        jobs.allow.check(url).map_err(ApiError::BadRequest)?;
+        allow.check(url).map_err(ApiError::BadRequest)?;
     }
-    submit::enqueue(jobs, &job).await
+    submit::enqueue(jobs, &job, max_jobs).await
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

@@ -107,7 +107,7 @@ impl App {
         metrics.outcomes.declare(&args.revision, book.outcomes(), limits.ttl_seconds);
         let models = Models::new(&args.model_name);
         let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
-        let caches = Caches::new(&args.cache, &args.modeldeployment, &metrics.cache)?;
+        let caches = Caches::new(&args.cache, &format!("{}/{}", args.namespace, args.modeldeployment), &metrics.cache)?;
         let (sampler, jobs, phase) = (OnceLock::new(), OnceLock::new(), watch::Sender::new(Phase::Serving));
         let lifetime = Lifetime::default();
         Ok(Arc::new(Self { args, metrics, book, sampler, models, repository, caches, jobs, lifetime, phase }))

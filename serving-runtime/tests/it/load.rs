@@ -104,6 +104,10 @@ async fn downloads_are_retried_and_kept() {
     assert_eq!(names, [digest(&model("affine")).trim_start_matches("sha256:")], "and nothing else is left");
 }
 
+fn redirect(to: &'static str) -> Response<Full<Bytes>> {
+    Response::builder().status(302).header("location", to).body(Full::default()).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_downloads_are_told_apart() {
     let web = Web::start(|_, request| match request.uri().path() {
@@ -113,6 +117,9 @@ async fn failed_downloads_are_told_apart() {
         "/elsewhere" => {
             Response::builder().status(302).header("location", "file:///etc/passwd").body(Full::default()).unwrap()
         }
+        "/neighbour" => redirect("http://127.0.0.2:1/m.onnx"),
+        "/metadata" => redirect("http://169.254.169.254/latest/meta-data/"),
+        "/by-name" => redirect("http://localhost:1/m.onnx"),
         "/loop" => Response::builder().status(302).header("location", "/loop").body(Full::default()).unwrap(),
         _ => content(),
     })
@@ -131,6 +138,9 @@ async fn failed_downloads_are_told_apart() {
     let failure = server.failure();
     assert!(failure["reason"] == "DownloadFailed" && !failure.to_string().contains("secret"), "{failure}");
     fails(&mut spawn("/loop", &[]), "DownloadFailed", true, "redirects");
+    for inside in ["/neighbour", "/metadata", "/by-name"] {
+        fails(&mut spawn(inside, &[]), "DownloadFailed", inside != "/by-name", "not public");
+    }
     fails(&mut spawn("/m", &["--max-model-bytes", "10"]), "InvalidModel", true, "larger");
     let mut server = spawn("/m", &["--model-digest", &digest(&model("mean"))]);
     fails(&mut server, "DigestMismatch", true, &digest(&model("affine")));

@@ -8,4 +8,6 @@ actions["promote"] = { ["disabled"] = not running }
 actions["promote-full"] = { ["disabled"] = not running }
 actions["abort"] = { ["disabled"] = not running }
 actions["retry"] = { ["disabled"] = not aborted }
+actions["pause"] = { ["disabled"] = not running or rollout.pausedBy ~= nil }
+actions["resume"] = { ["disabled"] = not running or rollout.pausedBy == nil }
 return actions

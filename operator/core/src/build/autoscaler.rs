@@ -58,19 +58,23 @@ fn cpu_utilisation() -> MetricSpec {
 
 /// The PodDisruptionBudget `<name>` over the runtime pods of all revisions.
 ///
-/// Kubernetes sums the replicas of the ReplicaSets behind the pods, so at most one pod of the ModelDeployment is evicted at a time.
+/// Kubernetes sums the replicas of the ReplicaSets behind the pods, so what `disruptionBudget` allows counts for the whole ModelDeployment.
 pub fn disruption_budget(object: &ModelDeployment) -> Desired {
     let name = object.name_any();
     let metadata = controlled(object, name.clone(), object_labels(&name));
-    stamped(Desired::PodDisruptionBudget(one_at_a_time(metadata, runtime_selector(&name))))
+    stamped(Desired::PodDisruptionBudget(budget(
+        metadata,
+        runtime_selector(&name),
+        object.spec.disruption_budget.max_unavailable.clone(),
+    )))
 }
 
-/// One eviction at a time. A pod that is not ready may always go: it serves nobody, and it must not keep a node from being drained.
-pub(super) fn one_at_a_time(metadata: ObjectMeta, selector: Labels) -> PodDisruptionBudget {
+/// So many evictions at a time. A pod that is not ready may always go: it serves nobody, and it must not keep a node from being drained.
+pub(super) fn budget(metadata: ObjectMeta, selector: Labels, max_unavailable: IntOrString) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata,
         spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(1)),
+            max_unavailable: Some(max_unavailable),
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             selector: Some(matching(selector)),
             ..PodDisruptionBudgetSpec::default()

@@ -1,21 +1,22 @@
-//! What `spec.cache` adds to the pods: the settings of the model server, and a Redis beside it.
+//! What `spec.server.cache` adds to the pods: the settings of the model server, and a Redis beside it.
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, EnvVarSource, ExecAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, Probe,
-    ResourceRequirements, Volume, VolumeMount,
+    Container, EnvVar, ExecAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, Probe, ResourceRequirements,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use slipway_crds::v1alpha1::{Cache, CacheBypass, EvictionPolicy, RedisSidecar};
+use slipway_crds::v1alpha1::units::bytes;
+use slipway_crds::v1alpha1::{Cache, CacheBypass, CacheMode, EvictionPolicy, RedisSidecar};
 
-use super::pod::{container_security, env};
+use super::pod::{container_security, env, env_secret};
 use super::replica_set::{mount, scratch};
+use super::reserved::{REDIS, SOCKET_VOLUME};
 use crate::observed::Settings;
 
 /// The volume of the model files.
 pub(super) const MODELS: &str = "models";
 
 /// The folder that runtime and Redis share, and the socket in it.
-const VOLUME: &str = "redis";
 const FOLDER: &str = "/run/slipway";
 const SOCKET: &str = "/run/slipway/redis.sock";
 
@@ -41,19 +42,19 @@ pub(super) fn security(cache: Option<&Cache>, pod: PodSecurityContext) -> PodSec
 
 /// The volume for the socket, and where both containers mount it; none without the sidecar.
 pub(super) fn volume(cache: Option<&Cache>) -> Option<(Volume, VolumeMount)> {
-    cache?.redis.as_ref().map(|_| (scratch(VOLUME, "16Mi"), mount(VOLUME, FOLDER)))
+    cache?.sidecar.as_ref().map(|_| (scratch(SOCKET_VOLUME, "16Mi"), mount(SOCKET_VOLUME, FOLDER)))
 }
 
 /// The settings of the model server.
 pub(super) fn environment(cache: Option<&Cache>) -> Vec<EnvVar> {
     let Some(cache) = cache else { return Vec::new() };
     let mut all = Vec::new();
-    if let Some(results) = cache.results.as_ref().filter(|results| results.enabled) {
+    if let Some(results) = cache.results.as_ref().filter(|results| results.mode == CacheMode::Enabled) {
         all.extend([
             env("SLIPWAY_RESULT_CACHE", "true"),
-            env("SLIPWAY_RESULT_CACHE_BYTES", &bytes(results.memory_mebibytes)),
+            env("SLIPWAY_RESULT_CACHE_BYTES", &in_bytes(&results.memory)),
             env("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
-            env("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &results.max_entry_bytes.to_string()),
+            env("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &in_bytes(&results.max_entry_size)),
         ]);
         if results.hot_keys > 0 {
             all.push(env("SLIPWAY_CACHE_HOT_KEYS", &results.hot_keys.to_string()));
@@ -62,10 +63,10 @@ pub(super) fn environment(cache: Option<&Cache>) -> Vec<EnvVar> {
             all.push(env("SLIPWAY_CACHE_NO_BYPASS", "true"));
         }
     }
-    if let Some(features) = cache.features.as_ref().filter(|features| features.enabled) {
+    if let Some(features) = cache.features.as_ref().filter(|features| features.mode == CacheMode::Enabled) {
         all.extend([
             env("SLIPWAY_FEATURE_CACHE", "true"),
-            env("SLIPWAY_FEATURE_CACHE_BYTES", &bytes(features.memory_mebibytes)),
+            env("SLIPWAY_FEATURE_CACHE_BYTES", &in_bytes(&features.memory)),
             env("SLIPWAY_FEATURE_TTL_SECONDS", &features.ttl_seconds.to_string()),
         ]);
         if let Some(source) = &features.source {
@@ -80,19 +81,19 @@ pub(super) fn environment(cache: Option<&Cache>) -> Vec<EnvVar> {
     all
 }
 
-fn bytes(mebibytes: i32) -> String {
-    (i64::from(mebibytes) << 20).to_string()
+/// What is no amount is refused before; 0 keeps nothing.
+fn in_bytes(amount: &Quantity) -> String {
+    bytes(amount).unwrap_or_default().to_string()
 }
 
 fn url(cache: &Cache) -> Option<EnvVar> {
     const NAME: &str = "SLIPWAY_REDIS_URL";
-    if cache.redis.is_some() {
+    if cache.sidecar.is_some() {
         return Some(env(NAME, &format!("unix://{SOCKET}")));
     }
-    let external = cache.external_redis.as_ref()?;
-    if let Some(reference) = &external.secret_key_ref {
-        let from = EnvVarSource { secret_key_ref: Some(reference.clone()), ..EnvVarSource::default() };
-        return Some(EnvVar { name: NAME.to_owned(), value: None, value_from: Some(from) });
+    let external = cache.redis.as_ref()?;
+    if let Some(secret) = &external.url_secret_key_ref {
+        return Some(env_secret(NAME, secret));
     }
     external.url.as_deref().map(|url| env(NAME, url))
 }
@@ -101,9 +102,9 @@ fn url(cache: &Cache) -> Option<EnvVar> {
 ///
 /// It has neither a startup nor a readiness probe, on purpose: a Redis that does not come up must not keep a pod from serving without it.
 pub(super) fn sidecar(cache: Option<&Cache>, settings: &Settings) -> Option<Container> {
-    let redis = cache?.redis.as_ref()?;
+    let redis = cache?.sidecar.as_ref()?;
     Some(Container {
-        name: "redis".to_owned(),
+        name: REDIS.to_owned(),
         image: Some(redis.image.clone().unwrap_or_else(|| settings.redis_image.clone())),
         // The user's own image has no policy of ours: Kubernetes' default by tag is what they expect.
         image_pull_policy: redis.image.is_none().then(|| settings.image_pull_policy.clone()),
@@ -112,7 +113,7 @@ pub(super) fn sidecar(cache: Option<&Cache>, settings: &Settings) -> Option<Cont
         liveness_probe: Some(liveness()),
         resources: Some(resources(redis)),
         security_context: Some(container_security()),
-        volume_mounts: Some(vec![mount(VOLUME, FOLDER)]),
+        volume_mounts: Some(vec![mount(SOCKET_VOLUME, FOLDER)]),
         ..Container::default()
     })
 }
@@ -124,7 +125,7 @@ fn arguments(redis: &RedisSidecar) -> Vec<String> {
         EvictionPolicy::AllKeysLru => "allkeys-lru",
         EvictionPolicy::VolatileTtl => "volatile-ttl",
     };
-    let memory = format!("{}mb", redis.max_memory_mebibytes);
+    let memory = in_bytes(&redis.max_memory);
     let pairs = [
         ("--port", "0"),
         ("--unixsocket", SOCKET),
@@ -156,7 +157,8 @@ fn liveness() -> Probe {
 /// Memory: what Redis may keep, and a quarter and 32 MiB for buffers, fragmentation and itself. All of it is requested, because a cache is full sooner or
 /// later.
 fn resources(redis: &RedisSidecar) -> ResourceRequirements {
-    let kept = redis.max_memory_mebibytes.max(0);
+    let kept = bytes(&redis.max_memory).unwrap_or_default();
+    let kept = kept / (1 << 20) + i64::from(kept % (1 << 20) > 0);
     let memory = Quantity(format!("{}Mi", kept + kept / 4 + 32));
     let mut resources = redis.resources.clone().unwrap_or_default();
     resources.limits.get_or_insert_default().insert("memory".to_owned(), memory.clone());

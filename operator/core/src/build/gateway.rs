@@ -12,13 +12,14 @@ use kube::ResourceExt;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use super::GATEWAY;
-use super::autoscaler::one_at_a_time;
+use super::autoscaler::budget;
 use super::hash::stamped;
 use super::meta::{gateway_labels, gateway_selector, matching, shared, unowned};
 use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env_field, liveness, pod_security, port, pull_secrets, readiness,
     scraped, spread, tracing_env,
 };
+use super::template;
 use crate::action::Desired;
 use crate::observed::Settings;
 
@@ -86,8 +87,8 @@ fn deployment(metadata: ObjectMeta, settings: &Settings) -> Desired {
             }),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(gateway_labels()),
-                    annotations: Some(scraped("9091")),
+                    labels: Some(template::labels(&settings.gateway_template, gateway_labels())),
+                    annotations: Some(template::annotations(&settings.gateway_template, scraped(9091))),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(settings)),
@@ -100,22 +101,23 @@ fn deployment(metadata: ObjectMeta, settings: &Settings) -> Desired {
 
 /// At most one gateway pod is evicted at a time.
 pub fn gateway_disruption_budget(object: &ModelDeployment) -> Desired {
-    stamped(Desired::PodDisruptionBudget(one_at_a_time(shared(object), gateway_selector())))
+    stamped(Desired::PodDisruptionBudget(budget(shared(object), gateway_selector(), IntOrString::Int(1))))
 }
 
 fn pod(settings: &Settings) -> PodSpec {
-    PodSpec {
+    let ours = PodSpec {
         containers: vec![container(settings)],
         service_account_name: Some(GATEWAY.to_owned()),
         automount_service_account_token: Some(true),
         enable_service_links: Some(false),
         image_pull_secrets: pull_secrets(&[], &settings.image_pull_secrets),
-        security_context: Some(pod_security()),
+        security_context: Some(pod_security(settings)),
         // On SIGTERM the gateway turns unready, waits until endpoints have spread and finishes what is in flight: no preStop hook is needed.
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         affinity: Some(spread(gateway_selector())),
         ..PodSpec::default()
-    }
+    };
+    template::merge(ours, &settings.gateway_template)
 }
 
 fn environment(settings: &Settings) -> Vec<EnvVar> {

@@ -2,12 +2,15 @@
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
-    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, Probe, SeccompProfile, SecurityContext,
-    WeightedPodAffinityTerm,
+    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, Probe, SeccompProfile,
+    SecretKeySelector, SecurityContext, Volume, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use slipway_crds::v1alpha1::SecretKey;
+
 use super::meta::{Labels, map, matching};
+use super::reserved::SCRATCH_VOLUMES;
 use crate::observed::Settings;
 
 /// The user `nonroot` of distroless images.
@@ -18,12 +21,13 @@ const NONROOT: i64 = 65532;
 /// pod that runs must not be cut by the number of an earlier spec, and a new number must not roll the pods.
 pub(super) const TERMINATION_GRACE_SECONDS: i64 = 600 + 3600 + 60;
 
-/// Security of a pod: not root, seccomp of the container runtime.
-pub(super) fn pod_security() -> PodSecurityContext {
+/// Security of a pod: not root, seccomp of the container runtime. Ids only where the platform does not give them itself: it refuses those that are not of its range.
+pub(super) fn pod_security(settings: &Settings) -> PodSecurityContext {
+    let id = settings.fixed_user_ids.then_some(NONROOT);
     PodSecurityContext {
         run_as_non_root: Some(true),
-        run_as_user: Some(NONROOT),
-        run_as_group: Some(NONROOT),
+        run_as_user: id,
+        run_as_group: id,
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
         ..PodSecurityContext::default()
     }
@@ -109,8 +113,21 @@ pub(super) fn env_field(name: &str, path: &str) -> EnvVar {
 }
 
 /// Annotations that Prometheus' usual pod discovery looks at.
-pub(super) fn scraped(port: &str) -> Labels {
-    map([("prometheus.io/scrape", "true"), ("prometheus.io/port", port), ("prometheus.io/path", "/metrics")])
+pub(super) fn scraped(port: i32) -> Labels {
+    let port = port.to_string();
+    map([("prometheus.io/scrape", "true"), ("prometheus.io/port", &port), ("prometheus.io/path", "/metrics")])
+}
+
+/// Scratch volumes, of which nothing is missed: a cluster autoscaler may take the node of such a pod away (its default is to keep nodes with local volumes).
+/// Volumes of users are theirs to judge.
+pub(super) fn evictable(mut annotations: Labels, pod: &PodSpec) -> Labels {
+    let ours = |volume: &&Volume| volume.empty_dir.is_some() && SCRATCH_VOLUMES.contains(&volume.name.as_str());
+    let scratch: Vec<&str> = pod.volumes.iter().flatten().filter(ours).map(|volume| volume.name.as_str()).collect();
+    if !scratch.is_empty() {
+        annotations
+            .insert("cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes".to_owned(), scratch.join(","));
+    }
+    annotations
 }
 
 /// Pods that match `selector` prefer different nodes: a preference, so that a single node still runs them all.
@@ -128,5 +145,21 @@ pub(super) fn spread(selector: Labels) -> Affinity {
             ..PodAntiAffinity::default()
         }),
         ..Affinity::default()
+    }
+}
+
+/// A variable whose value is a key of a Secret.
+pub(super) fn env_secret(name: &str, secret: &SecretKey) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.name.clone(),
+                key: secret.key.clone(),
+                optional: None,
+            }),
+            ..EnvVarSource::default()
+        }),
     }
 }

@@ -15,16 +15,15 @@ use super::cache;
 use super::hash::stamped;
 use super::meta::{Labels, controlled, map, matching, revision_labels, revision_selector, runtime_selector};
 use super::pod::{
-    TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, pull_secrets,
-    readiness, scraped, spread, tracing_env,
+    TERMINATION_GRACE_SECONDS, container_security, env, env_field, evictable, liveness, pod_security, port,
+    pull_secrets, readiness, scraped, spread, tracing_env,
 };
+use super::reserved::{CLAIM_VOLUMES, HTTP, METRICS};
 use super::revision_name;
 use super::template;
 use super::worker::queue_environment;
 use crate::action::{APPLIED, Desired};
 use crate::observed::Settings;
-
-const METRICS: &str = "metrics";
 
 /// The container that fetches the model before.
 pub const FETCH: &str = "fetch";
@@ -72,6 +71,7 @@ fn unstamped(
         annotations.insert(labels::MODEL_DIGEST.to_owned(), digest.to_owned());
     }
     metadata.annotations = Some(annotations);
+    let pod = pod(object, settings, revision, version, digest, runtime_selector(&name));
     Desired::ReplicaSet(ReplicaSet {
         metadata,
         spec: Some(ReplicaSetSpec {
@@ -80,10 +80,10 @@ fn unstamped(
             template: Some(PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(template::labels(template, revision_labels(&name, revision))),
-                    annotations: Some(template::annotations(template, scraped("9090"))),
+                    annotations: Some(template::annotations(template, evictable(scraped(METRICS.1), &pod))),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(object, settings, revision, version, digest, runtime_selector(&name))),
+                spec: Some(pod),
             }),
             ..ReplicaSetSpec::default()
         }),
@@ -107,7 +107,7 @@ pub(super) fn pod(
     digest: &str,
     alike: Labels,
 ) -> PodSpec {
-    let (model, cache) = (&object.spec.model, object.spec.cache.as_ref());
+    let (model, cache) = (&object.spec.model, object.spec.server.cache.as_ref());
     let baseline = model.baseline.as_ref().map(|baseline| baseline.uri.as_str());
     let (mut volumes, mut mounts) = volumes(&model.uri, baseline, cache::models(cache));
     if let Some((volume, mount)) = cache::volume(cache) {
@@ -117,7 +117,7 @@ pub(super) fn pod(
     let ours = PodSpec {
         containers: vec![container(object, settings, revision, version, digest, mounts)],
         volumes: Some(volumes),
-        security_context: Some(cache::security(cache, pod_security())),
+        security_context: Some(cache::security(cache, pod_security(settings))),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         automount_service_account_token: Some(false),
         // One variable for every Service of the namespace is a slow start and a leak.
@@ -159,9 +159,9 @@ fn container(
         image: Some(settings.runtime_image.clone()),
         args: Some(vec!["serve".to_owned()]),
         env: Some(environment(object, settings, revision, version, digest)),
-        ports: Some(vec![port("http", 8080), port(METRICS, 9090)]),
-        readiness_probe: Some(readiness(METRICS)),
-        liveness_probe: Some(liveness(METRICS)),
+        ports: Some(vec![port(HTTP.0, HTTP.1), port(METRICS.0, METRICS.1)]),
+        readiness_probe: Some(readiness(METRICS.0)),
+        liveness_probe: Some(liveness(METRICS.0)),
         security_context: Some(container_security()),
         // The runtime writes one line of JSON there when it cannot start; where another image does not, the end of its log is better than nothing.
         termination_message_path: Some("/dev/termination-log".to_owned()),
@@ -208,6 +208,7 @@ fn environment(
     let model = &object.spec.model;
     let name = object.name_any();
     let mut all = vec![
+        env("SLIPWAY_NAMESPACE", &object.namespace().unwrap_or_default()),
         env("SLIPWAY_MODELDEPLOYMENT", &name),
         env("SLIPWAY_REVISION", revision),
         env("SLIPWAY_MODEL_NAME", model.name.as_deref().unwrap_or(&name)),
@@ -219,8 +220,8 @@ fn environment(
     ];
     all.extend(batching(model.batching));
     all.extend(observation(&object.spec));
-    all.extend(cache::environment(object.spec.cache.as_ref()));
-    all.extend(object.spec.queue.iter().flat_map(|queue| queue_environment(object, queue)));
+    all.extend(cache::environment(object.spec.server.cache.as_ref()));
+    all.extend(object.spec.queue().iter().flat_map(|(store, queue)| queue_environment(object, store, queue)));
     // Where traces go is a default of the operator's: the template may send them elsewhere, or nowhere.
     all.extend(tracing_env(settings));
     all
@@ -246,8 +247,8 @@ fn observation(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
     if let Some(feedback) = spec.feedback.as_ref().filter(|f| !f.outcomes.is_empty()) {
         all.push(env("SLIPWAY_FEEDBACK_OUTCOMES", &feedback.outcomes.join(",")));
     }
-    if let Some(sampling) = &spec.sampling {
-        all.push(env("SLIPWAY_SAMPLE_PAYLOADS", &(f64::from(sampling.rate_permille) / 1000.0).to_string()));
+    if let Some(sampling) = &spec.server.sampling {
+        all.push(env("SLIPWAY_SAMPLE_PAYLOADS", &sampling.rate.fraction().unwrap_or_default().to_string()));
         all.push(env("SLIPWAY_SAMPLE_SINK", &sampling.sink));
         if !sampling.redact_inputs.is_empty() {
             all.push(env("SLIPWAY_SAMPLE_REDACT", &sampling.redact_inputs.join(",")));
@@ -275,7 +276,7 @@ fn volumes(model: &str, baseline: Option<&str>, models: Option<Volume>) -> (Vec<
     let mut mounts = vec![mount(cache::MODELS, "/models"), mount("tmp", "/tmp")];
     let of_model = claim(model);
     let of_baseline = baseline.and_then(claim).filter(|claim| Some(*claim) != of_model);
-    for (name, claim) in [("claim", of_model), ("claim-baseline", of_baseline)] {
+    for (name, claim) in CLAIM_VOLUMES.into_iter().zip([of_model, of_baseline]) {
         let Some(claim) = claim else { continue };
         volumes.push(Volume {
             name: name.to_owned(),

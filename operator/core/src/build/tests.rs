@@ -2,7 +2,7 @@ use k8s_openapi::api::apps::v1::DeploymentSpec;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec};
 use serde_json::{Value, json};
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, Queue};
+use slipway_crds::v1alpha1::{ModelDeployment, Queue, Template};
 
 use super::*;
 use crate::action::Desired;
@@ -35,10 +35,14 @@ fn settings() -> Settings {
     Settings {
         gateway_image: "registry.example/slipway-gateway:1".to_owned(),
         gateway_replicas: 2,
+        gateway_template: Template::default(),
+        fixed_user_ids: true,
         runtime_image: "registry.example/slipway-runtime:1".to_owned(),
         redis_image: "registry.example/slipway-redis:1".to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
         image_pull_secrets: vec!["registry".to_owned()],
+        prometheus_matchers: Vec::new(),
+        promql_gates: true,
         tracing: None,
     }
 }
@@ -53,7 +57,7 @@ fn all(object: &ModelDeployment) -> Vec<Desired> {
         disruption_budget(object),
     ];
     all.extend(object.spec.autoscaling.as_ref().map(|autoscaling| autoscaler(object, autoscaling)));
-    all.extend(object.spec.queue.iter().flat_map(|queue| {
+    all.extend(object.spec.queue().iter().flat_map(|(_, queue)| {
         let autoscaler = queue.worker.autoscaling.as_ref().map(|it| worker_autoscaler(object, it));
         [Some(worker_deployment(object, queue, &settings(), REVISION, "v7", "")), autoscaler].into_iter().flatten()
     }));
@@ -73,7 +77,7 @@ fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
     };
     let of_runtime = replica_set.spec.unwrap().template.unwrap().spec.unwrap();
     let mut pods = vec![of_runtime, gateway.spec.unwrap().template.spec.unwrap()];
-    pods.extend(object.spec.queue.iter().map(|queue| worker(object, queue).template.spec.unwrap()));
+    pods.extend(object.spec.queue().iter().map(|(_, queue)| worker(object, queue).template.spec.unwrap()));
     pods
 }
 

@@ -10,17 +10,18 @@ use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, ExternalMetricSource, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
     MetricIdentifier, MetricSpec, MetricTarget,
 };
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, PodSpec, PodTemplateSpec, SecretKeySelector};
+use k8s_openapi::api::core::v1::{EnvVar, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, Queue, SERVER, SecretKey, WorkerAutoscaling};
+use slipway_crds::v1alpha1::{ModelDeployment, Queue, QueueStore, SERVER, WorkerAutoscaling};
 
 use super::hash::stamped;
 use super::meta::{Labels, controlled, map, matching, worker_labels, worker_selector};
-use super::pod::{env, scraped};
+use super::pod::{env, env_secret, evictable, scraped};
 use super::replica_set::{self, resources};
+use super::reserved::{HTTP, METRICS, WORKER};
 use super::template;
 use super::worker_name;
 use crate::action::Desired;
@@ -41,6 +42,7 @@ pub fn worker_deployment(
     digest: &str,
 ) -> Desired {
     let (name, template) = (object.name_any(), &object.spec.template);
+    let pod = pod(object, queue, settings, revision, version, digest);
     stamped(Desired::Deployment(Deployment {
         metadata: controlled(object, worker_name(&name), worker_labels(&name)),
         spec: Some(DeploymentSpec {
@@ -50,10 +52,10 @@ pub fn worker_deployment(
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(template::labels(template, pod_labels(&name, revision))),
-                    annotations: Some(template::annotations(template, scraped("9090"))),
+                    annotations: Some(template::annotations(template, evictable(scraped(METRICS.1), &pod))),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(object, queue, settings, revision, version, digest)),
+                spec: Some(pod),
             },
             ..DeploymentSpec::default()
         }),
@@ -94,13 +96,13 @@ fn pod(
         step.resources = own.clone().map(template::of_a_step).or(step.resources.take());
     }
     for container in pod.containers.iter_mut().filter(|container| container.name == SERVER) {
-        container.name = "worker".to_owned();
+        container.name = WORKER.to_owned();
         if let Some(first) = container.args.as_mut().and_then(|args| args.first_mut()) {
-            "worker".clone_into(first);
+            WORKER.clone_into(first);
         }
         // It serves nobody.
         if let Some(ports) = &mut container.ports {
-            ports.retain(|port| port.name.as_deref() != Some("http"));
+            ports.retain(|port| port.name.as_deref() != Some(HTTP.0));
         }
         container.resources = own.clone().or(container.resources.take());
         // Ours before the user's, who may refer to them.
@@ -112,20 +114,21 @@ fn pod(
 fn worker_environment(queue: &Queue) -> Vec<EnvVar> {
     let worker = &queue.worker;
     let mut all = vec![
-        env("SLIPWAY_WORKER_MAX_JOBS", &worker.max_batch.to_string()),
+        env("SLIPWAY_WORKER_MAX_JOBS", &worker.max_batch_jobs.to_string()),
         env("SLIPWAY_WORKER_DRAIN_SECONDS", &worker.drain_seconds.to_string()),
     ];
-    let key = queue.callbacks.as_ref().map(|it| env_secret("SLIPWAY_CALLBACK_SIGNING_KEY", &it.signing_key_from));
+    let key =
+        queue.callbacks.as_ref().map(|it| env_secret("SLIPWAY_CALLBACK_SIGNING_KEY", &it.signing_key_secret_key_ref));
     all.extend(key);
     all
 }
 
 /// The environment that the pods that serve and the workers need for the queue.
-pub(super) fn queue_environment(object: &ModelDeployment, queue: &Queue) -> Vec<EnvVar> {
+pub(super) fn queue_environment(object: &ModelDeployment, store: &QueueStore, queue: &Queue) -> Vec<EnvVar> {
     let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-    let place = match (&queue.redis, &queue.nats) {
-        (Some(redis), _) => (&redis.url, &redis.url_from),
-        (None, Some(nats)) => (&nats.url, &nats.url_from),
+    let place = match (&store.redis, &store.nats) {
+        (Some(redis), _) => (&redis.url, &redis.url_secret_key_ref),
+        (None, Some(nats)) => (&nats.url, &nats.url_secret_key_ref),
         // The schema refuses this.
         (None, None) => return Vec::new(),
     };
@@ -134,7 +137,7 @@ pub(super) fn queue_environment(object: &ModelDeployment, queue: &Queue) -> Vec<
         (None, Some(secret)) => env_secret("SLIPWAY_QUEUE_URL", secret),
         (None, None) => return Vec::new(),
     };
-    let replicas = queue.nats.as_ref().map(|nats| env("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
+    let replicas = store.nats.as_ref().map(|nats| env("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
     let mut all = vec![url];
     all.extend(replicas);
     all.extend([
@@ -145,21 +148,6 @@ pub(super) fn queue_environment(object: &ModelDeployment, queue: &Queue) -> Vec<
     ]);
     all.extend(queue.callbacks.as_ref().map(|it| env("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))));
     all
-}
-
-fn env_secret(name: &str, secret: &SecretKey) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            secret_key_ref: Some(SecretKeySelector {
-                name: secret.name.clone(),
-                key: secret.key.clone(),
-                optional: None,
-            }),
-            ..EnvVarSource::default()
-        }),
-    }
 }
 
 /// The HorizontalPodAutoscaler `<name>-worker`.

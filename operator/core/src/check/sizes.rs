@@ -9,7 +9,7 @@ use crate::observed::{ModelDigest, ReplicaSetView};
 use crate::sizing::need;
 use crate::traffic;
 
-/// I3, I4, I11, I15 and I16.
+/// I3, I4, I11, I15, I16 and I17.
 pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
     capacity_before_weight(case, broken);
     for action in &case.plan.actions {
@@ -28,10 +28,9 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
                     require(broken, set.desired == 0 && set.current == 0, || {
                         format!("I4: {name} is deleted with pods")
                     });
-                    let role = [&case.new.stable, &case.new.candidate].into_iter().flatten();
-                    require(broken, role.into_iter().all(|it| it.revision != set.revision), || {
-                        format!("I4: {name} has a role")
-                    });
+                    let stable = case.new.stable.as_ref().is_some_and(|it| it.revision == set.revision);
+                    let rolled = case.new.rollout.as_ref().is_some_and(|it| it.revision == set.revision);
+                    require(broken, !stable && !rolled, || format!("I4: {name} has a role"));
                 }
                 None => broken.push(format!("I11: {name} is deleted and is not ours")),
             },
@@ -55,6 +54,7 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
                 Some(set) => marked(case, set, marks, broken),
                 None => broken.push(format!("I11: {name} is marked and is not ours")),
             },
+            Action::WriteReplicas { replicas } => written(case, *replicas, broken),
             Action::Apply(_) | Action::Restore { .. } | Action::Adopt { .. } | Action::Delete { .. } => {}
         }
     }
@@ -65,6 +65,17 @@ fn found<'a>(case: &'a Case<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSet
         .replica_sets
         .iter()
         .find(|set| set.name == name && set.uid == uid && set.owned && !set.orphaned && !set.deleting)
+}
+
+/// I17: a number of replicas is written only where none is given, and takes no pod away.
+fn written(case: &Case<'_>, replicas: i32, broken: &mut Vec<String>) {
+    require(broken, case.observed.object.spec.replicas.is_none(), || "I17: overwrites spec.replicas".to_owned());
+    let stable = case.old.stable.as_ref().and_then(|stable| {
+        case.observed.replica_sets.iter().find(|set| set.revision == stable.revision && set.owned && !set.deleting)
+    });
+    let most = case.spec.autoscaling.as_ref().map_or(i32::MAX, |autoscaling| autoscaling.max_replicas);
+    let running = stable.map_or(0, |set| set.desired).min(most);
+    require(broken, replicas >= running.max(1), || format!("I17: writes {replicas} where {running} run"));
 }
 
 /// I16: what is remembered on a ReplicaSet is what the status says.

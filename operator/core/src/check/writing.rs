@@ -1,6 +1,6 @@
 //! Invariants about what is written, and when.
 
-use slipway_crds::conditions;
+use slipway_crds::conditions::{self, GATE_PASSED, READY, RECONCILING, STALLED};
 
 use super::{Case, require};
 use crate::action::Action;
@@ -16,7 +16,7 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
     let plan = case.plan;
     require(broken, plan.wake_at.is_none_or(|at| at > case.now), || "I10: wakes in the past: a hot loop".to_owned());
     if let Some(request) = &plan.evidence {
-        let confirmed = case.new.traffic.as_ref().and_then(crate::traffic::confirmed_at);
+        let confirmed = case.new.traffic.as_ref().and_then(crate::traffic::confirmed_time);
         require(broken, confirmed == Some(request.since), || {
             "I12: evidence of weights that are not confirmed".to_owned()
         });
@@ -32,9 +32,12 @@ fn order(case: &Case<'_>, broken: &mut Vec<String>) {
             case.observed.replica_sets.iter().any(|set| set.name == *name && *replicas < set.desired)
         }
         Action::Delete { name, .. } => case.observed.replica_sets.iter().any(|set| set.name == *name),
-        Action::Apply(_) | Action::Restore { .. } | Action::Adopt { .. } | Action::Pin { .. } | Action::Mark { .. } => {
-            false
-        }
+        Action::Apply(_)
+        | Action::Restore { .. }
+        | Action::Adopt { .. }
+        | Action::WriteReplicas { .. }
+        | Action::Pin { .. }
+        | Action::Mark { .. } => false,
     });
     require(broken, case.plan.status_first || !(takes || case.weights_change()), || {
         "I9: status is not written first".to_owned()
@@ -46,10 +49,19 @@ fn order(case: &Case<'_>, broken: &mut Vec<String>) {
 /// I13.
 fn conditions_are_whole(case: &Case<'_>, broken: &mut Vec<String>) {
     let kinds: Vec<&str> = case.new.conditions.iter().map(|condition| condition.type_.as_str()).collect();
-    require(broken, kinds == conditions::TYPES, || format!("I13: conditions are {kinds:?}"));
+    let known: Vec<&str> = conditions::TYPES.into_iter().filter(|kind| kinds.contains(kind)).collect();
+    require(broken, kinds == known && kinds.first() == Some(&READY), || format!("I13: conditions are {kinds:?}"));
+    let both = kinds.contains(&STALLED) && kinds.contains(&RECONCILING);
+    require(broken, !both, || "I13: Stalled and Reconciling at once".to_owned());
+    // What kstatus would call current is at rest.
+    let busy = case.new.rollout.is_some() || case.new.stable.is_none();
+    let rest = !kinds.contains(&STALLED) && !kinds.contains(&RECONCILING);
+    require(broken, !(busy && rest), || "I13: a rollout, and neither Stalled nor Reconciling".to_owned());
     for condition in &case.new.conditions {
         let whole = !condition.reason.is_empty() && !condition.message.is_empty();
         require(broken, whole, || format!("I13: {} says nothing", condition.type_));
+        let abnormal = ![READY, GATE_PASSED].contains(&condition.type_.as_str());
+        require(broken, !abnormal || condition.status == "True", || format!("I13: {} does not hold", condition.type_));
         let current = condition.observed_generation == Some(case.spec.generation);
         require(broken, current, || format!("I13: {} speaks of another generation", condition.type_));
         let before =

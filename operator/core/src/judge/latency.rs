@@ -11,8 +11,8 @@ use super::sequential::Events;
 /// The time above which a request is slow, in seconds: the smallest bound of the histogram that is at least stable's quantile times the ratio. When there is
 /// none but +Inf, nothing could ever be slow, so the largest finite bound is taken instead.
 pub(super) fn threshold(stable: &Histogram, settings: &LatencyGate) -> Result<f64, String> {
-    let quantile = f64::from(settings.quantile_percent.clamp(1, 99)) / 100.0;
-    let ratio = f64::from(settings.max_ratio_percent.max(100)) / 100.0;
+    let quantile = settings.quantile.fraction().unwrap_or(0.95).clamp(0.01, 0.9999);
+    let ratio = settings.max_ratio.fraction().unwrap_or(1.0).max(1.0);
     let largest = stable.finite.last().ok_or("the histogram has no bucket but +Inf")?.0;
     // A hair is forgiven, so that 1.5 times a quantile that lies on a bound does not skip a bucket by a rounding error.
     let floor = f64::from(settings.min_slow_milliseconds.max(0)) / 1000.0;

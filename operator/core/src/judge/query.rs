@@ -7,9 +7,17 @@ use slipway_crds::v1alpha1::{Gate, GateType};
 
 use crate::evidence::{GateQueries, Queries};
 
-/// The queries of all gates, in their order.
-pub fn queries(namespace: &str, name: &str, gates: &[Gate], candidate: &str, stable: &str) -> Vec<GateQueries> {
-    let selector = Selector { namespace, name, candidate, stable };
+/// The queries of all gates, in their order. `matchers` are those of the administrator, where one store holds the metrics of several clusters.
+pub fn queries(
+    namespace: &str,
+    name: &str,
+    gates: &[Gate],
+    candidate: &str,
+    stable: &str,
+    matchers: &[String],
+) -> Vec<GateQueries> {
+    let matchers = matchers.iter().map(|matcher| format!(",{matcher}")).collect();
+    let selector = Selector { namespace, name, candidate, stable, matchers };
     gates.iter().map(|gate| GateQueries { gate: gate.name.clone(), queries: query(gate, &selector) }).collect()
 }
 
@@ -18,15 +26,28 @@ struct Selector<'a> {
     name: &'a str,
     candidate: &'a str,
     stable: &'a str,
+    /// Further ones, each after a comma.
+    matchers: String,
 }
 
+/// Pods of the gateway: what another pod exports under the names of its metrics is no evidence.
+const GATEWAY_PODS: &str = "slipway-gateway-[a-z0-9]+-[a-z0-9]+";
+/// Requests at the preview address have another role: somebody looks, and chooses what to ask.
+const ROLES: &str = r#"role=~"stable|candidate""#;
+
 impl Selector<'_> {
-    /// Increase of a metric's series of both revisions since confirmation, with further matchers.
-    fn increase(&self, metric: &str, further: &str) -> String {
-        let Self { namespace, name, candidate, stable } = self;
+    /// Increase of a metric's series of both revisions since confirmation, of these pods, with further matchers. A pod that is scraped twice, by two jobs or two
+    /// Prometheus behind one address, counts once: of series that agree in `labels` the largest.
+    fn increase(&self, metric: &str, pods: &str, further: &str, labels: &str) -> String {
+        let Self { namespace, name, candidate, stable, matchers } = self;
         format!(
-            r#"increase({metric}{{namespace="{namespace}",modeldeployment="{name}",revision=~"{candidate}|{stable}"{further}}}[{{{{window}}}}])"#
+            r#"max by (pod, revision, {labels}) (increase({metric}{{namespace="{namespace}",pod=~"{pods}",modeldeployment="{name}",revision=~"{candidate}|{stable}"{matchers}{further}}}[{{{{window}}}}]))"#
         )
+    }
+
+    /// Pods of the model server, of any revision of this ModelDeployment: labels come back to whichever of them.
+    fn runtime_pods(&self) -> String {
+        format!("{}-[0-9a-f]{{10}}-[a-z0-9]+", self.name)
     }
 }
 
@@ -35,7 +56,12 @@ fn query(gate: &Gate, selector: &Selector<'_>) -> Queries {
         GateType::ErrorRate => Queries::Counts(errors(selector)),
         GateType::Latency => Queries::Buckets(format!(
             "sum by (revision, le) ({})",
-            selector.increase("slipway_gateway_request_duration_seconds_bucket", "")
+            selector.increase(
+                "slipway_gateway_request_duration_seconds_bucket",
+                GATEWAY_PODS,
+                &format!(",{ROLES}"),
+                "role, le"
+            )
         )),
         GateType::Accuracy => Queries::Counts(accuracy(selector)),
         GateType::PromQl => {
@@ -49,10 +75,9 @@ fn query(gate: &Gate, selector: &Selector<'_>) -> Queries {
 /// left before stable would have answered are neither; one that waited for longer is a `timeout`. `contract_error` is a 4xx that stable contradicted;
 /// `try_timeout` is what took longer than a try may take, counted alike in both arms.
 fn errors(selector: &Selector<'_>) -> String {
-    let increase = selector.increase(
-        "slipway_gateway_requests_total",
-        r#",outcome=~"success|client_error|contract_error|server_error|timeout|try_timeout|unavailable""#,
-    );
+    let outcomes = "success|client_error|contract_error|server_error|timeout|try_timeout|unavailable";
+    let further = format!(r#",{ROLES},outcome=~"{outcomes}""#);
+    let increase = selector.increase("slipway_gateway_requests_total", GATEWAY_PODS, &further, "role, outcome");
     relabelled(
         &increase,
         "outcome",
@@ -62,7 +87,12 @@ fn errors(selector: &Selector<'_>) -> String {
 }
 
 fn accuracy(selector: &Selector<'_>) -> String {
-    let increase = selector.increase("slipway_runtime_feedback_total", r#",result=~"correct|incorrect""#);
+    let increase = selector.increase(
+        "slipway_runtime_feedback_total",
+        &selector.runtime_pods(),
+        r#",result=~"correct|incorrect""#,
+        "result",
+    );
     relabelled(&increase, "result", "incorrect", "correct")
 }
 

@@ -51,7 +51,7 @@ pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, alpha
         Ok(arms) => arms,
         Err(why) => return Finding::no_data(why),
     };
-    let seconds = taken_at.duration_since(input.confirmed_at).as_secs_f64();
+    let seconds = taken_at.duration_since(input.confirmed_time).as_secs_f64();
     let verdict = decide(arms.candidate, arms.stable, &question);
     let told = describe(verdict, &arms, &question, seconds);
     let shown = |e: Events| format!("{} of {} {}", text::count(e.bad), text::count(e.all), question.bad);
@@ -59,22 +59,23 @@ pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, alpha
 }
 
 fn question(gate: &Gate, alpha: f64) -> Question {
-    let basis = |points: i32| f64::from(points.clamp(1, 10_000)) / 10_000.0;
-    let (points, min, noun, bad) = match gate.type_ {
+    let (worth_catching, min, noun, bad) = match gate.type_ {
         GateType::Latency => {
-            let LatencyGate { max_increase_basis_points, min_requests, .. } = gate.latency.clone().unwrap_or_default();
-            (max_increase_basis_points, min_requests, "request", "slow")
+            let LatencyGate { max_increase, min_requests, .. } = gate.latency.clone().unwrap_or_default();
+            (max_increase, min_requests, "request", "slow")
         }
         GateType::Accuracy => {
-            let AccuracyGate { max_drop_basis_points, min_labels } = gate.accuracy.clone().unwrap_or_default();
-            (max_drop_basis_points, min_labels, "labelled prediction", "wrong")
+            let AccuracyGate { max_drop, min_labels } = gate.accuracy.clone().unwrap_or_default();
+            (max_drop, min_labels, "labelled prediction", "wrong")
         }
         GateType::ErrorRate | GateType::PromQl => {
-            let ErrorRateGate { max_increase_basis_points, min_requests } = gate.error_rate.clone().unwrap_or_default();
-            (max_increase_basis_points, min_requests, "request", "failed")
+            let ErrorRateGate { max_increase, min_requests } = gate.error_rate.clone().unwrap_or_default();
+            (max_increase, min_requests, "request", "failed")
         }
     };
-    Question { worth_catching: basis(points), min_events: f64::from(min.max(1)), alpha, noun, bad }
+    // What is no percentage is refused before; the strictest value keeps what the schema let through from passing.
+    let worth_catching = worth_catching.fraction().unwrap_or_default().clamp(0.0001, 1.0);
+    Question { worth_catching, min_events: f64::from(min.max(1)), alpha, noun, bad }
 }
 
 fn arms(input: &Input<'_>, gate: &Gate, reading: &GateReading, question: &Question) -> Result<Arms, String> {

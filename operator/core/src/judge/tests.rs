@@ -26,12 +26,12 @@ fn errors() -> Vec<Gate> {
     gates("[{ name: errors, type: ErrorRate }]")
 }
 
-fn confirmed_at() -> Timestamp {
+fn confirmed_time() -> Timestamp {
     "2026-11-24T06:00:00Z".parse().unwrap()
 }
 
 fn after(seconds: i64) -> Timestamp {
-    confirmed_at() + SignedDuration::from_secs(seconds)
+    confirmed_time() + SignedDuration::from_secs(seconds)
 }
 
 /// Evidence of generation 7, taken so many seconds after confirmation.
@@ -66,7 +66,7 @@ fn run(gates: &[Gate], evidence: Option<&Evidence>, previous: &[GateStatus]) -> 
         stable: STABLE,
         evidence,
         generation: 7,
-        confirmed_at: confirmed_at(),
+        confirmed_time: confirmed_time(),
         now: evidence.map_or(after(100), |e| e.taken_at),
         previous,
     })

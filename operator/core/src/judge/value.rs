@@ -27,14 +27,14 @@ pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, taken
         Err(why) => return Finding::no_data(why),
     };
     let delay = SignedDuration::from_secs(i64::from(settings.initial_delay_seconds.max(0)));
-    if taken_at.duration_since(input.confirmed_at) < delay {
-        let left = (delay - input.now.duration_since(input.confirmed_at)).as_secs_f64().max(0.0);
+    if taken_at.duration_since(input.confirmed_time) < delay {
+        let left = (delay - input.now.duration_since(input.confirmed_time)).as_secs_f64().max(0.0);
         let told = format!("the first look is {} from now", text::duration(left));
         let early = Finding { candidate: text::number(value), ..Finding::new(GateVerdict::NeedMoreData, told) };
         return kept(input, gate, early);
     }
     let needed = settings.consecutive_count.max(1);
-    let (row, looked_at) = row(input, gate, taken_at, bounds.hold(value));
+    let (row, last_look_time) = row(input, gate, taken_at, bounds.hold(value));
     // A row that is long enough stays as it is: no change of the status for each further look.
     let row = row.clamp(-needed, needed);
     let verdict = match row {
@@ -52,7 +52,7 @@ pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, taken
     Finding {
         candidate: text::number(value),
         consecutive: row,
-        looked_at: Some(looked_at),
+        last_look_time: Some(last_look_time),
         ..Finding::new(verdict, told)
     }
 }
@@ -76,12 +76,12 @@ fn row(input: &Input<'_>, gate: &Gate, taken_at: Timestamp, within: bool) -> (i3
 
 /// What the status remembers of a gate: nothing, unless it was at this weight.
 fn memory(input: &Input<'_>, gate: &Gate) -> (i32, Option<Timestamp>) {
-    let since = input.confirmed_at.as_second();
+    let since = input.confirmed_time.as_second();
     input
         .previous
         .iter()
         .find(|status| status.name == gate.name)
-        .and_then(|status| status.looked_at.as_ref().map(|at| (status.consecutive, at.0)))
+        .and_then(|status| status.last_look_time.as_ref().map(|at| (status.consecutive, at.0)))
         .filter(|(_, at)| at.as_second() >= since)
         .map_or((0, None), |(row, at)| (row, Some(at)))
 }
@@ -91,8 +91,8 @@ pub(super) fn kept(input: &Input<'_>, gate: &Gate, finding: Finding) -> Finding 
     if gate.type_ != GateType::PromQl {
         return finding;
     }
-    let (consecutive, looked_at) = memory(input, gate);
-    Finding { consecutive, looked_at, ..finding }
+    let (consecutive, last_look_time) = memory(input, gate);
+    Finding { consecutive, last_look_time, ..finding }
 }
 
 struct Bounds {

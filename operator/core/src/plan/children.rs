@@ -142,8 +142,8 @@ fn workers(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
     let (view, scaler) = (cx.observed.worker.as_ref(), cx.observed.worker_autoscaler.as_ref());
     let name = build::worker_name(&cx.spec.name);
-    let queue = object.spec.queue.as_ref();
-    if let Some(queue) = queue {
+    let queue = object.spec.queue().map(|(_, queue)| queue);
+    if let Some(queue) = &queue {
         // Workers run what the pods serve, which is not known before the first of them has told.
         if cx.set(&cx.spec.revision).is_some_and(|set| set.digest == ModelDigest::Pending) {
             return;
@@ -155,7 +155,7 @@ fn workers(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     } else {
         delete(cx, Kind::Deployment, &name, view, actions);
     }
-    match queue.and_then(|queue| queue.worker.autoscaling.as_ref()) {
+    match queue.as_ref().and_then(|queue| queue.worker.autoscaling.as_ref()) {
         Some(autoscaling) => apply(cx, draft, build::worker_autoscaler(object, autoscaling), scaler, actions),
         None => delete(cx, Kind::HorizontalPodAutoscaler, &name, scaler, actions),
     }

@@ -1,8 +1,9 @@
 //! What one decision looks at.
 
 use jiff::{SignedDuration, Timestamp};
-use slipway_crds::v1alpha1::ModelDeploymentStatus;
+use slipway_crds::v1alpha1::{GateType, ModelDeploymentStatus};
 
+use crate::command;
 use crate::observed::{ModelDigest, Observed, ReplicaSetView};
 use crate::replicas;
 use crate::traffic;
@@ -25,6 +26,13 @@ impl<'a> Context<'a> {
         let stored = observed.object.status.clone().unwrap_or_default();
         let mut cx = Self { observed, now, spec: validate(&observed.object), stored };
         cx.spec.replicas = replicas::effective(&cx);
+        let forbidden =
+            !observed.settings.promql_gates && cx.spec.gates.iter().any(|gate| gate.type_ == GateType::PromQl);
+        if forbidden && cx.spec.problem.is_none() {
+            let why = "gates of type PromQL are switched off by the administrator (prometheus.promqlGates of the chart); use the other types";
+            cx.spec.problem = Some(format!("spec.analysis.gates: {why}"));
+        }
+        cx.spec.paused |= command::holds(&observed.object, &cx.stored, &cx.spec.revision);
         cx
     }
 
@@ -61,7 +69,8 @@ impl<'a> Context<'a> {
         }
         let known = [&self.stored.stable, &self.stored.candidate].into_iter().flatten();
         let known = known.filter(|status| status.revision == revision).map(|status| status.version.clone());
-        let found = self.set(revision).map(|set| set.version.clone()).into_iter().chain(known);
+        let rollout = self.stored.rollout.iter().filter(|it| it.revision == revision).map(|it| it.version.clone());
+        let found = self.set(revision).map(|set| set.version.clone()).into_iter().chain(known).chain(rollout);
         found.into_iter().find(|version| !version.is_empty()).unwrap_or_else(|| revision.to_owned())
     }
 

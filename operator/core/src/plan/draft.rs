@@ -80,6 +80,12 @@ impl Draft {
         self.rollout.as_ref().map_or(0, |rollout| usize::try_from(rollout.step_index).unwrap_or_default())
     }
 
+    /// The current step among all, for people: `2/4`.
+    pub(crate) fn step_label(&self, cx: &Context<'_>) -> String {
+        let steps = cx.spec.steps.len();
+        format!("{}/{steps}", self.step_index().saturating_add(1).min(steps))
+    }
+
     /// The candidate's share as asked for, in thousandths.
     pub(crate) fn weight(&self) -> i32 {
         self.candidate().map_or(0, |candidate| traffic::weight_of(&self.traffic, candidate))
@@ -102,7 +108,7 @@ impl Draft {
         if let Some(rollout) = &mut self.rollout {
             rollout.step_index = i32::try_from(index).unwrap_or(i32::MAX);
             rollout.stage = stage;
-            rollout.stage_started_at = Time(cx.stamp());
+            rollout.stage_start_time = Time(cx.stamp());
         }
     }
 
@@ -110,8 +116,8 @@ impl Draft {
     pub(crate) fn close_step(&mut self, cx: &Context<'_>, verdict: &str) {
         let share = self.candidate().and_then(|it| traffic::observed_share(&cx.observed.gateway, &self.traffic, it));
         let last = self.rollout.as_mut().and_then(|rollout| rollout.steps.last_mut());
-        if let Some(record) = last.filter(|record| record.ended_at.is_none()) {
-            record.ended_at = Some(Time(cx.stamp()));
+        if let Some(record) = last.filter(|record| record.end_time.is_none()) {
+            record.end_time = Some(Time(cx.stamp()));
             record.observed_permille = share;
             record.verdict = clipped(verdict);
         }
@@ -126,9 +132,10 @@ impl Draft {
             outcome,
             reason: reason.to_owned(),
             message: clipped(message),
-            started_at: rollout.started_at.clone(),
-            ended_at: Time(cx.stamp()),
+            start_time: rollout.start_time.clone(),
+            end_time: Time(cx.stamp()),
             steps: rollout.steps.iter().take(STEPS).cloned().collect(),
+            commands: rollout.commands.clone(),
         };
         self.history.insert(0, record);
         self.history.truncate(HISTORY);

@@ -1,5 +1,6 @@
 //! From the draft to the plan: the status in full, and how urgent its write is.
 
+use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{Backend, ModelDeploymentStatus, RevisionStatus};
 
@@ -27,6 +28,7 @@ pub(crate) fn finish(cx: &Context<'_>, mut draft: Draft, actions: Vec<Action>, t
     tell_share(cx, &mut draft);
     let mut status = status(cx, &mut draft);
     status.conditions = report::conditions(cx, &draft);
+    (status.state, status.message) = report::summary(&status.conditions);
     keep_share(&cx.stored, &mut status);
     let weights_change = weights(&cx.stored) != weights(&status);
     let evidence = strategy::evidence_request(cx, &draft);
@@ -48,10 +50,9 @@ fn label_step(cx: &Context<'_>, draft: &mut Draft) {
     if cx.spec.problem.is_some() {
         return;
     }
-    let steps = cx.spec.steps.len();
-    let at = draft.step_index().saturating_add(1).min(steps);
+    let label = draft.step_label(cx);
     if let Some(rollout) = &mut draft.rollout {
-        rollout.step = format!("{at}/{steps}");
+        rollout.step = label;
     }
 }
 
@@ -64,10 +65,13 @@ fn tell_share(cx: &Context<'_>, draft: &mut Draft) {
 
 fn status(cx: &Context<'_>, draft: &mut Draft) -> ModelDeploymentStatus {
     let stable = draft.stable.clone().map(|revision| revision_status(cx, draft, revision));
-    let candidate = draft.candidate().map(str::to_owned).map(|revision| revision_status(cx, draft, revision));
+    let candidate = draft.active().map(|it| it.revision.clone()).map(|revision| revision_status(cx, draft, revision));
     ModelDeploymentStatus {
         observed_generation: Some(cx.spec.generation),
         conditions: Vec::new(),
+        state: String::new(),
+        message: String::new(),
+        url: Some(url(cx)),
         // Of the largest revision, and not of all: during a rollout there are pods for the candidate besides, and an autoscaler that takes this number for what it
         // had asked for (as it does within its tolerance, on averages of metrics that are no pod's own) would follow each rollout up.
         replicas: cx.sets().map(|set| set.current).max().unwrap_or(0).max(0),
@@ -80,6 +84,11 @@ fn status(cx: &Context<'_>, draft: &mut Draft) -> ModelDeploymentStatus {
         history: draft.history.clone(),
         handled_commands: draft.handled.clone(),
     }
+}
+
+/// The stable address of its Service.
+fn url(cx: &Context<'_>) -> String {
+    format!("http://{}.{}", cx.spec.name, cx.observed.object.namespace().unwrap_or_default())
 }
 
 fn revision_status(cx: &Context<'_>, draft: &mut Draft, revision: String) -> RevisionStatus {
@@ -113,7 +122,7 @@ fn keep_share(stored: &ModelDeploymentStatus, status: &mut ModelDeploymentStatus
 /// The status without counts of pods, without the texts that carry them, and without the confirmation of weights that no rollout waits for.
 fn essence(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
     let mut status = status.clone();
-    status.replicas = 0;
+    (status.replicas, status.message) = (0, String::new());
     for revision in [&mut status.stable, &mut status.candidate].into_iter().flatten() {
         revision.replicas = 0;
         revision.ready_replicas = 0;
@@ -131,7 +140,7 @@ fn essence(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
         traffic.observed_candidate_share = None;
         if idle {
             traffic.confirmed_generation = 0;
-            traffic.confirmed_at = None;
+            traffic.confirmed_time = None;
         }
     }
     status

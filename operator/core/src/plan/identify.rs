@@ -77,7 +77,7 @@ pub(crate) fn repair(cx: &Context<'_>, draft: &mut Draft) {
     }
     if draft.traffic.confirmed_generation > draft.traffic.generation {
         draft.traffic.confirmed_generation = 0;
-        draft.traffic.confirmed_at = None;
+        draft.traffic.confirmed_time = None;
     }
     if let Some(stable) = draft.stable.clone() {
         let candidate = draft.active().map(|rollout| rollout.revision.clone());

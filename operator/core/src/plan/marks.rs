@@ -31,7 +31,7 @@ fn wanted(cx: &Context<'_>, draft: &Draft, set: &ReplicaSetView) -> Marks {
     }
     let aborted =
         draft.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && Some(it.revision.as_str()) == revision);
-    marks.aborted = aborted.and_then(|it| it.abort.as_ref()).map(|abort| (abort.at.0, abort.reason.clone()));
+    marks.aborted = aborted.and_then(|it| it.abort.as_ref()).map(|abort| (abort.time.0, abort.reason.clone()));
     // Seconds are all that is kept: a difference below would be written for ever.
     if let (Some((at, reason)), Some((old, before))) = (&marks.aborted, &set.marks.aborted)
         && at.as_second() == old.as_second()
@@ -60,13 +60,16 @@ pub(crate) fn aborted(cx: &Context<'_>, revision: &str) -> Option<RolloutStatus>
     let message = "it was taken back before the status was lost, which had the details".to_owned();
     Some(RolloutStatus {
         revision: revision.to_owned(),
+        version: cx.version(revision),
         stage: Stage::Aborted,
         step_index: 0,
         step: String::new(),
-        started_at: Time(at),
-        stage_started_at: Time(at),
+        start_time: Time(at),
+        stage_start_time: Time(at),
         steps: Vec::new(),
-        abort: Some(AbortStatus { reason, message, at: Time(at), traffic_left_at: None }),
+        abort: Some(AbortStatus { reason, message, time: Time(at), traffic_left_time: None }),
         promote_full: false,
+        paused_by: None,
+        commands: Vec::new(),
     })
 }

@@ -9,7 +9,7 @@ use crate::conflicts::Claim;
 use crate::plan::Context;
 
 /// Whether anything by which it wants to be reached leads elsewhere. Its Service and all else of it go on working.
-pub(super) fn conflicted(cx: &Context<'_>) -> Said {
+pub(super) fn conflicted(cx: &Context<'_>) -> Option<Said> {
     let conflicts = &cx.observed.conflicts;
     let told = conflicts.iter().map(|conflict| {
         let holder = &conflict.holder;
@@ -27,12 +27,12 @@ pub(super) fn conflicted(cx: &Context<'_>) -> Said {
     });
     let all: Vec<String> = unusable.chain(told).collect();
     if all.is_empty() {
-        return Said::new("False", reason::NONE, "no other ModelDeployment holds its hosts or its model name");
+        return None;
     }
     let only_name =
         service_addresses(cx).next().is_none() && conflicts.iter().all(|it| matches!(it.claim, Claim::ModelName(_)));
     let reason = if only_name { reason::MODEL_NAME_CONFLICT } else { reason::HOSTNAME_CONFLICT };
-    Said::new("True", reason, format!("Service {} serves all the same; {}", cx.spec.name, all.join("; ")))
+    Some(Said::holds(reason, format!("Service {} serves all the same; {}", cx.spec.name, all.join("; "))))
 }
 
 /// Declared hosts that are those of Services, whoever bears their names.

@@ -1,56 +1,52 @@
 //! What the rollout does or waits for.
 
 use slipway_crds::conditions::reason;
-use slipway_crds::v1alpha1::{Outcome, RolloutStatus, Stage};
+use slipway_crds::v1alpha1::{RolloutStatus, Stage};
 
 use super::{Said, judged};
 use crate::plan::{Context, Draft, after};
 use crate::validate::Step;
 use crate::{sizing, traffic};
 
-const PROMOTE: &str = "annotate ml.slipway.dev/promote to go on";
+const PROMOTE: &str = "`kubectl slipway promote` goes on";
 
-/// Whether a rollout goes on, and what it waits for.
-pub(super) fn progressing(cx: &Context<'_>, draft: &Draft) -> Said {
-    if let Some(problem) = &cx.spec.problem {
-        return Said::is(draft.active().is_some(), reason::INVALID_SPEC, problem);
-    }
-    let Some(rollout) = &draft.rollout else { return at_rest(cx, draft) };
+/// What goes on, and what it waits for: a rollout, or pods that are missing.
+pub(super) fn reconciling(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+    let rollout = draft.active();
+    let Some(rollout) = rollout else { return super::service::missing(cx, draft) };
     let version = cx.version(&rollout.revision);
-    if rollout.stage == Stage::Aborted {
-        return aborted(cx, draft, rollout);
-    }
     let (reason, wait) = waits(cx, draft, rollout);
     let held = cx.spec.paused && rollout.stage != Stage::Confirming;
     let reason = if held { reason::USER_PAUSED } else { reason };
-    let hold = if held { "spec.paused holds the rollout; " } else { "" };
-    Said::new("True", reason, format!("version {version}, step {}: {hold}{wait}", rollout.step))
+    let hold = if held { format!("{}; ", holder(cx, draft)) } else { String::new() };
+    Some(Said::holds(reason, format!("version {version}, step {}: {hold}{wait}", rollout.step)))
 }
 
-fn at_rest(cx: &Context<'_>, draft: &Draft) -> Said {
-    let Some(stable) = &draft.stable else {
-        let message = format!("the first version {} comes up", cx.spec.version);
-        return Said::new("True", reason::INITIALIZING, message);
-    };
-    let promoted = draft.history.first().is_some_and(|it| it.outcome == Outcome::Promoted && it.revision == *stable);
-    let reason = if promoted { reason::PROMOTED } else { reason::STABLE };
-    Said::new("False", reason, format!("version {} serves; no rollout goes on", cx.version(stable)))
-}
-
-fn aborted(cx: &Context<'_>, draft: &Draft, rollout: &RolloutStatus) -> Said {
-    let Some(abort) = &rollout.abort else { return Said::new("False", reason::USER_ABORTED, "taken back") };
-    let left = match &abort.traffic_left_at {
+/// What the spec asks for was taken back, and is not tried again by itself.
+pub(super) fn taken_back(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+    let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted)?;
+    let abort = rollout.abort.as_ref()?;
+    let left = match &abort.traffic_left_time {
         Some(at) => format!("no gateway sends to it since {}", at.0),
         None => format!("its traffic leaves: {}", confirmation(cx, draft)),
     };
-    let next = "change the spec, or annotate ml.slipway.dev/retry";
+    let next = "change the spec, or `kubectl slipway retry`";
     let version = cx.version(&rollout.revision);
     let message = format!("version {version} was taken back: {}; {left}; {next}", abort.message);
-    Said::new("False", &abort.reason, message)
+    Some(Said::holds(&abort.reason, message))
+}
+
+/// The judge came to no verdict in time, and a person is waited for.
+pub(super) fn held(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+    let rollout = draft.active().filter(|rollout| rollout.stage == Stage::Paused)?;
+    let (reason, wait) = pause(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
+    let version = cx.version(&rollout.revision);
+    let held = reason == reason::HOLD_EXCEEDED && !cx.spec.paused;
+    held.then(|| Said::holds(reason, format!("version {version}, step {}: {wait}", rollout.step)))
 }
 
 fn waits(cx: &Context<'_>, draft: &Draft, rollout: &RolloutStatus) -> (&'static str, String) {
-    let since = rollout.stage_started_at.0;
+    let since = rollout.stage_start_time.0;
     let weight = traffic::percent(draft.weight());
     match rollout.stage {
         Stage::Scaling => {
@@ -108,8 +104,8 @@ fn unshielded(cx: &Context<'_>) -> String {
         _ => "some",
     };
     format!(
-        "; {part} requests go to stable only, because their bodies are larger than what gateways keep to send them again (spec.traffic.maxRequestBytes is {}), or because gateways have no memory left for them",
-        cx.observed.object.spec.traffic.max_request_bytes
+        "; {part} requests go to stable only, because their bodies are larger than what gateways keep to send them again (spec.traffic.maxRequestSize is {}), or because gateways have no memory left for them",
+        cx.observed.object.spec.traffic.max_request_size.0
     )
 }
 
@@ -130,7 +126,7 @@ fn confirmation(cx: &Context<'_>, draft: &Draft) -> String {
 
 /// Why a gateway does not confirm, when it should have done so by now.
 fn late(cx: &Context<'_>, draft: &Draft) -> Option<String> {
-    let since = draft.rollout.as_ref()?.stage_started_at.0;
+    let since = draft.rollout.as_ref()?.stage_start_time.0;
     let missing = traffic::missing(&cx.observed.gateway, draft.traffic.generation, since);
     missing.into_iter().find(|(since, _)| cx.passed(*since, traffic::LATE_SECONDS)).map(|(_, why)| why)
 }
@@ -142,19 +138,26 @@ fn gateways(cx: &Context<'_>, draft: &Draft) -> &'static str {
     }
 }
 
+/// Who holds the rollout.
+fn holder(cx: &Context<'_>, draft: &Draft) -> String {
+    match draft.active().and_then(|rollout| rollout.paused_by.as_ref()) {
+        Some(user) if !cx.observed.object.spec.paused => {
+            format!("{user} holds the rollout where it is; `kubectl slipway resume` goes on")
+        }
+        _ => "spec.paused holds the rollout where it is".to_owned(),
+    }
+}
+
 /// Whether a person is waited for.
-pub(super) fn paused(cx: &Context<'_>, draft: &Draft) -> Said {
+pub(super) fn paused(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
     if cx.spec.paused {
         let message = match draft.active() {
-            Some(_) => "spec.paused holds the rollout where it is; an abort still works",
-            None => "spec.paused holds the next rollout before its first weight",
+            Some(_) => format!("{}; an abort still works", holder(cx, draft)),
+            None => "spec.paused holds the next rollout before its first weight".to_owned(),
         };
-        return Said::new("True", reason::USER_PAUSED, message);
+        return Some(Said::holds(reason::USER_PAUSED, message));
     }
-    if let Some(rollout) = draft.active().filter(|rollout| rollout.stage == Stage::Paused) {
-        let weight = traffic::percent(draft.weight());
-        let (reason, message) = pause(cx, draft, rollout.stage_started_at.0, &weight);
-        return Said::new("True", reason, message);
-    }
-    Said::new("False", reason::NONE, "nobody is waited for")
+    let rollout = draft.active().filter(|rollout| rollout.stage == Stage::Paused)?;
+    let (reason, message) = pause(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
+    Some(Said::holds(reason, message))
 }

@@ -1,95 +1,75 @@
 //! Whether the stable revision serves.
 
-use slipway_crds::conditions::{READY, reason};
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::conditions::reason;
 
 use super::Said;
 use crate::build;
 use crate::plan::{Context, Draft};
 use crate::strategy::LoadFailure;
 
-/// The summary.
+/// Whether the stable revision serves. No rollout, rollback or scale-up is a matter of this.
 pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
-    if let Some(problem) = &cx.spec.problem {
-        return Said::new("False", reason::INVALID_SPEC, problem);
-    }
-    refused(cx, || serves(cx, draft)).unwrap_or_else(|| undisturbed(draft, serves(cx, draft)))
-}
-
-/// What others do to our objects. Somebody who keeps changing them breaks what is promised; an admission webhook or policy has the last word by design.
-fn undisturbed(draft: &Draft, said: Said) -> Said {
-    if !draft.contested.is_empty() {
-        let message = format!("{}; {}", draft.contested.join("; "), said.message);
-        return Said::new("False", reason::WRITE_REVERTED, message);
-    }
-    let overridden = draft.overridden.iter().map(|it| format!("; {it}"));
-    Said { message: overridden.fold(said.message, |message, it| message + &it), ..said }
-}
-
-fn serves(cx: &Context<'_>, draft: &Draft) -> Said {
-    let Some(stable) = &draft.stable else {
-        return initializing(cx);
-    };
+    let Some(stable) = &draft.stable else { return initializing(cx) };
     let (have, want) = (cx.ready(stable), cx.spec.replicas);
-    let pods = format!("{have} of {want} pods of version {} are ready", cx.version(stable));
+    let pods = pods(cx, stable);
     if have == 0 && want > 0 {
         return Said::new("False", reason::UNAVAILABLE, format!("{pods}{}", trouble(cx, stable)));
     }
-    if !cx.observed.gateway.pods.iter().any(|pod| pod.ready) {
-        let failure = cx.observed.gateway.deployment.as_ref().map_or("", |it| it.failure.as_str());
-        let why = if failure.is_empty() { String::new() } else { format!("; Kubernetes makes no pods: {failure}") };
-        let message = format!("no gateway pod is ready, so nothing reaches the model{why}");
-        return Said::new("False", reason::UNAVAILABLE, message);
+    if let Some(why) = no_gateway(cx) {
+        return Said::new("False", reason::UNAVAILABLE, why);
     }
-    if have < want {
-        return Said::new("False", reason::DEGRADED, format!("{pods}{}", trouble(cx, stable)));
-    }
-    let aborted = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted);
-    if let Some(abort) = aborted.and_then(|rollout| rollout.abort.as_ref()) {
-        let message = format!("{pods}; the spec's version {} was taken back: {}", cx.spec.version, abort.message);
-        return Said::new("False", &abort.reason, message);
-    }
-    Said::new("True", reason::STABLE, pods)
+    // An admission webhook or policy has the last word by design; people are told all the same.
+    let overridden = draft.overridden.iter().map(|it| format!("; {it}"));
+    Said::new("True", reason::STABLE, overridden.fold(pods, |message, it| message + &it))
 }
 
-/// Writes that are refused. Before this process has tried one, what the status says of it stands: else `Ready` would be true for a moment at each start.
-fn refused(cx: &Context<'_>, otherwise: impl FnOnce() -> Said) -> Option<Said> {
-    let Some(refusals) = &cx.observed.refusals else {
-        let old = cx.stored.conditions.iter().find(|old| old.type_ == READY && old.reason == reason::WRITE_REFUSED)?;
-        return Some(Said::new("False", reason::WRITE_REFUSED, old.message.clone()));
-    };
-    let all: Vec<&str> = refusals.values().map(String::as_str).collect();
-    (!all.is_empty())
-        .then(|| Said::new("False", reason::WRITE_REFUSED, format!("{}; {}", all.join("; "), otherwise().message)))
+fn pods(cx: &Context<'_>, stable: &str) -> String {
+    format!("{} of {} pods of version {} are ready", cx.ready(stable), cx.spec.replicas, cx.version(stable))
 }
 
-/// Whether anybody answers at all.
-pub(super) fn available(cx: &Context<'_>, draft: &Draft) -> Said {
+fn no_gateway(cx: &Context<'_>) -> Option<String> {
+    if cx.observed.gateway.pods.iter().any(|pod| pod.ready) {
+        return None;
+    }
+    let failure = cx.observed.gateway.deployment.as_ref().map_or("", |it| it.failure.as_str());
+    let why = if failure.is_empty() { String::new() } else { format!("; Kubernetes makes no pods: {failure}") };
+    Some(format!("no gateway pod is ready, so nothing reaches the model{why}"))
+}
+
+/// What is missing at the stable revision, or before there is one.
+pub(super) fn missing(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
     let Some(stable) = &draft.stable else {
-        return Said { status: "False", ..initializing(cx) };
+        let Said { reason, message, .. } = initializing(cx);
+        return Some(Said::holds(&reason, message));
     };
-    let ready = cx.ready(stable);
-    let message = format!("{ready} pods of version {} are ready", cx.version(stable));
-    Said::is(ready > 0, if ready > 0 { reason::STABLE } else { reason::UNAVAILABLE }, message)
+    if cx.ready(stable) < cx.spec.replicas {
+        return Some(Said::holds(reason::DEGRADED, format!("{}{}", pods(cx, stable), trouble(cx, stable))));
+    }
+    no_gateway(cx).map(|why| Said::holds(reason::UNAVAILABLE, why))
 }
 
-/// The first revision has nothing to go back to: it is tried until it comes up or the spec changes.
-fn initializing(cx: &Context<'_>) -> Said {
+/// What keeps the first revision from ever coming up. It has nothing to go back to: it is tried until it comes up or the spec changes.
+pub(super) fn cannot_begin(cx: &Context<'_>) -> Option<(&'static str, String)> {
     let revision = &cx.spec.revision;
     if let Some(problem) = &cx.spec.problem {
-        return Said::new("False", reason::INVALID_SPEC, problem);
+        return Some((reason::INVALID_SPEC, problem.clone()));
     }
     let name = build::revision_name(&cx.spec.name, revision);
     if cx.observed.replica_sets.iter().any(|set| set.name == name && !set.owned) {
         let message = format!("ReplicaSet {name} exists and is controlled by somebody else, or lacks our labels");
-        return Said::new("False", reason::UNAVAILABLE, message);
+        return Some((reason::UNAVAILABLE, message));
     }
-    if let Some(failure) = LoadFailure::of(cx, revision) {
-        return Said::new("False", reason::MODEL_LOAD_FAILED, format!("{}: {}", failure.reason, failure.message));
+    let failure = LoadFailure::of(cx, revision)?;
+    Some((reason::MODEL_LOAD_FAILED, format!("{}: {}", failure.reason, failure.message)))
+}
+
+fn initializing(cx: &Context<'_>) -> Said {
+    if let Some((reason, message)) = cannot_begin(cx) {
+        return Said::new("False", reason, message);
     }
-    let have = cx.ready(revision);
+    let have = cx.ready(&cx.spec.revision);
     let pods = format!("{have} of {} pods of the first version {} are ready", cx.spec.replicas, cx.spec.version);
-    Said::new("False", reason::INITIALIZING, format!("{pods}{}", trouble(cx, revision)))
+    Said::new("False", reason::INITIALIZING, format!("{pods}{}", trouble(cx, &cx.spec.revision)))
 }
 
 /// The first thing that keeps a pod of a revision from running, and why Kubernetes makes no more of them.

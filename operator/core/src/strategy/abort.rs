@@ -27,9 +27,10 @@ pub(super) fn when_needed(cx: &Context<'_>, draft: &mut Draft) -> bool {
 }
 
 /// A person takes the candidate back; nothing when there is none.
-pub(super) fn by_person(cx: &Context<'_>, draft: &mut Draft) {
+pub(super) fn by_person(cx: &Context<'_>, draft: &mut Draft, user: &str) {
     if draft.active().is_some() {
-        abort(cx, draft, Outcome::Aborted, reason::USER_ABORTED, "a person set the annotation ml.slipway.dev/abort");
+        let message = format!("aborted by {user} (annotation ml.slipway.dev/abort)");
+        abort(cx, draft, Outcome::Aborted, reason::USER_ABORTED, &message);
     }
 }
 
@@ -38,8 +39,8 @@ pub(crate) fn traffic_left(cx: &Context<'_>, draft: &mut Draft) {
     let settled =
         traffic::is_confirmed(&draft.traffic) && traffic::is_settled(&cx.observed.gateway, draft.traffic.generation);
     let abort = draft.rollout.as_mut().and_then(|rollout| rollout.abort.as_mut());
-    if let Some(abort) = abort.filter(|abort| settled && abort.traffic_left_at.is_none()) {
-        abort.traffic_left_at = Some(Time(cx.stamp()));
+    if let Some(abort) = abort.filter(|abort| settled && abort.traffic_left_time.is_none()) {
+        abort.traffic_left_time = Some(Time(cx.stamp()));
     }
 }
 
@@ -49,12 +50,12 @@ fn abort(cx: &Context<'_>, draft: &mut Draft, outcome: Outcome, reason: &str, me
     let index = draft.step_index();
     draft.enter(cx, index, Stage::Aborted);
     let Some(rollout) = &mut draft.rollout else { return };
-    rollout.promote_full = false;
+    (rollout.promote_full, rollout.paused_by) = (false, None);
     rollout.abort = Some(AbortStatus {
         reason: reason.to_owned(),
         message: clipped(message),
-        at: Time(cx.stamp()),
-        traffic_left_at: None,
+        time: Time(cx.stamp()),
+        traffic_left_time: None,
     });
     let version = cx.version(&rollout.revision);
     draft.all_to_stable(cx);
@@ -125,7 +126,7 @@ fn gate_failed(cx: &Context<'_>, draft: &mut Draft) -> Found {
 /// Counted from the start of the stage as status has it, so that pods that come and go do not start it again.
 fn deadline_exceeded(cx: &Context<'_>, draft: &mut Draft) -> Found {
     let rollout = draft.active().filter(|rollout| rollout.stage == Stage::Scaling)?;
-    let (since, candidate) = (rollout.stage_started_at.0, rollout.revision.clone());
+    let (since, candidate) = (rollout.stage_start_time.0, rollout.revision.clone());
     if sizing::has_capacity(cx, draft) {
         return None;
     }

@@ -26,7 +26,7 @@ pub(super) fn judged(cx: &Context<'_>, draft: &mut Draft) -> Option<judge::Judge
         stable: &window.stable,
         evidence,
         generation: draft.traffic.generation,
-        confirmed_at: window.since,
+        confirmed_time: window.since,
         now: cx.now,
         previous: &draft.gates,
     });
@@ -55,7 +55,8 @@ fn keep_rates(cx: &Context<'_>, old: &[GateStatus], new: &mut [GateStatus]) {
 pub(crate) fn evidence_request(cx: &Context<'_>, draft: &Draft) -> Option<EvidenceRequest> {
     let window = window(cx, draft)?;
     let namespace = cx.observed.object.metadata.namespace.as_deref().unwrap_or_default();
-    let gates = judge::queries(namespace, &cx.spec.name, &cx.spec.gates, &window.candidate, &window.stable);
+    let matchers = &cx.observed.settings.prometheus_matchers;
+    let gates = judge::queries(namespace, &cx.spec.name, &cx.spec.gates, &window.candidate, &window.stable, matchers);
     Some(EvidenceRequest {
         generation: draft.traffic.generation,
         since: window.since,
@@ -75,7 +76,7 @@ struct Window {
 fn window(cx: &Context<'_>, draft: &Draft) -> Option<Window> {
     let rollout = draft.active().filter(|rollout| !rollout.promote_full)?;
     let candidate = rollout.revision.clone();
-    let since = traffic::confirmed_at(&draft.traffic)?;
+    let since = traffic::confirmed_time(&draft.traffic)?;
     let open = draft.weight() > 0 && !cx.spec.gates.is_empty() && cx.spec.problem.is_none();
     // With all traffic at the candidate there is only the probation to watch over.
     let watched = draft.weight() < traffic::ALL || matches!(rollout.stage, Stage::Probation | Stage::Paused);
@@ -83,10 +84,11 @@ fn window(cx: &Context<'_>, draft: &Draft) -> Option<Window> {
     (open && watched).then_some(Window { stable, candidate, since })
 }
 
-/// Whether something changed that must not be lost: a gate, a verdict, or a row of looks that is not complete yet.
+/// Whether something changed that must not be lost: a gate, a verdict, a row of looks that is not complete yet, or what the first reading says.
 fn is_news(cx: &Context<'_>, old: &[GateStatus], new: &[GateStatus]) -> bool {
+    let is_read = |gate: &GateStatus| !gate.message.starts_with(judge::NO_READING);
     let facts = |gates: &[GateStatus]| -> Vec<_> {
-        gates.iter().map(|gate| (gate.name.clone(), gate.verdict, row(cx, gate))).collect()
+        gates.iter().map(|gate| (gate.name.clone(), gate.verdict, row(cx, gate), is_read(gate))).collect()
     };
     facts(old) != facts(new)
 }

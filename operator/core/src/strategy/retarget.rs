@@ -34,25 +34,26 @@ pub(crate) fn retarget(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pendin
         draft.rollout = Some(aborted);
         return;
     }
-    for command in [labels::RETRY, labels::PROMOTE_FULL, labels::PROMOTE] {
-        // They were for the candidate that is leaving.
-        pending.handle(command, &mut draft.handled);
-    }
+    // They were for what was before.
+    pending.drop_bare(&mut draft.handled);
     supersede(cx, draft, &asked);
 }
 
 /// The candidate that was taken back starts again from its first step.
-pub(super) fn retry(cx: &Context<'_>, draft: &mut Draft) {
+pub(super) fn retry(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
     let aborted = draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Aborted);
     if aborted && draft.candidate() == Some(cx.spec.revision.as_str()) && cx.spec.problem.is_none() {
+        let user = pending.user(labels::RETRY);
         begin(cx, draft, &cx.spec.revision);
+        pending.obey(labels::RETRY, cx, draft);
         draft.note(
             false,
             "RolloutRetried",
             "Retry",
-            &format!("version {} starts again at its first step", cx.spec.version),
+            &format!("version {} starts again at its first step, by {user}", cx.spec.version),
         );
     }
+    pending.handle(labels::RETRY, &mut draft.handled);
 }
 
 fn revert(cx: &Context<'_>, draft: &mut Draft) {
@@ -88,14 +89,17 @@ fn begin(cx: &Context<'_>, draft: &mut Draft, revision: &str) {
     draft.gates.clear();
     draft.rollout = Some(RolloutStatus {
         revision: revision.to_owned(),
+        version: cx.version(revision),
         stage: Stage::Scaling,
         step_index: 0,
         step: String::new(),
-        started_at: Time(cx.stamp()),
-        stage_started_at: Time(cx.stamp()),
+        start_time: Time(cx.stamp()),
+        stage_start_time: Time(cx.stamp()),
         steps: Vec::new(),
         abort: None,
         promote_full: false,
+        paused_by: None,
+        commands: Vec::new(),
     });
     super::steps::enter_step(cx, draft, 0);
 }

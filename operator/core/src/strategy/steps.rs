@@ -2,16 +2,18 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::conditions::reason;
+use slipway_crds::labels;
 use slipway_crds::v1alpha1::{GateVerdict, HoldPolicy, Outcome, Stage, StepRecord};
 
 use super::judging;
+use crate::command::Pending;
 use crate::plan::{Context, Draft, after};
 use crate::sizing;
 use crate::traffic::{self, ALL};
 use crate::validate::{Step, is_judged};
 
 /// Takes at most one transition; true when it did.
-pub(super) fn advance(cx: &Context<'_>, draft: &mut Draft) -> bool {
+pub(super) fn advance(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) -> bool {
     let Some(stage) = draft.active().map(|rollout| rollout.stage) else { return false };
     if cx.spec.problem.is_some() {
         return false;
@@ -20,10 +22,10 @@ pub(super) fn advance(cx: &Context<'_>, draft: &mut Draft) -> bool {
         return match stage {
             Stage::Scaling => scaling(cx, draft),
             Stage::Confirming => confirming(cx, draft),
-            Stage::Analyzing => analyzing(cx, draft),
-            Stage::Paused => paused(cx, draft),
-            Stage::Preview => preview(cx, draft),
-            Stage::Probation => probation(cx, draft),
+            Stage::Analyzing => analyzing(cx, draft, pending),
+            Stage::Paused => paused(cx, draft, pending),
+            Stage::Preview => preview(cx, draft, pending),
+            Stage::Probation => probation(cx, draft, pending),
             Stage::Aborted => false,
         };
     }
@@ -105,7 +107,7 @@ fn scaling(cx: &Context<'_>, draft: &mut Draft) -> bool {
 
 /// Whether gateways keep the candidate from getting a share: no more is given while what was asked for is not known to be so.
 fn waits_for_gateways(cx: &Context<'_>, draft: &mut Draft) -> bool {
-    let Some(since) = draft.active().map(|rollout| rollout.stage_started_at.0) else { return false };
+    let Some(since) = draft.active().map(|rollout| rollout.stage_start_time.0) else { return false };
     for (since, _) in traffic::missing(&cx.observed.gateway, draft.traffic.generation, since) {
         draft.wake(after(since, traffic::LATE_SECONDS));
     }
@@ -128,13 +130,13 @@ fn set_weight(cx: &Context<'_>, draft: &mut Draft, weight: i32) {
     }
     let index = draft.step_index();
     draft.enter(cx, index, Stage::Confirming);
-    let confirmed_at = traffic::confirmed_at(&draft.traffic).filter(|_| !new).map(Time);
+    let confirmed_time = traffic::confirmed_time(&draft.traffic).filter(|_| !new).map(Time);
     if let Some(rollout) = &mut draft.rollout {
         rollout.steps.push(StepRecord {
             weight_permille: weight,
-            set_at: Time(cx.stamp()),
-            confirmed_at,
-            ended_at: None,
+            set_time: Time(cx.stamp()),
+            confirmed_time,
+            end_time: None,
             observed_permille: None,
             verdict: String::new(),
         });
@@ -163,7 +165,7 @@ fn confirming(cx: &Context<'_>, draft: &mut Draft) -> bool {
 /// Weights that are not confirmed are weights that nobody can judge, nor take away in time. They go back, without blame, and the rollout begins again when all
 /// gateways confirm.
 fn take_unconfirmed_back(cx: &Context<'_>, draft: &mut Draft) -> bool {
-    let Some(since) = draft.active().map(|rollout| rollout.stage_started_at.0).filter(|_| draft.weight() > 0) else {
+    let Some(since) = draft.active().map(|rollout| rollout.stage_start_time.0).filter(|_| draft.weight() > 0) else {
         return false;
     };
     let missing = traffic::missing(&cx.observed.gateway, draft.traffic.generation, since);
@@ -188,12 +190,12 @@ fn take_unconfirmed_back(cx: &Context<'_>, draft: &mut Draft) -> bool {
 }
 
 /// Only a pass, or a person, ends the analysis.
-fn analyzing(cx: &Context<'_>, draft: &mut Draft) -> bool {
+fn analyzing(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) -> bool {
     if cx.spec.paused || !traffic::is_confirmed(&draft.traffic) {
         return false;
     }
     if draft.skip || cx.spec.gates.is_empty() {
-        draft.skip = false;
+        skipped(cx, draft, pending);
         end_step(cx, draft, "skipped by a person");
         return true;
     }
@@ -212,6 +214,13 @@ fn analyzing(cx: &Context<'_>, draft: &mut Draft) -> bool {
     false
 }
 
+/// A person's `promote` has ended what it was for.
+fn skipped(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
+    if std::mem::take(&mut draft.skip) {
+        pending.obey(labels::PROMOTE, cx, draft);
+    }
+}
+
 /// Whether a hold at a weight ran out and a person is waited for.
 pub(super) fn waits_at_weight(cx: &Context<'_>, draft: &Draft) -> bool {
     let paused = draft.active().is_some_and(|rollout| rollout.stage == Stage::Paused);
@@ -223,15 +232,15 @@ pub(super) fn is_held_too_long(cx: &Context<'_>, draft: &mut Draft) -> bool {
     let Some(rollout) = draft.active().filter(|it| it.stage == Stage::Analyzing && !cx.spec.paused) else {
         return false;
     };
-    let since = rollout.stage_started_at.0;
+    let since = rollout.stage_start_time.0;
     draft.wake(after(since, cx.spec.max_hold));
     // A pass that is there wins over the clock.
     let passed = || cx.passed(since, cx.spec.max_hold);
     passed() && judging::judged(cx, draft).is_none_or(|judgement| judgement.verdict != GateVerdict::Pass)
 }
 
-fn paused(cx: &Context<'_>, draft: &mut Draft) -> bool {
-    let Some((since, full)) = draft.active().map(|it| (it.stage_started_at.0, it.promote_full)) else { return false };
+fn paused(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) -> bool {
+    let Some((since, full)) = draft.active().map(|it| (it.stage_start_time.0, it.promote_full)) else { return false };
     // At a weight this is a hold that ran out: only a person ends it.
     let seconds = match cx.spec.step(draft.step_index()) {
         Step::Pause(seconds) => seconds,
@@ -244,14 +253,14 @@ fn paused(cx: &Context<'_>, draft: &mut Draft) -> bool {
     if cx.spec.paused || !(over || full || draft.skip) {
         return false;
     }
-    draft.skip = false;
+    skipped(cx, draft, pending);
     end_step(cx, draft, "ended by a person");
     true
 }
 
 /// Green waits behind the preview address.
-fn preview(cx: &Context<'_>, draft: &mut Draft) -> bool {
-    let Some((since, full)) = draft.active().map(|it| (it.stage_started_at.0, it.promote_full)) else { return false };
+fn preview(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) -> bool {
+    let Some((since, full)) = draft.active().map(|it| (it.stage_start_time.0, it.promote_full)) else { return false };
     if let Some(seconds) = cx.spec.auto_promotion {
         draft.wake(after(since, seconds));
     }
@@ -259,20 +268,20 @@ fn preview(cx: &Context<'_>, draft: &mut Draft) -> bool {
     if cx.spec.paused || !(over || full || draft.skip) {
         return false;
     }
-    draft.skip = false;
+    skipped(cx, draft, pending);
     end_step(cx, draft, "");
     true
 }
 
 /// The end: the candidate has all traffic, confirmed, and all its pods; when the probation is over it is stable.
-fn probation(cx: &Context<'_>, draft: &mut Draft) -> bool {
-    let Some((since, full)) = draft.active().map(|it| (it.stage_started_at.0, it.promote_full)) else { return false };
+fn probation(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) -> bool {
+    let Some((since, full)) = draft.active().map(|it| (it.stage_start_time.0, it.promote_full)) else { return false };
     draft.wake(after(since, cx.spec.probation));
     let over = full || draft.skip || cx.passed(since, cx.spec.probation);
     if cx.spec.paused || !over || !traffic::is_confirmed(&draft.traffic) || !sizing::has_capacity(cx, draft) {
         return false;
     }
-    draft.skip = false;
+    skipped(cx, draft, pending);
     promote(cx, draft);
     true
 }

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use slipway_crds::v1alpha1::{Gate, GateType, ModelDeployment};
+use slipway_crds::v1alpha1::{AnalysisMode, Gate, GateType, ModelDeployment};
+
+use crate::judge::scope;
 
 /// The first problem, with its field and the remedy.
 pub(super) fn find(object: &ModelDeployment) -> Option<String> {
@@ -12,7 +14,9 @@ pub(super) fn find(object: &ModelDeployment) -> Option<String> {
         .or_else(|| object.spec.model.uri.is_empty().then(|| "spec.model.uri: must name the model file".to_owned()))
         .or_else(|| super::template::find(&object.spec))
         .or_else(|| autoscaling(object))
-        .or_else(|| gates(object.spec.analysis.gates.as_deref().unwrap_or_default()))
+        .or_else(|| queue(object))
+        .or_else(|| super::amounts::find(&object.spec))
+        .or_else(|| gates(object.spec.analysis.mode, object.spec.analysis.gates.as_deref().unwrap_or_default()))
 }
 
 fn name(name: &str) -> Option<String> {
@@ -20,7 +24,7 @@ fn name(name: &str) -> Option<String> {
     let framed = name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.ends_with('-');
     let fits = !name.is_empty() && name.len() <= 40;
     // Names of our own objects beside those of a ModelDeployment.
-    let free = !name.ends_with("-preview") && !name.ends_with("-worker") && name != crate::build::GATEWAY;
+    let free = !crate::build::reserved::is_reserved(name);
     (!plain || !framed || !fits || !free).then(|| {
         "metadata.name: must be 1 to 40 lower-case letters, digits and '-', start with a letter, not end in '-preview' or '-worker', and not be 'slipway-gateway'".to_owned()
     })
@@ -32,7 +36,17 @@ fn autoscaling(object: &ModelDeployment) -> Option<String> {
         .then(|| "spec.autoscaling: minReplicas must not be greater than maxReplicas".to_owned())
 }
 
-fn gates(gates: &[Gate]) -> Option<String> {
+fn queue(object: &ModelDeployment) -> Option<String> {
+    (object.spec.queue.is_some() && object.spec.server.queue.is_none()).then(|| {
+        "spec.queue: bounds of a queue that is not there; say in spec.server.queue which Redis or NATS keeps it"
+            .to_owned()
+    })
+}
+
+fn gates(mode: AnalysisMode, gates: &[Gate]) -> Option<String> {
+    if (mode == AnalysisMode::Custom) == gates.is_empty() {
+        return Some("spec.analysis.gates: required when mode is Custom, and only allowed then".to_owned());
+    }
     let mut names = BTreeSet::new();
     gates.iter().find_map(|gate| {
         if !names.insert(gate.name.as_str()) {
@@ -48,6 +62,9 @@ fn gates(gates: &[Gate]) -> Option<String> {
             ));
         }
         let bounds = gate.prom_ql.as_ref()?;
+        if let Err(why) = scope::check(&bounds.query) {
+            return Some(format!("spec.analysis.gates[{}].promQL.query: {why}", gate.name));
+        }
         (bounds.min.is_none() && bounds.max.is_none()).then(|| {
             format!("spec.analysis.gates[{}].promQL: give min, max or both, or the gate could not fail", gate.name)
         })

@@ -4,15 +4,11 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF};
 use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER};
 
-use crate::build::FETCH;
+use crate::build::reserved::{CONTAINERS, HTTP, METRICS, VOLUMES};
 use crate::build::template::{has_handler, is_reserved};
 
-/// Containers of Slipway's own beside the model server, and the name that it has in workers.
-const OURS: [&str; 3] = [FETCH, "redis", "worker"];
-/// Volumes that hold what the spec's URIs name, and the socket of the sidecar.
-const VOLUMES: [&str; 3] = ["claim", "claim-baseline", "redis"];
 /// Ports of the model server.
-const PORTS: [(&str, i32); 2] = [("http", 8080), ("metrics", 9090)];
+const PORTS: [(&str, i32); 2] = [HTTP, METRICS];
 /// Labels by which pods are found.
 const LABELS: [&str; 3] = [COMPONENT, MANAGED_BY, PART_OF];
 /// Seconds that a pod needs at its end beside the longest request.
@@ -53,7 +49,7 @@ fn of_pod(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String, String)>
     before.chain(beside).find_map(|(list, container)| {
         let found = match (list, container.name.as_str()) {
             ("containers", SERVER) => of_server(container),
-            (_, name) if name == SERVER || OURS.contains(&name) => {
+            (_, name) if name == SERVER || CONTAINERS.contains(&name) => {
                 Some((String::new(), "is the name of a container of Slipway's; choose another name".to_owned()))
             }
             _ if container.image.is_none() => Some((".image".to_owned(), "is missing".to_owned())),
@@ -63,8 +59,27 @@ fn of_pod(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String, String)>
     })
 }
 
+/// Arguments by which a model server would be another's, or serve something else. Its own come from the environment, which arguments override.
+const ARGUMENTS: [&str; 9] = [
+    "--modeldeployment",
+    "--revision",
+    "--model-name",
+    "--model-version",
+    "--model-uri",
+    "--model-digest",
+    "--queue-url",
+    "--queue-name",
+    "--fetched-record",
+];
+
 fn of_server(server: &Container) -> Option<(String, String)> {
     let set = "is set by Slipway";
+    let names = |argument: &str| ARGUMENTS.contains(&argument.split('=').next().unwrap_or_default());
+    // The user's own image has arguments of its own.
+    let ours = server.image.is_none();
+    if let Some(argument) = server.args.iter().flatten().find(|argument| ours && names(argument)) {
+        return Some((format!(".args[{argument}]"), format!("{set}, from spec.model and spec.server; leave it out")));
+    }
     if let Some(variable) = server.env.iter().flatten().find(|variable| is_reserved(&variable.name)) {
         return Some((format!(".env[{}]", variable.name), format!("{set}; choose another name, or use args")));
     }
@@ -132,6 +147,11 @@ mod tests {
                 server(json!({ "ports": [{ "name": "http", "containerPort": 1 }] })),
                 "spec.containers[server].ports[http]",
             ),
+            (
+                server(json!({ "args": ["--threads=2", "--model-digest=sha256:0"] })),
+                "spec.containers[server].args[--model-digest=sha256:0]",
+            ),
+            (server(json!({ "args": ["--queue-name", "other/ns"] })), "spec.containers[server].args[--queue-name]"),
             (server(json!({ "ports": [{ "containerPort": 9090 }] })), "spec.containers[server].ports[9090]"),
             (server(json!({ "terminationMessagePath": "/x" })), "spec.containers[server].terminationMessagePath"),
             (server(json!({ "livenessProbe": { "exec": {} } })), "spec.containers[server].livenessProbe"),

@@ -15,7 +15,7 @@ use slipway_core::observed::{
     ReplicaSetView, Settings,
 };
 use slipway_core::plan::plan;
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage, Template};
 
 /// The digest that the spec names.
 pub const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -44,7 +44,7 @@ impl World {
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": { "name": "digits", "namespace": "ml", "uid": UID, "generation": 1 },
             "spec": { "model": { "uri": "http://store/v1", "version": "v1", "digest": DIGEST }, "replicas": 3,
-                      "analysis": { "gates": [{ "name": "errors", "type": "ErrorRate" }] } }
+                      "analysis": { "mode": "Custom", "gates": [{ "name": "errors", "type": "ErrorRate" }] } }
         });
         merge(&mut object["spec"], spec);
         let object: ModelDeployment = serde_json::from_value(object).unwrap();
@@ -66,10 +66,14 @@ impl World {
             settings: Settings {
                 gateway_image: "gateway:1".into(),
                 gateway_replicas: 2,
+                gateway_template: Template::default(),
+                fixed_user_ids: true,
                 runtime_image: "runtime:1".into(),
                 redis_image: "redis:1".into(),
                 image_pull_policy: "IfNotPresent".into(),
                 image_pull_secrets: Vec::new(),
+                prometheus_matchers: Vec::new(),
+                promql_gates: true,
                 tracing: None,
             },
         };
@@ -270,10 +274,11 @@ impl World {
         self.status().conditions.into_iter().find(|it| it.type_ == kind).unwrap()
     }
 
-    /// `Type=Status Reason`.
+    /// `Status Reason`, or `absent`.
     pub fn says(&self, kind: &str) -> String {
-        let condition = self.condition(kind);
-        format!("{} {}", condition.status, condition.reason)
+        let all = self.status().conditions;
+        let found = all.iter().find(|condition| condition.type_ == kind);
+        found.map_or_else(|| "absent".to_owned(), |it| format!("{} {}", it.status, it.reason))
     }
 
     pub fn set(&self, version: &str) -> &ReplicaSetView {

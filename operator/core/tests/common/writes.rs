@@ -1,5 +1,7 @@
 //! What a plan says, done at once.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use serde_json::json;
 use slipway_core::action::{Action, Desired, Kind};
 use slipway_core::build;
 use slipway_core::fields::{self, Change};
@@ -9,6 +11,17 @@ use slipway_core::observed::{Disturbance, ModelDigest, ObjectView, ReplicaSetVie
 use super::World;
 
 impl World {
+    /// What an autoscaler, `kubectl scale` and a plan do: the scale subresource notes its manager.
+    pub fn scale_model(&mut self, replicas: i32) {
+        self.edit(json!({ "replicas": replicas }));
+        let fields = FieldsV1(json!({ "f:spec": { "f:replicas": {} } }));
+        self.observed.object.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+            subresource: Some("scale".to_owned()),
+            fields_v1: Some(fields),
+            ..ManagedFieldsEntry::default()
+        }]);
+    }
+
     pub(super) fn carry_out(&mut self, action: &Action) {
         match action {
             Action::Apply(desired) => self.apply(desired, None),
@@ -29,6 +42,10 @@ impl World {
                         (view.owners, view.controller) = (vec![owner.uid.clone()], Some(owner.uid.clone()));
                     }
                 }
+            }
+            Action::WriteReplicas { replicas } => {
+                self.writes.push(format!("write replicas {replicas}"));
+                self.scale_model(*replicas);
             }
             Action::Scale { name, uid, replicas } => {
                 self.writes.push(format!("scale {name} {replicas}"));

@@ -167,9 +167,9 @@ impl Queue for NatsQueue {
         Some(link.client.max_payload().saturating_sub(BESIDES))
     }
 
-    async fn enqueue(&self, job: &Job) -> Result<Enqueued, QueueError> {
+    async fn enqueue(&self, job: &Job, max_jobs: u64) -> Result<Enqueued, QueueError> {
         let job = job.clone();
-        self.with("enqueue", move |inner, link| async move { inner.add(&link, &job).await }).await
+        self.with("enqueue", move |inner, link| async move { inner.add(&link, &job, max_jobs).await }).await
     }
 
     async fn claim(&self, _consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<Claimed>, QueueError> {

@@ -6,8 +6,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::super::queue::QueueOptions;
-
 /// How long an answer is believed.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -28,14 +26,14 @@ impl Room {
         *self.seen() = Some(Seen { at, entries, bytes });
     }
 
-    /// Takes room for a job of `bytes`. False when there is none, or nothing is known that is fresh.
-    pub(super) fn take(&self, bytes: u64, options: &QueueOptions, now: Instant) -> bool {
+    /// Takes room for a job of `bytes` among the most entries and bytes. False when there is none, or nothing is known that is fresh.
+    pub(super) fn take(&self, bytes: u64, (max_entries, max_bytes): (u64, u64), now: Instant) -> bool {
         let mut seen = self.seen();
         let Some(known) = seen.as_mut().filter(|known| now.saturating_duration_since(known.at) < FRESH) else {
             return false;
         };
         let (entries, bytes) = (known.entries.saturating_add(1), known.bytes.saturating_add(bytes));
-        let fits = entries <= options.max_entries && bytes <= options.max_bytes;
+        let fits = entries <= max_entries && bytes <= max_bytes;
         if fits {
             (known.entries, known.bytes) = (entries, bytes);
         }
@@ -52,34 +50,20 @@ impl Room {
 mod tests {
     use super::*;
 
-    fn options(max_entries: u64, max_bytes: u64) -> QueueOptions {
-        QueueOptions {
-            prefix: "slipway".into(),
-            name: "test".into(),
-            max_entries,
-            max_bytes,
-            lease: Duration::from_secs(60),
-            max_deliveries: 3,
-            result_ttl: Duration::from_secs(60),
-            callback_age: Duration::from_secs(60),
-            replicas: 1,
-        }
-    }
-
     #[test]
     fn what_was_queued_since_counts() {
-        let (room, options, now) = (Room::default(), options(3, 100), Instant::now());
-        assert!(!room.take(1, &options, now), "nothing is known");
+        let (room, bounds, now) = (Room::default(), (3, 100), Instant::now());
+        assert!(!room.take(1, bounds, now), "nothing is known");
         room.saw(1, 10, now);
-        assert_eq!([1, 1, 1].map(|bytes| room.take(bytes, &options, now)), [true, true, false]);
+        assert_eq!([1, 1, 1].map(|bytes| room.take(bytes, bounds, now)), [true, true, false]);
         room.saw(0, 95, now);
-        assert_eq!([6, 5, 1].map(|bytes| room.take(bytes, &options, now)), [false, true, false]);
+        assert_eq!([6, 5, 1].map(|bytes| room.take(bytes, bounds, now)), [false, true, false]);
     }
 
     #[test]
     fn an_old_answer_is_none() {
-        let (room, options, now) = (Room::default(), options(10, 100), Instant::now());
+        let (room, bounds, now) = (Room::default(), (10, 100), Instant::now());
         room.saw(0, 0, now);
-        assert!(room.take(1, &options, now + FRESH / 2) && !room.take(1, &options, now + FRESH));
+        assert!(room.take(1, bounds, now + FRESH / 2) && !room.take(1, bounds, now + FRESH));
     }
 }

@@ -58,7 +58,7 @@ impl Inner {
         if self.doc(link, &id).await?.0 > 0 { Ok(Key::Taken(id, print)) } else { Ok(Key::Free(kept.sequence)) }
     }
 
-    pub(super) async fn add(&self, link: &Link, job: &Job) -> Result<Enqueued, QueueError> {
+    pub(super) async fn add(&self, link: &Link, job: &Job, max_jobs: u64) -> Result<Enqueued, QueueError> {
         let payload = serde_json::to_vec(job).map_err(unexpected)?;
         let (most, size) = (link.client.max_payload().saturating_sub(BESIDES), payload.len());
         if size > most {
@@ -75,7 +75,7 @@ impl Inner {
                     Key::Free(expected) => writes.push(self.own(&digest, &job.id, job, expected)),
                 }
             }
-            if let Some(entries) = self.full(link, size).await? {
+            if let Some(entries) = self.full(link, size, max_jobs).await? {
                 self.tally.commit(link, &self.names, Vec::new(), &[("refused", 1)]).await?;
                 return Ok(Enqueued::Full(entries));
             }
@@ -92,9 +92,9 @@ impl Inner {
     }
 
     /// How many jobs there are, when there is no room for another of `size` bytes.
-    async fn full(&self, link: &Link, size: usize) -> Result<Option<u64>, QueueError> {
-        let size = size as u64;
-        if self.room.take(size, &self.options, Instant::now()) {
+    async fn full(&self, link: &Link, size: usize, max_jobs: u64) -> Result<Option<u64>, QueueError> {
+        let (size, bounds) = (size as u64, (max_jobs, self.options.max_bytes));
+        if self.room.take(size, bounds, Instant::now()) {
             return Ok(None);
         }
         let asked = Instant::now();
@@ -103,7 +103,7 @@ impl Inner {
         let bytes = sums.get("bytes").map_or(0, |bytes| u64::try_from(*bytes).unwrap_or(0));
         self.room.saw(entries, bytes, asked);
         // However long that took: it is the newest that there is.
-        Ok((!self.room.take(size, &self.options, asked)).then_some(entries))
+        Ok((!self.room.take(size, bounds, asked)).then_some(entries))
     }
 
     /// Makes a key lead to a job.

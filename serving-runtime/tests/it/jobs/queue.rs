@@ -76,7 +76,12 @@ impl World<'_> {
                 self.next += 1;
                 let priority = [Priority::High, Priority::Normal, Priority::Low][usize::from(priority)];
                 let id = format!("j{}", self.next);
-                match self.queue.enqueue(&job(id.clone(), key, priority)).await.unwrap() {
+                match self
+                    .queue
+                    .enqueue(&job(id.clone(), key, priority), self.queue.options().max_entries)
+                    .await
+                    .unwrap()
+                {
                     Enqueued::Accepted => assert!(self.known.insert(id, Status::Queued).is_none()),
                     Enqueued::Duplicate(of) => assert!(key.is_some() && self.known.contains_key(&of)),
                     Enqueued::Full(n) => assert!(n >= 12),

@@ -1,4 +1,4 @@
-//! What `spec.cache` brings into the pods.
+//! What `spec.server.cache` brings into the pods.
 
 use k8s_openapi::api::core::v1::VolumeMount;
 
@@ -6,7 +6,7 @@ use super::*;
 
 fn cached(cache: Value) -> ModelDeployment {
     let mut object = minimal();
-    object.spec.cache = Some(serde_json::from_value(cache).unwrap());
+    object.spec.server.cache = Some(serde_json::from_value(cache).unwrap());
     object
 }
 
@@ -16,7 +16,7 @@ fn has_redis(object: &ModelDeployment) -> bool {
 
 #[test]
 fn the_redis_sidecar_keeps_within_its_memory_and_never_holds_up_the_pod() {
-    let object = cached(json!({"results": {}, "redis": {"maxMemoryMebibytes": 100}}));
+    let object = cached(json!({"results": {}, "sidecar": {"maxMemory": "100Mi"}}));
     let pod = pods(&object).remove(0);
     let redis = pod.init_containers.unwrap().into_iter().find(|it| it.name == "redis").unwrap();
     assert_eq!(redis.image.as_deref(), Some("registry.example/slipway-redis:1"));
@@ -24,7 +24,7 @@ fn the_redis_sidecar_keeps_within_its_memory_and_never_holds_up_the_pod() {
     assert!(redis.startup_probe.is_none() && redis.readiness_probe.is_none() && redis.liveness_probe.is_some());
     let args = redis.args.unwrap();
     let argument = |name: &str| args.iter().skip_while(|arg| *arg != name).nth(1).map(String::as_str);
-    assert_eq!((argument("--maxmemory"), argument("--maxmemory-policy")), (Some("100mb"), Some("allkeys-lfu")));
+    assert_eq!((argument("--maxmemory"), argument("--maxmemory-policy")), (Some("104857600"), Some("allkeys-lfu")));
     assert_eq!((argument("--port"), argument("--save")), (Some("0"), Some("")));
     let resources = redis.resources.unwrap();
     assert_eq!(resources.limits.unwrap()["memory"].0, "157Mi");
@@ -43,7 +43,7 @@ fn the_redis_sidecar_keeps_within_its_memory_and_never_holds_up_the_pod() {
 #[test]
 fn a_redis_of_the_users_own_takes_the_place_of_the_sidecar() {
     let object = cached(
-        json!({"results": {"ttlSeconds": 60, "bypass": "Never", "hotKeys": 100}, "externalRedis": {"url": "redis://redis.shop:6379/1"}}),
+        json!({"results": {"ttlSeconds": 60, "bypass": "Never", "hotKeys": 100}, "redis": {"url": "redis://redis.shop:6379/1"}}),
     );
     assert!(!has_redis(&object));
     let env = runtime(&object).env.unwrap();
@@ -53,7 +53,7 @@ fn a_redis_of_the_users_own_takes_the_place_of_the_sidecar() {
     assert_eq!(value(&env, "SLIPWAY_CACHE_NO_BYPASS").as_deref(), Some("true"));
     assert_eq!(value(&env, "SLIPWAY_RESULT_CACHE_BYTES").as_deref(), Some("67108864"));
 
-    let object = cached(json!({"results": {}, "externalRedis": {"secretKeyRef": {"name": "redis", "key": "url"}}}));
+    let object = cached(json!({"results": {}, "redis": {"urlSecretKeyRef": {"name": "redis", "key": "url"}}}));
     let env = runtime(&object).env.unwrap();
     let url = env.iter().find(|variable| variable.name == "SLIPWAY_REDIS_URL").unwrap();
     let reference = url.value_from.as_ref().unwrap().secret_key_ref.as_ref().unwrap();
@@ -63,7 +63,7 @@ fn a_redis_of_the_users_own_takes_the_place_of_the_sidecar() {
 #[test]
 fn feature_rows_are_kept_with_or_without_results() {
     let source = json!({"url": "http://store.shop/rows/{entity}", "timeoutMilliseconds": 50});
-    let object = cached(json!({"features": {"ttlSeconds": 60, "source": source}, "redis": {}}));
+    let object = cached(json!({"features": {"ttlSeconds": 60, "source": source}, "sidecar": {}}));
     let env = runtime(&object).env.unwrap();
     assert_eq!(value(&env, "SLIPWAY_FEATURE_CACHE").as_deref(), Some("true"));
     assert_eq!(value(&env, "SLIPWAY_FEATURE_SOURCE_URL").as_deref(), Some("http://store.shop/rows/{entity}"));
@@ -89,7 +89,7 @@ fn model_files_may_outlive_the_pod_in_a_claim() {
 
 #[test]
 fn without_a_cache_nothing_of_it_is_in_the_pods() {
-    for object in [minimal(), cached(json!({"results": {"enabled": false}}))] {
+    for object in [minimal(), cached(json!({"results": {"mode": "Disabled"}}))] {
         assert!(runtime(&object).env.unwrap().iter().all(|variable| !variable.name.contains("CACHE")));
         assert!(!has_redis(&object));
     }

@@ -17,7 +17,7 @@ fn the_revision_in_the_environment_cannot_be_forged() {
 #[test]
 fn workers_are_pods_that_nobody_is_sent_to() {
     let object = full();
-    let queue = object.spec.queue.clone().unwrap();
+    let queue = object.spec.queue().unwrap().1;
     let spec = worker(&object, &queue);
     let labels = spec.template.metadata.unwrap().labels.unwrap();
     let selected = |selector: &Value| {
@@ -135,8 +135,8 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     object.spec.model.baseline =
         serde_json::from_value(json!({"uri": "pvc://claims/b.json", "digest": "sha256:00"})).unwrap();
     object.spec.feedback = serde_json::from_value(json!({"outcomes": ["conversion", "revenue"]})).unwrap();
-    let sampling = json!({"ratePermille": 5, "sink": "s3://b/p", "redactInputs": ["email"]});
-    object.spec.sampling = serde_json::from_value(sampling).unwrap();
+    let sampling = json!({"rate": "0.5%", "sink": "s3://b/p", "redactInputs": ["email"]});
+    object.spec.server.sampling = serde_json::from_value(sampling).unwrap();
     object.spec.template.server_mut().env =
         serde_json::from_value(json!([{"name": "OTEL_TRACES_SAMPLER_ARG", "value": "1"}])).unwrap();
     let tracing = Some(crate::observed::Tracing { endpoint: "http://collector:4318".into(), per_million: 500 });
@@ -216,7 +216,7 @@ fn a_template_is_merged_by_names() {
     assert_eq!(metadata["annotations"]["sidecar.istio.io/inject"], "false");
     assert_eq!(metadata["annotations"]["prometheus.io/scrape"], "true");
     // The workers inherit it; only the model server among the containers is another program.
-    let worker = worker(&object, &object.spec.queue.clone().unwrap()).template;
+    let worker = worker(&object, &object.spec.queue().unwrap().1).template;
     assert_eq!(names(&worker.spec.unwrap().containers), ["worker", "proxy"]);
     assert_eq!(worker.metadata.unwrap().labels.unwrap()["team"], "growth");
 }

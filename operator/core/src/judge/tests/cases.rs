@@ -1,7 +1,7 @@
 //! What the verdict is, case by case: the regression catalogue of metric gating (no series, NaN, infinities, stale series, an arm that has only failures,
 //! resets, gaps, a provider that is down) and the ordinary ones.
 
-use slipway_crds::v1alpha1::{Analysis, GateType, GateVerdict};
+use slipway_crds::v1alpha1::{Analysis, AnalysisMode, GateType, GateVerdict};
 
 use super::*;
 use crate::evidence::Queries;
@@ -222,7 +222,7 @@ fn the_default_gates_are_errors_and_latency() {
     let resolved = resolved_gates(&Analysis::default());
     let named: Vec<_> = resolved.iter().map(|g| (g.name.as_str(), g.type_)).collect();
     assert_eq!(named, [("errors", GateType::ErrorRate), ("latency", GateType::Latency)]);
-    assert!(resolved_gates(&Analysis { gates: Some(vec![]), ..Analysis::default() }).is_empty());
+    assert!(resolved_gates(&Analysis { mode: AnalysisMode::Disabled, ..Analysis::default() }).is_empty());
 }
 
 #[test]
@@ -237,25 +237,28 @@ fn queries_name_both_revisions_and_the_window() {
           promQL: { query: 'x{r=\"{{candidate}}\",s=\"{{stable}}\",m=\"{{modeldeployment}}\",n=\"{{namespace}}\"}[{{window}}]', min: 1 }
         ",
     );
-    let asked = queries("shop", "churn", &all, "abc", "def");
-    let selector = r#"namespace="shop",modeldeployment="churn",revision=~"abc|def""#;
+    let asked = queries("shop", "churn", &all, "abc", "def", &[]);
+    let pods = |pods: &str| format!(r#"namespace="shop",pod=~"{pods}",modeldeployment="churn",revision=~"abc|def""#);
+    let gateway = pods("slipway-gateway-[a-z0-9]+-[a-z0-9]+");
+    let runtime = pods("churn-[0-9a-f]{10}-[a-z0-9]+");
+    let roles = r#"role=~"stable|candidate""#;
     let expected = [
         (
             "errors",
             Queries::Counts(format!(
-                r#"sum by (revision, result) (label_replace(label_replace(increase(slipway_gateway_requests_total{{{selector},outcome=~"success|client_error|contract_error|server_error|timeout|try_timeout|unavailable"}}[{{{{window}}}}]), "result", "bad", "outcome", "contract_error|server_error|timeout|try_timeout|unavailable"), "result", "good", "outcome", "success|client_error"))"#
+                r#"sum by (revision, result) (label_replace(label_replace(max by (pod, revision, role, outcome) (increase(slipway_gateway_requests_total{{{gateway},{roles},outcome=~"success|client_error|contract_error|server_error|timeout|try_timeout|unavailable"}}[{{{{window}}}}])), "result", "bad", "outcome", "contract_error|server_error|timeout|try_timeout|unavailable"), "result", "good", "outcome", "success|client_error"))"#
             )),
         ),
         (
             "latency",
             Queries::Buckets(format!(
-                "sum by (revision, le) (increase(slipway_gateway_request_duration_seconds_bucket{{{selector}}}[{{{{window}}}}]))"
+                "sum by (revision, le) (max by (pod, revision, role, le) (increase(slipway_gateway_request_duration_seconds_bucket{{{gateway},{roles}}}[{{{{window}}}}])))"
             )),
         ),
         (
             "accuracy",
             Queries::Counts(format!(
-                r#"sum by (revision, result) (label_replace(label_replace(increase(slipway_runtime_feedback_total{{{selector},result=~"correct|incorrect"}}[{{{{window}}}}]), "result", "bad", "result", "incorrect"), "result", "good", "result", "correct"))"#
+                r#"sum by (revision, result) (label_replace(label_replace(max by (pod, revision, result) (increase(slipway_runtime_feedback_total{{{runtime},result=~"correct|incorrect"}}[{{{{window}}}}])), "result", "bad", "result", "incorrect"), "result", "good", "result", "correct"))"#
             )),
         ),
         ("custom", Queries::Value(r#"x{r="abc",s="def",m="churn",n="shop"}[{{window}}]"#.to_owned())),
@@ -263,4 +266,11 @@ fn queries_name_both_revisions_and_the_window() {
     for (asked, (gate, query)) in asked.iter().zip(expected) {
         assert_eq!((asked.gate.as_str(), &asked.queries), (gate, &query));
     }
+    // Of a store that holds several clusters, this one's.
+    let asked = queries("shop", "churn", &all, "abc", "def", &[r#"cluster="eu-1""#.to_owned()]);
+    let texts = asked.iter().filter_map(|asked| match &asked.queries {
+        Queries::Counts(text) | Queries::Buckets(text) => Some(text),
+        Queries::Value(_) => None,
+    });
+    assert!(texts.clone().count() == 3 && texts.into_iter().all(|text| text.contains(r#"|def",cluster="eu-1""#)));
 }

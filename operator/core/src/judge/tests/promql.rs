@@ -60,7 +60,7 @@ fn one_reading_counts_once_however_often_it_is_planned_with() {
 #[test]
 fn the_row_of_another_weight_does_not_count() {
     let mut remembered = look(10, 0.93, &[]).gates;
-    remembered[0].looked_at = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-60)));
+    remembered[0].last_look_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(after(-60)));
     assert_eq!(look(10, 0.93, &remembered).gates[0].consecutive, 1);
 }
 

@@ -70,7 +70,7 @@ proptest! {
         let evidence = evidence(seconds, names.into_iter().zip(readings.clone()));
         let judgement = judge(&Input {
             gates: &gates, alpha, candidate: CANDIDATE, stable: STABLE, evidence: Some(&evidence), generation: 7,
-            confirmed_at: confirmed_at(), now: after(seconds), previous: &[],
+            confirmed_time: confirmed_time(), now: after(seconds), previous: &[],
         });
         prop_assert_eq!(judgement.gates.len(), gates.len());
         for (status, reading) in judgement.gates.iter().zip(&readings) {

@@ -1,0 +1,96 @@
+//! The values of the annotations by which people command a rollout ([`crate::labels::COMMANDS`]).
+//!
+//! A value is `<revision>/<step>/<nonce>[/<user>]`: the command acts on that revision only, and one whose step is a number acts at that step only (its index, from 0; `-` for
+//! any). The user is who gave it; a ValidatingAdmissionPolicy of the chart compares it with who asked. `kubectl slipway` writes such values.
+//!
+//! Any other value works once, for the rollout and the step that are current when it is first seen, and nobody knows whose it is. One that stands there when a rollout begins
+//! does nothing.
+
+/// Whose a command is that does not say.
+pub const UNKNOWN: &str = "unknown";
+
+/// Hexadecimal digits of a revision.
+const REVISION_DIGITS: usize = 10;
+
+/// What a command is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Revision.
+    pub revision: String,
+    /// Index of the step; none for any.
+    pub step: Option<i32>,
+}
+
+/// A command as its value says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandValue {
+    /// What it is for; none when it does not say.
+    pub target: Option<Target>,
+    /// Who gave it, or [`UNKNOWN`].
+    pub user: String,
+}
+
+impl CommandValue {
+    /// Reads the value of an annotation. Total: what has another form has no target.
+    pub fn parse(value: &str) -> Self {
+        let parts: Vec<&str> = value.splitn(4, '/').collect();
+        let bare = Self { target: None, user: UNKNOWN.to_owned() };
+        let (Some(revision), Some(step), Some(nonce)) = (parts.first(), parts.get(1), parts.get(2)) else {
+            return bare;
+        };
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let step = match *step {
+            "-" => None,
+            digits => match digits.parse() {
+                Ok(step) if step >= 0 && digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(step),
+                _ => return bare,
+            },
+        };
+        if revision.len() != REVISION_DIGITS || !revision.bytes().all(hex) || nonce.is_empty() {
+            return bare;
+        }
+        let user = parts.get(3).filter(|user| !user.is_empty()).map_or(UNKNOWN, |user| user);
+        Self { target: Some(Target { revision: (*revision).to_owned(), step }), user: user.to_owned() }
+    }
+
+    /// The value of a command.
+    pub fn text(target: &Target, nonce: &str, user: &str) -> String {
+        let step = target.step.map_or_else(|| "-".to_owned(), |step| step.to_string());
+        format!("{}/{step}/{nonce}/{user}", target.revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_as_they_were_written() {
+        for step in [None, Some(0), Some(12)] {
+            let target = Target { revision: "0123456789".to_owned(), step };
+            let value = CommandValue::text(&target, "1a", "system:serviceaccount:team/bot");
+            let read = CommandValue::parse(&value);
+            assert_eq!(read, CommandValue { target: Some(target), user: "system:serviceaccount:team/bot".to_owned() });
+        }
+        let without_user = CommandValue::parse("0123456789/2/1764450000");
+        assert_eq!((without_user.target.unwrap().step, without_user.user.as_str()), (Some(2), UNKNOWN));
+    }
+
+    #[test]
+    fn any_other_value_has_no_target() {
+        for value in [
+            "",
+            "1",
+            "2026-11-29T20:00:00Z",
+            "a/b/c/d",
+            "0123456789",
+            "0123456789/2",
+            "0123456789/-1/x",
+            "0123456789/+1/x",
+            "0123456789/1//u",
+            "012345678g/1/x",
+        ] {
+            assert_eq!(CommandValue::parse(value), CommandValue { target: None, user: UNKNOWN.to_owned() }, "{value}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a tenant may see and do ends at the namespace: a query of a gate sees no series of others, and the operator's own token, if somebody had it, is not the cluster.
+
+use anyhow::{Context, ensure};
+use serde_json::json;
+use slipway_crds::v1alpha1::{AnalysisMode, Gate, ModelDeployment, ModelDeploymentStatus};
+use slipway_e2e::product::NAMESPACE;
+use slipway_e2e::world::{self, World};
+
+const TOKEN: &str = "--as=system:serviceaccount:slipway-system:slipway";
+
+/// A version whose only gate is a query.
+fn asking(world: &World, query: &str) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick("digits/v2.yaml")?;
+    object.spec.model.version = Some(format!("v{:x}", query.len()));
+    let gate = json!({"name": "spy", "type": "PromQL", "promQL": {"query": query, "min": 0, "initialDelaySeconds": 0, "consecutiveCount": 1}});
+    let gate: Gate = serde_json::from_value(gate)?;
+    (object.spec.analysis.mode, object.spec.analysis.gates) = (AnalysisMode::Custom, Some(vec![gate]));
+    Ok(object)
+}
+
+async fn refused(world: &World, arguments: &[&str], words: &str) -> anyhow::Result<()> {
+    let all = [arguments, &[TOKEN]].concat();
+    let told = world.cluster.kubectl(&all).await.err().with_context(|| format!("{arguments:?} was done"))?.to_string();
+    ensure!(told.contains(words), "{arguments:?}: {told}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn tenants_stay_apart() -> anyhow::Result<()> {
+    world::run("tenants", async |world| {
+        world.start(&world.quick("digits/v1.yaml")?).await?;
+        world.load("digits", 40).await?;
+        let everywhere = world.promql("count(slipway_operator_api_requests_total)").await?.unwrap_or_default();
+        ensure!(everywhere > 0.0, "Prometheus has no series of the operator");
+
+        // Of another namespace, whatever way it is asked for.
+        let spy = r#"count(slipway_operator_api_requests_total{namespace=~".*"}) + 0 * count(up{x!="{{candidate}}"})"#;
+        world.apply(&asking(&world, spy)?).await?;
+        let nothing = |status: &ModelDeploymentStatus| match status.gates.first() {
+            Some(gate) if gate.message.contains("no series") && gate.candidate.is_empty() => Ok(()),
+            _ => Err(world::brief(status)),
+        };
+        world.wait_status("digits", "the query to see nothing", world::ROLLOUT, nothing).await?;
+        // Its own: judged and promoted.
+        let own = r#"count(slipway_gateway_requests_total{revision="{{candidate}}"})"#;
+        let object = asking(&world, own)?;
+        let version = object.spec.model.version.clone().unwrap_or_default();
+        world.apply(&object).await?;
+        world.promoted("digits", &version).await?;
+
+        // The operator's token.
+        let namespace = world.namespace.clone();
+        let image = "--image=docker.io/slipway/slipway-model-store:dev";
+        refused(&world, &["create", "deployment", "mine", image, "-n", &namespace], "carry the label").await?;
+        let admin = ["create", "rolebinding", "mine", "--clusterrole=cluster-admin", "--user=eve", "-n", &namespace];
+        refused(&world, &admin, "carry the label").await?;
+        let labelled = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": "mine", "namespace": NAMESPACE, "labels": {"app.kubernetes.io/managed-by": "slipway"}},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "slipway-gateway"},
+            "subjects": [],
+        });
+        for (place, role, words) in [
+            (namespace.as_str(), "cluster-admin", "binds the ClusterRole slipway-gateway"),
+            ("kube-system", "slipway-gateway", "writes nothing in this namespace"),
+        ] {
+            let mut binding = labelled.clone();
+            binding["metadata"]["namespace"] = place.into();
+            binding["roleRef"]["name"] = role.into();
+            let file = world.cluster.layout().root().join(format!("target/e2e/binding-{}.json", std::process::id()));
+            std::fs::write(&file, binding.to_string())?;
+            let path = file.display().to_string();
+            let done = refused(&world, &["create", "-f", &path], words).await;
+            std::fs::remove_file(&file)?;
+            done?;
+        }
+        world.settle().await.map(drop)
+    })
+    .await
+}

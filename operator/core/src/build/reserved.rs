@@ -1,0 +1,50 @@
+//! Names that are Slipway's own: of objects beside those of a ModelDeployment, and of what its pods have. Users choose others; one that is taken is refused.
+
+use super::replica_set::FETCH;
+use super::{GATEWAY, preview_name, worker_name};
+
+/// The container of the Redis beside the model server.
+pub(crate) const REDIS: &str = "redis";
+/// The container of workers, and the first argument of the program in them.
+pub(crate) const WORKER: &str = "worker";
+/// Containers beside the model server, and the name that it has in workers.
+pub(crate) const CONTAINERS: [&str; 3] = [FETCH, REDIS, WORKER];
+
+/// The volume of the socket of the Redis beside the model server.
+pub(crate) const SOCKET_VOLUME: &str = "redis";
+/// The volumes of the claims that the URIs of the model and of its baseline name.
+pub(crate) const CLAIM_VOLUMES: [&str; 2] = ["claim", "claim-baseline"];
+/// Volumes that a template cannot take the place of, unlike that of `/tmp` and that of the model files.
+pub(crate) const VOLUMES: [&str; 3] = [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUME];
+
+/// Volumes of which nothing is missed when a pod goes.
+pub(crate) const SCRATCH_VOLUMES: [&str; 3] = ["models", "tmp", SOCKET_VOLUME];
+
+/// The port of predictions.
+pub(crate) const HTTP: (&str, i32) = ("http", 8080);
+/// The port of metrics, probes and administration.
+pub(crate) const METRICS: (&str, i32) = ("metrics", 9090);
+
+/// Whether a ModelDeployment may not have this name, because another one's objects would have it, or the gateway has.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    name == GATEWAY || [preview_name(""), worker_name("")].iter().any(|suffix| name.ends_with(suffix.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The API server says it first, in its own language.
+    #[test]
+    fn the_schema_refuses_the_same_names() {
+        let crd = serde_json::to_string(&slipway_crds::all()).unwrap();
+        for rule in [
+            format!("!self.metadata.name.endsWith('{}')", preview_name("")),
+            format!("!self.metadata.name.endsWith('{}')", worker_name("")),
+            format!("self.metadata.name != '{GATEWAY}'"),
+        ] {
+            assert!(crd.contains(&rule), "{rule}");
+        }
+        assert!(is_reserved("a-preview") && is_reserved("a-worker") && is_reserved(GATEWAY) && !is_reserved("digits"));
+    }
+}

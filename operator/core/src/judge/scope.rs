@@ -1,0 +1,157 @@
+//! Queries of users, kept within their namespace: every selector gets a matcher of the namespace, and those of the administrator, in the parsed query and not in its text. What
+//! does not parse, or does not parse again to what was made of it, is not asked.
+
+use promql_parser::label::{MatchOp, Matcher, Matchers};
+use promql_parser::parser::{self, Expr, VectorSelector};
+
+/// The label of the namespace of whom a series is, as Prometheus' discovery of pods gives it.
+const NAMESPACE: &str = "namespace";
+/// Signs that begin something nested. More than these no query needs, and trees that are deeper could cost the stack.
+const MAX_NESTED: usize = 256;
+/// Functions that read series which no selector of the query names.
+const UNCONFINED: [&str; 1] = ["info"];
+
+/// A query that sees series of `namespace` only, and of those only what `matchers` let through.
+///
+/// # Errors
+/// Why it cannot be kept within the namespace, for people.
+pub fn confined(query: &str, namespace: &str, matchers: &[String]) -> Result<String, String> {
+    let mut all = vec![Matcher::new(MatchOp::Equal, NAMESPACE, namespace)];
+    for matcher in matchers {
+        all.extend(selector(&format!("x{{{matcher}}}"))?.matchers.matchers);
+    }
+    let mut parsed = parse(query)?;
+    confine(&mut parsed, &all)?;
+    let text = parsed.to_string();
+    // What is asked is text again: it must be one that says the same, and in which every selector is kept.
+    let kept = parser::parse(&text).is_ok_and(|mut again| again.to_string() == text && is_confined(&mut again, &all));
+    if kept { Ok(text) } else { Err("cannot be kept within its namespace; write it more plainly".to_owned()) }
+}
+
+fn is_confined(query: &mut Expr, all: &[Matcher]) -> bool {
+    let mut kept = |matchers: &mut Matchers| {
+        let has = |wanted: &Matcher| matchers.matchers.iter().any(|it| it.to_string() == wanted.to_string());
+        if matchers.or_matchers.is_empty() && all.iter().all(has) { Ok(()) } else { Err(String::new()) }
+    };
+    selectors(query, &mut kept).is_ok()
+}
+
+/// Whether a query, with its variables, is one at all.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(query: &str) -> Result<(), String> {
+    let plain = query.replace("{{window}}", "1s");
+    let plain = ["{{candidate}}", "{{stable}}", "{{modeldeployment}}", "{{namespace}}"]
+        .into_iter()
+        .fold(plain, |query, variable| query.replace(variable, "x"));
+    confined(&plain, "x", &[]).map(drop)
+}
+
+fn parse(query: &str) -> Result<Expr, String> {
+    let nested = query.bytes().filter(|byte| matches!(byte, b'(' | b'-' | b'+' | b'^' | b'*' | b'/')).count();
+    if nested > MAX_NESTED {
+        return Err(format!("has more than {MAX_NESTED} parentheses and operators"));
+    }
+    parser::parse(query).map_err(|why| format!("is no PromQL: {why}"))
+}
+
+fn selector(text: &str) -> Result<VectorSelector, String> {
+    match parse(text)? {
+        Expr::VectorSelector(selector) => Ok(selector),
+        _ => Err(format!("{text} is no selector")),
+    }
+}
+
+fn confine(query: &mut Expr, all: &[Matcher]) -> Result<(), String> {
+    selectors(query, &mut |matchers| restrict(matchers, all))
+}
+
+/// Visits the matchers of every selector.
+fn selectors(query: &mut Expr, visit: &mut impl FnMut(&mut Matchers) -> Result<(), String>) -> Result<(), String> {
+    match query {
+        Expr::Aggregate(it) => {
+            selectors(&mut it.expr, visit)?;
+            it.param.as_mut().map_or(Ok(()), |param| selectors(param, visit))
+        }
+        Expr::Unary(it) => selectors(&mut it.expr, visit),
+        Expr::Binary(it) => {
+            selectors(&mut it.lhs, visit)?;
+            selectors(&mut it.rhs, visit)
+        }
+        Expr::Paren(it) => selectors(&mut it.expr, visit),
+        Expr::Subquery(it) => selectors(&mut it.expr, visit),
+        Expr::VectorSelector(it) => visit(&mut it.matchers),
+        Expr::MatrixSelector(it) => visit(&mut it.vs.matchers),
+        Expr::Call(it) if UNCONFINED.contains(&it.func.name) => {
+            Err(format!("uses the function {}, which reads series that the query does not name", it.func.name))
+        }
+        Expr::Call(it) => it.args.args.iter_mut().try_for_each(|argument| selectors(argument, visit)),
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Ok(()),
+        Expr::Extension(_) => Err("has a part that is not known".to_owned()),
+    }
+}
+
+fn restrict(matchers: &mut Matchers, all: &[Matcher]) -> Result<(), String> {
+    if !matchers.or_matchers.is_empty() {
+        return Err("has `or` between matchers, which Prometheus does not know".to_owned());
+    }
+    matchers.matchers.extend(all.iter().cloned());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_selector_is_kept_within_the_namespace() {
+        for (query, expected) in [
+            ("up", r#"up{namespace="shop"}"#),
+            (r#"sum(rate(a{x="1"}[5m])) / b"#, r#"sum(rate(a{x="1",namespace="shop"}[5m])) / b{namespace="shop"}"#),
+            (r#"{__name__=~".+"}"#, r#"{__name__=~".+",namespace="shop"}"#),
+            ("max_over_time(rate(x[1m])[5m:1m])", r#"max_over_time(rate(x{namespace="shop"}[1m])[5m:1m])"#),
+            (
+                "topk(scalar(k), -(a or b))",
+                r#"topk(scalar(k{namespace="shop"}), -(a{namespace="shop"} or b{namespace="shop"}))"#,
+            ),
+            ("a offset 5m", r#"a{namespace="shop"} offset 5m"#),
+            ("vector(1) + 2", "vector(1) + 2"),
+            // Another's is asked for beside one's own: there is no such series.
+            (r#"up{namespace="other"}"#, r#"up{namespace="other",namespace="shop"}"#),
+        ] {
+            let plain = |text: &str| parser::parse(text).map(|it| it.to_string());
+            assert_eq!(confined(query, "shop", &[]), plain(expected), "{query}");
+        }
+        let matchers = [r#"cluster="eu-1""#.to_owned(), r#"env!="test""#.to_owned()];
+        let all = confined("a", "shop", &matchers).unwrap();
+        for matcher in [r#"namespace="shop""#, r#"cluster="eu-1""#, r#"env!="test""#] {
+            assert!(all.contains(matcher), "{all}");
+        }
+    }
+
+    #[test]
+    fn values_of_labels_do_not_break_out() {
+        for value in [r#"\"} or up{x=\""#, r"\\", r#"\\\"} or up"#, "`", "{}", "\\n"] {
+            let query = format!(r#"a{{x="{value}"}}"#);
+            let Ok(text) = confined(&query, "shop", &[]) else { continue };
+            let Ok(Expr::VectorSelector(selector)) = parser::parse(&text) else { panic!("{query} became {text}") };
+            assert!(selector.matchers.matchers.iter().any(|it| it.name == NAMESPACE && it.value == "shop"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused() {
+        let deep = "(".repeat(2000) + "a" + &")".repeat(2000);
+        let many = "-".repeat(3000) + "a";
+        for query in ["", "sum(", "a b", r#"a{x="1" or y="2"}"#, "info(a)", "up; drop", deep.as_str(), many.as_str()] {
+            assert!(confined(query, "shop", &[]).is_err(), "{query:.40}");
+        }
+    }
+
+    #[test]
+    fn variables_are_no_mistakes() {
+        assert_eq!(check(r#"sum(increase(a{revision="{{candidate}}",m="{{modeldeployment}}"}[{{window}}]))"#), Ok(()));
+        assert!(check("sum(increase(a[{{windows}}]))").is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! Amounts and shares of the spec: their form is the schema's matter, their range is looked at here, because a quantity in a string cannot be compared within the cost
+//! that CEL is allowed.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use slipway_crds::v1alpha1::units::bytes;
+use slipway_crds::v1alpha1::{Cache, Gate, ModelDeploymentSpec, Percentage};
+
+const MEBIBYTE: i64 = 1 << 20;
+const GIBIBYTE: i64 = 1 << 30;
+/// Bounds of a share, in percent.
+const SHARE: (f64, f64) = (0.01, 100.0);
+
+/// The first that is out of its range.
+pub(super) fn find(spec: &ModelDeploymentSpec) -> Option<String> {
+    let traffic = &spec.traffic;
+    amount("spec.traffic.maxRequestSize", &traffic.max_request_size, (65_536, 128 * MEBIBYTE))
+        .or_else(|| share("spec.traffic.brake.failureRate", &traffic.brake.failure_rate, SHARE))
+        .or_else(|| share("spec.analysis.falseRollbackRate", &spec.analysis.false_rollback_rate, (0.01, 20.0)))
+        .or_else(|| share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE))
+        .or_else(|| cache(spec.server.cache.as_ref()?))
+        .or_else(|| spec.analysis.gates.iter().flatten().find_map(gate))
+}
+
+fn cache(cache: &Cache) -> Option<String> {
+    let memory = (0, 64 * GIBIBYTE);
+    let results = || {
+        let results = cache.results.as_ref()?;
+        amount("spec.server.cache.results.maxEntrySize", &results.max_entry_size, (1, 64 * MEBIBYTE))
+            .or_else(|| amount("spec.server.cache.results.memory", &results.memory, memory))
+    };
+    let features = || amount("spec.server.cache.features.memory", &cache.features.as_ref()?.memory, memory);
+    let sidecar = || {
+        let sidecar = cache.sidecar.as_ref()?;
+        amount("spec.server.cache.sidecar.maxMemory", &sidecar.max_memory, (8 * MEBIBYTE, 64 * GIBIBYTE))
+    };
+    results().or_else(features).or_else(sidecar)
+}
+
+fn gate(gate: &Gate) -> Option<String> {
+    let field = |name: &str| format!("spec.analysis.gates[{}].{name}", gate.name);
+    let errors = || share(&field("errorRate.maxIncrease"), &gate.error_rate.as_ref()?.max_increase, SHARE);
+    let accuracy = || share(&field("accuracy.maxDrop"), &gate.accuracy.as_ref()?.max_drop, SHARE);
+    let latency = || {
+        let latency = gate.latency.as_ref()?;
+        share(&field("latency.quantile"), &latency.quantile, (50.0, 99.9))
+            .or_else(|| share(&field("latency.maxRatio"), &latency.max_ratio, (100.0, 10_000.0)))
+            .or_else(|| share(&field("latency.maxIncrease"), &latency.max_increase, SHARE))
+    };
+    errors().or_else(accuracy).or_else(latency)
+}
+
+fn amount(field: &str, amount: &Quantity, (from, to): (i64, i64)) -> Option<String> {
+    let fits = bytes(amount).is_some_and(|bytes| (from..=to).contains(&bytes));
+    (!fits).then(|| {
+        format!("{field}: {:?} must be an amount of memory from {} to {}, as in 64Mi", amount.0, text(from), text(to))
+    })
+}
+
+fn share(field: &str, share: &Percentage, (from, to): (f64, f64)) -> Option<String> {
+    let percent = share.fraction().map(|fraction| fraction * 100.0);
+    let fits = percent.is_some_and(|percent| percent >= from - 1e-9 && percent <= to + 1e-9);
+    (!fits)
+        .then(|| format!("{field}: must be a percentage from {from} to {to}, as an integer (5) or a string (\"0.5%\")"))
+}
+
+fn text(bytes: i64) -> String {
+    [(GIBIBYTE, "Gi"), (MEBIBYTE, "Mi"), (1 << 10, "Ki")]
+        .into_iter()
+        .find(|(unit, _)| bytes >= *unit && bytes % unit == 0)
+        .map_or_else(|| bytes.to_string(), |(unit, suffix)| format!("{}{suffix}", bytes / unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn problem(more: &Value) -> Option<String> {
+        let mut spec = json!({ "model": { "uri": "https://store/m.onnx" } });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        find(&serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn what_is_out_of_its_range_is_refused_by_the_name_of_its_field() {
+        let gate = |type_: &str, name: &str, settings: Value| json!({ "analysis": { "mode": "Custom", "gates": [{ "name": "g", "type": type_, name: settings }] } });
+        for (spec, field) in [
+            (json!({ "traffic": { "maxRequestSize": "1Ki" } }), "spec.traffic.maxRequestSize: \"1Ki\" must be"),
+            (json!({ "traffic": { "maxRequestSize": "1Gi" } }), "from 64Ki to 128Mi"),
+            (json!({ "traffic": { "brake": { "failureRate": "0%" } } }), "spec.traffic.brake.failureRate: must be"),
+            (json!({ "analysis": { "falseRollbackRate": "20.1%" } }), "spec.analysis.falseRollbackRate: must be"),
+            (json!({ "server": { "sampling": { "sink": "s3://b/p", "rate": "101%" } } }), "spec.server.sampling.rate"),
+            (
+                json!({ "server": { "cache": { "sidecar": { "maxMemory": "1Mi" } } } }),
+                "spec.server.cache.sidecar.maxMemory",
+            ),
+            (json!({ "server": { "cache": { "results": { "memory": "65Gi" } } } }), "spec.server.cache.results.memory"),
+            (json!({ "server": { "cache": { "results": { "maxEntrySize": "0" } } } }), "cache.results.maxEntrySize"),
+            (json!({ "server": { "cache": { "features": { "memory": "-1" } } } }), "spec.server.cache.features.memory"),
+            (gate("ErrorRate", "errorRate", json!({ "maxIncrease": 0 })), "gates[g].errorRate.maxIncrease: must be"),
+            (gate("Accuracy", "accuracy", json!({ "maxDrop": "many" })), "gates[g].accuracy.maxDrop: must be"),
+            (gate("Latency", "latency", json!({ "quantile": "99.95%" })), "gates[g].latency.quantile: must be"),
+            (gate("Latency", "latency", json!({ "maxRatio": 99 })), "gates[g].latency.maxRatio: must be"),
+            (gate("Latency", "latency", json!({ "maxIncrease": -1 })), "gates[g].latency.maxIncrease: must be"),
+        ] {
+            let problem = problem(&spec).unwrap_or_else(|| panic!("{spec} is not refused"));
+            assert!(problem.contains(field), "{problem}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_allowed() {
+        for spec in [
+            json!({}),
+            json!({ "traffic": { "maxRequestSize": 65536, "brake": { "failureRate": "0.01%" } } }),
+            json!({ "analysis": { "falseRollbackRate": 20 } }),
+            json!({ "analysis": { "mode": "Custom", "gates": [{ "name": "g", "type": "Latency", "latency": { "quantile": "99.9%", "maxRatio": "10000%" } }] } }),
+            json!({ "server": { "cache": { "results": { "memory": 0 }, "sidecar": { "maxMemory": "64Gi" } } } }),
+        ] {
+            assert_eq!(problem(&spec), None, "{spec}");
+        }
+    }
+}
