@@ -18,7 +18,7 @@ async fn user_aborts() -> anyhow::Result<()> {
             }
         }
         world.apply(&second).await?;
-        world.at_weight("digits", 50).await?;
+        let candidate = candidate_revision(&world.at_weight("digits", 50).await?);
         world.annotate("digits", "ml.slipway.dev/abort", "1").await?;
         let status = world.aborted("digits", "v2").await?;
         assert_eq!(world::condition(&status, "RolledBack"), Some(("True", "UserAborted")));
@@ -28,7 +28,6 @@ async fn user_aborts() -> anyhow::Result<()> {
         assert!(took < jiff::SignedDuration::from_secs(2), "traffic left the candidate only after {took}");
 
         // Its pods go once nobody sends to them.
-        let candidate = candidate_revision(&status);
         let gone = || async {
             let selector = format!("ml.slipway.dev/revision={candidate}");
             let pods = world.names("pods", &selector).await.map_err(|error| error.to_string())?;
