@@ -5,9 +5,9 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use slipway_oip::inference::model_infer_request::InferInputTensor;
 use slipway_oip::inference::{InferTensorContents, ModelInferRequest};
+use slipway_prediction_id::{Label, Report};
 use slipway_runtime::cache::{key::Key, value};
 use slipway_runtime::tensor::{Tensor, TensorData};
-use slipway_runtime::token::Token;
 
 fn with(model: u8, rest: &[u8]) -> Vec<u8> {
     [&[model], rest].concat()
@@ -94,9 +94,11 @@ fn state() -> Vec<Vec<u8>> {
         Tensor { shape: vec![1, 2], data: TensorData::F32(vec![0.25, 0.75]) },
         Tensor { shape: vec![1], data: TensorData::Bytes(vec!["yes".into()]) },
     ];
-    let token = Token { revision: "a1b2c3".into(), seconds: 1_795_515_278, nonce: 7, labels: Vec::new() };
-    let feedback = json!({"feedback": [{"prediction_id": token.encode(), "labels": [1, null]}]});
-    vec![value::encode(&Key([7; 32]), 1, &outputs), token.encode().into_bytes(), feedback.to_string().into_bytes()]
+    let report = Report { sample: 7, labels: vec![Some(Label::Number(3)), None, Some(Label::Text("cat".into()))] };
+    let id = super::sealer().and_then(|sealer| sealer.seal("a1b2c3", 1_795_515_278, &report)).unwrap_or_default();
+    let feedback = json!({"feedback": [{"prediction_id": id, "labels": [1, null]}]});
+    let texts = [id, report.encode(), feedback.to_string()].map(String::into_bytes);
+    std::iter::once(value::encode(&Key([7; 32]), 1, &outputs)).chain(texts).collect()
 }
 
 fn onnx() -> Vec<Vec<u8>> {

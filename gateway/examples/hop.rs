@@ -56,6 +56,9 @@ async fn gateway(
         shield: ShieldConfig { enabled: true, candidate_timeout: None },
         brake: BrakeConfig::DEFAULT,
         pod_settings: PodSettings::default(),
+        outcomes: Vec::new(),
+        rollout: String::new(),
+        reveals_revision: true,
     };
     let group = |addr| EndpointGroup { ready: [addr].into(), ..EndpointGroup::default() };
     let key = |revision: &str| ("digits".to_owned(), revision.to_owned());
@@ -64,9 +67,11 @@ async fn gateway(
         endpoints: [(key("aaa"), group(stable)), (key("bbb"), group(candidate))].into(),
     });
     gateway.set_synced();
-    let admin = app::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (private, admin) = (app::bind(loopback).await?, app::bind(loopback).await?);
     println!("admin on {}", admin.local_addr()?);
-    Ok(app::serve(gateway, Ports { data: app::bind(listen).await?, admin }, CancellationToken::new()).await?)
+    let ports = Ports { data: app::bind(listen).await?, private, admin };
+    Ok(app::serve(gateway, ports, CancellationToken::new()).await?)
 }
 
 async fn upstream(listen: SocketAddr) -> Result<(), Box<dyn Error>> {

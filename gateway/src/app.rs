@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{admin, args::Args, error::Error, gateway::Gateway, keep, server, watch};
+use crate::{admin, args::Args, error::Error, gateway::Gateway, keep, keys, proxy::Access, server, watch};
 
 /// How often old series and unused connections are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -20,6 +20,8 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub struct Ports {
     /// For clients.
     pub data: TcpListener,
+    /// For those who show the token: feedback, and whatever the data port keeps from others.
+    pub private: TcpListener,
     /// For the operator, Prometheus and probes.
     pub admin: TcpListener,
 }
@@ -38,7 +40,8 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
 /// When it cannot start, or a task that must not end has ended.
 pub async fn run(args: Args) -> Result<(), Error> {
     let gateway = Gateway::new(args.settings());
-    let ports = Ports { data: bind(args.listen).await?, admin: bind(args.admin_listen).await? };
+    let (data, private) = (bind(args.listen).await?, bind(args.private_listen).await?);
+    let ports = Ports { data, private, admin: bind(args.admin_listen).await? };
     let client = slipway_cluster_client::builder(kube::Config::infer().await?)?.build();
 
     let mut term = signal(SignalKind::terminate()).map_err(Error::Signals)?;
@@ -60,7 +63,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
 }
 
-/// Serves both ports until `shutdown`, and then drains: not ready at once, serving on for a while, then the graceful end of every
+/// Serves all ports until `shutdown`, and then drains: not ready at once, serving on for a while, then the graceful end of every
 /// connection. The admin port answers until the last request is done.
 ///
 /// # Errors
@@ -71,7 +74,10 @@ pub async fn serve(gateway: Arc<Gateway>, ports: Ports, shutdown: CancellationTo
     tasks.spawn(admin::serve(Arc::clone(&gateway), ports.admin, stop_admin.clone()));
     tasks.spawn(sweep(Arc::clone(&gateway), stop_admin.clone()));
     tasks.spawn(keep::run(Arc::clone(&gateway), stop_admin.clone()));
-    let mut data = tokio::spawn(server::serve(Arc::clone(&gateway), ports.data, stop_data.clone()));
+    tasks.spawn(keys::run(Arc::clone(&gateway.keys), stop_admin.clone()));
+    let public = server::serve(Arc::clone(&gateway), ports.data, Access::Public, stop_data.clone());
+    let private = server::serve(Arc::clone(&gateway), ports.private, Access::Private, stop_data.clone());
+    let mut data = tokio::spawn(async move { _ = tokio::join!(public, private) });
     tokio::select! {
         () = shutdown.cancelled() => {}
         _ = &mut data => return Err(Error::Task("data port")),
@@ -93,7 +99,7 @@ async fn sweep(gateway: Arc<Gateway>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => gateway.router.sweep(Instant::now()),
+            _ = ticks.tick() => gateway.sweep(Instant::now()),
         }
     }
 }

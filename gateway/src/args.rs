@@ -1,6 +1,6 @@
 //! The command line; every argument can be given by an environment variable as well.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::RangedU64ValueParser};
 
@@ -19,6 +19,18 @@ pub struct Args {
     /// Address of the data port.
     #[arg(long, env = "SLIPWAY_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Address of the port for those who show the token of the Secret `slipway-keys`: feedback, feature rows, previews.
+    #[arg(long, env = "SLIPWAY_PRIVATE_LISTEN", default_value = "0.0.0.0:8081")]
+    pub private_listen: SocketAddr,
+    /// Directory with the files of the Secret `slipway-keys`: `master` and `token`.
+    #[arg(long, env = "SLIPWAY_KEYS_DIRECTORY", default_value = "/var/run/slipway/keys")]
+    pub keys_directory: PathBuf,
+    /// Age at which a prediction takes no more feedback, in seconds.
+    #[arg(long, env = "SLIPWAY_FEEDBACK_TTL_SECONDS", default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=366 * 86_400))]
+    pub feedback_ttl_seconds: u64,
+    /// Predictions whose feedback is remembered, so that none counts twice: about 40 bytes each.
+    #[arg(long, env = "SLIPWAY_MAX_REMEMBERED_FEEDBACK", default_value_t = 500_000, value_parser = count())]
+    pub max_remembered_feedback: usize,
     /// Address of the admin port.
     #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "0.0.0.0:9091")]
     pub admin_listen: SocketAddr,
@@ -84,6 +96,9 @@ impl Args {
             max_body: self.max_body_bytes,
             max_connections: self.max_connections,
             max_in_flight: self.max_in_flight,
+            feedback_ttl: Duration::from_secs(self.feedback_ttl_seconds),
+            max_remembered_feedback: self.max_remembered_feedback,
+            keys_directory: self.keys_directory.clone(),
             header_timeout: Duration::from_secs(self.header_timeout_seconds),
             connect_timeout: Duration::from_millis(self.connect_timeout_milliseconds),
             shield_floor: self.shield_floor,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -84,8 +85,6 @@ pub struct PodSettings {
     pub max_jobs: Option<HeaderValue>,
     /// For `x-slipway-callback-allow`, of jobs: entries separated by commas; empty for nowhere.
     pub callback_allow: Option<HeaderValue>,
-    /// For `x-slipway-feedback-outcomes`, of feedback: names separated by commas; empty for none.
-    pub feedback_outcomes: Option<HeaderValue>,
 }
 
 /// One ModelDeployment.
@@ -111,6 +110,8 @@ pub struct ModelConfig {
     pub scaled_to_zero: bool,
     /// Whether its pods keep answers, so that equal requests should meet the same pod.
     pub caching: bool,
+    /// Since when the rollout runs, in the words of the status: it tells rollouts apart.
+    pub rollout: String,
     /// Header that names the entity.
     pub sticky_header: Option<HeaderName>,
     /// The shield.
@@ -119,6 +120,10 @@ pub struct ModelConfig {
     pub brake: BrakeConfig,
     /// What pods are told.
     pub pod_settings: PodSettings,
+    /// Names of the outcomes that feedback may report.
+    pub outcomes: Vec<String>,
+    /// Whether answers say which revision they are of.
+    pub reveals_revision: bool,
 }
 
 /// The endpoints of one revision.
@@ -163,6 +168,12 @@ pub struct Settings {
     pub max_connections: usize,
     /// Client requests at one time.
     pub max_in_flight: usize,
+    /// How long feedback for a prediction is taken.
+    pub feedback_ttl: Duration,
+    /// Predictions whose feedback is remembered, so that none counts twice.
+    pub max_remembered_feedback: usize,
+    /// Where the files of the Secret `slipway-keys` are.
+    pub keys_directory: PathBuf,
     /// Streams of `/v1/state` at one time; the newest takes the place of another.
     pub max_state_streams: usize,
     /// Time for a client to send its request's head; also how long a connection may idle.
@@ -196,6 +207,9 @@ impl Default for Settings {
             max_body: 512 << 20,
             max_connections: 10_000,
             max_in_flight: 4096,
+            feedback_ttl: Duration::from_secs(24 * 3600),
+            max_remembered_feedback: 500_000,
+            keys_directory: "/var/run/slipway/keys".into(),
             max_state_streams: 16,
             // Longer than the pools of common clients (90 s), so that it is the client who closes an idle connection and no
             // request meets a closing one.

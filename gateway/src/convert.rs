@@ -207,7 +207,13 @@ fn model_config(object: &RoutedModelDeployment, known: Option<&ModelConfig>) -> 
         tracing::warn!(modeldeployment = name, %error, "its weights are not understood: the last ones stay in force");
         known.and_then(|known| known.weights.clone())
     });
-    ModelConfig { uid: object.uid().unwrap_or_default(), weights, stable: object.stable(), ..said }
+    ModelConfig {
+        uid: object.uid().unwrap_or_default(),
+        rollout: object.rollout(),
+        weights,
+        stable: object.stable(),
+        ..said
+    }
 }
 
 fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig {
@@ -227,6 +233,7 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
         stable: None,
         timeout: Duration::from_secs(positive(traffic.timeout_seconds.unwrap_or(default.timeout_seconds)).max(1)),
         max_request: traffic.max_request_size.as_ref().and_then(size).or(size(&default.max_request_size)).unwrap_or(0),
+        rollout: String::new(),
         scaled_to_zero: spec.replicas == Some(0),
         caching: on(&cache.results) || on(&cache.features),
         sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
@@ -235,6 +242,8 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
             candidate_timeout: shield.candidate_timeout_milliseconds.map(positive).map(Duration::from_millis),
         },
         pod_settings: pod_settings(spec),
+        outcomes: spec.feedback.outcomes.iter().take(MAX_OUTCOMES).cloned().collect(),
+        reveals_revision: on(&traffic.revision_header),
         brake: BrakeConfig {
             enabled: brake.mode != "Disabled",
             min_failures: positive(brake.min_failures.unwrap_or(default.brake.min_failures)),
@@ -249,6 +258,8 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
     }
 }
 
+/// Most outcomes: each is three series a revision. The schema takes no more.
+const MAX_OUTCOMES: usize = 16;
 /// What is longer than this is not told, so that heads stay short.
 const MAX_SETTING: usize = 16 << 10;
 
@@ -260,7 +271,6 @@ fn pod_settings(spec: &resource::Spec) -> PodSettings {
     PodSettings {
         max_jobs: queued.then(|| max_jobs.into()),
         callback_allow: list(&queue.callbacks.unwrap_or_default().allow).filter(|_| queued),
-        feedback_outcomes: list(&spec.feedback.outcomes),
     }
 }
 

@@ -14,7 +14,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::config::Role;
+use crate::{config::Role, feedback::Outcomes};
 
 /// How one request to an arm, or one request of a client, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,11 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KeyLabels {
+    file: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RevisionLabels {
     modeldeployment: String,
     revision: String,
@@ -165,12 +170,15 @@ pub struct Metrics {
     braked: Family<RevisionLabels, Gauge>,
     endpoints: Family<RevisionLabels, Gauge>,
     generation: Family<ModelLabels, Gauge>,
+    keys: Family<KeyLabels, Gauge>,
     /// Requests for which there is no ModelDeployment.
     pub unrouted: Counter,
     /// Open client connections.
     pub connections: Gauge,
     /// Requests of all clients.
     pub totals: Arc<ClientTotals>,
+    /// What feedback brings.
+    pub outcomes: Outcomes,
 }
 
 /// Handles of one arm in one role.
@@ -284,15 +292,18 @@ impl Metrics {
             braked: Family::default(),
             endpoints: Family::default(),
             generation: Family::default(),
+            keys: Family::default(),
             unrouted: Counter::default(),
             connections: Gauge::default(),
             totals: Arc::default(),
+            outcomes: Outcomes::default(),
         };
         metrics.register();
         Arc::new(metrics)
     }
 
     fn register(&mut self) {
+        self.outcomes.register(&mut self.registry);
         let registry = self.registry.sub_registry_with_prefix("slipway_gateway");
         registry.register("requests", "Requests to an arm by outcome, each once", self.requests.clone());
         registry.register("request_duration_seconds", "Time of an arm's own answer", self.duration.clone());
@@ -311,8 +322,14 @@ impl Metrics {
         registry.register("braked", "1 while this gateway keeps traffic from the candidate", self.braked.clone());
         registry.register("endpoints", "Endpoints in use", self.endpoints.clone());
         registry.register("generation", "Generation of weights in force", self.generation.clone());
+        registry.register("key", "1 while a file of the Secret slipway-keys is there", self.keys.clone());
         registry.register("unrouted", "Requests without a ModelDeployment", self.unrouted.clone());
         registry.register("connections", "Open client connections", self.connections.clone());
+    }
+
+    /// Whether a key file is there and has the size of a key.
+    pub fn key_is_there(&self, file: &'static str, is_there: bool) {
+        self.keys.get_or_create_owned(&KeyLabels { file }).set(i64::from(is_there));
     }
 
     /// Handles of an arm; its series exist from now on.

@@ -22,7 +22,7 @@ use crate::{
     latency::{Latency, Pace},
     metrics::{ArmMetrics, ModelMetrics, Outcome},
     share::{Place, Pool, Share},
-    split::{SLOTS, Schedule, sticky_slot},
+    split::{SLOTS, Schedule, Stickiness},
     uploads::Uploads,
 };
 
@@ -265,6 +265,8 @@ pub struct Model {
     pub lingering: Vec<(String, Arc<ArmState>)>,
     /// Slots of requests without stickiness.
     pub schedule: Arc<Schedule>,
+    /// Slots of entities.
+    pub stickiness: Stickiness,
     /// Budget of the shield.
     pub budget: Arc<Budget>,
     /// Its part of what all ModelDeployments share.
@@ -313,7 +315,7 @@ impl Model {
         if stable.is_some() && self.candidates().all(|arm| arm.permille == 0) {
             return stable;
         }
-        let slot = entity.map_or_else(|| self.schedule.slot(), |entity| sticky_slot(&self.config.uid, entity));
+        let slot = entity.map_or_else(|| self.schedule.slot(), |entity| self.stickiness.slot(entity));
         match self.owner(slot) {
             Some(arm) if !arm.is_braked() => Some(arm),
             braked => stable.or(braked),

@@ -46,12 +46,18 @@ impl RoutedModelDeployment {
             timeout_seconds: understood(&traffic["timeoutSeconds"]),
             max_request_size: understood(&traffic["maxRequestSize"]),
             stickiness: understood(&traffic["stickiness"]),
+            revision_header: understood(&traffic["revisionHeader"]),
             shield: understood(&traffic["shield"]),
             brake: understood(&traffic["brake"]),
         };
         let replicas = understood(&self.spec["replicas"]);
         let (model, queue) = (understood(&self.spec["model"]), understood(&self.spec["queue"]));
         Spec { model, replicas, server, queue, feedback: understood(&self.spec["feedback"]), traffic }
+    }
+
+    /// When the rollout began, in the words of the status; empty without one.
+    pub fn rollout(&self) -> String {
+        understood(&self.status["rollout"]["startTime"])
     }
 
     /// The revision that serves.
@@ -171,6 +177,8 @@ pub struct Traffic {
     pub max_request_size: Option<Quantity>,
     /// Keeps an entity on its side.
     pub stickiness: Option<Stickiness>,
+    /// Whether answers say whose they are.
+    pub revision_header: Option<Switch>,
     /// Replays to stable.
     pub shield: Shield,
     /// Takes a failing candidate out.

@@ -1,4 +1,4 @@
-//! The data port: serves HTTP/1.1 and h2c, and loses nothing when it stops.
+//! The data port and the private port: serves HTTP/1.1 and h2c, and loses nothing when it stops.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     gateway::Gateway,
-    proxy::{self, answer::AnswerBody},
+    proxy::{self, Access, answer::AnswerBody},
 };
 
 /// Time for an answer to reach its client after the request's own time.
@@ -26,9 +26,9 @@ const STREAM_WINDOW: u32 = 64 << 10;
 /// Buffer of one HTTP/1.1 connection, hence also the largest head of a request.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Serves the data port. When `stop` is cancelled it accepts what the kernel has already accepted, asks all connections to end
+/// Serves a port. When `stop` is cancelled it accepts what the kernel has already accepted, asks all connections to end
 /// after what they are at, and returns when they have, at the latest after the drain timeout.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: CancellationToken) {
+pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, access: Access, stop: CancellationToken) {
     let settings = Settings {
         max_connections: gateway.settings.max_connections,
         header_timeout: gateway.settings.header_timeout,
@@ -40,7 +40,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellat
     let make = move |peer| {
         let open = Open::count(Arc::clone(&of_connections));
         // Boxed: hyper and the listener move it several times before it runs.
-        service_fn(move |request| Box::pin(answer(Arc::clone(&open.0), request, peer)))
+        service_fn(move |request| Box::pin(answer(Arc::clone(&open.0), request, peer, access)))
     };
     let serving = Server::new(listener, settings, builder()).serve(make, stop.cancelled());
     let drained = async {
@@ -96,9 +96,10 @@ async fn answer(
     gateway: Arc<Gateway>,
     request: Request<Incoming>,
     peer: IpAddr,
+    access: Access,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let keeps_alive = request.version() < Version::HTTP_2;
-    let mut response = proxy::traced(Arc::clone(&gateway), request, peer).await;
+    let mut response = proxy::traced(Arc::clone(&gateway), request, peer, access).await;
     if keeps_alive && gateway.is_draining() {
         // Clients leave one by one, each after an answer, long before the connections are closed.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -128,12 +129,15 @@ mod tests {
                 stable: None,
                 timeout: Duration::from_secs(*seconds),
                 max_request: 16 << 20,
+                rollout: String::new(),
                 scaled_to_zero: false,
                 caching: false,
                 sticky_header: None,
                 shield: ShieldConfig { enabled: true, candidate_timeout: None },
                 brake: BrakeConfig::DEFAULT,
                 pod_settings: PodSettings::default(),
+                outcomes: Vec::new(),
+                reveals_revision: false,
             };
             (name, config)
         });

@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ring::hmac;
+
+use crate::keys::Master;
+
 /// Slots of the split: one for each 0.1 %.
 pub const SLOTS: u32 = 1000;
 
@@ -30,11 +34,40 @@ impl Schedule {
     }
 }
 
-/// The slot of an entity: the same on every gateway pod, for ever, for one ModelDeployment.
-pub fn sticky_slot(uid: &str, entity: &[u8]) -> u32 {
-    let hash = hash(&[uid.as_bytes(), entity]);
-    // Scales the 64-bit hash down to 0..1000 without the bias of a remainder.
-    ((u128::from(hash) * u128::from(SLOTS)) >> 64) as u32
+/// The slots of entities in one rollout: the same on every gateway pod, and unknown to whoever has not the key of the namespace, so that nobody chooses
+/// the revision on trial, or meets it in every rollout.
+#[derive(Debug, Clone)]
+pub struct Stickiness(Secret);
+
+#[derive(Debug, Clone)]
+enum Secret {
+    Key(hmac::Key),
+    /// Without a key: by the UID, which those may know who may look at the ModelDeployment.
+    Uid(String),
+}
+
+impl Stickiness {
+    /// For a rollout of the ModelDeployment of a UID.
+    pub fn new(master: Option<&Master>, uid: &str, rollout: &str) -> Self {
+        let key = |master: &Master| master.derive("stickiness v1", &format!("{uid}/{rollout}"));
+        Self(match master.map(key) {
+            Some(key) => Secret::Key(hmac::Key::new(hmac::HMAC_SHA256, &key)),
+            None => Secret::Uid(uid.to_owned()),
+        })
+    }
+
+    /// The slot of an entity.
+    pub fn slot(&self, entity: &[u8]) -> u32 {
+        let hash = match &self.0 {
+            Secret::Key(key) => {
+                let tag = hmac::sign(key, entity);
+                tag.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+            }
+            Secret::Uid(uid) => hash(&[uid.as_bytes(), entity]),
+        };
+        // Scales the 64-bit hash down to 0..1000 without the bias of a remainder.
+        ((u128::from(hash) * u128::from(SLOTS)) >> 64) as u32
+    }
 }
 
 /// FNV-1a over the parts, finished by the mixer of splitmix64 because FNV alone mixes its high bits badly on short input.
@@ -93,24 +126,30 @@ mod tests {
 
         #[test]
         fn who_saw_the_candidate_still_sees_it_at_a_larger_weight(entity in ".*", small in 0u32..=1000, large in 0u32..=1000) {
-            let slot = sticky_slot("uid", entity.as_bytes());
+            let slot = keyed("uid", "1").slot(entity.as_bytes());
             prop_assert!(slot < SLOTS);
             let (small, large) = (small.min(large), small.max(large));
             prop_assert!(slot >= small || slot < large);
         }
     }
 
+    fn keyed(uid: &str, rollout: &str) -> Stickiness {
+        Stickiness::new(Some(&Master::new(vec![7; 32])), uid, rollout)
+    }
+
     #[test]
     fn sticky_slots_are_pinned() {
-        let slots: Vec<u32> = ["", "a", "user-1", "user-2"].iter().map(|e| sticky_slot("uid", e.as_bytes())).collect();
-        assert_eq!(slots, [256, 458, 518, 243]);
+        let of =
+            |stickiness: Stickiness| ["", "a", "user-1", "user-2"].map(|entity| stickiness.slot(entity.as_bytes()));
+        assert_eq!(of(Stickiness::new(None, "uid", "1")), [256, 458, 518, 243]);
+        assert_eq!(of(keyed("uid", "1")), of(keyed("uid", "1")));
     }
 
     #[test]
     fn sticky_shares_are_even() {
+        let stickiness = keyed("uid", "1");
         for weight in [1u32, 50, 250, 500, 900] {
-            let hits =
-                (0..100_000).filter(|n| sticky_slot("uid", format!("user-{n}").as_bytes()) < weight).count() as f64;
+            let hits = (0..100_000).filter(|n| stickiness.slot(format!("user-{n}").as_bytes()) < weight).count() as f64;
             let expected = f64::from(weight) * 100.0;
             // Five standard deviations of a binomial.
             let spread = 5.0 * (expected * (1.0 - f64::from(weight) / 1000.0)).sqrt();
@@ -118,14 +157,21 @@ mod tests {
         }
     }
 
+    /// M14: who met one candidate does not meet every one, and what is known of one ModelDeployment tells nothing of another.
     #[test]
-    fn modeldeployments_split_their_entities_independently() {
-        let both = (0..100_000)
-            .filter(|n| {
+    fn rollouts_and_modeldeployments_split_their_entities_independently() {
+        for (one, other) in [
+            (keyed("uid-1", "1"), keyed("uid-2", "1")),
+            (keyed("uid-1", "1"), keyed("uid-1", "2")),
+            (keyed("uid-1", "1"), Stickiness::new(Some(&Master::new(vec![8; 32])), "uid-1", "1")),
+            (Stickiness::new(None, "uid-1", "1"), Stickiness::new(None, "uid-2", "1")),
+        ] {
+            let both = |n: &u32| {
                 let entity = format!("user-{n}");
-                sticky_slot("uid-1", entity.as_bytes()) < 500 && sticky_slot("uid-2", entity.as_bytes()) < 500
-            })
-            .count();
-        assert!((24_000..26_000).contains(&both), "{both}");
+                one.slot(entity.as_bytes()) < 500 && other.slot(entity.as_bytes()) < 500
+            };
+            let both = (0..40_000).filter(both).count();
+            assert!((9_600..10_400).contains(&both), "{both}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use http::HeaderValue;
 use slipway_crds::routing::{Claimant, Holders};
+use slipway_prediction_id::Report;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -14,9 +15,10 @@ use crate::{
     config::{Backend, EndpointGroup, ModelConfig, Role, Settings, Snapshot, Weights},
     convert::Endpoints,
     endpoint::EndpointSet,
+    keys::Keys,
     metrics::{Metrics, ModelMetrics},
     model::{Arm, ArmState, Changes, LimitHeaders, Model, Pools, Shares},
-    split::{Schedule, hash},
+    split::{Schedule, Stickiness},
     upstream::Connector,
 };
 
@@ -39,6 +41,7 @@ pub struct Router {
     connector: Connector,
     pools: Pools,
     settings: Settings,
+    keys: Arc<Keys>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +66,7 @@ struct Remembered {
 
 impl Router {
     /// An empty table.
-    pub fn new(settings: Settings, pools: Pools, metrics: Arc<Metrics>, connector: Connector) -> Self {
+    pub fn new(settings: Settings, pools: Pools, metrics: Arc<Metrics>, connector: Connector, keys: Arc<Keys>) -> Self {
         Self {
             table: RwLock::default(),
             memory: Mutex::default(),
@@ -72,6 +75,7 @@ impl Router {
             connector,
             pools,
             settings,
+            keys,
         }
     }
 
@@ -190,6 +194,7 @@ impl Router {
             lingering: lingering(&known, &backends),
             arms,
             schedule: Arc::clone(&known.schedule),
+            stickiness: Stickiness::new(self.keys.master().as_ref(), &config.uid, &config.rollout),
             budget: Arc::clone(&known.budget),
             shares: known.shares.clone(),
             metrics: Arc::clone(&known.metrics),
@@ -201,14 +206,13 @@ impl Router {
     /// `former`: weights of another ModelDeployment of the same name, which was deleted without its pods. Traffic stays as it is until this one has weights of
     /// its own; of these the generation says nothing, so that no operator takes them for a confirmation.
     fn remember(&self, config: &ModelConfig, former: Option<Weights>) -> Remembered {
-        let start = hash(&[self.settings.pod_name.as_bytes(), config.uid.as_bytes()]);
         let budget = Budget::new(self.settings.shield_floor, self.settings.shield_percent, Instant::now().into_std());
         Remembered {
             uid: config.uid.clone(),
             weights: None,
             inherited: former.map(|former| Weights { generation: 0, ..former }),
             arms: HashMap::new(),
-            schedule: Arc::new(Schedule::starting_at(start)),
+            schedule: Arc::new(Schedule::starting_at(Report::random_sample())),
             budget: Arc::new(budget),
             shares: Shares::new(&self.pools),
             metrics: Arc::new(self.metrics.model(&config.name)),
@@ -243,6 +247,7 @@ impl Router {
         let endpoints = EndpointSet::new(group, before.map_or(&empty.1, |arm| &arm.endpoints), &self.connector);
         let preview = known.weights.as_ref().and_then(|weights| weights.preview.as_ref()) == Some(&backend.revision);
         let metrics = self.metrics.arm(&config.name, &backend.revision, backend.role, preview);
+        self.metrics.outcomes.declare(&config.name, &backend.revision, &config.outcomes);
         let state = known.arms.entry(backend.revision.clone()).or_default().clone();
         let braked = backend.role == Role::Candidate && state.brake.is_tripped();
         metrics.braked.set(i64::from(braked));

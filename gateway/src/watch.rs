@@ -1,6 +1,6 @@
 //! The gateway's own view of the cluster. No operator stands between a change and the traffic.
 
-use std::{convert::Infallible, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, fmt::Debug, hash::Hash, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,6 +19,7 @@ use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
 use crate::{
     convert::{Concerned, Converter},
     error::Error,
+    feedback::peers_of,
     gateway::Gateway,
     resource::RoutedModelDeployment,
 };
@@ -27,12 +28,17 @@ use crate::{
 /// back late holds up an abort, and a namespace has only a few gateway pods.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
+/// The Service of the gateways of a namespace.
+const GATEWAY: &str = "slipway-gateway";
+
 /// What the watches said.
 enum Heard {
     /// About ModelDeployments.
     Models(Said<DeserializeGuard<RoutedModelDeployment>>),
     /// About EndpointSlices.
     Slices(Said<EndpointSlice>),
+    /// About those of the gateways themselves.
+    Peers(Said<EndpointSlice>),
 }
 
 /// What a watch said.
@@ -61,9 +67,12 @@ pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Er
     let slices = Api::<EndpointSlice>::namespaced(client, &namespace);
     let selector = format!("{MANAGED_BY}={MANAGER},{REVISION}");
     let models = watched(models, watcher::Config::default()).map(Heard::Models);
+    let peers = watcher::Config::default().labels(&format!("kubernetes.io/service-name={GATEWAY}"));
+    let peers = watched(slices.clone(), peers).map(Heard::Peers);
     let slices = watched(slices, watcher::Config::default().labels(&selector)).map(Heard::Slices);
 
-    let mut events = stream::select(models, slices);
+    let mut events = stream::select(stream::select(models, slices), peers);
+    let mut of_gateways = HashMap::new();
     let (mut synced, mut converter, mut concerned) = ((false, false), Converter::default(), Concerned::new());
     loop {
         let mut news = match events.next().await.ok_or(Error::Task("watch"))? {
@@ -76,6 +85,13 @@ pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Er
                 synced.1 |= matches!(said, Said::All(_));
                 let (slice, gone, all) = (Converter::slice, Converter::slice_gone, Converter::all_slices);
                 taken("endpointslices", said, &mut converter, slice, gone, all)
+            }
+            Heard::Peers(said) => {
+                // Nobody's traffic depends on these.
+                if note(&mut of_gateways, said) {
+                    gateway.feedback.peers.set(peers_of(of_gateways.values()));
+                }
+                continue;
             }
         };
         concerned.append(&mut news);
@@ -109,6 +125,21 @@ fn taken<K>(
             Concerned::new()
         }
     }
+}
+
+/// Takes in what is said of the slices of gateways. Returns whether it is news.
+fn note(slices: &mut HashMap<String, EndpointSlice>, said: Said<EndpointSlice>) -> bool {
+    match said {
+        Said::Applied(slice) => _ = slices.insert(slice.name_any(), *slice),
+        Said::Deleted(name) => _ = slices.remove(&name),
+        Said::All(all) => *slices = all.into_iter().map(|slice| (slice.name_any(), slice)).collect(),
+        Said::Nothing => return false,
+        Said::Trouble(error) => {
+            tracing::warn!(kind = "endpointslices of gateways", %error, "watch failed: what is known stays in force");
+            return false;
+        }
+    }
+    true
 }
 
 fn watched<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Said<K>> + Send + Unpin

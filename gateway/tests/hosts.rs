@@ -11,7 +11,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use slipway_gateway::config::{EndpointGroup, ModelConfig};
 use support::{
-    STABLE, World,
+    STABLE, TOKEN, World,
     client::{grpc, http1, send},
     eventually, model,
     upstream::{Mood, Upstream},
@@ -62,6 +62,12 @@ impl Neighbours {
         ask(self.world.data, Method::GET, host, path).await
     }
 
+    /// The same at the port for those who show the token.
+    async fn look(&self, host: &str, path: &str) -> (u16, String) {
+        let request = Request::get(format!("http://{}{path}", self.world.private)).header("host", host);
+        answer(request.header("authorization", format!("Bearer {TOKEN}"))).await
+    }
+
     async fn call(&self, authority: &str, path: &str, message: &[u8]) -> (String, String) {
         let answer = grpc(self.world.data, authority, path, &[], Full::new(framed(message))).await.unwrap();
         let status = answer.grpc_status().unwrap_or("none").to_owned();
@@ -70,7 +76,10 @@ impl Neighbours {
 }
 
 async fn ask(gateway: SocketAddr, method: Method, host: &str, path: &str) -> (u16, String) {
-    let request = Request::builder().method(method).uri(format!("http://{gateway}{path}")).header("host", host);
+    answer(Request::builder().method(method).uri(format!("http://{gateway}{path}")).header("host", host)).await
+}
+
+async fn answer(request: http::request::Builder) -> (u16, String) {
     let answer = send(&http1(), request.body(Full::default()).unwrap()).await.unwrap();
     (answer.status.as_u16(), answer.header("x-upstream").map_or(answer.body.clone(), str::to_owned))
 }
@@ -255,8 +264,8 @@ async fn preview_addresses_are_found_by_name() {
             weights.preview = Some(STABLE.into());
         }
     });
-    assert_eq!(neighbours.ask("b-preview.default", "/v2/models/ma").await, by("b"));
-    let (status, _) = neighbours.ask("digits-preview", "/v2/models/ma").await;
+    assert_eq!(neighbours.look("b-preview.default", "/v2/models/ma").await, by("b"));
+    let (status, _) = neighbours.look("digits-preview", "/v2/models/ma").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE.as_u16(), "it has none, and is no other host for that");
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderName, Request, StatusCode};
 use http_body_util::Full;
 use slipway_gateway::config::{BrakeConfig, Weights};
 use support::{
-    CANDIDATE, STABLE, World,
+    CANDIDATE, STABLE, TOKEN, World,
     client::{Answer, Http, http1, infer, predict, send},
     upstream::{Mood, Upstream, nobody},
     within,
@@ -78,7 +78,9 @@ async fn an_entity_stays_with_the_candidate_while_the_weight_grows() {
 async fn the_preview_address_shows_the_candidate_as_it_is() {
     let (mut world, _stable, candidate) = two_arms().await;
     let ask = async |world: &World| {
-        let request = infer(world.data).header("host", "digits-preview.default.svc");
+        let request = infer(world.private)
+            .header("host", "digits-preview.default.svc")
+            .header("authorization", format!("Bearer {TOKEN}"));
         send(&http1(), request.body(Full::default()).unwrap()).await.unwrap()
     };
     world.apply();
@@ -240,7 +242,7 @@ async fn stable_spills_to_no_candidate_that_may_have_no_traffic() {
     world.model().brake = BrakeConfig::DEFAULT;
     world.weigh(2, 500).endpoints(STABLE, &[stable.addr]).apply();
     candidate.set(Mood::Status(500));
-    for _ in 0..20 {
+    for _ in 0..30 {
         assert_eq!(predict(&client, world.data).await.status, 200);
     }
     assert_eq!(world.metrics().sum("braked", &[]), 1);

@@ -20,7 +20,7 @@ use support::{
 async fn ten_requests(mood: Mood) -> World {
     let (stable, candidate) = (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", mood).await);
     let mut world = World::new().await;
-    world.weigh(1, 500).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
+    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
     world.model().shield.candidate_timeout = Some(Duration::from_millis(200));
     world.apply();
     let client = http1();
@@ -32,11 +32,11 @@ async fn ten_requests(mood: Mood) -> World {
         assert_eq!(answer.header("x-slipway-revision"), Some(STABLE));
         shielded += usize::from(answer.header("x-slipway-shielded") == Some(CANDIDATE));
     }
-    assert_eq!(shielded, 5);
+    assert_eq!(shielded, 10);
     let metrics = world.metrics();
     assert_eq!(metrics.client("success"), 10);
     assert_eq!(metrics.arm(STABLE, "success"), 10);
-    assert_eq!(metrics.sum("shielded_total", &[("revision", CANDIDATE)]), 5);
+    assert_eq!(metrics.sum("shielded_total", &[("revision", CANDIDATE)]), 10);
     metrics.assert_conserved();
     world
 }
@@ -45,7 +45,7 @@ async fn ten_requests(mood: Mood) -> World {
 async fn of_server_errors() {
     for status in [500, 502, 503, 504] {
         let world = ten_requests(Mood::Status(status)).await;
-        assert_eq!(world.metrics().arm(CANDIDATE, "server_error"), 5);
+        assert_eq!(world.metrics().arm(CANDIDATE, "server_error"), 10);
     }
 }
 
@@ -53,14 +53,14 @@ async fn of_server_errors() {
 async fn of_blaming_the_client() {
     for status in [400, 404, 422] {
         let world = ten_requests(Mood::Status(status)).await;
-        assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 5);
+        assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 10);
     }
 }
 
 #[tokio::test]
 async fn of_answers_that_are_no_numbers() {
     let world = ten_requests(Mood::Nan("2")).await;
-    assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 5);
+    assert_eq!(world.metrics().arm(CANDIDATE, "contract_error"), 10);
 }
 
 /// A NaN that stable answers as well is in the request, and a NaN is better than nothing.
@@ -110,31 +110,31 @@ async fn a_clients_mistake_is_not_blamed_on_the_candidate() {
 #[tokio::test]
 async fn of_a_full_queue() {
     let world = ten_requests(Mood::Status(429)).await;
-    assert_eq!(world.metrics().arm(CANDIDATE, "unavailable"), 5);
+    assert_eq!(world.metrics().arm(CANDIDATE, "unavailable"), 10);
 }
 
 #[tokio::test]
 async fn of_hanging() {
     let world = ten_requests(Mood::Hang).await;
-    assert_eq!(world.metrics().arm(CANDIDATE, "try_timeout"), 5);
+    assert_eq!(world.metrics().arm(CANDIDATE, "try_timeout"), 10);
 }
 
 #[tokio::test]
 async fn of_hanging_in_the_middle_of_an_answer() {
     let world = ten_requests(Mood::HangInBody).await;
-    assert_eq!(world.metrics().arm(CANDIDATE, "try_timeout"), 5);
+    assert_eq!(world.metrics().arm(CANDIDATE, "try_timeout"), 10);
 }
 
 #[tokio::test]
 async fn of_resets() {
     let world = ten_requests(Mood::Reset).await;
-    assert_eq!(world.metrics().arm(CANDIDATE, "server_error"), 5);
+    assert_eq!(world.metrics().arm(CANDIDATE, "server_error"), 10);
 }
 
 #[tokio::test]
 async fn of_truncated_answers() {
     let world = ten_requests(Mood::Truncate).await;
-    assert_eq!(world.metrics().arm(CANDIDATE, "server_error"), 5);
+    assert_eq!(world.metrics().arm(CANDIDATE, "server_error"), 10);
 }
 
 #[tokio::test]

@@ -161,6 +161,12 @@ impl<V: Clone + PartialEq> Cache<V> {
         inner.views.keys().any(|owner| owner.namespace == namespace && owner.model.is_some())
     }
 
+    /// How many ModelDeployments a namespace has.
+    pub fn count_models(&self, namespace: &str) -> usize {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.views.keys().filter(|owner| owner.namespace == namespace && owner.model.is_some()).count()
+    }
+
     /// Objects of gateways that have the gateway's name, by namespace.
     pub fn gateways(&self) -> Vec<(String, V)> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);

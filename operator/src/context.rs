@@ -52,6 +52,8 @@ pub struct Context {
     pub waiting: Waiting,
     /// Turns at shared objects.
     pub turns: crate::put::Turns,
+    /// The keys of namespaces.
+    pub keys: crate::keys::NamespaceKeys,
     /// Reconciles that run.
     pub running: Arc<Running>,
     /// The end.

@@ -158,6 +158,12 @@ fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
             }
         },
     ));
+    // Which of the pods with the labels of gateways are gateways.
+    let selector =
+        format!("{}={},{}={}", labels::MANAGED_BY, labels::MANAGER, labels::COMPONENT, labels::COMPONENT_GATEWAY);
+    let sets =
+        |o: &PartialObjectMeta<ReplicaSet>, fields: &FieldSets| Some((Owner::of(o)?, observe::object(o, fields)?));
+    all.push(selected(scope, ctx, &selector, |v| &v.gateway_sets, sets, |_, _| {}));
     // Deployments: also why Kubernetes makes no pods for them.
     let deployments = |o: &Deployment, fields: &FieldSets| Some((Owner::of(o)?, observe::deployment(o, fields)?));
     all.push(watched(scope, ctx, |v| &v.deployments, deployments));

@@ -15,15 +15,16 @@ use slipway_core::gateway_rollout::ClientRequests;
 use slipway_core::observed::{GatewayReport, Unreachable};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::Change;
+use crate::cache::{Change, Owner};
 use crate::gateway_report::{Lines, StateLine, is_news};
 use crate::main_watch::Guarded;
 use crate::observe::PodKept;
 use crate::telemetry::Metrics;
+use crate::views::Views;
 
 /// Admin port of a gateway pod.
 pub const PORT: u16 = 9091;
@@ -32,6 +33,31 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// What the streams need to know of the cluster. A pod is followed only while it is a gateway: whoever writes its labels on a pod of theirs is not called.
+pub trait Gateways: Send + Sync {
+    /// Whether the pod of this name and UID is a gateway that the operator made.
+    fn is_gateway(&self, namespace: &str, name: &str, uid: &str) -> bool;
+    /// How many ModelDeployments there are in a namespace.
+    fn count_models(&self, namespace: &str) -> usize;
+}
+
+impl Gateways for Views {
+    fn is_gateway(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        let pod = self.pods.get(&Owner::gateway(namespace), name);
+        pod.is_some_and(|pod| pod.view.uid == uid && Self::is_gateway(self, namespace, &pod.view))
+    }
+
+    fn count_models(&self, namespace: &str) -> usize {
+        self.models.count_models(namespace)
+    }
+}
+
+/// A pod tells of so many more ModelDeployments than there are: those that came or went just now.
+const MORE_MODELS: usize = 100;
+/// Bytes that a stream may bring at once, and each second after that. Ten thousand ModelDeployments are 2 MB in all and take 64 KiB a second at rest.
+const BURST: u64 = 16 << 20;
+const BYTES_A_SECOND: u64 = 1 << 20;
 
 /// A gateway pod.
 #[derive(Clone, Debug)]
@@ -55,6 +81,7 @@ struct Shared {
     draining: RwLock<HashMap<String, BTreeSet<String>>>,
     triggers: UnboundedSender<ObjectRef<Guarded>>,
     metrics: Arc<Metrics>,
+    gateways: Arc<dyn Gateways>,
     port: u16,
 }
 
@@ -87,12 +114,13 @@ impl Links {
     pub fn new(
         triggers: UnboundedSender<ObjectRef<Guarded>>,
         metrics: Arc<Metrics>,
+        gateways: Arc<dyn Gateways>,
         stop: CancellationToken,
         port: u16,
     ) -> Self {
         let (reports, unreachable, draining) = (RwLock::default(), RwLock::default(), RwLock::default());
         let clients = RwLock::default();
-        let shared = Arc::new(Shared { reports, unreachable, clients, draining, triggers, metrics, port });
+        let shared = Arc::new(Shared { reports, unreachable, clients, draining, triggers, metrics, gateways, port });
         Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
     }
 
@@ -213,6 +241,36 @@ enum StreamError {
     OtherPod(String),
     #[error("the gateway closed the stream")]
     Closed,
+    #[error("it tells of more than {0} ModelDeployments, and the namespace has fewer")]
+    TooMany(usize),
+    #[error("no ReplicaSet of the Deployment slipway-gateway made this pod")]
+    NoGateway,
+}
+
+/// Bytes that may still come at once. What comes faster waits in the pod.
+struct Pace {
+    left: u64,
+    since: Instant,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { left: BURST, since: Instant::now() }
+    }
+}
+
+impl Pace {
+    async fn take(&mut self, bytes: usize) {
+        let now = Instant::now();
+        let gained = now.duration_since(self.since).as_millis() as u64 * BYTES_A_SECOND / 1000;
+        (self.left, self.since) = ((self.left + gained).min(BURST), now);
+        let bytes = bytes as u64;
+        if bytes > self.left {
+            let millis = (bytes - self.left) * 1000 / BYTES_A_SECOND;
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+        self.left = self.left.saturating_sub(bytes);
+    }
 }
 
 /// Counts a stream as long as it lives, however it ends.
@@ -239,6 +297,9 @@ async fn stream(shared: &Shared, pod: &Pod, spoke: &mut bool) -> StreamError {
 }
 
 async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), StreamError> {
+    if !shared.gateways.is_gateway(&pod.namespace, &pod.name, &pod.uid) {
+        return Err(StreamError::NoGateway);
+    }
     let late = |_| StreamError::Timeout;
     let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect((pod.ip, shared.port))).await.map_err(late)??;
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
@@ -253,9 +314,10 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
             return Err(StreamError::Answer(answer.status()));
         }
         let standing = Standing::new(&shared.metrics);
-        let (mut body, mut lines) = (answer.into_body(), Lines::default());
+        let (mut body, mut lines, mut pace) = (answer.into_body(), Lines::default(), Pace::default());
         while let Some(frame) = timeout(READ_TIMEOUT, body.frame()).await.map_err(late)? {
             let Ok(data) = frame?.into_data() else { continue };
+            pace.take(data.len()).await;
             for line in lines.push(&data)? {
                 if !line.is_empty() {
                     let more = take_in(shared, pod, serde_json::from_slice(&line)?)?;
@@ -311,6 +373,10 @@ fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<bool, StreamEr
             news.extend(known.drain().map(|(_, (name, _))| name));
         }
         known.extend(fresh);
+        let most = 2 * shared.gateways.count_models(&pod.namespace) + MORE_MODELS;
+        if known.len() > most {
+            return Err(StreamError::TooMany(most));
+        }
     }
     notify(shared, pod, news);
     Ok(line.more)

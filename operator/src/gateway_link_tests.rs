@@ -1,5 +1,7 @@
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, tcp::OwnedWriteHalf};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -34,19 +36,93 @@ async fn say(to: &mut OwnedWriteHalf, pod: &str, generation: i64) {
 }
 
 fn pod(uid: &str, address: SocketAddr, ready: bool, deleting: bool) -> PodKept {
-    PodKept { uid: uid.into(), ip: Some(address.ip().to_string()), ready, deleting, problem: None, fetched: None }
+    PodKept {
+        uid: uid.into(),
+        ip: Some(address.ip().to_string()),
+        controller: None,
+        ready,
+        deleting,
+        problem: None,
+        fetched: None,
+    }
 }
 
 fn change(before: Option<PodKept>, after: Option<PodKept>) -> Change<PodKept> {
     Change { owner: Owner::gateway("ns"), name: "gw".into(), before, after }
 }
 
+/// A namespace with a few ModelDeployments, whose gateways are whatever `is_gateway` says.
+struct Namespace {
+    is_gateway: AtomicBool,
+}
+
+impl Gateways for Namespace {
+    fn is_gateway(&self, _: &str, _: &str, _: &str) -> bool {
+        self.is_gateway.load(Ordering::Relaxed)
+    }
+
+    fn count_models(&self, _: &str) -> usize {
+        3
+    }
+}
+
 async fn world() -> (TcpListener, Links, UnboundedReceiver<ObjectRef<Guarded>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (triggers, triggered) = unbounded_channel();
     let port = listener.local_addr().unwrap().port();
-    let links = Links::new(triggers, Arc::new(Metrics::default()), CancellationToken::new(), port);
+    let gateways = Arc::new(Namespace { is_gateway: true.into() });
+    let links = Links::new(triggers, Arc::new(Metrics::default()), gateways, CancellationToken::new(), port);
     (listener, links, triggered)
+}
+
+/// Seen: any pod of any namespace with the labels of a gateway was called, and kept the operator busy.
+#[tokio::test]
+async fn a_pod_that_the_operator_did_not_make_is_not_called() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (triggers, _triggered) = unbounded_channel();
+    let gateways = Arc::new(Namespace { is_gateway: false.into() });
+    let port = listener.local_addr().unwrap().port();
+    let known = Arc::clone(&gateways) as Arc<dyn Gateways>;
+    let links = Links::new(triggers, Arc::new(Metrics::default()), known, CancellationToken::new(), port);
+    links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
+    let told = async || {
+        while !links.unreachable("p").is_some_and(|it| it.error.contains("Deployment slipway-gateway")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(told()).await;
+    assert!(listener.accept().now_or_never().is_none(), "nobody has called");
+    // Its ReplicaSet becomes known a moment later.
+    gateways.is_gateway.store(true, Ordering::Relaxed);
+    accept(&listener).await;
+    soon(links.close()).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_tells_of_more_than_there_is_is_not_listened_to() {
+    let (listener, links, _triggered) = world().await;
+    links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
+    let mut stream = accept(&listener).await;
+    let model = |n: usize| format!("{{\"name\":\"m{n}\",\"uid\":\"u{n}\",\"generation\":1}}");
+    for lines in 0..10 {
+        let models: Vec<_> = (0..20).map(|n| model(lines * 20 + n)).collect();
+        let line = format!("{{\"pod\":\"gw\",\"models\":[{}],\"changes\":true}}\n", models.join(","));
+        // It has hung up after the sixth.
+        let _ = stream.write_all(line.as_bytes()).await;
+    }
+    drop(accept(&listener).await);
+    assert_eq!(links.report("p", "u0"), None);
+    soon(links.close()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_brings_too_much_is_read_slowly() {
+    let begun = Instant::now();
+    let mut pace = Pace::default();
+    for _ in 0..20 {
+        pace.take(1 << 20).await;
+    }
+    assert_eq!(begun.elapsed().as_secs(), 4, "16 MiB at once and 1 MiB a second");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ pub mod events;
 pub mod gateway_link;
 pub mod gateway_report;
 pub mod gateway_updates;
+pub mod keys;
 pub mod lease;
 pub mod main_watch;
 pub mod managed;

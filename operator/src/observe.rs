@@ -44,6 +44,8 @@ pub struct ReplicaSetKept {
 pub struct PodKept {
     /// UID.
     pub uid: String,
+    /// Name and UID of the ReplicaSet that made it, if one did.
+    pub controller: Option<(String, String)>,
     /// Address.
     pub ip: Option<String>,
     /// Whether it is ready.
@@ -142,8 +144,10 @@ pub fn pod(object: &Pod) -> Option<PodKept> {
     let deleting = object.metadata.deletion_timestamp.is_some();
     let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
     let ended = matches!(status.and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
+    let controller = object.owner_references().iter().find(|owner| owner.controller == Some(true));
     Some(PodKept {
         uid: object.uid()?,
+        controller: controller.filter(|it| it.kind == "ReplicaSet").map(|it| (it.name.clone(), it.uid.clone())),
         // A pod that has ended (evicted, say) keeps its object and an address that may be another's by now.
         ip: status.filter(|_| !ended).and_then(|s| s.pod_ip.clone()),
         ready,
@@ -273,7 +277,8 @@ fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> Gat
     // The name is fixed; whatever else carries our labels is not the gateway.
     let name = GATEWAY;
     // A pod that leaves counts as long as it says what it still does.
-    let pods = views.pods.of(&owner).into_iter().map(|(name, e)| {
+    let ours = views.pods.of(&owner).into_iter().filter(|(_, e)| views.is_gateway(namespace, &e.view));
+    let pods = ours.map(|(name, e)| {
         let (report, unreachable) = heard(&e.view.uid);
         let pod = GatewayPod { name, ready: e.view.ready, report, unreachable };
         (e.view.deleting, pod)
@@ -282,6 +287,7 @@ fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> Gat
     GatewayView {
         service_account: one(&views.service_accounts, &owner, name),
         role_binding: one(&views.role_bindings, &owner, name),
+        service: one(&views.services, &owner, name),
         deployment: one(&views.deployments, &owner, name),
         disruption_budget: one(&views.disruption_budgets, &owner, name),
         pods: pods.map(|(_, pod)| pod).collect(),

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_core::action::Desired;
-use slipway_core::build::is_shared;
+use slipway_core::build::{GATEWAY, is_shared};
 use slipway_core::fields;
 use slipway_crds::labels;
 use tokio::sync::{Mutex, MutexGuard};
@@ -99,6 +99,13 @@ impl Applier<'_> {
             Desired::RoleBinding(_) => self.write::<RoleBinding>(&write).await,
             Desired::Deployment(_) => self.write::<Deployment>(&write).await,
         }
+    }
+
+    /// The UID of an object of the gateway, once it is there.
+    pub(crate) async fn shared_uid(&self, child: Child) -> Option<String> {
+        let namespace = &self.subject.namespace;
+        let written = self.turns.take(namespace).await.get(&(namespace.clone(), child)).map(|last| last.uid.clone());
+        written.or_else(|| self.views.known(child, &Owner::gateway(namespace), GATEWAY).map(|known| known.uid))
     }
 
     async fn write<K>(&self, write: &Write<'_>) -> Result<Done, WriteError>

@@ -36,6 +36,8 @@ pub const CLUSTER: &[Rule] = &[
     rule("policy", "poddisruptionbudgets", OWNED),
     rule("apps", "deployments", OWNED),
     rule("", "serviceaccounts", OWNED),
+    // The keys of a namespace: made, and never read.
+    rule("", "secrets", &["create"]),
     rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
     rule("", "pods", READ),
     rule("events.k8s.io", "events", &["create", "patch"]),

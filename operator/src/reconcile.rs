@@ -19,8 +19,10 @@ use crate::cache::Owner;
 use crate::children::Child;
 use crate::context::Context;
 use crate::error::{Error, WriteError};
+use crate::keys;
 use crate::main_watch::Guarded;
 use crate::observe::observe;
+use crate::refusals::Round;
 use crate::status;
 
 /// When to look again although nothing happened: a net under watches that lost something. It costs no request.
@@ -172,7 +174,10 @@ async fn act(object: &ModelDeployment, plan: &Plan, now: Timestamp, subject: &Su
     let applier = Applier { client, views, subject, turns, object, own };
     let mut round = ctx.refusals.round(&subject.uid);
     let mut acted = Acted::default();
+    make_keys(ctx, &applier, &mut round, &mut acted).await;
     for action in &plan.actions {
+        // As soon as there is who owns them, and so before the pods that want them.
+        make_keys(ctx, &applier, &mut round, &mut acted).await;
         let target = target(action);
         if !round.is_due(&target, Instant::now()) {
             continue;
@@ -194,6 +199,17 @@ async fn act(object: &ModelDeployment, plan: &Plan, now: Timestamp, subject: &Su
     }
     acted.waits = round.end(&ctx.refusals, Instant::now());
     acted
+}
+
+/// Makes the keys of the namespace, where they may be missing.
+async fn make_keys(ctx: &Context, applier: &Applier<'_>, round: &mut Round, acted: &mut Acted) {
+    if !round.is_due(keys::TARGET, Instant::now()) || round.has_failed(keys::TARGET) {
+        return;
+    }
+    if let Err(error) = ctx.keys.ensure(applier).await {
+        round.failed(keys::TARGET, &error, Instant::now());
+        acted.failure.get_or_insert(error);
+    }
 }
 
 /// Remembers what was written, for the plans that follow; gives what to tell of it.

@@ -42,6 +42,11 @@ impl Round {
         false
     }
 
+    /// Whether a write has failed already, or waits after it did.
+    pub fn has_failed(&self, target: &str) -> bool {
+        self.now.contains_key(target)
+    }
+
     /// Notes a failure.
     pub fn failed(&mut self, target: &str, error: &WriteError, now: Instant) {
         let failures = self.before.get(target).map_or(0, |it| it.failures).saturating_add(1);

@@ -14,7 +14,7 @@ use crate::context::{Context, Running};
 use crate::controller::{self, Scope};
 use crate::error::RunError;
 use crate::events::Events;
-use crate::gateway_link::Links;
+use crate::gateway_link::{Gateways, Links};
 use crate::gateway_updates;
 use crate::lease::{self, Candidacy};
 use crate::metrics_source::Poller;
@@ -113,7 +113,8 @@ fn candidacy(args: &RunArgs) -> Candidacy {
 async fn act(args: &RunArgs, client: Client, health: &Health, stop: CancellationToken) -> Result<(), RunError> {
     let (push, pushed) = mpsc::unbounded_channel();
     let metrics = Arc::clone(&health.metrics);
-    let links = Links::new(push.clone(), Arc::clone(&metrics), stop.child_token(), args.gateway_admin_port);
+    let gateways = Arc::clone(&health.views) as Arc<dyn Gateways>;
+    let links = Links::new(push.clone(), Arc::clone(&metrics), gateways, stop.child_token(), args.gateway_admin_port);
     let connection = Connection::open(&args.prometheus)?;
     let poller = Poller::new(connection, push.clone(), Arc::clone(&metrics), stop.child_token());
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "slipway-operator".into());
@@ -131,6 +132,7 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
         expectations: crate::children::Expectations::default(),
         waiting: crate::status::Waiting::default(),
         turns: crate::put::Turns::default(),
+        keys: crate::keys::NamespaceKeys::default(),
         running: Arc::clone(&health.running),
         stop: stop.clone(),
         client: client.clone(),

@@ -1,8 +1,9 @@
 //! The caches of all watched kinds.
 
+use slipway_core::build::GATEWAY;
 use slipway_core::observed::ObjectView;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Owner};
 use crate::claims::AllClaims;
 use crate::managed::FieldSets;
 use crate::observe::{PodKept, ReplicaSetKept};
@@ -22,6 +23,8 @@ pub struct Views {
     pub autoscalers: Cache<ObjectView>,
     /// PodDisruptionBudgets, of ModelDeployments and of gateways.
     pub disruption_budgets: Cache<ObjectView>,
+    /// ReplicaSets of gateways, which the Deployment controller makes.
+    pub gateway_sets: Cache<ObjectView>,
     /// Deployments of gateways.
     pub deployments: Cache<ObjectView>,
     /// ServiceAccounts of gateways.
@@ -37,6 +40,17 @@ pub struct Views {
 }
 
 impl Views {
+    /// Whether a pod with the labels of a gateway is one: made by a ReplicaSet of the Deployment that the operator made, in a namespace with a ModelDeployment.
+    /// Labels are anybody's to write.
+    pub fn is_gateway(&self, namespace: &str, pod: &PodKept) -> bool {
+        let owner = Owner::gateway(namespace);
+        let Some((name, uid)) = &pod.controller else { return false };
+        let set = self.gateway_sets.get(&owner, name).map(|entry| entry.view).filter(|set| set.uid == *uid);
+        let deployment = self.deployments.get(&owner, GATEWAY).map(|entry| entry.view.uid);
+        set.is_some_and(|set| set.controller.is_some() && set.controller == deployment)
+            && self.models.has_models(namespace)
+    }
+
     /// Whether every first list is complete.
     pub fn are_synced(&self) -> bool {
         self.models.is_synced()
@@ -44,6 +58,7 @@ impl Views {
             && self.services.is_synced()
             && self.autoscalers.is_synced()
             && self.disruption_budgets.is_synced()
+            && self.gateway_sets.is_synced()
             && self.deployments.is_synced()
             && self.service_accounts.is_synced()
             && self.role_bindings.is_synced()
@@ -57,6 +72,7 @@ impl Views {
             && self.services.wait_until_synced().await
             && self.autoscalers.wait_until_synced().await
             && self.disruption_budgets.wait_until_synced().await
+            && self.gateway_sets.wait_until_synced().await
             && self.deployments.wait_until_synced().await
             && self.service_accounts.wait_until_synced().await
             && self.role_bindings.wait_until_synced().await

@@ -12,10 +12,12 @@ mod refused;
 mod scale;
 mod support;
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -154,6 +156,45 @@ async fn the_gateway_is_shared_by_its_owners() {
     managers.sort_unstable();
     assert_eq!(managers, ["slipway", "slipway-owners"], "as many as it would have with one owner");
     operator.end().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn the_keys_of_a_namespace_are_made_once_and_never_read() {
+    let world = World::new("keys").await;
+    let fakes = Fakes::start(&world, 19).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    for name in ["a", "b"] {
+        world.create(name, spec("v1")).await;
+        world.until("stable", name, is_stable).await;
+    }
+    let secret = world.api::<Secret>().get("slipway-keys").await.unwrap();
+    let account = world.api::<ServiceAccount>().get("slipway-gateway").await.unwrap();
+    assert_eq!(secret.owner_references()[0].uid, account.uid().unwrap(), "it goes with the gateway");
+    let lengths = secret.data.unwrap().into_iter().map(|(key, value)| (key, value.0.len())).collect::<Vec<_>>();
+    assert_eq!(lengths, [("master".to_owned(), 32), ("token".to_owned(), 43)]);
+    let gateway = world.api::<Deployment>().get("slipway-gateway").await.unwrap();
+    assert!(
+        secret.metadata.creation_timestamp <= gateway.metadata.creation_timestamp,
+        "before the pods that want them"
+    );
+    operator.end().await.unwrap();
+
+    // Who has keys of their own keeps them, also when another operator comes.
+    let own = json!({"stringData": {"token": "a-token-of-my-own-that-is-long-enough"}});
+    world.api::<Secret>().patch("slipway-keys", &PatchParams::default(), &Patch::Merge(own)).await.unwrap();
+    let next = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("c", spec("v1")).await;
+    world.until("stable", "c", is_stable).await;
+    let token = world.api::<Secret>().get("slipway-keys").await.unwrap().data.unwrap().remove("token").unwrap();
+    assert_eq!(token.0, b"a-token-of-my-own-that-is-long-enough");
+    let verbs: BTreeSet<String> = audit::requests(&world.plane.audit_log(), &next.user)
+        .into_iter()
+        .filter(|it| it.object_ref.resource == "secrets")
+        .map(|it| it.verb)
+        .collect();
+    assert_eq!(verbs, BTreeSet::from(["create".to_owned()]));
+    next.end().await.unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
@@ -55,7 +55,7 @@ async fn the_owners_of_the_gateway_are_bounded() {
             requests.iter().filter(|it| it.object_ref.resource == resource && it.object_ref.name == "slipway-gateway");
         ours.filter(|it| it.verb == "patch" || it.verb == "create").count()
     };
-    for resource in ["serviceaccounts", "rolebindings", "deployments", "poddisruptionbudgets"] {
+    for resource in ["serviceaccounts", "rolebindings", "services", "deployments", "poddisruptionbudgets"] {
         let writes = shared(resource);
         println!("{writes} writes to {resource}");
         assert!(writes <= 2 * MAX_OWNERS + 8, "{writes} writes to {resource}");
@@ -70,6 +70,7 @@ async fn the_owners_of_the_gateway_are_bounded() {
     let swept = async || {
         world.api::<Deployment>().get_opt("slipway-gateway").await.unwrap().is_none()
             && world.api::<PodDisruptionBudget>().get_opt("slipway-gateway").await.unwrap().is_none()
+            && world.api::<Service>().get_opt("slipway-gateway").await.unwrap().is_none()
             && world.api::<RoleBinding>().get_opt("slipway-gateway").await.unwrap().is_none()
             && world.api::<ServiceAccount>().get_opt("slipway-gateway").await.unwrap().is_none()
     };

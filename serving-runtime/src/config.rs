@@ -151,11 +151,15 @@ pub struct ServeArgs {
     /// Longest time that a request may name; at least that of requests that name none. Slipway's gateway names `spec.traffic.timeoutSeconds`.
     #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub max_request_timeout_seconds: u64,
-    /// Age at which a prediction takes no more feedback.
-    #[arg(long, default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=366 * 86_400))]
-    pub feedback_ttl_seconds: u64,
+    /// UID of the ModelDeployment, for the keys that are its own.
+    #[arg(long, env = "SLIPWAY_UID", default_value = "")]
+    pub uid: String,
+    /// Directory with the files of the Secret `slipway-keys`: `master`, from which prediction ids of jobs and streams are sealed, and `token`, which those show who ask
+    /// for more than predictions. They are read when they are needed, so that they may come later and change. Without it nobody is asked for a token.
+    #[arg(long, env = "SLIPWAY_KEYS_DIRECTORY")]
+    pub keys_directory: Option<std::path::PathBuf>,
 
-    /// Baseline, outcomes and samples.
+    /// Baseline and samples.
     #[command(flatten)]
     pub observe: crate::observe::args::ObserveArgs,
     /// The caches.
@@ -178,7 +182,9 @@ pub struct ServeArgs {
 }
 
 fn revision(text: &str) -> Result<String, String> {
-    crate::token::valid_revision(text).then(|| text.to_owned()).ok_or_else(|| "want 1 to 16 of a-z and 0-9".into())
+    slipway_prediction_id::is_revision(text)
+        .then(|| text.to_owned())
+        .ok_or_else(|| "want 1 to 16 of a-z and 0-9".into())
 }
 
 /// Threads by the CPU quota.

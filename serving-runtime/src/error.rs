@@ -55,6 +55,9 @@ pub enum ApiError {
     /// Unknown model, version or path.
     #[error("{0}")]
     NotFound(String),
+    /// Not for everybody, and who asks has not shown that it is for them.
+    #[error("{0}")]
+    Forbidden(String),
     /// The path exists and wants another method.
     #[error("this path wants {0}")]
     MethodNotAllowed(&'static str),
@@ -98,6 +101,7 @@ impl ApiError {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedEncoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,

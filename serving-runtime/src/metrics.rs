@@ -15,10 +15,8 @@ use slipway_telemetry::metrics::histogram;
 
 use crate::batching::Decision;
 use crate::cache::CacheMetrics;
-use crate::feedback::{Counted, Rejected};
 use crate::jobs::metrics::JobMetrics;
 use crate::observe::{Exporter, Observer, Slot};
-use crate::outcomes::Outcomes;
 use crate::prediction::Predictions;
 use crate::samples::Counters;
 
@@ -51,13 +49,6 @@ struct Reason {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    modeldeployment: String,
-    revision: String,
-    result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Model {
     model: String,
     version: String,
@@ -81,14 +72,10 @@ pub struct Metrics {
     classes: Mutex<HashSet<String>>,
     confidence: Histogram,
     nan_outputs: Counter,
-    feedback: Family<Outcome, Counter>,
-    feedback_rejected: Family<Reason, Counter>,
     model_info: Family<Model, Gauge>,
     batching: Family<Reason, Gauge>,
     model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     observer: Slot,
-    /// What feedback brings.
-    pub outcomes: Outcomes,
     /// What becomes of samples.
     pub samples: Counters,
     /// Those of the caches.
@@ -112,13 +99,10 @@ impl Metrics {
             classes: Mutex::default(),
             confidence: Histogram::new(CONFIDENCE),
             nan_outputs: Counter::default(),
-            feedback: Family::default(),
-            feedback_rejected: Family::default(),
             model_info: Family::default(),
             batching: Family::default(),
             model_load_seconds: Gauge::default(),
             observer: Slot::default(),
-            outcomes: Outcomes::new(modeldeployment),
             samples: Counters::default(),
             cache: CacheMetrics::default(),
         };
@@ -126,17 +110,10 @@ impl Metrics {
         for code in [200, 400, 404, 413, 422, 429, CLIENT_LEFT, 500, 503, 504] {
             let _ = metrics.requests.get_or_create(&Code { code });
         }
-        for rejected in Rejected::ALL {
-            let _ = metrics.feedback_rejected.get_or_create(&Reason { reason: rejected.name() });
-        }
-        metrics.count_feedback(&Counted { revision: revision.to_owned(), ..Counted::default() });
         metrics
     }
 
     fn register(&mut self, revision: &str) {
-        // Feedback is counted for whoever predicted, so its revision is not this pod's and it stands in the outer registry.
-        self.registry.register("slipway_runtime_feedback", "Rows of feedback by result", self.feedback.clone());
-        self.outcomes.register(&mut self.registry);
         let labels = [("modeldeployment", self.modeldeployment.clone()), ("revision", revision.to_owned())];
         let labels = labels.into_iter().map(|(k, v)| (Cow::Borrowed(k), Cow::Owned(v)));
         let own = self.registry.sub_registry_with_labels(labels);
@@ -173,11 +150,6 @@ impl Metrics {
             self.confidence.clone(),
         );
         own.register("slipway_runtime_nan_outputs", "Outputs that held a NaN or an infinity", self.nan_outputs.clone());
-        own.register(
-            "slipway_runtime_feedback_rejected",
-            "Items of feedback that were not counted",
-            self.feedback_rejected.clone(),
-        );
         own.register("slipway_runtime_model_info", "The loaded model", self.model_info.clone());
         own.register(
             "slipway_runtime_batching",
@@ -236,21 +208,6 @@ impl Metrics {
         class
     }
 
-    /// Counts accepted feedback. The caller bounds the revisions.
-    pub fn count_feedback(&self, counted: &Counted) {
-        self.outcomes.count(counted);
-        for (result, n) in [("correct", counted.correct), ("incorrect", counted.incorrect)] {
-            let modeldeployment = self.modeldeployment.clone();
-            let outcome = Outcome { modeldeployment, revision: counted.revision.clone(), result };
-            self.feedback.get_or_create(&outcome).inc_by(n);
-        }
-    }
-
-    /// Counts rejected feedback.
-    pub fn reject_feedback(&self, rejected: Rejected) {
-        self.feedback_rejected.get_or_create(&Reason { reason: rejected.name() }).inc();
-    }
-
     /// Exports what `observer` counts from now on. Only the first of a process is: it is that of the pod's own model.
     pub fn observe(&self, observer: &Arc<Observer>) {
         let _ = self.observer.set(Arc::clone(observer));
@@ -300,7 +257,6 @@ mod tests {
             non_finite: 1,
             nan: 1,
         });
-        m.count_feedback(&Counted { revision: "other".into(), correct: 2, incorrect: 1, ..Counted::default() });
         let text = m.render(0);
         let base = "modeldeployment=\"digits\",revision=\"abc\"";
         for line in [
@@ -312,12 +268,9 @@ mod tests {
             format!("slipway_runtime_predictions_total{{{base},class=\"3\"}} 1"),
             format!("slipway_runtime_prediction_confidence_count{{{base}}} 1"),
             format!("slipway_runtime_nan_outputs_total{{{base}}} 1"),
-            format!("slipway_runtime_feedback_rejected_total{{{base},reason=\"duplicate\"}} 0"),
             format!("slipway_runtime_model_info{{{base},model=\"digits\",version=\"1\",digest=\"sha256:00\"}} 1"),
             format!("slipway_runtime_batching{{{base},reason=\"proven\"}} 1"),
             format!("slipway_runtime_model_load_seconds{{{base}}} 1.0"),
-            "slipway_runtime_feedback_total{modeldeployment=\"digits\",revision=\"other\",result=\"correct\"} 2".into(),
-            "slipway_runtime_feedback_total{modeldeployment=\"digits\",revision=\"abc\",result=\"incorrect\"} 0".into(),
         ] {
             assert!(text.contains(&line), "{line}\nis not in\n{text}");
         }

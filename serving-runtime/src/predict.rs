@@ -1,24 +1,24 @@
 //! The one way from tensors to a prediction, whatever protocol they came by.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
+
+use slipway_prediction_id::{MAX_ROWS, Report};
 
 use crate::batch::Priority;
 use crate::cache;
 use crate::error::ApiError;
 use crate::models::Model;
 use crate::pool::Done;
-use crate::prediction::Predictions;
 use crate::server::App;
 use crate::tensor::Tensor;
-use crate::token::{MAX_ROWS, Token};
 
 /// What a model said.
 #[derive(Debug)]
 pub struct Prediction {
     /// All outputs, in the signature's order.
     pub outputs: Vec<Tensor>,
-    /// By which feedback finds it again.
-    pub id: String,
+    /// What whoever issues prediction ids is told of it.
+    pub report: Report,
     /// How the result cache was involved, when there is one.
     pub cache: Option<cache::Outcome>,
     /// How many outputs hold a NaN.
@@ -56,18 +56,20 @@ pub async fn predict_at(
         }
         None => (run(inputs).await?.outputs, None),
     };
-    // A kept answer is a prediction like any other: it is counted, and has an id of its own.
+    // A kept answer is a prediction like any other: it is counted, and has an id and a sample number of its own.
     let predictions = model.reader.read(&outputs);
     app.metrics.predicted(&predictions);
     if let (Some(observer), Some(binned)) = (&model.observer, binned) {
         observer.count(&binned, &outputs, &predictions, rows);
     }
     let nan_outputs = predictions.nan;
-    let id = prediction_id(app, predictions);
+    let mut labels = predictions.labels;
+    labels.truncate(MAX_ROWS);
+    let report = Report { sample: rand::random(), labels };
     if let (Some(sampler), Some(sampled)) = (sampler, sampled) {
-        sampler.offer(sampled, &id, &model.name, &model.signature, &outputs);
+        sampler.offer(sampled, &report.sample_text(), &model.name, &model.signature, &outputs);
     }
-    Ok(Prediction { outputs, id, cache, nan_outputs })
+    Ok(Prediction { outputs, report, cache, nan_outputs })
 }
 
 /// Runs the model. Only what runs is timed: whoever judges a revision by its inference time must not see how well its answers are kept.
@@ -109,13 +111,4 @@ pub fn check_rows(app: &App, model: &Model, inputs: &[Tensor]) -> Result<(), Api
         )));
     }
     Ok(())
-}
-
-fn prediction_id(app: &App, predictions: Predictions) -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let mut labels = predictions.labels;
-    app.metrics.outcomes.predicted(&app.args.revision, seconds, labels.iter().flatten().count().min(MAX_ROWS));
-    labels.truncate(MAX_ROWS);
-    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-    Token { revision: app.args.revision.clone(), seconds, nonce: rand::random(), labels }.encode()
 }

@@ -1,25 +1,9 @@
 //! What a model predicted, read off its outputs: the label and the confidence of each row.
 
+pub use slipway_prediction_id::Label;
+
 use crate::engine::Signature;
 use crate::tensor::{DataType, Tensor, TensorData};
-
-/// A predicted label.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Label {
-    /// A number of a class.
-    Number(i64),
-    /// A name of a class.
-    Text(String),
-}
-
-impl std::fmt::Display for Label {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Number(n) => n.fmt(f),
-            Self::Text(s) => s.fmt(f),
-        }
-    }
-}
 
 /// Which outputs of a model hold labels and scores; found once, when the model is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,7 +58,7 @@ pub struct Traffic {
 
     /// Largest body of a request, in bytes: gateways keep so much of it, so that it can be sent again, and Slipway's model server takes no more (413).
     /// Larger requests go to the stable revision only, whose pods may take them when they run another image: the candidate never sees them, so it is not judged
-    /// by them either, and the condition `Progressing` says so when there are some.
+    /// by them either, and the status says so when there are some.
     #[serde(default = "sixteen_mebibytes")]
     #[schemars(extend("minimum" = 65_536, "maximum" = 134_217_728, "pattern" = MEMORY))]
     pub max_request_size: Quantity,
@@ -66,6 +66,11 @@ pub struct Traffic {
     /// Keeps an entity on its side of the split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stickiness: Option<Stickiness>,
+
+    /// Whether answers say in `x-slipway-revision` which revision they are of, and in `x-slipway-shielded` whose failure the client was spared. Disabled unless it
+    /// is asked for: who knows its revision can choose what it sends to the one on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_header: Option<RevisionHeader>,
 
     /// Replays to the stable revision what the candidate failed to answer.
     #[serde(default)]
@@ -83,6 +88,7 @@ impl Default for Traffic {
             timeout_seconds: 30,
             max_request_size: sixteen_mebibytes(),
             stickiness: None,
+            revision_header: None,
             shield: Shield::default(),
             brake: Brake::default(),
         }
@@ -99,6 +105,25 @@ pub struct Stickiness {
     /// Request header whose value names the entity, for example `x-user-id`. Requests without it are split without memory.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9-]+$"))]
     pub header: String,
+}
+
+/// Whether clients are told which revision answered them.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionHeader {
+    /// Enabled (default, where there is a `revisionHeader`): each answer names its revision. Disabled: none does.
+    #[serde(default)]
+    pub mode: RevisionHeaderMode,
+}
+
+/// Whether answers name their revision.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RevisionHeaderMode {
+    /// They do.
+    #[default]
+    Enabled,
+    /// They do not.
+    Disabled,
 }
 
 /// The shield: a prediction is a pure function, so a failed answer of the candidate can be asked of the stable revision instead.

@@ -1,6 +1,7 @@
 //! One connection that sends one request after the other, and repeats none.
 
 use std::error::Error as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(crate) struct Target {
     port: u16,
     authority: HeaderValue,
     timeout: Duration,
+    token_file: Option<PathBuf>,
 }
 
 impl Target {
@@ -41,7 +43,13 @@ impl Target {
             port: authority.port_u16().unwrap_or(80),
             authority: HeaderValue::from_str(shown).with_context(|| format!("host {shown:?}"))?,
             timeout,
+            token_file: None,
         })
+    }
+
+    /// Shows what is in a file as a bearer token.
+    pub(crate) fn with_token(self, token_file: Option<PathBuf>) -> Self {
+        Self { token_file, ..self }
     }
 
     async fn connect(&self) -> Result<TcpStream, Reason> {
@@ -66,11 +74,14 @@ impl Target {
     }
 
     fn request(&self, path: &str, body: String) -> Result<Request<Full<Bytes>>, Reason> {
-        Request::post(path)
+        let mut request = Request::post(path)
             .header(header::HOST, self.authority.clone())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|_| Reason::Transport)
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(file) = &self.token_file {
+            let token = std::fs::read_to_string(file).map_err(|_| Reason::Token)?;
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim_end()));
+        }
+        request.body(Full::new(Bytes::from(body))).map_err(|_| Reason::Transport)
     }
 }
 

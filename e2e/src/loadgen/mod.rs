@@ -71,6 +71,12 @@ pub(crate) struct Options {
     /// Share of answered requests whose true label is sent back, 0 to 1.
     #[arg(long, default_value_t = 1.0)]
     feedback_share: f64,
+    /// Where labels are sent: http://host[:port]; the target when absent.
+    #[arg(long)]
+    feedback_target: Option<String>,
+    /// File of the token that is shown with labels; read for each request, because it may change.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
     /// Deadline of one request, in seconds from when it is sent.
     #[arg(long, default_value_t = 30.0)]
     timeout: f64,
@@ -119,12 +125,15 @@ impl Generator {
         options.check()?;
         let timeout = Duration::from_secs_f64(options.timeout);
         let target = Arc::new(Target::new(&options.target, options.host.as_deref(), timeout)?);
+        let feedback_url = options.feedback_target.as_deref().unwrap_or(&options.target);
+        let labels =
+            Target::new(feedback_url, options.host.as_deref(), timeout)?.with_token(options.token_file.clone());
         let account = Arc::new(Account::new(options.max_records.max(1)));
         let (pace, pace_seen) = watch::channel(Pace::Rate(options.rate));
         // All of a finite run may wait: nothing of it is skipped.
         let waiting = options.once.map_or(options.max_waiting, |count| count.max(1) as usize);
         let (slots, due) = mpsc::channel(waiting);
-        let (feedback, sender) = feedback::channel(options.feedback_share, &options.model, &target, &account);
+        let (feedback, sender) = feedback::channel(options.feedback_share, &options.model, &Arc::new(labels), &account);
         let run = run_id();
         let work = Arc::new(Work {
             run: run.clone(),

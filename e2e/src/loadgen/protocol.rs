@@ -35,8 +35,6 @@ pub(crate) struct Answer {
 struct InferResponse {
     model_name: String,
     id: Option<String>,
-    #[serde(default)]
-    parameters: serde_json::Map<String, Value>,
     outputs: Vec<Output>,
 }
 
@@ -67,8 +65,7 @@ pub(crate) fn check_answer(headers: &HeaderMap, body: &[u8], model: &str, id: &s
         ("INT64", [value]) => value.as_i64().ok_or(Defect::Label)?,
         _ => return Err(Defect::Label),
     };
-    let parameter = response.parameters.get("prediction_id").and_then(Value::as_str).map(str::to_owned);
-    Ok(Answer { label: value, prediction_id: parameter.or_else(|| text(headers, PREDICTION_ID)) })
+    Ok(Answer { label: value, prediction_id: text(headers, PREDICTION_ID) })
 }
 
 /// Who answered, and for whom.
@@ -105,19 +102,19 @@ mod tests {
     fn answer(change: impl FnOnce(&mut Value)) -> Result<Answer, Defect> {
         let mut body = serde_json::json!({
             "model_name": "digits", "model_version": "v1", "id": "a-1",
-            "parameters": {"prediction_id": "token"},
             "outputs": [
                 {"name": "probabilities", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.5]},
                 {"name": "label", "datatype": "INT64", "shape": [1], "data": [7]},
             ],
         });
         change(&mut body);
-        check_answer(&HeaderMap::new(), body.to_string().as_bytes(), "digits", "a-1")
+        let headers = HeaderMap::from_iter([(PREDICTION_ID.parse().unwrap(), "v2.token".parse().unwrap())]);
+        check_answer(&headers, body.to_string().as_bytes(), "digits", "a-1")
     }
 
     #[test]
     fn a_right_answer_passes() {
-        let expected = Answer { label: 7, prediction_id: Some("token".into()) };
+        let expected = Answer { label: 7, prediction_id: Some("v2.token".into()) };
         assert_eq!(answer(|_| ()), Ok(expected));
     }
 

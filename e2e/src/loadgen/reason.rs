@@ -19,6 +19,8 @@ pub(crate) enum Reason {
     Transport,
     /// No whole answer within the deadline.
     Timeout,
+    /// The token cannot be read.
+    Token,
     /// A status other than 200.
     Status(u16),
     /// Status 200 and no right answer.
@@ -50,6 +52,7 @@ impl fmt::Display for Reason {
             Self::Closed => f.write_str("closed"),
             Self::Transport => f.write_str("transport"),
             Self::Timeout => f.write_str("timeout"),
+            Self::Token => f.write_str("token"),
             Self::Status(code) => write!(f, "http_{code}"),
             Self::Malformed(defect) => write!(f, "malformed_{}", format!("{defect:?}").to_lowercase()),
         }

@@ -95,10 +95,11 @@ impl Server {
 /// Always predicts 3: right for every second row.
 fn right(id: &str, number: u64) -> Response<Full<Bytes>> {
     let body = json!({
-        "model_name": "digits", "id": id, "parameters": {"prediction_id": number.to_string()},
+        "model_name": "digits", "id": id,
         "outputs": [{"name": "label", "datatype": "INT64", "shape": [1], "data": [3]}],
     });
     Response::builder()
+        .header("x-slipway-prediction-id", number.to_string())
         .header("x-slipway-revision", if number.is_multiple_of(4) { "candidate" } else { "stable" })
         .body(Full::from(body.to_string()))
         .unwrap()

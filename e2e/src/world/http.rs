@@ -61,6 +61,21 @@ impl Http {
         self.send(request.body(Full::new(Bytes::from(serde_json::to_vec(json)?)))?).await
     }
 
+    /// POST of JSON to a port for those who show a token.
+    pub async fn post_with_token(
+        &self,
+        url: &str,
+        host: &str,
+        token: &str,
+        json: &serde_json::Value,
+    ) -> anyhow::Result<Answer> {
+        let request = Request::post(url)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::HOST, host)
+            .header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+        self.send(request.body(Full::new(Bytes::from(serde_json::to_vec(json)?)))?).await
+    }
+
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
         let exchange = async {
             let (head, body) = self.client.request(request).await?.into_parts();

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RevisionHeader, Stage};
 
 pub use account::{Account, ByRevision, SingleRequest};
 pub use http::{Answer, Http};
@@ -114,6 +114,8 @@ impl World {
         let mut object: ModelDeployment = serde_yaml::from_str(&self.example(file)?)?;
         object.spec.analysis.interval_seconds = 1;
         object.spec.strategy.scale_down_delay_seconds = 3;
+        // Accounts are kept by revision.
+        object.spec.traffic.revision_header = Some(RevisionHeader::default());
         Ok(object)
     }
 
@@ -226,6 +228,7 @@ impl World {
             .example("loadgen.yaml")?
             .replace("--rate=200", &format!("--rate={rate}"))
             .replace("- --target=http://digits", &format!("- --target=http://{name}\n            - --host={host}"))
+            .replace("--feedback-target=http://digits", &format!("--feedback-target=http://{name}"))
             .replace("name: loadgen", &format!("name: {}", self.generator));
         self.cluster.apply(&self.namespace, &manifest).await?;
         self.deployment_ready(&self.generator).await?;
@@ -235,6 +238,14 @@ impl World {
         };
         self.cluster.wait_for(&self.namespace, "requests to be answered", PODS, flows).await?;
         Ok(())
+    }
+
+    /// The token of the namespace.
+    pub async fn token(&self) -> anyhow::Result<String> {
+        let secrets: Api<Secret> = Api::namespaced(self.cluster.client(), &self.namespace);
+        let secret = secrets.get("slipway-keys").await?;
+        let token = secret.data.unwrap_or_default().remove("token").context("no token in the Secret")?;
+        Ok(String::from_utf8(token.0)?)
     }
 
     /// Changes the rate of the load generator; 0 pauses it.

@@ -48,8 +48,8 @@ async fn baseline_is_watched() -> anyhow::Result<()> {
         let sum = |name: &str| format!("sum(slipway_runtime_{name}{{NS}})");
         let (right, wrong) = (sum("expected_correct_total"), sum("expected_incorrect_total"));
         let expected = number(&world, &format!("{right} / ({right} + {wrong})")).await?;
-        let labels = "sum(slipway_runtime_feedback_total{NS,result=~\"correct|incorrect\"})";
-        let realised = "sum(slipway_runtime_feedback_total{NS,result=\"correct\"})";
+        let labels = "sum(slipway_gateway_feedback_total{NS,result=~\"correct|incorrect\"})";
+        let realised = "sum(slipway_gateway_feedback_total{NS,result=\"correct\"})";
         let realised = number(&world, &format!("{realised} / {labels}")).await?;
         ensure!((expected - realised).abs() < 0.05, "{expected} expected, {realised} by labels");
         eprintln!("baseline: PSI {psi:.4}, accuracy {expected:.3} expected, {realised:.3} by labels");

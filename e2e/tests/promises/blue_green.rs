@@ -21,10 +21,13 @@ fn by_hand(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
 
 /// One request to the preview address; returns who answered.
 async fn ask_preview(world: &World) -> anyhow::Result<String> {
-    let url = format!("{}/v2/models/digits/infer", world.service(&format!("{NAME}-preview"), 80).await?);
+    let preview = format!("{NAME}-preview");
+    let url = format!("{}/v2/models/digits/infer", world.service(&preview, 8081).await?);
     let row = vec![0.0; 64];
     let body = world::question(&row);
-    let answer = world.http.post(&url, Some(&format!("{NAME}-preview")), &body).await?;
+    let refused = world.http.post(&url, Some(&preview), &body).await?;
+    anyhow::ensure!(refused.status == 401, "without the token: {refused:?}");
+    let answer = world.http.post_with_token(&url, &preview, &world.token().await?, &body).await?;
     anyhow::ensure!(answer.status.is_success(), "{answer:?}");
     Ok(answer.header("x-slipway-revision").to_owned())
 }

@@ -23,7 +23,7 @@ async fn forge(world: &World, candidate: &str, stable: &str) -> anyhow::Result<(
         series(requests, stable, "stable", "outcome=\\\"success\\\""),
         series(buckets, candidate, "candidate", "le=\\\"+Inf\\\""),
         series(buckets, stable, "stable", "le=\\\"0.005\\\""),
-        series("slipway_runtime_feedback_total", candidate, "candidate", "result=\\\"incorrect\\\""),
+        series("slipway_gateway_feedback_total", candidate, "candidate", "result=\\\"incorrect\\\""),
     ]
     .concat();
     let script = format!(

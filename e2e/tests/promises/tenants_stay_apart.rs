@@ -25,6 +25,15 @@ async fn refused(world: &World, arguments: &[&str], words: &str) -> anyhow::Resu
     Ok(())
 }
 
+async fn refused_manifest(world: &World, manifest: &serde_json::Value, words: &str) -> anyhow::Result<()> {
+    let file = world.cluster.layout().root().join(format!("target/e2e/refused-{}.json", std::process::id()));
+    std::fs::write(&file, manifest.to_string())?;
+    let path = file.display().to_string();
+    let done = refused(world, &["create", "-f", &path], words).await;
+    std::fs::remove_file(&file)?;
+    done
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn tenants_stay_apart() -> anyhow::Result<()> {
@@ -55,9 +64,15 @@ async fn tenants_stay_apart() -> anyhow::Result<()> {
         refused(&world, &["create", "deployment", "mine", image, "-n", &namespace], "carry the label").await?;
         let admin = ["create", "rolebinding", "mine", "--clusterrole=cluster-admin", "--user=eve", "-n", &namespace];
         refused(&world, &admin, "not currently held").await?;
+        refused(&world, &["get", "secret", "slipway-keys", "-n", &namespace], "cannot get resource").await?;
+        let labels = json!({"app.kubernetes.io/managed-by": "slipway"});
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": namespace, "labels": labels}
+        });
+        refused_manifest(&world, &secret, "makes the Secret slipway-keys and no other").await?;
         let labelled = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": "mine", "namespace": NAMESPACE, "labels": {"app.kubernetes.io/managed-by": "slipway"}},
+            "metadata": {"name": "mine", "namespace": NAMESPACE, "labels": labels},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "slipway-gateway"},
             "subjects": [],
         });
@@ -68,12 +83,7 @@ async fn tenants_stay_apart() -> anyhow::Result<()> {
             let mut binding = labelled.clone();
             binding["metadata"]["namespace"] = place.into();
             binding["roleRef"]["name"] = role.into();
-            let file = world.cluster.layout().root().join(format!("target/e2e/binding-{}.json", std::process::id()));
-            std::fs::write(&file, binding.to_string())?;
-            let path = file.display().to_string();
-            let done = refused(&world, &["create", "-f", &path], words).await;
-            std::fs::remove_file(&file)?;
-            done?;
+            refused_manifest(&world, &binding, words).await?;
         }
         world.settle().await.map(drop)
     })

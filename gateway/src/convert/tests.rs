@@ -96,7 +96,10 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         sticky_header: Some(HeaderName::from_static("x-user-id")),
         shield: ShieldConfig { enabled: false, candidate_timeout: Some(Duration::from_millis(250)) },
         brake: BrakeConfig { min_failures: 3, window: 20, failure_millionths: 200_000, ..BrakeConfig::DEFAULT },
-        pod_settings: PodSettings { feedback_outcomes: Some(HeaderValue::from_static("")), ..PodSettings::default() },
+        pod_settings: PodSettings::default(),
+        outcomes: Vec::new(),
+        rollout: String::new(),
+        reveals_revision: false,
     };
     assert_eq!(snapshot.models["digits"], expected);
 }
@@ -120,14 +123,10 @@ fn pods_are_told_what_takes_effect_without_a_rollout() {
         Converter::default().snapshot([&guard(object)], []).models["digits"].pod_settings.clone()
     };
     let value = |text: &'static str| Some(HeaderValue::from_static(text));
-    assert_eq!(told(json!({})), PodSettings { feedback_outcomes: value(""), ..PodSettings::default() });
+    assert_eq!(told(json!({})), PodSettings::default());
     let server = json!({"queue": {"redis": {"url": "redis://r:6379"}}});
     let queued = told(json!({"server": server, "feedback": {"outcomes": ["conversion", "revenue"]}}));
-    let expected = PodSettings {
-        max_jobs: value("10000"),
-        callback_allow: value(""),
-        feedback_outcomes: value("conversion,revenue"),
-    };
+    let expected = PodSettings { max_jobs: value("10000"), callback_allow: value("") };
     assert_eq!(queued, expected);
     let bounds = json!({"maxJobs": 7, "callbacks": {"allow": ["*", "10.0.0.0/8"]}});
     let bounded = told(json!({"server": server, "queue": bounds}));

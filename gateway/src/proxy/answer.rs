@@ -223,6 +223,19 @@ pub enum Refusal {
     /// No weights.
     #[error("no revision is known yet")]
     NoRevision,
+    /// What is on the port `private` alone.
+    #[error(
+        "ask for this at the port `private` (8081) of the Service, with `Authorization: Bearer` and the token of the Secret slipway-keys of this namespace"
+    )]
+    Private,
+    /// At that port, without the token.
+    #[error(
+        "this port is for those who show the token of the Secret slipway-keys of this namespace: `Authorization: Bearer <token>`"
+    )]
+    Unauthorized,
+    /// At that port, while there is no token.
+    #[error("this gateway has no token yet: the operator makes the Secret slipway-keys in this namespace")]
+    NoToken,
     /// CONNECT and the like.
     #[error("this method is not supported")]
     Method,
@@ -256,11 +269,13 @@ impl Refusal {
     fn status(self) -> StatusCode {
         match self {
             Self::UndeclaredHost | Self::UnknownModel | Self::UnreadableName => StatusCode::NOT_FOUND,
+            Self::Private => StatusCode::FORBIDDEN,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BadBody => StatusCode::BAD_REQUEST,
-            Self::Overloaded | Self::Unreachable | Self::NoRevision => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_GATEWAY,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -270,10 +285,17 @@ impl Refusal {
         match self {
             Self::UndeclaredHost | Self::UnreadableName | Self::Method => "12",
             Self::UnknownModel => "5",
+            Self::Private => "7",
+            Self::Unauthorized => "16",
             Self::BodyTooLarge => "8",
             Self::BadBody => "3",
             Self::BodyTimeout | Self::Deadline => "4",
-            Self::Overloaded | Self::BodyTooSlow | Self::Unreachable | Self::NoRevision | Self::Broken => "14",
+            Self::Overloaded
+            | Self::BodyTooSlow
+            | Self::Unreachable
+            | Self::NoRevision
+            | Self::NoToken
+            | Self::Broken => "14",
         }
     }
 
@@ -283,13 +305,15 @@ impl Refusal {
             Self::UndeclaredHost
             | Self::UnknownModel
             | Self::UnreadableName
+            | Self::Private
+            | Self::Unauthorized
             | Self::Method
             | Self::BodyTooLarge
             | Self::BodyTimeout
             | Self::BodyTooSlow => Outcome::ClientError,
             // A body that breaks off is a client that left, as far as anybody can tell.
             Self::BadBody => Outcome::Cancelled,
-            Self::Overloaded | Self::Unreachable | Self::NoRevision => Outcome::Unavailable,
+            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => Outcome::Unavailable,
             Self::Broken => Outcome::ServerError,
             Self::Deadline => Outcome::Timeout,
         }

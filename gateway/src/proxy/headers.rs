@@ -18,8 +18,12 @@ pub const MAX_REQUEST: HeaderName = HeaderName::from_static("x-slipway-max-reque
 pub const MAX_JOBS: HeaderName = HeaderName::from_static("x-slipway-queue-max-jobs");
 /// Tells the pod where callbacks may go.
 pub const CALLBACK_ALLOW: HeaderName = HeaderName::from_static("x-slipway-callback-allow");
-/// Tells the pod which outcomes feedback may report.
-pub const FEEDBACK_OUTCOMES: HeaderName = HeaderName::from_static("x-slipway-feedback-outcomes");
+/// By which a client sends feedback for its answer.
+pub const PREDICTION_ID: HeaderName = HeaderName::from_static("x-slipway-prediction-id");
+/// Proves to a pod that a client has shown the token.
+pub const ACCESS: HeaderName = HeaderName::from_static("x-slipway-access");
+/// What a pod tells the gateway of a prediction, for its id.
+pub const PREDICTION: HeaderName = HeaderName::from_static("x-slipway-prediction");
 /// The client's own deadline in milliseconds; it can only shorten.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 

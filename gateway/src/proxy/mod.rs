@@ -8,6 +8,7 @@ pub mod headers;
 pub mod named;
 pub mod own;
 pub mod plan;
+pub mod reserved;
 pub mod shield;
 pub mod upload;
 pub mod witness;
@@ -17,7 +18,11 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use http::{HeaderMap, Method, Request, Response, Version, header::HOST, request::Parts};
+use http::{
+    HeaderMap, Method, Request, Response, Version,
+    header::{AUTHORIZATION, HOST},
+    request::Parts,
+};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -27,10 +32,12 @@ use self::{
     arm::{Failure, Retry, reach},
     count::{ArmCall, ClientCall},
     plan::{Plan, deadline},
+    reserved::Reserved,
     upload::ClientBody,
 };
 use crate::{
     config::Role,
+    feedback,
     gateway::Gateway,
     latency::Pace,
     metrics::{Outcome, Reason},
@@ -51,14 +58,28 @@ pub struct Job {
 }
 
 /// Answers one request, within a span of it where traces are on.
-pub async fn traced(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpAddr) -> Response<AnswerBody> {
+pub async fn traced(
+    gateway: Arc<Gateway>,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    access: Access,
+) -> Response<AnswerBody> {
     if !slipway_telemetry::enabled() {
-        return handle(gateway, request, peer).await;
+        return handle(gateway, request, peer, access).await;
     }
     let span = slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
-    let response = handle(gateway, request, peer).instrument(span.clone()).await;
+    let response = handle(gateway, request, peer, access).instrument(span.clone()).await;
     slipway_telemetry::answered(&span, response.status());
     response
+}
+
+/// By which port a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The one for everybody.
+    Public,
+    /// The one for those who show the token.
+    Private,
 }
 
 /// A request as it came.
@@ -67,24 +88,45 @@ pub struct Received {
     parts: Parts,
     body: ClientBody,
     at: Instant,
+    access: Access,
+}
+
+impl Received {
+    fn new(parts: Parts, body: Incoming, peer: IpAddr, access: Access) -> Self {
+        Self { parts, body: ClientBody::new(body, peer), at: Instant::now(), access }
+    }
+
+    /// Its head and its body.
+    pub fn into_parts(self) -> (Parts, ClientBody) {
+        (self.parts, self.body)
+    }
 }
 
 /// Answers one request.
-pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpAddr) -> Response<AnswerBody> {
+pub async fn handle(
+    gateway: Arc<Gateway>,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    access: Access,
+) -> Response<AnswerBody> {
     let grpc = grpc::is_grpc(request.headers());
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if access == Access::Private {
+        if let Some(refusal) = reserved::refuse(&gateway, &parts) {
+            return refusal.answer(grpc);
+        }
+        // The token is the namespace's: no model server gets to see it.
+        parts.headers.remove(AUTHORIZATION);
+    }
     let authority = parts.uri.host().or_else(|| parts.headers.get(HOST)?.to_str().ok());
     let path = parts.uri.path();
     let target = select(&gateway.router.table(), &gateway.settings.namespace, authority, path, grpc);
     match target {
-        Target::Model(route) => {
-            let received = Received { parts, body: ClientBody::new(body, peer), at: Instant::now() };
-            forward(gateway, route, received).await
-        }
+        Target::Model(route) => forward(gateway, route, Received::new(parts, body, peer, access)).await,
         Target::Gateway if grpc => own::grpc(&gateway, path),
         Target::Gateway => own::rest(&gateway, &parts.method, path),
         Target::Message => {
-            let received = Received { parts, body: ClientBody::new(body, peer), at: Instant::now() };
+            let received = Received::new(parts, body, peer, access);
             // Boxed, as it is rare: the future of all others would carry its room along.
             Box::pin(named::answer(gateway, received)).await
         }
@@ -97,8 +139,16 @@ pub async fn handle(gateway: Arc<Gateway>, request: Request<Incoming>, peer: IpA
 
 /// Answers a request that is for a ModelDeployment.
 async fn forward(gateway: Arc<Gateway>, route: Route, received: Received) -> Response<AnswerBody> {
-    let Received { parts, mut body, at } = received;
-    let grpc = grpc::is_grpc(&parts.headers);
+    let grpc = grpc::is_grpc(&received.parts.headers);
+    let reserved = reserved::what(&route, &received.parts, grpc);
+    if reserved.is_some() && received.access == Access::Public {
+        return Refusal::Private.answer(grpc);
+    }
+    if reserved == Some(Reserved::Feedback) {
+        // Boxed, as all that is rare.
+        return Box::pin(feedback::answer(&gateway, &route.model, received)).await;
+    }
+    let Received { parts, mut body, at, access } = received;
     if let Some(answer) = health(&route, &parts) {
         return answer;
     }
@@ -120,6 +170,14 @@ async fn forward(gateway: Arc<Gateway>, route: Route, received: Received) -> Res
     let model = current.filter(|model| model.config.uid == route.model.config.uid).unwrap_or(route.model);
     if model.config.caching {
         plan.seek_affinity();
+    }
+    // Who looks at a preview is no evidence, whatever becomes of the answer.
+    plan.predicts &= !route.preview;
+    if access == Access::Private {
+        plan.private = true;
+        if let Some(proof) = reserved::proof(&gateway, &model, reserved) {
+            plan.prove_access(proof);
+        }
     }
     plan.name_limits(&model.limits);
     plan.name_settings(&model.config.pod_settings);
@@ -270,7 +328,8 @@ impl Job {
                 let head = Head::of(parts.status, &parts.headers);
                 call.answered(self.model.config.caching && headers::is_cached(&parts.headers));
                 let body = Passing::new(body, self.deadline, call, self.client, head);
-                mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), &arm, shielded)
+                let of = Of { gateway: &self.gateway, model: &self.model, plan: &self.plan };
+                mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), of, &arm, shielded)
             }
             Err(failure) => {
                 call.fail(failure);
@@ -280,16 +339,37 @@ impl Job {
     }
 }
 
-/// Makes an arm's answer the gateway's: hop-by-hop headers removed, and who answered.
-fn mark(mut response: Response<AnswerBody>, arm: &Arm, shielded: Option<&Arm>) -> Response<AnswerBody> {
+/// What an answer is to.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    gateway: &'a Gateway,
+    model: &'a Model,
+    plan: &'a Plan,
+}
+
+/// Makes an arm's answer the gateway's: hop-by-hop headers removed, a prediction gets its id, and who answered is told where the owner says so.
+fn mark(mut response: Response<AnswerBody>, of: Of<'_>, arm: &Arm, shielded: Option<&Arm>) -> Response<AnswerBody> {
     *response.version_mut() = Version::HTTP_11;
+    let well = response.status().is_success();
     let headers = response.headers_mut();
     headers::strip_hop_by_hop(headers);
-    // A pod does not say what the gateway did.
-    headers.remove(headers::SHIELDED);
-    headers.insert(headers::REVISION, arm.header.clone());
-    if let Some(candidate) = shielded {
-        headers.insert(headers::SHIELDED, candidate.header.clone());
+    // A pod does not say what the gateway did, nor who it is.
+    for name in [headers::SHIELDED, headers::REVISION, headers::PREDICTION_ID] {
+        headers.remove(name);
+    }
+    let report = headers.remove(headers::PREDICTION);
+    let well = well && grpc::outcome(headers).is_none_or(|outcome| outcome == Outcome::Success);
+    if of.plan.predicts
+        && well
+        && let Some(id) = feedback::issue(of.gateway, of.model, &arm.revision, report.as_ref())
+    {
+        headers.insert(headers::PREDICTION_ID, id);
+    }
+    if of.plan.private || of.model.config.reveals_revision {
+        headers.insert(headers::REVISION, arm.header.clone());
+        if let Some(candidate) = shielded {
+            headers.insert(headers::SHIELDED, candidate.header.clone());
+        }
     }
     response
 }

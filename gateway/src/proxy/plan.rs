@@ -39,6 +39,10 @@ pub struct Plan {
     pub grpc: bool,
     /// Whether the request may run twice: predictions and reads are pure.
     pub pure: bool,
+    /// Whether its answer is a prediction, which gets an id.
+    pub predicts: bool,
+    /// Whether it came by the private port, from somebody who may know which revision answers.
+    pub private: bool,
     /// Equal for equal requests, when they should meet the same pod.
     pub affinity: Option<u64>,
     body: Source,
@@ -69,7 +73,7 @@ impl Plan {
         deadline: Instant,
     ) -> Result<Self, Refusal> {
         let grpc = grpc::is_grpc(&parts.headers);
-        let pure = is_pure(&parts, grpc);
+        let (pure, predicts) = (is_pure(&parts, grpc), predicts(&parts, grpc));
         headers::for_upstream(&mut parts, body.peer());
         if body.rest_hint().lower().saturating_add(body.read.len() as u64) > settings.max_body {
             return Err(Refusal::BodyTooLarge);
@@ -86,7 +90,18 @@ impl Plan {
         };
         let authority = parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        Ok(Self { method: parts.method, path, authority, headers: parts.headers, grpc, pure, affinity: None, body })
+        Ok(Self {
+            method: parts.method,
+            path,
+            authority,
+            headers: parts.headers,
+            grpc,
+            pure,
+            predicts,
+            private: false,
+            affinity: None,
+            body,
+        })
     }
 
     /// Whether the request can be sent more than once.
@@ -117,13 +132,17 @@ impl Plan {
         }
     }
 
-    /// Tells the pod what holds for jobs and feedback by the spec as it is now, whatever the client says.
+    /// Proves to the pod that the client has shown the token.
+    pub fn prove_access(&mut self, proof: HeaderValue) {
+        self.headers.insert(headers::ACCESS, proof);
+    }
+
+    /// Tells the pod what holds for jobs by the spec as it is now, whatever the client says.
     pub fn name_settings(&mut self, settings: &PodSettings) {
         let last = self.path.path().rsplit('/').next().unwrap_or_default();
-        let PodSettings { max_jobs, callback_allow, feedback_outcomes } = settings;
+        let PodSettings { max_jobs, callback_allow } = settings;
         let told: &[(HeaderName, &Option<HeaderValue>)] = match last {
             "jobs" => &[(headers::MAX_JOBS, max_jobs), (headers::CALLBACK_ALLOW, callback_allow)],
-            "feedback" => &[(headers::FEEDBACK_OUTCOMES, feedback_outcomes)],
             _ => return,
         };
         for (name, value) in told {
@@ -181,21 +200,22 @@ impl Plan {
     }
 }
 
-/// A prediction is a pure function. So are reads. Feedback is at-least-once by its own ids, so it may be repeated as well: what it
-/// would cost to lose a label, and to answer a client with a failure of the candidate, is more than a label counted twice.
+/// A prediction is a pure function. So are reads.
 fn is_pure(parts: &Parts, grpc: bool) -> bool {
-    let path = parts.uri.path();
-    let prediction = || {
-        let last = path.rsplit('/').next().unwrap_or_default();
-        let verb = last.rsplit(':').next().unwrap_or_default();
-        ["infer", "generate", "predict", "explain", "feedback", "invocations", "predictions"].contains(&verb)
-    };
     match parts.method {
         Method::GET | Method::HEAD | Method::OPTIONS => true,
-        Method::POST if grpc => grpc::is_known_unary(path),
-        Method::POST => prediction(),
+        Method::POST if grpc => grpc::is_known_unary(parts.uri.path()),
+        Method::POST => predicts(parts, grpc),
         _ => false,
     }
+}
+
+/// Whether the answer is a prediction, which has an id.
+fn predicts(parts: &Parts, grpc: bool) -> bool {
+    let last = parts.uri.path().rsplit('/').next().unwrap_or_default();
+    let verb = last.rsplit(':').next().unwrap_or_default();
+    let verbs = ["infer", "generate", "predict", "explain", "invocations", "predictions"];
+    parts.method == Method::POST && if grpc { verb == "ModelInfer" } else { verbs.contains(&verb) }
 }
 
 async fn read_whole(settings: &Settings, model: &Model, mut body: ClientBody) -> Result<Read, Refusal> {

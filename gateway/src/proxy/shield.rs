@@ -20,7 +20,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Job,
+    Job, Of,
     answer::{AnswerBody, Head, Passing, for_client},
     arm::{Failure, Retry, reach},
     count::ArmCall,
@@ -171,15 +171,16 @@ fn finish(
     shielded: Option<&Arm>,
 ) -> Response<AnswerBody> {
     let arm = Arc::clone(call.arm());
+    let of = Of { gateway: &job.gateway, model: &job.model, plan: &job.plan };
     match gathered {
         Ok(Gathered::Whole(parts, whole, head)) => {
             call.close(head.outcome);
             job.client.close(for_client(head.outcome, head.status));
-            mark(Response::from_parts(parts, AnswerBody::whole(whole)), &arm, shielded)
+            mark(Response::from_parts(parts, AnswerBody::whole(whole)), of, &arm, shielded)
         }
         Ok(Gathered::Passing(parts, prefix, rest, head)) => {
             let body = Passing::new(rest, job.deadline, call, job.client, head).with_prefix(prefix);
-            mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), &arm, shielded)
+            mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), of, &arm, shielded)
         }
         Err(failure) => {
             call.fail(failure);

@@ -32,10 +32,15 @@ use tokio_util::sync::CancellationToken;
 
 pub const STABLE: &str = "aaaaaaaaaa";
 pub const CANDIDATE: &str = "bbbbbbbbbb";
+pub const MASTER: [u8; 32] = [7; 32];
+pub const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789a";
 
 pub struct World {
     pub gateway: Arc<Gateway>,
     pub data: SocketAddr,
+    pub private: SocketAddr,
+    /// The files of the Secret.
+    pub keys: tempfile::TempDir,
     pub admin: SocketAddr,
     pub snapshot: Snapshot,
     shutdown: CancellationToken,
@@ -49,17 +54,26 @@ impl World {
     }
 
     pub async fn with(adjust: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings { drain_delay: Duration::from_millis(300), ..Settings::default() };
+        let keys = tempfile::tempdir().unwrap();
+        std::fs::write(keys.path().join("master"), MASTER).unwrap();
+        std::fs::write(keys.path().join("token"), TOKEN).unwrap();
+        let mut settings = Settings {
+            drain_delay: Duration::from_millis(300),
+            keys_directory: keys.path().to_owned(),
+            ..Settings::default()
+        };
         adjust(&mut settings);
         let gateway = Gateway::new(settings);
         let bind = || app::bind(loopback());
-        let ports = Ports { data: bind().await.unwrap(), admin: bind().await.unwrap() };
+        let (data, private, admin) = (bind().await.unwrap(), bind().await.unwrap(), bind().await.unwrap());
+        let ports = Ports { data, private, admin };
         let (data, admin) = (ports.data.local_addr().unwrap(), ports.admin.local_addr().unwrap());
+        let private = ports.private.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let process = tokio::spawn(app::serve(Arc::clone(&gateway), ports, shutdown.clone()));
         let snapshot =
             Snapshot { models: BTreeMap::from([("digits".to_owned(), model("digits"))]), endpoints: BTreeMap::new() };
-        Self { gateway, data, admin, snapshot, shutdown, process: Some(process) }
+        Self { gateway, data, private, admin, keys, snapshot, shutdown, process: Some(process) }
     }
 
     pub fn model(&mut self) -> &mut ModelConfig {
@@ -139,6 +153,10 @@ pub fn model(name: &str) -> ModelConfig {
         shield: ShieldConfig { enabled: true, candidate_timeout: None },
         brake: BrakeConfig { enabled: false, ..BrakeConfig::DEFAULT },
         pod_settings: PodSettings::default(),
+        outcomes: Vec::new(),
+        rollout: String::new(),
+        // Tests want to know.
+        reveals_revision: true,
     }
 }
 

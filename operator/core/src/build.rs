@@ -22,6 +22,7 @@ mod autoscaler;
 mod cache;
 mod gateway;
 mod hash;
+mod keys;
 mod meta;
 mod pod;
 mod replica_set;
@@ -36,9 +37,10 @@ pub use gateway::{
     gateway_stamp,
 };
 pub use hash::{applied_hash, canonical_json, stamped};
+pub use keys::{KEYS, KEYS_FILES};
 pub use meta::{MAX_OWNERS, controller_reference, is_shared};
 pub use replica_set::{DIGEST_VARIABLE, FETCH, has_fetch_step, replica_set};
-pub use service::{preview_service, revision_service, stable_service};
+pub use service::{gateway_service, preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};
 
 /// Name of all objects of a namespace's gateway.

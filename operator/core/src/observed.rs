@@ -252,6 +252,8 @@ pub struct GatewayView {
     pub service_account: Option<ObjectView>,
     /// RoleBinding.
     pub role_binding: Option<ObjectView>,
+    /// The Service by which gateways find each other.
+    pub service: Option<ObjectView>,
     /// Deployment.
     pub deployment: Option<ObjectView>,
     /// PodDisruptionBudget.

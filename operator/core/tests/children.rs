@@ -21,14 +21,14 @@ fn many_owners_are_none() {
     let gateway = |world: &World| world.observed.gateway.clone();
     let owners = |world: &World| {
         let view = gateway(world);
-        let all = [view.service_account, view.role_binding, view.deployment, view.disruption_budget];
+        let all = [view.service_account, view.role_binding, view.service, view.deployment, view.disruption_budget];
         all.map(|view| view.unwrap().owners)
     };
-    assert_eq!(owners(&world), [[UID]; 4]);
+    assert_eq!(owners(&world), [[UID]; 5]);
     world.observed.gateway.sharers = build::MAX_OWNERS;
     assert!(world.plan().actions.is_empty());
     world.observed.gateway.sharers = build::MAX_OWNERS + 1;
-    assert_eq!(world.plan().actions.len(), 4);
+    assert_eq!(world.plan().actions.len(), 5);
     world.settle();
     assert!(owners(&world).iter().all(Vec::is_empty));
     // One more has nothing to do with them.
@@ -36,7 +36,7 @@ fn many_owners_are_none() {
     world.pass(3600);
     world.observed.gateway.sharers = build::MAX_OWNERS;
     world.settle();
-    assert_eq!(owners(&world), [[UID]; 4]);
+    assert_eq!(owners(&world), [[UID]; 5]);
 }
 
 #[test]
@@ -87,6 +87,7 @@ fn managed(world: &mut World) -> Vec<(String, &mut Managed)> {
         ("PodDisruptionBudget digits", &mut observed.disruption_budget),
         ("ServiceAccount slipway-gateway", &mut gateway.service_account),
         ("RoleBinding slipway-gateway", &mut gateway.role_binding),
+        ("Service slipway-gateway", &mut gateway.service),
         ("Deployment slipway-gateway", &mut gateway.deployment),
         ("PodDisruptionBudget slipway-gateway", &mut gateway.disruption_budget),
     ];
@@ -113,7 +114,7 @@ fn change(world: &mut World, target: &str, pointer: &str) {
 #[test]
 fn what_a_person_changes_is_put_back_and_told() {
     let targets: Vec<String> = managed(&mut everything()).into_iter().map(|(target, _)| target).collect();
-    assert_eq!(targets.len(), 12, "{targets:?}");
+    assert_eq!(targets.len(), 13, "{targets:?}");
     for target in targets {
         let mut world = everything();
         change(&mut world, &target, "/f:metadata/f:labels");
@@ -265,6 +266,7 @@ fn orphan(world: &mut World) {
         &mut observed.disruption_budget,
         &mut gateway.service_account,
         &mut gateway.role_binding,
+        &mut gateway.service,
         &mut gateway.deployment,
         &mut gateway.disruption_budget,
     ];

@@ -280,3 +280,17 @@ fn an_object_that_goes_is_left_alone() {
     assert!(plan.actions.is_empty() && plan.events.is_empty());
     assert_eq!(Some(plan.status), world.observed.object.status);
 }
+
+/// Found by `any_situation_has_a_plan_that_keeps_the_invariants`.
+#[test]
+fn what_was_taken_back_is_told_although_the_status_lost_why() {
+    let mut world = canary();
+    world.until(Stage::Analyzing, 1);
+    world.command("abort", "1");
+    world.settle();
+    let status = world.observed.object.status.as_mut().unwrap();
+    status.rollout.as_mut().unwrap().abort = None;
+    world.settle();
+    assert!(world.condition("Stalled").message.contains("taken back"), "{:?}", world.condition("Stalled"));
+    assert_eq!(world.stage(), Some(Stage::Aborted));
+}

@@ -166,7 +166,8 @@ impl Cluster {
     /// Objects that are not as they were applied, but for ReplicaSets.
     pub(crate) fn altered(&self) -> usize {
         let gateway = &self.gateway;
-        let single = [&self.budget, &gateway.service_account, &gateway.role_binding, &gateway.deployment];
+        let single =
+            [&self.budget, &gateway.service_account, &gateway.role_binding, &gateway.service, &gateway.deployment];
         let views = single.into_iter().flatten().chain(self.services.values());
         views.filter(|view| is_altered(&view.managed)).count()
     }
@@ -185,6 +186,7 @@ impl Cluster {
             &mut self.autoscaler,
             &mut gateway.service_account,
             &mut gateway.role_binding,
+            &mut gateway.service,
             &mut gateway.deployment,
             &mut gateway.disruption_budget,
         ];
@@ -313,6 +315,7 @@ impl Cluster {
         };
         match desired {
             Desired::ReplicaSet(_) => self.create(desired, now),
+            Desired::Service(_) if is_shared(desired) => self.gateway.service = Some(view),
             Desired::Service(service) => {
                 self.services.insert(service.metadata.name.clone().unwrap_or_default(), view);
             }

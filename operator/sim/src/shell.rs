@@ -350,6 +350,7 @@ fn targets(observed: &Observed) -> BTreeSet<String> {
         ("HorizontalPodAutoscaler", name, &observed.autoscaler),
         ("ServiceAccount", GATEWAY, &gateway.service_account),
         ("RoleBinding", GATEWAY, &gateway.role_binding),
+        ("Service", GATEWAY, &gateway.service),
         ("Deployment", GATEWAY, &gateway.deployment),
         ("PodDisruptionBudget", GATEWAY, &gateway.disruption_budget),
     ];

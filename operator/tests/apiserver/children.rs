@@ -22,7 +22,7 @@ use super::{is_stable, quiet};
 const SOON: Duration = Duration::from_secs(10);
 
 /// All kinds of objects, each with what a person does to it and where that shows.
-const CHANGES: [(&str, &str, &str, &str, &str); 9] = [
+const CHANGES: [(&str, &str, &str, &str, &str); 10] = [
     ("apps/v1", "Deployment", "slipway-gateway", r#"{"spec":{"replicas":0}}"#, "/spec/replicas"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding", "slipway-gateway", r#"{"subjects":[]}"#, "/subjects"),
     (
@@ -32,6 +32,7 @@ const CHANGES: [(&str, &str, &str, &str, &str); 9] = [
         r#"{"automountServiceAccountToken":true}"#,
         "/automountServiceAccountToken",
     ),
+    ("v1", "Service", "slipway-gateway", r#"{"spec":{"selector":{"app":"theirs"}}}"#, "/spec/selector"),
     ("policy/v1", "PodDisruptionBudget", "slipway-gateway", r#"{"spec":{"maxUnavailable":0}}"#, "/spec/maxUnavailable"),
     ("v1", "Service", "m", r#"{"spec":{"selector":{"app":"theirs"}}}"#, "/spec/selector"),
     (

@@ -11,10 +11,11 @@ use axum::body::Body;
 use axum::extract::{Form, State};
 use axum::routing::{get, post};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
+use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -45,13 +46,15 @@ impl Fakes {
         tasks.spawn(run_replica_sets(world.api()));
         let said = Said::new(Vec::new());
         let gateway_port = free_port();
+        let mut gateways = Vec::new();
         for number in [1, 2] {
             let (name, ip) = (format!("slipway-gateway-{number}"), IpAddr::from([127, loopback, 0, number]));
             let listener = TcpListener::bind(SocketAddr::from((ip, gateway_port))).await.unwrap();
             tasks.spawn(serve_gateway(listener, name.clone(), said.clone()));
-            create_gateway_pod(&world.api(), &name, ip).await;
+            gateways.push((name, ip));
         }
         tasks.spawn(run_gateways(world.api(), said));
+        tasks.spawn(run_gateway_deployment(world.api(), world.api(), world.api(), gateways));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let prometheus = format!("http://{}", listener.local_addr().unwrap());
         tasks.spawn(serve_prometheus(listener));
@@ -87,11 +90,46 @@ async fn run_replica_sets(sets: Api<ReplicaSet>) {
     .unwrap();
 }
 
-async fn create_gateway_pod(pods: &Api<Pod>, name: &str, ip: IpAddr) {
+/// The Deployment of the gateway has a ReplicaSet, and that its pods, as soon as it is there.
+async fn run_gateway_deployment(
+    deployments: Api<Deployment>,
+    sets: Api<ReplicaSet>,
+    pods: Api<Pod>,
+    gateways: Vec<(String, IpAddr)>,
+) {
+    let is_there = |it: Option<&Deployment>| it.is_some();
+    let deployment = await_condition(deployments, "slipway-gateway", is_there).await.unwrap().unwrap();
+    let owner = json!([{
+        "apiVersion": "apps/v1", "kind": "Deployment", "name": "slipway-gateway", "uid": deployment.uid(), "controller": true
+    }]);
+    let set: ReplicaSet = serde_json::from_value(json!({
+        "metadata": {"name": "slipway-gateway-1", "labels": gateway_labels(), "ownerReferences": owner},
+        "spec": {
+            "replicas": gateways.len(), "selector": {"matchLabels": gateway_labels()},
+            "template": {
+                "metadata": {"labels": gateway_labels()}, "spec": {"containers": [{"name": "gateway", "image": "gateway"}]}
+            }
+        }
+    }))
+    .unwrap();
+    let uid = sets.create(&PostParams::default(), &set).await.unwrap().uid().unwrap();
+    for (name, ip) in &gateways {
+        create_gateway_pod(&pods, name, *ip, &uid).await;
+    }
+    std::future::pending().await
+}
+
+fn gateway_labels() -> Value {
+    json!({
+        "app.kubernetes.io/managed-by": "slipway", "app.kubernetes.io/part-of": "slipway-gateway",
+        "app.kubernetes.io/component": "gateway"
+    })
+}
+
+async fn create_gateway_pod(pods: &Api<Pod>, name: &str, ip: IpAddr, set: &str) {
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "slipway-gateway-1", "uid": set, "controller": true}]);
     let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": {
-            "app.kubernetes.io/managed-by": "slipway", "app.kubernetes.io/part-of": "slipway-gateway", "app.kubernetes.io/component": "gateway"
-        }},
+        "metadata": {"name": name, "labels": gateway_labels(), "ownerReferences": owner},
         "spec": {"containers": [{"name": "gateway", "image": "gateway"}], "automountServiceAccountToken": false}
     }))
     .unwrap();

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, redirect};
+use reqwest::{Client, RequestBuilder, redirect};
 
 use super::hot::{MAX_BYTES, read};
 use crate::batch::Priority;
@@ -20,6 +20,8 @@ const ALL: Duration = Duration::from_secs(5);
 /// Where a pod tells what is hot, on its admin port.
 pub const PATH: &str = "/v1/cache/hot";
 const ADMIN_PORT: u16 = 9090;
+/// Where gateways answer those who show the token, and say who answered.
+const PRIVATE_PORT: u16 = 8081;
 /// Who answered, says the gateway.
 const REVISION: &str = "x-slipway-revision";
 
@@ -29,8 +31,9 @@ pub async fn prewarm(app: &App, model: &Model) {
     let begun = Instant::now();
     let until = begun + ALL;
     let (mut answered, mut from) = (0_usize, String::new());
+    let token = app.keys.token();
     let work = async {
-        let (who, bytes) = match tokio::time::timeout(ASK, ask(&app.args)).await {
+        let (who, bytes) = match tokio::time::timeout(ASK, ask(&app.args, token.as_deref())).await {
             Ok(Ok(told)) => told,
             Ok(Err(why)) => return tracing::info!(why, "nobody tells what is hot"),
             Err(_) => return tracing::info!("nobody tells in time what is hot"),
@@ -49,20 +52,24 @@ pub async fn prewarm(app: &App, model: &Model) {
 }
 
 /// What is hot at a pod that serves, and which that is: one of the revision that answers at the ModelDeployment's own address.
-async fn ask(args: &ServeArgs) -> Result<(String, Vec<u8>), String> {
+async fn ask(args: &ServeArgs, token: Option<&str>) -> Result<(String, Vec<u8>), String> {
     let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(ASK).build();
     let client = client.map_err(|e| e.to_string())?;
+    let shown = |request: RequestBuilder| match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
     let base = if args.cache.cache_hot_from.is_empty() {
-        let gateway = format!("http://{}/v2/models/{}", args.modeldeployment, args.model_name);
-        let answer = client.get(gateway).send().await.map_err(|e| e.to_string())?;
+        let gateway = format!("http://{}:{PRIVATE_PORT}/v2/models/{}", args.modeldeployment, args.model_name);
+        let answer = shown(client.get(gateway)).send().await.map_err(|e| e.to_string())?;
         let revision = answer.headers().get(REVISION).and_then(|revision| revision.to_str().ok());
-        let revision = revision.filter(|revision| crate::token::valid_revision(revision));
+        let revision = revision.filter(|revision| slipway_prediction_id::is_revision(revision));
         let revision = revision.ok_or("no revision serves yet")?;
         format!("http://{}-{revision}:{ADMIN_PORT}", args.modeldeployment)
     } else {
         args.cache.cache_hot_from.clone()
     };
-    let mut answer = client.get(format!("{base}{PATH}")).send().await.map_err(|e| e.to_string())?;
+    let mut answer = shown(client.get(format!("{base}{PATH}"))).send().await.map_err(|e| e.to_string())?;
     if !answer.status().is_success() {
         return Err(format!("it answered {}", answer.status()));
     }

@@ -336,7 +336,8 @@ impl Worker {
         let late = || ApiError::Deadline(u128::from(self.args.job_timeout_seconds) * 1000);
         let prediction = answer.await.map_err(|_| late())??;
         let names = (model.name.as_str(), model.version.as_str());
-        let body = protocol::write(names, &model.signature, &request, &prediction.outputs, Some(&prediction.id))?;
+        let id = app.keys.issue(&prediction.report);
+        let body = protocol::write(names, &model.signature, &request, &prediction.outputs, id.as_deref())?;
         let most = self.args.max_result_bytes.min(self.jobs.queue.largest().unwrap_or(usize::MAX));
         if body.bytes.len() > most {
             return Err(ApiError::bad(format!(

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-/// Baseline, outcomes and samples.
+/// Baseline and samples.
 #[derive(Debug, Clone, Args)]
 pub struct ObserveArgs {
     /// Where the model's baseline.json is (made by `kubectl slipway baseline`); same schemes as the model. Empty: no drift metrics.
@@ -17,10 +17,6 @@ pub struct ObserveArgs {
     /// Names of the features to export. Default: the first of the baseline.
     #[arg(long, value_delimiter = ',')]
     pub baseline_features: Vec<String>,
-
-    /// Names of the outcomes that feedback may report besides labels, as in `conversion,revenue`: at most 16 of lower-case letters, digits and `_`.
-    #[arg(long, env = "SLIPWAY_FEEDBACK_OUTCOMES", value_delimiter = ',', value_parser = outcome)]
-    pub feedback_outcomes: Vec<String>,
 
     /// Share of the requests whose inputs and outputs are written to `--sample-sink`, 0 to 1.
     #[arg(long, env = "SLIPWAY_SAMPLE_PAYLOADS", default_value_t = 0.0, value_parser = share)]
@@ -48,24 +44,4 @@ pub struct ObserveArgs {
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
     share.ok_or_else(|| "want a number from 0 to 1".into())
-}
-
-/// Longest name of an outcome, and most outcomes.
-pub const MAX_OUTCOME: usize = 32;
-/// Most outcomes: each is three series a revision.
-pub const MAX_OUTCOMES: usize = 16;
-
-/// One name.
-///
-/// # Errors
-/// When it has another form.
-pub fn outcome(text: &str) -> Result<String, String> {
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    let named =
-        text.len() <= MAX_OUTCOME && text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(good);
-    named.then(|| text.to_owned()).ok_or_else(|| {
-        format!(
-            "want names of at most {MAX_OUTCOME} of a-z, 0-9 and _, starting with a letter, as in conversion,revenue"
-        )
-    })
 }

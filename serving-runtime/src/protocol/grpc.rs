@@ -183,8 +183,6 @@ pub fn write(
         id: request.id.unwrap_or_default(),
         ..Default::default()
     };
-    let id = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(prediction.id)) };
-    response.parameters.insert("prediction_id".to_owned(), id);
     if let Some(outcome) = prediction.cache {
         let outcome = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(outcome.public().into())) };
         response.parameters.insert(cache::HEADER.to_owned(), outcome);

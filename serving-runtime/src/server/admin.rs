@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Request, StatusCode};
 
-use super::{Answer, App, bytes_answer};
+use super::{Answer, App, bytes_answer, error_answer};
 use crate::cache::prewarm;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -23,6 +23,10 @@ pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
             bytes_answer(StatusCode::OK, content_type, body)
         }
         prewarm::PATH => {
+            // Inputs of clients, which are nobody else's to read.
+            if let Err(error) = app.keys.admit(request.headers()) {
+                return error_answer(&error);
+            }
             let hot = app.caches.results.as_ref().and_then(|results| results.hot());
             match (hot, app.models.own()) {
                 (Some(hot), Some(model)) => bytes_answer(StatusCode::OK, BINARY, hot.write(&model.signature)),

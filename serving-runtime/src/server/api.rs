@@ -1,21 +1,15 @@
 //! Routes of the inference API.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, Method, Request, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use serde_json::json;
 use tracing::Instrument as _;
 
-use super::{Answer, App, ask_to_close, body, error_answer, features, infer, jobs, json_answer, repository};
+use super::{Answer, App, ask_to_close, error_answer, features, infer, jobs, json_answer, repository};
 use crate::error::ApiError;
-use crate::feedback::{self, Summary};
-use crate::observe::args::{MAX_OUTCOMES, outcome};
 use crate::protocol;
-
-/// Items of one feedback request; they are counted on an HTTP thread, where others wait meanwhile.
-const MAX_ITEMS: usize = 10_000;
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +32,6 @@ enum ModelRoute {
     Ready,
     Stats,
     Infer,
-    Feedback,
     Jobs,
 }
 
@@ -70,7 +63,6 @@ impl ModelRoute {
             "ready" => Self::Ready,
             "stats" => Self::Stats,
             "infer" => Self::Infer,
-            "feedback" => Self::Feedback,
             "jobs" => Self::Jobs,
             _ => return None,
         })
@@ -100,6 +92,7 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer {
 async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let path = request.uri().path().to_owned();
     if let Some((model, entity)) = features::path(&path) {
+        app.keys.admit(request.headers())?;
         // Boxed, as all that is rare: the future of a prediction would carry their room along, and is moved about several times.
         return Box::pin(features::write(app, model, entity, request)).await;
     }
@@ -107,10 +100,9 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         return Err(ApiError::NotFound(format!("there is nothing at {path}; the API starts at /v2")));
     };
     let allowed = match route {
-        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Feedback | ModelRoute::Jobs)
-        | Route::Index
-        | Route::Load(_)
-        | Route::Unload(_) => "POST",
+        Route::Model(_, _, ModelRoute::Infer | ModelRoute::Jobs) | Route::Index | Route::Load(_) | Route::Unload(_) => {
+            "POST"
+        }
         Route::Job(..) => "GET or DELETE",
         Route::Server | Route::Live | Route::Ready | Route::Stats | Route::Model(..) => "GET",
     };
@@ -118,6 +110,9 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
     let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
     if !allowed.split(" or ").any(|one| one == method) {
         return Err(ApiError::MethodNotAllowed(allowed));
+    }
+    if matches!(route, Route::Load(_) | Route::Unload(_)) {
+        app.keys.admit(request.headers())?;
     }
     match route {
         Route::Server => Ok(server_metadata()),
@@ -132,10 +127,6 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         Route::Model(model, version, ModelRoute::Infer) => Ok(infer::handle(app, model, version, request).await),
         Route::Model(name, version, ModelRoute::Ready) => app.model_ready(name, version).map(|_| ready(app)),
         Route::Model(name, version, ModelRoute::Stats) => statistics(app, Some(name), version),
-        Route::Model(name, version, ModelRoute::Feedback) => match app.models.get(name, version) {
-            Err(error @ ApiError::NotFound(_)) => Err(error),
-            Ok(_) | Err(_) => Box::pin(give_feedback(app, request)).await,
-        },
         Route::Model(name, version, ModelRoute::Metadata) => {
             let model = app.models.get(name, version)?;
             let metadata = protocol::metadata(&model, &app.models.versions(&model.name));
@@ -162,55 +153,6 @@ fn ready(app: &App) -> Answer {
         None => json_answer(StatusCode::OK, &json!({"ready": true})),
         Some(why) => json_answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"ready": false, "error": why})),
     }
-}
-
-/// Says which outcomes are taken, where they are not those that the server was started with: gateways tell it.
-const OUTCOMES_HEADER: &str = "x-slipway-feedback-outcomes";
-
-fn outcomes(headers: &HeaderMap) -> Result<Option<Vec<String>>, ApiError> {
-    let Some(value) = headers.get(OUTCOMES_HEADER) else { return Ok(None) };
-    let unread = |_| ApiError::bad(format!("header {OUTCOMES_HEADER} cannot be read; leave it to the gateway"));
-    let names = value.to_str().unwrap_or("?").split(',').map(str::trim).filter(|name| !name.is_empty());
-    let names: Vec<String> = names.map(outcome).collect::<Result<_, _>>().map_err(unread)?;
-    Ok(Some(names.into_iter().take(MAX_OUTCOMES).collect()))
-}
-
-async fn give_feedback(app: &App, request: Request<Incoming>) -> Result<Answer, ApiError> {
-    let (head, incoming) = request.into_parts();
-    let encoding = body::encoding(&head.headers)?;
-    let limit = app.args.body_limit(&head.headers);
-    let collected =
-        tokio::time::timeout(app.args.request_timeout(), body::collect(&head.headers, incoming, limit)).await;
-    let collected = collected.map_err(|_| ApiError::Deadline(app.args.request_timeout().as_millis()))??;
-    let bytes = body::decode(collected, encoding, limit)?;
-    let request: feedback::Request = serde_json::from_slice(&bytes).map_err(|e| {
-        ApiError::bad(format!(
-            "want {{\"feedback\": [{{\"prediction_id\": \"...\", \"label\": 3}}]}} (or \"labels\" by row, or \"outcome\": {{\"name\": \"conversion\", \"value\": 1}}): {e}"
-        ))
-    })?;
-    if request.feedback.len() > MAX_ITEMS {
-        return Err(ApiError::bad(format!(
-            "{} items of feedback; send at most {MAX_ITEMS} at once",
-            request.feedback.len()
-        )));
-    }
-    let told = outcomes(&head.headers)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let mut summary = Summary::default();
-    for item in &request.feedback {
-        match app.book.record(item, now, told.as_deref()) {
-            Ok(counted) => {
-                app.metrics.count_feedback(&counted);
-                summary.accepted += 1;
-            }
-            Err(rejected) => {
-                app.metrics.reject_feedback(rejected);
-                summary.rejected += 1;
-                *summary.reasons.entry(rejected.name()).or_default() += 1;
-            }
-        }
-    }
-    Ok(json_answer(StatusCode::OK, &summary))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub(super) async fn write(
 ) -> Result<Answer, ApiError> {
     let Some(features) = &app.caches.features else {
         return Err(ApiError::NotFound(
-            "feature rows are not kept here; set spec.cache.features (--feature-cache)".into(),
+            "feature rows are not kept here; set spec.server.cache.features (--feature-cache)".into(),
         ));
     };
     let wanted = if entity.is_some() { Method::PUT } else { Method::POST };

@@ -11,15 +11,16 @@ use slipway_oip::health::health_server::HealthServer;
 use slipway_oip::inference as pb;
 use slipway_oip::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use slipway_oip::inference::infer_parameter::ParameterChoice;
+use slipway_prediction_id::Report;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding::{self, Deflate, Gzip};
 use tonic::codegen::Service as _;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::call::{Call, Counting};
 use super::health::Health;
-use super::{App, LARGE, PREDICTION_ID, aside, features};
+use super::{App, LARGE, PREDICTION, aside, features};
 use crate::cache;
 use crate::error::ApiError;
 use crate::metrics::CLIENT_LEFT;
@@ -118,6 +119,7 @@ pub(super) fn status(error: &ApiError) -> Status {
     let code = match error {
         ApiError::BadRequest(_) | ApiError::UnsupportedEncoding(_) => Code::InvalidArgument,
         ApiError::NotFound(_) => Code::NotFound,
+        ApiError::Forbidden(_) => Code::PermissionDenied,
         ApiError::MethodNotAllowed(_) => Code::Unimplemented,
         // As the gRPC libraries have it, and other than a full queue.
         ApiError::TooLarge(_) => Code::OutOfRange,
@@ -164,7 +166,12 @@ fn some(text: &str) -> Option<&str> {
 }
 
 impl Inference {
-    async fn infer(&self, mut request: pb::ModelInferRequest, call: &Call) -> Result<pb::ModelInferResponse, ApiError> {
+    /// The answer, and what whoever issues the prediction id is told.
+    async fn infer(
+        &self,
+        mut request: pb::ModelInferRequest,
+        call: &Call,
+    ) -> Result<(pb::ModelInferResponse, Report), ApiError> {
         let app = &self.0;
         let model = app.find(&request.model_name, some(&request.model_version)).await?;
         call.found(&model);
@@ -184,14 +191,20 @@ impl Inference {
         let (inputs, deadline) = (std::mem::take(&mut parsed.inputs), call.begun() + limit);
         let InferRequest { priority, .. } = parsed;
         let prediction = predict::predict_at(app, &model, inputs, deadline, priority);
-        let prediction = match tokio::time::timeout_at(deadline.into(), prediction).await {
+        let mut prediction = match tokio::time::timeout_at(deadline.into(), prediction).await {
             Err(_) | Ok(Err(ApiError::Deadline(_))) => return Err(ApiError::Deadline(limit.as_millis())),
             Ok(prediction) => prediction?,
         };
         let begun = Instant::now();
+        let report = Report { labels: std::mem::take(&mut prediction.report.labels), ..prediction.report };
         let answer = convert::write(&model, parsed, prediction);
         model.stats.wrote(begun.elapsed());
-        answer
+        Ok((answer?, report))
+    }
+
+    /// Whether a call may do more than predict.
+    fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        self.0.keys.admit(metadata.as_ref()).map_err(|error| status(&error))
     }
 
     /// One message of a stream, counted as a request of its own.
@@ -201,7 +214,12 @@ impl Inference {
         let (id, answer) = (request.id.clone(), self.infer(request, &call).await);
         counting.end(answer.as_ref().map_or_else(|e| e.status().as_u16(), |_| 200));
         match answer {
-            Ok(response) => {
+            Ok((mut response, report)) => {
+                // A stream has one head for many answers, so the id is in the message.
+                if let Some(id) = self.0.keys.issue(&report) {
+                    let id = pb::InferParameter { parameter_choice: Some(ParameterChoice::StringParam(id)) };
+                    response.parameters.insert("prediction_id".to_owned(), id);
+                }
                 pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
             }
             // The id tells which of the requests failed.
@@ -274,17 +292,16 @@ impl GrpcInferenceService for Inference {
         let call = request.extensions_mut().remove::<Arc<Call>>();
         let call = call.unwrap_or_else(|| Call::begin(self.0.args.request_timeout()));
         match self.infer(request.into_inner(), &call).await {
-            Ok(response) => {
+            Ok((response, report)) => {
                 let said = |name: &str| match response.parameters.get(name)?.parameter_choice.as_ref()? {
                     ParameterChoice::StringParam(text) => MetadataValue::try_from(text).ok(),
                     _ => None,
                 };
                 // Whoever measures latency must see in the metadata what did not run.
-                let told =
-                    [("prediction_id", PREDICTION_ID), (cache::HEADER, cache::HEADER), (NAN_OUTPUTS, NAN_OUTPUTS)];
-                let told = told.map(|(parameter, header)| (header, said(parameter)));
+                let told = [cache::HEADER, NAN_OUTPUTS].map(|name| (name, said(name)));
+                let report = (PREDICTION, MetadataValue::try_from(report.encode()).ok());
                 let mut answer = tonic::Response::new(response);
-                for (header, value) in told {
+                for (header, value) in told.into_iter().chain([report]) {
                     if let Some(value) = value {
                         answer.metadata_mut().insert(header, value);
                     }
@@ -350,6 +367,7 @@ impl GrpcInferenceService for Inference {
         request: tonic::Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<tonic::Response<pb::RepositoryModelLoadResponse>, Status> {
         use pb::model_repository_parameter::ParameterChoice as Choice;
+        self.admit(request.metadata())?;
         let request = request.into_inner();
         only_repository(&request.repository_name).map_err(|e| status(&e))?;
         let mut version = None;
@@ -367,6 +385,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: tonic::Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<tonic::Response<pb::RepositoryModelUnloadResponse>, Status> {
+        self.admit(request.metadata())?;
         let request = request.into_inner();
         only_repository(&request.repository_name).map_err(|e| status(&e))?;
         let unloaded = self.0.repository.unload(&self.0, &request.model_name, None);

@@ -123,14 +123,14 @@ async fn run(app: &App, model: &Model, mut request: InferRequest, deadline: Inst
 
 fn respond(model: &Model, request: &InferRequest, prediction: &Prediction) -> Result<Answer, ApiError> {
     let names = (model.name.as_str(), model.version.as_str());
-    let body = protocol::write(names, &model.signature, request, &prediction.outputs, Some(&prediction.id))?;
+    let body = protocol::write(names, &model.signature, request, &prediction.outputs, None)?;
     let content_type = if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
     let mut answer = bytes_answer(StatusCode::OK, content_type, Bytes::from(body.bytes));
     let headers = answer.headers_mut();
     if let Some(length) = body.header_length {
         headers.insert(HEADER_LENGTH, HeaderValue::from(length));
     }
-    if let Ok(value) = HeaderValue::from_str(&prediction.id) {
+    if let Ok(value) = HeaderValue::from_str(&prediction.report.encode()) {
         headers.insert(PREDICTION_HEADER, value);
     }
     if prediction.nan_outputs > 0 {

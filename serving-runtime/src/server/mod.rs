@@ -31,8 +31,8 @@ pub use self::listen::Listener;
 use crate::cache::Caches;
 use crate::config::ServeArgs;
 use crate::error::ApiError;
-use crate::feedback::{Book, Limits};
 use crate::jobs::Jobs;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::models::{Model, Models};
 use crate::repository::{Entry, Repository};
@@ -48,8 +48,9 @@ const NAME: &str = "slipway-runtime";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The extensions of the protocol that we have.
 const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_repository", "statistics", "parameters"];
-const PREDICTION_ID: &str = "x-slipway-prediction-id";
-const PREDICTION_HEADER: HeaderName = HeaderName::from_static(PREDICTION_ID);
+/// Tells the gateway what was predicted, for the prediction id.
+const PREDICTION: &str = "x-slipway-prediction";
+const PREDICTION_HEADER: HeaderName = HeaderName::from_static(PREDICTION);
 /// Requests from here on are parsed off the HTTP threads, where they would hold up everybody else.
 const LARGE: usize = 128 << 10;
 
@@ -78,8 +79,6 @@ pub struct App {
     pub args: ServeArgs,
     /// The metrics.
     pub metrics: Metrics,
-    /// The feedback seen.
-    pub book: Book,
     /// Takes samples, when they are asked for.
     pub sampler: std::sync::OnceLock<crate::samples::Sampler>,
     /// The models, each once it is loaded and warm.
@@ -92,6 +91,8 @@ pub struct App {
     pub jobs: OnceLock<Arc<Jobs>>,
     /// Until when this process is needed.
     pub lifetime: Lifetime,
+    /// The keys of the namespace.
+    pub keys: Keys,
     phase: watch::Sender<Phase>,
 }
 
@@ -102,15 +103,13 @@ impl App {
     /// When an option makes no sense.
     pub fn new(args: ServeArgs) -> Result<Arc<Self>, String> {
         let metrics = Metrics::new(&args.modeldeployment, &args.revision);
-        let limits = Limits { ttl_seconds: args.feedback_ttl_seconds, ..Limits::default() };
-        let book = Book::new(&args.revision, limits).with_outcomes(&args.observe.feedback_outcomes);
-        metrics.outcomes.declare(&args.revision, book.outcomes(), limits.ttl_seconds);
         let models = Models::new(&args.model_name);
         let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
         let caches = Caches::new(&args.cache, &format!("{}/{}", args.namespace, args.modeldeployment), &metrics.cache)?;
         let (sampler, jobs, phase) = (OnceLock::new(), OnceLock::new(), watch::Sender::new(Phase::Serving));
         let lifetime = Lifetime::default();
-        Ok(Arc::new(Self { args, metrics, book, sampler, models, repository, caches, jobs, lifetime, phase }))
+        let keys = Keys::new(args.keys_directory.clone(), &args.uid, &args.revision);
+        Ok(Arc::new(Self { args, metrics, sampler, models, repository, caches, jobs, lifetime, keys, phase }))
     }
 
     /// From here on the server asks its clients to connect elsewhere.

@@ -8,7 +8,7 @@ use slipway_baseline::{
     Tolerance,
 };
 
-use super::support::{Server, answer, digest, model};
+use super::support::{Server, digest, model};
 
 fn spec(name: &str, datatype: &str, shape: &[i64]) -> TensorSpec {
     TensorSpec { name: name.into(), datatype: datatype.into(), shape: shape.to_vec() }
@@ -137,45 +137,4 @@ fn a_baseline_of_something_else_is_refused() {
     told(&refused(&file, &[]), "InvalidBaseline", "kubectl slipway baseline");
     std::fs::remove_file(file.path()).unwrap();
     told(&refused(&file, &[]), "ModelNotFound", "the baseline: ");
-}
-
-#[tokio::test]
-async fn outcomes_are_summed_for_the_revision_that_predicted() {
-    let server = Server::start("classifier", &["--feedback-outcomes", "conversion,revenue"]);
-    let body = json!({"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [9, 0, 0, 0]}]});
-    let mut ids = Vec::new();
-    for _ in 0..3 {
-        let (_, body) = server.infer(&body).await;
-        ids.push(body["parameters"]["prediction_id"].as_str().unwrap().to_owned());
-    }
-    let series = async |name: &str, outcome: &str| {
-        let labels = format!("{{modeldeployment=\"test\",revision=\"rev1\",outcome=\"{outcome}\"}}");
-        server.metric(&format!("slipway_runtime_{name}_total{labels}")).await
-    };
-    let text = server.http.get(format!("{}/metrics", server.admin)).send().await.unwrap().text().await.unwrap();
-    assert!(
-        text.contains(
-            "slipway_runtime_outcomes_total{modeldeployment=\"test\",revision=\"rev1\",outcome=\"revenue\"} 0"
-        )
-    );
-    let outcome =
-        |id: &str, name: &str, value: f64| json!({"prediction_id": id, "outcome": {"name": name, "value": value}});
-    let items = json!({"feedback": [
-        outcome(&ids[0], "conversion", 1.0), outcome(&ids[1], "conversion", 0.0), outcome(&ids[0], "revenue", 19.5),
-        outcome(&ids[0], "conversion", 1.0), outcome(&ids[2], "clicks", 1.0), outcome(&ids[2], "revenue", -1.0),
-        {"prediction_id": ids[0], "label": 10}]});
-    let (status, body) =
-        answer(server.post("/v2/models/m/feedback").body(items.to_string()).send().await.unwrap()).await;
-    assert_eq!(status, 200);
-    let reasons = json!({"duplicate": 1, "unknown_outcome": 1, "invalid_outcome": 1});
-    assert_eq!(body, json!({"accepted": 4, "rejected": 3, "reasons": reasons}));
-    assert_eq!((series("outcomes", "conversion").await, series("outcome_value", "conversion").await), (2.0, 1.0));
-    assert_eq!(
-        (series("outcome_value", "revenue").await, series("outcome_value_squared", "revenue").await),
-        (19.5, 380.25)
-    );
-    assert_eq!(server.metric("slipway_runtime_feedback_total").await, 1.0);
-    assert_eq!(server.metric("slipway_runtime_window_predicted_rows").await, 3.0);
-    assert_eq!(server.metric("slipway_runtime_window_labelled_rows").await, 1.0);
-    assert_eq!(server.metric("slipway_runtime_feedback_age_seconds_count").await, 1.0);
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
+use slipway_prediction_id::Report;
 use tokio::io::AsyncWriteExt as _;
 
 use super::redis::RedisServer;
@@ -17,16 +18,16 @@ const ALWAYS: &str = "--no-cache-bypass";
 struct Got {
     status: u16,
     cache: Option<String>,
-    id: String,
+    report: String,
     body: Value,
 }
 
 async fn ask(server: &Server, body: &Value) -> Got {
     let response = server.post("/v2/models/m/infer").body(body.to_string()).send().await.unwrap();
     let header = |name: &str| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
-    let (cache, id) = (header("x-slipway-cache"), header("x-slipway-prediction-id").unwrap_or_default());
+    let (cache, report) = (header("x-slipway-cache"), header("x-slipway-prediction").unwrap_or_default());
     let (status, body) = answer(response).await;
-    Got { status, cache, id, body }
+    Got { status, cache, report, body }
 }
 
 async fn outcome(server: &Server, outcome: &str) -> f64 {
@@ -67,7 +68,6 @@ async fn a_kept_answer_is_a_prediction_of_its_own() {
     let again = ask(&server, &classify([1.5, 2.0, 2.25, 4.0])).await;
     assert_eq!((first.cache.as_deref(), again.cache.as_deref()), (Some("miss"), Some("hit")));
     assert_eq!(first.body["outputs"], again.body["outputs"]);
-    assert_ne!(first.id, again.id);
     // Who asks for other outputs gets them out of the same answer.
     let mut one = classify([1.5, 2.0, 2.25, 4.0]);
     one["outputs"] = json!([{"name": "probabilities"}]);
@@ -78,11 +78,10 @@ async fn a_kept_answer_is_a_prediction_of_its_own() {
     assert_eq!(inferences(&server).await, 2.0, "only what ran is timed");
     assert_eq!(server.metric("slipway_runtime_predictions_total").await, 4.0, "all are counted");
     assert_eq!((outcome(&server, "hit_local").await, outcome(&server, "miss").await), (2.0, 2.0));
-    let feedback = json!({"feedback": [
-        {"prediction_id": first.id, "label": 30}, {"prediction_id": again.id, "label": 30}, {"prediction_id": again.id, "label": 30}]});
-    let response = server.post("/v2/models/m/feedback").body(feedback.to_string()).send().await.unwrap();
-    let (_, summary) = answer(response).await;
-    assert_eq!((&summary["accepted"], &summary["rejected"]), (&json!(2), &json!(1)));
+    // Feedback finds each by itself.
+    let [first, again] = [&first.report, &again.report].map(|text| Report::decode(text).unwrap());
+    assert_eq!((&first.labels, first.labels.len()), (&again.labels, 1));
+    assert_ne!(first.sample, again.sample);
 }
 
 #[tokio::test]

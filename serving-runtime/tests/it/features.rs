@@ -175,7 +175,7 @@ async fn what_is_wrong_is_named() {
     says(server.infer(&of(json!("empty"))).await, 400, "has no input \"x\"");
     says(server.get("/v2/models/m/features/u").await, 405, "PUT");
     let off = Server::start("affine", &[]);
-    says(put(&off, "u", &json!({"x": [1, 2]})).await, 404, "spec.cache.features");
+    says(put(&off, "u", &json!({"x": [1, 2]})).await, 404, "spec.server.cache.features");
     says(off.infer(&of(json!("u"))).await, 400, "missing \"x\"");
 }
 
@@ -218,4 +218,39 @@ async fn a_source_is_asked_once_for_what_nobody_wrote() {
     let hanging =
         server.post("/v2/models/m/infer").header("x-request-timeout-ms", "200").body(of(json!("hang")).to_string());
     assert_eq!(hanging.send().await.unwrap().status(), 504);
+}
+
+/// Any pod of the namespace reaches this port: that a gateway was asked, or the token, must be shown here as well.
+#[tokio::test]
+async fn past_the_gateway_rows_and_hot_inputs_are_for_those_who_show_the_token() {
+    let keys = tempfile::tempdir().unwrap();
+    let token = "0123456789abcdef0123456789abcdef0123456789a";
+    std::fs::write(keys.path().join("master"), [7; 32]).unwrap();
+    std::fs::write(keys.path().join("token"), token).unwrap();
+    let folder = keys.path().display().to_string();
+    let args = [ON, "--result-cache", "--cache-hot-keys", "2", "--uid", "uid", "--keys-directory", &folder];
+    let server = Server::start("affine", &args);
+    let proof = hex::encode(slipway_prediction_id::derive(&[7; 32], slipway_prediction_id::ACCESS, "uid"));
+    let row = json!({"x": [1.0, 2.0]}).to_string();
+    let url = format!("{}/v2/models/m/features/user-1", server.api);
+    let load = format!("{}/v2/repository/models/m/unload", server.api);
+    let hot = format!("{}/v1/cache/hot", server.admin);
+    let bearer = format!("Bearer {token}");
+    for (header, value, status) in [
+        ("x-other", "", 403),
+        ("authorization", "Bearer 0123456789abcdef0123456789abcdef0123456789b", 403),
+        ("x-slipway-access", "00", 403),
+        ("authorization", bearer.as_str(), 200),
+        ("x-slipway-access", proof.as_str(), 200),
+    ] {
+        let put = server.http.put(&url).header(header, value).body(row.clone()).send().await.unwrap();
+        let told = server.http.get(&hot).header(header, value).send().await.unwrap();
+        assert_eq!((put.status().as_u16(), told.status().as_u16()), (status, status), "{header}: {value}");
+        if status == 403 {
+            let refused = server.http.post(&load).header(header, value).send().await.unwrap();
+            assert_eq!(refused.status(), 403, "{header}: {value}");
+        }
+    }
+    // Predictions are for everybody.
+    assert_eq!(server.infer(&of(json!("user-1"))).await.0, 200);
 }

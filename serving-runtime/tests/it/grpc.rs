@@ -6,8 +6,8 @@ use slipway_oip::health::health_check_response::ServingStatus;
 use slipway_oip::health::health_client::HealthClient;
 use slipway_oip::inference as pb;
 use slipway_oip::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
-use slipway_oip::inference::infer_parameter::ParameterChoice;
 use slipway_oip::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use slipway_prediction_id::{Label, Report};
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
@@ -48,13 +48,6 @@ pub(crate) fn slow(rounds: i64) -> pb::ModelInferRequest {
     pb::ModelInferRequest { model_name: "m".into(), inputs: vec![input], ..Default::default() }
 }
 
-fn prediction_id(response: &pb::ModelInferResponse) -> String {
-    match &response.parameters["prediction_id"].parameter_choice {
-        Some(ParameterChoice::StringParam(id)) => id.clone(),
-        other => panic!("{other:?}"),
-    }
-}
-
 #[tokio::test]
 async fn metadata_and_readiness() {
     let server = Server::start("simple", &["--model-version", "7"]);
@@ -91,9 +84,10 @@ async fn typed_and_raw_give_what_rest_gives() {
     let mut request =
         pb::ModelInferRequest { model_name: "m".into(), id: "abc".into(), inputs: vec![typed], ..Default::default() };
     let answer = client.model_infer(request.clone()).await.unwrap();
-    let id = answer.metadata().get("x-slipway-prediction-id").unwrap().to_str().unwrap().to_owned();
+    let told = answer.metadata().get("x-slipway-prediction").unwrap().to_str().unwrap();
+    let labels = [30, 10].map(|label| Some(Label::Number(label)));
+    assert_eq!(Report::decode(told).unwrap().labels, labels, "for the gateway, which issues the id");
     let answer = answer.into_inner();
-    assert_eq!(prediction_id(&answer), id);
     assert_eq!((answer.id.as_str(), answer.model_version.as_str()), ("abc", "1"));
     assert!(answer.raw_output_contents.is_empty());
     assert_eq!(answer.outputs[0].contents.as_ref().unwrap().int64_contents, [30, 10]);
@@ -106,10 +100,6 @@ async fn typed_and_raw_give_what_rest_gives() {
     assert!(answer.outputs.iter().all(|o| o.contents.is_none()));
     assert_eq!(answer.raw_output_contents[1], raw(&probabilities));
 
-    // Feedback for a prediction by gRPC.
-    let feedback = serde_json::json!({"feedback": [{"prediction_id": id, "labels": [30, 20]}]});
-    let response = server.post("/v2/models/m/feedback").body(feedback.to_string()).send().await.unwrap();
-    assert_eq!(response.status(), 200);
     // Three requests in two protocols, each counted once.
     assert_eq!((server.code(200).await, server.metric("slipway_runtime_requests_total").await), (3.0, 3.0));
     assert_eq!(server.metric("slipway_runtime_inference_duration_seconds_count").await, 3.0);

@@ -22,8 +22,10 @@ async fn every_sampled_request_is_a_line() {
     let dir = tempfile::tempdir().unwrap();
     let sink = format!("file://{}", dir.path().display());
     let server = Server::start("affine", &["--sample-payloads", "1", "--sample-sink", &sink]);
-    let (_, body) = server.infer(&affine(&[[1.0, 2.0], [3.0, 4.0]])).await;
-    let id = body["parameters"]["prediction_id"].as_str().unwrap();
+    let response = server.post("/v2/models/m/infer").body(affine(&[[1.0, 2.0], [3.0, 4.0]]).to_string());
+    let told = response.send().await.unwrap().headers()["x-slipway-prediction"].to_str().unwrap().to_owned();
+    // As in the prediction id, behind its version.
+    let id = told.split('.').next().unwrap();
     eventually("a sample", || async { server.metric("slipway_runtime_samples_written_total").await == 1.0 }).await;
     let line = &lines(dir.path())[0];
     assert_eq!((&line["prediction_id"], &line["revision"], &line["model"]), (&id.into(), &"rev1".into(), &"m".into()));

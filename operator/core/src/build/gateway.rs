@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount, VolumeMount,
+};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -19,17 +21,20 @@ use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env_field, liveness, pod_security, port, pull_secrets, readiness,
     scraped, spread, tracing_env,
 };
-use super::template;
+use super::reserved::{HTTP, PRIVATE};
+use super::service::gateway_service;
+use super::{keys, template};
 use crate::action::Desired;
 use crate::observed::Settings;
 
 const ADMIN: &str = "admin";
 
 /// The whole set in the order in which it is applied: identity and rights before the pods that need them.
-pub fn gateway_set(object: &ModelDeployment, settings: &Settings) -> [Desired; 4] {
+pub fn gateway_set(object: &ModelDeployment, settings: &Settings) -> [Desired; 5] {
     [
         gateway_service_account(object),
         gateway_role_binding(object),
+        gateway_service(object),
         gateway_deployment(object, settings),
         gateway_disruption_budget(object),
     ]
@@ -105,8 +110,10 @@ pub fn gateway_disruption_budget(object: &ModelDeployment) -> Desired {
 }
 
 fn pod(settings: &Settings) -> PodSpec {
+    let (volume, mount) = keys::volume();
     let ours = PodSpec {
-        containers: vec![container(settings)],
+        containers: vec![container(settings, mount)],
+        volumes: Some(vec![volume]),
         service_account_name: Some(GATEWAY.to_owned()),
         automount_service_account_token: Some(true),
         enable_service_links: Some(false),
@@ -122,6 +129,7 @@ fn pod(settings: &Settings) -> PodSpec {
 
 fn environment(settings: &Settings) -> Vec<EnvVar> {
     let mut all = vec![env_field("POD_NAME", "metadata.name"), env_field("POD_NAMESPACE", "metadata.namespace")];
+    all.push(keys::environment());
     all.extend(tracing_env(settings));
     all
 }
@@ -130,13 +138,13 @@ fn quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
     of.iter().map(|(resource, amount)| ((*resource).to_owned(), Quantity((*amount).to_owned()))).collect()
 }
 
-fn container(settings: &Settings) -> Container {
+fn container(settings: &Settings, keys: VolumeMount) -> Container {
     Container {
         name: "gateway".to_owned(),
         image: Some(settings.gateway_image.clone()),
         image_pull_policy: Some(settings.image_pull_policy.clone()),
         env: Some(environment(settings)),
-        ports: Some(vec![port("http", 8080), port(ADMIN, 9091)]),
+        ports: Some(vec![port(HTTP.0, HTTP.1), port(PRIVATE.0, PRIVATE.1), port(ADMIN, 9091)]),
         readiness_probe: Some(readiness(ADMIN)),
         liveness_probe: Some(liveness(ADMIN)),
         // None for CPU: throttling the gateway would slow down every model. That of memory is far above what its own bounds allow (256 MiB of bodies, and
@@ -147,6 +155,7 @@ fn container(settings: &Settings) -> Container {
             ..ResourceRequirements::default()
         }),
         security_context: Some(container_security()),
+        volume_mounts: Some(vec![keys]),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Container::default()
     }

@@ -131,7 +131,8 @@ pub fn is_shared(desired: &Desired) -> bool {
         Desired::ServiceAccount(_) | Desired::RoleBinding(_) => true,
         Desired::Deployment(deployment) => is_of_gateway(&deployment.metadata),
         Desired::PodDisruptionBudget(budget) => is_of_gateway(&budget.metadata),
-        Desired::ReplicaSet(_) | Desired::Service(_) | Desired::HorizontalPodAutoscaler(_) => false,
+        Desired::Service(service) => is_of_gateway(&service.metadata),
+        Desired::ReplicaSet(_) | Desired::HorizontalPodAutoscaler(_) => false,
     }
 }
 

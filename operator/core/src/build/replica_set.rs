@@ -11,17 +11,17 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{Batching, ModelDeployment, ModelDeploymentSpec, SERVER};
 
-use super::cache;
 use super::hash::stamped;
 use super::meta::{Labels, controlled, map, matching, revision_labels, revision_selector, runtime_selector};
 use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env, env_field, evictable, liveness, pod_security, port,
     pull_secrets, readiness, scraped, spread, tracing_env,
 };
-use super::reserved::{CLAIM_VOLUMES, HTTP, METRICS};
+use super::reserved::{CLAIM_VOLUMES, HTTP, KEYS_VOLUME, METRICS};
 use super::revision_name;
 use super::template;
 use super::worker::queue_environment;
+use super::{cache, keys};
 use crate::action::{APPLIED, Desired};
 use crate::observed::Settings;
 
@@ -114,6 +114,12 @@ pub(super) fn pod(
         volumes.push(volume);
         mounts.push(mount);
     }
+    // Not for an image of the user's own: what speaks for the namespace is given to nobody who does not need it.
+    if object.spec.template.image().is_none() {
+        let (volume, mount) = keys::volume();
+        volumes.push(volume);
+        mounts.push(mount);
+    }
     let ours = PodSpec {
         containers: vec![container(object, settings, revision, version, digest, mounts)],
         volumes: Some(volumes),
@@ -192,9 +198,14 @@ fn fetch_step(server: &Container, settings: &Settings) -> Container {
         security_context: server.security_context.clone(),
         termination_message_path: server.termination_message_path.clone(),
         termination_message_policy: server.termination_message_policy.clone(),
-        volume_mounts: server.volume_mounts.clone(),
+        volume_mounts: server.volume_mounts.clone().map(without_keys),
         ..Container::default()
     }
+}
+
+/// What is fetched is the world's: the step that does it has no keys.
+fn without_keys(mounts: Vec<VolumeMount>) -> Vec<VolumeMount> {
+    mounts.into_iter().filter(|mount| mount.name != KEYS_VOLUME).collect()
 }
 
 /// Ours, which stand first in the container, so that the user's may refer to them as `$(POD_NAME)`.
@@ -218,6 +229,10 @@ fn environment(
         env("SLIPWAY_FETCHED_RECORD", "/tmp/slipway-fetched.json"),
         env_field("POD_NAME", "metadata.name"),
     ];
+    if object.spec.template.image().is_none() {
+        all.push(env("SLIPWAY_UID", &object.uid().unwrap_or_default()));
+        all.push(keys::environment());
+    }
     all.extend(batching(model.batching));
     all.extend(observation(&object.spec));
     all.extend(cache::environment(object.spec.server.cache.as_ref()));
@@ -243,9 +258,6 @@ fn observation(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
     if let Some(baseline) = &spec.model.baseline {
         all.push(env("SLIPWAY_BASELINE_URI", &baseline.uri));
         all.push(env("SLIPWAY_BASELINE_DIGEST", baseline.digest.as_deref().unwrap_or_default()));
-    }
-    if let Some(feedback) = spec.feedback.as_ref().filter(|f| !f.outcomes.is_empty()) {
-        all.push(env("SLIPWAY_FEEDBACK_OUTCOMES", &feedback.outcomes.join(",")));
     }
     if let Some(sampling) = &spec.server.sampling {
         all.push(env("SLIPWAY_SAMPLE_PAYLOADS", &sampling.rate.fraction().unwrap_or_default().to_string()));

@@ -14,14 +14,18 @@ pub(crate) const CONTAINERS: [&str; 3] = [FETCH, REDIS, WORKER];
 pub(crate) const SOCKET_VOLUME: &str = "redis";
 /// The volumes of the claims that the URIs of the model and of its baseline name.
 pub(crate) const CLAIM_VOLUMES: [&str; 2] = ["claim", "claim-baseline"];
+/// The volume of the Secret with the keys of the namespace.
+pub(crate) const KEYS_VOLUME: &str = "slipway-keys";
 /// Volumes that a template cannot take the place of, unlike that of `/tmp` and that of the model files.
-pub(crate) const VOLUMES: [&str; 3] = [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUME];
+pub(crate) const VOLUMES: [&str; 4] = [CLAIM_VOLUMES[0], CLAIM_VOLUMES[1], SOCKET_VOLUME, KEYS_VOLUME];
 
 /// Volumes of which nothing is missed when a pod goes.
 pub(crate) const SCRATCH_VOLUMES: [&str; 3] = ["models", "tmp", SOCKET_VOLUME];
 
 /// The port of predictions.
 pub(crate) const HTTP: (&str, i32) = ("http", 8080);
+/// The port of a gateway for those who show the token of the namespace.
+pub(crate) const PRIVATE: (&str, i32) = ("private", 8081);
 /// The port of metrics, probes and administration.
 pub(crate) const METRICS: (&str, i32) = ("metrics", 9090);
 

@@ -6,7 +6,8 @@ use kube::ResourceExt;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use super::hash::stamped;
-use super::meta::{Labels, controlled, gateway_selector, object_labels, revision_labels, revision_selector};
+use super::meta::{Labels, controlled, gateway_selector, object_labels, revision_labels, revision_selector, shared};
+use super::reserved::{HTTP, PRIVATE};
 use super::{preview_name, revision_name};
 use crate::action::Desired;
 
@@ -19,7 +20,7 @@ pub fn revision_service(object: &ModelDeployment, revision: &str) -> Desired {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(false),
             selector: Some(revision_selector(&name, revision)),
-            ports: Some(vec![http(8080)]),
+            ports: Some(vec![port(HTTP.0, HTTP.1)]),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -30,35 +31,47 @@ pub fn revision_service(object: &ModelDeployment, revision: &str) -> Desired {
 pub fn stable_service(object: &ModelDeployment) -> Desired {
     let name = object.name_any();
     let labels = object_labels(&name);
-    to_gateway(object, name, labels)
+    to_gateway(object, name, labels, vec![port(HTTP.0, 80), port(PRIVATE.0, PRIVATE.1)])
 }
 
-/// The Service `<name>-preview` of blue-green: the gateway sends requests for this host to the candidate.
+/// The Service `<name>-preview` of blue-green: the gateway sends requests for this host to the candidate. What nobody has judged is for those alone who show the
+/// token of the namespace.
 pub fn preview_service(object: &ModelDeployment) -> Desired {
     let name = object.name_any();
-    to_gateway(object, preview_name(&name), object_labels(&name))
+    to_gateway(object, preview_name(&name), object_labels(&name), vec![port(PRIVATE.0, PRIVATE.1)])
 }
 
-fn to_gateway(object: &ModelDeployment, name: String, labels: Labels) -> Desired {
+/// The headless Service of the gateways: by its EndpointSlices they find each other.
+pub fn gateway_service(object: &ModelDeployment) -> Desired {
     stamped(Desired::Service(Service {
-        metadata: controlled(object, name, labels),
+        metadata: shared(object),
         spec: Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            publish_not_ready_addresses: Some(false),
             selector: Some(gateway_selector()),
-            ports: Some(vec![http(80)]),
+            ports: Some(vec![port(PRIVATE.0, PRIVATE.1)]),
             ..ServiceSpec::default()
         }),
         status: None,
     }))
 }
 
-/// `http`, by name at the pod, so that nothing here knows which number the program listens at.
-fn http(number: i32) -> ServicePort {
+fn to_gateway(object: &ModelDeployment, name: String, labels: Labels, ports: Vec<ServicePort>) -> Desired {
+    stamped(Desired::Service(Service {
+        metadata: controlled(object, name, labels),
+        spec: Some(ServiceSpec { selector: Some(gateway_selector()), ports: Some(ports), ..ServiceSpec::default() }),
+        status: None,
+    }))
+}
+
+/// By name at the pod, so that nothing here knows which number the program listens at.
+fn port(name: &str, number: i32) -> ServicePort {
     ServicePort {
-        name: Some("http".to_owned()),
+        name: Some(name.to_owned()),
         port: number,
         // Part of the merge key of the list.
         protocol: Some("TCP".to_owned()),
-        target_port: Some(IntOrString::String("http".to_owned())),
+        target_port: Some(IntOrString::String(name.to_owned())),
         ..ServicePort::default()
     }
 }

@@ -122,6 +122,7 @@ fn names_and_labels_are_those_of_the_map() {
             "HorizontalPodAutoscaler/churn-worker",
             "ServiceAccount/slipway-gateway",
             "RoleBinding/slipway-gateway",
+            "Service/slipway-gateway",
             "Deployment/slipway-gateway",
             "PodDisruptionBudget/slipway-gateway",
         ]

@@ -44,11 +44,6 @@ impl Selector<'_> {
             r#"max by (pod, revision, {labels}) (increase({metric}{{namespace="{namespace}",pod=~"{pods}",modeldeployment="{name}",revision=~"{candidate}|{stable}"{matchers}{further}}}[{{{{window}}}}]))"#
         )
     }
-
-    /// Pods of the model server, of any revision of this ModelDeployment: labels come back to whichever of them.
-    fn runtime_pods(&self) -> String {
-        format!("{}-[0-9a-f]{{10}}-[a-z0-9]+", self.name)
-    }
 }
 
 fn query(gate: &Gate, selector: &Selector<'_>) -> Queries {
@@ -87,12 +82,8 @@ fn errors(selector: &Selector<'_>) -> String {
 }
 
 fn accuracy(selector: &Selector<'_>) -> String {
-    let increase = selector.increase(
-        "slipway_runtime_feedback_total",
-        &selector.runtime_pods(),
-        r#",result=~"correct|incorrect""#,
-        "result",
-    );
+    let increase =
+        selector.increase("slipway_gateway_feedback_total", GATEWAY_PODS, r#",result=~"correct|incorrect""#, "result");
     relabelled(&increase, "result", "incorrect", "correct")
 }
 

@@ -53,7 +53,7 @@ pub(super) fn delete(cx: &Context<'_>, kind: Kind, name: &str, view: Option<&Obj
 
 fn gateway(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let view = &cx.observed.gateway;
-    let views = [&view.service_account, &view.role_binding, &view.deployment, &view.disruption_budget];
+    let views = [&view.service_account, &view.role_binding, &view.service, &view.deployment, &view.disruption_budget];
     let set = build::gateway_set(&cx.observed.object, &cx.observed.settings);
     for (mut desired, there) in set.into_iter().zip(views) {
         if view.sharers > build::MAX_OWNERS {

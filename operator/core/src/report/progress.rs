@@ -25,13 +25,17 @@ pub(super) fn reconciling(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
 /// What the spec asks for was taken back, and is not tried again by itself.
 pub(super) fn taken_back(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
     let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted)?;
-    let abort = rollout.abort.as_ref()?;
+    let version = cx.version(&rollout.revision);
+    let next = "change the spec, or `kubectl slipway retry`";
+    let Some(abort) = &rollout.abort else {
+        // Somebody took it out of the status: it is still not tried again by itself.
+        let message = format!("version {version} was taken back, and the status does not say any more why; {next}");
+        return Some(Said::holds(reason::USER_ABORTED, message));
+    };
     let left = match &abort.traffic_left_time {
         Some(at) => format!("no gateway sends to it since {}", at.0),
         None => format!("its traffic leaves: {}", confirmation(cx, draft)),
     };
-    let next = "change the spec, or `kubectl slipway retry`";
-    let version = cx.version(&rollout.revision);
     let message = format!("version {version} was taken back: {}; {left}; {next}", abort.message);
     Some(Said::holds(&abort.reason, message))
 }

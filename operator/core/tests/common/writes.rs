@@ -130,6 +130,9 @@ impl World {
                     deleting: false,
                 });
             }
+            Desired::Service(service) if service.metadata.name.as_deref() == Some("slipway-gateway") => {
+                self.observed.gateway.service = Some(view);
+            }
             Desired::Service(service) => {
                 word += service.metadata.name.as_deref().unwrap();
                 self.observed.services.insert(service.metadata.name.clone().unwrap(), view);

@@ -62,7 +62,7 @@ fn workers_are_pods_that_nobody_is_sent_to() {
 fn defaults_of_a_minimal_object() {
     let pod = pods(&minimal()).remove(0);
     assert_eq!(pod.automount_service_account_token, Some(false));
-    assert_eq!(pod.volumes.unwrap().len(), 2);
+    assert_eq!(pod.volumes.unwrap().len(), 3);
     let container = runtime(&minimal());
     assert_eq!(container.image.as_deref(), Some("registry.example/slipway-runtime:1"));
     assert_eq!(container.image_pull_policy.as_deref(), Some("IfNotPresent"));
@@ -134,7 +134,6 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     object.spec.model.batching = Batching::Disabled;
     object.spec.model.baseline =
         serde_json::from_value(json!({"uri": "pvc://claims/b.json", "digest": "sha256:00"})).unwrap();
-    object.spec.feedback = serde_json::from_value(json!({"outcomes": ["conversion", "revenue"]})).unwrap();
     let sampling = json!({"rate": "0.5%", "sink": "s3://b/p", "redactInputs": ["email"]});
     object.spec.server.sampling = serde_json::from_value(sampling).unwrap();
     object.spec.template.server_mut().env =
@@ -146,7 +145,6 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
         ("SLIPWAY_BATCHING", "disabled"),
         ("SLIPWAY_BASELINE_URI", "pvc://claims/b.json"),
         ("SLIPWAY_BASELINE_DIGEST", "sha256:00"),
-        ("SLIPWAY_FEEDBACK_OUTCOMES", "conversion,revenue"),
         ("SLIPWAY_SAMPLE_PAYLOADS", "0.005"),
         ("SLIPWAY_SAMPLE_SINK", "s3://b/p"),
         ("SLIPWAY_SAMPLE_REDACT", "email"),
@@ -161,6 +159,30 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     let gateway = gateway_set(&object, &settings).iter().map(json_of).find(|v| v["kind"] == "Deployment").unwrap();
     let env = gateway["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
     assert!(env.contains("parentbased_traceidratio") && env.contains("0.000500"), "{env}");
+}
+
+/// What speaks for the namespace is given to who needs it: not to what fetches from anywhere, nor to a server that is not ours.
+#[test]
+fn keys_are_for_our_own_programs() {
+    let mounts = |container: &Container| {
+        container.volume_mounts.iter().flatten().any(|mount| mount.mount_path == "/var/run/slipway/keys")
+    };
+    let told = |container: &Container| {
+        container.env.iter().flatten().any(|variable| variable.name == "SLIPWAY_KEYS_DIRECTORY")
+    };
+    for pod in pods(&minimal()) {
+        let secrets: Vec<_> = pod.volumes.iter().flatten().filter_map(|volume| volume.secret.as_ref()).collect();
+        assert!(matches!(secrets[..], [secret] if secret.optional == Some(true)), "{secrets:?}");
+        let server = &pod.containers[0];
+        assert!(mounts(server) && told(server));
+        assert!(!pod.init_containers.iter().flatten().any(mounts));
+    }
+    let mut own_image = minimal();
+    own_image.spec.template.server_mut().image = Some("registry.example/own:1".into());
+    for pod in pods(&own_image).into_iter().filter(|pod| pod.containers[0].name == SERVER) {
+        assert!(!pod.containers.iter().any(|container| mounts(container) || told(container)));
+        assert!(pod.volumes.iter().flatten().all(|volume| volume.secret.is_none()));
+    }
 }
 
 /// The step before the server must be our own program on the user's own image, too, with the server's environment and room.
@@ -178,7 +200,9 @@ fn the_step_before_the_server_is_our_program_with_the_servers_room() {
         let args = fetch.args.unwrap();
         assert_eq!((args[0].as_str(), &args[1..]), ("fetch", if own { &rest[..] } else { &[] }));
         assert_eq!((fetch.env, fetch.resources), (server.env, server.resources));
-        assert_eq!((fetch.volume_mounts, fetch.security_context), (server.volume_mounts, server.security_context));
+        let mut mounts = server.volume_mounts.unwrap();
+        mounts.retain(|mount| mount.name != "slipway-keys");
+        assert_eq!((fetch.volume_mounts, fetch.security_context), (Some(mounts), server.security_context));
         assert!(fetch.ports.is_none() && fetch.readiness_probe.is_none() && fetch.restart_policy.is_none());
     }
     let mut object = minimal();

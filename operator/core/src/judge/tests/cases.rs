@@ -240,7 +240,6 @@ fn queries_name_both_revisions_and_the_window() {
     let asked = queries("shop", "churn", &all, "abc", "def", &[]);
     let pods = |pods: &str| format!(r#"namespace="shop",pod=~"{pods}",modeldeployment="churn",revision=~"abc|def""#);
     let gateway = pods("slipway-gateway-[a-z0-9]+-[a-z0-9]+");
-    let runtime = pods("churn-[0-9a-f]{10}-[a-z0-9]+");
     let roles = r#"role=~"stable|candidate""#;
     let expected = [
         (
@@ -258,7 +257,7 @@ fn queries_name_both_revisions_and_the_window() {
         (
             "accuracy",
             Queries::Counts(format!(
-                r#"sum by (revision, result) (label_replace(label_replace(max by (pod, revision, result) (increase(slipway_runtime_feedback_total{{{runtime},result=~"correct|incorrect"}}[{{{{window}}}}])), "result", "bad", "result", "incorrect"), "result", "good", "result", "correct"))"#
+                r#"sum by (revision, result) (label_replace(label_replace(max by (pod, revision, result) (increase(slipway_gateway_feedback_total{{{gateway},result=~"correct|incorrect"}}[{{{{window}}}}])), "result", "bad", "result", "incorrect"), "result", "good", "result", "correct"))"#
             )),
         ),
         ("custom", Queries::Value(r#"x{r="abc",s="def",m="churn",n="shop"}[{{window}}]"#.to_owned())),

@@ -1,0 +1,287 @@
+//! What is counted of feedback. Labels as right and wrong; what else became of predictions (engagement, conversion, revenue) as sums and counts, so that rates
+//! and means of an arm are quotients of two counters over any window, and their standard errors too.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+use tokio::time::Instant;
+
+use super::{
+    book::{Counted, Rejected},
+    windows::Windows,
+};
+
+/// Seconds, from a minute to a week.
+const AGES: [f64; 11] =
+    [1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 4.0 * 3600.0, 86_400.0, 2.0 * 86_400.0, 4.0 * 86_400.0, 7.0 * 86_400.0];
+
+/// Revisions of one ModelDeployment that are counted; of more, those that nothing was counted for longest are forgotten.
+const MAX_REVISIONS: usize = 32;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    modeldeployment: String,
+    revision: String,
+    outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labelled {
+    modeldeployment: String,
+    revision: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    modeldeployment: String,
+    revision: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Because {
+    modeldeployment: String,
+    reason: &'static str,
+}
+
+type Sum = Counter<f64, AtomicU64>;
+
+/// What is known of a revision besides its series.
+#[derive(Debug)]
+struct Known {
+    /// When something was last counted for it.
+    since: Instant,
+    /// Names of outcomes that have series.
+    outcomes: HashSet<String>,
+}
+
+/// The metrics of what feedback brings, of all ModelDeployments of the gateway.
+#[derive(Debug)]
+pub struct Outcomes {
+    labels: Family<Labelled, Counter>,
+    rejected: Family<Because, Counter>,
+    counts: Family<Named, Counter>,
+    sums: Family<Named, Sum>,
+    squares: Family<Named, Sum>,
+    ages: Family<Of, Histogram>,
+    windows: Arc<Windows>,
+    known: Mutex<HashMap<(String, String), Known>>,
+    /// ModelDeployments that have series of rejections.
+    models: Mutex<HashSet<String>>,
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Self {
+            labels: Family::default(),
+            rejected: Family::default(),
+            counts: Family::default(),
+            sums: Family::default(),
+            squares: Family::default(),
+            ages: Family::new_with_constructor(|| Histogram::new(AGES)),
+            windows: Arc::default(),
+            known: Mutex::default(),
+            models: Mutex::default(),
+        }
+    }
+}
+
+impl Outcomes {
+    /// Into the registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry;
+        r.register("slipway_gateway_feedback", "Rows of feedback by result", self.labels.clone());
+        r.register(
+            "slipway_gateway_feedback_rejected",
+            "Items of feedback that were not counted",
+            self.rejected.clone(),
+        );
+        r.register("slipway_gateway_outcomes", "Outcomes reported, by name", self.counts.clone());
+        r.register("slipway_gateway_outcome_value", "Sum of the values of outcomes", self.sums.clone());
+        r.register("slipway_gateway_outcome_value_squared", "Sum of their squares", self.squares.clone());
+        r.register("slipway_gateway_feedback_age_seconds", "From a prediction to its label", self.ages.clone());
+        r.register_collector(Box::new(Arc::clone(&self.windows)));
+    }
+
+    /// How long feedback is taken.
+    pub fn set_ttl(&self, ttl: Duration) {
+        self.windows.set_length(ttl.as_secs());
+    }
+
+    /// Creates the series of a revision at 0, so that `increase()` sees the first label and the first outcome.
+    pub fn declare(&self, modeldeployment: &str, revision: &str, names: &[String]) {
+        for reason in Rejected::ALL.map(Rejected::name) {
+            let _ = self.rejected.get_or_create(&Because { modeldeployment: modeldeployment.to_owned(), reason });
+        }
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(modeldeployment.to_owned());
+        for result in ["correct", "incorrect"] {
+            let _ = self.labels.get_or_create(&labelled(modeldeployment, revision, result));
+        }
+        for name in names {
+            let labels = named(modeldeployment, revision, name);
+            let _ = (self.counts.get_or_create(&labels), self.sums.get_or_create(&labels));
+            let _ = self.squares.get_or_create(&labels);
+        }
+        self.note(modeldeployment, revision, names);
+    }
+
+    /// Counts predicted rows, made at a time in Unix seconds.
+    pub fn predicted(&self, modeldeployment: &str, revision: &str, seconds: u64, rows: usize) {
+        if rows > 0 {
+            self.windows.with((modeldeployment, revision), seconds, |window| window.predicted += rows as u64);
+        }
+    }
+
+    /// Counts accepted feedback.
+    pub fn count(&self, modeldeployment: &str, counted: &Counted) {
+        let revision = counted.revision.as_str();
+        for (result, n) in [("correct", counted.correct), ("incorrect", counted.incorrect)] {
+            self.labels.get_or_create(&labelled(modeldeployment, revision, result)).inc_by(n);
+        }
+        let mut names = &[][..];
+        if let Some((name, value)) = &counted.outcome {
+            let labels = named(modeldeployment, revision, name);
+            self.counts.get_or_create(&labels).inc();
+            self.sums.get_or_create(&labels).inc_by(*value);
+            self.squares.get_or_create(&labels).inc_by(value * value);
+            names = std::slice::from_ref(name);
+        }
+        let rows = counted.correct + counted.incorrect;
+        if rows > 0 {
+            let of = Of { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned() };
+            self.ages.get_or_create(&of).observe(counted.age_seconds as f64);
+            self.windows.with((modeldeployment, revision), counted.made, |window| window.labelled += rows);
+        }
+        self.note(modeldeployment, revision, names);
+    }
+
+    /// Counts rejected feedback.
+    pub fn reject(&self, modeldeployment: &str, rejected: Rejected) {
+        let because = Because { modeldeployment: modeldeployment.to_owned(), reason: rejected.name() };
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(modeldeployment.to_owned());
+        self.rejected.get_or_create(&because).inc();
+    }
+
+    /// Notes that a revision has series, and forgets the longest silent one where there are too many.
+    fn note(&self, modeldeployment: &str, revision: &str, names: &[String]) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (modeldeployment.to_owned(), revision.to_owned());
+        let fresh = || Known { since: Instant::now(), outcomes: HashSet::new() };
+        let is_new = !known.contains_key(&key);
+        let of = known.entry(key).or_insert_with(fresh);
+        of.since = Instant::now();
+        of.outcomes.extend(names.iter().cloned());
+        if is_new {
+            let siblings = || known.iter().filter(|((model, _), _)| model == modeldeployment);
+            if siblings().count() > MAX_REVISIONS
+                && let Some((key, _)) = siblings().min_by_key(|(_, known)| known.since)
+            {
+                let key = key.clone();
+                if let Some(gone) = known.remove(&key) {
+                    self.forget(&key, &gone);
+                }
+            }
+        }
+    }
+
+    /// Forgets revisions that take no traffic (`serves` says) and for which nothing was counted for as long as feedback is taken.
+    pub fn sweep(&self, now: Instant, ttl: Duration, serves: impl Fn(&str, &str) -> bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|key, known| {
+            let keep = now.saturating_duration_since(known.since) < ttl || serves(&key.0, &key.1);
+            if !keep {
+                self.forget(key, known);
+            }
+            keep
+        });
+        let left: HashSet<&str> = known.keys().map(|(model, _)| model.as_str()).collect();
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.retain(|model| {
+            let keep = left.contains(model.as_str());
+            if !keep {
+                for reason in Rejected::ALL.map(Rejected::name) {
+                    self.rejected.remove(&Because { modeldeployment: model.clone(), reason });
+                }
+            }
+            keep
+        });
+    }
+
+    fn forget(&self, (modeldeployment, revision): &(String, String), known: &Known) {
+        for result in ["correct", "incorrect"] {
+            self.labels.remove(&labelled(modeldeployment, revision, result));
+        }
+        for name in &known.outcomes {
+            let labels = named(modeldeployment, revision, name);
+            self.counts.remove(&labels);
+            self.sums.remove(&labels);
+            self.squares.remove(&labels);
+        }
+        self.ages.remove(&Of { modeldeployment: modeldeployment.clone(), revision: revision.clone() });
+        self.windows.forget(modeldeployment, revision);
+    }
+}
+
+fn named(modeldeployment: &str, revision: &str, name: &str) -> Named {
+    Named { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned(), outcome: name.to_owned() }
+}
+
+fn labelled(modeldeployment: &str, revision: &str, result: &'static str) -> Labelled {
+    Labelled { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned(), result }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    fn text(outcomes: &Outcomes) -> String {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        outcomes.register(&mut registry);
+        encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn series_exist_at_zero_and_go_when_nothing_can_come_any_more() {
+        let (outcomes, day) = (Outcomes::default(), Duration::from_secs(86_400));
+        outcomes.declare("digits", "aaa", &["revenue".to_owned()]);
+        let of = r#"{modeldeployment="digits",revision="aaa""#;
+        for line in [
+            format!(r#"slipway_gateway_feedback_total{of},result="correct"}} 0"#),
+            format!(r#"slipway_gateway_outcomes_total{of},outcome="revenue"}} 0"#),
+            r#"slipway_gateway_feedback_rejected_total{modeldeployment="digits",reason="duplicate"} 0"#.to_owned(),
+        ] {
+            assert!(text(&outcomes).contains(&line), "{line} is not in {}", text(&outcomes));
+        }
+        outcomes.count("digits", &Counted { revision: "bbb".into(), correct: 2, incorrect: 1, ..Counted::default() });
+        assert!(text(&outcomes).contains(r#"revision="bbb",result="correct"} 2"#));
+        tokio::time::advance(day).await;
+        outcomes.sweep(Instant::now(), day, |_, revision| revision == "aaa");
+        assert!(text(&outcomes).contains("aaa") && !text(&outcomes).contains("bbb"));
+        outcomes.sweep(Instant::now(), day, |_, _| false);
+        assert!(!text(&outcomes).contains("digits"), "{}", text(&outcomes));
+    }
+
+    /// M15: a gateway that has seen many revisions counts for those that serve now.
+    #[tokio::test(start_paused = true)]
+    async fn the_revisions_that_are_silent_longest_make_room() {
+        let outcomes = Outcomes::default();
+        for n in 0..100 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            outcomes.count("m", &Counted { revision: format!("rev{n}"), correct: 1, ..Counted::default() });
+        }
+        let text = text(&outcomes);
+        assert_eq!(text.matches(r#"result="correct"} 1"#).count(), MAX_REVISIONS);
+        assert!(text.contains(r#"revision="rev99""#) && !text.contains(r#"revision="rev0""#));
+    }
+}

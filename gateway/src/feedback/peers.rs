@@ -1,0 +1,201 @@
+//! The other gateways of the namespace.
+
+use std::{
+    hash::{Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::Summary;
+use crate::{affinity::rank, split::hash};
+
+/// Name of the port on which gateways answer each other.
+const PORT: &str = "private";
+/// Time for another gateway to take a connection, and to answer.
+const TIMES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Longest answer.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// A gateway.
+#[derive(Clone, Debug, Eq)]
+pub struct Peer {
+    /// The name of its pod.
+    pub name: String,
+    /// Where it answers.
+    pub addr: SocketAddr,
+}
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        self.addr == other.addr
+    }
+}
+
+impl Hash for Peer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.addr.hash(state);
+    }
+}
+
+/// The gateways that are ready, this one among them or not.
+#[derive(Debug)]
+pub struct Peers {
+    own: String,
+    others: RwLock<Vec<Peer>>,
+}
+
+impl Peers {
+    /// None but `own`, the name of this pod.
+    pub fn new(own: &str) -> Self {
+        Self { own: own.to_owned(), others: RwLock::default() }
+    }
+
+    /// These are all.
+    pub fn set(&self, all: impl IntoIterator<Item = Peer>) {
+        let mut others: Vec<Peer> = all.into_iter().filter(|peer| peer.name != self.own).collect();
+        others.sort_by(|a, b| a.name.cmp(&b.name));
+        others.dedup_by(|a, b| a.name == b.name);
+        *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
+    }
+
+    /// Who counts a prediction, after so many before it in rank did not; none when it is this gateway. All gateways that know of each other say the same.
+    pub fn owner(&self, number: u64, tried: usize) -> Option<Peer> {
+        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |name: &str| rank(number, hash(&[name.as_bytes()]));
+        let mut before: Vec<_> = others.iter().map(|peer| (of(&peer.name), peer)).collect();
+        let own = of(&self.own);
+        before.retain(|(rank, _)| *rank > own);
+        before.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        before.get(tried).map(|(_, peer)| (*peer).clone())
+    }
+}
+
+/// The gateways of the EndpointSlices of their Service.
+pub fn peers_of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Vec<Peer> {
+    slices.into_iter().flat_map(of_slice).collect()
+}
+
+fn of_slice(slice: &EndpointSlice) -> Vec<Peer> {
+    let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(PORT));
+    let Some(port) = ports.find_map(|port| u16::try_from(port.port?).ok()) else { return Vec::new() };
+    let ready = slice
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready.unwrap_or(true)));
+    let peer = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| {
+        let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+        let name = endpoint.target_ref.as_ref()?.name.clone()?;
+        Some(Peer { name, addr: SocketAddr::new(ip, port) })
+    };
+    ready.filter_map(peer).collect()
+}
+
+/// Sends feedback to a gateway; none when it does not count it.
+pub(super) async fn post<const N: usize>(
+    addr: SocketAddr,
+    host: &str,
+    path: &str,
+    headers: [(HeaderName, HeaderValue); N],
+    body: Bytes,
+) -> Option<Summary> {
+    let stream = timeout(TIMES.0, TcpStream::connect(addr)).await.ok()?.ok()?;
+    let answer = async {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = path.parse().ok()?;
+        request.headers_mut().insert(header::HOST, HeaderValue::from_str(host).ok()?);
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.headers_mut().extend(headers);
+        let read = async {
+            let response = sender.send_request(request).await.ok()?;
+            let good = response.status() == StatusCode::OK;
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.ok()?;
+            serde_json::from_slice(&body.to_bytes()).ok().filter(|_| good)
+        };
+        // The connection lives as long as this request, and is dropped with it.
+        tokio::select! {
+            summary = read => summary,
+            _ = connection => None,
+        }
+    };
+    timeout(TIMES.1, answer).await.ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn peer(name: &str) -> Peer {
+        let last = name.bytes().last().unwrap_or_default();
+        Peer { name: name.to_owned(), addr: SocketAddr::from(([10, 0, 0, last], 8081)) }
+    }
+
+    fn of(own: &str, all: &[&str]) -> Peers {
+        let peers = Peers::new(own);
+        peers.set(all.iter().map(|name| peer(name)));
+        peers
+    }
+
+    #[test]
+    fn all_gateways_name_the_same_one_for_an_id() {
+        let all = ["a", "b", "c"];
+        let mut counts = [0; 3];
+        for number in 0..3000_u64 {
+            let number = crate::split::mix(number);
+            let owners: Vec<String> = all
+                .iter()
+                .map(|own| of(own, &all).owner(number, 0).map_or_else(|| (*own).to_owned(), |peer| peer.name))
+                .collect();
+            assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+            counts[all.iter().position(|name| *name == owners[0]).unwrap()] += 1;
+        }
+        assert!(counts.iter().all(|count| (900..1100).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn the_next_in_rank_stands_in_and_all_name_the_same() {
+        let all = ["a", "b", "c"];
+        for number in 0..300_u64 {
+            let number = crate::split::mix(number);
+            let first = |own: &str| of(own, &all).owner(number, 0).map_or_else(|| own.to_owned(), |peer| peer.name);
+            let gone = first("a");
+            let mut stand_ins = all
+                .iter()
+                .filter(|own| **own != gone)
+                .map(|own| of(own, &all).owner(number, 1).map_or_else(|| (*own).to_owned(), |peer| peer.name));
+            let one = stand_ins.next().unwrap();
+            assert!(one != gone && stand_ins.all(|other| other == one));
+        }
+    }
+
+    #[test]
+    fn alone_a_gateway_counts_everything() {
+        assert_eq!(of("a", &[]).owner(1, 0), None);
+        assert_eq!(of("a", &["a"]).owner(1, 0), None);
+    }
+
+    #[test]
+    fn peers_are_the_ready_pods_of_the_service() {
+        let endpoint = |name: &str, ready: bool| json!({"addresses": ["10.0.0.1"], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": name}});
+        let slice = |port: &str| -> EndpointSlice {
+            serde_json::from_value(json!({
+                "metadata": {"name": "slipway-gateway-x"}, "addressType": "IPv4",
+                "ports": [{"name": port, "port": 8081}], "endpoints": [endpoint("a", true), endpoint("b", false), {"addresses": ["10.0.0.3"]}],
+            }))
+            .unwrap()
+        };
+        let peers = peers_of([&slice("private"), &slice("http")]);
+        assert_eq!(peers.iter().map(|peer| (peer.name.as_str(), peer.addr.port())).collect::<Vec<_>>(), [("a", 8081)]);
+    }
+}

@@ -1,0 +1,241 @@
+//! The keys of the namespace: files of the Secret `slipway-keys`, which the kubelet puts into the pod and replaces in place.
+//!
+//! `master` is what keys are derived from, by purpose and UID of the ModelDeployment; `token` is what people show to be let in. A file that is absent or
+//! has a wrong size is told and is no key, and the gateway serves on without: who needs a key must refuse, or do without, by itself.
+
+use std::{
+    fmt::{self, Debug, Formatter},
+    fs::File,
+    io::{self, ErrorKind, Read},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use http::HeaderValue;
+use ring::{
+    hmac::{self, HMAC_SHA256},
+    rand::SystemRandom,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// Length of `master`.
+pub const MASTER_BYTES: RangeInclusive<usize> = 32..=64;
+/// Length of `token`, without white space at its end.
+pub const TOKEN_BYTES: RangeInclusive<usize> = 32..=256;
+/// How long what was derived from a key that was replaced stays valid.
+pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often the files are looked at. The kubelet itself takes a minute to replace them.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// What keys are derived from.
+#[derive(Clone)]
+pub struct Master {
+    /// Also compares two of them, without keeping either in a form that could be printed.
+    key: hmac::Key,
+    bytes: Arc<[u8]>,
+}
+
+impl Master {
+    /// A key of these bytes.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { key: hmac::Key::new(HMAC_SHA256, &bytes), bytes: bytes.into() }
+    }
+
+    /// The key for a purpose and a ModelDeployment: HMAC-SHA256 of `<purpose> 0x00 <uid>`. A purpose is a constant that names its version and holds no NUL.
+    pub fn derive(&self, purpose: &str, uid: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [purpose.as_bytes(), b"\0", uid.as_bytes()] {
+            context.update(part);
+        }
+        let mut derived = [0; 32];
+        derived.copy_from_slice(context.sign().as_ref());
+        derived
+    }
+}
+
+impl Debug for Master {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("Master(..)")
+    }
+}
+
+/// A token that can be compared and not be read.
+struct Token {
+    key: hmac::Key,
+    tag: hmac::Tag,
+    authorization: Option<HeaderValue>,
+}
+
+impl Token {
+    fn new(token: &[u8]) -> Option<Self> {
+        let key = hmac::Key::generate(HMAC_SHA256, &SystemRandom::new()).ok()?;
+        let tag = hmac::sign(&key, token);
+        let mut authorization = HeaderValue::from_bytes(&[b"Bearer ", token].concat()).ok();
+        authorization.iter_mut().for_each(|value| value.set_sensitive(true));
+        Some(Self { key, tag, authorization })
+    }
+
+    /// Takes as long whatever of it is right.
+    fn is(&self, shown: &[u8]) -> bool {
+        hmac::verify(&self.key, shown, self.tag.as_ref()).is_ok()
+    }
+}
+
+#[derive(Default)]
+struct Held {
+    master: Option<Master>,
+    /// The one before, until when it is valid.
+    previous: Option<(Master, Instant)>,
+    token: Option<Token>,
+    /// What was told last of each file.
+    told: [Option<String>; 2],
+}
+
+/// The keys, as the files have them.
+pub struct Keys {
+    directory: PathBuf,
+    held: RwLock<Held>,
+    metrics: Arc<Metrics>,
+}
+
+impl Debug for Keys {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    /// The keys of a directory; nothing is read before [`Keys::reload`].
+    pub fn new(directory: PathBuf, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { directory, held: RwLock::default(), metrics })
+    }
+
+    /// The master key, if there is one.
+    pub fn master(&self) -> Option<Master> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).master.clone()
+    }
+
+    /// The master key that was replaced, or taken away, less than [`KEPT`] ago: for what was made with it, and for nothing new.
+    pub fn previous(&self) -> Option<Master> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.previous.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(master, _)| master.clone())
+    }
+
+    /// The key for a purpose and a ModelDeployment, if there is a master key.
+    pub fn derive(&self, purpose: &str, uid: &str) -> Option<[u8; 32]> {
+        Some(self.master()?.derive(purpose, uid))
+    }
+
+    /// Whether this is the token; never when there is none.
+    pub fn is_token(&self, shown: &[u8]) -> bool {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        TOKEN_BYTES.contains(&shown.len()) && held.token.as_ref().is_some_and(|token| token.is(shown))
+    }
+
+    /// The header by which this gateway shows the token to another one.
+    pub fn authorization(&self) -> Option<HeaderValue> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).token.as_ref()?.authorization.clone()
+    }
+
+    /// Reads the files. What cannot be read for another reason than that it is not there stays as it was.
+    pub fn reload(&self) {
+        let master = read(&self.directory.join("master"), &MASTER_BYTES, false);
+        let token = read(&self.directory.join("token"), &TOKEN_BYTES, true);
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        self.tell(&mut held.told[0], "master", &master);
+        self.tell(&mut held.told[1], "token", &token);
+        if let Ok(read) = master {
+            held.replace_master(read.ok().map(Master::new), Instant::now());
+        }
+        if let Ok(read) = token {
+            let same = matches!((&read, &held.token), (Ok(bytes), Some(known)) if known.is(bytes));
+            if !same {
+                held.token = read.ok().as_deref().and_then(Token::new);
+            }
+        }
+    }
+
+    /// Says what has changed, and the state in the metrics.
+    fn tell(&self, told: &mut Option<String>, file: &'static str, read: &io::Result<Result<Vec<u8>, String>>) {
+        let now = match read {
+            Ok(Ok(_)) => String::new(),
+            Ok(Err(why)) => why.clone(),
+            Err(error) => format!("cannot be read, and what it was before holds: {error}"),
+        };
+        if read.is_ok() {
+            self.metrics.key_is_there(file, now.is_empty());
+        }
+        if told.as_ref() != Some(&now) {
+            let path = self.directory.join(file);
+            if now.is_empty() {
+                tracing::info!(path = %path.display(), "key file read");
+            } else {
+                tracing::warn!(path = %path.display(), why = now, "no key from this file; the operator makes the Secret slipway-keys");
+            }
+            *told = Some(now);
+        }
+    }
+}
+
+impl Held {
+    fn replace_master(&mut self, new: Option<Master>, now: Instant) {
+        let same = match (&self.master, &new) {
+            (Some(a), Some(b)) => a.bytes == b.bytes,
+            (None, None) => true,
+            _ => false,
+        };
+        if !same && let Some(old) = std::mem::replace(&mut self.master, new) {
+            self.previous = Some((old, now + KEPT));
+        }
+        if self.previous.as_ref().is_some_and(|(_, until)| now >= *until) {
+            self.previous = None;
+        }
+    }
+}
+
+/// Reads a file of a size within bounds: its bytes, or why they are no key.
+fn read(path: &Path, bytes: &RangeInclusive<usize>, trim: bool) -> io::Result<Result<Vec<u8>, String>> {
+    // Looked at before it is opened: a pipe would hold the reader up.
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Ok(Err("is no file".into())),
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Err("is not there".into()));
+        }
+        Err(error) => return Err(error),
+    }
+    let mut content = Vec::new();
+    // Room for the end of a line that an editor has added.
+    let limit = bytes.end().saturating_add(3) as u64;
+    File::open(path)?.take(limit).read_to_end(&mut content)?;
+    if trim {
+        content.truncate(content.trim_ascii_end().len());
+    }
+    if bytes.contains(&content.len()) {
+        return Ok(Ok(content));
+    }
+    Ok(Err(format!("must have {} to {} bytes", bytes.start(), bytes.end())))
+}
+
+/// Reads the files again and again until `stop`.
+pub async fn run(keys: Arc<Keys>, stop: CancellationToken) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let keys = Arc::clone(&keys);
+        // Never on a thread that serves requests: the directory is of another's making.
+        let read = tokio::task::spawn_blocking(move || keys.reload());
+        if let Some(Err(error)) = stop.run_until_cancelled(read).await {
+            tracing::warn!(%error, "the key files could not be looked at");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "keys_tests.rs"]
+mod tests;

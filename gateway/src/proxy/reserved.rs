@@ -1,0 +1,94 @@
+//! What is not for everybody who may ask for predictions: feedback and feature rows, which change what is judged and answered, previews, and the repository.
+
+use http::{HeaderValue, Method, header::AUTHORIZATION, request::Parts};
+
+use super::answer::Refusal;
+use crate::{gateway::Gateway, model::Model, select::Route};
+
+/// What a request wants that only who shows the token gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// To send feedback.
+    Feedback,
+    /// To read or write feature rows.
+    Features,
+    /// To load or unload models.
+    Repository,
+    /// The preview revision.
+    Preview,
+}
+
+/// What a request wants that is reserved, if it is.
+pub fn what(route: &Route, parts: &Parts, grpc: bool) -> Option<Reserved> {
+    let path = parts.uri.path();
+    let kind = if grpc { of_call(path) } else { of_path(path, &parts.method) };
+    kind.or(route.preview.then_some(Reserved::Preview))
+}
+
+fn of_path(path: &str, method: &Method) -> Option<Reserved> {
+    // As model servers read paths: empty parts are none.
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    match (parts.next()?, parts.next()?) {
+        ("v2", "models") => {}
+        ("v2", "repository") => {
+            return matches!(parts.next_back(), Some("load" | "unload")).then_some(Reserved::Repository);
+        }
+        _ => return None,
+    }
+    let _model = parts.next()?;
+    let verb = match parts.next()? {
+        "versions" => parts.nth(1)?,
+        verb => verb,
+    };
+    match verb {
+        "feedback" => Some(Reserved::Feedback),
+        "features" if method != Method::OPTIONS => Some(Reserved::Features),
+        _ => None,
+    }
+}
+
+fn of_call(path: &str) -> Option<Reserved> {
+    matches!(path.rsplit('/').next(), Some("RepositoryModelLoad" | "RepositoryModelUnload"))
+        .then_some(Reserved::Repository)
+}
+
+/// Why a request at the private port is refused, if it is.
+pub fn refuse(gateway: &Gateway, parts: &Parts) -> Option<Refusal> {
+    if gateway.keys.authorization().is_none() {
+        return Some(Refusal::NoToken);
+    }
+    let shown = parts.headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let shows_it = shown.is_some_and(|token| gateway.keys.is_token(token.trim_ascii()));
+    (!shows_it).then_some(Refusal::Unauthorized)
+}
+
+/// What proves to a pod that a gateway has seen the token, where the pod asks for that.
+pub fn proof(gateway: &Gateway, model: &Model, what: Option<Reserved>) -> Option<HeaderValue> {
+    what.filter(|what| matches!(what, Reserved::Features | Reserved::Repository))?;
+    let key = gateway.keys.derive(slipway_prediction_id::ACCESS, &model.config.uid)?;
+    let mut proof = HeaderValue::from_str(&hex::encode(key)).ok()?;
+    proof.set_sensitive(true);
+    Some(proof)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_paths_are_found_however_they_are_written() {
+        let of = |path: &str| of_path(path, &Method::POST);
+        for path in ["/v2/models/m/feedback", "//v2//models/m/feedback/", "/v2/models/m/versions/1/feedback"] {
+            assert_eq!(of(path), Some(Reserved::Feedback), "{path}");
+        }
+        assert_eq!(of("/v2/models/m/features/user-1"), Some(Reserved::Features));
+        assert_eq!(of("/v2/repository/models/m/load"), Some(Reserved::Repository));
+        for path in
+            ["/v2/models/m/infer", "/v2/models/feedback", "/v2/models/feedback/infer", "/v2/repository/index", "/"]
+        {
+            assert_eq!(of(path), None, "{path}");
+        }
+        assert_eq!(of_call("/inference.GRPCInferenceService/RepositoryModelLoad"), Some(Reserved::Repository));
+        assert_eq!(of_call("/inference.GRPCInferenceService/ModelInfer"), None);
+    }
+}

@@ -1,0 +1,33 @@
+//! The keys of a namespace, as pods get them: files of the Secret `slipway-keys`, which the operator makes and never reads.
+
+use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
+
+use super::pod::env;
+use super::replica_set::mount;
+use super::reserved::KEYS_VOLUME;
+
+/// Name of the Secret.
+pub const KEYS: &str = "slipway-keys";
+/// Its data: 32 random bytes that keys are derived from, and the token that people show.
+pub const KEYS_FILES: [&str; 2] = ["master", "token"];
+
+/// Where the files are.
+const FOLDER: &str = "/var/run/slipway/keys";
+
+/// The volume. A pod starts without the Secret as well: who needs a key looks for it when it is needed.
+pub(super) fn volume() -> (Volume, VolumeMount) {
+    let items = KEYS_FILES.map(|key| KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None });
+    let secret = SecretVolumeSource {
+        secret_name: Some(KEYS.to_owned()),
+        items: Some(items.to_vec()),
+        optional: Some(true),
+        ..SecretVolumeSource::default()
+    };
+    let volume = Volume { name: KEYS_VOLUME.to_owned(), secret: Some(secret), ..Volume::default() };
+    (volume, VolumeMount { read_only: Some(true), ..mount(KEYS_VOLUME, FOLDER) })
+}
+
+/// Tells a program where the files are.
+pub(super) fn environment() -> EnvVar {
+    env("SLIPWAY_KEYS_DIRECTORY", FOLDER)
+}

@@ -1,0 +1,15 @@
+//! Prediction ids. An answer carries one, and feedback that names it counts for the revision that answered.
+//!
+//! `v2.<sample>.<sealed>`: `sample` is the number by which samples of payloads know the prediction; `sealed` is, in URL-safe base64, a nonce of 12 bytes
+//! (Unix seconds, then 8 random bytes), and under ChaCha20-Poly1305 (RFC 8439) the revision, padded to a fixed length, and the predicted labels. The key is derived
+//! from the Secret of the namespace for one ModelDeployment, so that nobody without that Secret makes an id, or reads from one which revision answered.
+
+mod id;
+mod key;
+mod label;
+mod report;
+
+pub use id::{Invalid, MAX_REVISION, PURPOSE, PredictionId, Sealer, is_revision};
+pub use key::{ACCESS, derive};
+pub use label::{Label, MAX_ROWS};
+pub use report::Report;

@@ -1,0 +1,89 @@
+//! What a model server tells the gateway of a prediction, in a header that no client sees.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::label::{self, Label};
+
+/// Characters of a sample's number: 8 bytes in URL-safe base64.
+const SAMPLE: usize = 11;
+/// Longest text: the sample, a dot, and the labels.
+const MAX_TEXT: usize = SAMPLE + 1 + label::MAX_BYTES.div_ceil(3) * 4;
+
+/// The number of a prediction among samples, and its labels by row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// By which samples of payloads know the prediction; random.
+    pub sample: u64,
+    /// The predicted labels of the first rows; none of a regression.
+    pub labels: Vec<Option<Label>>,
+}
+
+impl Report {
+    /// `<sample>.<labels>`, in URL-safe base64.
+    pub fn encode(&self) -> String {
+        let mut text = sample_text(self.sample);
+        text.push('.');
+        URL_SAFE_NO_PAD.encode_string(label::write(&self.labels), &mut text);
+        text
+    }
+
+    /// Reads what [`Report::encode`] writes.
+    pub fn decode(text: &str) -> Option<Self> {
+        let (sample, labels) = Some(text).filter(|text| text.len() <= MAX_TEXT)?.split_once('.')?;
+        Some(Self { sample: sample_number(sample)?, labels: label::read(&URL_SAFE_NO_PAD.decode(labels).ok()?)? })
+    }
+
+    /// A number for a prediction of which nobody has samples.
+    pub fn random_sample() -> u64 {
+        let mut bytes = [0; 8];
+        // Without random numbers it is no less a number.
+        let _ = SystemRandom::new().fill(&mut bytes);
+        u64::from_be_bytes(bytes)
+    }
+
+    /// The sample's number as it is in ids and in samples.
+    pub fn sample_text(&self) -> String {
+        sample_text(self.sample)
+    }
+}
+
+pub(crate) fn sample_text(sample: u64) -> String {
+    URL_SAFE_NO_PAD.encode(sample.to_be_bytes())
+}
+
+pub(crate) fn sample_number(text: &str) -> Option<u64> {
+    let mut bytes = [0; 8];
+    let length = URL_SAFE_NO_PAD.decode_slice(Some(text).filter(|text| text.len() == SAMPLE)?, &mut bytes).ok()?;
+    (length == bytes.len()).then(|| u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::label::tests::label;
+
+    proptest! {
+        #[test]
+        fn a_report_comes_back(sample in any::<u64>(), labels in proptest::collection::vec(label(), 0..100)) {
+            let report = Report { sample, labels };
+            let back = Report::decode(&report.encode()).unwrap();
+            prop_assert_eq!(back.sample, sample);
+            prop_assert!(report.labels.starts_with(&back.labels));
+        }
+
+        #[test]
+        fn any_text_is_read_or_not(text in "[A-Za-z0-9_.-]{0,200}") {
+            let _ = Report::decode(&text);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_read() {
+        assert!(Report::decode(&format!("{}.{}", sample_text(1), "A".repeat(MAX_TEXT))).is_none());
+        assert!(Report::decode("").is_none() && Report::decode("AAAAAAAAAAA").is_none());
+    }
+}
