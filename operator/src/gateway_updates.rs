@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, Preconditions};
@@ -203,7 +204,13 @@ impl Watcher {
             let all = cache.gateways().into_iter();
             all.filter(|(_, view)| view.owners.is_empty()).map(|(namespace, _)| namespace).collect::<Vec<_>>()
         };
-        let caches = [&views.deployments, &views.disruption_budgets, &views.role_bindings, &views.service_accounts];
+        let caches = [
+            &views.deployments,
+            &views.disruption_budgets,
+            &views.network_policies,
+            &views.role_bindings,
+            &views.service_accounts,
+        ];
         let all: BTreeSet<String> = caches.into_iter().flat_map(left).collect();
         let unused: BTreeSet<String> =
             all.into_iter().filter(|namespace| !views.models.has_models(namespace)).collect();
@@ -220,6 +227,7 @@ async fn sweep(ctx: &Context, namespace: &str) -> Result<(), WriteError> {
     tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
     delete::<Deployment>(ctx, namespace, Child::Deployment).await?;
     delete::<PodDisruptionBudget>(ctx, namespace, Child::PodDisruptionBudget).await?;
+    delete::<NetworkPolicy>(ctx, namespace, Child::NetworkPolicy).await?;
     delete::<RoleBinding>(ctx, namespace, Child::RoleBinding).await?;
     delete::<ServiceAccount>(ctx, namespace, Child::ServiceAccount).await
 }

@@ -23,6 +23,7 @@ mod cache;
 mod gateway;
 mod hash;
 mod meta;
+mod network_policy;
 mod pod;
 mod replica_set;
 pub(crate) mod reserved;
@@ -37,6 +38,7 @@ pub use gateway::{
 };
 pub use hash::{applied_hash, canonical_json, stamped};
 pub use meta::{MAX_OWNERS, controller_reference, is_shared};
+pub use network_policy::{gateway_network_policy, network_policy, template_network_policy, worker_network_policy};
 pub use replica_set::{DIGEST_VARIABLE, FETCH, has_fetch_step, replica_set};
 pub use service::{preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};

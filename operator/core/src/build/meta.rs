@@ -131,6 +131,7 @@ pub fn is_shared(desired: &Desired) -> bool {
         Desired::ServiceAccount(_) | Desired::RoleBinding(_) => true,
         Desired::Deployment(deployment) => is_of_gateway(&deployment.metadata),
         Desired::PodDisruptionBudget(budget) => is_of_gateway(&budget.metadata),
+        Desired::NetworkPolicy(policy) => is_of_gateway(&policy.metadata),
         Desired::ReplicaSet(_) | Desired::Service(_) | Desired::HorizontalPodAutoscaler(_) => false,
     }
 }
