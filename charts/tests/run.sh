@@ -49,6 +49,9 @@ refused "additional properties 'operater' not allowed" --set prometheus.url=http
 refused '/prometheus/url' --set prometheus.url=p:9090
 refused '/imagePullPolicy' --set prometheus.url=http://p,imagePullPolicy=Sometimes
 refused '/operator/image/digest' --set prometheus.url=http://p,operator.image.digest=sha256:1
+refused '/networkPolicies/mode' --set prometheus.url=http://p,networkPolicies.mode=on
+refused "additional properties 'podSelecter' not allowed" --set prometheus.url=http://p --set-json 'networkPolicies.dataFrom=[{"podSelecter":{}}]'
+refused '/networkPolicies/metricsFrom/0' --set prometheus.url=http://p --set-json 'networkPolicies.metricsFrom=[{}]'
 refused '/gateway/replicas' --set prometheus.url=http://p,gateway.replicas=0
 
 echo "- dashboard and alerts name metrics that docs/metrics.md lists"

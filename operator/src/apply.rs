@@ -8,13 +8,14 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use slipway_core::action::{Action, Kind};
-use slipway_core::build::{DIGEST_VARIABLE, FETCH};
+use slipway_core::build::{DIGEST_VARIABLE, FETCH, GATEWAY};
 use slipway_core::marks::Marks;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, SERVER};
@@ -60,6 +61,13 @@ pub struct Subject {
     pub name: String,
     /// UID.
     pub uid: String,
+}
+
+impl Subject {
+    /// To whom an object of its namespace belongs that it deletes: one of the gateway's name, which no ModelDeployment may have, to the gateway.
+    pub fn owner_of(&self, name: &str) -> Owner {
+        if name == GATEWAY { Owner::gateway(&self.namespace) } else { Owner::model(&self.namespace, &self.name) }
+    }
 }
 
 /// Carries actions out.
@@ -162,6 +170,7 @@ impl Applier<'_> {
                 self.merge::<HorizontalPodAutoscaler>("adopt", kind, name, OWNERS_MANAGER, &body).await
             }
             Kind::Deployment => self.merge::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            Kind::NetworkPolicy => self.merge::<NetworkPolicy>("adopt", kind, name, OWNERS_MANAGER, &body).await,
         }
     }
 
@@ -209,11 +218,12 @@ impl Applier<'_> {
             Kind::Service => self.delete_one::<Service>(kind, name, uid).await,
             Kind::HorizontalPodAutoscaler => self.delete_one::<HorizontalPodAutoscaler>(kind, name, uid).await,
             Kind::Deployment => self.delete_one::<Deployment>(kind, name, uid).await,
+            Kind::NetworkPolicy => self.delete_one::<NetworkPolicy>(kind, name, uid).await,
         };
         match result {
             Ok(()) | Err(WriteError { fault: Fault::NotFound(_), .. }) => Ok(Expectation {
                 child: Child::from(kind),
-                owner: self.own(),
+                owner: self.subject.owner_of(name),
                 name: name.to_owned(),
                 awaited: Awaited::Gone(uid.to_owned()),
             }),

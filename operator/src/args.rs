@@ -8,6 +8,7 @@ use slipway_core::observed::{Settings, Tracing};
 use slipway_crds::v1alpha1::Template;
 
 use crate::error::RunError;
+use crate::network_policies::NetworkPolicyArgs;
 use crate::prometheus::{PromQlGates, PrometheusArgs};
 
 /// Ships machine-learning models by canary and blue-green.
@@ -85,6 +86,10 @@ pub struct RunArgs {
     /// Requests of a million that begin a trace. A client that sends a traceparent decides for itself.
     #[arg(long, env = "SLIPWAY_TRACE_PER_MILLION", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub trace_per_million: u32,
+
+    /// NetworkPolicies.
+    #[command(flatten)]
+    pub policies: NetworkPolicyArgs,
 
     /// Whether only the holder of a lease acts; needed with more than one replica.
     #[arg(long, env = "SLIPWAY_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
@@ -168,7 +173,7 @@ impl RunArgs {
     /// Settings that plans depend on.
     ///
     /// # Errors
-    /// When the template of the gateways cannot be read or understood.
+    /// When the template of the gateways, or a peer of NetworkPolicies, cannot be read or understood.
     pub fn settings(&self) -> Result<Settings, RunError> {
         let policy = match self.image_pull_policy {
             PullPolicy::Always => "Always",
@@ -191,6 +196,7 @@ impl RunArgs {
                 .clone()
                 .filter(|endpoint| !endpoint.is_empty())
                 .map(|endpoint| Tracing { endpoint, per_million: self.trace_per_million }),
+            network_policies: self.policies.settings()?,
         })
     }
 

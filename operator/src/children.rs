@@ -26,6 +26,7 @@ pub enum Child {
     ServiceAccount,
     RoleBinding,
     Deployment,
+    NetworkPolicy,
 }
 
 impl Child {
@@ -39,6 +40,7 @@ impl Child {
             Self::ServiceAccount => "ServiceAccount",
             Self::RoleBinding => "RoleBinding",
             Self::Deployment => "Deployment",
+            Self::NetworkPolicy => "NetworkPolicy",
         }
     }
 }
@@ -53,6 +55,7 @@ impl From<&Desired> for Child {
             Desired::ServiceAccount(_) => Self::ServiceAccount,
             Desired::RoleBinding(_) => Self::RoleBinding,
             Desired::Deployment(_) => Self::Deployment,
+            Desired::NetworkPolicy(_) => Self::NetworkPolicy,
         }
     }
 }
@@ -64,6 +67,7 @@ impl From<Kind> for Child {
             Kind::Service => Self::Service,
             Kind::HorizontalPodAutoscaler => Self::HorizontalPodAutoscaler,
             Kind::Deployment => Self::Deployment,
+            Kind::NetworkPolicy => Self::NetworkPolicy,
         }
     }
 }
@@ -113,6 +117,7 @@ impl Views {
             Child::ServiceAccount => plain(&self.service_accounts),
             Child::RoleBinding => plain(&self.role_bindings),
             Child::Deployment => plain(&self.deployments),
+            Child::NetworkPolicy => plain(&self.network_policies),
         }
     }
 }

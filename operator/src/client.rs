@@ -109,13 +109,14 @@ fn classify(request: &Request<Body>) -> (&'static str, &'static str) {
     (verb, resource)
 }
 
-const RESOURCES: [&str; 12] = [
+const RESOURCES: [&str; 13] = [
     "modeldeployments",
     "modeldeployments/status",
     "replicasets",
     "services",
     "horizontalpodautoscalers",
     "poddisruptionbudgets",
+    "networkpolicies",
     "deployments",
     "serviceaccounts",
     "rolebindings",

@@ -11,6 +11,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::core::PartialObjectMeta;
@@ -176,6 +177,7 @@ fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
     all.push(metadata::<PodDisruptionBudget>(scope, ctx, |v| &v.disruption_budgets));
     all.push(metadata::<ServiceAccount>(scope, ctx, |v| &v.service_accounts));
     all.push(metadata::<RoleBinding>(scope, ctx, |v| &v.role_bindings));
+    all.push(metadata::<NetworkPolicy>(scope, ctx, |v| &v.network_policies));
     stream::select_all(all).boxed()
 }
 

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, Preconditions};
@@ -207,6 +208,7 @@ impl Watcher {
             &views.deployments,
             &views.disruption_budgets,
             &views.services,
+            &views.network_policies,
             &views.role_bindings,
             &views.service_accounts,
         ];
@@ -227,6 +229,7 @@ async fn sweep(ctx: &Context, namespace: &str) -> Result<(), WriteError> {
     delete::<Deployment>(ctx, namespace, Child::Deployment).await?;
     delete::<PodDisruptionBudget>(ctx, namespace, Child::PodDisruptionBudget).await?;
     delete::<Service>(ctx, namespace, Child::Service).await?;
+    delete::<NetworkPolicy>(ctx, namespace, Child::NetworkPolicy).await?;
     delete::<RoleBinding>(ctx, namespace, Child::RoleBinding).await?;
     delete::<ServiceAccount>(ctx, namespace, Child::ServiceAccount).await
 }

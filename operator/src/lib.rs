@@ -23,6 +23,7 @@ pub mod lease;
 pub mod main_watch;
 pub mod managed;
 pub mod metrics_source;
+pub mod network_policies;
 pub mod observe;
 mod overridden;
 pub mod own_writes;

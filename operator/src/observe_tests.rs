@@ -19,6 +19,7 @@ fn settings() -> Settings {
         prometheus_matchers: Vec::new(),
         promql_gates: true,
         tracing: None,
+        network_policies: None,
     }
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{Patch, PatchParams};
@@ -98,6 +99,7 @@ impl Applier<'_> {
             Desired::ServiceAccount(_) => self.write::<ServiceAccount>(&write).await,
             Desired::RoleBinding(_) => self.write::<RoleBinding>(&write).await,
             Desired::Deployment(_) => self.write::<Deployment>(&write).await,
+            Desired::NetworkPolicy(_) => self.write::<NetworkPolicy>(&write).await,
         }
     }
 

@@ -34,6 +34,8 @@ pub const CLUSTER: &[Rule] = &[
     rule("", "services", OWNED),
     rule("autoscaling", "horizontalpodautoscalers", OWNED),
     rule("policy", "poddisruptionbudgets", OWNED),
+    // Also where none are made: those that were made before are taken away.
+    rule("networking.k8s.io", "networkpolicies", OWNED),
     rule("apps", "deployments", OWNED),
     rule("", "serviceaccounts", OWNED),
     // The keys of a namespace: made, and never read.

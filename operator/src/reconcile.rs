@@ -184,7 +184,7 @@ async fn act(object: &ModelDeployment, plan: &Plan, now: Timestamp, subject: &Su
         }
         if let Action::Delete { kind, name, .. } = action {
             let target = format!("{} {name}", Child::from(*kind).kind());
-            ctx.disturbances.deleting(&Owner::model(&subject.namespace, &subject.name), target);
+            ctx.disturbances.deleting(&subject.owner_of(name), target);
         }
         match applier.carry_out(action).await {
             Ok(done) => {

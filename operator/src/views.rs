@@ -31,6 +31,8 @@ pub struct Views {
     pub service_accounts: Cache<ObjectView>,
     /// RoleBindings of gateways.
     pub role_bindings: Cache<ObjectView>,
+    /// NetworkPolicies, of ModelDeployments and of gateways.
+    pub network_policies: Cache<ObjectView>,
     /// Which gateways may be updated now.
     pub gateway_updates: crate::gateway_updates::Verdicts,
     /// Pods of runtimes and gateways.
@@ -62,6 +64,7 @@ impl Views {
             && self.deployments.is_synced()
             && self.service_accounts.is_synced()
             && self.role_bindings.is_synced()
+            && self.network_policies.is_synced()
             && self.pods.is_synced()
     }
 
@@ -76,6 +79,7 @@ impl Views {
             && self.deployments.wait_until_synced().await
             && self.service_accounts.wait_until_synced().await
             && self.role_bindings.wait_until_synced().await
+            && self.network_policies.wait_until_synced().await
             && self.pods.wait_until_synced().await
     }
 }

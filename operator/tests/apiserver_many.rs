@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt;
@@ -30,7 +31,8 @@ const LONG: Duration = Duration::from_secs(600);
 async fn the_owners_of_the_gateway_are_bounded() {
     let world = World::new("many").await;
     let fakes = Fakes::start(&world, 27).await;
-    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    let [port, prometheus] = fakes.arguments();
+    let operator = world.operator(&[&port, &prometheus, "--network-policies=Enabled"]);
     let begun = Instant::now();
     let create = |n: usize| {
         let world = &world;
@@ -55,14 +57,16 @@ async fn the_owners_of_the_gateway_are_bounded() {
             requests.iter().filter(|it| it.object_ref.resource == resource && it.object_ref.name == "slipway-gateway");
         ours.filter(|it| it.verb == "patch" || it.verb == "create").count()
     };
-    for resource in ["serviceaccounts", "rolebindings", "services", "deployments", "poddisruptionbudgets"] {
+    for resource in
+        ["serviceaccounts", "rolebindings", "services", "deployments", "poddisruptionbudgets", "networkpolicies"]
+    {
         let writes = shared(resource);
         println!("{writes} writes to {resource}");
         assert!(writes <= 2 * MAX_OWNERS + 8, "{writes} writes to {resource}");
     }
     let writes = requests.iter().filter(|it| it.verb == "patch" && !it.is_of_lease()).count();
     println!("{writes} writes in all");
-    assert!(writes <= COUNT * 12, "{writes} writes");
+    assert!(writes <= COUNT * 13, "{writes} writes");
 
     let background =
         DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
@@ -71,6 +75,7 @@ async fn the_owners_of_the_gateway_are_bounded() {
         world.api::<Deployment>().get_opt("slipway-gateway").await.unwrap().is_none()
             && world.api::<PodDisruptionBudget>().get_opt("slipway-gateway").await.unwrap().is_none()
             && world.api::<Service>().get_opt("slipway-gateway").await.unwrap().is_none()
+            && world.api::<NetworkPolicy>().get_opt("slipway-gateway").await.unwrap().is_none()
             && world.api::<RoleBinding>().get_opt("slipway-gateway").await.unwrap().is_none()
             && world.api::<ServiceAccount>().get_opt("slipway-gateway").await.unwrap().is_none()
     };

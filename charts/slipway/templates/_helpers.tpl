@@ -51,6 +51,26 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{- /* Who may reach ports of metrics, as a JSON list: everybody where it is empty, else also the chart's own Prometheus. */}}
+{{- define "slipway.metricsFrom" -}}
+{{- $peers := .Values.networkPolicies.metricsFrom }}
+{{- if and $peers .Values.prometheus.install }}
+{{- $own := dict "namespaceSelector" (include "slipway.ownNamespace" . | fromJson) "podSelector" (dict "matchLabels" (include "slipway.prometheus.selectorLabels" . | fromYaml)) }}
+{{- $peers = append $peers $own }}
+{{- end }}
+{{- toJson $peers }}
+{{- end }}
+
+{{- /* The operator's own pods, as a JSON list of peers. */}}
+{{- define "slipway.operatorPeers" -}}
+{{- $pods := dict "matchLabels" (include "slipway.selectorLabels" . | fromYaml) }}
+{{- list (dict "namespaceSelector" (include "slipway.ownNamespace" . | fromJson) "podSelector" $pods) | toJson }}
+{{- end }}
+
+{{- define "slipway.ownNamespace" -}}
+{{- dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace) | toJson }}
+{{- end }}
+
 {{- /* The namespaces with pods to scrape, as a JSON list; an empty list is all of them. The operator's own pods are in the release's. */}}
 {{- define "slipway.prometheus.namespaces" -}}
 {{- with .Values.watchNamespace }}{{ list . $.Release.Namespace | uniq | toJson }}{{ else }}[]{{ end }}

@@ -11,7 +11,7 @@ async fn uninstall_leaves_nothing() -> anyhow::Result<()> {
     world::run_alone("uninstall", async |world| {
         world.start(&world.quick("digits/v1.yaml")?).await?;
         world.cluster.kubectl(["delete", "modeldeployments", "-n", &world.namespace, "digits"]).await?;
-        let kinds = "pods,replicasets,services,deployments,serviceaccounts,rolebindings,poddisruptionbudgets,horizontalpodautoscalers,endpointslices";
+        let kinds = "pods,replicasets,services,deployments,serviceaccounts,rolebindings,poddisruptionbudgets,horizontalpodautoscalers,networkpolicies,endpointslices";
         let gone = || async {
             let left = world
                 .names(kinds, "app.kubernetes.io/managed-by=slipway")
@@ -23,7 +23,7 @@ async fn uninstall_leaves_nothing() -> anyhow::Result<()> {
 
         product::uninstall(&world.cluster).await?;
         let outcome = async {
-            let kinds = "clusterroles,clusterrolebindings,deployments,serviceaccounts,services,roles,rolebindings,configmaps,leases";
+            let kinds = "clusterroles,clusterrolebindings,deployments,serviceaccounts,services,roles,rolebindings,configmaps,leases,networkpolicies";
             let left = world
                 .cluster
                 .kubectl(["get", kinds, "-A", "-l", "app.kubernetes.io/instance=slipway", "-o", "name"])

@@ -5,6 +5,7 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -97,6 +98,8 @@ pub enum Kind {
     HorizontalPodAutoscaler,
     /// apps/v1 Deployment.
     Deployment,
+    /// networking.k8s.io/v1 NetworkPolicy.
+    NetworkPolicy,
 }
 
 /// An object as we want it: only the fields that we mean.
@@ -116,6 +119,8 @@ pub enum Desired {
     RoleBinding(RoleBinding),
     /// The gateway, or the workers.
     Deployment(Deployment),
+    /// Who may reach pods.
+    NetworkPolicy(NetworkPolicy),
 }
 
 impl Desired {
@@ -129,6 +134,7 @@ impl Desired {
             Self::ServiceAccount(object) => object.metadata(),
             Self::RoleBinding(object) => object.metadata(),
             Self::Deployment(object) => object.metadata(),
+            Self::NetworkPolicy(object) => object.metadata(),
         }
     }
 
@@ -142,6 +148,7 @@ impl Desired {
             Self::ServiceAccount(object) => object.metadata_mut(),
             Self::RoleBinding(object) => object.metadata_mut(),
             Self::Deployment(object) => object.metadata_mut(),
+            Self::NetworkPolicy(object) => object.metadata_mut(),
         }
     }
 
@@ -155,6 +162,7 @@ impl Desired {
             Self::ServiceAccount(_) => "ServiceAccount",
             Self::RoleBinding(_) => "RoleBinding",
             Self::Deployment(_) => "Deployment",
+            Self::NetworkPolicy(_) => "NetworkPolicy",
         }
     }
 
@@ -185,6 +193,7 @@ impl Desired {
             Self::ServiceAccount(object) => serde_json::to_value(object),
             Self::RoleBinding(object) => serde_json::to_value(object),
             Self::Deployment(object) => serde_json::to_value(object),
+            Self::NetworkPolicy(object) => serde_json::to_value(object),
         }
         .unwrap_or_default()
     }

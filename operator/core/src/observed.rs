@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use slipway_crds::v1alpha1::{ModelDeployment, Template};
 
 use crate::conflicts::Conflict;
@@ -27,6 +28,8 @@ pub struct Observed {
     pub worker_autoscaler: Option<ObjectView>,
     /// The PodDisruptionBudget of this ModelDeployment's name, if there is one with our labels.
     pub disruption_budget: Option<ObjectView>,
+    /// NetworkPolicies that carry this ModelDeployment's label, by name.
+    pub network_policies: BTreeMap<String, ObjectView>,
     /// The namespace's gateway.
     pub gateway: GatewayView,
     /// What keeps pods of this ModelDeployment from running.
@@ -129,6 +132,23 @@ pub struct Settings {
     pub promql_gates: bool,
     /// Where gateways and model servers send traces.
     pub tracing: Option<Tracing>,
+    /// Who may reach the pods; nothing: no policies are made, and those that were are taken away.
+    pub network_policies: Option<NetworkPolicies>,
+}
+
+/// Whom NetworkPolicies let through, besides those without whom nothing works.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NetworkPolicies {
+    /// To the data port of gateways; none: everybody.
+    pub data_from: Vec<NetworkPolicyPeer>,
+    /// To the private port of gateways, besides the pods of their namespace.
+    pub private_from: Vec<NetworkPolicyPeer>,
+    /// To the ports of metrics and administration; none: everybody.
+    pub metrics_from: Vec<NetworkPolicyPeer>,
+    /// The operator's own pods.
+    pub operator: Vec<NetworkPolicyPeer>,
+    /// Further ports that stay open to everybody: those at which a service mesh takes connections.
+    pub open_ports: Vec<u16>,
 }
 
 /// Traces of gateways and model servers.
@@ -258,6 +278,8 @@ pub struct GatewayView {
     pub deployment: Option<ObjectView>,
     /// PodDisruptionBudget.
     pub disruption_budget: Option<ObjectView>,
+    /// NetworkPolicy.
+    pub network_policy: Option<ObjectView>,
     /// Pods of the gateway that are not being deleted or still serve.
     pub pods: Vec<GatewayPod>,
     /// ModelDeployments that share it, this one included.

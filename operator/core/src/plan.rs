@@ -7,6 +7,7 @@ mod draft;
 mod finish;
 mod identify;
 pub(crate) mod marks;
+mod network_policies;
 mod scale;
 
 use jiff::Timestamp;

@@ -21,14 +21,21 @@ fn many_owners_are_none() {
     let gateway = |world: &World| world.observed.gateway.clone();
     let owners = |world: &World| {
         let view = gateway(world);
-        let all = [view.service_account, view.role_binding, view.service, view.deployment, view.disruption_budget];
+        let all = [
+            view.service_account,
+            view.role_binding,
+            view.service,
+            view.deployment,
+            view.disruption_budget,
+            view.network_policy,
+        ];
         all.map(|view| view.unwrap().owners)
     };
-    assert_eq!(owners(&world), [[UID]; 5]);
+    assert_eq!(owners(&world), [[UID]; 6]);
     world.observed.gateway.sharers = build::MAX_OWNERS;
     assert!(world.plan().actions.is_empty());
     world.observed.gateway.sharers = build::MAX_OWNERS + 1;
-    assert_eq!(world.plan().actions.len(), 5);
+    assert_eq!(world.plan().actions.len(), 6);
     world.settle();
     assert!(owners(&world).iter().all(Vec::is_empty));
     // One more has nothing to do with them.
@@ -36,7 +43,7 @@ fn many_owners_are_none() {
     world.pass(3600);
     world.observed.gateway.sharers = build::MAX_OWNERS;
     world.settle();
-    assert_eq!(owners(&world), [[UID]; 5]);
+    assert_eq!(owners(&world), [[UID]; 6]);
 }
 
 #[test]
@@ -90,11 +97,14 @@ fn managed(world: &mut World) -> Vec<(String, &mut Managed)> {
         ("Service slipway-gateway", &mut gateway.service),
         ("Deployment slipway-gateway", &mut gateway.deployment),
         ("PodDisruptionBudget slipway-gateway", &mut gateway.disruption_budget),
+        ("NetworkPolicy slipway-gateway", &mut gateway.network_policy),
     ];
     let single = single.into_iter().filter_map(|(target, view)| Some((target.to_owned(), &mut view.as_mut()?.managed)));
     let services = observed.services.iter_mut().map(|(name, view)| (format!("Service {name}"), &mut view.managed));
+    let policies = &mut observed.network_policies;
+    let policies = policies.iter_mut().map(|(name, view)| (format!("NetworkPolicy {name}"), &mut view.managed));
     let sets = observed.replica_sets.iter_mut().map(|set| (format!("ReplicaSet {}", set.name), &mut set.managed));
-    single.chain(services).chain(sets).collect()
+    single.chain(services).chain(policies).chain(sets).collect()
 }
 
 /// Somebody takes a field from our entry.
@@ -114,7 +124,7 @@ fn change(world: &mut World, target: &str, pointer: &str) {
 #[test]
 fn what_a_person_changes_is_put_back_and_told() {
     let targets: Vec<String> = managed(&mut everything()).into_iter().map(|(target, _)| target).collect();
-    assert_eq!(targets.len(), 13, "{targets:?}");
+    assert_eq!(targets.len(), 16, "{targets:?}");
     for target in targets {
         let mut world = everything();
         change(&mut world, &target, "/f:metadata/f:labels");
@@ -269,8 +279,10 @@ fn orphan(world: &mut World) {
         &mut gateway.service,
         &mut gateway.deployment,
         &mut gateway.disruption_budget,
+        &mut gateway.network_policy,
     ];
-    for view in single.into_iter().flatten().chain(observed.services.values_mut()) {
+    let named = observed.services.values_mut().chain(observed.network_policies.values_mut());
+    for view in single.into_iter().flatten().chain(named) {
         view.owners.clear();
         view.controller = None;
     }

@@ -5,7 +5,7 @@ mod common;
 
 use common::{World, stored};
 use serde_json::json;
-use slipway_core::observed::GatewayReport;
+use slipway_core::observed::{GatewayReport, ReplicaSetView};
 use slipway_crds::v1alpha1::{ModelDeploymentStatus, Stage};
 
 fn canary() -> World {
@@ -253,6 +253,28 @@ fn old_revisions_beyond_the_history_are_deleted_with_their_service() {
     assert_eq!(versions, [("v3".to_owned(), 0), ("v4".to_owned(), 3)]);
     let services = world.observed.services.keys().filter(|name| name.starts_with("digits-")).count();
     assert_eq!(services, 2);
+}
+
+/// Seen: up to ten old ReplicaSets of the Deployment of workers, which have the labels of their revisions, each kept a headless Service.
+#[test]
+fn replica_sets_of_workers_keep_no_service_of_an_old_revision() {
+    let canary = json!({ "steps": [{ "setWeight": 50 }] });
+    let mut world = World::serving(json!({ "revisionHistoryLimit": 0, "strategy": { "canary": canary } }));
+    let old = world.set("v1").clone();
+    let of_workers = ReplicaSetView { name: "digits-worker-5d4f".to_owned(), owned: false, ..old.clone() };
+    world.observed.replica_sets.push(of_workers);
+    // The Service outlives its ReplicaSet where only one of the two deletions was done.
+    let service = world.observed.services[&old.name].clone();
+    world.version("v2");
+    world.step();
+    world.finish();
+    world.tick(60);
+    world.pass(60);
+    world.settle();
+    assert_eq!(world.observed.replica_sets.iter().filter(|set| set.name == old.name).count(), 0);
+    world.observed.services.insert(old.name.clone(), service);
+    world.settle();
+    assert!(!world.observed.services.contains_key(&old.name), "{:?}", world.writes);
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 use slipway_core::action::{Action, Desired, Kind};
-use slipway_core::build::is_shared;
+use slipway_core::build::{GATEWAY, is_shared};
 use slipway_core::fields::{self, Managed};
 use slipway_core::marks::Marks;
-use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, Observed, ReplicaSetView, Settings};
+use slipway_core::observed::{
+    GatewayPod, GatewayView, ModelDigest, NetworkPolicies, ObjectView, Observed, ReplicaSetView, Settings,
+};
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Template};
 
@@ -44,6 +46,7 @@ pub(crate) struct Cluster {
     worker: Option<ObjectView>,
     worker_autoscaler: Option<ObjectView>,
     budget: Option<ObjectView>,
+    policies: BTreeMap<String, ObjectView>,
     gateway: GatewayView,
     /// Digests of what lies at the addresses of versions, where that is not what was first there.
     store: BTreeMap<String, String>,
@@ -70,6 +73,7 @@ impl Cluster {
             worker: None,
             worker_autoscaler: None,
             budget: None,
+            policies: BTreeMap::new(),
             gateway: GatewayView::default(),
             store: BTreeMap::new(),
             truths: BTreeMap::new(),
@@ -91,6 +95,7 @@ impl Cluster {
             worker: self.worker.clone(),
             worker_autoscaler: self.worker_autoscaler.clone(),
             disruption_budget: self.budget.clone(),
+            network_policies: self.policies.clone(),
             gateway: GatewayView { pods, ..self.gateway.clone() },
             pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
             fetched: self.sets.iter().flat_map(Set::fetched).collect(),
@@ -110,6 +115,7 @@ impl Cluster {
                 prometheus_matchers: Vec::new(),
                 promql_gates: true,
                 tracing: None,
+                network_policies: Some(NetworkPolicies::default()),
             },
         }
     }
@@ -139,6 +145,7 @@ impl Cluster {
             "PodDisruptionBudget" => &mut self.budget,
             "ServiceAccount" => &mut self.gateway.service_account,
             "RoleBinding" => &mut self.gateway.role_binding,
+            "NetworkPolicy" => &mut self.gateway.network_policy,
             _ => &mut self.gateway.deployment,
         }
     }
@@ -168,7 +175,8 @@ impl Cluster {
         let gateway = &self.gateway;
         let single =
             [&self.budget, &gateway.service_account, &gateway.role_binding, &gateway.service, &gateway.deployment];
-        let views = single.into_iter().flatten().chain(self.services.values());
+        let policies = self.policies.values().chain(&gateway.network_policy);
+        let views = single.into_iter().flatten().chain(self.services.values()).chain(policies);
         views.filter(|view| is_altered(&view.managed)).count()
     }
 
@@ -189,8 +197,10 @@ impl Cluster {
             &mut gateway.service,
             &mut gateway.deployment,
             &mut gateway.disruption_budget,
+            &mut gateway.network_policy,
         ];
-        for view in single.into_iter().flatten().chain(self.services.values_mut()) {
+        let named = self.services.values_mut().chain(self.policies.values_mut());
+        for view in single.into_iter().flatten().chain(named) {
             view.owners.clear();
             view.controller = None;
         }
@@ -297,6 +307,10 @@ impl Cluster {
             }
             Action::Delete { kind: Kind::HorizontalPodAutoscaler, .. } => self.autoscaler = None,
             Action::Delete { kind: Kind::Deployment, .. } => self.worker = None,
+            Action::Delete { kind: Kind::NetworkPolicy, name, .. } if name == GATEWAY => {
+                self.gateway.network_policy = None;
+            }
+            Action::Delete { kind: Kind::NetworkPolicy, name, .. } => drop(self.policies.remove(name)),
         }
         Ok(())
     }
@@ -331,6 +345,8 @@ impl Cluster {
             Desired::RoleBinding(_) => self.gateway.role_binding = Some(view),
             Desired::Deployment(_) if !is_shared(desired) => self.worker = Some(view),
             Desired::Deployment(_) => self.gateway.deployment = Some(view),
+            Desired::NetworkPolicy(_) if is_shared(desired) => self.gateway.network_policy = Some(view),
+            Desired::NetworkPolicy(_) => drop(self.policies.insert(desired.name().to_owned(), view)),
         }
     }
 

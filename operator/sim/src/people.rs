@@ -140,7 +140,7 @@ fn faults(rng: &mut Rng) -> Faults {
     faults.two_leaders = rng.chance(0.2);
     faults.wipe = if rng.chance(0.15) { 0.005 } else { 0.0 };
     faults.meddle = if rng.chance(0.1) { 0.01 } else { 0.0 };
-    let kinds = ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment"];
+    let kinds = ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment", "NetworkPolicy"];
     faults.alter = if rng.chance(0.5) { 0.02 } else { 0.0 };
     faults.orphan = if rng.chance(0.1) { 0.005 } else { 0.0 };
     faults.refused = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };

@@ -353,11 +353,13 @@ fn targets(observed: &Observed) -> BTreeSet<String> {
         ("Service", GATEWAY, &gateway.service),
         ("Deployment", GATEWAY, &gateway.deployment),
         ("PodDisruptionBudget", GATEWAY, &gateway.disruption_budget),
+        ("NetworkPolicy", GATEWAY, &gateway.network_policy),
     ];
     let single = single.into_iter().filter(|(_, _, view)| view.is_some()).map(|(kind, name, _)| (kind, name));
     let services = observed.services.keys().map(|name| ("Service", name.as_str()));
+    let policies = observed.network_policies.keys().map(|name| ("NetworkPolicy", name.as_str()));
     let sets = observed.replica_sets.iter().map(|set| ("ReplicaSet", set.name.as_str()));
-    single.chain(services).chain(sets).map(|(kind, name)| format!("{kind} {name}")).collect()
+    single.chain(services).chain(policies).chain(sets).map(|(kind, name)| format!("{kind} {name}")).collect()
 }
 
 /// The kind that an action applies, when that is refused for good.
@@ -368,6 +370,7 @@ fn refused(action: &Action, faults: &Faults) -> Option<&'static str> {
         Desired::ServiceAccount(_) => "ServiceAccount",
         Desired::RoleBinding(_) => "RoleBinding",
         Desired::Deployment(_) => "Deployment",
+        Desired::NetworkPolicy(_) => "NetworkPolicy",
         _ => return None,
     };
     faults.refused.filter(|it| *it == kind)

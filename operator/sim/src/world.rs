@@ -18,8 +18,8 @@ use crate::truth::Truth;
 pub(crate) const START: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
 /// Kinds of children that somebody changes.
-const KINDS: [&str; 6] =
-    ["ReplicaSet", "Service", "PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment"];
+const KINDS: [&str; 7] =
+    ["ReplicaSet", "Service", "PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment", "NetworkPolicy"];
 
 /// How much goes wrong, as chances a second, or a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

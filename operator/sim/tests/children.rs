@@ -32,9 +32,15 @@ fn stalled(world: &World) -> String {
 
 #[test]
 fn what_somebody_changes_or_removes_is_put_back_within_ten_seconds() {
-    for fault in
-        ["alter Deployment", "alter Service", "alter ReplicaSet", "alter RoleBinding", "lose PodDisruptionBudget"]
-    {
+    for fault in [
+        "alter Deployment",
+        "alter Service",
+        "alter ReplicaSet",
+        "alter RoleBinding",
+        "alter NetworkPolicy",
+        "lose NetworkPolicy",
+        "lose PodDisruptionBudget",
+    ] {
         let mut world = serving();
         let before = world.cost().1;
         world.fault(fault).unwrap();

@@ -22,7 +22,7 @@ use super::{is_stable, quiet};
 const SOON: Duration = Duration::from_secs(10);
 
 /// All kinds of objects, each with what a person does to it and where that shows.
-const CHANGES: [(&str, &str, &str, &str, &str); 10] = [
+const CHANGES: [(&str, &str, &str, &str, &str); 12] = [
     ("apps/v1", "Deployment", "slipway-gateway", r#"{"spec":{"replicas":0}}"#, "/spec/replicas"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding", "slipway-gateway", r#"{"subjects":[]}"#, "/subjects"),
     (
@@ -34,6 +34,8 @@ const CHANGES: [(&str, &str, &str, &str, &str); 10] = [
     ),
     ("v1", "Service", "slipway-gateway", r#"{"spec":{"selector":{"app":"theirs"}}}"#, "/spec/selector"),
     ("policy/v1", "PodDisruptionBudget", "slipway-gateway", r#"{"spec":{"maxUnavailable":0}}"#, "/spec/maxUnavailable"),
+    ("networking.k8s.io/v1", "NetworkPolicy", "slipway-gateway", r#"{"spec":{"ingress":[{}]}}"#, "/spec/ingress"),
+    ("networking.k8s.io/v1", "NetworkPolicy", "m", r#"{"spec":{"ingress":[]}}"#, "/spec/ingress"),
     ("v1", "Service", "m", r#"{"spec":{"selector":{"app":"theirs"}}}"#, "/spec/selector"),
     (
         "v1",
@@ -94,7 +96,8 @@ fn everything() -> Value {
 async fn what_people_change_in_our_objects_is_put_back() {
     let world = World::new("altered").await;
     let fakes = Fakes::start(&world, 21).await;
-    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    let [port, prometheus] = fakes.arguments();
+    let operator = world.operator(&[&port, &prometheus, "--network-policies=Enabled"]);
     world.create("m", everything()).await;
     let object = world.until("stable", "m", is_stable).await.unwrap();
     let revision = object.status.unwrap().stable.unwrap().revision;
@@ -301,6 +304,7 @@ async fn orphan(world: &World, name: &str) {
         ("v1", "Service"),
         ("v1", "ServiceAccount"),
         ("policy/v1", "PodDisruptionBudget"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
         ("rbac.authorization.k8s.io/v1", "RoleBinding"),
     ] {
         let api = objects(world, version, kind);

@@ -132,6 +132,7 @@ pub fn is_shared(desired: &Desired) -> bool {
         Desired::Deployment(deployment) => is_of_gateway(&deployment.metadata),
         Desired::PodDisruptionBudget(budget) => is_of_gateway(&budget.metadata),
         Desired::Service(service) => is_of_gateway(&service.metadata),
+        Desired::NetworkPolicy(policy) => is_of_gateway(&policy.metadata),
         Desired::ReplicaSet(_) | Desired::HorizontalPodAutoscaler(_) => false,
     }
 }

@@ -6,9 +6,10 @@ use slipway_crds::v1alpha1::{ModelDeployment, Queue, Template};
 
 use super::*;
 use crate::action::Desired;
-use crate::observed::Settings;
+use crate::observed::{NetworkPolicies, Settings};
 
 mod cache;
+mod network_policy;
 mod pods;
 mod stamps;
 
@@ -31,6 +32,19 @@ fn minimal() -> ModelDeployment {
     .unwrap()
 }
 
+/// Everybody named whom an administrator may name.
+fn policies() -> NetworkPolicies {
+    let namespace = |name: &str| json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]);
+    let from = |name: &str| serde_json::from_value(namespace(name)).unwrap();
+    NetworkPolicies {
+        data_from: from("ingress"),
+        private_from: from("labels"),
+        metrics_from: from("monitoring"),
+        operator: from("slipway-system"),
+        open_ports: vec![15008],
+    }
+}
+
 fn settings() -> Settings {
     Settings {
         gateway_image: "registry.example/slipway-gateway:1".to_owned(),
@@ -44,6 +58,7 @@ fn settings() -> Settings {
         prometheus_matchers: Vec::new(),
         promql_gates: true,
         tracing: None,
+        network_policies: Some(policies()),
     }
 }
 
@@ -62,7 +77,19 @@ fn all(object: &ModelDeployment) -> Vec<Desired> {
         [Some(worker_deployment(object, queue, &settings(), REVISION, "v7", "")), autoscaler].into_iter().flatten()
     }));
     all.extend(gateway_set(object, &settings()));
+    all.extend(policies_of(object, &settings()));
     all
+}
+
+/// All NetworkPolicies, of which that of the template is there only where it declares ports.
+fn policies_of(object: &ModelDeployment, settings: &Settings) -> Vec<Desired> {
+    let all = [
+        network_policy(object, settings),
+        worker_network_policy(object, settings),
+        template_network_policy(object, settings, REVISION),
+        gateway_network_policy(object, settings),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 fn json_of(desired: &Desired) -> Value {
@@ -125,6 +152,10 @@ fn names_and_labels_are_those_of_the_map() {
             "Service/slipway-gateway",
             "Deployment/slipway-gateway",
             "PodDisruptionBudget/slipway-gateway",
+            "NetworkPolicy/churn",
+            "NetworkPolicy/churn-worker",
+            "NetworkPolicy/churn-0123456789",
+            "NetworkPolicy/slipway-gateway",
         ]
     );
     for desired in all(&full()) {

@@ -10,9 +10,8 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
     for action in &case.plan.actions {
         match action {
             Action::Delete { kind, name, uid } if *kind != Kind::ReplicaSet => {
-                let controlled = view(case, *kind, name)
-                    .is_some_and(|view| view.uid == *uid && view.controller.as_ref() == Some(&case.spec.uid));
-                require(broken, controlled, || format!("I11: {name} is deleted and is not ours"));
+                let ours = view(case, *kind, name).is_some_and(|view| view.uid == *uid && is_ours(case, name, view));
+                require(broken, ours, || format!("I11: {name} is deleted and is not ours"));
             }
             Action::Adopt { kind, name, uid, .. } => {
                 let free =
@@ -30,6 +29,13 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
     }
 }
 
+/// What is the gateway's has no controller: any of its owners may delete it, and anybody what has none.
+fn is_ours(case: &Case<'_>, name: &str, view: &ObjectView) -> bool {
+    let uid = &case.spec.uid;
+    view.controller.as_ref() == Some(uid)
+        || (name == build::GATEWAY && (view.owners.is_empty() || view.owners.contains(uid)))
+}
+
 fn view<'a>(case: &'a Case<'_>, kind: Kind, name: &str) -> Option<&'a ObjectView> {
     let worker = name == build::worker_name(&case.spec.name);
     match kind {
@@ -38,6 +44,8 @@ fn view<'a>(case: &'a Case<'_>, kind: Kind, name: &str) -> Option<&'a ObjectView
         Kind::HorizontalPodAutoscaler if worker => case.observed.worker_autoscaler.as_ref(),
         Kind::HorizontalPodAutoscaler => case.observed.autoscaler.as_ref(),
         Kind::Deployment => case.observed.worker.as_ref(),
+        Kind::NetworkPolicy if name == build::GATEWAY => case.observed.gateway.network_policy.as_ref(),
+        Kind::NetworkPolicy => case.observed.network_policies.get(name),
     }
 }
 

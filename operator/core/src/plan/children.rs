@@ -5,6 +5,7 @@ use slipway_crds::v1alpha1::Stage;
 use super::context::Context;
 use super::disturbance::{self, apply};
 use super::draft::Draft;
+use super::network_policies;
 use crate::action::{Action, Desired, Kind};
 use crate::observed::{GatewayUpdate, ModelDigest, ObjectView};
 use crate::{build, revision, sizing};
@@ -17,6 +18,7 @@ pub(crate) fn applies(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
         return actions;
     }
     gateway(cx, draft, &mut actions);
+    network_policies::of_model(cx, draft, &mut actions);
     addresses(cx, draft, &mut actions);
     pods(cx, draft, &mut actions);
     helpers(cx, draft, &mut actions);
@@ -54,8 +56,13 @@ pub(super) fn delete(cx: &Context<'_>, kind: Kind, name: &str, view: Option<&Obj
 fn gateway(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let view = &cx.observed.gateway;
     let views = [&view.service_account, &view.role_binding, &view.service, &view.deployment, &view.disruption_budget];
-    let set = build::gateway_set(&cx.observed.object, &cx.observed.settings);
-    for (mut desired, there) in set.into_iter().zip(views) {
+    let (object, settings) = (&cx.observed.object, &cx.observed.settings);
+    let policy = build::gateway_network_policy(object, settings);
+    if policy.is_none() {
+        network_policies::without_gateway(cx, actions);
+    }
+    let set = build::gateway_set(object, settings).into_iter().zip(views);
+    for (mut desired, there) in set.chain(policy.map(|policy| (policy, &view.network_policy))) {
         if view.sharers > build::MAX_OWNERS {
             desired.metadata_mut().owner_references = None;
         }
@@ -91,7 +98,7 @@ fn addresses(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
 }
 
 /// Revisions that gateways must be able to reach: those with a role, and a candidate that is up or comes up.
-fn serving(cx: &Context<'_>, draft: &Draft) -> Vec<String> {
+pub(super) fn serving(cx: &Context<'_>, draft: &Draft) -> Vec<String> {
     let stable = draft.stable.clone().unwrap_or_else(|| cx.spec.revision.clone());
     let candidate = draft.rollout.as_ref().filter(|rollout| rollout.stage != Stage::Aborted);
     [Some(stable), candidate.map(|rollout| rollout.revision.clone())].into_iter().flatten().collect()

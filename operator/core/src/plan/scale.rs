@@ -73,7 +73,8 @@ fn forgotten(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
     for (name, service) in &cx.observed.services {
         let orphan = revision::in_name(&cx.spec.name, name).is_some_and(|revision| {
             !has_role(cx, draft, revision)
-                && cx.observed.replica_sets.iter().all(|set| set.revision != revision)
+                // By name: those of the Deployment of workers have the labels of their revisions, too.
+                && cx.observed.replica_sets.iter().all(|set| set.name != *name)
                 && sizing::is_drained(cx, draft, revision)
         });
         if orphan {

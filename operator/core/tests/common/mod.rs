@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use slipway_core::action::Plan;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, Observed, PodProblem,
-    ReplicaSetView, Settings,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, NetworkPolicies, Observed,
+    PodProblem, ReplicaSetView, Settings,
 };
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage, Template};
@@ -56,6 +56,7 @@ impl World {
             worker: None,
             worker_autoscaler: None,
             disruption_budget: None,
+            network_policies: BTreeMap::new(),
             gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
             pod_problems: vec![],
             fetched: vec![],
@@ -75,6 +76,7 @@ impl World {
                 prometheus_matchers: Vec::new(),
                 promql_gates: true,
                 tracing: None,
+                network_policies: Some(NetworkPolicies::default()),
             },
         };
         let now = "2026-01-01T00:00:00Z".parse().unwrap();

@@ -73,6 +73,8 @@ impl World {
                     }
                     Kind::HorizontalPodAutoscaler => self.observed.autoscaler = None,
                     Kind::Deployment => self.observed.worker = None,
+                    Kind::NetworkPolicy if name == build::GATEWAY => self.observed.gateway.network_policy = None,
+                    Kind::NetworkPolicy => drop(self.observed.network_policies.remove(name)),
                 }
             }
         }
@@ -153,6 +155,12 @@ impl World {
             Desired::ServiceAccount(_) => self.observed.gateway.service_account = Some(view),
             Desired::RoleBinding(_) => self.observed.gateway.role_binding = Some(view),
             Desired::Deployment(_) => self.observed.gateway.deployment = Some(view),
+            Desired::NetworkPolicy(_) if build::is_shared(desired) => {
+                self.observed.gateway.network_policy = Some(view);
+            }
+            Desired::NetworkPolicy(_) => {
+                self.observed.network_policies.insert(desired.name().to_owned(), view);
+            }
         }
         self.writes.push(word);
     }

@@ -1,0 +1,139 @@
+//! Who may reach the pods.
+//!
+//! What comes in is restricted, and nothing that goes out: models, rows of features and traces are wherever their owners say. Policies add up: one of a user's own opens
+//! more, and none takes away what is open here. So only the ports that Slipway's programs listen at are closed to some; those that the containers of a template declare
+//! stay open, as do those of a service mesh.
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort};
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::{ModelDeployment, Template};
+
+use super::hash::stamped;
+use super::meta::{
+    Labels, controlled, gateway_selector, map, matching, object_labels, revision_labels, runtime_selector, shared,
+    worker_labels, worker_selector,
+};
+use super::reserved::{HTTP, METRICS};
+use super::{revision_name, worker_name};
+use crate::action::Desired;
+use crate::observed::{NetworkPolicies, Settings};
+
+/// The gateway's port for what is for its namespace alone.
+const PRIVATE: i32 = 8081;
+/// The gateway's port of metrics, probes and the state streams.
+const ADMIN: i32 = 9091;
+
+/// Peers of a rule; nothing: everybody.
+type From = Option<Vec<NetworkPolicyPeer>>;
+
+/// Over the gateways of a namespace. Nothing where no policies are made.
+pub fn gateway_network_policy(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
+    let policies = settings.network_policies.as_ref()?;
+    let mut rules = vec![
+        // A new pod of a model asks at its ModelDeployment's address what is hot.
+        rule(tcp([HTTP.1]), named(&policies.data_from, vec![of_slipway()])),
+        rule(tcp([PRIVATE]), Some([vec![of_namespace()], policies.private_from.clone()].concat())),
+        rule(tcp([ADMIN]), named(&policies.metrics_from, policies.operator.clone())),
+    ];
+    rules.extend(open(policies, declared(&settings.gateway_template)));
+    Some(made(shared(object), gateway_selector(), rules))
+}
+
+/// Over the model servers of all revisions of a ModelDeployment.
+pub fn network_policy(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
+    let policies = settings.network_policies.as_ref()?;
+    let name = object.name_any();
+    // A gateway in the network of its node comes from that node's address, which no selector finds.
+    let on_host = settings.gateway_template.spec.as_ref().is_some_and(|pod| pod.host_network == Some(true));
+    let gateways = (!on_host).then(|| vec![pods(gateway_selector())]);
+    let alike = vec![pods(runtime_selector(&name))];
+    let mut rules = vec![
+        rule(tcp([HTTP.1]), gateways),
+        // A new pod asks one that serves what is hot.
+        rule(tcp([METRICS.1]), named(&policies.metrics_from, alike)),
+    ];
+    rules.extend(open(policies, Vec::new()));
+    Some(made(controlled(object, name.clone(), object_labels(&name)), runtime_selector(&name), rules))
+}
+
+/// Over the workers of a ModelDeployment: nobody asks them anything but how they are.
+pub fn worker_network_policy(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
+    let policies = settings.network_policies.as_ref()?;
+    let name = object.name_any();
+    let mut rules = vec![rule(tcp([METRICS.1]), named(&policies.metrics_from, Vec::new()))];
+    rules.extend(open(policies, Vec::new()));
+    Some(made(controlled(object, worker_name(&name), worker_labels(&name)), worker_selector(&name), rules))
+}
+
+/// Over all pods of a revision whose template declares further ports, which are open to everybody. One a revision, because another revision's template may
+/// declare others, and both have pods in a rollout.
+pub fn template_network_policy(object: &ModelDeployment, settings: &Settings, revision: &str) -> Option<Desired> {
+    let ports = declared(&object.spec.template);
+    settings.network_policies.as_ref().filter(|_| !ports.is_empty())?;
+    let name = object.name_any();
+    let selector = map([(labels::MODEL_DEPLOYMENT, &name), (labels::REVISION, revision)]);
+    let metadata = controlled(object, revision_name(&name, revision), revision_labels(&name, revision));
+    Some(made(metadata, selector, vec![rule(ports, None)]))
+}
+
+fn made(metadata: ObjectMeta, selector: Labels, rules: Vec<NetworkPolicyIngressRule>) -> Desired {
+    stamped(Desired::NetworkPolicy(NetworkPolicy {
+        metadata,
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(matching(selector)),
+            policy_types: Some(vec!["Ingress".to_owned()]),
+            ingress: Some(rules),
+            egress: None,
+        }),
+    }))
+}
+
+fn rule(ports: Vec<NetworkPolicyPort>, from: From) -> NetworkPolicyIngressRule {
+    NetworkPolicyIngressRule { ports: Some(ports), from }
+}
+
+/// What is open to everybody on pods that have further ports.
+fn open(policies: &NetworkPolicies, mut ports: Vec<NetworkPolicyPort>) -> Option<NetworkPolicyIngressRule> {
+    ports.extend(tcp(policies.open_ports.iter().map(|port| i32::from(*port))));
+    (!ports.is_empty()).then(|| rule(ports, None))
+}
+
+/// Whoever an administrator named, and those without whom it does not work; everybody, where nobody is named.
+fn named(peers: &[NetworkPolicyPeer], needed: Vec<NetworkPolicyPeer>) -> From {
+    (!peers.is_empty()).then(|| [needed, peers.to_vec()].concat())
+}
+
+/// Pods of the namespace with these labels.
+fn pods(selector: Labels) -> NetworkPolicyPeer {
+    NetworkPolicyPeer { pod_selector: Some(matching(selector)), ..NetworkPolicyPeer::default() }
+}
+
+fn of_slipway() -> NetworkPolicyPeer {
+    pods(map([(labels::MANAGED_BY, labels::MANAGER)]))
+}
+
+fn of_namespace() -> NetworkPolicyPeer {
+    NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() }
+}
+
+fn tcp(ports: impl IntoIterator<Item = i32>) -> Vec<NetworkPolicyPort> {
+    ports.into_iter().map(|number| port(number, "TCP")).collect()
+}
+
+fn port(number: i32, protocol: &str) -> NetworkPolicyPort {
+    NetworkPolicyPort { port: Some(IntOrString::Int(number)), protocol: Some(protocol.to_owned()), end_port: None }
+}
+
+/// The ports that the containers of a template declare.
+fn declared(template: &Template) -> Vec<NetworkPolicyPort> {
+    let Some(pod) = &template.spec else { return Vec::new() };
+    let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
+    let ports = containers.flat_map(|container: &Container| container.ports.iter().flatten());
+    ports.map(|it: &ContainerPort| port(it.container_port, it.protocol.as_deref().unwrap_or("TCP"))).collect()
+}

@@ -1,0 +1,55 @@
+//! Who may reach the pods.
+
+use super::children::{delete, serving};
+use super::context::Context;
+use super::disturbance::apply;
+use super::draft::Draft;
+use crate::action::{Action, Kind};
+use crate::{build, revision};
+
+/// The policies of a ModelDeployment's own pods.
+pub(super) fn of_model(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
+    let (object, settings, views) = (&cx.observed.object, &cx.observed.settings, &cx.observed.network_policies);
+    let mut wanted = Vec::new();
+    wanted.extend(build::network_policy(object, settings));
+    if has_workers(cx, draft) {
+        wanted.extend(build::worker_network_policy(object, settings));
+    }
+    if serving(cx, draft).contains(&cx.spec.revision) {
+        wanted.extend(build::template_network_policy(object, settings, &cx.spec.revision));
+    }
+    for (name, view) in views {
+        if !wanted.iter().any(|desired| desired.name() == name) && !stays(cx, name) {
+            delete(cx, Kind::NetworkPolicy, name, Some(view), actions);
+        }
+    }
+    for desired in wanted {
+        let view = views.get(desired.name());
+        apply(cx, draft, desired, view, actions);
+    }
+}
+
+/// That of the namespace's gateways where none are made: whoever owns it takes it away.
+pub(super) fn without_gateway(cx: &Context<'_>, actions: &mut Vec<Action>) {
+    let there = cx.observed.gateway.network_policy.as_ref();
+    if let Some(view) = there.filter(|view| view.owners.is_empty() || view.owners.contains(&cx.spec.uid)) {
+        let (kind, name, uid) = (Kind::NetworkPolicy, build::GATEWAY.to_owned(), view.uid.clone());
+        actions.push(Action::Delete { kind, name, uid });
+    }
+}
+
+/// During a rollout the workers stay as they are.
+fn has_workers(cx: &Context<'_>, draft: &Draft) -> bool {
+    if draft.stable.as_ref() == Some(&cx.spec.revision) {
+        cx.observed.object.spec.queue().is_some()
+    } else {
+        cx.observed.worker.is_some()
+    }
+}
+
+/// Whether a policy is of another revision that has pods, or may have them again. What its template declared is not known any more.
+fn stays(cx: &Context<'_>, name: &str) -> bool {
+    let Some(revision) = revision::in_name(&cx.spec.name, name) else { return false };
+    let is_other = revision != cx.spec.revision && cx.observed.settings.network_policies.is_some();
+    is_other && cx.observed.replica_sets.iter().any(|set| set.name == name)
+}
