@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message as _;
 use serde_json::Value;
+use slipway_egress::AllowList;
 use slipway_oip::inference::ModelInferRequest;
 use slipway_runtime::cache::{key::Key, value};
 use slipway_runtime::engine::Signature;
 use slipway_runtime::feedback;
-use slipway_runtime::jobs::callback::allow::AllowList;
 use slipway_runtime::jobs::job::{self, Job};
 use slipway_runtime::protocol::{self, InferRequest, Wanted, grpc};
 use slipway_runtime::tensor::Tensor;

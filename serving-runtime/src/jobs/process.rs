@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use slipway_egress::AllowList;
 use tokio::sync::watch;
 
 use super::callback::Caller;
-use super::callback::allow::AllowList;
 use super::callback::sign::Signer;
 use super::worker::Worker;
 use super::{Jobs, WorkerArgs, callback};
