@@ -36,6 +36,10 @@ clients: ## The public Python clients (tritonclient, kserve), unmodified, agains
 deny: ## Licences, duplicate versions and origins of the dependencies
 	@$(STEP) 'dependencies' .ci/deny
 
+.PHONY: advisories
+advisories: ## Known vulnerabilities of the dependencies; needs the internet, and fails where their database cannot be reached
+	@$(STEP) 'advisories' .ci/deny --advisories
+
 .PHONY: sim
 sim: ## Whole rollouts with faults in the simulator
 	@$(STEP) 'simulator' $(CARGO) test --package slipway-core --package slipway-sim

@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message as _;
 use serde_json::Value;
+use slipway_egress::AllowList;
 use slipway_gateway::feedback;
 use slipway_oip::inference::ModelInferRequest;
 use slipway_prediction_id::{MAX_ROWS, Report, Sealer, is_revision};
 use slipway_runtime::cache::{key::Key, value};
 use slipway_runtime::engine::Signature;
-use slipway_runtime::jobs::callback::allow::AllowList;
 use slipway_runtime::jobs::job::{self, Job};
 use slipway_runtime::protocol::{self, InferRequest, Wanted, grpc};
 use slipway_runtime::tensor::Tensor;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use slipway_gateway::{app, args::Args};
+use slipway_telemetry::Parents;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     // Named, because a process with two providers in it would otherwise refuse to choose; first, because traces may go by TLS.
     let installed = rustls::crypto::ring::default_provider().install_default().is_ok();
-    let _telemetry = slipway_telemetry::init("slipway-gateway", filter);
+    let _telemetry = slipway_telemetry::init("slipway-gateway", filter, Parents::of_environment());
     if let Some(error) = wrong {
         tracing::warn!(error, "--log (SLIPWAY_LOG) is no filter; the log is that of `info`");
     }

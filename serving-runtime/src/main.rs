@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use slipway_runtime::config::{Cli, Command};
+use slipway_telemetry::Parents;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -13,7 +14,8 @@ fn main() -> ExitCode {
     let wrong = filter.as_ref().err().filter(|_| std::env::var_os("RUST_LOG").is_some()).map(ToString::to_string);
     // Traces may go by TLS.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let _telemetry = slipway_telemetry::init("slipway-runtime", filter.unwrap_or_else(|_| EnvFilter::new("info")));
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    let _telemetry = slipway_telemetry::init("slipway-runtime", filter, Parents::Trusted);
     if let Some(error) = wrong {
         tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }

@@ -66,6 +66,17 @@ pub(crate) struct Port {
     task: JoinHandle<()>,
 }
 
+impl Port {
+    /// Completes when nobody listens any more although nobody said so. The process must end then: its probes would go on to say that it serves.
+    async fn lost(&mut self) -> LoadError {
+        let why = (&mut self.task).await.map_or_else(|e| e.to_string(), |()| "ended by itself".to_owned());
+        LoadError::transient(
+            Reason::LoadFailed,
+            format!("the port of the API is lost, and the process ends with it: {why}"),
+        )
+    }
+}
+
 async fn live(args: ServeArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
     let mut signals = Signals::new()?;
@@ -82,7 +93,7 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
     }
     // The admin port lives until the process ends.
     let _admin = start(admin, &app, |app, request| async move { handle_admin(&app, request).await });
-    let api = start(api, &app, handle_api);
+    let mut api = start(api, &app, handle_api);
 
     tokio::select! {
         loaded = load_aside(&app) => {
@@ -102,7 +113,10 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
             return Ok(());
         }
     }
-    signals.any().await;
+    tokio::select! {
+        () = signals.any() => {}
+        lost = api.lost() => return Err(lost),
+    }
     drain(&app, api).await;
     if let Some(sampler) = app.sampler.get() {
         sampler.close().await;
@@ -192,5 +206,18 @@ async fn drain(app: &App, api: Port) {
     match timeout(limit, api.task).await {
         Ok(_) => tracing::info!("drained"),
         Err(_) => tracing::warn!(timeout_seconds = limit.as_secs(), "some requests did not end in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_does_not_outlive_its_port() {
+        let (stop, _stopped) = oneshot::channel();
+        let mut port = Port { stop, task: tokio::spawn(async { panic!("out of luck") }) };
+        let error = port.lost().await;
+        assert!(!error.permanent && error.message.contains("out of luck"), "{error:?}");
     }
 }

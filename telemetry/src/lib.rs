@@ -16,12 +16,14 @@
 //! Across a queue, [`traceparent`] is the text to send along, and [`span_from`] continues it at the other end.
 
 pub mod metrics;
+mod parents;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
-use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry::trace::{SpanContext, TraceContextExt as _, TracerProvider as _};
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -34,6 +36,8 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
+
+pub use crate::parents::Parents;
 
 /// Target of the spans that are traced; libraries' own spans are not.
 pub const TARGET: &str = "slipway::trace";
@@ -85,8 +89,9 @@ impl Drop for Guard {
 }
 
 /// Starts logs, and traces when an endpoint is set. Call it once, before any thread of an asynchronous runtime: the exporter's client blocks.
-/// `service` is the name that traces carry unless `OTEL_SERVICE_NAME` says otherwise.
-pub fn init(service: &'static str, filter: EnvFilter) -> Guard {
+/// `service` is the name that traces carry unless `OTEL_SERVICE_NAME` says otherwise, `parents` whether whoever asks says what is recorded.
+pub fn init(service: &'static str, filter: EnvFilter, parents: Parents) -> Guard {
+    parents.apply();
     let wanted = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
     let wanted = wanted.iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
     let logs = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter);
@@ -110,8 +115,14 @@ pub fn init(service: &'static str, filter: EnvFilter) -> Guard {
     }
 }
 
-/// Starts traces to an exporter of the caller's own, span by span, and no logs: for tests of what a program traces.
-pub fn init_to(service: &'static str, exporter: impl opentelemetry_sdk::trace::SpanExporter + 'static) -> Guard {
+/// Starts traces to an exporter of the caller's own, span by span, and no logs: for tests of what a program traces. With `own_share` parents are not
+/// trusted, and such a share of what they send is recorded.
+pub fn init_to(
+    service: &'static str,
+    exporter: impl opentelemetry_sdk::trace::SpanExporter + 'static,
+    own_share: Option<f64>,
+) -> Guard {
+    own_share.into_iter().for_each(parents::distrust);
     let provider = provider(service, |b| b.with_simple_exporter(exporter));
     tracing_subscriber::registry().with(layer(&provider)).init();
     ENABLED.store(true, Ordering::Relaxed);
@@ -175,15 +186,15 @@ pub fn server_span(method: &http::Method, path: &str, headers: &HeaderMap) -> Sp
     );
     if enabled() {
         span.record("otel.name", format!("{method} {path}").as_str());
-        continue_from(&span, &Headers(headers));
+        continue_from(&span, &Headers(headers), parents::decided);
     }
     span
 }
 
-fn continue_from(span: &Span, carrier: &dyn Extractor) {
-    let parent = TraceContextPropagator::new().extract(carrier);
-    if parent.span().span_context().is_valid() {
-        let _ = span.set_parent(parent);
+fn continue_from(span: &Span, carrier: &dyn Extractor, decided: fn(SpanContext) -> SpanContext) {
+    let parent = TraceContextPropagator::new().extract(carrier).span().span_context().clone();
+    if parent.is_valid() {
+        let _ = span.set_parent(Context::new().with_remote_span_context(decided(parent)));
     }
     // In the log, so that a line leads to its trace.
     let context = span.context();
@@ -219,7 +230,8 @@ pub fn span_from(span: Span, traceparent: Option<&str>) -> Span {
         && let Some(value) = traceparent.and_then(|t| HeaderValue::from_str(t).ok())
     {
         let headers = HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), value)]);
-        continue_from(&span, &Headers(&headers));
+        // Whoever wrote the message has decided: it is one of ours, or may write to our queue.
+        continue_from(&span, &Headers(&headers), |parent| parent);
     }
     span
 }

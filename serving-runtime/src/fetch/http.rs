@@ -1,72 +1,23 @@
 //! Downloads from web servers.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
-use url::{Host, Url};
+use slipway_egress::{AllowList, Guard};
+use url::Url;
 
 use super::Options;
 use super::disk::{Download, Writer, too_large};
 use crate::error::{LoadError, Reason, chain};
-use crate::jobs::callback::network::permitted;
-
-const MAX_REDIRECTS: usize = 5;
 
 fn failed(message: String) -> LoadError {
     LoadError::transient(Reason::DownloadFailed, message)
 }
 
-/// Names of hosts to addresses: those that were asked for to any, those to which somebody redirects to public ones only. So no server leads a pod to a neighbour of
-/// its, or to what tells credentials to whoever runs on a machine.
-struct PublicElsewhere {
-    asked_for: String,
-}
-
-impl Resolve for PublicElsewhere {
-    fn resolve(&self, name: Name) -> Resolving {
-        let is_asked_for = name.as_str().eq_ignore_ascii_case(&self.asked_for);
-        Box::pin(async move {
-            let all: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let may: Vec<SocketAddr> =
-                all.into_iter().filter(|it| is_asked_for || permitted(it.ip(), true, &[])).collect();
-            if may.is_empty() {
-                return Err(NOT_PUBLIC.into());
-            }
-            Ok(Box::new(may.into_iter()) as Addrs)
-        })
-    }
-}
-
-const NOT_PUBLIC: &str = "the server redirects to an address that is not public";
-
 fn client(url: &Url) -> Result<Client, LoadError> {
-    // A redirect to another scheme would leave TLS, or lead a plain address into a place that was not meant.
-    let (scheme, host) = (url.scheme().to_owned(), url.host_str().unwrap_or_default().to_owned());
-    let asked_for = host.clone();
-    let policy = Policy::custom(move |attempt| {
-        let elsewhere = attempt.url().host_str().is_some_and(|to| to != host);
-        // An address needs no name to be resolved.
-        let address = match attempt.url().host() {
-            Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            _ => None,
-        };
-        if attempt.url().scheme() != scheme {
-            attempt.error("the server redirects to another scheme")
-        } else if elsewhere && address.is_some_and(|address| !permitted(address, true, &[])) {
-            attempt.error(NOT_PUBLIC)
-        } else if attempt.previous().len() > MAX_REDIRECTS {
-            attempt.error("too many redirects")
-        } else {
-            attempt.follow()
-        }
-    });
-    let mut builder = Client::builder()
-        .redirect(policy)
-        .dns_resolver(PublicElsewhere { asked_for })
+    // So no server leads a pod to a neighbour of its, or to what tells credentials to whoever runs on a machine.
+    let mut builder = Guard::written(AllowList::public())
+        .client()
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(30))
         .user_agent(concat!("slipway-runtime/", env!("CARGO_PKG_VERSION")));

@@ -4,10 +4,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use slipway_egress::Rule;
 
 use super::backoff::Backoff;
 use super::callback::CallbackOptions;
-use super::callback::allow::Rule;
 use super::queue::QueueOptions;
 use crate::config::ServeArgs;
 

@@ -20,11 +20,11 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_egress::AllowList;
 use tokio::sync::watch;
 
 pub use self::any::AnyQueue;
 pub use self::args::{QueueArgs, Secret, WorkerArgs};
-use self::callback::allow::AllowList;
 pub use self::process::work;
 use self::queue::Queue as _;
 use crate::config::ServeArgs;

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use slipway_egress::AllowList;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 
 use super::callback::Caller;
-use super::callback::allow::AllowList;
 use super::callback::sign::Signer;
 use super::worker::Worker;
 use super::{Jobs, WorkerArgs, callback};
@@ -45,19 +46,37 @@ async fn live(args: WorkerArgs) -> Result<(), LoadError> {
     let (stop, stopped) = watch::channel(false);
     let consumer = consumer(&app.args.pod_name);
     let worker = Worker::new(Arc::clone(&app), Arc::clone(&jobs), args, consumer, stopped.clone());
-    let calling = caller.map(|caller| tokio::spawn(callback::call_back(Arc::clone(&app), jobs, caller, stopped)));
-    let working = tokio::spawn(async move { worker.run().await });
-    signals.any().await;
+    let mut tasks = JoinSet::new();
+    if let Some(caller) = caller {
+        tasks.spawn(callback::call_back(Arc::clone(&app), jobs, caller, stopped));
+    }
+    tasks.spawn(async move { worker.run().await });
+    unless_one_ends(&mut tasks, signals.any()).await?;
     tracing::info!("draining");
     app.start_stopping();
     let _ = stop.send(true);
-    // Both end by themselves within the drain.
-    let _ = working.await;
-    if let Some(calling) = calling {
-        let _ = calling.await;
+    // All end by themselves within the drain.
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(lost)?;
     }
     tracing::info!("drained");
     Ok(())
+}
+
+fn lost(e: JoinError) -> LoadError {
+    LoadError::transient(Reason::LoadFailed, format!("a task of the worker is lost, and the process ends with it: {e}"))
+}
+
+/// Waits until the process is told to end. When a task ends before, so must the process: what is live and ready and takes no jobs, or makes no callbacks,
+/// is what nobody looks for.
+async fn unless_one_ends(tasks: &mut JoinSet<()>, told: impl Future<Output = ()>) -> Result<(), LoadError> {
+    tokio::select! {
+        () = told => Ok(()),
+        Some(ended) = tasks.join_next() => {
+            ended.map_err(lost)?;
+            Err(LoadError::transient(Reason::LoadFailed, "a task of the worker ended by itself"))
+        }
+    }
 }
 
 /// Unique for each start: a name that comes back would take over what its earlier life left behind.
@@ -76,4 +95,23 @@ fn caller(args: &WorkerArgs) -> Result<Option<Caller>, LoadError> {
     })?;
     let signer = Signer::parse(key.reveal()).map_err(|e| wrong(format!("SLIPWAY_CALLBACK_SIGNING_KEY: {e}")))?;
     Caller::new(AllowList::new(allowed), signer, args.callbacks()).map(Some).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_does_not_outlive_its_tasks() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pending());
+        assert!(unless_one_ends(&mut tasks, ready(())).await.is_ok());
+        tasks.spawn(async { panic!("out of luck") });
+        let error = unless_one_ends(&mut tasks, pending()).await.unwrap_err();
+        assert!(!error.permanent && error.message.contains("out of luck"), "{error:?}");
+        tasks.spawn(ready(()));
+        assert!(unless_one_ends(&mut tasks, pending()).await.unwrap_err().message.contains("by itself"));
+    }
 }

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use slipway_egress::{AllowList, Rule};
 
 use super::Jobs;
-use super::callback::allow::{AllowList, Rule};
 use super::job::{self, Job, Priority};
 use super::queue::{Enqueued, Queue as _, QueueError};
 use crate::error::ApiError;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::backoff::Backoff;
 use super::job::Job;
 use super::queue::{Again, Claimed, End, Lease, Queue as _, QueueError, Start, Status};
-use super::{Jobs, WorkerArgs, pause, stopping, submit};
+use super::{Jobs, WorkerArgs, callback, pause, stopping, submit};
 use crate::error::ApiError;
 use crate::predict;
 use crate::protocol;
@@ -264,7 +264,7 @@ impl Worker {
 
     /// The job's callback, if it may be made at all.
     fn callback(&self, job: &Job) -> Option<String> {
-        job.callback_url.clone().filter(|url| self.jobs.allow.check(url).is_ok())
+        job.callback_url.clone().filter(|url| callback::check(&self.jobs.allow, url).is_ok())
     }
 
     async fn finish(&self, lease: &Lease, end: End) -> Result<&'static str, QueueError> {
@@ -320,7 +320,7 @@ impl Worker {
     async fn predict(&self, job: &Job) -> Result<(Vec<u8>, String), ApiError> {
         let app = self.app.as_ref();
         if let Some(url) = &job.callback_url {
-            self.jobs.allow.check(url).map_err(ApiError::BadRequest)?;
+            callback::check(&self.jobs.allow, url).map_err(ApiError::BadRequest)?;
         }
         let model = app.models.get(&job.model_id, job.pinned_version()).map_err(|error| match error {
             // It was there when the job came, or the producer's own entry never was for us.

@@ -11,7 +11,7 @@ use super::{Answer, App, body, json_answer};
 use crate::error::ApiError;
 use crate::jobs::queue::{Queue as _, Status, View};
 use crate::jobs::submit::{self, Submission, unavailable};
-use crate::jobs::{Jobs, job, view};
+use crate::jobs::{Jobs, callback, job, view};
 
 const KEY_HEADER: &str = "idempotency-key";
 /// What a job has beside its request, in bytes at most.
@@ -73,7 +73,7 @@ async fn submitted(
     submit::request(app, &model, job.data.get())?;
     let (max_jobs, allow) = submit::bounds(jobs, &head.headers)?;
     if let Some(url) = &job.callback_url {
-        allow.check(url).map_err(ApiError::BadRequest)?;
+        callback::check(&allow, url).map_err(ApiError::BadRequest)?;
     }
     submit::enqueue(jobs, &job, max_jobs).await
 }

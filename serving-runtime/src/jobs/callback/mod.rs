@@ -1,22 +1,16 @@
 //! Telling the result: a POST to the job's callback, tried again until it is taken or given up.
 
-pub mod allow;
-pub mod network;
-mod resolve;
 mod run;
 pub mod sign;
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response};
+use slipway_egress::{AllowList, Guard, Refused, was_refused};
 use url::Url;
 
-use self::allow::AllowList;
-use self::resolve::Guarded;
 pub use self::run::call_back;
 use self::sign::Signer;
 use super::backoff::Backoff;
@@ -37,10 +31,28 @@ pub struct CallbackOptions {
     pub backoff: Backoff,
 }
 
+/// Why a callback does not go where its name leads.
+const REFUSED: &str = "none of the addresses of this host may be called; see --callback-allow";
+
+/// Whether a callback may go to a URL, as far as can be told without asking for addresses.
+///
+/// # Errors
+/// What is wrong, and the remedy.
+pub fn check(allow: &AllowList, text: &str) -> Result<Url, String> {
+    if allow.is_empty() {
+        return Err("callback_url: callbacks are not allowed here; start the server with --callback-allow".into());
+    }
+    allow.check(text).map_err(|refused| match refused {
+        Refused::Form(why) => format!("callback_url: {why}"),
+        Refused::Host(_) => format!("callback_url: {refused}; add it to --callback-allow"),
+    })
+}
+
 /// Makes callbacks.
 #[derive(Debug)]
 pub struct Caller {
-    allow: Arc<AllowList>,
+    allow: AllowList,
+    guard: Guard,
     signer: Signer,
     plain: Client,
     secure: Result<Client, String>,
@@ -51,13 +63,10 @@ impl Caller {
     /// # Errors
     /// When no HTTP client can be made at all.
     pub fn new(allow: AllowList, signer: Signer, options: CallbackOptions) -> Result<Self, String> {
-        let allow = Arc::new(allow);
+        let guard = Guard::strict(allow.clone());
         let builder = || -> ClientBuilder {
-            Client::builder()
-                .dns_resolver(Guarded(Arc::clone(&allow)))
-                // Each would lead past the check of the address.
-                .redirect(Policy::none())
-                .no_proxy()
+            guard
+                .client()
                 .timeout(options.timeout)
                 .connect_timeout(options.timeout)
                 .pool_max_idle_per_host(4)
@@ -67,7 +76,7 @@ impl Caller {
         let plain = builder().tls_certs_only([]).build().map_err(text)?;
         // An image without root certificates can still call over http.
         let secure = builder().build().map_err(text);
-        Ok(Self { allow, signer, plain, secure, options })
+        Ok(Self { allow, guard, signer, plain, secure, options })
     }
 
     /// How long an attempt may take, settling included.
@@ -93,11 +102,11 @@ impl Caller {
     async fn attempt(&self, due: &Due, attempt: u32) -> Result<(), Failed> {
         let text = due.view.text("callback_url").unwrap_or_default();
         // Again, although it was checked when the job came: the list may be another by now, and producers write past our API.
-        let url = self.allow.check(text).map_err(Failed::hopeless)?;
+        let url = check(&self.allow, text).map_err(Failed::hopeless)?;
         let host = url.host_str().unwrap_or_default().to_owned();
         let response = self.post(url, due, attempt).await?;
-        if !resolve::answered_by(&self.allow, &host, response.remote_addr()) {
-            return Err(Failed::hopeless(resolve::REFUSED.into()));
+        if !self.guard.is_answered_by(&host, response.remote_addr()) {
+            return Err(Failed::hopeless(REFUSED.into()));
         }
         judge(&response)
     }
@@ -127,9 +136,11 @@ impl Caller {
             .body(body);
         // The body of the answer says nothing to us and is never read, so it needs no bound.
         request.send().await.map_err(|e| {
-            let hopeless = resolve::was_refused(&e);
+            if was_refused(&e) {
+                return Failed::hopeless(REFUSED.into());
+            }
             // Without the URL: it may carry a token, and this text is stored.
-            Failed { hopeless, ..Failed::passing(chain(&e.without_url())) }
+            Failed::passing(chain(&e.without_url()))
         })
     }
 }
@@ -174,6 +185,18 @@ fn judge_status(status: StatusCode, retry_after: Option<u64>) -> Result<(), Fail
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_for_a_callback_is_told_why_there_is_none() {
+        let allow = AllowList::new(&["hooks.example.org".parse().unwrap()]);
+        let why = |allow: &AllowList, url: &str| check(allow, url).map(drop).unwrap_err();
+        assert!(check(&allow, "https://hooks.example.org/x").is_ok());
+        assert!(
+            why(&AllowList::default(), "https://hooks.example.org/").contains("not allowed here; start the server")
+        );
+        assert!(why(&allow, "http://169.254.169.254/").contains("\"169.254.169.254\" is not allowed here; add it to"));
+        assert_eq!(why(&allow, "ftp://hooks.example.org/"), "callback_url: scheme \"ftp\"; want http or https");
+    }
 
     #[test]
     fn what_may_pass_is_tried_again() {

@@ -43,6 +43,10 @@ fn unexpected(e: impl std::fmt::Display) -> QueueError {
     QueueError::Unexpected(e.to_string())
 }
 
+fn contended<T>() -> Result<T, QueueError> {
+    Err(QueueError::Unavailable("others were always faster".into()))
+}
+
 fn failed(e: impl std::fmt::Display) -> QueueError {
     QueueError::Unavailable(e.to_string())
 }

@@ -8,7 +8,7 @@ use super::store::{self, Commit, Kept, Write};
 use super::tally::Tally;
 use super::{
     Again, BESIDES, Called, Claimed, DEAD_LETTERS_MS, Due, End, Enqueued, Inner, Job, Lag, Lease, Priority, QueueError,
-    Start, Status, TRIES, lease, now_millis, unexpected,
+    Start, Status, TRIES, contended, lease, now_millis, unexpected,
 };
 
 const ACK: &str = "+ACK";
@@ -19,10 +19,6 @@ enum Key {
     Free(u64),
     /// The job that has it, and the fingerprint of its content.
     Taken(String, String),
-}
-
-fn contended<T>() -> Result<T, QueueError> {
-    Err(QueueError::Unavailable("others were always faster".into()))
 }
 
 /// Which delivery a token is of: the numbers in it of the message and of its deliveries.
@@ -195,9 +191,7 @@ impl Inner {
 
     /// An entry of a job that has another one.
     async fn drop_twin(&self, link: &Link, lease: &Lease) -> Result<Start, QueueError> {
-        while self.tally.commit(link, &self.names, Vec::new(), &[("enqueued", 1), ("duplicate", 1)]).await?
-            == Commit::Conflict
-        {}
+        self.tally.count(link, &self.names, &[("enqueued", 1), ("duplicate", 1)]).await?;
         store::settle(&link.client, &lease.token, ACK).await?;
         Ok(Start::Duplicate)
     }
@@ -342,7 +336,7 @@ impl Inner {
             let Some(mut doc) = doc.filter(Doc::to_call) else {
                 if expected == 0 {
                     // The result is forgotten already: there is nothing left to tell.
-                    self.tally.commit(link, &self.names, Vec::new(), &[("callbacks_dead", 1)]).await?;
+                    self.tally.count(link, &self.names, &[("callbacks_dead", 1)]).await?;
                 }
                 store::settle(&link.client, &delivery.token, ACK).await?;
                 return Ok(None);

@@ -2,15 +2,18 @@
 //! a crash cannot come between; only its own process writes it, so that processes do not wait for each other. Sums are what people see.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use super::super::backoff::Backoff;
 use super::super::queue::QueueError;
 use super::group::{Group, Waiting};
 use super::link::Link;
 use super::names::Names;
 use super::store::{self, Commit, Kept, Verdict, Write};
+use super::{TRIES, contended};
 
 /// Counters by name.
 pub(super) type Counts = BTreeMap<String, i64>;
@@ -19,6 +22,9 @@ pub(super) type Counts = BTreeMap<String, i64>;
 const GONE: &str = "gone";
 /// How long the message of a process that has gone stays, in case that it comes back.
 const EMPTY_MS: u64 = 3_600_000;
+
+/// Waits between attempts at what is only counted.
+const AGAIN: Backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(500) };
 
 /// The counters of this process.
 #[derive(Debug)]
@@ -45,9 +51,39 @@ fn write(subject: String, counts: &Counts, expected: u64) -> Write {
     Write::new(subject, serde_json::to_vec(counts).unwrap_or_default()).expect(expected)
 }
 
+/// Attempts that met a conflict.
+#[derive(Debug, Default)]
+struct Conflicts(u32);
+
+impl Conflicts {
+    /// Waits before the next attempt, of which there is an end: a server that says so for ever gets no storm for an answer.
+    async fn pause(&mut self) -> Result<(), QueueError> {
+        self.0 += 1;
+        if self.0 as usize >= TRIES {
+            return contended();
+        }
+        tokio::time::sleep(AGAIN.jittered(self.0)).await;
+        Ok(())
+    }
+}
+
 impl Tally {
     pub(super) fn new() -> Self {
         Self { process: hex::encode(rand::random::<[u8; 8]>()), last: Mutex::default(), group: Group::default() }
+    }
+
+    /// Counts, and writes nothing else. A conflict is then about our own counters, after a write of unknown outcome, and passes.
+    pub(super) async fn count(
+        &self,
+        link: &Link,
+        names: &Names,
+        deltas: &[(&'static str, i64)],
+    ) -> Result<(), QueueError> {
+        let mut conflicts = Conflicts::default();
+        while self.commit(link, names, Vec::new(), deltas).await? == Commit::Conflict {
+            conflicts.pause().await?;
+        }
+        Ok(())
     }
 
     /// Writes, and counts, together or not at all.
@@ -145,5 +181,21 @@ impl Tally {
             store::commit(&link.client, vec![all, empty]).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_only_counted_is_tried_again_with_pauses_and_an_end() {
+        let (begun, mut conflicts, mut tries) = (tokio::time::Instant::now(), Conflicts::default(), 1);
+        while conflicts.pause().await.is_ok() {
+            tries += 1;
+        }
+        assert_eq!(tries, TRIES);
+        assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     }
 }

@@ -1,11 +1,11 @@
-//! Where callbacks may go. By default: nowhere.
+//! Lists of what may be called. By default: nothing.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use url::{Host, Url};
 
-use super::network::{Network, permitted};
+use crate::network::{Network, permitted};
 
 /// One entry of the allow-list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,16 @@ impl AllowList {
         Self { networks: networks.collect(), rules: rules.to_vec() }
     }
 
+    /// All public addresses, and no others.
+    pub fn public() -> Self {
+        Self::new(&[Rule::Any])
+    }
+
+    /// Whether nothing is on it.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Whether a name may be at any public address.
     fn names(&self, host: &str) -> bool {
         // One dot at the end names the root; more make it no name at all.
@@ -83,34 +93,38 @@ impl AllowList {
     /// number) by the rules that the client will follow too.
     ///
     /// # Errors
-    /// What is wrong, and the remedy.
-    pub fn check(&self, text: &str) -> Result<Url, String> {
-        let url = Url::parse(text).map_err(|e| format!("callback_url: {e}"))?;
+    /// What is wrong.
+    pub fn check(&self, text: &str) -> Result<Url, Refused> {
+        let form = |why: String| Err(Refused::Form(why));
+        let url = Url::parse(text).map_err(|e| Refused::Form(e.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(format!("callback_url: scheme {:?}; want http or https", url.scheme()));
+            return form(format!("scheme {:?}; want http or https", url.scheme()));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("callback_url: has a user or a password; the signature tells the receiver who calls".into());
-        }
-        if self.rules.is_empty() {
-            return Err("callback_url: callbacks are not allowed here; start the server with --callback-allow".into());
+            return form("has a user or a password".into());
         }
         let (host, fits) = match url.host() {
             Some(Host::Domain(name)) if name.contains("..") => {
-                return Err(format!(
-                    "callback_url: {name:?} is no host name: there is nothing between two of its dots"
-                ));
+                return form(format!("{name:?} is no host name: there is nothing between two of its dots"));
             }
             Some(Host::Domain(name)) => (name.to_owned(), self.names(name) || !self.networks.is_empty()),
             Some(Host::Ipv4(a)) => (a.to_string(), permitted(a.into(), false, &self.networks)),
             Some(Host::Ipv6(a)) => (a.to_string(), permitted(a.into(), false, &self.networks)),
-            None => return Err("callback_url: has no host".into()),
+            None => return form("has no host".into()),
         };
-        if !fits {
-            return Err(format!("callback_url: host {host:?} is not allowed here; add it to --callback-allow"));
-        }
-        Ok(url)
+        if fits { Ok(url) } else { Err(Refused::Host(host)) }
     }
+}
+
+/// Why an address is not called.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It is none that is ever called.
+    #[error("{0}")]
+    Form(String),
+    /// Its host is not on the list.
+    #[error("host {0:?} is not allowed here")]
+    Host(String),
 }
 
 #[cfg(test)]
@@ -185,7 +199,10 @@ mod tests {
         ] {
             assert!(list.check(url).is_ok(), "{url}: {:?}", list.check(url));
         }
-        assert!(AllowList::default().check("https://hooks.example.org/").unwrap_err().contains("--callback-allow"));
+        assert_eq!(
+            AllowList::default().check("https://hooks.example.org/"),
+            Err(Refused::Host("hooks.example.org".into()))
+        );
     }
 
     #[test]

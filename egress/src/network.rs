@@ -1,4 +1,4 @@
-//! Networks and the addresses that callbacks reach only when told to.
+//! Networks, and the addresses that are reached only when somebody says so.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -10,7 +10,7 @@ pub struct Network {
     prefix: u8,
 }
 
-/// Ranges that no callback reaches unless a network of the allow-list lies within the range, from the registries of special-purpose
+/// Ranges that nobody is led to unless a network of the allow-list lies within the range, from the registries of special-purpose
 /// addresses (RFC 6890 and successors). The addresses of the clouds' metadata services are in 169.254.0.0/16, fd00::/8 and 100.64.0.0/10,
 /// but for two.
 const SPECIAL: [&str; 38] = [
