@@ -19,13 +19,11 @@ use super::meta::{
     Labels, controlled, gateway_selector, map, matching, object_labels, revision_labels, runtime_selector, shared,
     worker_labels, worker_selector,
 };
-use super::reserved::{HTTP, METRICS};
+use super::reserved::{HTTP, METRICS, PRIVATE};
 use super::{revision_name, worker_name};
 use crate::action::Desired;
 use crate::observed::{NetworkPolicies, Settings};
 
-/// The gateway's port for what is for its namespace alone.
-const PRIVATE: i32 = 8081;
 /// The gateway's port of metrics, probes and the state streams.
 const ADMIN: i32 = 9091;
 
@@ -38,7 +36,7 @@ pub fn gateway_network_policy(object: &ModelDeployment, settings: &Settings) -> 
     let mut rules = vec![
         // A new pod of a model asks at its ModelDeployment's address what is hot.
         rule(tcp([HTTP.1]), named(&policies.data_from, vec![of_slipway()])),
-        rule(tcp([PRIVATE]), Some([vec![of_namespace()], policies.private_from.clone()].concat())),
+        rule(tcp([PRIVATE.1]), Some([vec![of_namespace()], policies.private_from.clone()].concat())),
         rule(tcp([ADMIN]), named(&policies.metrics_from, policies.operator.clone())),
     ];
     rules.extend(open(policies, declared(&settings.gateway_template)));
