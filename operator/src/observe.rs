@@ -25,6 +25,8 @@ use crate::views::Views;
 
 /// Longest message of a pod that is kept.
 const MESSAGE_CHARS: usize = 1024;
+/// Longest part that is told of a log.
+const LOG_CHARS: usize = 200;
 /// What Kubernetes says of a container that the kernel ended for its memory.
 const OOM_KILLED: &str = "OOMKilled";
 /// Reasons of waiting that are part of every start.
@@ -208,7 +210,7 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
     let word = |t: &ContainerStateTerminated| match &t.message {
         // What stands in the log was written before the kernel ended it.
         _ if out_of_memory(t) => format!("it needs more than its memory limit (exit code {})", t.exit_code),
-        Some(message) if !message.is_empty() => message.clone(),
+        Some(message) if !message.is_empty() => said(message),
         _ => format!("exit code {}", t.exit_code),
     };
     if let Some(waiting) = state.and_then(|s| s.waiting.as_ref()) {
@@ -221,6 +223,22 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
     }
     let ended = state.and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0).or(last)?;
     Some((ended.reason.clone().unwrap_or_else(|| "Error".into()), word(ended), restarts))
+}
+
+/// What a container has said at its end. The model server says a line of JSON; where there is none the kubelet gives the end of the log, which whoever may read the
+/// ModelDeployment would read with it. Of that the last line is told, and not all of a long one.
+fn said(message: &str) -> String {
+    #[derive(Deserialize)]
+    #[expect(dead_code, reason = "only whether they are there")]
+    struct Failure {
+        reason: String,
+        permanent: bool,
+    }
+    if serde_json::from_str::<Failure>(message.trim()).is_ok() {
+        return message.to_owned();
+    }
+    let last = message.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    last.chars().filter(|c| !c.is_control()).take(LOG_CHARS).collect()
 }
 
 fn out_of_memory(ended: &ContainerStateTerminated) -> bool {

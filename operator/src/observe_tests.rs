@@ -130,6 +130,19 @@ fn a_container_that_runs_again_after_a_crash_still_counts() {
     assert_eq!(problem_of(status), found("OOMKilled", "it needs more than its memory limit (exit code 137)", 1));
 }
 
+/// A log may hold anything, and a ModelDeployment is read by more people.
+#[test]
+fn of_the_end_of_a_log_one_line_is_told_and_no_more() {
+    let told = |log: &str| {
+        let status = crash_looping(4, &format!("exitCode: 1, reason: Error, message: {}", serde_json::json!(log)));
+        problem_of(&status).unwrap().1
+    };
+    assert_eq!(told("token=hunter2\nconnecting\n\u{1b}[31mError: no such table\u{7}\n\n"), "[31mError: no such table");
+    assert_eq!(told(&"x".repeat(5000)).len(), 200);
+    let log = "{\"level\":\"INFO\",\"token\":\"hunter2\"}\n{\"level\":\"ERROR\",\"message\":\"ending\"}\n";
+    assert_eq!(told(log), "{\"level\":\"ERROR\",\"message\":\"ending\"}", "a log in JSON is one, too");
+}
+
 /// The kubelet gives the end of the log as the message of a container that said nothing else.
 #[test]
 fn a_container_that_runs_out_of_memory_again_and_again_is_told_as_such() {

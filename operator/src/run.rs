@@ -39,8 +39,9 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> Result<(), RunError>
 /// # Errors
 /// As [`run`].
 pub async fn run_in(config: kube::Config, args: RunArgs, stop: CancellationToken) -> Result<(), RunError> {
-    // A wrong address is told at once, and not only when this process leads.
+    // A wrong address, template or peer is told at once, and not only when this process leads.
     drop(Connection::open(&args.prometheus)?);
+    drop(args.settings()?);
     let metrics = Arc::new(Metrics::default());
     let mut of_lease = config.clone();
     of_lease.connect_timeout = Some(lease::READ_TIMEOUT);

@@ -53,6 +53,11 @@ fn what_is_wrong_before_the_first_request_is_named() {
     for (args, cause) in [
         (&["--admin-listen", &address][..], format!("cannot listen on {address}: Address already in use")),
         (&["--prometheus-url", "not a url"], "--prometheus-url not a url: ".to_owned()),
+        (&["--gateway-template-file", "/nowhere/t.yaml"], "--gateway-template-file /nowhere/t.yaml: ".to_owned()),
+        (
+            &["--network-policy-data-from", "[{}]"],
+            "--network-policy-data-from (networkPolicies.dataFrom of the chart): item 0 needs".to_owned(),
+        ),
     ] {
         let (status, _, err) = run(args, &env);
         assert!(status == Some(1) && err.contains(&cause), "{args:?}: {err}");

@@ -28,7 +28,7 @@ use crate::observed::{NetworkPolicies, Settings};
 const ADMIN: i32 = 9091;
 
 /// Peers of a rule; nothing: everybody.
-type From = Option<Vec<NetworkPolicyPeer>>;
+type Peers = Option<Vec<NetworkPolicyPeer>>;
 
 /// Over the gateways of a namespace. Nothing where no policies are made.
 pub fn gateway_network_policy(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
@@ -39,7 +39,7 @@ pub fn gateway_network_policy(object: &ModelDeployment, settings: &Settings) -> 
         rule(tcp([PRIVATE.1]), Some([vec![of_namespace()], policies.private_from.clone()].concat())),
         rule(tcp([ADMIN]), named(&policies.metrics_from, policies.operator.clone())),
     ];
-    rules.extend(open(policies, declared(&settings.gateway_template)));
+    rules.extend(open(policies, declared(&settings.gateway_template, &[HTTP.1, PRIVATE, ADMIN])));
     Some(made(shared(object), gateway_selector(), rules))
 }
 
@@ -72,7 +72,7 @@ pub fn worker_network_policy(object: &ModelDeployment, settings: &Settings) -> O
 /// Over all pods of a revision whose template declares further ports, which are open to everybody. One a revision, because another revision's template may
 /// declare others, and both have pods in a rollout.
 pub fn template_network_policy(object: &ModelDeployment, settings: &Settings, revision: &str) -> Option<Desired> {
-    let ports = declared(&object.spec.template);
+    let ports = declared(&object.spec.template, &[HTTP.1, METRICS.1]);
     settings.network_policies.as_ref().filter(|_| !ports.is_empty())?;
     let name = object.name_any();
     let selector = map([(labels::MODEL_DEPLOYMENT, &name), (labels::REVISION, revision)]);
@@ -92,7 +92,7 @@ fn made(metadata: ObjectMeta, selector: Labels, rules: Vec<NetworkPolicyIngressR
     }))
 }
 
-fn rule(ports: Vec<NetworkPolicyPort>, from: From) -> NetworkPolicyIngressRule {
+fn rule(ports: Vec<NetworkPolicyPort>, from: Peers) -> NetworkPolicyIngressRule {
     NetworkPolicyIngressRule { ports: Some(ports), from }
 }
 
@@ -103,7 +103,7 @@ fn open(policies: &NetworkPolicies, mut ports: Vec<NetworkPolicyPort>) -> Option
 }
 
 /// Whoever an administrator named, and those without whom it does not work; everybody, where nobody is named.
-fn named(peers: &[NetworkPolicyPeer], needed: Vec<NetworkPolicyPeer>) -> From {
+fn named(peers: &[NetworkPolicyPeer], needed: Vec<NetworkPolicyPeer>) -> Peers {
     (!peers.is_empty()).then(|| [needed, peers.to_vec()].concat())
 }
 
@@ -128,10 +128,11 @@ fn port(number: i32, protocol: &str) -> NetworkPolicyPort {
     NetworkPolicyPort { port: Some(IntOrString::Int(number)), protocol: Some(protocol.to_owned()), end_port: None }
 }
 
-/// The ports that the containers of a template declare.
-fn declared(template: &Template) -> Vec<NetworkPolicyPort> {
+/// The ports that the containers of a template declare, but for `ours`: naming one of those opens it to nobody.
+fn declared(template: &Template, ours: &[i32]) -> Vec<NetworkPolicyPort> {
     let Some(pod) = &template.spec else { return Vec::new() };
     let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
     let ports = containers.flat_map(|container: &Container| container.ports.iter().flatten());
-    ports.map(|it: &ContainerPort| port(it.container_port, it.protocol.as_deref().unwrap_or("TCP"))).collect()
+    let theirs = ports.filter(|it| !ours.contains(&it.container_port));
+    theirs.map(|it: &ContainerPort| port(it.container_port, it.protocol.as_deref().unwrap_or("TCP"))).collect()
 }

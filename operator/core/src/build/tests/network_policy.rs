@@ -79,6 +79,16 @@ fn ports_of_a_template_stay_open_in_its_revision() {
     let settings = Settings { gateway_template, ..plain() };
     let of_gateway = rules(&gateway_network_policy(&minimal(), &settings).unwrap());
     assert_eq!(of_gateway.last(), Some(&(vec![8443], None)));
+    // One of ours is not opened by being declared once more.
+    let ports = [8080, 8081, 9090, 9091].map(|port| json!({"containerPort": port}));
+    let again = json!({"spec": {"containers": [{"name": "proxy", "image": "x", "ports": ports}]}});
+    let mut object = minimal();
+    object.spec.template = serde_json::from_value(again.clone()).unwrap();
+    let settings = Settings { gateway_template: serde_json::from_value(again).unwrap(), ..plain() };
+    let of_revision = rules(&template_network_policy(&object, &settings, REVISION).unwrap());
+    assert_eq!(of_revision, [(vec![8081, 9091], None)]);
+    let of_gateway = rules(&gateway_network_policy(&object, &settings).unwrap());
+    assert_eq!(of_gateway.last(), Some(&(vec![9090], None)));
 }
 
 #[test]
