@@ -39,7 +39,7 @@ pub fn gateway_network_policy(object: &ModelDeployment, settings: &Settings) -> 
         rule(tcp([PRIVATE.1]), Some([vec![of_namespace()], policies.private_from.clone()].concat())),
         rule(tcp([ADMIN]), named(&policies.metrics_from, policies.operator.clone())),
     ];
-    rules.extend(open(policies, declared(&settings.gateway_template, &[HTTP.1, PRIVATE, ADMIN])));
+    rules.extend(open(policies, declared(&settings.gateway_template, &[HTTP.1, PRIVATE.1, ADMIN])));
     Some(made(shared(object), gateway_selector(), rules))
 }
 

@@ -1,7 +1,7 @@
 //! The pods of models and workers.
 
 use serde_json::json;
-use slipway_crds::v1alpha1::{Batching, Template};
+use slipway_crds::v1alpha1::{Batching, SERVER, Template};
 
 use super::*;
 
