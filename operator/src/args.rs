@@ -83,7 +83,7 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
-    /// Requests of a million that begin a trace. A client that sends a traceparent decides for itself.
+    /// Requests of a million that are traced; by the same share, of those whose client sends a traceparent.
     #[arg(long, env = "SLIPWAY_TRACE_PER_MILLION", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub trace_per_million: u32,
 

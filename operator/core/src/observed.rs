@@ -156,7 +156,7 @@ pub struct NetworkPolicies {
 pub struct Tracing {
     /// Base URL of an OTLP collector that takes HTTP with protobuf.
     pub endpoint: String,
-    /// Requests of a million that begin a trace; a client's own decision goes first.
+    /// Requests of a million that are traced, with or without a client's own trace.
     pub per_million: u32,
 }
 
