@@ -113,6 +113,8 @@ pub struct ModelConfig {
     pub caching: bool,
     /// Header that names the entity.
     pub sticky_header: Option<HeaderName>,
+    /// Whether predictions may be sent more than once.
+    pub replay: bool,
     /// The shield.
     pub shield: ShieldConfig,
     /// The brake.

@@ -29,6 +29,11 @@ pub struct RoutedModelDeployment {
 }
 
 impl RoutedModelDeployment {
+    /// One of which nothing is known but that it is there.
+    pub fn unread(metadata: &ObjectMeta) -> Self {
+        Self { metadata: metadata.clone(), ..Self::default() }
+    }
+
     /// The spec.
     ///
     /// # Errors
@@ -46,6 +51,7 @@ impl RoutedModelDeployment {
             timeout_seconds: understood(&traffic["timeoutSeconds"]),
             max_request_size: understood(&traffic["maxRequestSize"]),
             stickiness: understood(&traffic["stickiness"]),
+            replay: understood(&traffic["replay"]),
             shield: understood(&traffic["shield"]),
             brake: understood(&traffic["brake"]),
         };
@@ -171,6 +177,8 @@ pub struct Traffic {
     pub max_request_size: Option<Quantity>,
     /// Keeps an entity on its side.
     pub stickiness: Option<Stickiness>,
+    /// Predictions may be sent again unless this is `Disabled`.
+    pub replay: String,
     /// Replays to stable.
     pub shield: Shield,
     /// Takes a failing candidate out.

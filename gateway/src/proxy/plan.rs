@@ -37,7 +37,7 @@ pub struct Plan {
     headers: HeaderMap,
     /// Whether the client speaks gRPC.
     pub grpc: bool,
-    /// Whether the request may run twice: predictions and reads are pure.
+    /// Whether the request may run twice: reads are pure, and so are predictions unless the spec says otherwise.
     pub pure: bool,
     /// Equal for equal requests, when they should meet the same pod.
     pub affinity: Option<u64>,
@@ -69,7 +69,7 @@ impl Plan {
         deadline: Instant,
     ) -> Result<Self, Refusal> {
         let grpc = grpc::is_grpc(&parts.headers);
-        let pure = is_pure(&parts, grpc);
+        let pure = is_pure(&parts, grpc, model.config.replay);
         headers::for_upstream(&mut parts, body.peer());
         if body.rest_hint().lower().saturating_add(body.read.len() as u64) > settings.max_body {
             return Err(Refusal::BodyTooLarge);
@@ -182,8 +182,8 @@ impl Plan {
 }
 
 /// A prediction is a pure function. So are reads. Feedback is at-least-once by its own ids, so it may be repeated as well: what it
-/// would cost to lose a label, and to answer a client with a failure of the candidate, is more than a label counted twice.
-fn is_pure(parts: &Parts, grpc: bool) -> bool {
+/// would cost to lose a label, and to answer a client with a failure of the candidate, is more than a label counted twice. Without `replay` only reads are.
+fn is_pure(parts: &Parts, grpc: bool, replay: bool) -> bool {
     let path = parts.uri.path();
     let prediction = || {
         let last = path.rsplit('/').next().unwrap_or_default();
@@ -192,6 +192,7 @@ fn is_pure(parts: &Parts, grpc: bool) -> bool {
     };
     match parts.method {
         Method::GET | Method::HEAD | Method::OPTIONS => true,
+        Method::POST if !replay => false,
         Method::POST if grpc => grpc::is_known_unary(path),
         Method::POST => prediction(),
         _ => false,
