@@ -114,6 +114,8 @@ pub struct ModelConfig {
     pub rollout: String,
     /// Header that names the entity.
     pub sticky_header: Option<HeaderName>,
+    /// Whether predictions may be sent more than once.
+    pub replay: bool,
     /// The shield.
     pub shield: ShieldConfig,
     /// The brake.

@@ -62,18 +62,15 @@ impl Converter {
     /// A ModelDeployment is there, or is another.
     pub fn model(&mut self, object: &DeserializeGuard<RoutedModelDeployment>) -> Concerned {
         let name = object.name_any();
-        match &object.0 {
-            Ok(object) => {
-                let config = model_config(object, self.models.get(&name).map(|known| &known.config));
-                self.models.insert(name.clone(), Known { config, present: true });
-            }
+        let known = self.models.get(&name).map(|known| &known.config);
+        let config = match &object.0 {
+            Ok(object) => model_config(object, known),
             Err(error) => {
-                tracing::warn!(modeldeployment = name, %error, "invalid: its last valid form stays in force");
-                if let Some(known) = self.models.get_mut(&name) {
-                    known.present = true;
-                }
+                tracing::warn!(modeldeployment = name, %error, "invalid: its last valid form stays in force, or that of one that says nothing");
+                known.cloned().unwrap_or_else(|| model_config(&RoutedModelDeployment::unread(&error.metadata), None))
             }
-        }
+        };
+        self.models.insert(name.clone(), Known { config, present: true });
         [name].into()
     }
 
@@ -237,6 +234,7 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
         scaled_to_zero: spec.replicas == Some(0),
         caching: on(&cache.results) || on(&cache.features),
         sticky_header: traffic.stickiness.as_ref().and_then(|sticky| HeaderName::try_from(&sticky.header).ok()),
+        replay: traffic.replay != "Disabled",
         shield: ShieldConfig {
             enabled: shield.mode != "Disabled",
             candidate_timeout: shield.candidate_timeout_milliseconds.map(positive).map(Duration::from_millis),

@@ -12,6 +12,7 @@ pub mod args;
 pub mod brake;
 pub mod budget;
 pub mod buffer;
+pub mod calls;
 pub mod config;
 pub mod convert;
 pub mod endpoint;

@@ -29,6 +29,11 @@ pub struct RoutedModelDeployment {
 }
 
 impl RoutedModelDeployment {
+    /// One of which nothing is known but that it is there.
+    pub fn unread(metadata: &ObjectMeta) -> Self {
+        Self { metadata: metadata.clone(), ..Self::default() }
+    }
+
     /// The spec.
     ///
     /// # Errors
@@ -47,6 +52,7 @@ impl RoutedModelDeployment {
             max_request_size: understood(&traffic["maxRequestSize"]),
             stickiness: understood(&traffic["stickiness"]),
             revision_header: understood(&traffic["revisionHeader"]),
+            replay: understood(&traffic["replay"]),
             shield: understood(&traffic["shield"]),
             brake: understood(&traffic["brake"]),
         };
@@ -179,6 +185,8 @@ pub struct Traffic {
     pub stickiness: Option<Stickiness>,
     /// Whether answers say whose they are.
     pub revision_header: Option<Switch>,
+    /// Predictions may be sent again unless this is `Disabled`.
+    pub replay: String,
     /// Replays to stable.
     pub shield: Shield,
     /// Takes a failing candidate out.

@@ -133,6 +133,7 @@ mod tests {
                 scaled_to_zero: false,
                 caching: false,
                 sticky_header: None,
+                replay: true,
                 shield: ShieldConfig { enabled: true, candidate_timeout: None },
                 brake: BrakeConfig::DEFAULT,
                 pod_settings: PodSettings::default(),

@@ -9,7 +9,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -30,6 +30,7 @@ use tokio_util::{
 };
 
 use crate::{
+    calls::{Call, Calls},
     endpoint::Visit,
     proxy::{
         arm::Failure,
@@ -123,7 +124,13 @@ impl<S> Link<S> {
 }
 
 type Http1 = Link<http1::SendRequest<Upload>>;
-type Http2 = Link<http2::SendRequest<Upload>>;
+
+/// An HTTP/2 connection that calls share.
+#[derive(Debug)]
+struct Http2 {
+    link: Link<http2::SendRequest<Upload>>,
+    calls: Arc<Calls>,
+}
 
 struct Idle {
     link: Http1,
@@ -135,7 +142,7 @@ pub struct Pool {
     addr: SocketAddr,
     connector: Connector,
     idle: Mutex<Vec<Idle>>,
-    shared: tokio::sync::Mutex<Option<Http2>>,
+    shared: tokio::sync::Mutex<Vec<Http2>>,
 }
 
 impl fmt::Debug for Pool {
@@ -193,12 +200,15 @@ impl Pool {
         Ok(Link { sender, ended: self.drive(connection, dropped.clone()), _last: Some(dropped.drop_guard()) })
     }
 
-    /// The one connection for all requests by HTTP/2, and whether it has served before.
-    async fn shared(&self) -> Result<(Http2, bool), String> {
-        // Held while connecting, so that a burst opens one connection.
+    /// A connection for a call by HTTP/2, the call on it, and whether it has served before.
+    async fn shared(&self) -> Result<(Link<http2::SendRequest<Upload>>, Call, bool), String> {
+        // Held while connecting, so that a burst opens no more than it needs.
         let mut shared = self.shared.lock().await;
-        if let Some(link) = shared.as_ref().filter(|link| !link.sender.is_closed()) {
-            return Ok((Link { sender: link.sender.clone(), ended: link.ended.clone(), _last: None }, true));
+        // Of what is full and waits for nothing nobody will ever know whether it was seen.
+        shared.retain(|it| !it.link.sender.is_closed() && (it.calls.has_room() || it.calls.are_waiting()));
+        if let Some(Http2 { link, calls }) = shared.iter().find(|it| it.calls.has_room()) {
+            let link = Link { sender: link.sender.clone(), ended: link.ended.clone(), _last: None };
+            return Ok((link, calls.open(), true));
         }
         let io = self.connect().await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -210,8 +220,11 @@ impl Pool {
         builder.max_send_buf_size(BUFFER as usize);
         let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
         let link = Link { sender, ended: self.drive(connection, CancellationToken::new()), _last: None };
-        *shared = Some(Link { sender: link.sender.clone(), ended: link.ended.clone(), _last: None });
-        Ok((link, false))
+        let kept = Link { sender: link.sender.clone(), ended: link.ended.clone(), _last: None };
+        let calls = Arc::<Calls>::default();
+        let call = calls.open();
+        shared.push(Http2 { link: kept, calls });
+        Ok((link, call, false))
     }
 
     /// Runs a connection until its sender or its peer is gone. Whoever used it hears of an error by the answer.
@@ -276,13 +289,16 @@ async fn send_http1(visit: Visit, mut request: Request<Upload>, anew: bool) -> R
 
 async fn send_http2(visit: Visit, mut request: Request<Upload>) -> Result<Response<Download>, SendError> {
     for _ in 0..MAX_STALE {
-        let (mut link, reused) = match Box::pin(visit.endpoint.pool.shared()).await {
+        let (mut link, call, reused) = match Box::pin(visit.endpoint.pool.shared()).await {
             Ok(found) => found,
             Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
         };
         let sending = link.sender.try_send_request(request);
         match link.answer(sending).await {
-            Some(Ok(response)) => return Ok(response.map(|body| Download::new(body, None, visit))),
+            Some(Ok(response)) => {
+                call.answered();
+                return Ok(response.map(|body| Download::new(body, None, visit)));
+            }
             other => request = unsent(other, reused)?,
         }
     }

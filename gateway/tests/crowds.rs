@@ -14,14 +14,14 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use support::{
     STABLE, World,
-    client::{get, http1, http2, predict},
-    eventually,
+    client::{get, grpc, http1, http2, predict},
+    eventually, loopback,
     upstream::{Mood, Upstream},
     within,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::Instant,
 };
 
@@ -121,4 +121,28 @@ async fn silent_connections_to_the_data_port_lose_nobodys_requests() {
         assert_eq!(world.metrics().client("success"), 151);
         world.metrics().assert_conserved();
     }
+}
+
+/// The pod does not look at its connections for a while, and does then what many servers do: it closes those with more than 20 calls that were taken back.
+#[tokio::test]
+async fn calls_that_are_taken_back_unseen_end_nobody_elses() {
+    let busy = TcpListener::bind(loopback()).await.unwrap();
+    let mut world = World::new().await;
+    world.declare_address().weigh(1, 0).endpoints(STABLE, &[busy.local_addr().unwrap()]).apply();
+    let in_flight = || world.gateway.router.models()[0].stable().unwrap().state.in_flight();
+    let data = world.data;
+    let call = || {
+        let path = "/inference.GRPCInferenceService/ModelStreamInfer";
+        tokio::spawn(async move { grpc(data, &data.to_string(), path, &[], Full::from("message")).await })
+    };
+    let stays = call();
+    eventually("one is there", || in_flight() == 1).await;
+    let leave: Vec<_> = (0..60).map(|_| call()).collect();
+    eventually("all are there", || in_flight() == 61).await;
+    leave.iter().for_each(|call| call.abort());
+    eventually("the others have left", || in_flight() == 1).await;
+    let _pod = Upstream::on(busy, "stable", Mood::Good);
+    let answer = within(DEADLINE, stays).await.unwrap().unwrap();
+    assert_eq!((answer.body.as_str(), answer.grpc_status()), ("message", Some("0")));
+    assert_eq!(within(DEADLINE, call()).await.unwrap().unwrap().grpc_status(), Some("0"));
 }

@@ -166,6 +166,28 @@ async fn without_the_shield_clients_see_the_candidate() {
 }
 
 #[tokio::test]
+async fn without_replay_no_prediction_runs_twice_and_what_never_ran_is_answered() {
+    let (stable, candidate) =
+        (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Good).await);
+    let mut world = World::new().await;
+    world.weigh(1, 1000).endpoints(STABLE, &[stable.addr]).endpoints(CANDIDATE, &[candidate.addr]);
+    world.model().replay = false;
+    world.model().shield.candidate_timeout = Some(Duration::from_millis(50));
+    world.apply();
+    let client = http1();
+    let moods = [(Mood::Status(503), 503), (Mood::Slow(Duration::from_millis(200)), 200), (Mood::Reset, 502)];
+    for (at, (mood, status)) in moods.into_iter().enumerate() {
+        candidate.set(mood);
+        assert_eq!(predict(&client, world.data).await.status, status);
+        assert_eq!((candidate.served(), stable.served()), (at + 1, 0), "{status}");
+    }
+    world.endpoints(CANDIDATE, &[nobody().await]).apply();
+    let answer = predict(&client, world.data).await;
+    assert_eq!((answer.status, answer.header("x-upstream")), (StatusCode::OK, Some("stable")));
+    world.metrics().assert_conserved();
+}
+
+#[tokio::test]
 async fn the_budget_bounds_replays_that_help_nobody() {
     let (stable, candidate) =
         (Upstream::start("stable", Mood::Status(500)).await, Upstream::start("candidate", Mood::Status(503)).await);

@@ -72,6 +72,12 @@ pub struct Traffic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision_header: Option<RevisionHeader>,
 
+    /// Enabled (default): predictions are pure functions, so gateways may send one to more than one pod: again when a pod breaks off, to the stable revision
+    /// when the candidate fails or is slow (`shield`). Disabled, for servers whose predictions have effects: no POST is sent again once a pod may have read
+    /// it, so clients see what a pod fails, and of the shield only what was never sent is left.
+    #[serde(default)]
+    pub replay: Replay,
+
     /// Replays to the stable revision what the candidate failed to answer.
     #[serde(default)]
     pub shield: Shield,
@@ -89,10 +95,21 @@ impl Default for Traffic {
             max_request_size: sixteen_mebibytes(),
             stickiness: None,
             revision_header: None,
+            replay: Replay::default(),
             shield: Shield::default(),
             brake: Brake::default(),
         }
     }
+}
+
+/// Whether predictions may run more than once.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replay {
+    /// They are pure.
+    #[default]
+    Enabled,
+    /// They have effects.
+    Disabled,
 }
 
 /// Stickiness: an entity that saw the candidate at a small weight still sees it at a larger one.

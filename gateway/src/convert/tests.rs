@@ -1,3 +1,4 @@
+use kube::core::error_boundary::InvalidObject;
 use serde_json::{Value, json};
 
 use super::*;
@@ -94,6 +95,7 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         scaled_to_zero: false,
         caching: false,
         sticky_header: Some(HeaderName::from_static("x-user-id")),
+        replay: true,
         shield: ShieldConfig { enabled: false, candidate_timeout: Some(Duration::from_millis(250)) },
         brake: BrakeConfig { min_failures: 3, window: 20, failure_millionths: 200_000, ..BrakeConfig::DEFAULT },
         pod_settings: PodSettings::default(),
@@ -102,6 +104,13 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         reveals_revision: false,
     };
     assert_eq!(snapshot.models["digits"], expected);
+}
+
+#[test]
+fn whether_a_prediction_may_run_twice_is_read() {
+    let replay =
+        |traffic| Converter::default().snapshot([&guard(digits(traffic, json!(null)))], []).models["digits"].replay;
+    assert!(replay(json!({})) && replay(json!({"replay": "Enabled"})) && !replay(json!({"replay": "Disabled"})));
 }
 
 #[test]
@@ -187,6 +196,25 @@ fn a_gateway_that_has_seen_no_other_spec_takes_what_it_understands_of_one() {
     assert_eq!((config.timeout, config.brake.min_failures), (Duration::from_secs(30), 3));
     assert_eq!(config.claims.hosts.len(), 1);
     assert_eq!(converter.snapshot([], []), Snapshot::default());
+}
+
+#[test]
+fn a_gateway_that_can_read_nothing_of_one_knows_its_name_and_its_pods() {
+    let read = guard(digits(json!({"timeoutSeconds": 7}), json!(null)));
+    let error = InvalidObject { error: "another form".into(), metadata: read.0.as_ref().unwrap().metadata.clone() };
+    let pods = slice(of_revision("aaa"), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.0.0.1"]}]));
+    let mut converter = Converter::default();
+    let snapshot = converter.snapshot([&DeserializeGuard(Err(error.clone()))], [&pods]);
+    let config = &snapshot.models["digits"];
+    assert_eq!((config.uid.as_str(), config.timeout), ("1-2-3", Duration::from_secs(30)));
+    assert_eq!(
+        (config.weights.as_ref(), snapshot.endpoints.len()),
+        (None, 1),
+        "the table sends all to the pods that are ready"
+    );
+    converter.snapshot([&read], []);
+    let snapshot = converter.snapshot([&DeserializeGuard(Err(error))], []);
+    assert_eq!(snapshot.models["digits"].timeout, Duration::from_secs(7), "what is known stays");
 }
 
 #[test]

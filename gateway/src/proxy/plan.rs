@@ -37,7 +37,7 @@ pub struct Plan {
     headers: HeaderMap,
     /// Whether the client speaks gRPC.
     pub grpc: bool,
-    /// Whether the request may run twice: predictions and reads are pure.
+    /// Whether the request may run twice: reads are pure, and so are predictions unless the spec says otherwise.
     pub pure: bool,
     /// Whether its answer is a prediction, which gets an id.
     pub predicts: bool,
@@ -73,7 +73,7 @@ impl Plan {
         deadline: Instant,
     ) -> Result<Self, Refusal> {
         let grpc = grpc::is_grpc(&parts.headers);
-        let (pure, predicts) = (is_pure(&parts, grpc), predicts(&parts, grpc));
+        let (pure, predicts) = (is_pure(&parts, grpc, model.config.replay), predicts(&parts, grpc));
         headers::for_upstream(&mut parts, body.peer());
         if body.rest_hint().lower().saturating_add(body.read.len() as u64) > settings.max_body {
             return Err(Refusal::BodyTooLarge);
@@ -200,10 +200,11 @@ impl Plan {
     }
 }
 
-/// A prediction is a pure function. So are reads.
-fn is_pure(parts: &Parts, grpc: bool) -> bool {
+/// A prediction is a pure function. So are reads. Without `replay` only reads are.
+fn is_pure(parts: &Parts, grpc: bool, replay: bool) -> bool {
     match parts.method {
         Method::GET | Method::HEAD | Method::OPTIONS => true,
+        Method::POST if !replay => false,
         Method::POST if grpc => grpc::is_known_unary(parts.uri.path()),
         Method::POST => predicts(parts, grpc),
         _ => false,

@@ -29,6 +29,7 @@ impl Fixture {
             scaled_to_zero: false,
             caching: false,
             sticky_header: None,
+            replay: true,
             shield: ShieldConfig { enabled: true, candidate_timeout: None },
             brake: BrakeConfig { min_failures: 1, failure_millionths: 10000, ..BrakeConfig::DEFAULT },
             pod_settings: PodSettings::default(),

@@ -150,6 +150,7 @@ pub fn model(name: &str) -> ModelConfig {
         timeout: Duration::from_secs(5),
         caching: false,
         sticky_header: None,
+        replay: true,
         shield: ShieldConfig { enabled: true, candidate_timeout: None },
         brake: BrakeConfig { enabled: false, ..BrakeConfig::DEFAULT },
         pod_settings: PodSettings::default(),

@@ -76,7 +76,11 @@ struct Shared {
 
 impl Upstream {
     pub async fn start(name: &'static str, mood: Mood) -> Self {
-        let listener = TcpListener::bind(super::loopback()).await.unwrap();
+        Self::on(TcpListener::bind(super::loopback()).await.unwrap(), name, mood)
+    }
+
+    /// On a port that was bound before: what has connected meanwhile is served now.
+    pub fn on(listener: TcpListener, name: &'static str, mood: Mood) -> Self {
         let addr = listener.local_addr().unwrap();
         let mood = Arc::new(Mutex::new(mood));
         let (served, last) = (Arc::<AtomicUsize>::default(), Arc::<Mutex<Option<Parts>>>::default());
