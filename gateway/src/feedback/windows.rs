@@ -26,12 +26,14 @@ pub(super) struct Window {
     pub(super) labelled: u64,
 }
 
+type Revisions = HashMap<String, [Window; WINDOWS]>;
+
 /// Predictions and labels by the time of the prediction. Windows begin at multiples of their length, so those of all pods are the same and
 /// can be added up.
 #[derive(Debug)]
 pub(super) struct Windows {
     /// The length of a window in seconds; the windows by ModelDeployment and revision.
-    state: Mutex<(u64, HashMap<String, HashMap<String, [Window; WINDOWS]>>)>,
+    state: Mutex<(u64, HashMap<String, Revisions>)>,
 }
 
 impl Default for Windows {
