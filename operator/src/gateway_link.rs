@@ -268,8 +268,11 @@ impl Pace {
         if bytes > self.left {
             let millis = (bytes - self.left) * 1000 / BYTES_A_SECOND;
             tokio::time::sleep(Duration::from_millis(millis)).await;
+            // What was gained meanwhile is what was waited for.
+            (self.left, self.since) = (0, Instant::now());
+        } else {
+            self.left -= bytes;
         }
-        self.left = self.left.saturating_sub(bytes);
     }
 }
 

@@ -199,6 +199,10 @@ fn a_pod_that_starts_or_serves_has_no_problem() {
 }
 
 fn gateway_pod(name: &str, extra: &str) -> Pod {
+    made_by("u-set", name, extra)
+}
+
+fn made_by(set: &str, name: &str, extra: &str) -> Pod {
     yaml(&format!(
         "
 metadata:
@@ -206,14 +210,57 @@ metadata:
   namespace: ns
   uid: u-{name}
   labels: {{app.kubernetes.io/managed-by: slipway, app.kubernetes.io/component: gateway}}
+  ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: {set}, uid: {set}, controller: true}}]
 {extra}
 "
     ))
 }
 
+/// A namespace with a ModelDeployment, and the gateway that the operator made there: Deployment `slipway-gateway`, of which `u-set` is a ReplicaSet.
+fn views_of_gateway() -> Views {
+    let views = Views::default();
+    let kept = |meta: &str| -> kube::core::PartialObjectMeta<ReplicaSet> {
+        yaml(&format!(
+            "
+metadata:
+  namespace: ns
+  labels: {{app.kubernetes.io/managed-by: slipway, app.kubernetes.io/component: gateway}}
+{meta}
+"
+        ))
+    };
+    let fields = FieldSets::default();
+    let view = |o: &kube::core::PartialObjectMeta<ReplicaSet>| Some((Owner::of(o)?, object(o, &fields)?));
+    views.deployments.take(Event::Apply(kept("  name: slipway-gateway\n  uid: u-deployment")), view);
+    for (set, deployment) in [("u-set", "u-deployment"), ("u-foreign", "u-other")] {
+        let owner = format!("apiVersion: apps/v1, kind: Deployment, name: d, uid: {deployment}, controller: true");
+        let meta = format!("  name: {set}\n  uid: {set}\n  ownerReferences: [{{{owner}}}]");
+        views.gateway_sets.take(Event::Apply(kept(&meta)), view);
+    }
+    let own = crate::own_writes::OwnWrites::default();
+    let guarded: crate::main_watch::Guarded = serde_json::from_value(serde_json::to_value(model()).unwrap()).unwrap();
+    views.models.take(Event::Apply(guarded), |o| crate::main_watch::print(o, &own));
+    views
+}
+
+/// Seen: pods of another Deployment with the labels of a gateway were called, blocked confirmations, and could report a brake.
+#[test]
+fn only_pods_of_the_operators_deployment_are_gateways() {
+    let ready = "status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}";
+    let seen = |views: &Views| {
+        for (set, name) in [("u-set", "ours"), ("u-foreign", "theirs"), ("u-unknown", "nobodys")] {
+            views.pods.take(Event::Apply(made_by(set, name, ready)), |o| Some((Owner::of(o)?, pod(o)?)));
+        }
+        let observed = observe(model(), views, |_| (None, None), None, None, BTreeMap::new(), &settings());
+        observed.gateway.pods.into_iter().map(|pod| pod.name).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&views_of_gateway()), ["ours"]);
+    assert!(seen(&Views::default()).is_empty(), "there is no Deployment, and no ModelDeployment");
+}
+
 #[test]
 fn a_gateway_pod_that_leaves_counts_while_it_speaks() {
-    let views = Views::default();
+    let views = views_of_gateway();
     let ready = "status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}";
     let leaving = "  deletionTimestamp: 2026-01-01T00:00:00Z\nstatus: {podIP: 10.0.0.2}";
     for pod_ in [

@@ -25,12 +25,7 @@ async fn labels_are_told_to_whoever_issues_ids_and_to_nobody_in_the_body() {
 }
 
 #[tokio::test]
-async fn a_model_without_labels_tells_none() {
+async fn feedback_is_not_taken_here() {
     let server = Server::start("affine", &[]);
-    let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
-    let response = server.post("/v2/models/m/infer").body(body.to_string()).send().await.unwrap();
-    let told = Report::decode(response.headers()["x-slipway-prediction"].to_str().unwrap()).unwrap();
-    assert!(told.labels.iter().all(Option::is_none), "{told:?}");
-    // Feedback is the gateway's.
     assert_eq!(server.post("/v2/models/m/feedback").body("{}").send().await.unwrap().status(), 404);
 }
