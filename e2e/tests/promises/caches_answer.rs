@@ -9,6 +9,10 @@ fn cached(world: &World, file: &str) -> anyhow::Result<String> {
     let mut object = serde_json::to_value(world.quick(file)?)?;
     object["spec"]["server"]["cache"] =
         json!({"results": {"bypass": "Never", "hotKeys": 100}, "sidecar": {"maxMemory": "16Mi"}});
+    // All that stable is asked here is kept, so it does nothing whose time could be compared.
+    if let Some(gates) = object["spec"]["analysis"]["gates"].as_array_mut() {
+        gates.retain(|gate| gate["type"] != "Latency");
+    }
     Ok(object.to_string())
 }
 
