@@ -5,10 +5,8 @@
 
 use std::{
     fmt::{self, Debug, Formatter},
-    fs::File,
-    io::{self, ErrorKind, Read},
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -18,43 +16,30 @@ use ring::{
     hmac::{self, HMAC_SHA256},
     rand::SystemRandom,
 };
+use slipway_prediction_id::{Key, TOKEN_BYTES, derive, read_master, read_token};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// Length of `master`.
-pub const MASTER_BYTES: RangeInclusive<usize> = 32..=64;
-/// Length of `token`, without white space at its end.
-pub const TOKEN_BYTES: RangeInclusive<usize> = 32..=256;
 /// How long what was derived from a key that was replaced stays valid.
 pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the files are looked at. The kubelet itself takes a minute to replace them.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// What keys are derived from.
-#[derive(Clone)]
-pub struct Master {
-    /// Also compares two of them, without keeping either in a form that could be printed.
-    key: hmac::Key,
-    bytes: Arc<[u8]>,
-}
+#[derive(Clone, PartialEq, Eq)]
+pub struct Master(Arc<[u8]>);
 
 impl Master {
     /// A key of these bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { key: hmac::Key::new(HMAC_SHA256, &bytes), bytes: bytes.into() }
+        Self(bytes.into())
     }
 
-    /// The key for a purpose and a ModelDeployment: HMAC-SHA256 of `<purpose> 0x00 <uid>`. A purpose is a constant that names its version and holds no NUL.
+    /// The key for a purpose and a ModelDeployment: [`slipway_prediction_id::derive`].
     pub fn derive(&self, purpose: &str, uid: &str) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in [purpose.as_bytes(), b"\0", uid.as_bytes()] {
-            context.update(part);
-        }
-        let mut derived = [0; 32];
-        derived.copy_from_slice(context.sign().as_ref());
-        derived
+        derive(&self.0, purpose, uid)
     }
 }
 
@@ -144,8 +129,8 @@ impl Keys {
 
     /// Reads the files. What cannot be read for another reason than that it is not there stays as it was.
     pub fn reload(&self) {
-        let master = read(&self.directory.join("master"), &MASTER_BYTES, false);
-        let token = read(&self.directory.join("token"), &TOKEN_BYTES, true);
+        let master = read_master(&self.directory);
+        let token = read_token(&self.directory);
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         self.tell(&mut held.told[0], "master", &master);
         self.tell(&mut held.told[1], "token", &token);
@@ -161,7 +146,7 @@ impl Keys {
     }
 
     /// Says what has changed, and the state in the metrics.
-    fn tell(&self, told: &mut Option<String>, file: &'static str, read: &io::Result<Result<Vec<u8>, String>>) {
+    fn tell(&self, told: &mut Option<String>, file: &'static str, read: &io::Result<Key>) {
         let now = match read {
             Ok(Ok(_)) => String::new(),
             Ok(Err(why)) => why.clone(),
@@ -184,42 +169,15 @@ impl Keys {
 
 impl Held {
     fn replace_master(&mut self, new: Option<Master>, now: Instant) {
-        let same = match (&self.master, &new) {
-            (Some(a), Some(b)) => a.bytes == b.bytes,
-            (None, None) => true,
-            _ => false,
-        };
-        if !same && let Some(old) = std::mem::replace(&mut self.master, new) {
+        if self.master != new
+            && let Some(old) = std::mem::replace(&mut self.master, new)
+        {
             self.previous = Some((old, now + KEPT));
         }
         if self.previous.as_ref().is_some_and(|(_, until)| now >= *until) {
             self.previous = None;
         }
     }
-}
-
-/// Reads a file of a size within bounds: its bytes, or why they are no key.
-fn read(path: &Path, bytes: &RangeInclusive<usize>, trim: bool) -> io::Result<Result<Vec<u8>, String>> {
-    // Looked at before it is opened: a pipe would hold the reader up.
-    match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() => return Ok(Err("is no file".into())),
-        Ok(_) => {}
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Err("is not there".into()));
-        }
-        Err(error) => return Err(error),
-    }
-    let mut content = Vec::new();
-    // Room for the end of a line that an editor has added.
-    let limit = bytes.end().saturating_add(3) as u64;
-    File::open(path)?.take(limit).read_to_end(&mut content)?;
-    if trim {
-        content.truncate(content.trim_ascii_end().len());
-    }
-    if bytes.contains(&content.len()) {
-        return Ok(Ok(content));
-    }
-    Ok(Err(format!("must have {} to {} bytes", bytes.start(), bytes.end())))
 }
 
 /// Reads the files again and again until `stop`.

@@ -15,12 +15,12 @@ use slipway_core::gateway_rollout::ClientRequests;
 use slipway_core::observed::{GatewayReport, Unreachable};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Change, Owner};
-use crate::gateway_report::{Lines, StateLine, is_news};
+use crate::gateway_report::{Lines, Pace, StateLine, is_news};
 use crate::main_watch::Guarded;
 use crate::observe::PodKept;
 use crate::telemetry::Metrics;
@@ -55,10 +55,6 @@ impl Gateways for Views {
 
 /// A pod tells of so many more ModelDeployments than there are: those that came or went just now.
 const MORE_MODELS: usize = 100;
-/// Bytes that a stream may bring at once, and each second after that. Ten thousand ModelDeployments are 2 MB in all and take 64 KiB a second at rest.
-const BURST: u64 = 16 << 20;
-const BYTES_A_SECOND: u64 = 1 << 20;
-
 /// A gateway pod.
 #[derive(Clone, Debug)]
 struct Pod {
@@ -245,35 +241,6 @@ enum StreamError {
     TooMany(usize),
     #[error("no ReplicaSet of the Deployment slipway-gateway made this pod")]
     NoGateway,
-}
-
-/// Bytes that may still come at once. What comes faster waits in the pod.
-struct Pace {
-    left: u64,
-    since: Instant,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { left: BURST, since: Instant::now() }
-    }
-}
-
-impl Pace {
-    async fn take(&mut self, bytes: usize) {
-        let now = Instant::now();
-        let gained = now.duration_since(self.since).as_millis() as u64 * BYTES_A_SECOND / 1000;
-        (self.left, self.since) = ((self.left + gained).min(BURST), now);
-        let bytes = bytes as u64;
-        if bytes > self.left {
-            let millis = (bytes - self.left) * 1000 / BYTES_A_SECOND;
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            // What was gained meanwhile is what was waited for.
-            (self.left, self.since) = (0, Instant::now());
-        } else {
-            self.left -= bytes;
-        }
-    }
 }
 
 /// Counts a stream as long as it lives, however it ends.

@@ -1,13 +1,19 @@
 //! The wire format of a gateway's state stream (ARCHITECTURE.md, "Weights"), and what of a change is worth a reconcile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 use slipway_core::observed::{BrakeReport, GatewayReport};
+use tokio::time::Instant;
 
 /// Longest line that is read: some thousand ModelDeployments. A gateway that tells changes puts 500 into a line.
 pub const MAX_LINE: usize = 1 << 20;
+
+/// Bytes that a stream may bring at once, and each second after that. Ten thousand ModelDeployments are 2 MB in all and take 64 KiB a second at rest.
+const BURST: u64 = 16 << 20;
+const BYTES_A_SECOND: u64 = 1 << 20;
 
 /// One line.
 #[derive(Debug, Deserialize)]
@@ -140,6 +146,36 @@ impl Lines {
         }
         self.rest.extend_from_slice(bytes);
         if self.rest.len() > MAX_LINE { Err(TooLong) } else { Ok(lines) }
+    }
+}
+
+/// Bytes that may still come at once. What comes faster waits in the pod.
+pub struct Pace {
+    left: u64,
+    since: Instant,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { left: BURST, since: Instant::now() }
+    }
+}
+
+impl Pace {
+    /// Takes in so many bytes, and waits where they come too fast.
+    pub async fn take(&mut self, bytes: usize) {
+        let now = Instant::now();
+        let gained = now.duration_since(self.since).as_millis() as u64 * BYTES_A_SECOND / 1000;
+        (self.left, self.since) = ((self.left + gained).min(BURST), now);
+        let bytes = bytes as u64;
+        if bytes > self.left {
+            let millis = (bytes - self.left) * 1000 / BYTES_A_SECOND;
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            // What was gained meanwhile is what was waited for.
+            (self.left, self.since) = (0, Instant::now());
+        } else {
+            self.left -= bytes;
+        }
     }
 }
 

@@ -4,11 +4,13 @@
 //! (Unix seconds, then 8 random bytes), and under ChaCha20-Poly1305 (RFC 8439) the revision, padded to a fixed length, and the predicted labels. The key is derived
 //! from the Secret of the namespace for one ModelDeployment, so that nobody without that Secret makes an id, or reads from one which revision answered.
 
+mod file;
 mod id;
 mod key;
 mod label;
 mod report;
 
+pub use file::{Key, TOKEN_BYTES, read_master, read_token};
 pub use id::{Invalid, MAX_REVISION, PURPOSE, PredictionId, Sealer, is_revision};
 pub use key::{ACCESS, derive};
 pub use label::{Label, MAX_ROWS};

@@ -1,8 +1,6 @@
 //! The keys of the namespace, as files of the Secret `slipway-keys`: what prediction ids are sealed with where no gateway can (results of jobs, messages of
 //! streams), and who may ask for more than predictions.
 
-use std::io::Read as _;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,16 +8,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ring::hmac::{HMAC_SHA256, Key, sign, verify};
-use slipway_prediction_id::{ACCESS, PURPOSE, Report, Sealer, derive};
+use slipway_prediction_id::{ACCESS, PURPOSE, Report, Sealer, derive, read_master, read_token};
 
 use crate::error::ApiError;
 
 /// How long what was read is used before the files are looked at again.
 const READ_AGAIN: Duration = Duration::from_secs(10);
-/// Bytes of `master`: fewer are no key, more are not read.
-const MASTER: RangeInclusive<usize> = 32..=64;
-/// Bytes of `token`.
-const TOKEN: RangeInclusive<usize> = 32..=256;
 /// By which a gateway proves that it has seen the token: hex of a key that is derived for it.
 const ACCESS_HEADER: &str = "x-slipway-access";
 
@@ -91,13 +85,13 @@ impl Keys {
     }
 
     fn read(&self, directory: &Path) -> Held {
-        let master = read(&directory.join("master"), &MASTER);
+        let master = read_master(directory).ok().and_then(Result::ok);
         let derived = |purpose| master.as_ref().map(|master| derive(master, purpose, &self.uid));
-        let token = read(&directory.join("token"), &TOKEN).and_then(|token| String::from_utf8(token).ok());
+        let token = read_token(directory).ok().and_then(Result::ok);
         Held {
             sealer: derived(PURPOSE).and_then(|key| Sealer::new(&key)),
             access: derived(ACCESS).map(hex::encode),
-            token: token.map(|token| token.trim_end().to_owned()),
+            token: token.and_then(|token| String::from_utf8(token).ok()),
         }
     }
 }
@@ -106,13 +100,6 @@ impl Keys {
 fn is_equal(a: &[u8], b: &[u8]) -> bool {
     let key = Key::new(HMAC_SHA256, b"equal");
     verify(&key, a, sign(&key, b).as_ref()).is_ok()
-}
-
-fn read(file: &Path, bytes: &RangeInclusive<usize>) -> Option<Vec<u8>> {
-    let mut content = Vec::new();
-    let most = *bytes.end() as u64 + 1;
-    std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut content)).ok()?;
-    bytes.contains(&content.len()).then_some(content)
 }
 
 #[cfg(test)]
