@@ -310,6 +310,10 @@ async fn orphan(world: &World, name: &str) {
         let api = objects(world, version, kind);
         let ours = ListParams::default().labels("app.kubernetes.io/managed-by=slipway");
         for object in api.list(&ours).await.unwrap() {
+            // What a Deployment of ours controls stays with it.
+            if object.owner_references().iter().any(|owner| owner.kind != "ModelDeployment") {
+                continue;
+            }
             let none = json!({"metadata": {"ownerReferences": null}});
             api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(none)).await.unwrap();
         }
@@ -358,8 +362,11 @@ async fn orphans_are_adopted() {
     assert!(status.rollout.is_none() && status.history.is_empty(), "nothing was rolled out");
     assert_eq!(status.traffic.unwrap().generation, 1, "and no weight was written but the first");
     eventually("all are controlled again", async || {
-        let sets = world.api::<ReplicaSet>().list(&ListParams::default()).await.unwrap().items;
-        let services = world.api::<Service>().list(&ListParams::default()).await.unwrap().items;
+        // Those of the gateway are shared by all that own it.
+        let of_m = ListParams::default().labels("app.kubernetes.io/part-of=m");
+        let sets = world.api::<ReplicaSet>().list(&of_m).await.unwrap().items;
+        let services = world.api::<Service>().list(&of_m).await.unwrap().items;
+        assert!(!sets.is_empty() && !services.is_empty());
         let metas = sets.iter().map(|it| &it.metadata).chain(services.iter().map(|it| &it.metadata));
         let mut owners = metas.map(|it| it.owner_references.clone().unwrap_or_default());
         owners.all(|all| {

@@ -14,8 +14,10 @@ use super::support::fakes::Fakes;
 use super::support::world::{World, condition, spec};
 use super::support::{audit, eventually, eventually_within};
 
+/// Sizes of the ReplicaSets of `m`; the gateway has one, too.
 async fn sizes(sets: &Api<ReplicaSet>) -> Vec<i32> {
-    let all = sets.list(&ListParams::default()).await.unwrap();
+    let of_m = ListParams::default().labels("app.kubernetes.io/part-of=m");
+    let all = sets.list(&of_m).await.unwrap();
     all.into_iter().filter_map(|set| set.spec.and_then(|spec| spec.replicas)).collect()
 }
 
