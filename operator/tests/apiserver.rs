@@ -92,7 +92,11 @@ async fn the_api_server_holds_the_rules_of_the_crd() {
         ),
         ("scale", json!({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}), "must not be greater than maxReplicas"),
         ("upper-case", json!({"traffic": {"hosts": ["M.example.org"]}}), "spec.traffic.hosts[0]"),
-        ("of-a-service", json!({"traffic": {"hosts": ["b.team.svc"]}}), "spec.traffic.hosts: Invalid value: must not be the address"),
+        (
+            "of-a-service",
+            json!({"traffic": {"hosts": ["b.team.svc"]}}),
+            "spec.traffic.hosts: Invalid value: must not be the address",
+        ),
         ("twice", json!({"traffic": {"hosts": ["m.example.org", "m.example.org"]}}), "Duplicate value"),
     ] {
         let refusal = create(name, with(more)).await.expect_err(name);
