@@ -1,7 +1,7 @@
 //! Caches of views: of every watched object only what a plan looks at is kept, indexed by whom it belongs to. One watch feeds
 //! both the reads (no GET or LIST per reconcile) and the triggers (a reconcile only when a view changed).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock};
 
 use kube::runtime::watcher::Event;
@@ -153,6 +153,12 @@ impl<V: Clone + PartialEq> Cache<V> {
         let here = inner.views.iter().filter(|(owner, _)| owner.namespace == namespace);
         let asked = here.filter(|(_, entries)| entries.values().any(|entry| asked(&entry.view)));
         asked.filter_map(|(owner, _)| owner.model.clone()).collect()
+    }
+
+    /// Namespaces with a ModelDeployment.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        inner.views.keys().filter(|owner| owner.model.is_some()).map(|owner| owner.namespace.clone()).collect()
     }
 
     /// Whether a namespace has any ModelDeployment.

@@ -54,6 +54,8 @@ pub struct Context {
     pub turns: crate::put::Turns,
     /// The keys of namespaces.
     pub keys: crate::keys::NamespaceKeys,
+    /// Who looks after which namespace.
+    pub leases: crate::namespace_lease::NamespaceLeases,
     /// Reconciles that run.
     pub running: Arc<Running>,
     /// The end.
@@ -71,6 +73,7 @@ impl Context {
         self.own.forget(uid);
         self.expectations.forget(uid);
         self.waiting.done(uid);
+        self.leases.forget_told(uid);
         self.metrics.conditions.forget(uid);
     }
 }

@@ -54,7 +54,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    fn api<K>(&self) -> Api<K>
+    /// Objects of a kind that are watched.
+    pub fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {

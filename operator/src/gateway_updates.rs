@@ -28,6 +28,7 @@ use crate::children::Child;
 use crate::context::Context;
 use crate::error::{Fault, WriteError};
 use crate::main_watch::Guarded;
+use crate::namespace_lease::Standing;
 use crate::views::Views;
 
 /// How often is looked.
@@ -134,7 +135,8 @@ pub async fn run(ctx: Arc<Context>, mode: Mode, triggers: UnboundedSender<Object
                 let _ = triggers.send(ObjectRef::new(&name).within(&namespace));
             }
         }
-        for namespace in watcher.unused(&ctx.views, Instant::now()) {
+        let unused = watcher.unused(&ctx.views, Instant::now()).into_iter();
+        for namespace in unused.filter(|namespace| !is_of_another(&ctx, namespace)) {
             if let Err(error) = sweep(&ctx, &namespace).await {
                 tracing::warn!(namespace, %error, "a gateway that nobody uses cannot be deleted: it is tried again");
             }
@@ -142,10 +144,16 @@ pub async fn run(ctx: Arc<Context>, mode: Mode, triggers: UnboundedSender<Object
     }
 }
 
+fn is_of_another(ctx: &Context, namespace: &str) -> bool {
+    matches!(ctx.leases.standing(namespace, Timestamp::now()), Standing::Theirs(_))
+}
+
 impl Watcher {
     fn look(&mut self, ctx: &Context, now: Timestamp) -> Vec<Gateway> {
         self.looks += 1;
-        let namespaces = ctx.views.deployments.gateways();
+        let mut namespaces = ctx.views.deployments.gateways();
+        // Another operator's are its own.
+        namespaces.retain(|(namespace, _)| !is_of_another(ctx, namespace));
         let there: BTreeSet<_> = namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
         self.gateways.retain(|namespace, _| there.contains(namespace.as_str()));
         self.count(ctx);

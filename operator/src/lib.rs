@@ -23,6 +23,7 @@ pub mod lease;
 pub mod main_watch;
 pub mod managed;
 pub mod metrics_source;
+pub mod namespace_lease;
 pub mod network_policies;
 pub mod observe;
 mod overridden;

@@ -41,6 +41,8 @@ pub const CLUSTER: &[Rule] = &[
     // The keys of a namespace: made, and never read.
     rule("", "secrets", &["create"]),
     rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
+    // Which of several operators looks after a namespace.
+    rule("coordination.k8s.io", "leases", &["list", "watch", "get", "create", "update"]),
     rule("", "pods", READ),
     rule("events.k8s.io", "events", &["create", "patch"]),
     // The gateways' RoleBinding names this ClusterRole.

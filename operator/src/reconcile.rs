@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::error::{Error, WriteError};
 use crate::keys;
 use crate::main_watch::Guarded;
+use crate::namespace_lease;
 use crate::observe::observe;
 use crate::refusals::Round;
 use crate::status;
@@ -82,6 +83,14 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
         ctx.forget(&subject.uid, &ObjectRef::from(&subject));
         return Ok(Next::await_change());
     }
+    // (I/O) Of several operators one looks after a namespace. Until it is known which one nothing is written.
+    if ctx.stop.run_until_cancelled(ctx.leases.wait_until_synced()).await.is_none() {
+        return Err(Error::CachesGone);
+    }
+    if let Some(holder) = ctx.leases.take(&ctx.client, &object).await? {
+        leave(&subject, &holder, ctx).await;
+        return Ok(Next::await_change());
+    }
     if let Some(wait) = ctx.expectations.missing(&subject.uid, &ctx.views, Instant::now()) {
         return Ok(Next::requeue(wait.min(RECHECK)));
     }
@@ -97,6 +106,17 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     let wait = carry_out(&mut observed, &plan, now, &subject, ctx).await?;
     ctx.backoff.reset(&subject.uid);
     Ok(Next::requeue(next_look(&plan, wait, now)))
+}
+
+/// Leaves a ModelDeployment to another operator. It is looked at again when its namespace changes hands.
+async fn leave(subject: &Subject, holder: &str, ctx: &Context) {
+    if !ctx.leases.is_news(&subject.uid, holder) {
+        return;
+    }
+    ctx.forget(&subject.uid, &ObjectRef::from(subject));
+    // That forgot also what it was told.
+    ctx.leases.is_news(&subject.uid, holder);
+    publish(&[namespace_lease::note(&subject.namespace, ctx.leases.own(), holder)], subject, ctx).await;
 }
 
 /// Does what the plan says, in its order. An action that is refused keeps no other one from being done. Gives when to look again for the sake of the

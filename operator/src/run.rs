@@ -18,6 +18,7 @@ use crate::gateway_link::{Gateways, Links};
 use crate::gateway_updates;
 use crate::lease::{self, Candidacy};
 use crate::metrics_source::Poller;
+use crate::namespace_lease::{self, NamespaceLeases};
 use crate::own_writes::OwnWrites;
 use crate::prometheus::Connection;
 use crate::refusals::Refusals;
@@ -101,10 +102,22 @@ async fn lead(
     }
 }
 
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn lease_namespace(args: &RunArgs) -> String {
+    args.lease_namespace.clone().or_else(|| environment("POD_NAMESPACE")).unwrap_or_else(|| "default".into())
+}
+
+/// How all processes of this operator are called among operators.
+fn operator_name(args: &RunArgs) -> String {
+    format!("{}/{}", lease_namespace(args), args.lease_name)
+}
+
 fn candidacy(args: &RunArgs) -> Candidacy {
-    let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let namespace = args.lease_namespace.clone().or_else(|| env("POD_NAMESPACE")).unwrap_or_else(|| "default".into());
-    let pod = env("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
+    let namespace = lease_namespace(args);
+    let pod = environment("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
     // A container that restarts keeps its pod's name, and must not mistake its predecessor's lease for its own.
     let identity = format!("{pod}-{:08x}", rand::random::<u32>());
     Candidacy { namespace, name: args.lease_name.clone(), identity }
@@ -134,16 +147,20 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
         waiting: crate::status::Waiting::default(),
         turns: crate::put::Turns::default(),
         keys: crate::keys::NamespaceKeys::default(),
+        leases: NamespaceLeases::new(operator_name(args)),
         running: Arc::clone(&health.running),
         stop: stop.clone(),
         client: client.clone(),
     });
     health.set(Phase::Leading);
+    let scope = Scope { client, namespace: args.namespace.clone() };
+    let leases = tokio::spawn(namespace_lease::run(Arc::clone(&ctx), scope.api(), push.clone()));
     let updates = tokio::spawn(gateway_updates::run(Arc::clone(&ctx), args.gateway_update.into(), push));
-    controller::run(Scope { client, namespace: args.namespace.clone() }, Arc::clone(&ctx), pushed).await;
+    controller::run(scope, Arc::clone(&ctx), pushed).await;
     health.set(Phase::Ending);
     // Ends with `stop`; where the controller ended by itself nothing is left to watch over.
     updates.abort();
+    leases.abort();
     ctx.links.close().await;
     ctx.poller.close().await;
     if stop.is_cancelled() { Ok(()) } else { Err(RunError::ControllerEnded) }

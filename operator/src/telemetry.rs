@@ -65,6 +65,8 @@ pub struct Metrics {
     pub gateway_streams: Gauge,
     /// 1 while this process leads.
     pub leader: Gauge,
+    /// Namespaces with ModelDeployments that another operator looks after.
+    pub namespaces_of_others: Gauge,
     /// Events that could not be published.
     pub events_lost: Counter,
     /// Watches that ended with an error and were started again.
@@ -88,6 +90,7 @@ impl Default for Metrics {
             queries: Family::default(),
             gateway_streams: Gauge::default(),
             leader: Gauge::default(),
+            namespaces_of_others: Gauge::default(),
             events_lost: Counter::default(),
             watch_errors: Counter::default(),
             conditions: ConditionMetrics::default(),
@@ -109,6 +112,8 @@ impl Metrics {
         r.register("prometheus_queries", "Queries to Prometheus by result", self.queries.clone());
         r.register("gateway_streams", "Streams to gateway pods that stand", self.gateway_streams.clone());
         r.register("leader", "Whether this process leads", self.leader.clone());
+        let help = "Namespaces with ModelDeployments that another operator looks after";
+        r.register("namespaces_of_others", help, self.namespaces_of_others.clone());
         r.register("events_lost", "Events that could not be published", self.events_lost.clone());
         r.register("watch_errors", "Watches that ended with an error", self.watch_errors.clone());
         let help = "Conditions of ModelDeployments that are not as they are at rest";

@@ -11,6 +11,8 @@ mod refused;
 #[path = "apiserver/scale.rs"]
 mod scale;
 mod support;
+#[path = "apiserver/two_operators.rs"]
+mod two_operators;
 
 use std::collections::BTreeSet;
 

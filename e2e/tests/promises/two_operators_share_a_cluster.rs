@@ -1,0 +1,123 @@
+//! Of two operators that could both look after a namespace one does, and the other leaves it alone, until a person hands it over: nothing is written twice, and no
+//! request is lost.
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+use slipway_crds::v1alpha1::AnalysisMode;
+use slipway_e2e::cluster::Cluster;
+use slipway_e2e::product::{NAMESPACE, RELEASE};
+use slipway_e2e::world::{self, PODS, ROLLOUT, World};
+
+const LEASE: &str = "slipway-modeldeployments";
+/// An annotation of gateway pods, by which the second operator's settings differ.
+const MARK: &str = "example.org/second";
+
+/// Installs another release for one namespace, with the values of the first one and another template of gateways.
+async fn install(cluster: &Cluster, release: &str, namespace: &str) -> anyhow::Result<()> {
+    let values = cluster.helm(["get", "values", RELEASE, "--namespace", NAMESPACE, "--output", "json"]).await?;
+    let mut values: Value = serde_json::from_str(&values).context("values of the first release")?;
+    values["watchNamespace"] = namespace.into();
+    // What a cluster has once.
+    values["gateway"]["clusterRole"]["create"] = false.into();
+    values["commands"]["policy"] = false.into();
+    values["gateway"]["template"]["metadata"]["annotations"][MARK] = "yes".into();
+    values["gateway"]["update"] = "Immediate".into();
+    let file = cluster.layout().root().join(format!("target/e2e/second-{}.json", std::process::id()));
+    std::fs::write(&file, values.to_string())?;
+    let chart = cluster.layout().root().join("charts").join(RELEASE).display().to_string();
+    let path = file.display().to_string();
+    let install =
+        ["install", release, &chart, "--namespace", release, "--values", &path, "--wait", "--timeout", "120s"];
+    let done = cluster.helm(install).await;
+    std::fs::remove_file(&file)?;
+    done.map(drop).map_err(Into::into)
+}
+
+async fn gateway(world: &World) -> Result<Value, String> {
+    let get = ["get", "deployment", "slipway-gateway", "-n", &world.namespace, "-o", "json"];
+    let text = world.cluster.kubectl(get).await.map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+fn generation(gateway: &Value) -> i64 {
+    gateway["metadata"]["generation"].as_i64().unwrap_or_default()
+}
+
+/// Waits until the gateway has the settings of the second operator, or of the first, and all of its pods are those.
+async fn rolled(world: &World, by_the_second: bool) -> anyhow::Result<i64> {
+    let settled = || async {
+        let gateway = gateway(world).await?;
+        let marked = gateway["spec"]["template"]["metadata"]["annotations"].get(MARK).is_some();
+        let (status, all) = (&gateway["status"], &gateway["spec"]["replicas"]);
+        let seen = status["observedGeneration"] == gateway["metadata"]["generation"];
+        let done = ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|count| status[*count] == *all);
+        let wanted = marked == by_the_second && seen && done;
+        if wanted { Ok(generation(&gateway)) } else { Err(format!("marked: {marked}, {status}")) }
+    };
+    Ok(world.cluster.wait_for(&world.namespace, "the gateway to be rolled out", PODS, settled).await?)
+}
+
+async fn hand_over(world: &World, holder: &str) -> anyhow::Result<()> {
+    let patch = format!(r#"{{"spec":{{"holderIdentity":"{holder}"}}}}"#);
+    let arguments = ["patch", "lease", LEASE, "-n", &world.namespace, "--type", "merge", "-p", &patch];
+    world.cluster.kubectl(arguments).await?;
+    Ok(())
+}
+
+/// Rolls out another version, at once: this is about who does it.
+async fn ship(world: &World, version: &str) -> anyhow::Result<()> {
+    let mut object = world.quick("digits/v2.yaml")?;
+    object.spec.model.version = Some(version.to_owned());
+    object.spec.strategy.canary = Some(serde_json::from_value(serde_json::json!({"steps": [{"setWeight": 100}]}))?);
+    (object.spec.analysis.mode, object.spec.analysis.gates) = (AnalysisMode::Disabled, None);
+    world.apply(&object).await?;
+    world.promoted("digits", version).await.map(drop)
+}
+
+async fn told(world: &World) -> anyhow::Result<()> {
+    let events = || async {
+        let get = ["get", "events", "-n", &world.namespace, "--field-selector", "reason=OtherOperator", "-o", "name"];
+        let found = world.cluster.kubectl(get).await.map_err(|error| error.to_string())?;
+        if found.trim().is_empty() { Err("no Event".to_owned()) } else { Ok(()) }
+    };
+    Ok(world.cluster.wait_for(&world.namespace, "the second operator to say who acts", ROLLOUT, events).await?)
+}
+
+async fn shared(world: &World, second: &str) -> anyhow::Result<()> {
+    told(world).await?;
+    let before = rolled(world, false).await?;
+    ship(world, "v2").await?;
+    ensure!(rolled(world, false).await? == before, "the gateway was written although nothing of it changed");
+
+    // As the Event says: namespace and name of the Lease of the release.
+    hand_over(world, &format!("{second}/{second}-slipway")).await?;
+    let handed = rolled(world, true).await?;
+    ship(world, "v3").await?;
+    ensure!(
+        rolled(world, true).await? == handed,
+        "the first operator wrote although the second one looks after the namespace"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn two_operators_share_a_cluster() -> anyhow::Result<()> {
+    world::run("shared", async |world| {
+        let namespace = world.cluster.temp_namespace("second").await?;
+        let second = namespace.name().to_owned();
+        world.start(&world.quick("digits/v1.yaml")?).await?;
+        world.load("digits", 60).await?;
+        install(&world.cluster, &second, &world.namespace).await?;
+        let outcome = shared(&world, &second).await;
+        world.cluster.helm(["uninstall", &second, "--namespace", &second, "--wait", "--timeout", "120s"]).await?;
+        outcome?;
+        // Nobody looks after it now; everything serves on. Half an hour later the first one would take it.
+        hand_over(&world, &format!("{NAMESPACE}/{RELEASE}")).await?;
+        rolled(&world, false).await?;
+        world.settle().await?;
+        namespace.delete().await?;
+        Ok(())
+    })
+    .await
+}
