@@ -128,7 +128,7 @@ fn moved(spec: &mut JSONSchemaProps, path: &str, message: &str) {
     // A rule sees only fields that have a type.
     let is_object = OBJECTS.contains(&path);
     let refused = JSONSchemaProps {
-        description: Some("Not used any more.".into()),
+        description: Some(format!("Refused: it {message}.")),
         type_: is_object.then(|| "object".into()),
         x_kubernetes_preserve_unknown_fields: is_object.then_some(true),
         x_kubernetes_int_or_string: (!is_object).then_some(true),
