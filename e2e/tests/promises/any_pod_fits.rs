@@ -80,6 +80,11 @@ fn check(pod: &Value) {
     assert_eq!(spec["containers"][0]["args"], json!(["serve", "--queue-capacity=128"]));
     assert_eq!(spec["containers"][0]["readinessProbe"]["failureThreshold"], 5);
     assert_eq!(spec["containers"][0]["readinessProbe"]["httpGet"]["path"], "/readyz");
+    // Our scratch volumes, and no others, keep no node from being removed.
+    let movable =
+        pod["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"].as_str();
+    let movable: Vec<&str> = movable.unwrap_or_default().split(',').collect();
+    assert!(movable.contains(&"models") && !movable.contains(&"shared"), "{movable:?}");
     // The step that fetches the model has what the server has.
     assert_eq!(spec["initContainers"][1]["envFrom"], spec["containers"][0]["envFrom"]);
 }
