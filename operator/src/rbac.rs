@@ -42,6 +42,8 @@ pub const CLUSTER: &[Rule] = &[
     rule("", "secrets", &["create"]),
     rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
     rule("", "pods", READ),
+    // Restarts: by eviction, so that disruption budgets hold.
+    rule("", "pods/eviction", &["create"]),
     rule("events.k8s.io", "events", &["create", "patch"]),
     // The gateways' RoleBinding names this ClusterRole.
     rule("rbac.authorization.k8s.io", "clusterroles", &["bind"]),

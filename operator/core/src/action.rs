@@ -19,6 +19,10 @@ use crate::marks::Marks;
 /// Annotation with the hash of what was applied last. A child is applied again when it differs, and only then.
 pub const APPLIED: &str = "ml.slipway.dev/applied";
 
+/// What the error of an eviction says that a disruption budget refuses for now, after the name of the pod. By it the plan tells such a refusal, which is no fault
+/// of anybody's, from others.
+pub const HELD_BY_BUDGET: &str = "held by a disruption budget";
+
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -75,6 +79,13 @@ pub enum Action {
         uid: String,
         /// Both, as they shall be.
         marks: Marks,
+    },
+    /// Evicts a pod, preconditioned on the UID: as `kubectl drain` does, so that disruption budgets hold.
+    Evict {
+        /// Pod.
+        name: String,
+        /// Precondition.
+        uid: String,
     },
     /// Deletes an object, preconditioned on the UID, background propagation.
     Delete {

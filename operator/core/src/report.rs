@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod progress;
+mod restart;
 mod service;
 mod stalled;
 

@@ -20,7 +20,7 @@ use crate::truth::Truth;
 /// A write that did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Its resourceVersion or UID is not that of the object.
+    /// Its resourceVersion or UID is not that of the object, or the disruption budget lets the pod not go for now.
     Conflict,
 }
 
@@ -97,6 +97,7 @@ impl Cluster {
             disruption_budget: self.budget.clone(),
             network_policies: self.policies.clone(),
             gateway: GatewayView { pods, ..self.gateway.clone() },
+            pods: self.sets.iter().flat_map(Set::seen).collect(),
             pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
             fetched: self.sets.iter().flat_map(Set::fetched).collect(),
             conflicts: Vec::new(),
@@ -294,6 +295,11 @@ impl Cluster {
                 let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(Refused::Conflict)?.view.marks = marks.clone();
             }
+            Action::Evict { name, .. } => {
+                // The budget of every world is one pod, the default.
+                let goes = self.sets.iter_mut().find_map(|set| set.evict_one(name));
+                goes.filter(|goes| *goes).ok_or(Refused::Conflict)?;
+            }
             Action::Delete { kind: Kind::ReplicaSet, name, uid } => {
                 let before = self.sets.len();
                 self.sets.retain(|set| set.view.name != *name || set.view.uid != *uid);
@@ -361,6 +367,7 @@ impl Cluster {
         if let Some(set) = self.sets.iter_mut().find(|set| set.view.name == name) {
             set.scale(replicas);
             set.view.managed = fields::of(whole);
+            whole.stamp().clone_into(&mut set.view.applied);
             return;
         }
         let version = text(&desired.metadata.annotations, labels::VERSION);

@@ -3,6 +3,7 @@
 //! ```text
 //! spec {"replicas": 3}          merged into the spec before anything happens
 //! 60 ship v2 errors             at second 60: another version, and what it is really like (see `Quality`)
+//! 80 turn v1 stuck              at second 80: what the pods of a version that start from now on are like
 //! 90 do promote                 a person's command
 //! 95 edit {"paused": true}      any other change of the spec
 //! 99 fault prometheus           one of: prometheus, cure, wipe, crash, gateway, evict, overwrite, orphan, and with a kind of object: alter, lose, contest
@@ -71,6 +72,10 @@ fn act(world: &mut World, line: &str) -> Option<()> {
             world.truth(version, Quality::named(quality)?.truth());
             let number = version.strip_prefix('v')?.parse().ok()?;
             world.edit(line, |object| set_version(object, number));
+        }
+        "turn" => {
+            let (version, quality) = rest.split_once(' ')?;
+            world.turn(version, Quality::named(quality)?.truth());
         }
         "do" => command(world, rest, &world.now.to_string()),
         "edit" => {

@@ -157,7 +157,9 @@ fn workers(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
         }
         let digest = cx.digest(&cx.spec.revision);
         let digest = digest.as_deref().unwrap_or_default();
-        let desired = build::worker_deployment(object, queue, settings, &cx.spec.revision, &cx.spec.version, digest);
+        let restart = object.spec.restart_time.as_ref().map(|time| time.0).filter(|asked| *asked <= cx.now);
+        let (revision, version) = (&cx.spec.revision, &cx.spec.version);
+        let desired = build::worker_deployment(object, queue, settings, revision, version, digest, restart);
         apply(cx, draft, desired, view, actions);
     } else {
         delete(cx, Kind::Deployment, &name, view, actions);

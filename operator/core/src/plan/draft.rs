@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::v1alpha1::{Backend, GateStatus, Outcome, RolloutRecord, RolloutStatus, Stage, TrafficStatus};
 
 use super::context::Context;
+use super::restart::Restart;
 use crate::action::Note;
 use crate::judge::Judgement;
 use crate::traffic;
@@ -40,6 +41,10 @@ pub(crate) struct Draft {
     pub(crate) contested: Vec<String>,
     /// What an admission webhook or policy makes of our objects: for people.
     pub(crate) overridden: Vec<String>,
+    /// The newest restart that is over.
+    pub(crate) restarted: Option<Time>,
+    /// The restart that is not.
+    pub(crate) restart: Option<Restart>,
     /// Events.
     pub(crate) events: Vec<Note>,
     /// Times at which something may change by itself.
@@ -60,6 +65,8 @@ impl Draft {
             skip: false,
             contested: Vec::new(),
             overridden: Vec::new(),
+            restarted: cx.stored.restarted_time.clone(),
+            restart: None,
             events: Vec::new(),
             wakes: Vec::new(),
         }
