@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use kube::ResourceExt;
 use serde::Deserialize;
 use slipway_core::action::APPLIED;
-use slipway_core::build::{FETCH, GATEWAY, revision_name, worker_name};
+use slipway_core::build::{FETCH, GATEWAY, images, revision_name, worker_name};
 use slipway_core::evidence::Evidence;
 use slipway_core::marks::Marks;
 use slipway_core::observed::{
@@ -90,6 +90,7 @@ pub fn replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<ReplicaSet
         owned: false,
         orphaned: false,
         applied: object.annotations().get(APPLIED).cloned().unwrap_or_default(),
+        images: images(object),
         managed: fields.managed(object),
         deleting: object.metadata.deletion_timestamp.is_some(),
     };

@@ -116,7 +116,7 @@ pub enum Kind {
 /// An object as we want it: only the fields that we mean.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Desired {
-    /// A revision's pods. Applied once, when it is missing; scaled by [`Action::Scale`] afterwards.
+    /// A revision's pods. Applied when it is missing, and when a restart brings it up to date; scaled by [`Action::Scale`] afterwards.
     ReplicaSet(ReplicaSet),
     /// A Service.
     Service(Service),

@@ -198,6 +198,8 @@ pub struct ReplicaSetView {
     pub orphaned: bool,
     /// Value of the annotation [`crate::action::APPLIED`].
     pub applied: String,
+    /// Images of its template, by container.
+    pub images: BTreeMap<String, String>,
     /// Which of its fields are ours.
     pub managed: Managed,
     /// Whether it is being deleted.

@@ -209,6 +209,69 @@ fn workers_follow_by_their_template() {
     assert_eq!(world.observed.worker.clone().unwrap().applied, after);
 }
 
+fn images(world: &World) -> Vec<&str> {
+    world.set("v1").images.values().map(String::as_str).collect()
+}
+
+#[test]
+fn a_newer_image_is_told_and_comes_with_a_restart() {
+    let mut world = World::serving(json!({}));
+    world.observed.settings.runtime_image = "runtime:2".into();
+    world.pass(100);
+    world.settle();
+    assert_eq!(
+        (world.says("OutdatedImage").as_str(), world.says("Ready").as_str()),
+        ("True ImageChanged", "True Stable")
+    );
+    let message = world.condition("OutdatedImage").message.clone();
+    for word in ["runtime:1", "runtime:2", "kubectl slipway restart digits", "spec.restartTime"] {
+        assert!(message.contains(word), "{message}");
+    }
+    assert_eq!(images(&world), ["runtime:1", "runtime:1"], "an upgrade of the operator restarts nothing");
+    let revision = revision(&world);
+    asked(&mut world);
+    assert!(evicted(&world).is_empty(), "first the template");
+    world.step();
+    assert_eq!(images(&world), ["runtime:2", "runtime:2"]);
+    assert!(!world.set("v1").deleting && world.set("v1").revision == revision);
+    assert_eq!(evicted(&world).len(), 1);
+    world.set_mut("v1").observed = false;
+    assert!(evicted(&world).is_empty(), "the controller may still make pods of the former template");
+    world.set_mut("v1").observed = true;
+    // The newer one does not get ready: it costs one pod.
+    world.step();
+    pods_are_made(&mut world);
+    for _ in 0..5 {
+        world.pass(600);
+        world.step();
+        assert!(evicted(&world).is_empty());
+    }
+    assert_eq!(
+        (world.says("Stalled").as_str(), world.says("OutdatedImage").as_str()),
+        ("True RestartStalled", "absent")
+    );
+    assert_eq!(world.observed.pods.iter().filter(|pod| pod.ready).count(), 2);
+}
+
+#[test]
+fn an_image_that_somebody_names_is_never_outdated() {
+    let server = json!({ "template": { "spec": { "containers": [{ "name": "server", "image": "mine:1" }] } } });
+    let mut world = World::serving(server);
+    world.observed.settings.runtime_image = "runtime:2".into();
+    world.settle();
+    assert_eq!(world.says("OutdatedImage"), "absent");
+}
+
+#[test]
+fn the_redis_beside_a_server_is_outdated_too() {
+    let cache = json!({ "server": { "cache": { "results": {}, "sidecar": {} } } });
+    let mut world = World::serving(cache);
+    world.observed.settings.redis_image = "redis:2".into();
+    world.settle();
+    let message = world.condition("OutdatedImage").message.clone();
+    assert!(message.contains("redis:1") && message.contains("redis:2") && !message.contains("runtime"), "{message}");
+}
+
 proptest! {
     /// Whatever becomes of the pods, one that serves goes only while all serve: a restart costs one pod at most.
     #[test]

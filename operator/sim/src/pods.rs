@@ -130,7 +130,16 @@ impl Set {
             let name = format!("{}-{}", self.view.name, self.created);
             let next = now + self.truth.start + rng.between(0, 3);
             let pin = self.view.digest.known().map(str::to_owned);
-            self.pods.push(Pod { name, created: now, ready: false, pin, fetched: None, next, restarts: 0, message: None });
+            self.pods.push(Pod {
+                name,
+                created: now,
+                ready: false,
+                pin,
+                fetched: None,
+                next,
+                restarts: 0,
+                message: None,
+            });
         }
         // The controller prefers to delete what is not ready.
         self.pods.sort_by_key(|pod| !pod.ready);

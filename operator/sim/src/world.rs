@@ -112,15 +112,6 @@ impl World {
         self.cluster.truths.insert(version.to_owned(), truth);
     }
 
-    /// Changes how a version behaves: pods that are ready stay so.
-    pub(crate) fn turn(&mut self, version: &str, truth: Truth) {
-        self.truth(version, truth);
-        for set in self.cluster.sets.iter_mut().filter(|set| set.view.version == version) {
-            set.truth = truth;
-        }
-        self.tell(&format!("fault: pods of {version} are different from now on"));
-    }
-
     /// Changes the object as a person or the autoscaler would.
     pub fn edit(&mut self, what: &str, change: impl FnOnce(&mut ModelDeployment)) {
         self.tell(&format!("person: {what}"));

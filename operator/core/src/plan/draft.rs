@@ -1,6 +1,6 @@
 //! The status in the making.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -41,6 +41,8 @@ pub(crate) struct Draft {
     pub(crate) contested: Vec<String>,
     /// What an admission webhook or policy makes of our objects: for people.
     pub(crate) overridden: Vec<String>,
+    /// Images of the stable revision's pods that the operator was given others for since, each with the one of today.
+    pub(crate) outdated: BTreeSet<(String, String)>,
     /// The newest restart that is over.
     pub(crate) restarted: Option<Time>,
     /// The restart that is not.
@@ -65,6 +67,7 @@ impl Draft {
             skip: false,
             contested: Vec::new(),
             overridden: Vec::new(),
+            outdated: BTreeSet::new(),
             restarted: cx.stored.restarted_time.clone(),
             restart: None,
             events: Vec::new(),

@@ -14,7 +14,8 @@ pub(super) fn running(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
     let held = held.filter(|message| message.contains(HELD_BY_BUDGET)).map(|why| format!("; tried again: {why}"));
     let missing = service::missing(cx, draft).map(|it| format!("; {}", it.message));
     let rest: String = held.chain(missing).collect();
-    let told = format!("spec.restartTime {asked}: {done} of {wanted} pods are new and ready, one is replaced at a time");
+    let told =
+        format!("spec.restartTime {asked}: {done} of {wanted} pods are new and ready, one is replaced at a time");
     Some(Said::holds(reason::RESTARTING, told + &rest))
 }
 
@@ -30,7 +31,8 @@ pub(super) fn stalled(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
             )
         }
         RestartState::NoBudget => {
-            "spec.disruptionBudget.maxUnavailable lets no pod go; let one go, at least for as long as the restart takes".to_owned()
+            "spec.disruptionBudget.maxUnavailable lets no pod go; let one go, at least for as long as the restart takes"
+                .to_owned()
         }
     };
     Some(Said::holds(reason::RESTART_STALLED, format!("spec.restartTime {asked}: {why}")))
@@ -44,4 +46,16 @@ pub(super) fn waits(draft: &Draft) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// Whether new pods would have another image of the operator's. They get it when somebody says so: an upgrade of the operator restarts nothing.
+pub(super) fn outdated(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+    let pairs: Vec<String> =
+        draft.outdated.iter().map(|(before, now)| format!("{before}, and new pods would have {now}")).collect();
+    if pairs.is_empty() {
+        return None;
+    }
+    let name = &cx.spec.name;
+    let remedy = format!("`kubectl slipway restart {name}`, or spec.restartTime, replaces them one at a time");
+    Some(Said::holds(reason::IMAGE_CHANGED, format!("pods have image {}; {remedy}", pairs.join("; image "))))
 }

@@ -109,6 +109,7 @@ impl World {
                 let there = self.observed.replica_sets.iter_mut().find(|it| it.name == desired.name());
                 if let Some(there) = there {
                     (there.managed, there.applied) = (view.managed, view.applied);
+                    there.images = build::images(set);
                     self.writes.push(word);
                     return;
                 }
@@ -133,6 +134,7 @@ impl World {
                     owned: true,
                     orphaned: false,
                     applied: view.applied,
+                    images: build::images(set),
                     managed: view.managed,
                     deleting: false,
                 });
