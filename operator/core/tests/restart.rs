@@ -51,7 +51,7 @@ fn pods_are_replaced_one_at_a_time() {
     let old: Vec<String> = world.observed.pods.iter().map(|pod| pod.name.clone()).collect();
     assert_eq!(old.len(), 3);
     for gone in &old {
-        assert_eq!(evicted(&world), [gone.clone()]);
+        assert_eq!(evicted(&world), std::slice::from_ref(gone));
         world.step();
         assert!(evicted(&world).is_empty(), "the next one only when all are there");
         pods_are_made(&mut world);
