@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub(crate) struct TargetArgs {
     /// Name of the ModelDeployment.
-    name: String,
+    pub(crate) name: String,
     /// Its namespace. Default: that of the context.
     #[arg(long, short)]
     namespace: Option<String>,
@@ -96,7 +96,11 @@ pub(crate) fn run(command: Command, args: &TargetArgs) -> anyhow::Result<()> {
     runtime.block_on(give(command, args))
 }
 
-async fn give(command: Command, args: &TargetArgs) -> anyhow::Result<()> {
+/// The API server and the namespace of a ModelDeployment.
+///
+/// # Errors
+/// When the kubeconfig leads nowhere.
+pub(crate) async fn connect(args: &TargetArgs) -> anyhow::Result<(Client, String)> {
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     let kubeconfig = Kubeconfig::read().context("no kubeconfig: set KUBECONFIG, or write ~/.kube/config")?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
@@ -104,7 +108,11 @@ async fn give(command: Command, args: &TargetArgs) -> anyhow::Result<()> {
         config.auth_info.impersonate.clone_from(&args.as_user);
     }
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config)?;
+    Ok((Client::try_from(config)?, namespace))
+}
+
+async fn give(command: Command, args: &TargetArgs) -> anyhow::Result<()> {
+    let (client, namespace) = connect(args).await?;
     let api: Api<ModelDeployment> = Api::namespaced(client.clone(), &namespace);
     let status = api.get(&args.name).await?.status.context("the operator has not seen it yet")?;
     let target = command.target(&status)?;

@@ -6,6 +6,7 @@ mod command;
 mod layout;
 mod model;
 mod progress;
+mod restart;
 mod source;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Pause(TargetArgs),
     /// Let a rollout go on that `pause` holds.
     Resume(TargetArgs),
+    /// Replace the pods one at a time: after a Secret was rotated, or for a newer image of the operator's.
+    Restart(TargetArgs),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Retry(target) => give(command::Command::Retry, &target),
         Command::Pause(target) => give(command::Command::Pause, &target),
         Command::Resume(target) => give(command::Command::Resume, &target),
+        Command::Restart(target) => restart::run(&target).map(|()| ExitCode::SUCCESS),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -96,6 +100,7 @@ mod tests {
         assert!(Cli::try_parse_from(["x", "baseline", "--model", "m", "--data", "d"]).is_ok());
         assert!(Cli::try_parse_from(["x", "baseline", "check", "--baseline", "b", "--data", "d"]).is_ok());
         assert!(Cli::try_parse_from(["x", "promote", "digits", "--full", "-n", "team"]).is_ok());
+        assert!(Cli::try_parse_from(["x", "restart", "digits", "-n", "team"]).is_ok());
         assert!(Cli::try_parse_from(["x", "abort"]).is_err());
     }
 }

@@ -17,9 +17,12 @@ pub const PAUSED: &str = "Paused";
 pub const CONFLICTED: &str = "Conflicted";
 /// The gateway of the namespace is of another version of the operator and is not updated until somebody has looked; it serves all the same.
 pub const GATEWAY_OUTDATED: &str = "GatewayOutdated";
+/// The pods of the stable revision have another image of the operator's than new ones would have; they serve all the same, until `spec.restartTime` or a new
+/// revision.
+pub const OUTDATED_IMAGE: &str = "OutdatedImage";
 /// All condition types, in the order in which they are written.
-pub const TYPES: [&str; 8] =
-    [READY, STALLED, RECONCILING, GATE_PASSED, ROLLED_BACK, PAUSED, CONFLICTED, GATEWAY_OUTDATED];
+pub const TYPES: [&str; 9] =
+    [READY, STALLED, RECONCILING, GATE_PASSED, ROLLED_BACK, PAUSED, CONFLICTED, GATEWAY_OUTDATED, OUTDATED_IMAGE];
 
 /// Reasons. One place, so that documentation and tests can list them.
 pub mod reason {
@@ -47,6 +50,12 @@ pub mod reason {
     pub const PROMOTED: &str = "Promoted";
     /// Fewer replicas of the stable revision are ready than asked for.
     pub const DEGRADED: &str = "Degraded";
+    /// Pods that were made before `spec.restartTime` are replaced, one at a time.
+    pub const RESTARTING: &str = "Restarting";
+    /// The restart does not go on: a new pod does not get ready, or `spec.disruptionBudget` lets no pod go. The others serve on.
+    pub const RESTART_STALLED: &str = "RestartStalled";
+    /// The operator was given another image of the model server, or of the Redis beside it, since the pods were made.
+    pub const IMAGE_CHANGED: &str = "ImageChanged";
     /// No pod of the stable revision is ready.
     pub const UNAVAILABLE: &str = "Unavailable";
     /// A person set the abort annotation.

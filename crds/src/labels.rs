@@ -40,6 +40,9 @@ pub const VERSION: &str = "ml.slipway.dev/version";
 /// Annotation on a ReplicaSet: the digest of the model that its pods serve, and refuse others; empty until the first pod has told.
 pub const MODEL_DIGEST: &str = "ml.slipway.dev/model-digest";
 
+/// Annotation on the pods of workers: the newest `spec.restartTime` that is over, so that another one replaces them.
+pub const RESTART_TIME: &str = "ml.slipway.dev/restart-time";
+
 /// Annotation on a ReplicaSet: since when its revision was the stable one, as RFC 3339. Read when the status is lost; of several the latest counts.
 pub const STABLE_SINCE: &str = "ml.slipway.dev/stable-since";
 /// Annotation on a ReplicaSet: when and why the rollout of its revision was taken back, as RFC 3339, a blank and the reason. Read when the status is lost.

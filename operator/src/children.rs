@@ -27,6 +27,7 @@ pub enum Child {
     RoleBinding,
     Deployment,
     NetworkPolicy,
+    Pod,
 }
 
 impl Child {
@@ -41,6 +42,7 @@ impl Child {
             Self::RoleBinding => "RoleBinding",
             Self::Deployment => "Deployment",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::Pod => "Pod",
         }
     }
 }
@@ -118,6 +120,15 @@ impl Views {
             Child::RoleBinding => plain(&self.role_bindings),
             Child::Deployment => plain(&self.deployments),
             Child::NetworkPolicy => plain(&self.network_policies),
+            // Pods are evicted and never applied.
+            Child::Pod => self.pods.get(owner, name).map(|e| Known {
+                uid: e.view.uid,
+                version: e.version,
+                owners: Vec::new(),
+                controller: e.view.controller.map(|(_, uid)| uid),
+                applied: String::new(),
+                managed: Managed::default(),
+            }),
         }
     }
 }
@@ -150,9 +161,12 @@ impl Expectation {
         match &self.awaited {
             Awaited::Version(version) => known.is_some_and(|k| k.version >= *version),
             Awaited::Gone(uid) => {
-                let deleting = || {
-                    let replica_set = views.replica_sets.get(&self.owner, &self.name);
-                    self.child == Child::ReplicaSet && replica_set.is_some_and(|e| e.view.view.deleting)
+                let deleting = || match self.child {
+                    Child::ReplicaSet => {
+                        views.replica_sets.get(&self.owner, &self.name).is_some_and(|e| e.view.view.deleting)
+                    }
+                    Child::Pod => views.pods.get(&self.owner, &self.name).is_some_and(|e| e.view.deleting),
+                    _ => false,
                 };
                 known.is_none_or(|k| k.uid != *uid) || deleting()
             }

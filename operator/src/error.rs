@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use slipway_core::action::HELD_BY_BUDGET;
+
 /// A write that did not happen.
 #[derive(Debug, thiserror::Error)]
 #[error("{verb} {kind} {name}: {fault}")]
@@ -38,6 +40,9 @@ pub enum Fault {
     /// The API server asks for patience.
     #[error("throttled: {0}")]
     Throttled(String),
+    /// A disruption budget lets a pod not be evicted for now. The text is what the plan knows it by.
+    #[error("{HELD_BY_BUDGET}: {0}")]
+    Budget(String),
     /// The API server failed.
     #[error("server error: {0}")]
     Server(String),
@@ -59,6 +64,7 @@ impl Fault {
             Self::Forbidden(_) => "forbidden",
             Self::Refused(_) => "refused",
             Self::Throttled(_) => "throttled",
+            Self::Budget(_) => "budget",
             Self::Server(_) => "server",
             Self::Timeout(_) => "timeout",
             Self::Transport(_) => "transport",

@@ -40,9 +40,11 @@ fn pod(uid: &str, address: SocketAddr, ready: bool, deleting: bool) -> PodKept {
     PodKept {
         uid: uid.into(),
         ip: Some(address.ip().to_string()),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
         controller: None,
         ready,
         deleting,
+        ended: false,
         problem: None,
         fetched: None,
     }

@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use kube::ResourceExt;
 use serde::Deserialize;
 use slipway_core::action::APPLIED;
-use slipway_core::build::{FETCH, GATEWAY, revision_name, worker_name};
+use slipway_core::build::{FETCH, GATEWAY, images, revision_name, worker_name};
 use slipway_core::evidence::Evidence;
 use slipway_core::marks::Marks;
 use slipway_core::observed::{
     Disturbance, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
-    ReplicaSetView, Settings, Unreachable,
+    PodView, ReplicaSetView, Settings, Unreachable,
 };
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
@@ -46,6 +46,8 @@ pub struct ReplicaSetKept {
 pub struct PodKept {
     /// UID.
     pub uid: String,
+    /// Creation.
+    pub created_at: Timestamp,
     /// Name and UID of the ReplicaSet that made it, if one did.
     pub controller: Option<(String, String)>,
     /// Address.
@@ -54,6 +56,8 @@ pub struct PodKept {
     pub ready: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether it has ended, and only its object is left: its ReplicaSet counts it no more.
+    pub ended: bool,
     /// What keeps it from running; runtime pods only.
     pub problem: Option<PodProblem>,
     /// The model that it has fetched; runtime pods only.
@@ -86,6 +90,7 @@ pub fn replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<ReplicaSet
         owned: false,
         orphaned: false,
         applied: object.annotations().get(APPLIED).cloned().unwrap_or_default(),
+        images: images(object),
         managed: fields.managed(object),
         deleting: object.metadata.deletion_timestamp.is_some(),
     };
@@ -149,11 +154,13 @@ pub fn pod(object: &Pod) -> Option<PodKept> {
     let controller = object.owner_references().iter().find(|owner| owner.controller == Some(true));
     Some(PodKept {
         uid: object.uid()?,
+        created_at: object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         controller: controller.filter(|it| it.kind == "ReplicaSet").map(|it| (it.name.clone(), it.uid.clone())),
         // A pod that has ended (evicted, say) keeps its object and an address that may be another's by now.
         ip: status.filter(|_| !ended).and_then(|s| s.pod_ip.clone()),
         ready,
         deleting,
+        ended,
         problem: if deleting || ready { None } else { problem(object) },
         fetched: fetched(object),
     })
@@ -262,7 +269,9 @@ pub fn observe(
     let name = object.name_any();
     let uid = object.uid().unwrap_or_default();
     let owner = Owner::model(&namespace, &name);
-    let pods: Vec<PodKept> = views.pods.of(&owner).into_values().map(|e| e.view).collect();
+    let kept = views.pods.of(&owner);
+    let seen = kept.iter().map(|(name, e)| pod_view(name, &e.view)).collect();
+    let pods: Vec<PodKept> = kept.into_values().map(|e| e.view).collect();
     let replica_sets = views.replica_sets.of(&owner).into_values();
     Observed {
         replica_sets: replica_sets.map(|e| whose(e.view, &name, &uid)).collect(),
@@ -273,6 +282,7 @@ pub fn observe(
         disruption_budget: one(&views.disruption_budgets, &owner, &name),
         network_policies: plain(views.network_policies.of(&owner)),
         gateway: gateway(views, &namespace, heard),
+        pods: seen,
         fetched: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
         pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
         conflicts: views.claims.conflicts(&object),
@@ -281,6 +291,17 @@ pub fn observe(
         evidence,
         settings: settings.clone(),
         object,
+    }
+}
+
+fn pod_view(name: &str, kept: &PodKept) -> PodView {
+    PodView {
+        name: name.to_owned(),
+        uid: kept.uid.clone(),
+        set: kept.controller.as_ref().map(|(_, uid)| uid.clone()),
+        created_at: kept.created_at,
+        ready: kept.ready,
+        deleting: kept.deleting || kept.ended,
     }
 }
 

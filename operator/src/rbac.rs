@@ -44,6 +44,8 @@ pub const CLUSTER: &[Rule] = &[
     // Which of several operators looks after a namespace.
     rule("coordination.k8s.io", "leases", &["list", "watch", "get", "create", "update"]),
     rule("", "pods", READ),
+    // Restarts: by eviction, so that disruption budgets hold.
+    rule("", "pods/eviction", &["create"]),
     rule("events.k8s.io", "events", &["create", "patch"]),
     // The gateways' RoleBinding names this ClusterRole.
     rule("rbac.authorization.k8s.io", "clusterroles", &["bind"]),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backoff;
-use crate::error::WriteError;
+use crate::error::{Fault, WriteError};
 
 /// Failures in a row after which even a fault that may pass is shown to people.
 const PATIENT_FAILURES: u32 = 5;
@@ -50,7 +50,9 @@ impl Round {
     /// Notes a failure.
     pub fn failed(&mut self, target: &str, error: &WriteError, now: Instant) {
         let failures = self.before.get(target).map_or(0, |it| it.failures).saturating_add(1);
-        let shown = error.fault.needs_person() || failures >= PATIENT_FAILURES;
+        // A budget that holds a pod is told at once, as a reason to wait.
+        let held = matches!(error.fault, Fault::Budget(_));
+        let shown = held || error.fault.needs_person() || failures >= PATIENT_FAILURES;
         let due = now + backoff::delay(failures, rand::random());
         let message = shown.then(|| error.to_string());
         self.now.insert(target.to_owned(), Refusal { failures, due, message });
@@ -92,7 +94,6 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Fault;
 
     type Fails = Option<fn() -> Fault>;
 

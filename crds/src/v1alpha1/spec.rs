@@ -1,5 +1,6 @@
 //! The root of the spec.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +105,12 @@ pub struct ModelDeploymentSpec {
     /// What feedback may report besides labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feedback: Option<Feedback>,
+
+    /// Pods that were made before this moment are replaced, one at a time, by eviction: the next one when all are ready. Set it to now to make pods anew, for example
+    /// after a Secret was rotated; a newer image of the operator's reaches them with it. A moment to come is waited for, and so is the end of a rollout. When all pods
+    /// are new, `status.restartedTime` is the same. No part of a revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_time: Option<Time>,
 
     /// Holds a rollout where it is: no step, no weight and no promotion until it is false again. An abort still works.
     #[serde(default)]

@@ -21,7 +21,7 @@ pub struct ModelDeploymentStatus {
     pub observed_generation: Option<i64>,
 
     /// Conditions. `Ready` is always there: the stable revision serves, whatever a rollout does. The others are there while they hold: `Reconciling` (a rollout goes on, or
-    /// pods are missing), `Stalled` (somebody has to change something), `GatePassed`, `RolledBack`, `Paused`, `Conflicted`, `GatewayOutdated`.
+    /// pods are missing), `Stalled` (somebody has to change something), `GatePassed`, `RolledBack`, `Paused`, `Conflicted`, `GatewayOutdated`, `OutdatedImage`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -51,6 +51,10 @@ pub struct ModelDeploymentStatus {
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub selector: String,
+
+    /// The newest `spec.restartTime` for which all pods were replaced and are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarted_time: Option<Time>,
 
     /// The revision that serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]

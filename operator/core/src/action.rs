@@ -19,6 +19,10 @@ use crate::marks::Marks;
 /// Annotation with the hash of what was applied last. A child is applied again when it differs, and only then.
 pub const APPLIED: &str = "ml.slipway.dev/applied";
 
+/// What the error of an eviction says that a disruption budget refuses for now, after the name of the pod. By it the plan tells such a refusal, which is no fault
+/// of anybody's, from others.
+pub const HELD_BY_BUDGET: &str = "held by a disruption budget";
+
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -76,6 +80,13 @@ pub enum Action {
         /// Both, as they shall be.
         marks: Marks,
     },
+    /// Evicts a pod, preconditioned on the UID: as `kubectl drain` does, so that disruption budgets hold.
+    Evict {
+        /// Pod.
+        name: String,
+        /// Precondition.
+        uid: String,
+    },
     /// Deletes an object, preconditioned on the UID, background propagation.
     Delete {
         /// Kind.
@@ -105,7 +116,7 @@ pub enum Kind {
 /// An object as we want it: only the fields that we mean.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Desired {
-    /// A revision's pods. Applied once, when it is missing; scaled by [`Action::Scale`] afterwards.
+    /// A revision's pods. Applied when it is missing, and when a restart brings it up to date; scaled by [`Action::Scale`] afterwards.
     ReplicaSet(ReplicaSet),
     /// A Service.
     Service(Service),

@@ -41,7 +41,7 @@ pub use hash::{applied_hash, canonical_json, stamped};
 pub use keys::{KEYS, KEYS_FILES};
 pub use meta::{MAX_OWNERS, controller_reference, is_shared};
 pub use network_policy::{gateway_network_policy, network_policy, template_network_policy, worker_network_policy};
-pub use replica_set::{DIGEST_VARIABLE, FETCH, has_fetch_step, replica_set};
+pub use replica_set::{DIGEST_VARIABLE, FETCH, has_fetch_step, images, replica_set};
 pub use service::{gateway_service, preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};
 

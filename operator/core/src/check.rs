@@ -2,6 +2,7 @@
 //! that it checks, only arithmetic. Numbers are those of the crate's documentation.
 
 mod children;
+mod restart;
 mod sizes;
 mod steps;
 mod writing;
@@ -32,6 +33,7 @@ pub fn check(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
     weights(&case, &mut broken);
     generations(&case, &mut broken);
     children::check(&case, &mut broken);
+    restart::check(&case, &mut broken);
     sizes::check(&case, &mut broken);
     steps::check(&case, &mut broken);
     writing::check(&case, &mut broken);

@@ -30,12 +30,14 @@
 //! - **I11 ours**: only objects that this ModelDeployment controls are scaled and deleted, and only those that nobody controls are adopted, each with its UID as
 //!   precondition.
 //! - **I12 evidence** is asked for only about a confirmed generation, from its confirmation on.
-//! - **I13 told**: all eight conditions are there, each with a reason, a message and the generation that it speaks of; their times change only when they flip.
+//! - **I13 told**: the conditions are there, `Ready` always and the others while they hold, each with a reason, a message and the generation that it speaks of; their times change only when they flip.
 //! - **I14 total**: any input has a plan.
 //! - **I15 one model**: a revision has one pod until that has told which model it found and its ReplicaSet is pinned to it; nothing else is ever pinned.
 //! - **I16 remembered**: what a ReplicaSet is marked with (stable, taken back) is what the status says.
 //! - **I17 restored**: what others change or remove of our objects is put back, at once and then at most once a minute an object.
 //! - **I18 pure**: no client, runtime or clock is in the dependency tree.
+//! - **I19 restart**: at rest, and only for `spec.restartTime`, a pod of the stable revision that was made before it is evicted: one a plan, and one that is ready only
+//!   while all are that shall be. A pod that was made for it and is not ready ends that.
 
 pub mod action;
 pub mod build;

@@ -32,6 +32,8 @@ pub struct Observed {
     pub network_policies: BTreeMap<String, ObjectView>,
     /// The namespace's gateway.
     pub gateway: GatewayView,
+    /// Pods that carry this ModelDeployment's label, workers included.
+    pub pods: Vec<PodView>,
     /// What keeps pods of this ModelDeployment from running.
     pub pod_problems: Vec<PodProblem>,
     /// What pods of this ModelDeployment have fetched.
@@ -196,6 +198,8 @@ pub struct ReplicaSetView {
     pub orphaned: bool,
     /// Value of the annotation [`crate::action::APPLIED`].
     pub applied: String,
+    /// Images of its template, by container.
+    pub images: BTreeMap<String, String>,
     /// Which of its fields are ours.
     pub managed: Managed,
     /// Whether it is being deleted.
@@ -356,6 +360,23 @@ pub struct BrakeReport {
     pub requests: u64,
     /// When.
     pub at: Timestamp,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodView {
+    /// Name.
+    pub name: String,
+    /// UID: precondition of its eviction.
+    pub uid: String,
+    /// UID of the ReplicaSet that made it, if one did.
+    pub set: Option<String>,
+    /// Creation.
+    pub created_at: Timestamp,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Whether it is being deleted, or has ended: its ReplicaSet counts it no more.
+    pub deleting: bool,
 }
 
 /// What keeps a pod from running.

@@ -8,6 +8,7 @@ mod finish;
 mod identify;
 pub(crate) mod marks;
 mod network_policies;
+mod restart;
 mod scale;
 
 use jiff::Timestamp;
@@ -16,7 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use crate::action::Plan;
 pub(crate) use context::{Context, after};
 pub(crate) use draft::{Draft, clipped};
+pub(crate) use restart::{Restart, State as RestartState};
 
+use crate::action::Action;
 use crate::command::{self, Pending};
 use crate::observed::Observed;
 use crate::{replicas, strategy, traffic};
@@ -42,7 +45,9 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     strategy::run(&cx, &mut draft, &mut pending);
     strategy::traffic_left(&cx, &mut draft);
     let scaling = scale::scaling(&cx, &mut draft);
-    let taken = !scaling.take.is_empty();
+    let restart = restart::actions(&cx, &mut draft);
+    let evicts = restart.iter().any(|action| matches!(action, Action::Evict { .. }));
+    let taken = evicts || !scaling.take.is_empty();
     let mut actions = scaling.grow;
     actions.extend(children::applies(&cx, &mut draft));
     children::adoptions(&cx, &mut actions);
@@ -50,6 +55,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     replicas::write(&cx, &mut actions);
     marks::actions(&cx, &draft, &mut actions);
     actions.extend(scaling.take);
+    actions.extend(restart);
     finish::finish(&cx, draft, actions, taken)
 }
 

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod progress;
+mod restart;
 mod service;
 mod stalled;
 
@@ -48,6 +49,7 @@ pub(crate) fn conditions(cx: &Context<'_>, draft: &Draft) -> Vec<Condition> {
         conditions::ROLLED_BACK => rolled_back(cx, draft),
         conditions::CONFLICTED => conflicts::conflicted(cx),
         conditions::GATEWAY_OUTDATED => gateway_outdated(cx),
+        conditions::OUTDATED_IMAGE => restart::outdated(cx, draft),
         _ => progress::paused(cx, draft),
     };
     conditions::TYPES.iter().filter_map(|kind| said(kind).map(|said| condition(cx, kind, said))).collect()

@@ -168,7 +168,7 @@ prop_compose! {
             digest, marks, failure: String::new(),
             name: format!("digits-{revision}"), uid: format!("set-{index}"), revision, version: format!("v{}", index + 1),
             created_at: start() - SignedDuration::from_secs(age), desired, current, ready: ready.min(current),
-            available: ready.min(current), observed, owned, orphaned: owned && orphaned, applied: String::new(), managed: Managed::default(), deleting,
+            available: ready.min(current), observed, owned, orphaned: owned && orphaned, applied: String::new(), images: BTreeMap::new(), managed: Managed::default(), deleting,
         }
     }
 }
@@ -371,6 +371,7 @@ fn a_share_below_nothing_is_none() {
         owned: true,
         orphaned: false,
         applied: String::new(),
+        images: BTreeMap::new(),
         managed: Managed::default(),
         deleting: false,
     });

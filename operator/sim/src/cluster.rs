@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 use slipway_core::action::{Action, Desired, Kind};
-use slipway_core::build::{GATEWAY, is_shared};
+use slipway_core::build::{GATEWAY, images, is_shared};
 use slipway_core::fields::{self, Managed};
 use slipway_core::marks::Marks;
 use slipway_core::observed::{
@@ -20,14 +20,8 @@ use crate::truth::Truth;
 /// A write that did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// Its resourceVersion or UID is not that of the object.
+    /// Its resourceVersion or UID is not that of the object, or the disruption budget lets the pod not go for now.
     Conflict,
-}
-
-/// What a version's bytes are called after so many changes of them.
-pub(crate) fn digest(version: &str, serial: i64) -> String {
-    let number: u64 = version.trim_start_matches('v').parse().unwrap_or_default();
-    format!("sha256:{number:04x}{serial:060x}")
 }
 
 /// Whether nothing of an object is ours any more.
@@ -49,9 +43,11 @@ pub(crate) struct Cluster {
     policies: BTreeMap<String, ObjectView>,
     gateway: GatewayView,
     /// Digests of what lies at the addresses of versions, where that is not what was first there.
-    store: BTreeMap<String, String>,
+    pub(crate) store: BTreeMap<String, String>,
     /// How the versions of models behave, by version.
     pub(crate) truths: BTreeMap<String, Truth>,
+    /// The image of the model server that the operator has; those that follow may be other programs.
+    pub(crate) runtime_image: String,
     /// When the weights changed last, in seconds.
     pub(crate) weights_at: i64,
     /// Grows with everything that a watch would tell.
@@ -77,6 +73,7 @@ impl Cluster {
             gateway: GatewayView::default(),
             store: BTreeMap::new(),
             truths: BTreeMap::new(),
+            runtime_image: "runtime:1".to_owned(),
             weights_at: 0,
             changes: 1,
             writes: 0,
@@ -97,6 +94,7 @@ impl Cluster {
             disruption_budget: self.budget.clone(),
             network_policies: self.policies.clone(),
             gateway: GatewayView { pods, ..self.gateway.clone() },
+            pods: self.sets.iter().flat_map(Set::seen).collect(),
             pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
             fetched: self.sets.iter().flat_map(Set::fetched).collect(),
             conflicts: Vec::new(),
@@ -108,7 +106,7 @@ impl Cluster {
                 gateway_replicas: 2,
                 gateway_template: Template::default(),
                 fixed_user_ids: true,
-                runtime_image: "runtime:1".to_owned(),
+                runtime_image: self.runtime_image.clone(),
                 redis_image: "redis:1".to_owned(),
                 image_pull_policy: "IfNotPresent".to_owned(),
                 image_pull_secrets: Vec::new(),
@@ -117,25 +115,6 @@ impl Cluster {
                 tracing: None,
                 network_policies: Some(NetworkPolicies::default()),
             },
-        }
-    }
-
-    /// The digest of what lies at the address of a version.
-    pub(crate) fn stored(&self, version: &str) -> String {
-        self.store.get(version).cloned().unwrap_or_else(|| digest(version, 0))
-    }
-
-    /// Somebody writes other bytes to the address of a version.
-    pub(crate) fn overwrite(&mut self, version: &str, serial: i64) {
-        self.store.insert(version.to_owned(), digest(version, serial));
-    }
-
-    /// Puts back what the revisions that are there need.
-    pub(crate) fn restore(&mut self) {
-        for set in &self.sets {
-            if let Some(digest) = set.view.digest.known() {
-                self.store.insert(set.view.version.clone(), digest.to_owned());
-            }
         }
     }
 
@@ -294,6 +273,11 @@ impl Cluster {
                 let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
                 set.ok_or(Refused::Conflict)?.view.marks = marks.clone();
             }
+            Action::Evict { name, .. } => {
+                // The budget of every world is one pod, the default.
+                let goes = self.sets.iter_mut().find_map(|set| set.evict_one(name));
+                goes.filter(|goes| *goes).ok_or(Refused::Conflict)?;
+            }
             Action::Delete { kind: Kind::ReplicaSet, name, uid } => {
                 let before = self.sets.len();
                 self.sets.retain(|set| set.view.name != *name || set.view.uid != *uid);
@@ -361,6 +345,8 @@ impl Cluster {
         if let Some(set) = self.sets.iter_mut().find(|set| set.view.name == name) {
             set.scale(replicas);
             set.view.managed = fields::of(whole);
+            whole.stamp().clone_into(&mut set.view.applied);
+            set.view.images = images(desired);
             return;
         }
         let version = text(&desired.metadata.annotations, labels::VERSION);
@@ -384,6 +370,7 @@ impl Cluster {
             owned: true,
             orphaned: false,
             applied: whole.stamp().to_owned(),
+            images: images(desired),
             managed: fields::of(whole),
             deleting: false,
         };

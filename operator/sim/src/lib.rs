@@ -16,6 +16,7 @@ mod pods;
 mod rng;
 pub mod script;
 mod shell;
+mod store;
 mod truth;
 mod world;
 

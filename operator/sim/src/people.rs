@@ -1,13 +1,14 @@
 //! Who changes what, and what must have come of it in the end.
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use slipway_crds::conditions::{STALLED, reason};
 use slipway_crds::v1alpha1::{ModelDeployment, Stage};
 
-use crate::cluster::digest;
 use crate::rng::Rng;
+use crate::store::digest;
 use crate::truth::Quality;
-use crate::world::{Faults, World};
+use crate::world::{Faults, START, World};
 use crate::{Outcome, expect};
 
 /// Seconds with faults.
@@ -32,13 +33,20 @@ pub(crate) fn play(seed: u64) -> Outcome {
         world.cluster.lose(kind);
     }
     let mut versions = 1;
+    // Of their own, so that the worlds of former seeds stay what they were.
+    let mut restarts = Rng::new(seed ^ 0x07e5_7a27);
     for _ in 0..CHAOS {
+        if restarts.chance(1.0 / 120.0) {
+            restart(&mut world);
+        }
         if rng.chance(1.0 / 25.0) {
             meddle(&mut world, &mut rng, &mut versions);
         }
         world.tick();
     }
     world.heal();
+    // What came of restarts the scripts show; here they must break nothing.
+    world.edit("no restart", |object| object.spec.restart_time = None);
     let healed = world.now;
     let last = finale(&mut world, &mut rng, versions + 1);
     // Until nobody is said to keep changing our objects any more.
@@ -197,6 +205,14 @@ fn meddle(world: &mut World, rng: &mut Rng, versions: &mut u32) {
             world.edit(&format!("replicas {replicas:?}"), |object| object.spec.replicas = replicas);
         }
     }
+}
+
+/// A person wants pods that are made anew.
+fn restart(world: &mut World) {
+    let time = (START + SignedDuration::from_secs(world.now)).to_string();
+    world.edit(&format!("restart {time}"), |object| {
+        object.spec.restart_time = serde_json::from_value(json!(time)).ok();
+    });
 }
 
 /// What nobody is to blame for can be found at a step that is judged only.

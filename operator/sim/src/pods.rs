@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use slipway_core::observed::{FetchedModel, ModelDigest, PodProblem, ReplicaSetView};
+use jiff::SignedDuration;
+use slipway_core::observed::{FetchedModel, ModelDigest, PodProblem, PodView, ReplicaSetView};
 
 use crate::rng::Rng;
 use crate::truth::Truth;
+use crate::world::START;
 
 /// A ReplicaSet with its pods.
 #[derive(Clone, Debug)]
@@ -29,6 +31,7 @@ pub(crate) struct Set {
 #[derive(Clone, Debug)]
 pub(crate) struct Pod {
     name: String,
+    created: i64,
     ready: bool,
     /// The digest that it must find; nothing when whatever it finds is right.
     pin: Option<String>,
@@ -72,6 +75,29 @@ impl Set {
         true
     }
 
+    /// What a watch tells of its pods; each has its name for a UID.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = PodView> + '_ {
+        self.pods.iter().map(|pod| PodView {
+            name: pod.name.clone(),
+            uid: pod.name.clone(),
+            set: Some(self.view.uid.clone()),
+            created_at: START + SignedDuration::from_secs(pod.created),
+            ready: pod.ready,
+            deleting: false,
+        })
+    }
+
+    /// The Eviction subresource, with a budget of one pod: false when it lets the pod not go. One that is not ready may always go.
+    pub(crate) fn evict_one(&mut self, name: &str) -> Option<bool> {
+        let index = self.pods.iter().position(|pod| pod.name == name)?;
+        let missing = self.view.desired - self.ready() as i32;
+        let goes = !self.pods[index].ready || missing < 1;
+        if goes {
+            self.pods.remove(index);
+        }
+        Some(goes)
+    }
+
     /// One second of the kubelet and of the ReplicaSet controller. `stored` is the digest of what lies at the address of its model, where the spec does not say
     /// which it must be. True when the API server shows something new.
     pub(crate) fn tick(&mut self, now: i64, stored: &str, rng: &mut Rng) -> bool {
@@ -104,7 +130,16 @@ impl Set {
             let name = format!("{}-{}", self.view.name, self.created);
             let next = now + self.truth.start + rng.between(0, 3);
             let pin = self.view.digest.known().map(str::to_owned);
-            self.pods.push(Pod { name, ready: false, pin, fetched: None, next, restarts: 0, message: None });
+            self.pods.push(Pod {
+                name,
+                created: now,
+                ready: false,
+                pin,
+                fetched: None,
+                next,
+                restarts: 0,
+                message: None,
+            });
         }
         // The controller prefers to delete what is not ready.
         self.pods.sort_by_key(|pod| !pod.ready);

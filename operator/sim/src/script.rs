@@ -3,6 +3,8 @@
 //! ```text
 //! spec {"replicas": 3}          merged into the spec before anything happens
 //! 60 ship v2 errors             at second 60: another version, and what it is really like (see `Quality`)
+//! 80 turn v1 stuck              at second 80: what the pods of a version that start from now on are like
+//! 85 upgrade runtime:2          at second 85: the operator comes with another image of the model server
 //! 90 do promote                 a person's command
 //! 95 edit {"paused": true}      any other change of the spec
 //! 99 fault prometheus           one of: prometheus, cure, wipe, crash, gateway, evict, overwrite, orphan, and with a kind of object: alter, lose, contest
@@ -11,9 +13,9 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::digest;
 use crate::people::{command, set_version};
-use crate::truth::Quality;
+use crate::store::digest;
+use crate::truth::{Quality, Truth};
 use crate::world::World;
 
 /// Plays a script and returns its transcript, or what is wrong with the script.
@@ -72,6 +74,11 @@ fn act(world: &mut World, line: &str) -> Option<()> {
             let number = version.strip_prefix('v')?.parse().ok()?;
             world.edit(line, |object| set_version(object, number));
         }
+        "turn" => {
+            let (version, quality) = rest.split_once(' ')?;
+            turn(world, version, Quality::named(quality)?.truth());
+        }
+        "upgrade" => upgrade(world, rest),
         "do" => command(world, rest, &world.now.to_string()),
         "edit" => {
             let change = serde_json::from_str(rest).ok()?;
@@ -87,6 +94,22 @@ fn act(world: &mut World, line: &str) -> Option<()> {
         _ => return None,
     }
     Some(())
+}
+
+/// Changes how a version behaves: pods that are ready stay so.
+fn turn(world: &mut World, version: &str, truth: Truth) {
+    world.truth(version, truth);
+    for set in world.cluster.sets.iter_mut().filter(|set| set.view.version == version) {
+        set.truth = truth;
+    }
+    world.tell(&format!("fault: pods of {version} are different from now on"));
+}
+
+/// The operator comes with another image of the model server.
+fn upgrade(world: &mut World, image: &str) {
+    image.clone_into(&mut world.cluster.runtime_image);
+    world.cluster.changes += 1;
+    world.tell(&format!("upgrade: {image}"));
 }
 
 fn result(world: &World) -> String {

@@ -267,6 +267,7 @@ impl Shell {
                 format!("pin {name} to {}", digest.chars().take(15).collect::<String>())
             }
             Action::Mark { name, .. } => format!("mark {name}"),
+            Action::Evict { name, .. } => format!("evict {name}"),
             Action::Delete { kind, name, .. } => format!("delete {kind:?} {name}"),
         };
         if let Action::Delete { kind, name, .. } = action {

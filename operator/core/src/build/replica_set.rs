@@ -1,5 +1,7 @@
 //! The pods of one revision.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource, PodSpec, PodTemplateSpec,
@@ -36,7 +38,7 @@ const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi"
 /// The ReplicaSet `<name>-<revision>` with the pods of ARCHITECTURE.md ("Runtime process").
 ///
 /// It is applied once, when it is missing: its template is a function of the revision, and what an upgrade of the operator would change in it
-/// (a newer default image) reaches the user with their next revision, by a rollout, not by a restart of what runs. Where somebody changed it, it is applied
+/// (a newer default image) reaches the user with their next revision, or when they ask for a restart, and not by itself. Where somebody changed it, it is applied
 /// again, with the digest that its first pod has `found` meanwhile; its stamp stays that of what it was made from.
 pub fn replica_set(
     object: &ModelDeployment,
@@ -89,6 +91,14 @@ fn unstamped(
         }),
         status: None,
     })
+}
+
+/// The images of a ReplicaSet's template, by container.
+pub fn images(set: &ReplicaSet) -> BTreeMap<String, String> {
+    let pod = set.spec.as_ref().and_then(|spec| spec.template.as_ref()?.spec.as_ref());
+    let steps = pod.and_then(|pod| pod.init_containers.as_ref()).into_iter().flatten();
+    let all = pod.into_iter().flat_map(|pod| &pod.containers).chain(steps);
+    all.filter_map(|container| Some((container.name.clone(), container.image.clone()?))).collect()
 }
 
 /// Whether a step before the server fetches the model and tells its digest. Not where the user's own image holds the model: its bytes are the image's, which

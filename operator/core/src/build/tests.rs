@@ -74,7 +74,9 @@ fn all(object: &ModelDeployment) -> Vec<Desired> {
     all.extend(object.spec.autoscaling.as_ref().map(|autoscaling| autoscaler(object, autoscaling)));
     all.extend(object.spec.queue().iter().flat_map(|(_, queue)| {
         let autoscaler = queue.worker.autoscaling.as_ref().map(|it| worker_autoscaler(object, it));
-        [Some(worker_deployment(object, queue, &settings(), REVISION, "v7", "")), autoscaler].into_iter().flatten()
+        [Some(worker_deployment(object, queue, &settings(), REVISION, "v7", "", None)), autoscaler]
+            .into_iter()
+            .flatten()
     }));
     all.extend(gateway_set(object, &settings()));
     all.extend(policies_of(object, &settings()));
@@ -109,7 +111,9 @@ fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
 }
 
 fn worker(object: &ModelDeployment, queue: &Queue) -> DeploymentSpec {
-    let Desired::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7", "") else { panic!() };
+    let Desired::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7", "", None) else {
+        panic!()
+    };
     it.spec.unwrap()
 }
 

@@ -5,6 +5,7 @@
 //! or gives back to the queue. Unlike the ReplicaSets of revisions it also follows a newer default image of the operator's: nobody is served by
 //! a worker, so nobody notices its restart.
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, ExternalMetricSource, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
@@ -32,7 +33,8 @@ const METRIC: &str = "slipway_queue_jobs";
 /// Between the end of a worker's drain and the end of its pod's grace period.
 const AFTER_DRAIN_SECONDS: i64 = 10;
 
-/// The Deployment `<name>-worker`. `digest` is that of the model, as for the pods that serve.
+/// The Deployment `<name>-worker`. `digest` is that of the model, as for the pods that serve. Another `restart` replaces the
+/// pods, by the Deployment's own rolling update.
 pub fn worker_deployment(
     object: &ModelDeployment,
     queue: &Queue,
@@ -40,9 +42,12 @@ pub fn worker_deployment(
     revision: &str,
     version: &str,
     digest: &str,
+    restart: Option<Timestamp>,
 ) -> Desired {
     let (name, template) = (object.name_any(), &object.spec.template);
     let pod = pod(object, queue, settings, revision, version, digest);
+    let mut annotations = evictable(scraped(METRICS.1), &pod);
+    annotations.extend(restart.map(|at| (labels::RESTART_TIME.to_owned(), at.to_string())));
     stamped(Desired::Deployment(Deployment {
         metadata: controlled(object, worker_name(&name), worker_labels(&name)),
         spec: Some(DeploymentSpec {
@@ -52,7 +57,7 @@ pub fn worker_deployment(
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(template::labels(template, pod_labels(&name, revision))),
-                    annotations: Some(template::annotations(template, evictable(scraped(METRICS.1), &pod))),
+                    annotations: Some(template::annotations(template, annotations)),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod),

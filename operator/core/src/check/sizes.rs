@@ -55,7 +55,11 @@ pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
                 None => broken.push(format!("I11: {name} is marked and is not ours")),
             },
             Action::WriteReplicas { replicas } => written(case, *replicas, broken),
-            Action::Apply(_) | Action::Restore { .. } | Action::Adopt { .. } | Action::Delete { .. } => {}
+            Action::Apply(_)
+            | Action::Restore { .. }
+            | Action::Adopt { .. }
+            | Action::Evict { .. }
+            | Action::Delete { .. } => {}
         }
     }
 }

@@ -31,6 +31,7 @@ fn order(case: &Case<'_>, broken: &mut Vec<String>) {
         Action::Scale { name, replicas, .. } => {
             case.observed.replica_sets.iter().any(|set| set.name == *name && *replicas < set.desired)
         }
+        Action::Evict { .. } => true,
         Action::Delete { name, .. } => case.observed.replica_sets.iter().any(|set| set.name == *name),
         Action::Apply(_)
         | Action::Restore { .. }

@@ -1,5 +1,7 @@
 //! Objects that are missing, or are not what they shall be.
 
+use std::collections::BTreeSet;
+
 use slipway_crds::v1alpha1::Stage;
 
 use super::context::Context;
@@ -7,7 +9,7 @@ use super::disturbance::{self, apply};
 use super::draft::Draft;
 use super::network_policies;
 use crate::action::{Action, Desired, Kind};
-use crate::observed::{GatewayUpdate, ModelDigest, ObjectView};
+use crate::observed::{GatewayUpdate, ModelDigest, ObjectView, ReplicaSetView};
 use crate::{build, revision, sizing};
 
 /// Applies, in the order in which they are needed: the gateway, the addresses, then what serves.
@@ -117,7 +119,11 @@ fn pods(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     // One that is being deleted, or is not ours, is in the way; nothing to do but wait, or say so.
     if let Some(there) = cx.observed.replica_sets.iter().find(|set| set.name == name) {
         if there.owned && !there.orphaned && !there.deleting {
-            disturbance::mend(cx, draft, there, made(there.desired, there.digest.known()), actions);
+            let desired = made(there.desired, there.digest.known());
+            if draft.stable.as_ref() == Some(revision) {
+                draft.outdated = outdated(cx, there, &desired);
+            }
+            disturbance::mend(cx, draft, there, desired, actions);
         }
         return;
     }
@@ -127,6 +133,18 @@ fn pods(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let unknown = build::has_fetch_step(object) && object.spec.model.digest.is_none();
     let replicas = if unknown { replicas.min(1) } else { replicas };
     apply(cx, draft, made(replicas, None), None, actions);
+}
+
+/// Images of the operator's that the ReplicaSet was made with and would not be made with today, each with the one of today. Not those of the step that fetches for a
+/// server of the user's own: whoever names an image decides when it changes.
+fn outdated(cx: &Context<'_>, there: &ReplicaSetView, desired: &Desired) -> BTreeSet<(String, String)> {
+    let Desired::ReplicaSet(made) = desired else { return BTreeSet::new() };
+    let own_image = cx.observed.object.spec.template.image().is_some();
+    // Of one that is as it would be made whatever differs is somebody else's doing.
+    let others = build::images(made).into_iter().filter(|_| there.applied != desired.stamp());
+    let others = others.filter(|(container, _)| !(own_image && container == build::FETCH));
+    let pairs = others.filter_map(|(container, image)| Some((there.images.get(&container)?.clone(), image)));
+    pairs.filter(|(before, now)| before != now).collect()
 }
 
 fn helpers(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
@@ -157,7 +175,9 @@ fn workers(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
         }
         let digest = cx.digest(&cx.spec.revision);
         let digest = digest.as_deref().unwrap_or_default();
-        let desired = build::worker_deployment(object, queue, settings, &cx.spec.revision, &cx.spec.version, digest);
+        let restart = object.spec.restart_time.as_ref().map(|time| time.0).filter(|asked| *asked <= cx.now);
+        let (revision, version) = (&cx.spec.revision, &cx.spec.version);
+        let desired = build::worker_deployment(object, queue, settings, revision, version, digest, restart);
         apply(cx, draft, desired, view, actions);
     } else {
         delete(cx, Kind::Deployment, &name, view, actions);

@@ -60,6 +60,12 @@ pub(super) fn mend(
     }
 }
 
+/// Applies a ReplicaSet that was made with other settings: a restart was asked for, and new pods shall be what is made today.
+pub(super) fn renew(cx: &Context<'_>, draft: &mut Draft, desired: Desired, actions: &mut Vec<Action>) {
+    let known = cx.observed.disturbances.get(&desired.target());
+    write(cx, draft, desired, None, known, actions);
+}
+
 fn changed(managed: &Managed, desired: &Desired) -> Option<Change> {
     // What is compared costs a copy of the object.
     managed.fields.as_ref()?;

@@ -1,12 +1,13 @@
 //! The status in the making.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::v1alpha1::{Backend, GateStatus, Outcome, RolloutRecord, RolloutStatus, Stage, TrafficStatus};
 
 use super::context::Context;
+use super::restart::Restart;
 use crate::action::Note;
 use crate::judge::Judgement;
 use crate::traffic;
@@ -40,6 +41,12 @@ pub(crate) struct Draft {
     pub(crate) contested: Vec<String>,
     /// What an admission webhook or policy makes of our objects: for people.
     pub(crate) overridden: Vec<String>,
+    /// Images of the stable revision's pods that the operator was given others for since, each with the one of today.
+    pub(crate) outdated: BTreeSet<(String, String)>,
+    /// The newest restart that is over.
+    pub(crate) restarted: Option<Time>,
+    /// The restart that is not.
+    pub(crate) restart: Option<Restart>,
     /// Events.
     pub(crate) events: Vec<Note>,
     /// Times at which something may change by itself.
@@ -60,6 +67,9 @@ impl Draft {
             skip: false,
             contested: Vec::new(),
             overridden: Vec::new(),
+            outdated: BTreeSet::new(),
+            restarted: cx.stored.restarted_time.clone(),
+            restart: None,
             events: Vec::new(),
             wakes: Vec::new(),
         }

@@ -76,6 +76,7 @@ fn status(cx: &Context<'_>, draft: &mut Draft) -> ModelDeploymentStatus {
         // had asked for (as it does within its tolerance, on averages of metrics that are no pod's own) would follow each rollout up.
         replicas: cx.sets().map(|set| set.current).max().unwrap_or(0).max(0),
         selector: labels::scale_selector(&cx.spec.name),
+        restarted_time: draft.restarted.clone(),
         stable,
         candidate,
         traffic: (!draft.traffic.backends.is_empty()).then(|| draft.traffic.clone()),

@@ -13,13 +13,16 @@ const PROMOTE: &str = "`kubectl slipway promote` goes on";
 /// What goes on, and what it waits for: a rollout, or pods that are missing.
 pub(super) fn reconciling(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
     let rollout = draft.active();
-    let Some(rollout) = rollout else { return super::service::missing(cx, draft) };
+    let Some(rollout) = rollout else {
+        return super::restart::running(cx, draft).or_else(|| super::service::missing(cx, draft));
+    };
     let version = cx.version(&rollout.revision);
     let (reason, wait) = waits(cx, draft, rollout);
     let held = cx.spec.paused && rollout.stage != Stage::Confirming;
     let reason = if held { reason::USER_PAUSED } else { reason };
+    let restart = super::restart::waits(draft);
     let hold = if held { format!("{}; ", holder(cx, draft)) } else { String::new() };
-    Some(Said::holds(reason, format!("version {version}, step {}: {hold}{wait}", rollout.step)))
+    Some(Said::holds(reason, format!("version {version}, step {}: {hold}{wait}{restart}", rollout.step)))
 }
 
 /// What the spec asks for was taken back, and is not tried again by itself.

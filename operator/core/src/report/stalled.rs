@@ -3,7 +3,8 @@
 use slipway_crds::conditions::{STALLED, reason};
 use slipway_crds::v1alpha1::Stage;
 
-use super::{Said, progress, service};
+use super::{Said, progress, restart, service};
+use crate::action::HELD_BY_BUDGET;
 use crate::plan::{Context, Draft};
 
 /// The worst of it.
@@ -14,6 +15,7 @@ pub(super) fn stalled(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
     refused(cx)
         .or_else(|| contested(draft))
         .or_else(|| first_revision(cx, draft))
+        .or_else(|| restart::stalled(cx, draft))
         .or_else(|| progress::taken_back(cx, draft))
         .or_else(|| progress::held(cx, draft))
 }
@@ -25,7 +27,9 @@ fn refused(cx: &Context<'_>) -> Option<Said> {
         let old = all.find(|old| old.type_ == STALLED && old.reason == reason::WRITE_REFUSED)?;
         return Some(Said::holds(reason::WRITE_REFUSED, old.message.clone()));
     };
-    let all: Vec<&str> = refusals.values().map(String::as_str).collect();
+    // A budget that lets no pod go for now is no fault: the restart tells of it.
+    let faults = refusals.values().filter(|message| !message.contains(HELD_BY_BUDGET));
+    let all: Vec<&str> = faults.map(String::as_str).collect();
     (!all.is_empty()).then(|| Said::holds(reason::WRITE_REFUSED, all.join("; ")))
 }
 

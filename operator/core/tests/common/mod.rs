@@ -12,7 +12,7 @@ use slipway_core::action::Plan;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
 use slipway_core::observed::{
     BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, NetworkPolicies, Observed,
-    PodProblem, ReplicaSetView, Settings,
+    PodProblem, PodView, ReplicaSetView, Settings,
 };
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage, Template};
@@ -34,6 +34,8 @@ pub struct World {
     pub events: Vec<String>,
     pub last: Option<Plan>,
     created: i64,
+    /// Pods that were made.
+    made: u32,
     serial: u64,
 }
 
@@ -58,6 +60,7 @@ impl World {
             disruption_budget: None,
             network_policies: BTreeMap::new(),
             gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
+            pods: vec![],
             pod_problems: vec![],
             fetched: vec![],
             conflicts: vec![],
@@ -80,7 +83,7 @@ impl World {
             },
         };
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        Self { observed, now, writes: vec![], events: vec![], last: None, created: 0, serial: 0 }
+        Self { observed, now, writes: vec![], events: vec![], last: None, created: 0, made: 0, serial: 0 }
     }
 
     /// A world whose first version serves everything, confirmed and at rest.
@@ -175,6 +178,18 @@ impl World {
         self.observed.fetched.clear();
         for set in &mut self.observed.replica_sets {
             (set.current, set.ready, set.available, set.observed) = (set.desired, set.desired, set.desired, true);
+            let of = |pod: &PodView| pod.set.as_ref() == Some(&set.uid);
+            let (mut own, others) = std::mem::take(&mut self.observed.pods).into_iter().partition::<Vec<_>, _>(of);
+            own.retain(|pod| !pod.deleting);
+            own.truncate(usize::try_from(set.desired).unwrap());
+            while own.len() < usize::try_from(set.desired).unwrap() {
+                self.made += 1;
+                let name = format!("{}-{}", set.name, self.made);
+                let (uid, set) = (format!("pod-{}", self.made), Some(set.uid.clone()));
+                own.push(PodView { name, uid, set, created_at: self.now, ready: false, deleting: false });
+            }
+            own.iter_mut().for_each(|pod| pod.ready = true);
+            self.observed.pods = others.into_iter().chain(own).collect();
             if set.digest != ModelDigest::Unreported && set.desired > 0 {
                 let digest = set.digest.known().unwrap_or(FOUND).to_owned();
                 let (revision, pod) = (set.revision.clone(), format!("{}-x", set.name));

@@ -63,6 +63,11 @@ impl World {
                 self.writes.push(format!("mark {name}"));
                 self.observed.replica_sets.iter_mut().find(|set| set.name == *name).unwrap().marks = marks.clone();
             }
+            Action::Evict { name, uid } => {
+                self.writes.push(format!("evict {name}"));
+                let there = self.observed.pods.iter().position(|pod| pod.name == *name && pod.uid == *uid).unwrap();
+                self.observed.pods.remove(there);
+            }
             Action::Delete { kind, name, .. } => {
                 self.writes.push(format!("delete {kind:?} {name}"));
                 match kind {
@@ -103,7 +108,8 @@ impl World {
                 word += set.metadata.name.as_deref().unwrap();
                 let there = self.observed.replica_sets.iter_mut().find(|it| it.name == desired.name());
                 if let Some(there) = there {
-                    there.managed = view.managed;
+                    (there.managed, there.applied) = (view.managed, view.applied);
+                    there.images = build::images(set);
                     self.writes.push(word);
                     return;
                 }
@@ -128,6 +134,7 @@ impl World {
                     owned: true,
                     orphaned: false,
                     applied: view.applied,
+                    images: build::images(set),
                     managed: view.managed,
                     deleting: false,
                 });

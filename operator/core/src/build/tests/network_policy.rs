@@ -102,7 +102,7 @@ fn ports() -> Vec<(Value, BTreeSet<i64>)> {
     let object = full();
     let made = [
         replica_set(&object, &settings(), REVISION, "v7", 3, None),
-        worker_deployment(&object, &object.spec.queue().unwrap().1, &settings(), REVISION, "v7", ""),
+        worker_deployment(&object, &object.spec.queue().unwrap().1, &settings(), REVISION, "v7", "", None),
         gateway_deployment(&object, &settings()),
     ];
     let of = |desired: &Desired| {

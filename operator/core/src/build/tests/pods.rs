@@ -55,7 +55,7 @@ fn workers_are_pods_that_nobody_is_sent_to() {
     assert!(served.iter().any(|e| e.name == "SLIPWAY_CALLBACK_ALLOW"));
     let fixed = Queue { worker: slipway_crds::v1alpha1::Worker { replicas: 3, ..Default::default() }, ..queue };
     assert_eq!(worker(&object, &fixed).replicas, Some(3));
-    assert!(!is_shared(&worker_deployment(&object, &fixed, &settings(), REVISION, "v7", "")));
+    assert!(!is_shared(&worker_deployment(&object, &fixed, &settings(), REVISION, "v7", "", None)));
 }
 
 #[test]

@@ -1,0 +1,147 @@
+//! A restart that somebody asked for: pods that were made before `spec.restartTime` are evicted, one at a time, and the next one only when all are ready. So a
+//! restart costs one pod at most, whatever becomes of the new ones, and disruption budgets and the orderly end of pods hold as they do when nodes are drained.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::context::{Context, after};
+use super::disturbance;
+use super::draft::Draft;
+use crate::action::Action;
+use crate::build;
+use crate::observed::{PodView, ReplicaSetView};
+
+/// A restart that is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Restart {
+    /// `spec.restartTime`.
+    pub(crate) asked: Timestamp,
+    /// How it stands.
+    pub(crate) state: State,
+}
+
+/// How a restart stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It begins when the rollout is over: what is compared is not changed meanwhile.
+    AfterRollout,
+    /// It goes on.
+    Running {
+        /// Pods that are new and ready.
+        done: usize,
+    },
+    /// A new pod does not get ready. The others stay as they are.
+    NotReady {
+        /// Its name.
+        pod: String,
+        /// Since when it is there.
+        since: Timestamp,
+    },
+    /// Our own disruption budget lets no ready pod go, ever.
+    NoBudget,
+}
+
+/// The pods of the revision that is restarted.
+struct Pods<'a> {
+    /// Made before the restart was asked for; first those that are not ready, whose end costs nothing, then the oldest.
+    old: Vec<&'a PodView>,
+    new: Vec<&'a PodView>,
+}
+
+impl<'a> Pods<'a> {
+    fn of(cx: &Context<'a>, set: &ReplicaSetView, asked: Timestamp) -> Self {
+        let all = cx.observed.pods.iter().filter(|pod| pod.set.as_ref() == Some(&set.uid) && !pod.deleting);
+        let (mut old, mut new): (Vec<_>, Vec<_>) = all.partition(|pod| pod.created_at < asked);
+        // The same one each time for as long as a view lags.
+        old.sort_by(|a, b| (a.ready, a.created_at, &a.name).cmp(&(b.ready, b.created_at, &b.name)));
+        new.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { old, new }
+    }
+
+    fn count(&self) -> usize {
+        self.old.len() + self.new.len()
+    }
+
+    fn are_ready(&self) -> bool {
+        self.old.iter().chain(&self.new).all(|pod| pod.ready)
+    }
+}
+
+/// What the restart does now. Brings the template up to date first, where the operator's settings have changed since it was made.
+pub(super) fn actions(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let Some(asked) = cx.observed.object.spec.restart_time.as_ref().map(|time| time.0) else {
+        draft.restarted = None;
+        return actions;
+    };
+    if asked > cx.now {
+        draft.wake(asked);
+        return actions;
+    }
+    // Status keeps whole seconds.
+    let done = draft.restarted.as_ref().is_some_and(|time| time.0.as_second() == asked.as_second());
+    let Some(stable) = draft.stable.clone().filter(|_| !done && cx.spec.problem.is_none()) else { return actions };
+    if draft.active().is_some() {
+        draft.restart = Some(Restart { asked, state: State::AfterRollout });
+        return actions;
+    }
+    let Some(set) = cx.set(&stable).filter(|set| !set.orphaned) else { return actions };
+    let (pods, wanted) = (Pods::of(cx, set, asked), cx.spec.replicas);
+    let whole = set.observed && set.desired == wanted && usize::try_from(wanted).is_ok_and(|it| it == pods.count());
+    if whole && pods.old.is_empty() && pods.are_ready() {
+        draft.restarted = Some(Time(asked));
+        return actions;
+    }
+    let state = state(cx, draft, &pods);
+    let goes_on = matches!(state, State::Running { .. });
+    draft.restart = Some(Restart { asked, state });
+    let waits_for_new = pods.new.iter().any(|pod| !pod.ready);
+    if !goes_on || !whole || waits_for_new || (pods.old.is_empty() || !is_up_to_date(cx, draft, set, &mut actions)) {
+        return actions;
+    }
+    // The counts of the ReplicaSet come by another watch than the pods: both must say so.
+    let spare = pods.are_ready() && set.ready >= wanted && set.available >= wanted;
+    if let Some(next) = pods.old.first().filter(|next| !next.ready || spare) {
+        actions.push(Action::Evict { name: next.name.clone(), uid: next.uid.clone() });
+    }
+    actions
+}
+
+fn state(cx: &Context<'_>, draft: &mut Draft, pods: &Pods<'_>) -> State {
+    let late = |pod: &PodView| cx.passed(pod.created_at, cx.spec.progress_deadline);
+    let waits_for = pods.new.iter().filter(|pod| !pod.ready);
+    if let Some(pod) = waits_for.clone().find(|pod| late(pod)) {
+        return State::NotReady { pod: pod.name.clone(), since: pod.created_at };
+    }
+    for pod in waits_for {
+        draft.wake(after(pod.created_at, cx.spec.progress_deadline));
+    }
+    if pods.old.first().is_some_and(|next| next.ready) && lets_none_go(cx) {
+        return State::NoBudget;
+    }
+    State::Running { done: pods.new.iter().filter(|pod| pod.ready).count() }
+}
+
+/// Whether our own budget refuses each eviction of a ready pod. Kubernetes rounds shares up, so only nothing is nothing.
+fn lets_none_go(cx: &Context<'_>) -> bool {
+    match &cx.observed.object.spec.disruption_budget.max_unavailable {
+        IntOrString::Int(pods) => *pods <= 0,
+        IntOrString::String(share) => share.trim_end_matches('%').parse() == Ok(0),
+    }
+}
+
+/// Whether new pods will be what the operator makes today. The content of another revision than the spec's is not known: its template stays.
+fn is_up_to_date(cx: &Context<'_>, draft: &mut Draft, set: &ReplicaSetView, actions: &mut Vec<Action>) -> bool {
+    if set.revision != cx.spec.revision {
+        return true;
+    }
+    let (object, settings) = (&cx.observed.object, &cx.observed.settings);
+    let desired =
+        build::replica_set(object, settings, &set.revision, &cx.spec.version, set.desired, set.digest.known());
+    if desired.stamp() == set.applied {
+        return true;
+    }
+    disturbance::renew(cx, draft, desired, actions);
+    false
+}
