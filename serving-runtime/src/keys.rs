@@ -10,6 +10,7 @@ use http::header::AUTHORIZATION;
 use ring::hmac::{HMAC_SHA256, Key, sign, verify};
 use slipway_prediction_id::{ACCESS, PURPOSE, Report, Sealer, derive, read_master, read_token};
 
+use crate::cache::seal::Seal;
 use crate::error::ApiError;
 
 /// How long what was read is used before the files are looked at again.
@@ -21,23 +22,40 @@ const ACCESS_HEADER: &str = "x-slipway-access";
 #[derive(Debug)]
 struct Held {
     sealer: Option<Sealer>,
+    seal: Option<Seal>,
     access: Option<String>,
     token: Option<String>,
+}
+
+/// The purpose of what entries of the caches are sealed with.
+const CACHE: &str = "cache v1";
+
+/// How entries of the caches in Redis are sealed.
+#[derive(Debug)]
+pub enum Sealing {
+    /// Not at all: no keys were given to this program.
+    Off,
+    /// With a key of the ModelDeployment.
+    With(Seal),
+    /// There should be keys, and there is none.
+    NoKey,
 }
 
 /// The keys, for one ModelDeployment and one revision of it.
 #[derive(Debug)]
 pub struct Keys {
     directory: Option<PathBuf>,
+    name: String,
     uid: String,
     revision: String,
     held: Mutex<Option<(Instant, Arc<Held>)>>,
 }
 
 impl Keys {
-    /// Those of a directory; without one there are none, and nobody is asked for any.
-    pub fn new(directory: Option<PathBuf>, uid: &str, revision: &str) -> Self {
-        Self { directory, uid: uid.to_owned(), revision: revision.to_owned(), held: Mutex::default() }
+    /// Those of a directory, for the ModelDeployment `name` (`<namespace>/<name>`); without one there are none, and nobody is asked for any.
+    pub fn new(directory: Option<PathBuf>, name: &str, uid: &str, revision: &str) -> Self {
+        let [name, uid, revision] = [name, uid, revision].map(str::to_owned);
+        Self { directory, name, uid, revision, held: Mutex::default() }
     }
 
     /// The id of a prediction that was made now; none without a key.
@@ -45,6 +63,14 @@ impl Keys {
         let held = self.held()?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         held.sealer.as_ref()?.seal(&self.revision, u32::try_from(seconds).unwrap_or(u32::MAX), report)
+    }
+
+    /// How entries of the caches in Redis are sealed.
+    pub fn sealing(&self) -> Sealing {
+        match self.held() {
+            None => Sealing::Off,
+            Some(held) => held.seal.clone().map_or(Sealing::NoKey, Sealing::With),
+        }
     }
 
     /// The token, to be shown to another pod or a gateway.
@@ -86,10 +112,13 @@ impl Keys {
 
     fn read(&self, directory: &Path) -> Held {
         let master = read_master(directory).ok().and_then(Result::ok);
-        let derived = |purpose| master.as_ref().map(|master| derive(master, purpose, &self.uid));
+        let derived_for = |purpose, object| master.as_ref().map(|master| derive(master, purpose, object));
+        let derived = |purpose| derived_for(purpose, self.uid.as_str());
         let token = read_token(directory).ok().and_then(Result::ok);
         Held {
             sealer: derived(PURPOSE).and_then(|key| Sealer::new(&key)),
+            // By the name: feature rows belong to it, whatever UID the ModelDeployment of that name has.
+            seal: derived_for(CACHE, self.name.as_str()).map(|key| Seal::new(&key)),
             access: derived(ACCESS).map(hex::encode),
             token: token.and_then(|token| String::from_utf8(token).ok()),
         }
@@ -115,8 +144,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("master");
         let report = Report { sample: 1, labels: vec![] };
-        let keys = || Keys::new(Some(directory.path().to_owned()), "uid", "rev1");
-        assert_eq!(Keys::new(None, "uid", "rev1").issue(&report), None);
+        let keys = || Keys::new(Some(directory.path().to_owned()), "ns/m", "uid", "rev1");
+        assert_eq!(Keys::new(None, "ns/m", "uid", "rev1").issue(&report), None);
         assert_eq!(keys().issue(&report), None);
         for (length, is_key) in [(31, false), (32, true), (64, true), (65, false)] {
             std::fs::write(&file, vec![7; length]).unwrap();
@@ -133,7 +162,7 @@ mod tests {
         let admits = |uid: &str, name: &'static str, value: &str| {
             let headers =
                 HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())]);
-            Keys::new(Some(directory.path().to_owned()), uid, "rev1").admit(&headers).is_ok()
+            Keys::new(Some(directory.path().to_owned()), "ns/m", uid, "rev1").admit(&headers).is_ok()
         };
         let (bearer, proof) = (format!("Bearer {TOKEN_TEXT}"), hex::encode(derive(&[7; 32], ACCESS, "uid")));
         assert!(!admits("uid", "authorization", &bearer), "there is no Secret yet, so nobody can show anything");
@@ -142,6 +171,23 @@ mod tests {
         assert!(admits("uid", "authorization", &bearer) && admits("uid", ACCESS_HEADER, &proof));
         assert!(!admits("other", ACCESS_HEADER, &proof), "a proof is of one ModelDeployment");
         assert!(!admits("uid", "authorization", TOKEN_TEXT) && !admits("uid", ACCESS_HEADER, ""));
-        assert!(Keys::new(None, "uid", "rev1").admit(&HeaderMap::new()).is_ok());
+        assert!(Keys::new(None, "ns/m", "uid", "rev1").admit(&HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn entries_are_sealed_for_one_modeldeployment_of_one_namespace() {
+        let directory = tempfile::tempdir().unwrap();
+        let sealing = |name: &str| Keys::new(Some(directory.path().to_owned()), name, "uid", "rev1").sealing();
+        let name = |sealing| match sealing {
+            Sealing::With(seal) => seal.name(b"slipway:result:1:00"),
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(Keys::new(None, "a/m", "uid", "rev1").sealing(), Sealing::Off));
+        assert!(matches!(sealing("a/m"), Sealing::NoKey), "what should be sealed is not kept in the open");
+        std::fs::write(directory.path().join("master"), [7; 32]).unwrap();
+        let [this, again, neighbour] = ["a/m", "a/m", "a/n"].map(|of| name(sealing(of)));
+        assert!(this == again && this != neighbour);
+        std::fs::write(directory.path().join("master"), [8; 32]).unwrap();
+        assert_ne!(name(sealing("a/m")), this, "the master key of another namespace");
     }
 }

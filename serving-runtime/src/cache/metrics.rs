@@ -58,14 +58,16 @@ pub enum Failure {
     Connection,
     /// Redis refused.
     Refused,
-    /// What was stored is not what we store.
+    /// What was stored is not what we store, or not sealed by us.
     Corrupt,
+    /// There is no key to tell what is ours.
+    NoKey,
     /// A write was left out, because too many were under way.
     Skipped,
 }
 
 impl Failure {
-    const ALL: [Self; 5] = [Self::Timeout, Self::Connection, Self::Refused, Self::Corrupt, Self::Skipped];
+    const ALL: [Self; 6] = [Self::Timeout, Self::Connection, Self::Refused, Self::Corrupt, Self::NoKey, Self::Skipped];
 
     const fn name(self) -> &'static str {
         match self {
@@ -73,6 +75,7 @@ impl Failure {
             Self::Connection => "connection",
             Self::Refused => "refused",
             Self::Corrupt => "corrupt",
+            Self::NoKey => "no_key",
             Self::Skipped => "skipped",
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! What holds for all of them:
 //! * **Never an answer of another model**: the digest of the model's file is part of every key, and stored values prove whose they are.
+//! * **Never an answer of others**: with the keys of the namespace, what is in Redis proves that pods of the ModelDeployment wrote it ([`seal`]).
 //! * **Fail open**: Redis may be slow, gone, full or spoilt; requests then do without it. One waits for at most the budget, and after a
 //!   few failures nobody asks any more ([`breaker`]) until it answers again.
 //! * **Errors are never kept**, nor are outputs with a NaN or an infinity.
@@ -19,15 +20,19 @@ pub mod metrics;
 pub mod prewarm;
 pub mod redis_tier;
 pub mod result;
+pub mod seal;
 pub mod source;
 pub mod value;
 pub mod worth;
+
+use std::sync::Arc;
 
 pub use self::args::CacheArgs;
 use self::features::FeatureCache;
 pub use self::metrics::{CacheMetrics, Outcome};
 use self::redis_tier::Redis;
 use self::result::ResultCache;
+use crate::keys::Keys;
 
 /// The header and the parameter that tell how an answer was come by: `hit`, `miss` or `bypass`.
 pub const HEADER: &str = "x-slipway-cache";
@@ -43,15 +48,16 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// The caches of the ModelDeployment `namespace` (`<namespace>/<name>`), as the options want them. Needs a tokio runtime.
+    /// The caches of the ModelDeployment `namespace` (`<namespace>/<name>`), as the options want them; what they keep in Redis is sealed with `keys`. Needs a
+    /// tokio runtime.
     ///
     /// # Errors
     /// When an address is none.
-    pub fn new(args: &CacheArgs, namespace: &str, metrics: &CacheMetrics) -> Result<Self, String> {
+    pub fn new(args: &CacheArgs, namespace: &str, keys: &Arc<Keys>, metrics: &CacheMetrics) -> Result<Self, String> {
         let url = args.redis_url.as_str();
         let wanted = (args.result_cache || args.feature_cache) && !url.is_empty();
         let budget = std::time::Duration::from_millis(args.redis_budget_ms);
-        let redis = wanted.then(|| Redis::new(url, budget, metrics.clone())).transpose()?;
+        let redis = wanted.then(|| Redis::new(url, budget, Arc::clone(keys), metrics.clone())).transpose()?;
         let results = ResultCache::new(args, redis.clone(), metrics);
         let features = FeatureCache::new(args, namespace, redis.clone(), metrics)?;
         Ok(Self { redis, results, features })

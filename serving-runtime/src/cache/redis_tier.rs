@@ -1,5 +1,6 @@
 //! Redis behind the caches: one connection for all, every wait bounded, and every failure a miss.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +11,8 @@ use tokio::sync::Semaphore;
 
 use super::breaker::{Breaker, Permit, State};
 use super::metrics::{CacheMetrics, Failure};
+use super::seal::{Seal, TAG};
+use crate::keys::{Keys, Sealing};
 
 /// Time for a trial, which nobody waits for: connecting to a Redis elsewhere takes longer than a look-up may.
 const TRIAL: Duration = Duration::from_secs(2);
@@ -31,6 +34,7 @@ struct Inner {
     budget: Duration,
     breaker: Mutex<Breaker>,
     writes: Arc<Semaphore>,
+    keys: Arc<Keys>,
     metrics: CacheMetrics,
 }
 
@@ -42,11 +46,12 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Redis {
-    /// A Redis at `url`; the connection is made when it is first needed, and again whenever it is lost. Needs a tokio runtime.
+    /// A Redis at `url`; the connection is made when it is first needed, and again whenever it is lost. What is kept there is sealed as `keys` say. Needs a
+    /// tokio runtime.
     ///
     /// # Errors
     /// What is wrong with the address; it does not repeat the address, which may hold a password.
-    pub fn new(url: &str, budget: Duration, metrics: CacheMetrics) -> Result<Self, String> {
+    pub fn new(url: &str, budget: Duration, keys: Arc<Keys>, metrics: CacheMetrics) -> Result<Self, String> {
         let wrong = |e: RedisError| {
             format!("--redis-url (SLIPWAY_REDIS_URL) must be redis://, rediss:// or unix:///path: {}", e.category())
         };
@@ -62,7 +67,7 @@ impl Redis {
         let breaker = Mutex::new(Breaker::new(Instant::now()));
         let writes = Arc::new(Semaphore::new(WRITES));
         metrics.breaker(2);
-        Ok(Self(Arc::new(Inner { manager, budget, breaker, writes, metrics })))
+        Ok(Self(Arc::new(Inner { manager, budget, breaker, writes, keys, metrics })))
     }
 
     /// Connects, so that the first request need not do without.
@@ -97,16 +102,29 @@ impl Redis {
         if !self.is_asked() {
             return Err(Unanswered);
         }
+        let seal = self.seal()?;
+        let (key, max) = match &seal {
+            Some(seal) => (Cow::Owned(seal.name(key)), max.saturating_add(TAG)),
+            None => (Cow::Borrowed(key), max),
+        };
         // A range, so that a huge value of somebody else's is not read into memory: one byte too many tells.
         let mut command = redis::cmd("GETRANGE");
-        command.arg(key).arg(0).arg(max);
+        command.arg(&*key).arg(0).arg(max);
         let value: Vec<u8> = self.bounded(self.0.budget, "GETRANGE", self.query(command)).await.ok_or(Unanswered)?;
         if value.len() > max {
             self.corrupt();
             return Ok(None);
         }
         // A key that is not there is an empty text; we store none.
-        Ok((!value.is_empty()).then_some(value))
+        if value.is_empty() {
+            return Ok(None);
+        }
+        let Some(seal) = seal else { return Ok(Some(value)) };
+        let opened = seal.open(&key, value);
+        if opened.is_none() {
+            self.corrupt();
+        }
+        Ok(opened)
     }
 
     /// Keeps a value, in the background; under load it may not be kept.
@@ -134,10 +152,27 @@ impl Redis {
         if self.is_asked() { self.write(key, value, ttl).await } else { Err(Unanswered) }
     }
 
-    async fn write(&self, key: Vec<u8>, value: Vec<u8>, ttl: Duration) -> Result<(), Unanswered> {
+    async fn write(&self, mut key: Vec<u8>, mut value: Vec<u8>, ttl: Duration) -> Result<(), Unanswered> {
+        if let Some(seal) = self.seal()? {
+            key = seal.name(&key);
+            value = seal.seal(&key, &value);
+        }
         let mut command = redis::cmd("SET");
         command.arg(key).arg(value).arg("PX").arg(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1));
         self.bounded(WRITE, "SET", self.query(command)).await.ok_or(Unanswered)
+    }
+
+    /// What entries are sealed with; `None` where none are.
+    fn seal(&self) -> Result<Option<Seal>, Unanswered> {
+        match self.0.keys.sealing() {
+            Sealing::With(seal) => Ok(Some(seal)),
+            Sealing::Off => Ok(None),
+            Sealing::NoKey => {
+                // Without it nothing there could be believed; the Secret may come yet.
+                self.0.metrics.fail(Failure::NoKey);
+                Err(Unanswered)
+            }
+        }
     }
 
     /// Counts a value that is not one of ours.
@@ -229,7 +264,13 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_address_is_refused_without_repeating_it() {
         for url in ["http://:secret@x", "redis://:secret@", "secret"] {
-            let error = Redis::new(url, Duration::from_millis(2), CacheMetrics::default()).unwrap_err();
+            let error = Redis::new(
+                url,
+                Duration::from_millis(2),
+                Arc::new(Keys::new(None, "", "", "")),
+                CacheMetrics::default(),
+            )
+            .unwrap_err();
             assert!(error.contains("redis://") && !error.contains("secret"), "{error}");
         }
     }

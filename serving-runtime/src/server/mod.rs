@@ -92,7 +92,7 @@ pub struct App {
     /// Until when this process is needed.
     pub lifetime: Lifetime,
     /// The keys of the namespace.
-    pub keys: Keys,
+    pub keys: Arc<Keys>,
     phase: watch::Sender<Phase>,
 }
 
@@ -105,10 +105,11 @@ impl App {
         let metrics = Metrics::new(&args.modeldeployment, &args.revision);
         let models = Models::new(&args.model_name);
         let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
-        let caches = Caches::new(&args.cache, &format!("{}/{}", args.namespace, args.modeldeployment), &metrics.cache)?;
+        let name = format!("{}/{}", args.namespace, args.modeldeployment);
+        let keys = Arc::new(Keys::new(args.keys_directory.clone(), &name, &args.uid, &args.revision));
+        let caches = Caches::new(&args.cache, &name, &keys, &metrics.cache)?;
         let (sampler, jobs, phase) = (OnceLock::new(), OnceLock::new(), watch::Sender::new(Phase::Serving));
         let lifetime = Lifetime::default();
-        let keys = Keys::new(args.keys_directory.clone(), &args.uid, &args.revision);
         Ok(Arc::new(Self { args, metrics, sampler, models, repository, caches, jobs, lifetime, keys, phase }))
     }
 

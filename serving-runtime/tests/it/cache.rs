@@ -148,6 +148,66 @@ async fn spoilt_and_foreign_values_are_misses() {
     assert_eq!((errors(&two, "refused").await, breaker(&two).await), (1.0, 0.0));
 }
 
+/// Nobody who may write to a shared Redis, but has not the keys of the namespace, decides what is answered (M18).
+#[tokio::test]
+async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
+    let redis = RedisServer::start();
+    let keys = [7, 8].map(|byte| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("master"), [byte; 32]).unwrap();
+        folder
+    });
+    let url = redis.url();
+    let start = |keys: &tempfile::TempDir, namespace: &str| {
+        let folder = keys.path().display().to_string();
+        let keyed = ["--namespace", namespace, "--uid", "uid", "--keys-directory", &folder];
+        let args = [&[ON, ALWAYS, "--redis-url", &url, "--redis-budget-ms", "5000"][..], &keyed].concat();
+        Server::start("affine", &args)
+    };
+    let stored = async |wanted: u32| {
+        eventually("written", async || {
+            redis::cmd("DBSIZE").query::<u32>(&mut redis.connection().unwrap()) == Ok(wanted)
+        })
+        .await;
+        redis::cmd("KEYS").arg("*").query::<Vec<String>>(&mut redis.connection().unwrap()).unwrap()
+    };
+    let value = |key: &str| redis::cmd("GET").arg(key).query::<Vec<u8>>(&mut redis.connection().unwrap()).unwrap();
+    let set = |key: &str, value: &[u8]| {
+        redis::cmd("SET").arg(key).arg(value).query::<()>(&mut redis.connection().unwrap()).unwrap();
+    };
+    let (one, two) = (affine(&[[1.0, 2.0]]), affine(&[[3.0, 4.0]]));
+
+    // Of two namespaces none meets what the other kept, and none writes over it.
+    let (prod, staging) = (start(&keys[0], "prod"), start(&keys[1], "staging"));
+    let first = ask(&prod, &one).await;
+    let key = stored(1).await.remove(0);
+    assert_eq!(ask(&staging, &one).await.cache.as_deref(), Some("miss"));
+    let others = stored(2).await.into_iter().find(|other| *other != key).unwrap();
+    assert_eq!((errors(&staging, "corrupt").await, outcome(&staging, "hit_redis").await), (0.0, 0.0));
+    let same = start(&keys[0], "prod");
+    assert_eq!(ask(&same, &one).await.cache.as_deref(), Some("hit"), "pods of one ModelDeployment share");
+
+    // The answer to another input, and one of another namespace, put in its place; and the answer without its tag.
+    let good = value(&key);
+    assert_eq!(ask(&prod, &two).await.cache.as_deref(), Some("miss"));
+    let moved = stored(3).await.into_iter().find(|other| *other != key && *other != others).unwrap();
+    for (n, forged) in [value(&moved), value(&others), good[32..].to_vec()].iter().enumerate() {
+        set(&key, forged);
+        let pod = start(&keys[0], "prod");
+        let got = ask(&pod, &one).await;
+        assert_eq!((got.cache.as_deref(), &got.body["outputs"]), (Some("miss"), &first.body["outputs"]), "{n}");
+        assert_eq!((errors(&pod, "corrupt").await, inferences(&pod).await), (1.0, 1.0), "{n}");
+        eventually("repaired", async || value(&key).len() == good.len() && value(&key) != *forged).await;
+    }
+
+    // A pod that should have keys, and has none, does without.
+    let none = tempfile::tempdir().unwrap();
+    let pod = start(&none, "prod");
+    assert_eq!(ask(&pod, &one).await.cache.as_deref(), Some("miss"));
+    assert!(errors(&pod, "no_key").await > 0.0);
+    assert_eq!(stored(3).await.len(), 3, "nothing is kept in the open");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_do_not_notice_when_redis_dies_hangs_and_returns() {
     let mut redis = RedisServer::start();

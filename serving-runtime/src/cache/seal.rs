@@ -1,0 +1,90 @@
+//! What is kept in Redis proves itself by a key that Redis and whoever else writes there do not have (M18).
+//!
+//! Stored under a keyed name: 32 bytes of HMAC-SHA-256 over that name and the value, then the value. The key is derived from the master key of the namespace
+//! for one ModelDeployment, so entries of two namespaces neither count for each other nor have each other's names, and an entry that was moved to another
+//! name is a miss. What was kept under a name before, and has not ended, can be put back: an entry carries the end of its life for that.
+
+use ring::hmac::{Context, HMAC_SHA256, Key, verify};
+
+/// Bytes before the value.
+pub const TAG: usize = 32;
+/// One key makes both names and tags; a first byte keeps the two apart.
+const OF_NAME: &[u8] = &[1];
+const OF_VALUE: &[u8] = &[2];
+
+/// Seals and opens entries of one ModelDeployment.
+#[derive(Debug, Clone)]
+pub struct Seal(Key);
+
+impl Seal {
+    /// With the key derived for the ModelDeployment.
+    pub fn new(key: &[u8]) -> Self {
+        Self(Key::new(HMAC_SHA256, key))
+    }
+
+    /// The name in Redis of what is called `name` here. What comes before its last colon stays, because rights in Redis go by prefixes; the rest tells nobody
+    /// without the key which input it belongs to, and no two namespaces write to one name.
+    pub fn name(&self, name: &[u8]) -> Vec<u8> {
+        let prefix = name.iter().rposition(|byte| *byte == b':').map_or(0, |at| at + 1);
+        let tag = self.tag(&[OF_NAME, name]);
+        [&name[..prefix], hex::encode(tag).as_bytes()].concat()
+    }
+
+    /// The value as it is stored under `name`, which is one of [`Self::name`].
+    pub fn seal(&self, name: &[u8], value: &[u8]) -> Vec<u8> {
+        let length = (name.len() as u64).to_le_bytes();
+        let tag = self.tag(&[OF_VALUE, &length, name, value]);
+        [&tag[..], value].concat()
+    }
+
+    /// The value that was stored under `name`; `None` when it was not sealed for it with this key.
+    pub fn open(&self, name: &[u8], mut stored: Vec<u8>) -> Option<Vec<u8>> {
+        let (tag, value) = stored.split_at_checked(TAG)?;
+        let length = (name.len() as u64).to_le_bytes();
+        verify(&self.0, &[OF_VALUE, &length, name, value].concat(), tag).ok()?;
+        stored.drain(..TAG);
+        Some(stored)
+    }
+
+    fn tag(&self, parts: &[&[u8]]) -> [u8; TAG] {
+        let mut context = Context::with_key(&self.0);
+        parts.iter().for_each(|part| context.update(part));
+        let mut tag = [0; TAG];
+        tag.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &[u8] = b"slipway:result:1:00ff";
+
+    #[test]
+    fn what_was_not_sealed_for_this_name_with_this_key_is_a_miss() {
+        let (seal, other) = (Seal::new(&[7; 32]), Seal::new(&[8; 32]));
+        let name = seal.name(NAME);
+        let stored = seal.seal(&name, b"answer");
+        assert_eq!(seal.open(&name, stored.clone()).as_deref(), Some(&b"answer"[..]));
+        assert_eq!(seal.open(&seal.name(b"slipway:result:1:00fe"), stored.clone()), None, "moved to another name");
+        assert_eq!(other.open(&name, stored.clone()), None, "another namespace or ModelDeployment");
+        assert_eq!(seal.open(&name, other.seal(&name, b"answer")), None, "forged with another key");
+        assert_eq!(seal.open(&name, b"answer".to_vec()), None, "shorter than a tag");
+        assert_eq!(seal.open(&name, [&[0; TAG][..], b"answer"].concat()), None, "no tag");
+        for at in 0..stored.len() {
+            let mut changed = stored.clone();
+            changed[at] ^= 1;
+            assert_eq!(seal.open(&name, changed), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn names_are_keyed_and_keep_their_prefix() {
+        let (seal, other) = (Seal::new(&[7; 32]), Seal::new(&[8; 32]));
+        assert!(seal.name(NAME).starts_with(b"slipway:result:1:"));
+        assert_eq!(seal.name(NAME), seal.name(NAME));
+        assert_ne!(seal.name(NAME), other.name(NAME));
+        assert_ne!(seal.name(NAME), NAME);
+    }
+}
