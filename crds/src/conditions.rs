@@ -90,6 +90,8 @@ pub mod reason {
     pub const PROVIDER_DOWN: &str = "ProviderDown";
     /// The spec cannot be acted on; the message names the field and the remedy.
     pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// The object is larger than the operator keeps; the message has its size and the remedy.
+    pub const TOO_LARGE: &str = "TooLarge";
     /// The API server refused a write of the operator, or an object of the same name belongs to somebody else; the message says which.
     pub const WRITE_REFUSED: &str = "WriteRefused";
     /// Somebody else keeps changing or removing an object of the operator; the message says which, and who where that is known.

@@ -27,6 +27,9 @@ pub fn conventional(mut crd: CustomResourceDefinition) -> CustomResourceDefiniti
             if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec")) {
                 of_spec(spec);
             }
+            if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec")) {
+                bounds(spec);
+            }
             rules::place(schema, &[]);
         }
     }
@@ -223,6 +226,27 @@ fn without_defaults_in_items(schema: &mut JSONSchemaProps) {
         without_default(item);
     }
     children(schema, &mut without_defaults_in_items);
+}
+
+/// Bounds of what has none, of Kubernetes' own types above all: longest string (a script in an argument may be long), most items of a list, most members of a map.
+/// They are no bound on the whole, which the schema cannot say; the operator has one.
+const MAX_LENGTH: i64 = 16_384;
+const MAX_ITEMS: i64 = 128;
+const MAX_MEMBERS: i64 = 64;
+
+fn bounds(schema: &mut JSONSchemaProps) {
+    let is_number_or_string = schema.x_kubernetes_int_or_string == Some(true);
+    match schema.type_.as_deref() {
+        Some("string") if schema.enum_.is_none() => _ = schema.max_length.get_or_insert(MAX_LENGTH),
+        Some("array") => _ = schema.max_items.get_or_insert(MAX_ITEMS),
+        Some("object") if schema.additional_properties.is_some() => {
+            schema.max_properties.get_or_insert(MAX_MEMBERS);
+        }
+        // No quantity and no port is longer.
+        None if is_number_or_string => _ = schema.max_length.get_or_insert(64),
+        _ => {}
+    }
+    children(schema, &mut bounds);
 }
 
 /// Does the same to all that is in a schema.

@@ -102,3 +102,28 @@ fn the_definition_is_small() {
     let bytes = serde_json::to_vec(&slipway_crds::all()[0]).unwrap().len();
     assert!(bytes < 150_000, "{bytes} bytes");
 }
+
+/// Else one object could be as large as etcd takes it, by one value (H5). What the whole may have is the operator's bound.
+#[test]
+fn every_value_of_the_spec_is_bounded() {
+    fn walk(path: &str, schema: &Value) {
+        let bounded = |bound: &str| assert!(schema[bound].is_u64(), "{path} has no {bound}");
+        let number_or_string = schema["x-kubernetes-int-or-string"] == true;
+        match schema["type"].as_str() {
+            Some("string") if !schema["enum"].is_array() => bounded("maxLength"),
+            Some("array") => bounded("maxItems"),
+            Some("object") if schema["additionalProperties"].is_object() => bounded("maxProperties"),
+            None if number_or_string => bounded("maxLength"),
+            _ => {}
+        }
+        for (name, child) in schema["properties"].as_object().into_iter().flatten() {
+            walk(&format!("{path}.{name}"), child);
+        }
+        for inner in ["items", "additionalProperties"] {
+            if schema[inner].is_object() {
+                walk(&format!("{path}[]"), &schema[inner]);
+            }
+        }
+    }
+    walk("spec", &schema()["properties"]["spec"]);
+}

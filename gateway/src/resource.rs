@@ -16,6 +16,18 @@ use serde::{
 use serde_json::Value;
 use slipway_crds::v1alpha1::{ModelDeployment, Percentage, units::permille};
 
+/// Most bytes as JSON of what is kept of a spec. By the schema it has at most a tenth of that.
+const MOST: usize = 256 << 10;
+/// What is kept of the spec, by the place of what it is in.
+const KEPT: [(&[&str], &[&str]); 6] = [
+    (&[], &["model", "replicas", "server", "queue", "feedback", "traffic"]),
+    (&["model"], &["name"]),
+    (&["server"], &["cache", "queue"]),
+    (&["server", "cache"], &["results", "features"]),
+    (&["queue"], &["maxJobs", "callbacks"]),
+    (&["queue", "callbacks"], &["allow"]),
+];
+
 /// A ModelDeployment.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -32,6 +44,29 @@ impl RoutedModelDeployment {
     /// One of which nothing is known but that it is there.
     pub fn unread(metadata: &ObjectMeta) -> Self {
         Self { metadata: metadata.clone(), ..Self::default() }
+    }
+
+    /// Keeps what a gateway applies, and no more of an object that may have 1.5 MB than that: a namespace may have hundreds of those (H5). Of a spec that is too
+    /// large all the same nothing is kept, so the last one that was understood stays in force; the weights take effect.
+    pub fn trim(&mut self) {
+        let metadata = &mut self.metadata;
+        (metadata.annotations, metadata.labels, metadata.owner_references) = (None, None, None);
+        (metadata.finalizers, metadata.managed_fields) = (None, None);
+        for (path, fields) in KEPT {
+            let value = path.iter().try_fold(&mut self.spec, |value, name| value.get_mut(name));
+            keep(value, fields);
+        }
+        // Only whether it is there matters.
+        let queue = self.spec.get_mut("server").and_then(|server| server.get_mut("queue"));
+        if let Some(queue) = queue.filter(|queue| !queue.is_null()) {
+            *queue = Value::Bool(true);
+        }
+        if serde_json::to_string(&self.spec).map_or(0, |text| text.len()) > MOST {
+            self.spec = Value::Null;
+        }
+        keep(Some(&mut self.status), &["rollout", "stable", "traffic"]);
+        keep(self.status.get_mut("rollout"), &["startTime"]);
+        keep(self.status.get_mut("stable"), &["revision"]);
     }
 
     /// The spec.
@@ -84,6 +119,13 @@ impl RoutedModelDeployment {
             }
             None => Ok(weights),
         }
+    }
+}
+
+/// Takes all but these fields out of an object.
+fn keep(value: Option<&mut Value>, fields: &[&str]) {
+    if let Some(Value::Object(map)) = value {
+        map.retain(|name, _| fields.contains(&name.as_str()));
     }
 }
 
@@ -279,5 +321,51 @@ impl Resource for RoutedModelDeployment {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(spec: Value) -> RoutedModelDeployment {
+        let status = json!({
+            "traffic": {"generation": 3, "backends": [{"revision": "r", "role": "Stable", "weight": 100}]},
+            "stable": {"revision": "r", "message": "x".repeat(300 << 10)}, "history": ["x".repeat(300 << 10)],
+            "rollout": {"startTime": "2026-01-01T00:00:00Z", "steps": []}
+        });
+        let metadata = json!({"name": "m", "uid": "u", "annotations": {"a": "x".repeat(200 << 10)}});
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn of_a_large_object_only_what_is_applied_is_kept() {
+        let spec = json!({
+            "model": {"name": "n", "uri": "x".repeat(2048)}, "replicas": 2, "template": {"spec": "x".repeat(1 << 20)},
+            "server": {"cache": {"results": {"mode": "Enabled"}, "sidecar": "x".repeat(1 << 20)}, "queue": {"redis": {}}},
+            "queue": {"maxJobs": 7, "callbacks": {"allow": ["a.example"]}, "worker": "x".repeat(1 << 20)},
+            "traffic": {"hosts": ["m.example"], "timeoutSeconds": 5}, "feedback": {"outcomes": ["clicked"]}
+        });
+        let whole = object(spec);
+        let mut kept = whole.clone();
+        kept.trim();
+        let size = |value: &Value| value.to_string().len();
+        assert!(size(&kept.spec) + size(&kept.status) < 2000, "{} {}", kept.spec, kept.status);
+        assert_eq!((kept.metadata.name.as_deref(), &kept.metadata.annotations), (Some("m"), &None));
+        let told = |object: &RoutedModelDeployment| {
+            let (spec, weights) = (object.spec().unwrap(), object.weights().unwrap());
+            format!("{spec:?} {weights:?} {:?} {}", object.stable(), object.rollout())
+        };
+        assert_eq!(told(&kept), told(&whole), "all that is applied is there");
+    }
+
+    #[test]
+    fn of_what_is_too_large_all_the_same_the_weights_are_kept() {
+        let mut object = object(json!({"traffic": {"hosts": ["x".repeat(300 << 10)]}}));
+        object.trim();
+        assert!(object.spec().is_err(), "the last one stays in force");
+        assert_eq!(object.weights().unwrap().unwrap().backends.len(), 1);
     }
 }

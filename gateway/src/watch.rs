@@ -66,10 +66,16 @@ pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Er
     let models = Api::<DeserializeGuard<RoutedModelDeployment>>::namespaced(client.clone(), &namespace);
     let slices = Api::<EndpointSlice>::namespaced(client, &namespace);
     let selector = format!("{MANAGED_BY}={MANAGER},{REVISION}");
-    let models = watched(models, watcher::Config::default()).map(Heard::Models);
+    let trim = |object: &mut DeserializeGuard<RoutedModelDeployment>| {
+        if let Ok(object) = &mut object.0 {
+            object.trim();
+        }
+    };
+    // An object may have 1.5 MB before it is trimmed.
+    let models = watched(models, watcher::Config::default().page_size(50), trim).map(Heard::Models);
     let peers = watcher::Config::default().labels(&format!("kubernetes.io/service-name={GATEWAY}"));
-    let peers = watched(slices.clone(), peers).map(Heard::Peers);
-    let slices = watched(slices, watcher::Config::default().labels(&selector)).map(Heard::Slices);
+    let peers = watched(slices.clone(), peers, |_| {}).map(Heard::Peers);
+    let slices = watched(slices, watcher::Config::default().labels(&selector), |_| {}).map(Heard::Slices);
 
     let mut events = stream::select(stream::select(models, slices), peers);
     let mut of_gateways = HashMap::new();
@@ -142,7 +148,7 @@ fn note(slices: &mut HashMap<String, EndpointSlice>, said: Said<EndpointSlice>) 
     true
 }
 
-fn watched<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Said<K>> + Send + Unpin
+fn watched<K>(api: Api<K>, config: watcher::Config, trim: fn(&mut K)) -> impl Stream<Item = Said<K>> + Send + Unpin
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
@@ -151,7 +157,10 @@ where
     let events = watcher(api, config)
         .backoff(Pauses::default())
         // Nothing here reads them, and they are most of an object.
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(move |object| {
+            object.managed_fields_mut().clear();
+            trim(object);
+        })
         .map(move |event| match event {
             Ok(Event::Init) => {
                 list.clear();

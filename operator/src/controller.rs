@@ -32,6 +32,7 @@ use crate::managed::FieldSets;
 use crate::observe;
 use crate::own_writes::OwnWrites;
 use crate::reconcile::{on_error, reconcile};
+use crate::too_large;
 use crate::views::Views;
 
 /// Gathers what changes together, such as a ReplicaSet and its pods, into one reconcile.
@@ -40,6 +41,8 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 const CONCURRENCY: u16 = 16;
 /// Objects in one page of a list: bounds the memory of a start with many objects.
 const PAGE: u32 = 200;
+/// Of ModelDeployments fewer: each may have the 1.5 MB of an object in etcd before it is found to be too large.
+const PAGE_OF_MODELS: u32 = 25;
 
 type Trigger = ObjectRef<Guarded>;
 type Triggers = BoxStream<'static, Trigger>;
@@ -92,10 +95,13 @@ pub async fn run(scope: Scope, ctx: Arc<Context>, pushed: UnboundedReceiver<Trig
 /// ModelDeployments: specs, commands of people, statuses that others wrote.
 fn models(scope: &Scope, ctx: &Arc<Context>, writer: reflector::store::Writer<Guarded>) -> Triggers {
     let ctx = Arc::clone(ctx);
-    watcher::watcher(scope.api::<Guarded>(), watcher::Config::default().page_size(PAGE))
+    watcher::watcher(scope.api::<Guarded>(), watcher::Config::default().page_size(PAGE_OF_MODELS))
         .default_backoff()
         // Of these only those that say whether an autoscaler wrote `spec.replicas`.
-        .modify(|object| object.managed_fields_mut().retain(|entry| entry.subresource.as_deref() == Some("scale")))
+        .modify(|object| {
+            object.managed_fields_mut().retain(|entry| entry.subresource.as_deref() == Some("scale"));
+            too_large::bounded(object);
+        })
         .reflect(writer)
         .filter_map({
             let ctx = Arc::clone(&ctx);

@@ -38,4 +38,5 @@ mod replicas;
 pub mod run;
 pub mod status;
 pub mod telemetry;
+pub mod too_large;
 pub mod views;

@@ -11,7 +11,7 @@ use kube::runtime::reflector::ObjectRef;
 use slipway_core::action::{Action, Note, Plan};
 use slipway_core::observed::Observed;
 use slipway_core::plan::plan;
-use slipway_crds::conditions::reason::WRITE_REFUSED;
+use slipway_crds::conditions::reason::{INVALID_SPEC, TOO_LARGE, WRITE_REFUSED};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutRecord};
 
 use crate::apply::{Applier, Done, Subject, target};
@@ -25,6 +25,7 @@ use crate::namespace_lease;
 use crate::observe::observe;
 use crate::refusals::Round;
 use crate::status;
+use crate::too_large;
 
 /// When to look again although nothing happened: a net under watches that lost something. It costs no request.
 const SAFETY_NET: Duration = Duration::from_secs(600);
@@ -43,10 +44,7 @@ pub async fn reconcile(object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Next, 
     let start = Instant::now();
     let result = match &object.0 {
         Ok(valid) => step(valid, &ctx).await,
-        Err(invalid) => {
-            report_unreadable(&object, &invalid.error, &ctx).await;
-            Ok(Next::await_change())
-        }
+        Err(invalid) => report_unreadable(&object, &invalid.error, &ctx).await,
     };
     ctx.metrics.reconciled(result.as_ref().map_or_else(Error::category, |_| "ok"), start.elapsed().as_secs_f64());
     result
@@ -271,14 +269,21 @@ async fn publish(notes: &[Note], subject: &Subject, ctx: &Context) {
     }
 }
 
-/// A ModelDeployment that the API server took and this operator cannot read: written for a newer version, say. Nothing of it is touched.
-async fn report_unreadable(object: &Guarded, error: &str, ctx: &Context) {
+/// A ModelDeployment that the API server took and this operator cannot read, written for a newer version, say, or does not keep. Nothing of it is touched.
+async fn report_unreadable(object: &Guarded, error: &str, ctx: &Context) -> Result<Next, Error> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let subject = Subject { namespace, name, uid: object.uid().unwrap_or_default() };
-    tracing::warn!(name = subject.name, namespace = subject.namespace, error, "ModelDeployment cannot be read");
-    let note = format!("this operator cannot read the object and leaves everything as it is: {error}");
-    let reason = slipway_crds::conditions::reason::INVALID_SPEC.to_owned();
-    publish(&[Note { warning: true, reason, action: "Read".into(), note }], &subject, ctx).await;
+    tracing::warn!(name = subject.name, namespace = subject.namespace, error, "ModelDeployment cannot be planned");
+    let (reason, note) = if too_large::is_one(error) {
+        if !too_large::report(error, &subject, ctx).await? {
+            return Ok(Next::await_change());
+        }
+        (TOO_LARGE, error.to_owned())
+    } else {
+        (INVALID_SPEC, format!("this operator cannot read the object and leaves everything as it is: {error}"))
+    };
+    publish(&[Note { warning: true, reason: reason.to_owned(), action: "Read".into(), note }], &subject, ctx).await;
+    Ok(Next::await_change())
 }
 
 /// When to look again: when the plan says, for the sake of the status, else by the safety net with a tenth of jitter.

@@ -59,3 +59,5 @@ pub mod sizing;
 mod strategy;
 pub mod traffic;
 pub mod validate;
+
+pub use report::{clipped_message, stall};

@@ -6,9 +6,10 @@ mod restart;
 mod service;
 mod stalled;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use slipway_crds::conditions::{self, reason};
-use slipway_crds::v1alpha1::{GateVerdict, Stage};
+use slipway_crds::v1alpha1::{GateVerdict, ModelDeploymentStatus, Stage};
 
 use crate::observed::GatewayUpdate;
 use crate::plan::{Context, Draft, clipped};
@@ -53,6 +54,36 @@ pub(crate) fn conditions(cx: &Context<'_>, draft: &Draft) -> Vec<Condition> {
         _ => progress::paused(cx, draft),
     };
     conditions::TYPES.iter().filter_map(|kind| said(kind).map(|said| condition(cx, kind, said))).collect()
+}
+
+/// A text as long as one in a status may be.
+pub fn clipped_message(text: &str) -> String {
+    clipped(text)
+}
+
+/// The status of a ModelDeployment that cannot be planned: as it was, and it says why. What else goes on is not known, so nothing else is said to.
+pub fn stall(
+    mut status: ModelDeploymentStatus,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> ModelDeploymentStatus {
+    let old = status.conditions.iter().find(|it| it.type_ == conditions::STALLED && it.status == "True");
+    let since = old.map_or_else(|| Time(now), |old| old.last_transition_time.clone());
+    status.conditions.retain(|it| it.type_ != conditions::STALLED && it.type_ != conditions::RECONCILING);
+    let stalled = Condition {
+        type_: conditions::STALLED.to_owned(),
+        status: "True".to_owned(),
+        reason: reason.to_owned(),
+        message: clipped(message),
+        observed_generation: generation,
+        last_transition_time: since,
+    };
+    let place = status.conditions.iter().take_while(|it| it.type_ == conditions::READY).count();
+    status.conditions.insert(place, stalled);
+    (status.state, status.message) = summary(&status.conditions);
+    status
 }
 
 /// State and message for people: of what is wrong, else of what goes on, else of what serves.

@@ -1,0 +1,166 @@
+//! A ModelDeployment of more than a bound is not kept and not planned: etcd takes 1.5 MB of each, and a few hundred of those in one namespace would end the operator
+//! of the whole cluster (H5). Everything of it stays as it is, and its status says so.
+
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::core::error_boundary::InvalidObject;
+use kube::{Api, ResourceExt};
+use serde::Serialize;
+use slipway_core::{clipped_message, stall};
+use slipway_crds::conditions::reason::TOO_LARGE;
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
+
+use crate::apply::{Subject, limited};
+use crate::context::Context;
+use crate::error::WriteError;
+use crate::main_watch::Guarded;
+use crate::status;
+
+/// Most bytes as JSON of labels, annotations, spec and status together. The largest of our examples has 4 KiB, a full history of rollouts about 60; Kubernetes bounds
+/// annotations alone to 256 KiB. Ten thousand at this bound would still be too many, and those of one namespace are bounded by its quota of objects.
+pub const MOST: usize = 256 << 10;
+/// How the error of such an object begins, by which it is told from one that cannot be read.
+const BEGINS: &str = "labels, annotations, spec and status have";
+
+/// Puts a note in the place of what is too large, and keeps of the metadata of what is not read what identifies it.
+pub fn bounded(object: &mut Guarded) {
+    if let Ok(valid) = &object.0
+        && let Some(error) = problem(valid)
+    {
+        object.0 = Err(InvalidObject { error, metadata: valid.metadata.clone() });
+    }
+    if let Err(invalid) = &mut object.0 {
+        let metadata = &mut invalid.metadata;
+        (metadata.annotations, metadata.labels, metadata.managed_fields) = (None, None, None);
+        // Of the text of an error, which may repeat what it did not understand.
+        invalid.error = clipped_message(&invalid.error);
+    }
+}
+
+/// Whether an object that cannot be planned is one that is too large.
+pub fn is_one(error: &str) -> bool {
+    error.starts_with(BEGINS)
+}
+
+/// What is told of one that is too large.
+fn problem(object: &ModelDeployment) -> Option<String> {
+    let status = object.status.as_ref();
+    let bytes =
+        |status: Option<&ModelDeploymentStatus>| length(&(object.labels(), object.annotations(), &object.spec, status));
+    if bytes(status) <= MOST {
+        return None;
+    }
+    // What is written of it must not change what is written of it.
+    let quiet = status.map(|status| ModelDeploymentStatus {
+        conditions: Vec::new(),
+        state: String::new(),
+        message: String::new(),
+        ..status.clone()
+    });
+    let parts = [length(&(object.labels(), object.annotations())), length(&object.spec), length(&quiet)];
+    let [meta, spec, status] = parts.map(|bytes| bytes.div_ceil(1024));
+    let most = MOST >> 10;
+    Some(format!(
+        "{BEGINS} {} KiB as JSON, and {most} KiB is the most (metadata {meta}, spec {spec}, status {status}): \
+         move large values of spec.template into a ConfigMap or Secret, and large annotations elsewhere; until then everything stays as it is",
+        meta + spec + status
+    ))
+}
+
+/// Writes into the status of an object that is too large what is wrong with it. Gives whether that was news.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub async fn report(error: &str, subject: &Subject, ctx: &Context) -> Result<bool, WriteError> {
+    let api = Api::<ModelDeployment>::namespaced(ctx.client.clone(), &subject.namespace);
+    // The rest of the status is the weights that gateways follow, and nothing of it is kept here.
+    // Of `modeldeployments` the operator may list, and not get.
+    let one = ListParams::default().fields(&format!("metadata.name={}", subject.name));
+    let found = limited("list", "ModelDeployment", &subject.name, api.list(&one)).await?.items.pop();
+    let same = |object: &ModelDeployment| object.uid().as_deref() == Some(&subject.uid) && problem(object).is_some();
+    let Some(object) = found.filter(same) else { return Ok(false) };
+    let stored = object.status.clone().unwrap_or_default();
+    let said = stall(stored, TOO_LARGE, error, object.metadata.generation, Timestamp::now());
+    if !status::differs(object.status.as_ref(), &said) {
+        return Ok(false);
+    }
+    let version = object.resource_version();
+    let written = status::write(&ctx.client, &ctx.own, subject, version.as_deref(), &said).await;
+    // The answer is as large as the object.
+    ctx.own.forget(&subject.uid);
+    written.map(|()| true)
+}
+
+/// Bytes as JSON, without making the text.
+fn length(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.saturating_add(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What cannot be written has no length to speak of; the types here can.
+    serde_json::to_writer(&mut count, value).map_or(usize::MAX, |()| count.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(variable: usize) -> Guarded {
+        serde_json::from_value(json!({
+            "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "m", "namespace": "ns", "uid": "u", "annotations": {"a": "b"}},
+            "spec": {
+                "model": {"uri": "https://store/m"},
+                "template": {"spec": {"containers": [{"name": "server", "env": [{"name": "A", "value": "x".repeat(variable)}]}]}}
+            },
+            "status": {"replicas": 1, "selector": ""}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn of_what_is_too_large_only_its_name_is_kept() {
+        let mut good = object(200 << 10);
+        bounded(&mut good);
+        assert!(good.0.is_ok());
+        let mut large = object(300 << 10);
+        bounded(&mut large);
+        let invalid = large.0.unwrap_err();
+        assert!(is_one(&invalid.error) && invalid.error.contains("spec 301"), "{}", invalid.error);
+        assert!(invalid.error.contains("ConfigMap"), "it names the remedy: {}", invalid.error);
+        assert_eq!((invalid.metadata.name.as_deref(), invalid.metadata.annotations), (Some("m"), None));
+    }
+
+    #[test]
+    fn what_is_said_of_it_does_not_change_by_being_said() {
+        let large = object(300 << 10).0.unwrap();
+        let error = problem(&large).unwrap();
+        let stored = large.status.clone().unwrap();
+        let said = stall(stored, TOO_LARGE, &error, Some(2), Timestamp::UNIX_EPOCH);
+        let told = ModelDeployment { status: Some(said.clone()), ..large };
+        assert_eq!(problem(&told), Some(error.clone()));
+        let later = Timestamp::from_second(60).unwrap();
+        assert_eq!(stall(said.clone(), TOO_LARGE, &error, Some(2), later), said, "no second write");
+    }
+
+    #[test]
+    fn the_text_of_an_error_is_bounded_too() {
+        let mut broken: Guarded = serde_json::from_value(json!({
+            "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "m"},
+            "spec": {"model": {"uri": "https://store/m", "batching": "x".repeat(300 << 10)}}
+        }))
+        .unwrap();
+        bounded(&mut broken);
+        let invalid = broken.0.unwrap_err();
+        assert!(invalid.error.len() < 2048 && !is_one(&invalid.error));
+    }
+}
