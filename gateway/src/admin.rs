@@ -1,15 +1,23 @@
 //! The admin port: probes, metrics, and the stream to the operator.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
+};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
-use slipway_listener::{End, Server, Settings};
+use slipway_listener::{End, Server, Settings, Unknown};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -34,6 +42,17 @@ struct Admin {
     stop: CancellationToken,
 }
 
+impl Admin {
+    /// Whether the operator asks, where its key is known.
+    fn recognise(&self, headers: &HeaderMap) -> Result<(), Unknown> {
+        let settings = &self.gateway.settings;
+        let Some(key) = &settings.operator_key else { return Ok(()) };
+        let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        key.verify(shown, &settings.namespace, &settings.pod_name, now)
+    }
+}
+
 /// Serves the admin port until `stop`.
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: CancellationToken) {
     let streams = Streams::new(gateway.settings.max_state_streams);
@@ -56,7 +75,10 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>, peer: IpAddr) -> 
         "/readyz" if admin.gateway.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
         "/metrics" => metrics(&admin.gateway, request.headers()),
-        "/v1/state" => stream_state(&admin, peer, request.uri().query() == Some("changes=true")),
+        "/v1/state" => match admin.recognise(request.headers()) {
+            Ok(()) => stream_state(&admin, peer, request.uri().query() == Some("changes=true")),
+            Err(why) => refused(why),
+        },
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     })
 }
@@ -64,6 +86,13 @@ async fn answer(admin: Arc<Admin>, request: Request<Incoming>, peer: IpAddr) -> 
 fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Full::from(text).boxed_unsync());
     *response.status_mut() = status;
+    response
+}
+
+fn refused(why: Unknown) -> Response<Body> {
+    let mut response = Response::new(Full::from(format!("{why}\n")).boxed_unsync());
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Slipway"));
     response
 }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::RangedU64ValueParser};
+use slipway_listener::OperatorPublicKey;
 
 use crate::config::Settings;
 
@@ -34,6 +35,9 @@ pub struct Args {
     /// Address of the admin port.
     #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "0.0.0.0:9091")]
     pub admin_listen: SocketAddr,
+    /// Public key of the operator (Ed25519, base64): `/v1/state` of the admin port answers nobody else. Everybody when absent.
+    #[arg(long, env = "SLIPWAY_OPERATOR_PUBLIC_KEY", value_name = "BASE64")]
+    pub operator_public_key: Option<OperatorPublicKey>,
     /// Threads; as many as the CPU quota allows when absent.
     #[arg(long, env = "SLIPWAY_THREADS", value_parser = RangedU64ValueParser::<usize>::new().range(0..=1024))]
     pub threads: Option<usize>,
@@ -99,6 +103,7 @@ impl Args {
             feedback_ttl: Duration::from_secs(self.feedback_ttl_seconds),
             max_remembered_feedback: self.max_remembered_feedback,
             keys_directory: self.keys_directory.clone(),
+            operator_key: self.operator_public_key.clone(),
             header_timeout: Duration::from_secs(self.header_timeout_seconds),
             connect_timeout: Duration::from_millis(self.connect_timeout_milliseconds),
             shield_floor: self.shield_floor,

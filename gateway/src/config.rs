@@ -9,6 +9,7 @@ use std::{
 
 use http::{HeaderName, HeaderValue};
 use slipway_crds::routing::Claims;
+use slipway_listener::OperatorPublicKey;
 
 /// Role of a revision in the split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -176,6 +177,8 @@ pub struct Settings {
     pub max_remembered_feedback: usize,
     /// Where the files of the Secret `slipway-keys` are.
     pub keys_directory: PathBuf,
+    /// By what the operator is known that asks for `/v1/state`; without it everybody is answered.
+    pub operator_key: Option<OperatorPublicKey>,
     /// Streams of `/v1/state` at one time; the newest takes the place of another.
     pub max_state_streams: usize,
     /// Time for a client to send its request's head; also how long a connection may idle.
@@ -212,6 +215,7 @@ impl Default for Settings {
             feedback_ttl: Duration::from_secs(24 * 3600),
             max_remembered_feedback: 500_000,
             keys_directory: "/var/run/slipway/keys".into(),
+            operator_key: None,
             max_state_streams: 16,
             // Longer than the pools of common clients (90 s), so that it is the client who closes an idle connection and no
             // request meets a closing one.

@@ -6,12 +6,13 @@ mod support;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
+use slipway_listener::OperatorKey;
 use support::{
     STABLE, World,
     client::{get, grpc, http1, http2, predict},
@@ -78,6 +79,38 @@ async fn silent_connections_to_the_admin_port_are_closed_in_time() {
         drop(within(DEADLINE, stream.read(&mut [0; 1])).await);
     }
     assert!(begun.elapsed() > SECOND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_show_the_operators_signature_is_told_nothing_of_the_state() {
+    let key = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
+    let other = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
+    let world = World::with(|settings| settings.operator_key = Some(key.public().parse().unwrap())).await;
+    world.apply();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let ask = async |shown: Option<String>| {
+        let request = Request::get(format!("http://{}/v1/state?changes=true", world.admin));
+        let request = shown.into_iter().fold(request, |request, shown| request.header("authorization", shown));
+        let answer = within(SECOND, http1().request(request.body(Full::<Bytes>::default()).unwrap())).await.unwrap();
+        let status = answer.status().as_u16();
+        let first = within(DEADLINE, answer.into_body().frame()).await.unwrap().unwrap().into_data().unwrap();
+        (status, String::from_utf8_lossy(&first).into_owned())
+    };
+    let refused = [
+        (None, "only the operator"),
+        (Some("Bearer x".to_owned()), "authorization"),
+        (Some(other.authorization("default", "slipway-gateway", now)), "another operator's key"),
+        (Some(key.authorization("default", "slipway-gateway-2", now)), "another pod"),
+        (Some(key.authorization("default", "slipway-gateway", now - 400)), "clocks"),
+    ];
+    for (shown, why) in refused {
+        let (status, said) = ask(shown).await;
+        assert!(status == 401 && said.contains(why), "{status} {said}");
+    }
+    let (status, said) = ask(Some(key.authorization("default", "slipway-gateway", now))).await;
+    assert!(status == 200 && said.contains("\"pod\":\"slipway-gateway\""), "{status} {said}");
+    assert_eq!(probe(&world, "/livez").await, 200, "probes and scrapes are for everybody");
+    assert_eq!(probe(&world, "/metrics").await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

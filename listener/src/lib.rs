@@ -8,14 +8,17 @@
 //!   more, so a peer may hold all places while nobody else wants one, and a crowd from a few addresses never keeps another address out.
 //! - **Accepting never stops.** When all places are taken by requests in flight, which the bound never cuts, a new connection waits here, with
 //!   a timer as well; the peer that holds least comes first. An admin port ([`Busy::Cut`]) does not wait even then.
+//! - **Who asks** at an admin port can be asked for: the operator has a key ([`OperatorKey`]).
 //! - **An orderly end** ([`End`]): what the kernel has accepted is served, requests in flight finish, idle connections close.
 
 mod connection;
 mod counted;
+mod operator_key;
 mod server;
 mod settings;
 mod table;
 
 pub use counted::CountedBody;
+pub use operator_key::{InvalidKey, OperatorKey, OperatorPublicKey, SKEW_SECONDS, Unknown};
 pub use server::Server;
 pub use settings::{Busy, End, Settings};

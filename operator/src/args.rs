@@ -103,6 +103,10 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_LEASE_NAME", default_value = "slipway-operator")]
     pub lease_name: String,
 
+    /// Secret with the operator's key, in the namespace of the lease; an empty one is filled. Gateways tell their state to nobody else then. Left out: to everybody.
+    #[arg(long, env = "SLIPWAY_KEY_SECRET", value_name = "NAME")]
+    pub key_secret: Option<String>,
+
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "[::]:9090")]
     pub admin_listen: SocketAddr,
@@ -184,6 +188,8 @@ impl RunArgs {
             gateway_template: self.gateway_template()?,
             fixed_user_ids: self.user_ids == UserIds::Fixed,
             gateway_image: self.gateway_image.clone(),
+            // Known only when the Secret was read.
+            operator_public_key: None,
             gateway_replicas: self.gateway_replicas,
             runtime_image: self.runtime_image.clone(),
             redis_image: self.redis_image.clone(),

@@ -6,13 +6,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use slipway_core::gateway_rollout::ClientRequests;
 use slipway_core::observed::{GatewayReport, Unreachable};
+use slipway_listener::OperatorKey;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
@@ -79,6 +80,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     gateways: Arc<dyn Gateways>,
     port: u16,
+    /// Signs what is asked of gateways.
+    key: Option<OperatorKey>,
 }
 
 impl Shared {
@@ -113,10 +116,12 @@ impl Links {
         gateways: Arc<dyn Gateways>,
         stop: CancellationToken,
         port: u16,
+        key: Option<OperatorKey>,
     ) -> Self {
         let (reports, unreachable, draining) = (RwLock::default(), RwLock::default(), RwLock::default());
         let clients = RwLock::default();
-        let shared = Arc::new(Shared { reports, unreachable, clients, draining, triggers, metrics, gateways, port });
+        let shared = Shared { reports, unreachable, clients, draining, triggers, metrics, gateways, port, key };
+        let shared = Arc::new(shared);
         Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
     }
 
@@ -229,6 +234,8 @@ enum StreamError {
     Request(#[from] http::Error),
     #[error("answer {0}")]
     Answer(http::StatusCode),
+    #[error("it does not know this operator (401): {0}")]
+    Unauthorized(String),
     #[error("not a state line: {0}")]
     Line(#[from] serde_json::Error),
     #[error(transparent)]
@@ -275,11 +282,18 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     // The connection must be polled for the body to arrive; it ends with the sender and the body.
     let conversation = async {
-        let request = http::Request::get("/v1/state?changes=true")
+        let mut request = http::Request::get("/v1/state?changes=true")
             .header(http::header::HOST, "gateway")
-            .header(http::header::USER_AGENT, "slipway-operator")
-            .body(Empty::<Bytes>::new())?;
+            .header(http::header::USER_AGENT, "slipway-operator");
+        if let Some(key) = &shared.key {
+            let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+            request = request.header(http::header::AUTHORIZATION, key.authorization(&pod.namespace, &pod.name, now));
+        }
+        let request = request.body(Empty::<Bytes>::new())?;
         let answer = timeout(READ_TIMEOUT, sender.send_request(request)).await.map_err(late)??;
+        if answer.status() == http::StatusCode::UNAUTHORIZED {
+            return Err(StreamError::Unauthorized(words(answer.into_body()).await));
+        }
         if !answer.status().is_success() {
             return Err(StreamError::Answer(answer.status()));
         }
@@ -305,6 +319,14 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
         result = conversation => result,
         Err(error) = connection => Err(error.into()),
     }
+}
+
+/// Why a gateway refuses, in its words, which name clocks or another operator's key: for people, so bounded and on one line.
+async fn words(body: hyper::body::Incoming) -> String {
+    let read = timeout(READ_TIMEOUT, Limited::new(body, 1024).collect()).await;
+    let bytes = read.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    text.trim().chars().filter(|it| !it.is_control()).take(250).collect()
 }
 
 /// Keeps a line and reports the ModelDeployments about which it has news. Gives whether it goes on in the next line.

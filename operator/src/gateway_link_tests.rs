@@ -74,7 +74,7 @@ async fn world() -> (TcpListener, Links, UnboundedReceiver<ObjectRef<Guarded>>) 
     let (triggers, triggered) = unbounded_channel();
     let port = listener.local_addr().unwrap().port();
     let gateways = Arc::new(Namespace { is_gateway: true.into() });
-    let links = Links::new(triggers, Arc::new(Metrics::default()), gateways, CancellationToken::new(), port);
+    let links = Links::new(triggers, Arc::new(Metrics::default()), gateways, CancellationToken::new(), port, None);
     (listener, links, triggered)
 }
 
@@ -86,7 +86,7 @@ async fn a_pod_that_the_operator_did_not_make_is_not_called() {
     let gateways = Arc::new(Namespace { is_gateway: false.into() });
     let port = listener.local_addr().unwrap().port();
     let known = Arc::clone(&gateways) as Arc<dyn Gateways>;
-    let links = Links::new(triggers, Arc::new(Metrics::default()), known, CancellationToken::new(), port);
+    let links = Links::new(triggers, Arc::new(Metrics::default()), known, CancellationToken::new(), port, None);
     links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
     let told = async || {
         while !links.unreachable("p").is_some_and(|it| it.error.contains("Deployment slipway-gateway")) {
@@ -211,5 +211,38 @@ async fn an_address_that_answers_for_another_pod_is_not_believed() {
     // It hangs up and tries again.
     drop(accept(&listener).await);
     assert_eq!(links.report("p", "u"), None);
+    soon(links.close()).await;
+}
+
+/// Seen: whoever could connect was told weights, counts and brakes, and an operator that is refused must be told why.
+#[tokio::test]
+async fn the_operator_signs_what_it_asks_and_tells_why_it_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (triggers, _triggered) = unbounded_channel();
+    let gateways = Arc::new(Namespace { is_gateway: true.into() });
+    let address = listener.local_addr().unwrap();
+    let key = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
+    let public: slipway_listener::OperatorPublicKey = key.public().parse().unwrap();
+    let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
+    let links = Links::new(triggers, metrics, gateways, stop, address.port(), Some(key));
+    links.follow(&change(None, Some(pod("p", address, true, false))));
+    let (mut socket, _) = soon(listener.accept()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon(socket.read_u8()).await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let shown = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap();
+    let now = u64::try_from(Timestamp::now().as_second()).unwrap();
+    assert_eq!(public.verify(Some(shown), "ns", "gw", now), Ok(()));
+    let why = slipway_listener::Unknown::Clock.to_string();
+    let answer = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n{why}", why.len());
+    socket.write_all(answer.as_bytes()).await.unwrap();
+    let told = async || {
+        while !links.unreachable("p").is_some_and(|it| it.error.contains("401") && it.error.contains("clocks")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(told()).await;
     soon(links.close()).await;
 }

@@ -26,6 +26,7 @@ pub mod metrics_source;
 pub mod namespace_lease;
 pub mod network_policies;
 pub mod observe;
+pub mod operator_key;
 mod overridden;
 pub mod own_writes;
 pub mod prometheus;

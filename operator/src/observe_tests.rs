@@ -9,6 +9,7 @@ fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
 fn settings() -> Settings {
     Settings {
         gateway_image: "gateway:1".into(),
+        operator_public_key: None,
         gateway_replicas: 2,
         gateway_template: slipway_crds::v1alpha1::Template::default(),
         fixed_user_ids: true,

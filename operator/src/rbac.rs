@@ -52,4 +52,8 @@ pub const CLUSTER: &[Rule] = &[
 ];
 
 /// In the namespace of the lease.
-pub const LEASE: &[Rule] = &[rule("coordination.k8s.io", "leases", &["get", "create", "patch"])];
+pub const LEASE: &[Rule] = &[
+    rule("coordination.k8s.io", "leases", &["get", "create", "patch"]),
+    // The operator's own key: one Secret, by its name, which the chart makes.
+    rule("", "secrets", &["get", "patch"]),
+];

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use kube::Client;
+use slipway_core::observed::Settings;
+use slipway_listener::OperatorKey;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,7 @@ use crate::gateway_updates;
 use crate::lease::{self, Candidacy};
 use crate::metrics_source::Poller;
 use crate::namespace_lease::{self, NamespaceLeases};
+use crate::operator_key;
 use crate::own_writes::OwnWrites;
 use crate::prometheus::Connection;
 use crate::refusals::Refusals;
@@ -102,22 +105,31 @@ async fn lead(
     }
 }
 
-fn environment(name: &str) -> Option<String> {
+fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn lease_namespace(args: &RunArgs) -> String {
-    args.lease_namespace.clone().or_else(|| environment("POD_NAMESPACE")).unwrap_or_else(|| "default".into())
+/// Where the lease and the operator's key are.
+fn own_namespace(args: &RunArgs) -> String {
+    args.lease_namespace.clone().or_else(|| env("POD_NAMESPACE")).unwrap_or_else(|| "default".into())
+}
+
+/// The operator's key, where there shall be one. Read by the one that leads, so that gateways are made with the key that it signs with.
+async fn key(args: &RunArgs, client: &Client) -> Result<Option<OperatorKey>, RunError> {
+    match args.key_secret.as_deref().filter(|name| !name.is_empty()) {
+        Some(name) => operator_key::load(client, &own_namespace(args), name).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// How all processes of this operator are called among operators.
 fn operator_name(args: &RunArgs) -> String {
-    format!("{}/{}", lease_namespace(args), args.lease_name)
+    format!("{}/{}", own_namespace(args), args.lease_name)
 }
 
 fn candidacy(args: &RunArgs) -> Candidacy {
-    let namespace = lease_namespace(args);
-    let pod = environment("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
+    let namespace = own_namespace(args);
+    let pod = env("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
     // A container that restarts keeps its pod's name, and must not mistake its predecessor's lease for its own.
     let identity = format!("{pod}-{:08x}", rand::random::<u32>());
     Candidacy { namespace, name: args.lease_name.clone(), identity }
@@ -128,7 +140,10 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
     let (push, pushed) = mpsc::unbounded_channel();
     let metrics = Arc::clone(&health.metrics);
     let gateways = Arc::clone(&health.views) as Arc<dyn Gateways>;
-    let links = Links::new(push.clone(), Arc::clone(&metrics), gateways, stop.child_token(), args.gateway_admin_port);
+    let key = key(args, &client).await?;
+    let settings = Settings { operator_public_key: key.as_ref().map(OperatorKey::public), ..args.settings()? };
+    let port = args.gateway_admin_port;
+    let links = Links::new(push.clone(), Arc::clone(&metrics), gateways, stop.child_token(), port, key);
     let connection = Connection::open(&args.prometheus)?;
     let poller = Poller::new(connection, push.clone(), Arc::clone(&metrics), stop.child_token());
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "slipway-operator".into());
@@ -138,7 +153,7 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
         links: Arc::new(links),
         poller: Arc::new(poller),
         metrics,
-        settings: args.settings()?,
+        settings,
         backoff: crate::backoff::Backoff::default(),
         refusals: Refusals::default(),
         disturbances: crate::disturbances::Disturbances::default(),

@@ -114,6 +114,8 @@ impl Disturbance {
 pub struct Settings {
     /// Image of the gateway.
     pub gateway_image: String,
+    /// The operator's public key, by which gateways know it; without it they tell everybody their state.
+    pub operator_public_key: Option<String>,
     /// Replicas of a namespace's gateway.
     pub gateway_replicas: i32,
     /// A part of a pod template that is merged over the gateway's pods, whose container is `gateway`.

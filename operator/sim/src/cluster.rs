@@ -103,6 +103,7 @@ impl Cluster {
             evidence: None,
             settings: Settings {
                 gateway_image: "gateway:1".to_owned(),
+                operator_public_key: None,
                 gateway_replicas: 2,
                 gateway_template: Template::default(),
                 fixed_user_ids: true,

@@ -18,8 +18,8 @@ use super::autoscaler::budget;
 use super::hash::stamped;
 use super::meta::{gateway_labels, gateway_selector, matching, shared, unowned};
 use super::pod::{
-    TERMINATION_GRACE_SECONDS, container_security, env_field, liveness, pod_security, port, pull_secrets, readiness,
-    scraped, spread, tracing_env,
+    TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, pull_secrets,
+    readiness, scraped, spread, tracing_env,
 };
 use super::reserved::{HTTP, PRIVATE};
 use super::service::gateway_service;
@@ -28,6 +28,8 @@ use crate::action::Desired;
 use crate::observed::Settings;
 
 const ADMIN: &str = "admin";
+/// By what a gateway knows the operator.
+const OPERATOR_PUBLIC_KEY: &str = "SLIPWAY_OPERATOR_PUBLIC_KEY";
 
 /// The whole set in the order in which it is applied: identity and rights before the pods that need them.
 pub fn gateway_set(object: &ModelDeployment, settings: &Settings) -> [Desired; 5] {
@@ -130,6 +132,7 @@ fn pod(settings: &Settings) -> PodSpec {
 fn environment(settings: &Settings) -> Vec<EnvVar> {
     let mut all = vec![env_field("POD_NAME", "metadata.name"), env_field("POD_NAMESPACE", "metadata.namespace")];
     all.push(keys::environment());
+    all.extend(settings.operator_public_key.as_ref().map(|key| env(OPERATOR_PUBLIC_KEY, key)));
     all.extend(tracing_env(settings));
     all
 }

@@ -48,6 +48,7 @@ fn policies() -> NetworkPolicies {
 fn settings() -> Settings {
     Settings {
         gateway_image: "registry.example/slipway-gateway:1".to_owned(),
+        operator_public_key: Some("cHVibGlj".to_owned()),
         gateway_replicas: 2,
         gateway_template: Template::default(),
         fixed_user_ids: true,

@@ -69,6 +69,7 @@ impl World {
             evidence: None,
             settings: Settings {
                 gateway_image: "gateway:1".into(),
+                operator_public_key: None,
                 gateway_replicas: 2,
                 gateway_template: Template::default(),
                 fixed_user_ids: true,
