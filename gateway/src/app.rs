@@ -31,7 +31,7 @@ pub struct Ports {
 /// # Errors
 /// When an address is taken or not ours.
 pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(addr).await.map_err(|source| Error::Listen { addr, source })
+    slipway_listener::bind(addr).map_err(|source| Error::Listen { addr, source })
 }
 
 /// Runs the gateway until SIGTERM or SIGINT, and then drains.

@@ -18,10 +18,10 @@ pub struct Args {
     #[arg(long, env = "POD_NAME", default_value = "slipway-gateway")]
     pub pod_name: String,
     /// Address of the data port.
-    #[arg(long, env = "SLIPWAY_LISTEN", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "SLIPWAY_LISTEN", default_value = "[::]:8080")]
     pub listen: SocketAddr,
     /// Address of the port for those who show the token of the Secret `slipway-keys`: feedback, feature rows, previews.
-    #[arg(long, env = "SLIPWAY_PRIVATE_LISTEN", default_value = "0.0.0.0:8081")]
+    #[arg(long, env = "SLIPWAY_PRIVATE_LISTEN", default_value = "[::]:8081")]
     pub private_listen: SocketAddr,
     /// Directory with the files of the Secret `slipway-keys`: `master` and `token`.
     #[arg(long, env = "SLIPWAY_KEYS_DIRECTORY", default_value = "/var/run/slipway/keys")]
@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, env = "SLIPWAY_MAX_REMEMBERED_FEEDBACK", default_value_t = 500_000, value_parser = count())]
     pub max_remembered_feedback: usize,
     /// Address of the admin port.
-    #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "0.0.0.0:9091")]
+    #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "[::]:9091")]
     pub admin_listen: SocketAddr,
     /// Public key of the operator (Ed25519, base64): `/v1/state` of the admin port answers nobody else. Everybody when absent.
     #[arg(long, env = "SLIPWAY_OPERATOR_PUBLIC_KEY", value_name = "BASE64")]

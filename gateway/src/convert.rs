@@ -53,6 +53,7 @@ struct Slice {
     model: String,
     revision: String,
     group: EndpointGroup,
+    pods: Vec<(String, SocketAddr)>,
 }
 
 /// Names of the ModelDeployments that a change concerns.
@@ -101,7 +102,7 @@ impl Converter {
             let of_model = self.revisions.entry(model.clone()).or_default();
             of_model.entry(revision.clone()).or_default().insert(name.clone());
             concerned.insert(model.clone());
-            self.slices.insert(name, Slice { model, revision, group: group(object) });
+            self.slices.insert(name, Slice { model, revision, group: group(object), pods: pods(object) });
         }
         concerned.iter().for_each(|model| self.forget(model));
         concerned
@@ -182,6 +183,16 @@ impl Converter {
         // While slices are rearranged a pod can be in two of them; where it is ready counts.
         let EndpointGroup { ready, draining, .. } = &mut merged;
         draining.retain(|addr| !ready.contains(addr));
+        // A pod of a Service of both families is in a slice of each, and is one pod: it is asked at its IPv4 address, of which alone is believed how it is.
+        if ready.iter().chain(draining.iter()).any(SocketAddr::is_ipv6) {
+            let pods = slices.iter().filter_map(|name| self.slices.get(name)).flat_map(|slice| &slice.pods);
+            let (first, second): (Vec<_>, Vec<_>) = pods.partition(|(_, addr)| addr.is_ipv4());
+            let first: HashSet<&str> = first.into_iter().map(|(uid, _)| uid.as_str()).collect();
+            let twice = second.into_iter().filter(|(uid, _)| first.contains(uid.as_str()));
+            let twice: HashSet<SocketAddr> = twice.map(|(_, addr)| *addr).collect();
+            ready.retain(|addr| !twice.contains(addr));
+            draining.retain(|addr| !twice.contains(addr));
+        }
         merged
     }
 }
@@ -302,12 +313,7 @@ fn weights(traffic: &resource::Weights) -> Weights {
 fn group(slice: &EndpointSlice) -> EndpointGroup {
     let created = slice.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second());
     let mut group = EndpointGroup { created, ..EndpointGroup::default() };
-    let ports = slice.ports.iter().flatten();
-    let port = ports.filter(|port| port.name.as_deref() == Some(PORT)).find_map(|port| u16::try_from(port.port?).ok());
-    let Some(port) = port else { return group };
-    for endpoint in &slice.endpoints {
-        let addr = endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok());
-        let Some(addr) = addr.map(|ip| SocketAddr::new(ip, port)) else { continue };
+    for (endpoint, addr) in addresses(slice) {
         match state(endpoint) {
             Readiness::Ready => _ = group.ready.insert(addr),
             Readiness::Draining => _ = group.draining.insert(addr),
@@ -315,6 +321,22 @@ fn group(slice: &EndpointSlice) -> EndpointGroup {
         }
     }
     group
+}
+
+/// By UID, the pods of one slice, whatever state they are in.
+fn pods(slice: &EndpointSlice) -> Vec<(String, SocketAddr)> {
+    let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref()?.uid.clone();
+    addresses(slice).filter_map(|(endpoint, addr)| Some((uid(endpoint)?, addr))).collect()
+}
+
+fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = (&Endpoint, SocketAddr)> {
+    let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(PORT));
+    let port = ports.find_map(|port| u16::try_from(port.port?).ok());
+    let addr = move |endpoint: &Endpoint| {
+        let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+        Some(SocketAddr::new(ip, port?))
+    };
+    slice.endpoints.iter().filter_map(move |endpoint| Some((endpoint, addr(endpoint)?)))
 }
 
 enum Readiness {

@@ -25,6 +25,24 @@ async fn two_arms() -> (World, Upstream, Upstream) {
     (world, stable, candidate)
 }
 
+#[tokio::test]
+async fn a_gateway_answers_at_both_families_and_forwards_the_plain_address_of_a_client() {
+    let stable = Upstream::start("stable", Mood::Good).await;
+    let mut world = World::on("[::]:0".parse().unwrap(), |_| {}).await;
+    world.weigh(1, 0).endpoints(STABLE, &[stable.addr]).apply();
+    let mut clients = vec!["127.0.0.1"];
+    match std::net::TcpListener::bind("[::1]:0") {
+        Ok(_) => clients.push("::1"),
+        Err(error) => eprintln!("not looked at: ::1, because this machine has no IPv6 ({error})"),
+    }
+    for client in clients {
+        let gateway = std::net::SocketAddr::new(client.parse().unwrap(), world.data.port());
+        assert_eq!(predict(&http1(), gateway).await.status, StatusCode::OK, "{client}");
+        let headers = stable.last.lock().unwrap().take().unwrap().headers;
+        assert_eq!(headers["x-forwarded-for"], client);
+    }
+}
+
 async fn as_user(client: &Http, world: &World, user: &str) -> Answer {
     send(client, infer(world.data).header("x-user-id", user).body(Full::default()).unwrap()).await.unwrap()
 }

@@ -11,6 +11,7 @@
 //! - **Who asks** at an admin port can be asked for: the operator has a key ([`OperatorKey`]).
 //! - **An orderly end** ([`End`]): what the kernel has accepted is served, requests in flight finish, idle connections close.
 
+mod bind;
 mod connection;
 mod counted;
 mod operator_key;
@@ -18,6 +19,7 @@ mod server;
 mod settings;
 mod table;
 
+pub use bind::bind;
 pub use counted::CountedBody;
 pub use operator_key::{InvalidKey, OperatorKey, OperatorPublicKey, SKEW_SECONDS, Unknown};
 pub use server::Server;

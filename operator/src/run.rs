@@ -5,7 +5,6 @@ use std::sync::Arc;
 use kube::Client;
 use slipway_core::observed::Settings;
 use slipway_listener::OperatorKey;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +54,7 @@ pub async fn run_in(config: kube::Config, args: RunArgs, stop: CancellationToken
     let health = Health::new(Arc::new(Views::default()), Arc::new(Running::default()), Arc::clone(&metrics));
 
     let listen = |e| RunError::Listen(args.admin_listen, e);
-    let listener = TcpListener::bind(args.admin_listen).await.map_err(listen)?;
+    let listener = slipway_listener::bind(args.admin_listen).map_err(listen)?;
     // The probes answer until the very end.
     let ended = CancellationToken::new();
     let server = tokio::spawn(admin::serve(listener, health.clone(), ended.clone()));

@@ -85,10 +85,10 @@ pub struct ServeArgs {
     pub termination_log: PathBuf,
 
     /// Address of the inference API.
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    #[arg(long, default_value = "[::]:8080")]
     pub listen: SocketAddr,
     /// Address of metrics and probes.
-    #[arg(long, default_value = "0.0.0.0:9090")]
+    #[arg(long, default_value = "[::]:9090")]
     pub admin_listen: SocketAddr,
 
     /// Connections to the inference API at one time. Beyond it, those that idle make room, the silent ones and those of the largest peer first.

@@ -235,6 +235,26 @@ fn a_deleted_modeldeployment_serves_on_while_its_endpoints_are_there() {
 }
 
 #[test]
+fn a_pod_of_both_families_counts_once() {
+    let pod = |address: &str, uid: &str, ready: bool| {
+        let conditions = json!({"ready": ready, "serving": true, "terminating": !ready});
+        json!({"addresses": [address], "conditions": conditions, "targetRef": {"kind": "Pod", "name": uid, "uid": uid}})
+    };
+    let v4 = json!([pod("10.0.0.1", "a", true), pod("10.0.0.2", "b", false)]);
+    // That `b` leaves is not told here yet; of `c` this is the only address.
+    let v6 = json!([pod("fd00::1", "a", true), pod("fd00::2", "b", true), pod("fd00::3", "c", true)]);
+    let [v4, v6] = [v4, v6].map(|pods| slice(of_revision("one"), "2026-01-02T00:00:00Z", pods));
+    for slices in [[&v4, &v6], [&v6, &v4]] {
+        let snapshot = Converter::default().snapshot([], slices);
+        let group = &snapshot.endpoints[&("digits".to_owned(), "one".to_owned())];
+        assert_eq!(group.ready, addrs(&["10.0.0.1:8080", "[fd00::3]:8080"]));
+        assert_eq!(group.draining, addrs(&["10.0.0.2:8080"]));
+    }
+    let snapshot = Converter::default().snapshot([], [&v6]);
+    assert_eq!(snapshot.endpoints[&("digits".to_owned(), "one".to_owned())].ready.len(), 3);
+}
+
+#[test]
 fn endpoints_are_grouped_by_revision_and_state() {
     let slices = [
         slice(

@@ -80,7 +80,11 @@ impl Peers {
 
 /// The gateways of the EndpointSlices of their Service.
 pub fn peers_of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Vec<Peer> {
-    slices.into_iter().flat_map(of_slice).collect()
+    // A gateway of both families is in a slice of each, and is one gateway: IPv4 first, as for the pods of models.
+    let mut peers: Vec<Peer> = slices.into_iter().flat_map(of_slice).collect();
+    peers.sort_by(|a, b| (&a.name, a.addr).cmp(&(&b.name, b.addr)));
+    peers.dedup_by(|later, earlier| later.name == earlier.name);
+    peers
 }
 
 fn of_slice(slice: &EndpointSlice) -> Vec<Peer> {
@@ -183,6 +187,23 @@ mod tests {
     fn alone_a_gateway_counts_everything() {
         assert_eq!(of("a", &[]).owner(1, 0), None);
         assert_eq!(of("a", &["a"]).owner(1, 0), None);
+    }
+
+    #[test]
+    fn a_gateway_of_both_families_is_one_peer() {
+        let slice = |family: &str, address: &str| -> EndpointSlice {
+            serde_json::from_value(json!({
+                "metadata": {"name": "slipway-gateway-x"}, "addressType": family, "ports": [{"name": "private", "port": 8081}],
+                "endpoints": [{"addresses": [address], "targetRef": {"kind": "Pod", "name": "a"}}],
+            }))
+            .unwrap()
+        };
+        let (v4, v6) = (slice("IPv4", "10.0.0.1"), slice("IPv6", "fd00::1"));
+        for slices in [[&v4, &v6], [&v6, &v4]] {
+            let peers = peers_of(slices);
+            assert_eq!(peers.iter().map(|peer| peer.addr.to_string()).collect::<Vec<_>>(), ["10.0.0.1:8081"]);
+        }
+        assert_eq!(peers_of([&v6])[0].addr.to_string(), "[fd00::1]:8081");
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl World {
     }
 
     pub async fn with(adjust: impl FnOnce(&mut Settings)) -> Self {
+        Self::on(loopback(), adjust).await
+    }
+
+    /// With its data port at this address.
+    pub async fn on(data: SocketAddr, adjust: impl FnOnce(&mut Settings)) -> Self {
         let keys = tempfile::tempdir().unwrap();
         std::fs::write(keys.path().join("master"), MASTER).unwrap();
         std::fs::write(keys.path().join("token"), TOKEN).unwrap();
@@ -65,7 +70,8 @@ impl World {
         adjust(&mut settings);
         let gateway = Gateway::new(settings);
         let bind = || app::bind(loopback());
-        let (data, private, admin) = (bind().await.unwrap(), bind().await.unwrap(), bind().await.unwrap());
+        let data = app::bind(data).await.unwrap();
+        let (private, admin) = (bind().await.unwrap(), bind().await.unwrap());
         let ports = Ports { data, private, admin };
         let (data, admin) = (ports.data.local_addr().unwrap(), ports.admin.local_addr().unwrap());
         let private = ports.private.local_addr().unwrap();

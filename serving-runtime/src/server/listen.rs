@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use slipway_listener::{Busy, End, Server, Settings};
+use slipway_listener::{Busy, End, Server, Settings, bind};
 use tokio::net::TcpListener;
 
 use super::App;
@@ -44,7 +44,7 @@ impl Listener {
     pub async fn api(address: SocketAddr, max_connections: usize) -> std::io::Result<Self> {
         let (header_timeout, idle_timeout) = (HEADER_TIMEOUT, IDLE_TIMEOUT);
         let settings = Settings { max_connections, header_timeout, idle_timeout, busy: Busy::Wait, end: End::Drain };
-        Self::bind(address, settings).await
+        Self::bind(address, settings)
     }
 
     /// Binds the port of probes and metrics.
@@ -52,11 +52,11 @@ impl Listener {
     /// # Errors
     /// When the address is taken or not ours.
     pub async fn admin(address: SocketAddr) -> std::io::Result<Self> {
-        Self::bind(address, Settings::admin(End::Drain)).await
+        Self::bind(address, Settings::admin(End::Drain))
     }
 
-    async fn bind(address: SocketAddr, settings: Settings) -> std::io::Result<Self> {
-        let socket = TcpListener::bind(address).await?;
+    fn bind(address: SocketAddr, settings: Settings) -> std::io::Result<Self> {
+        let socket = bind(address)?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address, settings })
     }

@@ -59,7 +59,13 @@ pub fn gateway_service(object: &ModelDeployment) -> Desired {
 fn to_gateway(object: &ModelDeployment, name: String, labels: Labels, ports: Vec<ServicePort>) -> Desired {
     stamped(Desired::Service(Service {
         metadata: controlled(object, name, labels),
-        spec: Some(ServiceSpec { selector: Some(gateway_selector()), ports: Some(ports), ..ServiceSpec::default() }),
+        spec: Some(ServiceSpec {
+            selector: Some(gateway_selector()),
+            ports: Some(ports),
+            // On a cluster of both families, at an address of each. Clients of headless Services are our own programs, which need one address of a pod.
+            ip_family_policy: Some("PreferDualStack".to_owned()),
+            ..ServiceSpec::default()
+        }),
         status: None,
     }))
 }
