@@ -291,7 +291,7 @@ fn concerns<V: Shared>(views: &Views, change: &Change<V>) -> Vec<Trigger> {
     names.iter().map(|name| ObjectRef::new(name).within(namespace)).collect()
 }
 
-fn logged<K>(event: Result<Event<K>, watcher::Error>, ctx: &Context) -> Option<Event<K>>
+pub(crate) fn logged<K>(event: Result<Event<K>, watcher::Error>, ctx: &Context) -> Option<Event<K>>
 where
     K: Resource<DynamicType = ()>,
 {

@@ -19,7 +19,6 @@ use kube::{Api, Client, Resource, ResourceExt};
 use slipway_core::action::Note;
 use slipway_core::build::GATEWAY;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::ModelDeployment;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::time::interval;
@@ -28,6 +27,7 @@ use crate::apply::limited;
 use crate::cache::{Owner, version_of};
 use crate::children::Child;
 use crate::context::Context;
+use crate::controller::logged;
 use crate::error::{Fault, WriteError};
 use crate::main_watch::Guarded;
 
@@ -97,19 +97,22 @@ impl NamespaceLeases {
         standing(known.get(namespace), &self.own, now)
     }
 
-    /// Takes the namespace of a ModelDeployment where nobody holds it. Gives who holds it when it is another operator.
+    /// Takes a namespace where nobody holds it, with a Lease that goes with `owner`. Gives who holds it when it is another operator.
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
-    pub async fn take(&self, client: &Client, object: &ModelDeployment) -> Result<Option<String>, WriteError> {
-        let namespace = object.namespace().unwrap_or_default();
-        match self.standing(&namespace, Timestamp::now()) {
+    pub async fn take(
+        &self,
+        client: &Client,
+        namespace: &str,
+        owner: Option<OwnerReference>,
+    ) -> Result<Option<String>, WriteError> {
+        match self.standing(namespace, Timestamp::now()) {
             Standing::Ours(_) => return Ok(None),
             Standing::Theirs(holder) => return Ok(Some(holder)),
             Standing::Free => {}
         }
-        let owner = object.owner_ref(&()).unwrap_or_default();
-        let conflict = match self.write(client, &namespace, owner).await {
+        let conflict = match self.write(client, namespace, owner).await {
             Ok(()) => {
                 tracing::info!(namespace, holder = self.own, "this operator looks after the namespace");
                 return Ok(None);
@@ -118,12 +121,12 @@ impl NamespaceLeases {
             Err(error) => return Err(error),
         };
         // Another one was faster, or another reconcile of ours.
-        let api = Api::<Lease>::namespaced(client.clone(), &namespace);
+        let api = Api::<Lease>::namespaced(client.clone(), namespace);
         match limited("get", "Lease", NAME, api.get_opt(NAME)).await? {
             Some(lease) => self.note(lease),
-            None => self.forget(&namespace),
+            None => self.forget(namespace),
         }
-        match self.standing(&namespace, Timestamp::now()) {
+        match self.standing(namespace, Timestamp::now()) {
             Standing::Ours(_) => Ok(None),
             Standing::Theirs(holder) => Ok(Some(holder)),
             Standing::Free => Err(conflict),
@@ -142,7 +145,7 @@ impl NamespaceLeases {
     }
 
     /// Writes the Lease as ours: makes it, or replaces the one that is known, and no later one.
-    async fn write(&self, client: &Client, namespace: &str, owner: OwnerReference) -> Result<(), WriteError> {
+    async fn write(&self, client: &Client, namespace: &str, owner: Option<OwnerReference>) -> Result<(), WriteError> {
         let before = self.known.read().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
         let lease = renewed(before.as_ref(), &self.own, namespace, owner, Timestamp::now());
         let api = Api::<Lease>::namespaced(client.clone(), namespace);
@@ -171,22 +174,21 @@ impl NamespaceLeases {
     }
 
     /// Follows a watch until it ends.
-    async fn follow(&self, events: impl futures::Stream<Item = watcher::Result<Event<Lease>>>) {
+    async fn follow(&self, events: impl futures::Stream<Item = Event<Lease>>) {
         let (mut events, mut listed) = (pin!(events), BTreeSet::new());
         while let Some(event) = events.next().await {
             match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(lease)) => {
+                Event::Init => listed.clear(),
+                Event::InitApply(lease) => {
                     listed.insert(lease.namespace().unwrap_or_default());
                     self.note(lease);
                 }
-                Ok(Event::InitDone) => {
+                Event::InitDone => {
                     self.known.write().unwrap_or_else(PoisonError::into_inner).retain(|it, _| listed.contains(it));
                     self.synced.send_replace(true);
                 }
-                Ok(Event::Apply(lease)) => self.note(lease),
-                Ok(Event::Delete(lease)) => self.forget(&lease.namespace().unwrap_or_default()),
-                Err(error) => tracing::warn!(%error, "watch of the Leases of namespaces"),
+                Event::Apply(lease) => self.note(lease),
+                Event::Delete(lease) => self.forget(&lease.namespace().unwrap_or_default()),
             }
         }
     }
@@ -204,7 +206,7 @@ impl NamespaceLeases {
         if !adopt && now.duration_since(since) < RENEW {
             return;
         }
-        let owner = account.map_or_else(OwnerReference::default, |uid| OwnerReference {
+        let owner = account.map(|uid| OwnerReference {
             api_version: ServiceAccount::api_version(&()).into_owned(),
             kind: ServiceAccount::kind(&()).into_owned(),
             name: GATEWAY.to_owned(),
@@ -222,7 +224,7 @@ impl NamespaceLeases {
 }
 
 /// The Lease as this operator writes it. A holder that takes it from another counts one transition more.
-fn renewed(before: Option<&Lease>, own: &str, namespace: &str, owner: OwnerReference, now: Timestamp) -> Lease {
+fn renewed(before: Option<&Lease>, own: &str, namespace: &str, owner: Option<OwnerReference>, now: Timestamp) -> Lease {
     let spec = before.and_then(|lease| lease.spec.clone()).unwrap_or_default();
     let ours = spec.holder_identity.as_deref() == Some(own);
     let mut metadata = before.map_or_else(ObjectMeta::default, |lease| lease.metadata.clone());
@@ -230,7 +232,7 @@ fn renewed(before: Option<&Lease>, own: &str, namespace: &str, owner: OwnerRefer
     metadata.namespace = Some(namespace.to_owned());
     metadata.labels.get_or_insert_default().insert(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned());
     metadata.managed_fields = None;
-    if !owner.uid.is_empty() {
+    if let Some(owner) = owner {
         metadata.owner_references = Some(vec![owner]);
     }
     let transitions = spec.lease_transitions.unwrap_or_default();
@@ -250,7 +252,8 @@ fn renewed(before: Option<&Lease>, own: &str, namespace: &str, owner: OwnerRefer
 /// Watches the Leases, renews ours, and has ModelDeployments looked at whose namespace changes hands, until the operator ends.
 pub async fn run(ctx: Arc<Context>, api: Api<Lease>, triggers: UnboundedSender<ObjectRef<Guarded>>) {
     let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-    let follow = ctx.leases.follow(watcher::watcher(api, config).default_backoff());
+    let events = watcher::watcher(api, config).default_backoff();
+    let follow = ctx.leases.follow(events.filter_map(|event| std::future::ready(logged(event, &ctx))));
     let keep = async {
         ctx.leases.wait_until_synced().await;
         let (mut ticks, mut others) = (interval(EVERY), BTreeMap::new());
@@ -332,13 +335,13 @@ mod tests {
         let now: Timestamp = NOW.parse().unwrap();
         let mut before = lease("b", NOW);
         before.metadata.annotations = Some([("theirs".to_owned(), "yes".to_owned())].into());
-        let taken = renewed(Some(&before), "a", "lab", OwnerReference::default(), now);
+        let taken = renewed(Some(&before), "a", "lab", None, now);
         assert_eq!(taken.metadata.resource_version.as_deref(), Some("7"), "only the one that was seen is replaced");
         assert_eq!(taken.metadata.annotations, before.metadata.annotations);
         let spec = taken.spec.clone().unwrap();
         assert_eq!((spec.holder_identity.as_deref(), spec.lease_transitions), (Some("a"), Some(3)));
         let later = now + RENEW;
-        let again = renewed(Some(&taken), "a", "lab", OwnerReference::default(), later).spec.unwrap();
+        let again = renewed(Some(&taken), "a", "lab", None, later).spec.unwrap();
         assert_eq!((again.lease_transitions, again.acquire_time), (Some(3), Some(MicroTime(now))));
         assert_eq!(again.renew_time, Some(MicroTime(later)));
     }

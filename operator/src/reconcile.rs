@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::controller::Action as Next;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
 use slipway_core::action::{Action, Note, Plan};
 use slipway_core::observed::Observed;
 use slipway_core::plan::plan;
@@ -81,12 +82,7 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
         ctx.forget(&subject.uid, &ObjectRef::from(&subject));
         return Ok(Next::await_change());
     }
-    // (I/O) Of several operators one looks after a namespace. Until it is known which one nothing is written.
-    if ctx.stop.run_until_cancelled(ctx.leases.wait_until_synced()).await.is_none() {
-        return Err(Error::CachesGone);
-    }
-    if let Some(holder) = ctx.leases.take(&ctx.client, &object).await? {
-        leave(&subject, &holder, ctx).await;
+    if !looks_after(object.owner_ref(&()), &subject, ctx).await? {
         return Ok(Next::await_change());
     }
     if let Some(wait) = ctx.expectations.missing(&subject.uid, &ctx.views, Instant::now()) {
@@ -104,6 +100,17 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     let wait = carry_out(&mut observed, &plan, now, &subject, ctx).await?;
     ctx.backoff.reset(&subject.uid);
     Ok(Next::requeue(next_look(&plan, wait, now)))
+}
+
+/// (I/O) Whether this operator looks after the namespace: of several one does, and takes it in the name of `owner` where nobody does. Until that is known nothing is
+/// written.
+async fn looks_after(owner: Option<OwnerReference>, subject: &Subject, ctx: &Context) -> Result<bool, Error> {
+    if ctx.stop.run_until_cancelled(ctx.leases.wait_until_synced()).await.is_none() {
+        return Err(Error::CachesGone);
+    }
+    let Some(holder) = ctx.leases.take(&ctx.client, &subject.namespace, owner).await? else { return Ok(true) };
+    leave(subject, &holder, ctx).await;
+    Ok(false)
 }
 
 /// Leaves a ModelDeployment to another operator. It is looked at again when its namespace changes hands.
@@ -273,6 +280,9 @@ async fn publish(notes: &[Note], subject: &Subject, ctx: &Context) {
 async fn report_unreadable(object: &Guarded, error: &str, ctx: &Context) -> Result<Next, Error> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let subject = Subject { namespace, name, uid: object.uid().unwrap_or_default() };
+    if object.meta().deletion_timestamp.is_some() || !looks_after(object.owner_ref(&()), &subject, ctx).await? {
+        return Ok(Next::await_change());
+    }
     tracing::warn!(name = subject.name, namespace = subject.namespace, error, "ModelDeployment cannot be planned");
     let (reason, note) = if too_large::is_one(error) {
         if !too_large::report(error, &subject, ctx).await? {
