@@ -126,7 +126,7 @@ impl Keys {
 }
 
 /// In a time that tells nothing of where they differ.
-fn is_equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn is_equal(a: &[u8], b: &[u8]) -> bool {
     let key = Key::new(HMAC_SHA256, b"equal");
     verify(&key, a, sign(&key, b).as_ref()).is_ok()
 }

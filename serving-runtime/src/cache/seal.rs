@@ -4,7 +4,9 @@
 //! for one ModelDeployment, so entries of two namespaces neither count for each other nor have each other's names, and an entry that was moved to another
 //! name is a miss. What was kept under a name before, and has not ended, can be put back: an entry carries the end of its life for that.
 
-use ring::hmac::{Context, HMAC_SHA256, Key, verify};
+use ring::hmac::{Context, HMAC_SHA256, Key};
+
+use crate::keys::is_equal;
 
 /// Bytes before the value.
 pub const TAG: usize = 32;
@@ -32,18 +34,21 @@ impl Seal {
 
     /// The value as it is stored under `name`, which is one of [`Self::name`].
     pub fn seal(&self, name: &[u8], value: &[u8]) -> Vec<u8> {
-        let length = (name.len() as u64).to_le_bytes();
-        let tag = self.tag(&[OF_VALUE, &length, name, value]);
-        [&tag[..], value].concat()
+        [&self.of_value(name, value)[..], value].concat()
     }
 
     /// The value that was stored under `name`; `None` when it was not sealed for it with this key.
     pub fn open(&self, name: &[u8], mut stored: Vec<u8>) -> Option<Vec<u8>> {
         let (tag, value) = stored.split_at_checked(TAG)?;
-        let length = (name.len() as u64).to_le_bytes();
-        verify(&self.0, &[OF_VALUE, &length, name, value].concat(), tag).ok()?;
+        if !is_equal(tag, &self.of_value(name, value)) {
+            return None;
+        }
         stored.drain(..TAG);
         Some(stored)
+    }
+
+    fn of_value(&self, name: &[u8], value: &[u8]) -> [u8; TAG] {
+        self.tag(&[OF_VALUE, &(name.len() as u64).to_le_bytes(), name, value])
     }
 
     fn tag(&self, parts: &[&[u8]]) -> [u8; TAG] {
