@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use super::support::fakes::Fakes;
-use super::support::world::{World, condition, spec};
+use super::support::world::{World, condition, is_promoted, quick, spec};
 use super::support::{audit, eventually, eventually_within};
 use super::{is_stable, quiet};
 
@@ -330,20 +330,10 @@ async fn orphans_are_adopted() {
     let world = World::new("orphans").await;
     let fakes = Fakes::start(&world, 24).await;
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
-    let quick = |version: &str| {
-        let mut all = spec(version);
-        all["strategy"] = json!({"canary": {"steps": [{"setWeight": 100}]}, "scaleDownDelaySeconds": 1});
-        all["analysis"] = json!({"intervalSeconds": 1});
-        all
-    };
     world.create("m", quick("v1")).await;
     world.until("stable", "m", is_stable).await;
     world.merge("m", json!({"spec": quick("v2")})).await;
-    let promoted = |o: Option<&ModelDeployment>| {
-        condition(o, "Reconciling").is_empty()
-            && o.and_then(|o| o.status.as_ref()?.stable.as_ref()).is_some_and(|it| it.version == "v2")
-    };
-    world.until("promoted", "m", promoted).await;
+    world.until("promoted", "m", is_promoted("v2")).await;
     quiet(&world.plane.audit_log(), &operator.user).await;
     let sets = async || {
         let all = world.api::<ReplicaSet>().list(&ListParams::default()).await.unwrap();

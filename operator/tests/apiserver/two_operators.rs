@@ -4,20 +4,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams};
-use serde_json::{Value, json};
-use slipway_crds::v1alpha1::ModelDeployment;
+use serde_json::json;
 
 use super::support::fakes::Fakes;
-use super::support::world::{World, condition, spec};
+use super::support::world::{World, is_promoted, quick};
 use super::support::{audit, eventually};
 use super::{is_stable, quiet};
-
-fn quick(version: &str) -> Value {
-    let mut all = spec(version);
-    all["strategy"] = json!({"canary": {"steps": [{"setWeight": 100}]}, "scaleDownDelaySeconds": 1});
-    all["analysis"] = json!({"intervalSeconds": 1});
-    all
-}
 
 /// What an operator wrote, as `verb resource name`, besides Events and Leases.
 fn writes(world: &World, user: &str) -> Vec<String> {
@@ -57,11 +49,7 @@ async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
     assert!(note.contains("Write two-operators/second as holderIdentity"), "{note}");
     // What happens in the namespace meanwhile is the first one's.
     world.merge("m", json!({"spec": quick("v2")})).await;
-    let promoted = |o: Option<&ModelDeployment>| {
-        condition(o, "Reconciling").is_empty()
-            && o.and_then(|o| o.status.as_ref()?.stable.as_ref()).is_some_and(|it| it.version == "v2")
-    };
-    world.until("promoted", "m", promoted).await;
+    world.until("promoted", "m", is_promoted("v2")).await;
     quiet(&world.plane.audit_log(), &first.user).await;
     assert_eq!(writes(&world, &second.user), Vec::<String>::new());
     assert_eq!(gateway().await.metadata.generation, before);
@@ -77,11 +65,7 @@ async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
     quiet(&world.plane.audit_log(), &second.user).await;
     let (written, generation) = (writes(&world, &first.user), gateway().await.metadata.generation);
     world.merge("m", json!({"spec": quick("v3")})).await;
-    let promoted = |o: Option<&ModelDeployment>| {
-        condition(o, "Reconciling").is_empty()
-            && o.and_then(|o| o.status.as_ref()?.stable.as_ref()).is_some_and(|it| it.version == "v3")
-    };
-    world.until("promoted by the second one", "m", promoted).await;
+    world.until("promoted by the second one", "m", is_promoted("v3")).await;
     quiet(&world.plane.audit_log(), &second.user).await;
     assert_eq!(writes(&world, &first.user), written, "the first one leaves it alone");
     assert_eq!(gateway().await.metadata.generation, generation);

@@ -145,6 +145,22 @@ pub fn spec(version: &str) -> Value {
     json!({"model": {"version": version, "uri": format!("http://store/{version}/model.onnx"), "digest": digest}})
 }
 
+/// The same, rolled out in one step, with evidence that is read every second.
+pub fn quick(version: &str) -> Value {
+    let mut all = spec(version);
+    all["strategy"] = json!({"canary": {"steps": [{"setWeight": 100}]}, "scaleDownDelaySeconds": 1});
+    all["analysis"] = json!({"intervalSeconds": 1});
+    all
+}
+
+/// Whether a version is stable, and nothing goes on.
+pub fn is_promoted(version: &str) -> impl Fn(Option<&ModelDeployment>) -> bool {
+    move |object| {
+        condition(object, "Reconciling").is_empty()
+            && object.and_then(|o| o.status.as_ref()?.stable.as_ref()).is_some_and(|it| it.version == version)
+    }
+}
+
 /// A condition of a ModelDeployment as `status/reason`.
 pub fn condition(object: Option<&ModelDeployment>, type_: &str) -> String {
     let conditions = object.and_then(|o| o.status.as_ref()).map(|s| s.conditions.as_slice()).unwrap_or_default();
