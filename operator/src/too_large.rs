@@ -6,7 +6,8 @@ use kube::api::ListParams;
 use kube::core::error_boundary::InvalidObject;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
-use slipway_core::{clipped_message, stall};
+use slipway_core::plan::clipped;
+use slipway_core::stall;
 use slipway_crds::conditions::reason::TOO_LARGE;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
@@ -33,7 +34,7 @@ pub fn bounded(object: &mut Guarded) {
         let metadata = &mut invalid.metadata;
         (metadata.annotations, metadata.labels, metadata.managed_fields) = (None, None, None);
         // Of the text of an error, which may repeat what it did not understand.
-        invalid.error = clipped_message(&invalid.error);
+        invalid.error = clipped(&invalid.error);
     }
 }
 

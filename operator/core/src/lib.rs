@@ -60,4 +60,4 @@ mod strategy;
 pub mod traffic;
 pub mod validate;
 
-pub use report::{clipped_message, stall};
+pub use report::stall;

@@ -16,7 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use crate::action::Plan;
 pub(crate) use context::{Context, after};
-pub(crate) use draft::{Draft, clipped};
+pub(crate) use draft::Draft;
+pub use draft::clipped;
 pub(crate) use restart::{Restart, State as RestartState};
 
 use crate::action::Action;

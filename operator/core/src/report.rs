@@ -56,11 +56,6 @@ pub(crate) fn conditions(cx: &Context<'_>, draft: &Draft) -> Vec<Condition> {
     conditions::TYPES.iter().filter_map(|kind| said(kind).map(|said| condition(cx, kind, said))).collect()
 }
 
-/// A text as long as one in a status may be.
-pub fn clipped_message(text: &str) -> String {
-    clipped(text)
-}
-
 /// The status of a ModelDeployment that cannot be planned: as it was, and it says why. What else goes on is not known, so nothing else is said to.
 pub fn stall(
     mut status: ModelDeploymentStatus,

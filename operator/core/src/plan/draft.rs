@@ -163,7 +163,7 @@ impl Draft {
 }
 
 /// Text that fits into status.
-pub(crate) fn clipped(text: &str) -> String {
+pub fn clipped(text: &str) -> String {
     if text.len() <= MESSAGE_BYTES {
         return text.to_owned();
     }
