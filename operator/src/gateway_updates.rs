@@ -99,6 +99,8 @@ struct Seen {
     updated_at: Option<Timestamp>,
     /// Its pods were not ready when it had another template last.
     broken_before: bool,
+    /// It had no other template since it came, which this process has seen.
+    made_with_it: bool,
     /// While it had another template.
     before: Recent,
     /// Since then.
@@ -159,7 +161,8 @@ impl Watcher {
         self.count(ctx);
         self.stamps.retain(|namespace, _| there.contains(namespace.as_str()));
         let looked = namespaces.iter().map(|(namespace, view)| {
-            let seen = self.gateways.entry(namespace.clone()).or_default();
+            let new = || Seen { made_with_it: self.looks > 1, ..Seen::default() };
+            let seen = self.gateways.entry(namespace.clone()).or_insert_with(new);
             let stamp = self.stamps.entry(namespace.clone());
             if view.applied == *stamp.or_insert_with(|| gateway_stamp(namespace, &ctx.settings)) {
                 seen.updated_at.get_or_insert(now);
@@ -168,7 +171,7 @@ impl Watcher {
                 if seen.updated_at.take().is_some() {
                     seen.before = std::mem::take(&mut seen.after);
                 }
-                seen.broken_before = !view.rolled_out;
+                (seen.broken_before, seen.made_with_it) = (!view.rolled_out, false);
             }
             Gateway {
                 namespace: namespace.clone(),
@@ -176,6 +179,7 @@ impl Watcher {
                 updated_at: seen.updated_at,
                 rolled_out: view.rolled_out,
                 broken_before: seen.broken_before,
+                made_with_it: seen.made_with_it,
                 before: seen.before.sum(),
                 after: seen.after.sum(),
             }

@@ -1,16 +1,20 @@
 //! Of two operators that could both look after a namespace one does, and the other leaves it alone, until a person hands it over: nothing is written twice, and no
 //! request is lost.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use slipway_crds::v1alpha1::AnalysisMode;
 use slipway_e2e::cluster::Cluster;
 use slipway_e2e::product::{NAMESPACE, RELEASE};
-use slipway_e2e::world::{self, PODS, ROLLOUT, World};
+use slipway_e2e::world::{self, ROLLOUT, World};
 
 const LEASE: &str = "slipway-modeldeployments";
 /// An annotation of gateway pods, by which the second operator's settings differ.
 const MARK: &str = "example.org/second";
+/// For a gateway that is rolled out. The first operator updates gateways in turn, and that of another promise may have it for two minutes.
+const TURN: Duration = Duration::from_secs(300);
 
 /// Installs another release for one namespace, with the values of the first one and another template of gateways.
 async fn install(cluster: &Cluster, release: &str, namespace: &str) -> anyhow::Result<()> {
@@ -54,7 +58,7 @@ async fn rolled(world: &World, by_the_second: bool) -> anyhow::Result<i64> {
         let wanted = marked == by_the_second && seen && done;
         if wanted { Ok(generation(&gateway)) } else { Err(format!("marked: {marked}, {status}")) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "the gateway to be rolled out", PODS, settled).await?)
+    Ok(world.cluster.wait_for(&world.namespace, "the gateway to be rolled out", TURN, settled).await?)
 }
 
 async fn hand_over(world: &World, holder: &str) -> anyhow::Result<()> {

@@ -56,6 +56,9 @@ pub struct Gateway {
     pub rolled_out: bool,
     /// They were not either before it was updated: that is no fault of the version.
     pub broken_before: bool,
+    /// It was made with the template of this version, while this process looked: there is no other one to compare it with. It takes no turn, or a cluster where
+    /// namespaces come all the time would never be updated; and no neighbour stops the updates of others with a namespace where nothing can start.
+    pub made_with_it: bool,
     /// Requests in the minutes before it was updated; nothing when this process did not see them.
     pub before: ClientRequests,
     /// Requests in the last minutes, since it was updated.
@@ -69,7 +72,7 @@ impl Gateway {
 
     /// Why it is not well.
     fn trouble(&self, now: Timestamp) -> Option<String> {
-        let age = self.age(now)?;
+        let age = self.age(now).filter(|_| !self.made_with_it)?;
         if !self.rolled_out && !self.broken_before && age >= SignedDuration::from_secs(DEADLINE) {
             return Some(format!("its new pods are not ready after {} s", age.as_secs()));
         }
@@ -99,12 +102,16 @@ pub fn decide(gateways: &[Gateway], mode: Mode, now: Timestamp) -> Decision {
     let mut behind: Vec<_> = gateways.iter().filter(|it| it.updated_at.is_none()).collect();
     // Those first that a bad version has left without pods, then those whose failure would hurt least.
     behind.sort_by_key(|it| (it.rolled_out, it.models, &it.namespace));
-    let updated = gateways.iter().filter(|it| it.updated_at.is_some() && (it.rolled_out || !it.broken_before)).count();
     let broken = behind.first().is_some_and(|it| !it.rolled_out);
-    let good = gateways.iter().filter(|it| it.is_looked_at(now) && !troubles.contains_key(&it.namespace)).count();
+    let is_good = |it: &&Gateway| it.is_looked_at(now) && !troubles.contains_key(&it.namespace);
+    let good = gateways.iter().filter(is_good).count();
+    let takes_a_turn = |it: &&Gateway| {
+        it.updated_at.is_some() && !is_good(it) && !it.made_with_it && (it.rolled_out || !it.broken_before)
+    };
+    let in_turn = gateways.iter().filter(takes_a_turn).count();
     // As many at a time as have turned out well.
     let at_once = match mode {
-        Mode::Gradual => good.max(1).saturating_sub(updated - good).max(usize::from(broken)),
+        Mode::Gradual => good.max(1).saturating_sub(in_turn).max(usize::from(broken)),
         Mode::Paused => 0,
         Mode::Immediate => behind.len(),
     };
@@ -143,6 +150,7 @@ mod tests {
             updated_at: None,
             rolled_out: true,
             broken_before: false,
+            made_with_it: false,
             before: ClientRequests::default(),
             after: ClientRequests::default(),
         }
@@ -235,6 +243,22 @@ mod tests {
         let gateways = [broken, old("c", 1)];
         let decision = decide(&gateways, Mode::Gradual, at(2 * DEADLINE));
         assert_eq!((allowed(&decision, &gateways), decision.troubles.len()), (vec!["c".to_owned()], 0));
+    }
+
+    #[test]
+    fn new_namespaces_hold_nobody_up() {
+        let made =
+            |place: i64| Gateway { made_with_it: true, updated_at: Some(at(place)), ..old(&format!("new-{place}"), 1) };
+        let mut failing = made(1);
+        failing.after = ClientRequests { ended: 1000, failed: 500 };
+        let mut stuck = made(2);
+        stuck.rolled_out = false;
+        let gateways = [made(0), failing, stuck, old("a", 1), old("b", 1)];
+        let early = decide(&gateways, Mode::Gradual, at(3));
+        assert_eq!((allowed(&early, &gateways), early.troubles.len()), (vec!["a".to_owned()], 0));
+        // What is well with this version for a while is a reason to go on faster, whoever it was made for.
+        let late = decide(&gateways, Mode::Gradual, at(2 * DEADLINE));
+        assert_eq!((allowed(&late, &gateways).len(), late.troubles.len()), (2, 0));
     }
 
     #[test]
