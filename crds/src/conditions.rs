@@ -100,6 +100,8 @@ pub mod reason {
     pub const HOSTNAME_CONFLICT: &str = "HostnameConflict";
     /// The update of gateways has stopped: those that were updated do worse, or an administrator has paused it.
     pub const UPDATE_STOPPED: &str = "UpdateStopped";
+    /// The annotation of the namespace with settings of its gateway cannot be followed; the message names the field and the remedy.
+    pub const INVALID_GATEWAY_SETTINGS: &str = "InvalidGatewaySettings";
     /// The name of the model is an older ModelDeployment's; the message names it and the remedy.
     pub const MODEL_NAME_CONFLICT: &str = "ModelNameConflict";
 }

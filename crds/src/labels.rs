@@ -19,6 +19,9 @@ pub const MODEL_DEPLOYMENT: &str = "ml.slipway.dev/modeldeployment";
 /// The revision that an object belongs to.
 pub const REVISION: &str = "ml.slipway.dev/revision";
 
+/// Annotation of a Namespace: settings of its own for its gateway, as YAML of the shape of the chart's `gateway`: `replicas`, `autoscaling`, `template`.
+pub const GATEWAY_SETTINGS: &str = "ml.slipway.dev/gateway";
+
 /// Annotation of a person: end the current pause, or skip what the current step waits for. For the value of commands see [`crate::commands`].
 pub const PROMOTE: &str = "ml.slipway.dev/promote";
 /// Annotation of a person: skip all remaining steps and gates; capacity and confirmation still hold.

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use slipway_core::gateway_settings::{GatewayAutoscaler, GatewaySettings};
 use slipway_core::observed::{Settings, Tracing};
 use slipway_crds::v1alpha1::Template;
 
 use crate::error::RunError;
+use crate::namespace_settings;
 use crate::network_policies::NetworkPolicyArgs;
 use crate::prometheus::{PromQlGates, PrometheusArgs};
 
@@ -55,13 +57,9 @@ pub struct RunArgs {
     #[arg(long, env = "SLIPWAY_REDIS_IMAGE", default_value = concat!("slipway-redis:", env!("CARGO_PKG_VERSION")))]
     pub redis_image: String,
 
-    /// Pods of the gateway in a namespace.
-    #[arg(long, env = "SLIPWAY_GATEWAY_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(i32).range(1..=1000))]
-    pub gateway_replicas: i32,
-
-    /// File with a part of a pod template (YAML: metadata and spec) that is merged over the gateways' pods, whose container is `gateway`.
-    #[arg(long, env = "SLIPWAY_GATEWAY_TEMPLATE_FILE", value_name = "PATH")]
-    pub gateway_template_file: Option<PathBuf>,
+    /// File with settings of gateways (YAML): replicas, autoscaling, and a template, which is merged over their pods, whose container is `gateway`.
+    #[arg(long, env = "SLIPWAY_GATEWAY_SETTINGS_FILE", value_name = "PATH")]
+    pub gateway_settings_file: Option<PathBuf>,
 
     /// Whether the pods of gateways, model servers and workers name their user and group.
     #[arg(long, env = "SLIPWAY_USER_IDS", value_enum, default_value_t = UserIds::Fixed)]
@@ -174,23 +172,26 @@ pub enum LogFormat {
 }
 
 impl RunArgs {
-    /// Settings that plans depend on.
+    /// Settings that plans depend on, and what is said of all gateways, over which namespaces may say something of their own.
     ///
     /// # Errors
-    /// When the template of the gateways, or a peer of NetworkPolicies, cannot be read or understood.
-    pub fn settings(&self) -> Result<Settings, RunError> {
+    /// When the settings of gateways, or a peer of NetworkPolicies, cannot be read or understood.
+    pub fn settings(&self) -> Result<(Settings, GatewaySettings), RunError> {
         let policy = match self.image_pull_policy {
             PullPolicy::Always => "Always",
             PullPolicy::IfNotPresent => "IfNotPresent",
             PullPolicy::Never => "Never",
         };
-        Ok(Settings {
-            gateway_template: self.gateway_template()?,
+        let gateways = self.gateways()?;
+        let mut settings = Settings {
+            gateway_template: Template::default(),
+            gateway_autoscaler: GatewayAutoscaler::None,
+            gateway_problem: None,
             fixed_user_ids: self.user_ids == UserIds::Fixed,
             gateway_image: self.gateway_image.clone(),
             // Known only when the Secret was read.
             operator_public_key: None,
-            gateway_replicas: self.gateway_replicas,
+            gateway_replicas: 0,
             runtime_image: self.runtime_image.clone(),
             redis_image: self.redis_image.clone(),
             image_pull_policy: policy.to_owned(),
@@ -203,14 +204,18 @@ impl RunArgs {
                 .filter(|endpoint| !endpoint.is_empty())
                 .map(|endpoint| Tracing { endpoint, per_million: self.trace_per_million }),
             network_policies: self.policies.settings()?,
-        })
+        };
+        let wrong = |why| RunError::Argument(format!("--gateway-settings-file: {why}"));
+        gateways.clone().put_into(&mut settings).map_err(wrong)?;
+        Ok((settings, gateways))
     }
 
-    fn gateway_template(&self) -> Result<Template, RunError> {
-        let Some(path) = &self.gateway_template_file else { return Ok(Template::default()) };
-        let wrong = |why: String| RunError::Argument(format!("--gateway-template-file {}: {why}", path.display()));
+    /// What the chart says of gateways.
+    fn gateways(&self) -> Result<GatewaySettings, RunError> {
+        let Some(path) = &self.gateway_settings_file else { return Ok(GatewaySettings::default()) };
+        let wrong = |why: String| RunError::Argument(format!("--gateway-settings-file {}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-        serde_yaml::from_str(&text).map_err(|e| wrong(format!("is no part of a pod template: {e}")))
+        namespace_settings::read(&text).map_err(wrong)
     }
 }
 
@@ -220,20 +225,26 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn a_template_of_gateways_is_read_at_the_start() {
+    fn settings_of_gateways_are_read_at_the_start() {
         let settings = |text: &str| {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), text).unwrap();
-            let argument = format!("--gateway-template-file={}", file.path().display());
+            let argument = format!("--gateway-settings-file={}", file.path().display());
             Cli::try_parse_from(["x", &argument, "--user-ids=Platform"]).unwrap().run.settings()
         };
-        let read = settings("metadata: { labels: { team: ml } }\nspec: { priorityClassName: high }\n").unwrap();
-        assert_eq!(
-            (read.gateway_template.metadata.unwrap().labels["team"].as_str(), read.fixed_user_ids),
-            ("ml", false)
-        );
-        let wrong = settings("spec: { tolerations: high }").unwrap_err().to_string();
-        assert!(wrong.contains("--gateway-template-file") && wrong.contains("tolerations"), "{wrong}");
+        let text = "replicas: 3\ntemplate: { metadata: { labels: { team: ml } }, spec: { priorityClassName: high } }\n";
+        let read = settings(text).unwrap().0;
+        assert_eq!((read.gateway_replicas, read.fixed_user_ids), (3, false));
+        assert_eq!(read.gateway_template.metadata.unwrap().labels["team"], "ml");
+        for (text, word) in [
+            ("template: { spec: { tolerations: high } }", "tolerations"),
+            ("template: { spec: { toleration: [] } }", "there is no field template.spec.toleration"),
+            ("replica: 3", "replica"),
+            ("replicas: 0", "replicas: 0 is not within 1 and 1000"),
+        ] {
+            let wrong = settings(text).unwrap_err().to_string();
+            assert!(wrong.contains("--gateway-settings-file") && wrong.contains(word), "{wrong}");
+        }
     }
 
     #[test]
@@ -246,9 +257,9 @@ mod tests {
         let plain = Cli::parse_from(["slipway-operator", "--namespace=a", "--image-pull-policy=Never"]);
         assert!(plain.command.is_none());
         assert_eq!(plain.run.namespace.as_deref(), Some("a"));
-        assert_eq!(plain.run.settings().unwrap().image_pull_policy, "Never");
+        assert_eq!(plain.run.settings().unwrap().0.image_pull_policy, "Never");
         let secrets = Cli::parse_from(["slipway-operator", "--image-pull-secret=a", "--image-pull-secret=b"]);
-        assert_eq!(secrets.run.settings().unwrap().image_pull_secrets, ["a", "b"]);
+        assert_eq!(secrets.run.settings().unwrap().0.image_pull_secrets, ["a", "b"]);
         let named = Cli::parse_from(["slipway-operator", "run", "--leader-elect=false"]);
         assert!(matches!(named.command, Some(Command::Run(args)) if !args.leader_elect));
     }

@@ -109,7 +109,7 @@ fn classify(request: &Request<Body>) -> (&'static str, &'static str) {
     (verb, resource)
 }
 
-const RESOURCES: [&str; 13] = [
+const RESOURCES: [&str; 14] = [
     "modeldeployments",
     "modeldeployments/status",
     "replicasets",
@@ -123,6 +123,7 @@ const RESOURCES: [&str; 13] = [
     "pods",
     "events",
     "leases",
+    "namespaces",
 ];
 
 /// Resource of a path such as `/apis/apps/v1/namespaces/ns/replicasets/name`, and whether the path names one object.
@@ -172,6 +173,7 @@ mod tests {
             ),
             (Method::POST, "/apis/events.k8s.io/v1/namespaces/a/events", "", ("create", "events")),
             (Method::DELETE, "/api/v1/namespaces/a/services/b", "", ("delete", "services")),
+            (Method::GET, "/api/v1/namespaces?watch=1", "", ("watch", "namespaces")),
             (Method::GET, "/version", "", ("list", "other")),
             (Method::GET, "/api/v1/namespaces/a/secrets/b", "", ("get", "other")),
         ] {

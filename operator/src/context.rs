@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Client;
-use slipway_core::observed::Settings;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -36,8 +35,8 @@ pub struct Context {
     pub events: Events,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Settings that plans depend on.
-    pub settings: Settings,
+    /// Settings that plans depend on, by namespace.
+    pub settings: crate::namespace_settings::NamespaceSettings,
     /// Waits after failures.
     pub backoff: Backoff,
     /// Writes that are refused.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -18,7 +19,7 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use slipway_core::build::{GATEWAY, gateway_stamp};
 use slipway_core::gateway_rollout::{ClientRequests, Gateway, Mode, decide};
-use slipway_core::observed::{GatewayUpdate, ObjectView};
+use slipway_core::observed::{GatewayUpdate, ObjectView, Settings};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, interval};
 
@@ -96,6 +97,10 @@ fn add(a: ClientRequests, b: ClientRequests) -> ClientRequests {
 /// What this process has seen of one gateway.
 #[derive(Default)]
 struct Seen {
+    /// Since when it has been allowed to be updated and was not.
+    allowed_at: Option<Timestamp>,
+    /// It was up to date until the settings of its namespace changed: that is no version whose faults could spread.
+    own_change: bool,
     updated_at: Option<Timestamp>,
     /// Its pods were not ready when it had another template last.
     broken_before: bool,
@@ -114,21 +119,23 @@ struct Watcher {
     /// By UID of a pod: what it told last.
     pods: HashMap<String, ClientRequests>,
     looks: u32,
-    /// The template that a gateway has now, by namespace.
-    stamps: HashMap<String, String>,
+    /// The settings of a namespace, and the stamp that its gateway has by them, by namespace.
+    stamps: HashMap<String, (Arc<Settings>, String)>,
     /// Since when a namespace has a gateway and no ModelDeployment.
     unused: BTreeMap<String, Instant>,
 }
 
 /// Looks until the operator ends.
 pub async fn run(ctx: Arc<Context>, mode: Mode, triggers: UnboundedSender<ObjectRef<Guarded>>) {
-    if ctx.stop.run_until_cancelled(ctx.views.wait_until_synced()).await != Some(true) {
+    let synced = async { ctx.views.wait_until_synced().await && ctx.settings.wait_until_synced().await };
+    if ctx.stop.run_until_cancelled(synced).await != Some(true) {
         return;
     }
     let (mut watcher, mut ticks) = (Watcher::default(), interval(EVERY));
     while ctx.stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let gateways = watcher.look(&ctx, Timestamp::now());
-        let decision = decide(&gateways, mode, Timestamp::now());
+        let mut decision = decide(&gateways, mode, Timestamp::now());
+        watcher.decided(&mut decision.updates, Timestamp::now());
         ctx.metrics.gateway_troubles(&decision.troubles);
         let current = gateways.iter().filter(|it| it.updated_at.is_some()).map(|it| it.namespace.clone()).collect();
         for namespace in ctx.views.gateway_updates.replace(decision.updates, &current) {
@@ -160,21 +167,33 @@ impl Watcher {
         self.gateways.retain(|namespace, _| there.contains(namespace.as_str()));
         self.count(ctx);
         self.stamps.retain(|namespace, _| there.contains(namespace.as_str()));
-        let looked = namespaces.iter().map(|(namespace, view)| {
+        let looked = namespaces.iter().filter_map(|(namespace, view)| {
             let new = || Seen { made_with_it: self.looks > 1, ..Seen::default() };
             let seen = self.gateways.entry(namespace.clone()).or_insert_with(new);
-            let stamp = self.stamps.entry(namespace.clone());
-            if view.applied == *stamp.or_insert_with(|| gateway_stamp(namespace, &ctx.settings)) {
+            let settings = ctx.settings.of(namespace);
+            // What cannot be read leaves the gateway as it is; it is in nobody's way.
+            if settings.gateway_problem.is_some() {
+                return None;
+            }
+            let stamp = || (Arc::clone(&settings), gateway_stamp(namespace, &settings));
+            let known = self.stamps.entry(namespace.clone()).or_insert_with(stamp);
+            if !Arc::ptr_eq(&known.0, &settings) {
+                seen.own_change |= view.applied == known.1;
+                *known = stamp();
+            }
+            if view.applied == known.1 {
+                seen.own_change = false;
                 seen.updated_at.get_or_insert(now);
             } else {
                 // Another version of the operator had updated it meanwhile, or it was changed back.
                 if seen.updated_at.take().is_some() {
                     seen.before = std::mem::take(&mut seen.after);
                 }
-                (seen.broken_before, seen.made_with_it) = (!view.rolled_out, false);
+                (seen.broken_before, seen.made_with_it) = (!view.rolled_out, seen.own_change);
             }
-            Gateway {
+            Some(Gateway {
                 namespace: namespace.clone(),
+                allowed_at: seen.allowed_at,
                 models: ctx.views.claims.count(namespace),
                 updated_at: seen.updated_at,
                 rolled_out: view.rolled_out,
@@ -182,9 +201,21 @@ impl Watcher {
                 made_with_it: seen.made_with_it,
                 before: seen.before.sum(),
                 after: seen.after.sum(),
-            }
+            })
         });
         looked.collect()
+    }
+
+    /// Notes what was decided, and lets those go on that changed their own settings.
+    fn decided(&mut self, updates: &mut BTreeMap<String, GatewayUpdate>, now: Timestamp) {
+        for (namespace, seen) in &mut self.gateways {
+            let Some(update) = updates.get_mut(namespace) else { continue };
+            if seen.own_change {
+                *update = GatewayUpdate::Allowed;
+            }
+            let waits = *update == GatewayUpdate::Allowed && seen.updated_at.is_none();
+            seen.allowed_at = waits.then(|| seen.allowed_at.unwrap_or(now));
+        }
     }
 
     /// Adds what pods have told since the last look.
@@ -218,6 +249,7 @@ impl Watcher {
         };
         let caches = [
             &views.deployments,
+            &views.autoscalers,
             &views.disruption_budgets,
             &views.services,
             &views.network_policies,
@@ -239,6 +271,7 @@ impl Watcher {
 async fn sweep(ctx: &Context, namespace: &str) -> Result<(), WriteError> {
     tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
     delete::<Deployment>(ctx, namespace, Child::Deployment).await?;
+    delete::<HorizontalPodAutoscaler>(ctx, namespace, Child::HorizontalPodAutoscaler).await?;
     delete::<PodDisruptionBudget>(ctx, namespace, Child::PodDisruptionBudget).await?;
     delete::<Service>(ctx, namespace, Child::Service).await?;
     delete::<NetworkPolicy>(ctx, namespace, Child::NetworkPolicy).await?;

@@ -11,9 +11,10 @@ use slipway_core::fields::Managed;
 use slipway_crds::labels::MANAGER;
 
 use crate::apply::{DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER, SCALE_MANAGER};
+use crate::hand_over::HANDOVER_MANAGER;
 
 /// Our field managers: what they write is no change by somebody else.
-const OURS: [&str; 5] = [MANAGER, SCALE_MANAGER, DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER];
+const OURS: [&str; 6] = [MANAGER, SCALE_MANAGER, DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER, HANDOVER_MANAGER];
 /// Fewest sets of fields before those that no view has any more are looked for.
 const FEW: usize = 64;
 

@@ -331,6 +331,7 @@ fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> Gat
         deployment: one(&views.deployments, &owner, name),
         disruption_budget: one(&views.disruption_budgets, &owner, name),
         network_policy: one(&views.network_policies, &owner, name),
+        autoscaler: one(&views.autoscalers, &owner, name),
         pods: pods.map(|(_, pod)| pod).collect(),
         sharers: views.claims.count(namespace),
         update: views.gateway_updates.of(namespace),
@@ -347,4 +348,4 @@ fn one<V: Clone + PartialEq>(cache: &Cache<V>, owner: &Owner, name: &str) -> Opt
 
 #[cfg(test)]
 #[path = "observe_tests.rs"]
-mod tests;
+pub(crate) mod tests;

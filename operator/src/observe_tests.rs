@@ -6,11 +6,13 @@ fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap()
 }
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         gateway_image: "gateway:1".into(),
         operator_public_key: None,
         gateway_replicas: 2,
+        gateway_autoscaler: slipway_core::gateway_settings::GatewayAutoscaler::None,
+        gateway_problem: None,
         gateway_template: slipway_crds::v1alpha1::Template::default(),
         fixed_user_ids: true,
         runtime_image: "runtime:1".into(),

@@ -27,6 +27,7 @@ use crate::apply::{Applier, Done, OWNERS_MANAGER, limited};
 use crate::cache::{Owner, version_of};
 use crate::children::{Awaited, Child, Expectation, Known, PATIENCE};
 use crate::error::{Fault, WriteError};
+use crate::hand_over;
 use crate::overridden::overridden;
 
 /// A resource version that no object has: the apply of an object that shall not exist yet. The API server creates it when it is
@@ -46,6 +47,8 @@ type Written = HashMap<(String, Child), Last>;
 #[derive(Clone)]
 struct Last {
     uid: String,
+    /// Stamp of what was written.
+    applied: String,
     version: u64,
     at: Instant,
     /// Its owners were taken away: there are too many.
@@ -143,12 +146,18 @@ impl Applier<'_> {
             known.as_ref().is_none_or(|known| known.owners.is_empty())
         };
         // Another owner has just written it: nobody has changed it since.
-        let last =
-            turn.get(&key).filter(|last| known.as_ref().is_none_or(|known| known.version <= last.version)).cloned();
+        let is_current = |last: &&Last| {
+            last.applied == write.desired.stamp() && known.as_ref().is_none_or(|known| known.version <= last.version)
+        };
+        let last = turn.get(&key).filter(is_current).cloned();
+        let written = |uid: String, version| {
+            let applied = write.desired.stamp().to_owned();
+            Last { uid, applied, version, at: Instant::now(), disowned: false }
+        };
         let (last, answer) = match (last, &known) {
             (Some(last), _) => (last, None),
             (None, Some(known)) if (write.restoring || !is_owner) && is_as_wanted(write.desired, known) => {
-                (Last { uid: known.uid.clone(), version: known.version, at: Instant::now(), disowned: false }, None)
+                (written(known.uid.clone(), known.version), None)
             }
             _ => {
                 let mut content = write.desired.to_json();
@@ -156,8 +165,7 @@ impl Applier<'_> {
                     metadata.remove("ownerReferences");
                 }
                 let answer = self.put::<K>(write, content).await?;
-                let last =
-                    Last { uid: answer.uid.clone(), version: answer.version, at: Instant::now(), disowned: false };
+                let last = written(answer.uid.clone(), answer.version);
                 turn.insert(key.clone(), last.clone());
                 (last, Some(answer))
             }
@@ -201,7 +209,11 @@ impl Applier<'_> {
             if !write.shared && !self.may_control(known.controller.as_deref()) {
                 return Err(write.error(foreign(known.controller.as_deref())));
             }
-            body["metadata"]["uid"] = known.uid.into();
+            body["metadata"]["uid"] = known.uid.clone().into();
+            if hand_over::is_due(write.desired, &known) {
+                let client = self.client.clone();
+                hand_over::replicas(client, &self.subject.namespace, name, &known.uid).await?;
+            }
             return patch(&api, write, &body).await;
         }
         let mut made = body.clone();

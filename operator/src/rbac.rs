@@ -43,6 +43,8 @@ pub const CLUSTER: &[Rule] = &[
     rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
     // Which of several operators looks after a namespace.
     rule("coordination.k8s.io", "leases", &["list", "watch", "get", "create", "update"]),
+    // Which settings a namespace has for its gateway.
+    rule("", "namespaces", READ),
     rule("", "pods", READ),
     // Restarts: by eviction, so that disruption budgets hold.
     rule("", "pods/eviction", &["create"]),

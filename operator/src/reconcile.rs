@@ -67,8 +67,8 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Next 
 
 async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     // (I/O) Half a view would look like missing objects.
-    let synced = ctx.stop.run_until_cancelled(ctx.views.wait_until_synced()).await;
-    if synced != Some(true) {
+    let synced = async { ctx.views.wait_until_synced().await && ctx.settings.wait_until_synced().await };
+    if ctx.stop.run_until_cancelled(synced).await != Some(true) {
         return Err(Error::CachesGone);
     }
     let object = ctx.own.newest(stored);
@@ -94,7 +94,8 @@ async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     let evidence = ctx.poller.evidence(&subject.uid);
     let refusals = ctx.refusals.shown(&subject.uid);
     let disturbances = ctx.disturbances.of(&Owner::model(&subject.namespace, &subject.name), now);
-    let mut observed = observe(object, &ctx.views, heard, evidence, refusals, disturbances, &ctx.settings);
+    let settings = ctx.settings.of(&subject.namespace);
+    let mut observed = observe(object, &ctx.views, heard, evidence, refusals, disturbances, &settings);
     let plan = plan(&observed, now);
     // (I/O)
     let wait = carry_out(&mut observed, &plan, now, &subject, ctx).await?;

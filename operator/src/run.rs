@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use kube::Client;
-use slipway_core::observed::Settings;
 use slipway_listener::OperatorKey;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +19,7 @@ use crate::gateway_updates;
 use crate::lease::{self, Candidacy};
 use crate::metrics_source::Poller;
 use crate::namespace_lease::{self, NamespaceLeases};
+use crate::namespace_settings::{self, NamespaceSettings};
 use crate::operator_key;
 use crate::own_writes::OwnWrites;
 use crate::prometheus::Connection;
@@ -140,7 +140,8 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
     let metrics = Arc::clone(&health.metrics);
     let gateways = Arc::clone(&health.views) as Arc<dyn Gateways>;
     let key = key(args, &client).await?;
-    let settings = Settings { operator_public_key: key.as_ref().map(OperatorKey::public), ..args.settings()? };
+    let (mut settings, of_gateways) = args.settings()?;
+    settings.operator_public_key = key.as_ref().map(OperatorKey::public);
     let port = args.gateway_admin_port;
     let links = Links::new(push.clone(), Arc::clone(&metrics), gateways, stop.child_token(), port, key);
     let connection = Connection::open(&args.prometheus)?;
@@ -152,7 +153,7 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
         links: Arc::new(links),
         poller: Arc::new(poller),
         metrics,
-        settings,
+        settings: NamespaceSettings::new(settings, of_gateways),
         backoff: crate::backoff::Backoff::default(),
         refusals: Refusals::default(),
         disturbances: crate::disturbances::Disturbances::default(),
@@ -168,6 +169,8 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
     });
     health.set(Phase::Leading);
     let scope = Scope { client, namespace: args.namespace.clone() };
+    let settings = namespace_settings::run(Arc::clone(&ctx), args.namespace.clone(), push.clone());
+    let settings = tokio::spawn(settings);
     let leases = tokio::spawn(namespace_lease::run(Arc::clone(&ctx), scope.api(), push.clone()));
     let updates = tokio::spawn(gateway_updates::run(Arc::clone(&ctx), args.gateway_update.into(), push));
     controller::run(scope, Arc::clone(&ctx), pushed).await;
@@ -175,6 +178,7 @@ async fn act(args: &RunArgs, client: Client, health: &Health, stop: Cancellation
     // Ends with `stop`; where the controller ended by itself nothing is left to watch over.
     updates.abort();
     leases.abort();
+    settings.abort();
     ctx.links.close().await;
     ctx.poller.close().await;
     if stop.is_cancelled() { Ok(()) } else { Err(RunError::ControllerEnded) }

@@ -6,6 +6,8 @@
 mod children;
 #[path = "apiserver/conflicts.rs"]
 mod conflicts;
+#[path = "apiserver/gateway_settings.rs"]
+mod gateway_settings;
 #[path = "apiserver/refused.rs"]
 mod refused;
 #[path = "apiserver/scale.rs"]

@@ -32,7 +32,7 @@ fn mistakes_are_named() {
     let nowhere = ("KUBECONFIG", "/nowhere/kubeconfig");
     for (args, env, code, cause) in [
         (&["--nonsense"][..], nowhere, 2, "'--nonsense'"),
-        (&[], ("SLIPWAY_GATEWAY_REPLICAS", "many"), 2, "'many' for '--gateway-replicas"),
+        (&[], ("SLIPWAY_GATEWAY_UPDATE", "Sometimes"), 2, "'Sometimes' for '--gateway-update"),
         (&[], nowhere, 1, "/nowhere/kubeconfig"),
         (&["--log-format", "text"], nowhere, 1, "no access to a cluster"),
     ] {
@@ -53,7 +53,7 @@ fn what_is_wrong_before_the_first_request_is_named() {
     for (args, cause) in [
         (&["--admin-listen", &address][..], format!("cannot listen on {address}: Address already in use")),
         (&["--prometheus-url", "not a url"], "--prometheus-url not a url: ".to_owned()),
-        (&["--gateway-template-file", "/nowhere/t.yaml"], "--gateway-template-file /nowhere/t.yaml: ".to_owned()),
+        (&["--gateway-settings-file", "/nowhere/t.yaml"], "--gateway-settings-file /nowhere/t.yaml: ".to_owned()),
         (
             &["--network-policy-data-from", "[{}]"],
             "--network-policy-data-from (networkPolicies.dataFrom of the chart): item 0 needs".to_owned(),

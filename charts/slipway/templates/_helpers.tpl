@@ -75,3 +75,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "slipway.prometheus.namespaces" -}}
 {{- with .Values.watchNamespace }}{{ list . $.Release.Namespace | uniq | toJson }}{{ else }}[]{{ end }}
 {{- end }}
+
+{{- /* What the operator reads about gateways; a namespace's annotation has the same shape. */}}
+{{- define "slipway.gatewaySettings" -}}
+{{- pick .Values.gateway "replicas" "autoscaling" "template" | toYaml }}
+{{- end }}

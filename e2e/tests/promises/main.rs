@@ -20,6 +20,7 @@ mod deadlines_hold;
 mod forgeries_count_nothing;
 mod gateway_rolls;
 mod gateways_are_updated_in_turn;
+mod gateways_follow_their_namespace;
 mod governed_namespace_works;
 mod grpc_is_shielded;
 mod hpa_scales;

@@ -34,8 +34,8 @@ mod worker;
 
 pub use autoscaler::{autoscaler, disruption_budget};
 pub use gateway::{
-    gateway_deployment, gateway_disruption_budget, gateway_role_binding, gateway_service_account, gateway_set,
-    gateway_stamp,
+    first_gateway_replicas, gateway_autoscaler, gateway_deployment, gateway_disruption_budget, gateway_role_binding,
+    gateway_service_account, gateway_set, gateway_stamp,
 };
 pub use hash::{applied_hash, canonical_json, stamped};
 pub use keys::{KEYS, KEYS_FILES};

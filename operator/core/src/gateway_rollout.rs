@@ -11,6 +11,8 @@ use crate::observed::GatewayUpdate;
 pub const LOOK: i64 = 120;
 /// Seconds in which the pods of an updated gateway must be ready.
 pub const DEADLINE: i64 = 600;
+/// Seconds after which a gateway that may be updated and is not, because nobody can write it, no longer keeps others waiting.
+pub const PATIENCE: i64 = 60;
 /// Failed requests below which nothing is said about a share of them.
 const FEWEST: u64 = 20;
 /// The share of failed requests may double, and rise by this besides.
@@ -50,6 +52,8 @@ pub struct Gateway {
     pub namespace: String,
     /// ModelDeployments that it serves.
     pub models: usize,
+    /// Since when it has been allowed to be updated and was not.
+    pub allowed_at: Option<Timestamp>,
     /// Since when it has the template of this version, as far as this process knows; none while it has another one.
     pub updated_at: Option<Timestamp>,
     /// All its pods are ready and made from its template.
@@ -81,6 +85,11 @@ impl Gateway {
         worse.then(|| format!("{:.1} % of its requests fail, {:.1} % did before", 100.0 * after, 100.0 * before))
     }
 
+    /// Whether it could have been updated for long. What refuses that (an admission policy, a spec that cannot be acted on) may last for ever.
+    fn is_refused(&self, now: Timestamp) -> bool {
+        self.allowed_at.is_some_and(|at| now.duration_since(at) >= SignedDuration::from_secs(PATIENCE))
+    }
+
     fn is_looked_at(&self, now: Timestamp) -> bool {
         self.rolled_out && self.age(now).is_some_and(|age| age >= SignedDuration::from_secs(LOOK))
     }
@@ -101,8 +110,9 @@ pub fn decide(gateways: &[Gateway], mode: Mode, now: Timestamp) -> Decision {
     let troubles: BTreeMap<_, _> = troubles().collect();
     let mut behind: Vec<_> = gateways.iter().filter(|it| it.updated_at.is_none()).collect();
     // Those first that a bad version has left without pods, then those whose failure would hurt least.
-    behind.sort_by_key(|it| (it.rolled_out, it.models, &it.namespace));
-    let broken = behind.first().is_some_and(|it| !it.rolled_out);
+    behind.sort_by_key(|it| (!it.is_refused(now), it.rolled_out, it.models, &it.namespace));
+    let refused = behind.iter().filter(|it| it.is_refused(now)).count();
+    let broken = behind.get(refused).is_some_and(|it| !it.rolled_out);
     let is_good = |it: &&Gateway| it.is_looked_at(now) && !troubles.contains_key(&it.namespace);
     let good = gateways.iter().filter(is_good).count();
     let takes_a_turn = |it: &&Gateway| {
@@ -111,7 +121,7 @@ pub fn decide(gateways: &[Gateway], mode: Mode, now: Timestamp) -> Decision {
     let in_turn = gateways.iter().filter(takes_a_turn).count();
     // As many at a time as have turned out well.
     let at_once = match mode {
-        Mode::Gradual => good.max(1).saturating_sub(in_turn).max(usize::from(broken)),
+        Mode::Gradual => good.max(1).saturating_sub(in_turn).max(usize::from(broken)).saturating_add(refused),
         Mode::Paused => 0,
         Mode::Immediate => behind.len(),
     };
@@ -147,6 +157,7 @@ mod tests {
         Gateway {
             namespace: namespace.into(),
             models,
+            allowed_at: None,
             updated_at: None,
             rolled_out: true,
             broken_before: false,
@@ -259,6 +270,14 @@ mod tests {
         // What is well with this version for a while is a reason to go on faster, whoever it was made for.
         let late = decide(&gateways, Mode::Gradual, at(2 * DEADLINE));
         assert_eq!((allowed(&late, &gateways).len(), late.troubles.len()), (2, 0));
+    }
+
+    #[test]
+    fn one_that_cannot_be_written_keeps_nobody_waiting() {
+        let refused = Gateway { allowed_at: Some(at(0)), rolled_out: false, ..old("a", 1) };
+        let gateways = [refused, old("b", 1), old("c", 1)];
+        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(PATIENCE - 1)), &gateways), ["a"]);
+        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(PATIENCE)), &gateways), ["a", "b"]);
     }
 
     #[test]

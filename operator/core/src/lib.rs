@@ -47,6 +47,7 @@ pub mod conflicts;
 pub mod evidence;
 pub mod fields;
 pub mod gateway_rollout;
+pub mod gateway_settings;
 pub mod judge;
 pub mod marks;
 pub mod observed;

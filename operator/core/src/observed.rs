@@ -9,6 +9,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, Template};
 use crate::conflicts::Conflict;
 use crate::evidence::Evidence;
 use crate::fields::{Change, Managed};
+use crate::gateway_settings::GatewayAutoscaler;
 use crate::marks::Marks;
 
 /// Everything that one decision depends on, besides the time.
@@ -116,8 +117,12 @@ pub struct Settings {
     pub gateway_image: String,
     /// The operator's public key, by which gateways know it; without it they tell everybody their state.
     pub operator_public_key: Option<String>,
-    /// Replicas of a namespace's gateway.
+    /// Replicas of a namespace's gateway; with an autoscaler those that it begins with.
     pub gateway_replicas: i32,
+    /// Who decides on the number of a gateway's pods later.
+    pub gateway_autoscaler: GatewayAutoscaler,
+    /// Why the settings of the namespace's own cannot be followed: then its gateway stays as it is.
+    pub gateway_problem: Option<String>,
     /// A part of a pod template that is merged over the gateway's pods, whose container is `gateway`.
     pub gateway_template: Template,
     /// Whether pods name their user and group. Not where the platform gives each namespace its own range of them.
@@ -286,6 +291,8 @@ pub struct GatewayView {
     pub disruption_budget: Option<ObjectView>,
     /// NetworkPolicy.
     pub network_policy: Option<ObjectView>,
+    /// HorizontalPodAutoscaler.
+    pub autoscaler: Option<ObjectView>,
     /// Pods of the gateway that are not being deleted or still serve.
     pub pods: Vec<GatewayPod>,
     /// ModelDeployments that share it, this one included.

@@ -145,6 +145,9 @@ pub(crate) fn judged(draft: &Draft) -> String {
 
 /// Not while it only waits for its turn: an update changes the status of no ModelDeployment as long as it goes well.
 fn gateway_outdated(cx: &Context<'_>) -> Option<Said> {
+    if let Some(problem) = &cx.observed.settings.gateway_problem {
+        return Some(Said::holds(reason::INVALID_GATEWAY_SETTINGS, problem));
+    }
     match &cx.observed.gateway.update {
         GatewayUpdate::Stopped(why) => Some(Said::holds(reason::UPDATE_STOPPED, why)),
         _ => None,

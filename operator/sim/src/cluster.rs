@@ -105,6 +105,8 @@ impl Cluster {
                 gateway_image: "gateway:1".to_owned(),
                 operator_public_key: None,
                 gateway_replicas: 2,
+                gateway_autoscaler: slipway_core::gateway_settings::GatewayAutoscaler::None,
+                gateway_problem: None,
                 gateway_template: Template::default(),
                 fixed_user_ids: true,
                 runtime_image: self.runtime_image.clone(),
@@ -178,6 +180,7 @@ impl Cluster {
             &mut gateway.deployment,
             &mut gateway.disruption_budget,
             &mut gateway.network_policy,
+            &mut gateway.autoscaler,
         ];
         let named = self.services.values_mut().chain(self.policies.values_mut());
         for view in single.into_iter().flatten().chain(named) {
@@ -287,6 +290,9 @@ impl Cluster {
                 }
             }
             Action::Delete { kind: Kind::Service, name, .. } => drop(self.services.remove(name)),
+            Action::Delete { kind: Kind::HorizontalPodAutoscaler, name, .. } if name == GATEWAY => {
+                self.gateway.autoscaler = None;
+            }
             Action::Delete { kind: Kind::HorizontalPodAutoscaler, name, .. } if name.ends_with("-worker") => {
                 self.worker_autoscaler = None;
             }
@@ -318,6 +324,7 @@ impl Cluster {
             Desired::Service(service) => {
                 self.services.insert(service.metadata.name.clone().unwrap_or_default(), view);
             }
+            Desired::HorizontalPodAutoscaler(_) if is_shared(desired) => self.gateway.autoscaler = Some(view),
             Desired::HorizontalPodAutoscaler(it) if it.metadata.name != self.object.metadata.name => {
                 self.worker_autoscaler = Some(view);
             }

@@ -355,6 +355,7 @@ fn targets(observed: &Observed) -> BTreeSet<String> {
         ("Deployment", GATEWAY, &gateway.deployment),
         ("PodDisruptionBudget", GATEWAY, &gateway.disruption_budget),
         ("NetworkPolicy", GATEWAY, &gateway.network_policy),
+        ("HorizontalPodAutoscaler", GATEWAY, &gateway.autoscaler),
     ];
     let single = single.into_iter().filter(|(_, _, view)| view.is_some()).map(|(kind, name, _)| (kind, name));
     let services = observed.services.keys().map(|name| ("Service", name.as_str()));

@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::autoscaling::v2::{
+    ContainerResourceMetricSource, CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec,
+    MetricSpec, MetricTarget,
+};
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, PodSpec, PodTemplateSpec, ResourceRequirements, ServiceAccount, VolumeMount,
 };
@@ -25,6 +30,7 @@ use super::reserved::{HTTP, PRIVATE};
 use super::service::gateway_service;
 use super::{keys, template};
 use crate::action::Desired;
+use crate::gateway_settings::GatewayAutoscaler;
 use crate::observed::Settings;
 
 const ADMIN: &str = "admin";
@@ -83,7 +89,8 @@ fn deployment(metadata: ObjectMeta, settings: &Settings) -> Desired {
     stamped(Desired::Deployment(Deployment {
         metadata,
         spec: Some(DeploymentSpec {
-            replicas: Some(settings.gateway_replicas),
+            // The autoscaler's, when there is one.
+            replicas: (settings.gateway_autoscaler == GatewayAutoscaler::None).then_some(settings.gateway_replicas),
             selector: matching(gateway_selector()),
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -104,6 +111,54 @@ fn deployment(metadata: ObjectMeta, settings: &Settings) -> Desired {
         }),
         status: None,
     }))
+}
+
+/// How many pods a gateway begins with.
+pub fn first_gateway_replicas(settings: &Settings) -> i32 {
+    match &settings.gateway_autoscaler {
+        GatewayAutoscaler::Ours { min_replicas, max_replicas, .. } => {
+            settings.gateway_replicas.clamp(*min_replicas, *max_replicas)
+        }
+        _ => settings.gateway_replicas,
+    }
+}
+
+/// The HorizontalPodAutoscaler of the gateway, where the operator makes one. By CPU alone: memory is bounded by what the gateway allows its clients.
+pub fn gateway_autoscaler(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
+    let GatewayAutoscaler::Ours { min_replicas, max_replicas, target_average_cpu } = &settings.gateway_autoscaler
+    else {
+        return None;
+    };
+    let target = CrossVersionObjectReference {
+        api_version: Some(Deployment::API_VERSION.to_owned()),
+        kind: Deployment::KIND.to_owned(),
+        name: GATEWAY.to_owned(),
+    };
+    // In cores and not in percent of the request, which is what a gateway without load needs.
+    let metric = ContainerResourceMetricSource {
+        container: "gateway".to_owned(),
+        name: "cpu".to_owned(),
+        target: MetricTarget {
+            type_: "AverageValue".to_owned(),
+            average_value: Some(target_average_cpu.clone()),
+            ..MetricTarget::default()
+        },
+    };
+    Some(stamped(Desired::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
+        metadata: shared(object),
+        spec: Some(HorizontalPodAutoscalerSpec {
+            scale_target_ref: target,
+            min_replicas: Some(*min_replicas),
+            max_replicas: *max_replicas,
+            metrics: Some(vec![MetricSpec {
+                type_: "ContainerResource".to_owned(),
+                container_resource: Some(metric),
+                ..MetricSpec::default()
+            }]),
+            behavior: None,
+        }),
+        status: None,
+    })))
 }
 
 /// At most one gateway pod is evicted at a time.

@@ -133,7 +133,8 @@ pub fn is_shared(desired: &Desired) -> bool {
         Desired::PodDisruptionBudget(budget) => is_of_gateway(&budget.metadata),
         Desired::Service(service) => is_of_gateway(&service.metadata),
         Desired::NetworkPolicy(policy) => is_of_gateway(&policy.metadata),
-        Desired::ReplicaSet(_) | Desired::HorizontalPodAutoscaler(_) => false,
+        Desired::HorizontalPodAutoscaler(autoscaler) => is_of_gateway(&autoscaler.metadata),
+        Desired::ReplicaSet(_) => false,
     }
 }
 

@@ -44,6 +44,18 @@ pub(super) fn merge(mut ours: PodSpec, template: &Template) -> PodSpec {
     ours
 }
 
+/// Merges a template over another one. Over a pod both together give what the one after the other would.
+pub(crate) fn merge_template(under: &mut Template, over: &Template) {
+    if let Some(metadata) = &over.metadata {
+        let all = under.metadata.get_or_insert_default();
+        all.labels.extend(metadata.labels.clone());
+        all.annotations.extend(metadata.annotations.clone());
+    }
+    if over.spec.is_some() {
+        under.spec = Some(merge(under.spec.take().unwrap_or_default(), over));
+    }
+}
+
 /// Labels of the pods: the template's, and ours.
 pub(super) fn labels(template: &Template, ours: Labels) -> Labels {
     let mut all = template.metadata.as_ref().map(|it| it.labels.clone()).unwrap_or_default();

@@ -6,6 +6,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, Queue, Template};
 
 use super::*;
 use crate::action::Desired;
+use crate::gateway_settings::GatewayAutoscaler;
 use crate::observed::{NetworkPolicies, Settings};
 
 mod cache;
@@ -50,6 +51,8 @@ fn settings() -> Settings {
         gateway_image: "registry.example/slipway-gateway:1".to_owned(),
         operator_public_key: Some("cHVibGlj".to_owned()),
         gateway_replicas: 2,
+        gateway_autoscaler: GatewayAutoscaler::None,
+        gateway_problem: None,
         gateway_template: Template::default(),
         fixed_user_ids: true,
         runtime_image: "registry.example/slipway-runtime:1".to_owned(),

@@ -41,6 +41,7 @@ fn view<'a>(case: &'a Case<'_>, kind: Kind, name: &str) -> Option<&'a ObjectView
     match kind {
         Kind::ReplicaSet => None,
         Kind::Service => case.observed.services.get(name),
+        Kind::HorizontalPodAutoscaler if name == build::GATEWAY => case.observed.gateway.autoscaler.as_ref(),
         Kind::HorizontalPodAutoscaler if worker => case.observed.worker_autoscaler.as_ref(),
         Kind::HorizontalPodAutoscaler => case.observed.autoscaler.as_ref(),
         Kind::Deployment => case.observed.worker.as_ref(),

@@ -59,20 +59,42 @@ fn gateway(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
     let view = &cx.observed.gateway;
     let views = [&view.service_account, &view.role_binding, &view.service, &view.deployment, &view.disruption_budget];
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
-    let policy = build::gateway_network_policy(object, settings);
+    let policy = build::gateway_network_policy(object, settings).map(|policy| (policy, &view.network_policy));
     if policy.is_none() {
-        network_policies::without_gateway(cx, actions);
+        delete_shared(cx, Kind::NetworkPolicy, view.network_policy.as_ref(), actions);
+    }
+    let autoscaler = build::gateway_autoscaler(object, settings).map(|autoscaler| (autoscaler, &view.autoscaler));
+    if autoscaler.is_none() && settings.gateway_problem.is_none() {
+        delete_shared(cx, Kind::HorizontalPodAutoscaler, view.autoscaler.as_ref(), actions);
     }
     let set = build::gateway_set(object, settings).into_iter().zip(views);
-    for (mut desired, there) in set.chain(policy.map(|policy| (policy, &view.network_policy))) {
+    for (mut desired, there) in set.chain(policy).chain(autoscaler) {
         if view.sharers > build::MAX_OWNERS {
             desired.metadata_mut().owner_references = None;
         }
-        if waits(cx, &desired, there.as_ref()) {
+        if is_frozen(cx, &desired, there.as_ref()) || waits(cx, &desired, there.as_ref()) {
             continue;
+        }
+        if let (Desired::Deployment(deployment), None) = (&mut desired, there) {
+            let spec = deployment.spec.get_or_insert_default();
+            spec.replicas = Some(build::first_gateway_replicas(settings));
         }
         apply(cx, draft, desired, there.as_ref(), actions);
     }
+}
+
+/// Deletes an object of the gateway that is not wanted any more: whoever owns it takes it away.
+fn delete_shared(cx: &Context<'_>, kind: Kind, there: Option<&ObjectView>, actions: &mut Vec<Action>) {
+    if let Some(view) = there.filter(|view| view.owners.is_empty() || view.owners.contains(&cx.spec.uid)) {
+        actions.push(Action::Delete { kind, name: build::GATEWAY.to_owned(), uid: view.uid.clone() });
+    }
+}
+
+/// Whether what is there stays as it is, because it was made with settings of the namespace that cannot be read now.
+fn is_frozen(cx: &Context<'_>, desired: &Desired, there: Option<&ObjectView>) -> bool {
+    let by_settings =
+        matches!(desired, Desired::Deployment(_) | Desired::NetworkPolicy(_) | Desired::HorizontalPodAutoscaler(_));
+    by_settings && there.is_some() && cx.observed.settings.gateway_problem.is_some()
 }
 
 /// Whether the gateway's pods stay those of another version for now. Where none of them is ready there is nothing to lose.

@@ -23,18 +23,14 @@ pub(super) fn of_model(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Ac
             delete(cx, Kind::NetworkPolicy, name, Some(view), actions);
         }
     }
+    // Whether the gateways are in the network of their nodes is not known while the settings of the namespace cannot be read.
+    let is_frozen = |name: &str| settings.gateway_problem.is_some() && name == cx.spec.name;
     for desired in wanted {
         let view = views.get(desired.name());
+        if view.is_some() && is_frozen(desired.name()) {
+            continue;
+        }
         apply(cx, draft, desired, view, actions);
-    }
-}
-
-/// That of the namespace's gateways where none are made: whoever owns it takes it away.
-pub(super) fn without_gateway(cx: &Context<'_>, actions: &mut Vec<Action>) {
-    let there = cx.observed.gateway.network_policy.as_ref();
-    if let Some(view) = there.filter(|view| view.owners.is_empty() || view.owners.contains(&cx.spec.uid)) {
-        let (kind, name, uid) = (Kind::NetworkPolicy, build::GATEWAY.to_owned(), view.uid.clone());
-        actions.push(Action::Delete { kind, name, uid });
     }
 }
 

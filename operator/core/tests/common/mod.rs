@@ -71,6 +71,8 @@ impl World {
                 gateway_image: "gateway:1".into(),
                 operator_public_key: None,
                 gateway_replicas: 2,
+                gateway_autoscaler: slipway_core::gateway_settings::GatewayAutoscaler::None,
+                gateway_problem: None,
                 gateway_template: Template::default(),
                 fixed_user_ids: true,
                 runtime_image: "runtime:1".into(),

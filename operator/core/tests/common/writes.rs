@@ -73,6 +73,9 @@ impl World {
                 match kind {
                     Kind::ReplicaSet => self.observed.replica_sets.retain(|set| set.name != *name),
                     Kind::Service => drop(self.observed.services.remove(name)),
+                    Kind::HorizontalPodAutoscaler if name == "slipway-gateway" => {
+                        self.observed.gateway.autoscaler = None;
+                    }
                     Kind::HorizontalPodAutoscaler if name.ends_with("-worker") => {
                         self.observed.worker_autoscaler = None
                     }
@@ -145,6 +148,9 @@ impl World {
             Desired::Service(service) => {
                 word += service.metadata.name.as_deref().unwrap();
                 self.observed.services.insert(service.metadata.name.clone().unwrap(), view);
+            }
+            Desired::HorizontalPodAutoscaler(it) if it.metadata.name.as_deref() == Some("slipway-gateway") => {
+                self.observed.gateway.autoscaler = Some(view);
             }
             Desired::HorizontalPodAutoscaler(it) if it.metadata.name.as_deref() == Some("digits-worker") => {
                 self.observed.worker_autoscaler = Some(view);
