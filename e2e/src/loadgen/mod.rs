@@ -26,7 +26,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -199,7 +198,7 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
 /// Serves the API until a signal comes; the load itself ends by `--max-duration`.
 async fn serve(options: &Options, generator: &Generator) -> Result<()> {
     let listener =
-        TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
+        slipway_listener::bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let pace = Arc::clone(&generator.context.pace);
     let limit = Duration::from_secs_f64(options.max_duration);
     // The process stays: a Deployment would start it again, and the load with it.
