@@ -62,6 +62,9 @@ pub enum Error {
     /// A cluster name that cannot be used.
     #[error("`{0}` is no cluster name: use 1 to 12 lower-case letters, digits and '-', beginning with a letter")]
     Name(String),
+    /// Families of addresses that there are not.
+    #[error("IP_FAMILIES is `{0}`: it may be ipv4, dual or dual-ipv6")]
+    Families(String),
     /// The cluster of that name is not up.
     #[error("cluster `{0}` is not up; run `slipway-e2e up --name {0}`")]
     NotUp(String),

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use slipway_provision::{Cache, go_tools};
 
 use crate::error::{Error, Result};
+use crate::families::Families;
 
 /// Addresses of pods. The same in every cluster, as each has a network namespace of its own.
 pub const POD_CIDR: &str = "10.244.0.0/16";
@@ -31,13 +32,14 @@ pub struct Layout {
     name: String,
     root: PathBuf,
     cache: Cache,
+    families: Families,
 }
 
 impl Layout {
     /// The layout of cluster `name` in this workspace; `SLIPWAY_CACHE` moves the cache.
     pub fn new(name: &str) -> Result<Self> {
         let root = workspace_root();
-        Self::at(name, root, Cache::from_env()?)
+        Ok(Self { families: Families::from_env()?, ..Self::at(name, root, Cache::from_env()?)? })
     }
 
     fn at(name: &str, root: PathBuf, cache: Cache) -> Result<Self> {
@@ -46,12 +48,17 @@ impl Layout {
         if !begins || name.ends_with('-') || name.len() > NAME_LIMIT || !name.chars().all(legal) {
             return Err(Error::Name(name.into()));
         }
-        Ok(Self { name: name.into(), root, cache })
+        Ok(Self { name: name.into(), root, cache, families: Families::Ipv4 })
     }
 
     /// Name of the cluster.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Families of addresses, when it is brought up.
+    pub fn families(&self) -> Families {
+        self.families
     }
 
     /// Root of the workspace.

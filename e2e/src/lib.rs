@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod demo;
 pub mod error;
+pub mod families;
 pub mod images;
 pub mod layout;
 pub mod node;

@@ -197,7 +197,8 @@ impl Cluster {
         let services: Api<Service> = Api::namespaced(self.client(), namespace);
         let address = services.get(name).await?.spec.and_then(|spec| spec.cluster_ip);
         let address = address.ok_or_else(|| Error::NoAddress { namespace: namespace.into(), name: name.into() })?;
-        Ok(format!("http://{address}:{port}"))
+        let is_ipv6 = address.contains(':');
+        Ok(if is_ipv6 { format!("http://[{address}]:{port}") } else { format!("http://{address}:{port}") })
     }
 
     /// Runs helm and returns what it prints.

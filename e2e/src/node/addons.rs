@@ -38,7 +38,8 @@ fn service(name: &str, cluster_ip: Option<String>, ports: &[Port]) -> Value {
         .iter()
         .map(|(name, port, target, protocol)| json!({"name": name, "port": port, "targetPort": target, "protocol": protocol}))
         .collect();
-    let mut spec = json!({"ports": ports});
+    // What they lead to has one family.
+    let mut spec = json!({"ports": ports, "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"});
     if let Some(ip) = cluster_ip {
         spec["clusterIP"] = json!(ip);
     }

@@ -1,6 +1,9 @@
 //! The components of a node and their command lines.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use crate::error::Result;
+use crate::families;
 use crate::layout::{self, Layout};
 use crate::node::pki;
 use crate::node::process::Component;
@@ -47,10 +50,12 @@ pub fn etcd(layout: &Layout) -> Result<Component> {
 /// The apiserver, with the aggregation layer that metrics-server needs.
 pub fn apiserver(layout: &Layout, options: Options) -> Result<Component> {
     let pki = |name: &str| layout.pki().join(name).display().to_string();
+    let families = layout.families();
     let mut arguments = vec![
         "--etcd-servers=http://127.0.0.1:2379".into(),
-        format!("--advertise-address={}", layout.node_ip()),
-        format!("--service-cluster-ip-range={}", layout::SERVICE_CIDR),
+        format!("--advertise-address={}", families.first(layout.node_ip(), families::NODE_IP)),
+        format!("--bind-address={}", families.first(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)),
+        format!("--service-cluster-ip-range={}", families.list(layout::SERVICE_CIDR, families::SERVICE_CIDR)),
         format!("--tls-cert-file={}", pki("apiserver.crt")),
         format!("--tls-private-key-file={}", pki("apiserver.key")),
         format!("--client-ca-file={}", pki("ca.crt")),
@@ -85,6 +90,7 @@ pub fn apiserver(layout: &Layout, options: Options) -> Result<Component> {
 /// The controllers. Leader election is off: there is one of each, and a lease would only delay the start.
 pub fn controller_manager(layout: &Layout) -> Result<Component> {
     let pki = |name: &str| layout.pki().join(name).display().to_string();
+    let families = layout.families();
     let mut arguments = client_flags(layout, "controller-manager");
     arguments.extend([
         "--leader-elect=false".into(),
@@ -94,8 +100,8 @@ pub fn controller_manager(layout: &Layout) -> Result<Component> {
         format!("--cluster-signing-cert-file={}", pki("ca.crt")),
         format!("--cluster-signing-key-file={}", pki("ca.key")),
         "--allocate-node-cidrs=true".into(),
-        format!("--cluster-cidr={}", layout::POD_CIDR),
-        "--node-cidr-mask-size=24".into(),
+        format!("--cluster-cidr={}", families.list(layout::POD_CIDR, families::POD_CIDR)),
+        format!("--node-cidr-mask-size{}=24", if families.has_ipv6() { "-ipv4" } else { "" }),
         // The default of 20 requests a second makes the start of some forty controllers take four seconds.
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
@@ -130,7 +136,7 @@ pub fn kubelet(layout: &Layout) -> Result<Component> {
             format!("--config={}", layout.etc().join("kubelet.json").display()),
             format!("--kubeconfig={}", pki::kubeconfig(layout, "kubelet").display()),
             format!("--hostname-override={}", layout.node_name()),
-            format!("--node-ip={}", layout.node_ip()),
+            format!("--node-ip={}", layout.families().list(layout.node_ip(), families::NODE_IP)),
         ],
     )?;
     Ok(Component { node_mounts: true, ..component })
@@ -144,7 +150,7 @@ pub fn proxy(layout: &Layout) -> Result<Component> {
         vec![
             format!("--kubeconfig={}", pki::kubeconfig(layout, "kube-proxy").display()),
             "--proxy-mode=nftables".into(),
-            format!("--cluster-cidr={}", layout::POD_CIDR),
+            format!("--cluster-cidr={}", layout.families().list(layout::POD_CIDR, families::POD_CIDR)),
             format!("--hostname-override={}", layout.node_name()),
             // The table of connections belongs to the host's kernel, whose limits a namespace may not set.
             "--conntrack-max-per-core=0".into(),

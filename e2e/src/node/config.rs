@@ -1,8 +1,11 @@
 //! Configuration files of the components, rendered from the layout.
 
+use std::net::Ipv6Addr;
+
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::families::{self, Families};
 use crate::layout::{self, Layout};
 use crate::node::pki;
 
@@ -16,7 +19,7 @@ pub fn write(layout: &Layout) -> Result<()> {
     let etc = layout.etc();
     let files = [
         ("containerd.toml", containerd(layout)),
-        ("cni/10-slipway.conflist", cni()),
+        ("cni/10-slipway.conflist", cni(layout.families())),
         ("kubelet.json", format!("{:#}", kubelet(layout))),
         ("Corefile", corefile(layout)),
         ("prometheus.yml", prometheus(layout)),
@@ -67,12 +70,16 @@ conf_dir = {conf_dir:?}
 
 /// Routed links instead of a bridge: a reply cannot take a short cut past the node's address translation, and there is
 /// no bridge to clean up.
-fn cni() -> String {
+fn cni(families: Families) -> String {
+    let mut all = vec![(layout::NODE_POD_CIDR, "0.0.0.0/0")];
+    if families.has_ipv6() {
+        all.push((families::NODE_POD_CIDR, "::/0"));
+    }
     let ipam = json!({
         "type": "host-local",
         "dataDir": "/run/cni-addresses",
-        "ranges": [[{"subnet": layout::NODE_POD_CIDR}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
+        "ranges": all.iter().map(|(range, _)| json!([{"subnet": range}])).collect::<Vec<_>>(),
+        "routes": all.iter().map(|(_, everywhere)| json!({"dst": everywhere})).collect::<Vec<_>>(),
     });
     let ptp = json!({"type": "ptp", "ipMasq": false, "ipam": ipam});
     format!("{:#}\n", json!({"cniVersion": "0.4.0", "name": "slipway", "plugins": [ptp]}))
@@ -91,7 +98,7 @@ fn kubelet(layout: &Layout) -> Value {
         "clusterDNS": [layout::DNS_SERVICE_IP],
         "clusterDomain": "cluster.local",
         "resolvConf": layout.etc().join("resolv.conf"),
-        "address": layout.node_ip(),
+        "address": layout.families().first(layout.node_ip(), Ipv6Addr::UNSPECIFIED),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}", layout.cgroup()),
         "failCgroupV1": false,
@@ -140,9 +147,12 @@ fn prometheus(layout: &Layout) -> String {
     let annotation = |name: &str| format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}");
     let mut path = rule(&[&annotation("path")], "__metrics_path__");
     path["regex"] = json!("(.+)");
-    let mut address = rule(&["__meta_kubernetes_pod_ip", &annotation("port")], "__address__");
-    address["regex"] = json!(r"([^;]+);(\d+)");
-    address["replacement"] = json!("$1:$2");
+    let address = |of_pod: &str, replacement: &str| {
+        let mut address = rule(&["__meta_kubernetes_pod_ip", &annotation("port")], "__address__");
+        address["regex"] = json!(format!(r"({of_pod});(\d+)"));
+        address["replacement"] = json!(replacement);
+        address
+    };
     let config = json!({
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "scrape_configs": [{
@@ -154,7 +164,8 @@ fn prometheus(layout: &Layout) -> String {
                 matching(&annotation("scrape"), "keep", "true"),
                 matching("__meta_kubernetes_pod_phase", "drop", "Pending|Succeeded|Failed|Completed"),
                 path,
-                address,
+                address("[^;:]+", "$1:$2"),
+                address("[^;]*:[^;]*", "[$1]:$2"),
                 rule(&["__meta_kubernetes_namespace"], "namespace"),
                 rule(&["__meta_kubernetes_pod_name"], "pod"),
             ],

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::families;
 use crate::layout::{Layout, SERVICE_CIDR};
 use crate::shell;
 
@@ -23,6 +24,13 @@ pub fn create(layout: &Layout) -> Result<()> {
     // The node itself needs a route before an address is translated. There is no default route: what asks for the world
     // outside learns at once that it is not there.
     ip(&["-n", &netns, "route", "add", SERVICE_CIDR, "dev", "eth0"])?;
+    if layout.families().has_ipv6() {
+        let inside = |arguments: &[&str]| ip(&[&["-n", &netns], arguments].concat());
+        ip(&["addr", "add", &format!("{}/126", families::HOST_IP), "dev", &link, "nodad"])?;
+        inside(&["addr", "add", &format!("{}/126", families::NODE_IP), "dev", "eth0", "nodad"])?;
+        inside(&["route", "add", families::SERVICE_CIDR, "dev", "eth0"])?;
+        shell::run(enter(layout).args(["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"]))?;
+    }
     // Pods are routed, not bridged, so forwarding is all they need. The kernel would otherwise refuse a reply that
     // leaves by another interface than the request came in, which Service addresses cause.
     let settings = "echo 1 >/proc/sys/net/ipv4/ip_forward && echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter";

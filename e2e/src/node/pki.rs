@@ -9,6 +9,7 @@ use rcgen::{KeyUsagePurpose, SanType};
 use serde_json::json;
 
 use crate::error::{Error, Result};
+use crate::families;
 use crate::layout::{self, Layout};
 
 /// A certificate authority that can sign.
@@ -94,8 +95,9 @@ fn client_params(client: &Client) -> CertificateParams {
 
 fn server_params(layout: &Layout, names: &[String]) -> CertificateParams {
     let mut params = base_params(&names[0]);
-    let addresses = [IpAddr::from([127, 0, 0, 1]), layout.node_ip().into(), layout::API_SERVICE_IP.into()];
-    params.subject_alt_names = addresses.into_iter().map(SanType::IpAddress).collect();
+    let ipv4 = [IpAddr::from([127, 0, 0, 1]), layout.node_ip().into(), layout::API_SERVICE_IP.into()];
+    let addresses = ipv4.into_iter().chain([families::NODE_IP.into(), families::API_SERVICE_IP.into()]);
+    params.subject_alt_names = addresses.map(SanType::IpAddress).collect();
     let dns = names.iter().filter_map(|name| name.as_str().try_into().ok()).map(SanType::DnsName);
     params.subject_alt_names.extend(dns);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{self, wait};
 use crate::error::{Error, Result, in_words};
+use crate::families::{self, Families};
 use crate::images;
 use crate::layout::{self, Layout};
 use crate::node::components::{self, Options, Probe};
@@ -268,13 +269,15 @@ async fn service_account(client: &kube::Client) -> Result<(), String> {
 /// Through the address of the Service, so that it shows kube-proxy as well as CoreDNS.
 async fn name_resolves(layout: &Layout) -> Result<(), String> {
     let mut lookup = netns::enter(layout);
-    lookup.args(["busybox", "nslookup", "-type=a", "kubernetes.default.svc.cluster.local"]);
+    let families = layout.families();
+    let record = if families == Families::DualIpv6 { "-type=aaaa" } else { "-type=a" };
+    lookup.args(["busybox", "nslookup", record, "kubernetes.default.svc.cluster.local"]);
     let answer = shell::run_async({
         lookup.arg(layout::DNS_SERVICE_IP.to_string());
         lookup
     });
     let answer = answer.await.map_err(|error| in_words(&error))?;
-    let address = layout::API_SERVICE_IP.to_string();
+    let address = families.first(layout::API_SERVICE_IP, families::API_SERVICE_IP).to_string();
     if answer.contains(&address) { Ok(()) } else { Err(format!("no {address} in: {answer}")) }
 }
 

@@ -1,0 +1,83 @@
+//! Clusters of IPv4, or of IPv4 and IPv6.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::error::{Error, Result};
+
+/// Name of the variable that says which: `ipv4`, `dual`, `dual-ipv6`.
+pub const VARIABLE: &str = "IP_FAMILIES";
+/// Addresses of pods, of those of the first node, of Services.
+pub const POD_CIDR: &str = "fd00:10:244::/56";
+/// The part of [`POD_CIDR`] of the first node.
+pub const NODE_POD_CIDR: &str = "fd00:10:244::/64";
+/// Addresses of Services.
+pub const SERVICE_CIDR: &str = "fd00:10:96::/112";
+/// Address of the Service `kubernetes` where IPv6 comes first.
+pub const API_SERVICE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 1);
+/// The host's end of the link.
+pub const HOST_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 1);
+/// The node's end of the link.
+pub const NODE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 2);
+
+/// Families of addresses that pods and Services have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 alone.
+    #[default]
+    Ipv4,
+    /// Both, and IPv4 where there is one.
+    Dual,
+    /// Both, and IPv6 where there is one: pods are asked at addresses of IPv6.
+    DualIpv6,
+}
+
+impl Families {
+    /// As the environment says.
+    pub fn from_env() -> Result<Self> {
+        Self::parse(std::env::var(VARIABLE).unwrap_or_default().as_str())
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        match text {
+            "" | "ipv4" => Ok(Self::Ipv4),
+            "dual" => Ok(Self::Dual),
+            "dual-ipv6" => Ok(Self::DualIpv6),
+            other => Err(Error::Families(other.to_owned())),
+        }
+    }
+
+    /// Whether there is IPv6.
+    pub fn has_ipv6(self) -> bool {
+        self != Self::Ipv4
+    }
+
+    /// Addresses or ranges of the families, as arguments of Kubernetes' components take them.
+    pub fn list(self, ipv4: impl ToString, ipv6: impl ToString) -> String {
+        let (ipv4, ipv6) = (ipv4.to_string(), ipv6.to_string());
+        match self {
+            Self::Ipv4 => ipv4,
+            Self::Dual => format!("{ipv4},{ipv6}"),
+            Self::DualIpv6 => format!("{ipv6},{ipv4}"),
+        }
+    }
+
+    /// The address of the first family.
+    pub fn first(self, ipv4: impl Into<IpAddr>, ipv6: impl Into<IpAddr>) -> IpAddr {
+        if self == Self::DualIpv6 { ipv6.into() } else { ipv4.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_family_is_first() {
+        let of = |text: &str| Families::parse(text).unwrap();
+        assert_eq!(of("").list("a", "b"), "a");
+        assert_eq!(of("dual").list("a", "b"), "a,b");
+        assert_eq!(of("dual-ipv6").list("a", "b"), "b,a");
+        assert!(of("dual-ipv6").first([10, 0, 0, 1], NODE_IP).is_ipv6() && !of("ipv4").has_ipv6());
+        assert!(Families::parse("ipv6").unwrap_err().to_string().contains("dual-ipv6"));
+    }
+}
