@@ -45,7 +45,7 @@ sim: ## Whole rollouts with faults in the simulator
 	@$(STEP) 'simulator' $(CARGO) test --package slipway-core --package slipway-sim
 
 .PHONY: e2e
-e2e: ## Charts, apiserver, and every promise on a real cluster (T=names for some, GROUP=name for a group, KEEP=1, TEST_THREADS=4, CONTEXT=name)
+e2e: ## Charts, apiserver, and every promise on a real cluster (T=names for some, GROUP=name for a group, KEEP=1, TEST_THREADS=4, CONTEXT=name, IP_FAMILIES=ipv4|dual|dual-ipv6)
 	@$(XTASK) e2e $(if $(GROUP),--group $(GROUP),$(T))
 
 .PHONY: apiserver
