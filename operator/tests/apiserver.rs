@@ -15,6 +15,8 @@ mod scale;
 mod support;
 #[path = "apiserver/two_operators.rs"]
 mod two_operators;
+#[path = "apiserver/unplanned.rs"]
+mod unplanned;
 
 use std::collections::BTreeSet;
 
@@ -283,32 +285,6 @@ async fn a_status_planned_on_an_older_view_is_refused() {
     assert!(matches!(refused.fault, Fault::Conflict(_)), "{refused}");
     let newest = own.newest(&seen).resource_version();
     status::write(&client, &own, &subject, newest.as_deref(), &status(3)).await.unwrap();
-}
-
-#[tokio::test]
-#[ignore = "needs kube-apiserver and etcd"]
-async fn an_object_that_cannot_be_read_does_not_stop_the_others() {
-    let world = World::new("unreadable").await;
-    let fakes = Fakes::start(&world, 14).await;
-    world.create("bad", spec("v1")).await;
-    // The API server takes any number of digits; our types take nine.
-    let time = json!({"status": {"traffic": {"confirmedTime": "2020-01-01T00:00:00.1234567890123Z"}}});
-    untyped(&world).patch_status("bad", &PatchParams::default(), &Patch::Merge(time)).await.unwrap();
-    world.api::<ModelDeployment>().get("bad").await.expect_err("our types cannot read it");
-
-    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
-    world.create("good", spec("v1")).await;
-    world.until("the other one is stable", "good", is_stable).await;
-    let events = world.api::<Event>();
-    eventually("an event about the bad one", async || {
-        let all = events.list(&ListParams::default()).await.unwrap();
-        all.iter().any(|e| {
-            e.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some("bad") && e.type_.as_deref() == Some("Warning")
-        })
-    })
-    .await;
-    assert!(world.api::<Service>().get_opt("bad").await.unwrap().is_none(), "nothing of it is touched");
-    operator.end().await.unwrap();
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::support::{audit, eventually};
 use super::{is_stable, quiet};
 
 /// What an operator wrote, as `verb resource name`, besides Events and Leases.
-fn writes(world: &World, user: &str) -> Vec<String> {
+pub(crate) fn writes(world: &World, user: &str) -> Vec<String> {
     let all = audit::requests(&world.plane.audit_log(), user).into_iter();
     let reads = ["get", "list", "watch"];
     let ours = all.filter(|it| {
