@@ -10,6 +10,8 @@ mod conflicts;
 mod gateway_settings;
 #[path = "apiserver/refused.rs"]
 mod refused;
+#[path = "apiserver/restart.rs"]
+mod restart;
 #[path = "apiserver/scale.rs"]
 mod scale;
 mod support;
