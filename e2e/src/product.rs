@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 
@@ -74,7 +76,7 @@ pub async fn install(cluster: &Cluster, prometheus: &Prometheus) -> Result<()> {
 }
 
 /// The same with further values of the chart.
-pub async fn install_with(cluster: &Cluster, prometheus: &Prometheus, more: &serde_json::Value) -> Result<()> {
+pub async fn install_with(cluster: &Cluster, prometheus: &Prometheus, more: &Value) -> Result<()> {
     let charts = cluster.layout().root().join("charts");
     let chart = |name: &str| charts.join(name).display().to_string();
     let timeout = format!("{}s", READY.as_secs());
@@ -99,6 +101,38 @@ pub async fn install_with(cluster: &Cluster, prometheus: &Prometheus, more: &ser
     let done = cluster.helm(&arguments).await.map(drop);
     let _ = std::fs::remove_file(&file);
     done
+}
+
+/// Installs, or upgrades, another release that looks after one namespace: the values of the first one, and what `change` makes of them.
+pub async fn install_beside(
+    cluster: &Cluster,
+    release: &str,
+    namespace: &str,
+    change: impl FnOnce(&mut Value),
+) -> Result<()> {
+    let values = cluster.helm(["get", "values", RELEASE, "--namespace", NAMESPACE, "--output", "json"]).await?;
+    let mut values: Value = serde_json::from_str(&values)
+        .map_err(|error| Error::Other(format!("values of the release {RELEASE}: {error}")))?;
+    values["watchNamespace"] = namespace.into();
+    // What a cluster has once.
+    values["gateway"]["clusterRole"]["create"] = false.into();
+    values["commands"]["policy"] = false.into();
+    change(&mut values);
+    let file = cluster.layout().root().join(format!("target/e2e/{release}.json"));
+    std::fs::write(&file, values.to_string()).map_err(Error::io("write", &file))?;
+    let chart = cluster.layout().root().join("charts").join(RELEASE).display().to_string();
+    let (path, timeout) = (file.display().to_string(), format!("{}s", READY.as_secs()));
+    let install = ["upgrade", "--install", release, &chart, "--namespace", release, "--values", &path];
+    let done = cluster.helm([&install[..], &["--wait", "--timeout", &timeout]].concat()).await.map(drop);
+    // The answer of helm matters more than a left-over file.
+    let _ = std::fs::remove_file(&file);
+    done
+}
+
+/// Takes such a release away.
+pub async fn uninstall_beside(cluster: &Cluster, release: &str) -> Result<()> {
+    let timeout = format!("{}s", READY.as_secs());
+    cluster.helm(["uninstall", release, "--namespace", release, "--wait", "--timeout", &timeout]).await.map(drop)
 }
 
 /// Takes both charts away: first the operator, then the definitions with all that is left of their objects.

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::Value;
 use slipway_crds::v1alpha1::AnalysisMode;
 use slipway_e2e::cluster::Cluster;
-use slipway_e2e::product::{NAMESPACE, RELEASE};
+use slipway_e2e::product::{self, NAMESPACE, RELEASE};
 use slipway_e2e::world::{self, ROLLOUT, World};
 
 const LEASE: &str = "slipway-modeldeployments";
@@ -18,23 +18,11 @@ const TURN: Duration = Duration::from_secs(300);
 
 /// Installs another release for one namespace, with the values of the first one and another template of gateways.
 async fn install(cluster: &Cluster, release: &str, namespace: &str) -> anyhow::Result<()> {
-    let values = cluster.helm(["get", "values", RELEASE, "--namespace", NAMESPACE, "--output", "json"]).await?;
-    let mut values: Value = serde_json::from_str(&values).context("values of the first release")?;
-    values["watchNamespace"] = namespace.into();
-    // What a cluster has once.
-    values["gateway"]["clusterRole"]["create"] = false.into();
-    values["commands"]["policy"] = false.into();
-    values["gateway"]["template"]["metadata"]["annotations"][MARK] = "yes".into();
-    values["gateway"]["update"] = "Immediate".into();
-    let file = cluster.layout().root().join(format!("target/e2e/second-{}.json", std::process::id()));
-    std::fs::write(&file, values.to_string())?;
-    let chart = cluster.layout().root().join("charts").join(RELEASE).display().to_string();
-    let path = file.display().to_string();
-    let install =
-        ["install", release, &chart, "--namespace", release, "--values", &path, "--wait", "--timeout", "120s"];
-    let done = cluster.helm(install).await;
-    std::fs::remove_file(&file)?;
-    done.map(drop).map_err(Into::into)
+    let change = |values: &mut Value| {
+        values["gateway"]["template"]["metadata"]["annotations"][MARK] = "yes".into();
+        values["gateway"]["update"] = "Immediate".into();
+    };
+    Ok(product::install_beside(cluster, release, namespace, change).await?)
 }
 
 async fn gateway(world: &World) -> Result<Value, String> {
@@ -114,7 +102,7 @@ async fn two_operators_share_a_cluster() -> anyhow::Result<()> {
         world.load("digits", 60).await?;
         install(&world.cluster, &second, &world.namespace).await?;
         let outcome = shared(&world, &second).await;
-        world.cluster.helm(["uninstall", &second, "--namespace", &second, "--wait", "--timeout", "120s"]).await?;
+        product::uninstall_beside(&world.cluster, &second).await?;
         outcome?;
         // Nobody looks after it now; everything serves on. Half an hour later the first one would take it.
         hand_over(&world, &format!("{NAMESPACE}/{RELEASE}")).await?;
