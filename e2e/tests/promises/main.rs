@@ -37,6 +37,7 @@ mod pod_killed_under_load;
 mod prometheus_down_holds;
 mod prometheus_with_login_judges;
 mod refused_children_are_told;
+mod restart_replaces_pods;
 mod tenants_stay_apart;
 mod two_operators_share_a_cluster;
 mod uninstall_leaves_nothing;

@@ -1,0 +1,180 @@
+//! `kubectl slipway restart` replaces the pods one at a time, without a rollout and without a lost request; a newer image of the model server reaches them so, and
+//! not by the upgrade of the operator.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::pin::pin;
+
+use anyhow::{bail, ensure};
+use futures::TryStreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use slipway_crds::v1alpha1::ModelDeploymentStatus;
+use slipway_e2e::product;
+use slipway_e2e::world::{self, PODS, ROLLOUT, World};
+
+/// The pods of the model.
+const SELECTOR: &str = "app.kubernetes.io/component=runtime,ml.slipway.dev/modeldeployment=digits";
+const REPLICAS: usize = 3;
+/// Seconds that a watch is open at most: the client takes no more, and a restart is over sooner.
+const WATCH: u32 = 290;
+
+fn pods(world: &World) -> Api<Pod> {
+    Api::namespaced(world.cluster.client(), &world.namespace)
+}
+
+fn serves(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    pod.metadata.deletion_timestamp.is_none() && conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+/// Sees each change of a pod, in order, and ends when more than one does not serve.
+async fn all_but_one_serve(world: &World) -> anyhow::Result<Infallible> {
+    let list = pods(world).list(&ListParams::default().labels(SELECTOR)).await?;
+    let version = list.metadata.resource_version.clone().unwrap_or_default();
+    let mut all: BTreeMap<String, bool> = list.iter().map(|pod| (pod.name_any(), serves(pod))).collect();
+    let params = WatchParams::default().labels(SELECTOR).timeout(WATCH);
+    let mut events = pin!(pods(world).watch(&params, &version).await?);
+    while let Some(event) = events.try_next().await? {
+        match event {
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => drop(all.insert(pod.name_any(), serves(&pod))),
+            WatchEvent::Deleted(pod) => drop(all.remove(&pod.name_any())),
+            WatchEvent::Bookmark(_) => {}
+            WatchEvent::Error(error) => bail!("the watch of pods: {error}"),
+        }
+        let serving = all.values().filter(|serves| **serves).count();
+        ensure!(serving + 1 >= REPLICAS, "{serving} pods serve: {all:?}");
+    }
+    bail!("the watch of pods has ended")
+}
+
+/// Names of the pods that stay, and the images of their model servers.
+async fn here(world: &World) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
+    let (mut names, mut images) = (BTreeSet::new(), BTreeSet::new());
+    for pod in pods(world).list(&ListParams::default().labels(SELECTOR)).await? {
+        if pod.metadata.deletion_timestamp.is_none() {
+            names.insert(pod.name_any());
+            images.extend(pod.spec.into_iter().flat_map(|spec| spec.containers).filter_map(|it| it.image));
+        }
+    }
+    Ok((names, images))
+}
+
+/// As a person who may edit, and nothing else.
+async fn restart(world: &World) -> anyhow::Result<()> {
+    let arguments = ["restart", "digits", "-n", &world.namespace];
+    let told = world.cluster.plugin_as("ed", arguments).await?;
+    ensure!(told.contains("pods that were made before are replaced one at a time"), "{told}");
+    Ok(())
+}
+
+/// Restarts, and gives the names and images of the pods that are there then.
+async fn restarted(world: &World) -> anyhow::Result<BTreeSet<String>> {
+    let (before, _) = here(world).await?;
+    let (status, begun) = (world.status("digits").await.map_err(anyhow::Error::msg)?, Timestamp::now());
+    let replaced = async {
+        restart(world).await?;
+        let over = |status: &ModelDeploymentStatus| {
+            let restarted = status.restarted_time.as_ref().is_some_and(|it| it.0.as_second() >= begun.as_second());
+            if restarted { world::ready(status) } else { Err(world::brief(status)) }
+        };
+        world.wait_status("digits", "the restart to be over", ROLLOUT, over).await
+    };
+    let after = tokio::select! {
+        Err(broken) = all_but_one_serve(world) => return Err(broken),
+        after = replaced => after?,
+    };
+    ensure!((&after.traffic, &after.history) == (&status.traffic, &status.history), "{}", world::brief(&after));
+    ensure!(after.rollout.is_none(), "{}", world::brief(&after));
+    let asked = world.models().get("digits").await?.spec.restart_time;
+    ensure!(after.restarted_time == asked, "{:?} was asked for, {:?} is done", asked, after.restarted_time);
+    let (names, images) = here(world).await?;
+    ensure!(names.len() == REPLICAS && names.is_disjoint(&before), "{before:?} were replaced by {names:?}");
+    eprintln!("{REPLICAS} pods were replaced in {:.1} s", (Timestamp::now() - begun).total(jiff::Unit::Second)?);
+    Ok(images)
+}
+
+/// The operator's settings with the image of the model server under another name of the same: registries are part of names, and Docker Hub goes without saying.
+async fn install(world: &World, release: &str, short: bool) -> anyhow::Result<()> {
+    let change = |values: &mut Value| {
+        let repository = &mut values["runtime"]["image"]["repository"];
+        let name = repository.as_str().unwrap_or_default().trim_start_matches("docker.io/").to_owned();
+        *repository = if short { name } else { format!("docker.io/{name}") }.into();
+    };
+    Ok(product::install_beside(&world.cluster, release, &world.namespace, change).await?)
+}
+
+/// An operator of its own for this namespace: settings are those of all that an operator looks after.
+async fn reserve(world: &World, release: &str) -> anyhow::Result<()> {
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "slipway-modeldeployments"},
+        "spec": {
+            "holderIdentity": format!("{release}/{release}-slipway"), "leaseDurationSeconds": 1800,
+            "renewTime": format!("{:.6}", Timestamp::now())
+        }
+    });
+    world.cluster.apply(&world.namespace, &lease.to_string()).await?;
+    for role in ["slipway-edit", "slipway-view"] {
+        let of = format!("--clusterrole={role}");
+        world.cluster.kubectl(["create", "rolebinding", role, &of, "--user=ed", "-n", &world.namespace]).await?;
+    }
+    install(world, release, false).await
+}
+
+async fn through(world: &World, release: &str) -> anyhow::Result<()> {
+    reserve(world, release).await?;
+    let mut object = world.quick("digits/v1.yaml")?;
+    object.spec.replicas = Some(i32::try_from(REPLICAS)?);
+    // It would let all of them go at one time: that they go one after the other is the restart's own doing.
+    object.spec.disruption_budget.max_unavailable = IntOrString::String("100%".into());
+    world.start(&object).await?;
+    let whole = |status: &ModelDeploymentStatus| match &status.stable {
+        Some(stable) if usize::try_from(stable.ready_replicas) == Ok(REPLICAS) => world::ready(status),
+        _ => Err(world::brief(status)),
+    };
+    world.wait_status("digits", "all pods to be ready", PODS, whole).await?;
+    world.load("digits", 60).await?;
+    let long = restarted(world).await?;
+    ensure!(long.iter().all(|image| image.starts_with("docker.io/")), "{long:?}");
+
+    // The operator comes with a newer image: it is told, and nothing restarts.
+    let before = here(world).await?;
+    install(world, release, true).await?;
+    let told = |status: &ModelDeploymentStatus| match world::condition(status, "OutdatedImage") {
+        Some(("True", "ImageChanged")) => world::ready(status),
+        _ => Err(world::brief(status)),
+    };
+    world.wait_status("digits", "the outdated image to be told", ROLLOUT, told).await?;
+    ensure!(here(world).await? == before, "the upgrade of the operator replaced pods");
+    let short = restarted(world).await?;
+    ensure!(
+        short == long.iter().map(|image| image["docker.io/".len()..].to_owned()).collect(),
+        "images were {long:?} and are {short:?}"
+    );
+    let up_to_date = |status: &ModelDeploymentStatus| match world::condition(status, "OutdatedImage") {
+        None => world::ready(status),
+        Some(_) => Err(world::brief(status)),
+    };
+    world.wait_status("digits", "the image to be up to date", PODS, up_to_date).await?;
+    world.settle().await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster: make e2e"]
+async fn restart_replaces_pods() -> anyhow::Result<()> {
+    world::run("restart", async |world| {
+        let namespace = world.cluster.temp_namespace("operator").await?;
+        let release = namespace.name().to_owned();
+        let outcome = through(&world, &release).await;
+        let gone = product::uninstall_beside(&world.cluster, &release).await;
+        outcome?;
+        gone?;
+        namespace.delete().await?;
+        Ok(())
+    })
+    .await
+}
