@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
@@ -136,6 +136,42 @@ async fn a_restart_evicts_one_pod_at_a_time_when_the_budget_allows() {
     quiet(&world.plane.audit_log(), &operator.user).await;
     assert_eq!(evictions(&world, &operator.user, 201), [first, second]);
     assert_eq!(pods(&world).await, [third, fourth]);
+    operator.end().await.unwrap();
+}
+
+/// Kubernetes evicts no pod of two budgets, ever: that is for a person to mend, and said in its words.
+#[tokio::test]
+#[ignore = "needs kube-apiserver and etcd"]
+async fn a_second_budget_that_keeps_a_pod_is_told() {
+    let world = World::new("two-budgets").await;
+    let fakes = Fakes::start(&world, 32).await;
+    let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
+    world.create("m", spec("v1")).await;
+    let status = world.until("stable", "m", is_stable).await.unwrap().status.unwrap();
+    let set = format!("m-{}", status.stable.unwrap().revision);
+    let replicas = world.api::<ReplicaSet>().get(&set).await.unwrap();
+    make_pod(&world, &format!("{set}-aaaaa"), Some(&replicas), true).await;
+    let labels = replicas.spec.unwrap().selector.match_labels;
+    let theirs: PodDisruptionBudget = serde_json::from_value(json!({
+        "metadata": {"name": "theirs"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}}
+    }))
+    .unwrap();
+    let budgets = world.api::<PodDisruptionBudget>();
+    budgets.create(&PostParams::default(), &theirs).await.unwrap();
+    allow(&world, 1).await;
+
+    let asked = Timestamp::from_second(Timestamp::now().as_second() + 1).unwrap();
+    world.merge("m", json!({"spec": {"restartTime": asked.to_string()}})).await;
+    let told = |o: Option<&ModelDeployment>| {
+        let mut all = o.and_then(|o| o.status.as_ref()).into_iter().flat_map(|it| &it.conditions);
+        let said = all.find(|it| it.type_ == "Stalled" && it.reason == "WriteRefused");
+        said.is_some_and(|it| it.message.contains("more than one PodDisruptionBudget"))
+    };
+    world.until("it is told", "m", told).await;
+    budgets.delete("theirs", &DeleteParams::default()).await.unwrap();
+    eventually("it is evicted", async || pods(&world).await.is_empty()).await;
+    let mended = |o: Option<&ModelDeployment>| condition(o, "Stalled").is_empty();
+    world.until("nothing is wrong any more", "m", mended).await;
     operator.end().await.unwrap();
 }
 
