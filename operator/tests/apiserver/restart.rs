@@ -121,7 +121,7 @@ async fn a_restart_evicts_one_pod_at_a_time_when_the_budget_allows() {
     make_pod(&world, &third, Some(&replicas), false).await;
     world.until("the budget is no matter any more", "m", restarting(0, false)).await;
     quiet(&world.plane.audit_log(), &operator.user).await;
-    assert_eq!(evictions(&world, &operator.user, 201), [first.clone()]);
+    assert_eq!(evictions(&world, &operator.user, 201), std::slice::from_ref(&first));
 
     set_ready(&world, &third, true).await;
     eventually("the second one is evicted", async || pods(&world).await == [third.clone()]).await;
