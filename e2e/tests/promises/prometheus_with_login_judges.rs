@@ -33,6 +33,9 @@ async fn prometheus(world: &World, [_, certificate, key]: &[String; 3]) -> anyho
     let namespace = &world.namespace;
     let relabel = |from: &[&str], regex: &str, replacement: &str, to: &str| json!({"source_labels": from, "regex": regex, "replacement": replacement, "target_label": to});
     let meta = "__meta_kubernetes_pod_annotation_prometheus_io";
+    let address = |regex: &str, replacement: &str| {
+        relabel(&["__meta_kubernetes_pod_ip", &format!("{meta}_port")], regex, replacement, "__address__")
+    };
     let config = json!({
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
         "scrape_configs": [{
@@ -40,7 +43,8 @@ async fn prometheus(world: &World, [_, certificate, key]: &[String; 3]) -> anyho
             "kubernetes_sd_configs": [{"role": "pod", "namespaces": {"names": [namespace]}}],
             "relabel_configs": [
                 {"source_labels": [format!("{meta}_scrape")], "action": "keep", "regex": "true"},
-                relabel(&["__meta_kubernetes_pod_ip", &format!("{meta}_port")], "([^;]+);(\\d+)", "$1:$2", "__address__"),
+                address(r"([^;:]+);(\d+)", "$1:$2"),
+                address(r"([^;]*:[^;]*);(\d+)", "[$1]:$2"),
                 relabel(&["__meta_kubernetes_namespace"], "(.*)", "$1", "namespace"),
                 relabel(&["__meta_kubernetes_pod_name"], "(.*)", "$1", "pod"),
             ],
