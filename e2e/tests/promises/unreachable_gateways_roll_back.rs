@@ -18,7 +18,7 @@ impl<'a> Firewall<'a> {
     fn new(world: &'a World, rules: &[String]) -> anyhow::Result<Self> {
         let wall = Self(world);
         let mut script = String::new();
-        for family in ["bridge", "ip"] {
+        for family in ["bridge", "inet"] {
             script += &format!("add table {family} {TABLE}\n");
             for hook in ["prerouting", "output"] {
                 let chain = format!("{family} {TABLE} {hook}");
@@ -43,8 +43,13 @@ impl<'a> Firewall<'a> {
 
 impl Drop for Firewall<'_> {
     fn drop(&mut self) {
-        drop(self.nft(&format!("delete table bridge {TABLE}\ndelete table ip {TABLE}\n")));
+        drop(self.nft(&format!("delete table bridge {TABLE}\ndelete table inet {TABLE}\n")));
     }
+}
+
+/// As rules name the family of an address.
+fn family(address: &str) -> &'static str {
+    if address.contains(':') { "ip6" } else { "ip" }
 }
 
 async fn addresses(world: &World, namespace: &str, selector: &str) -> anyhow::Result<Vec<String>> {
@@ -77,7 +82,7 @@ async fn unreachable_gateways_roll_back() -> anyhow::Result<()> {
         let first = gateways.first().context("no gateway")?;
 
         // One gateway does not hear the API server any more: the first weight reaches the other one alone.
-        let deaf = Firewall::new(&world, &[format!("ip saddr {first} tcp dport {{ 443, 6443 }}")])?;
+        let deaf = Firewall::new(&world, &[format!("{} saddr {first} tcp dport {{ 443, 6443 }}", family(first))])?;
         world.apply(&world.quick("digits/v2.yaml")?).await?;
         let back = |status: &ModelDeploymentStatus| unreachable(status, &["still uses generation"]);
         world.wait_status("digits", "the weight to go back", Duration::from_secs(150), back).await?;
@@ -85,11 +90,11 @@ async fn unreachable_gateways_roll_back() -> anyhow::Result<()> {
         world.promoted("digits", "v2").await?;
 
         // The operator hears nobody: nothing goes to the next version, and status names pod, port and error.
-        let rules: Vec<String> = gateways.iter().map(|to| format!("ip daddr {to} tcp dport 9091")).collect();
+        let rules: Vec<String> = gateways.iter().map(|to| format!("{} daddr {to} tcp dport 9091", family(to))).collect();
         let operator = addresses(&world, "slipway-system", "app.kubernetes.io/name=slipway-operator").await?;
         let rules: Vec<String> = operator
             .iter()
-            .flat_map(|from| rules.iter().map(move |rule| format!("ip saddr {from} {rule}")))
+            .flat_map(|from| rules.iter().map(move |rule| format!("{} saddr {from} {rule}", family(from))))
             .collect();
         let dark = Firewall::new(&world, &rules)?;
         world.apply(&world.quick("digits/v3.yaml")?).await?;
