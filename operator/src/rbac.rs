@@ -41,8 +41,8 @@ pub const CLUSTER: &[Rule] = &[
     // The keys of a namespace: made, and never read.
     rule("", "secrets", &["create"]),
     rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
-    // Which of several operators looks after a namespace.
-    rule("coordination.k8s.io", "leases", &["list", "watch", "get", "create", "update"]),
+    // Which of several operators looks after a namespace. `delete`, as above: it gets another owner.
+    rule("coordination.k8s.io", "leases", &["list", "watch", "get", "create", "update", "delete"]),
     // Which settings a namespace has for its gateway.
     rule("", "namespaces", READ),
     rule("", "pods", READ),

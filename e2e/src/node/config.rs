@@ -214,7 +214,8 @@ mod tests {
         assert_eq!(config["global"]["scrape_interval"], "1s");
         let rules = config["scrape_configs"][0]["relabel_configs"].as_array().unwrap();
         let targets: Vec<&str> = rules.iter().filter_map(|rule| rule["target_label"].as_str()).collect();
-        assert_eq!(targets, ["__metrics_path__", "__address__", "namespace", "pod"]);
+        // One rule for addresses of each family.
+        assert_eq!(targets, ["__metrics_path__", "__address__", "__address__", "namespace", "pod"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn message(object: Option<&ModelDeployment>) -> &str {
 #[ignore = "needs kube-apiserver and etcd"]
 async fn the_younger_of_two_is_told_until_the_older_gives_way() {
     let world = World::new("conflicts").await;
-    let fakes = Fakes::start(&world, 27).await;
+    let fakes = Fakes::start(&world, 26).await;
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     let reached_by = |hosts: &[&str], model: &str| {
         let mut all = spec("v1");

@@ -55,7 +55,7 @@ fn says(world: &World, reason: &str) -> impl AsyncFn() -> bool {
 #[ignore = "needs kube-apiserver and etcd"]
 async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
     let world = World::new("gateway-settings").await;
-    let fakes = Fakes::start(&world, 29).await;
+    let fakes = Fakes::start(&world, 33).await;
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     say(&world, Some("replicas: 4")).await;
     world.create("m", spec("v1")).await;
@@ -105,7 +105,7 @@ async fn the_number_of_a_gateways_pods_passes_to_an_autoscaler_and_back() {
 #[ignore = "needs kube-apiserver and etcd"]
 async fn settings_that_cannot_be_read_change_nothing_and_are_told() {
     let world = World::new("gateway-settings-wrong").await;
-    let fakes = Fakes::start(&world, 30).await;
+    let fakes = Fakes::start(&world, 34).await;
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     say(&world, Some("replicas: 5")).await;
     world.create("m", spec("v1")).await;

@@ -36,6 +36,13 @@ async fn a_namespace_has_one_operator_and_another_leaves_it_alone() {
     let gateway = async || world.api::<Deployment>().get("slipway-gateway").await.unwrap();
     let before = gateway().await.metadata.generation;
 
+    // It goes with the gateway, also where who gives an object an owner must be able to delete it (OwnerReferencesPermissionEnforcement).
+    let owners = async || {
+        let lease = world.api::<Lease>().get("slipway-modeldeployments").await.unwrap();
+        lease.metadata.owner_references.into_iter().flatten().map(|owner| owner.kind).collect::<Vec<_>>()
+    };
+    eventually("the Lease is the gateway's", async || owners().await == ["ServiceAccount"]).await;
+
     let other = ["--lease-name=second", "--gateway-image=second:1", "--gateway-update=Immediate"];
     let second = world.operator(&[&[port, prometheus], &other[..]].concat());
     let told = async || {

@@ -72,7 +72,13 @@ async fn an_object_that_is_too_large_is_told_so_and_serves_on() {
     let fakes = Fakes::start(&world, 29).await;
     let operator = world.operator(&fakes.arguments().each_ref().map(String::as_str));
     world.create("m", spec("v1")).await;
-    let before = world.until("stable", "m", is_stable).await.unwrap().status.unwrap();
+    world.until("stable", "m", is_stable).await;
+    // The last that happens by itself.
+    let confirmed = |o: Option<&ModelDeployment>| {
+        let traffic = o.and_then(|o| o.status.as_ref()?.traffic.as_ref());
+        traffic.is_some_and(|traffic| traffic.confirmed_generation == traffic.generation)
+    };
+    let before = world.until("confirmed", "m", confirmed).await.unwrap().status.unwrap();
     world.create("born", large()).await;
     world.until("it is told although it never was small", "born", is_too_large).await;
     assert!(world.api::<Service>().get_opt("born").await.unwrap().is_none(), "nothing is made for it");
