@@ -11,10 +11,10 @@ use anyhow::{Context as _, bail};
 use crate::Options;
 use crate::load;
 use crate::measure;
-use crate::model::{Row, Wire};
 use crate::process::Server;
 use crate::report::{Cell, Results};
 use crate::venv;
+use crate::wire::{Row, Wire};
 
 const MODEL: &str = "hop";
 /// Who is measured.

@@ -13,8 +13,9 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 
 use crate::load::{self, Call};
-use crate::model::{self, Model, Wire};
+use crate::model::{self, Model};
 use crate::process::{self, Server};
+use crate::wire::Wire;
 use crate::{Options, peers, runtime};
 
 const MODEL: &str = "tree30";

@@ -16,6 +16,7 @@ mod report;
 mod runtime;
 mod vary;
 mod venv;
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

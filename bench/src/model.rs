@@ -6,11 +6,11 @@ use std::process::Command;
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::load::Call;
 use crate::venv;
+use crate::wire::{Row, Wire};
 
 /// All models, by rising work.
 pub(crate) const NAMES: [&str; 5] = ["tree30", "mlp", "digits", "cnn", "cnn-wide"];
@@ -23,37 +23,6 @@ pub(crate) struct Model {
     pub(crate) row: Row,
     /// What raw ONNX Runtime says for the row.
     pub(crate) probabilities: Vec<f32>,
-}
-
-/// One row of input.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Row {
-    pub(crate) input: String,
-    pub(crate) shape: Vec<i64>,
-    pub(crate) data: Vec<f32>,
-}
-
-/// How a request is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
-    /// REST, JSON.
-    Json,
-    /// REST, the binary tensor extension.
-    Binary,
-    /// gRPC with raw contents.
-    Grpc,
-}
-
-impl Wire {
-    pub(crate) const ALL: [Self; 3] = [Self::Json, Self::Binary, Self::Grpc];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Json => "json",
-            Self::Binary => "binary",
-            Self::Grpc => "grpc",
-        }
-    }
 }
 
 /// Makes the models unless they are there.

@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use http::HeaderValue;
 
 use crate::load::Call;
-use crate::model::{Model, Wire};
+use crate::model::Model;
 use crate::vary::Vary;
 use crate::venv;
+use crate::wire::Wire;
 
 /// A model server. Caches are off unless the name says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

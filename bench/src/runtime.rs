@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use crate::load::{self, Answer, Call};
 use crate::measure::measure;
-use crate::model::{self, Model, Wire};
+use crate::model::{self, Model};
 use crate::peers::Peer;
 use crate::process::Server;
 use crate::report::{Cell, Results};
+use crate::wire::Wire;
 use crate::{Options, raw};
 
 /// How long a server may take to answer its first request.

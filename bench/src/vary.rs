@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
-use crate::model::{Row, Wire};
+use crate::wire::{Row, Wire};
 
 /// A request's first value, and the values that stand in its place one after the other.
 #[derive(Debug)]

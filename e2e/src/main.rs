@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand};
-use slipway_e2e::cluster::{self, Cluster, wait};
+use slipway_e2e::cluster::Cluster;
 use slipway_e2e::error::{Error, in_words};
 use slipway_e2e::layout::default_name;
 use slipway_e2e::node::{components::Options, down, up};
 use slipway_e2e::progress::Step;
 use slipway_e2e::{Layout, images};
+use slipway_e2e::{environment, wait};
 use slipway_provision::{go_tools, packages};
 
 /// Brings a real Kubernetes cluster up and down on this machine, and runs things in it.
@@ -23,7 +24,7 @@ struct Arguments {
     #[command(subcommand)]
     verb: Verb,
     /// Name of the cluster; several can be up at once.
-    #[arg(long, global = true, env = cluster::NAME_VARIABLE, default_value_t = default_name())]
+    #[arg(long, global = true, env = environment::NAME_VARIABLE, default_value_t = default_name())]
     name: String,
 }
 
@@ -86,14 +87,14 @@ async fn run() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let layout = Layout::new(&arguments.name)?;
     match arguments.verb {
-        Verb::Up { audit, all } => match cluster::foreign_context() {
+        Verb::Up { audit, all } => match environment::foreign_context() {
             Some(context) => use_foreign(&layout, &context).await,
             None => {
                 as_root("up")?;
                 Ok(up::up(&layout, Options { audit, all }).await?)
             }
         },
-        Verb::Down if cluster::foreign_context().is_some() => {
+        Verb::Down if environment::foreign_context().is_some() => {
             bail!("CONTEXT is set: that cluster is not ours to take down")
         }
         Verb::Down => take_down(&layout),
@@ -128,7 +129,7 @@ async fn use_foreign(layout: &Layout, context: &str) -> anyhow::Result<()> {
 }
 
 async fn wait_until_up(name: &str, deadline: Duration) -> anyhow::Result<()> {
-    if cluster::foreign_context().is_some() {
+    if environment::foreign_context().is_some() {
         // Waiting does not mend a context that is not there.
         Cluster::open(name).await?;
     }
@@ -142,7 +143,7 @@ async fn wait_until_up(name: &str, deadline: Duration) -> anyhow::Result<()> {
 fn print_env(layout: &Layout) -> anyhow::Result<()> {
     // Single quotes, with those inside written as shells want them.
     let line = |(variable, value): (&str, String)| format!("export {variable}='{}'\n", value.replace('\'', "'\\''"));
-    let lines: String = cluster::environment(layout).into_iter().map(line).collect();
+    let lines: String = environment::environment(layout).into_iter().map(line).collect();
     std::io::stdout().write_all(lines.as_bytes()).context("cannot write to standard output")
 }
 
@@ -160,7 +161,7 @@ async fn exec(name: &str, command: &[String]) -> anyhow::Result<()> {
         // The network of a foreign cluster is not here to enter.
         true => {
             let mut plain = Command::new("env");
-            cluster::set_environment(&mut plain, cluster.layout());
+            environment::set_environment(&mut plain, cluster.layout());
             plain
         }
         false => {

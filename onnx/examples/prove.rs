@@ -3,7 +3,7 @@ use std::path::Path;
 
 fn main() {
     for file in std::env::args().skip(1) {
-        let verdict = match slipway_onnx::graph::read(Path::new(&file)) {
+        let verdict = match slipway_onnx::read_graph(Path::new(&file)) {
             Ok(model) => {
                 slipway_onnx::independence::prove(&model).map_or_else(|why| format!("no: {why}"), |()| "yes".into())
             }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-pub use crate::parser::read;
-
 /// A model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {

@@ -1,5 +1,5 @@
 //! Model files of ONNX, read without building them in memory: whether the tensors that a model declares are there ([`check`]), its graph
-//! without the weights ([`graph::read`]), and whether it keeps the rows of a batch apart ([`independence::prove`]).
+//! without the weights ([`read_graph`]), and whether it keeps the rows of a batch apart ([`independence::prove`]).
 //!
 //! Nothing here runs a model. Files are untrusted: depth, texts, lists and the number of nodes are bounded, and nothing panics.
 
@@ -12,3 +12,4 @@ mod wire;
 
 pub use check::{Checked, check, external_files};
 pub use error::Error;
+pub use parser::read as read_graph;

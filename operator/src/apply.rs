@@ -15,8 +15,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Pro
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use slipway_core::action::{Action, Kind};
+use slipway_core::action::Action;
 use slipway_core::build::{DIGEST_VARIABLE, FETCH, GATEWAY};
+use slipway_core::desired::Kind;
 use slipway_core::marks::Marks;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, SERVER};

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use slipway_core::gateway_settings::{GatewayAutoscaler, GatewaySettings};
-use slipway_core::observed::{Settings, Tracing};
+use slipway_core::gateway_settings::GatewaySettings;
+use slipway_core::settings::GatewayAutoscaler;
+use slipway_core::settings::{Settings, Tracing};
 use slipway_crds::v1alpha1::Template;
 
 use crate::error::RunError;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use slipway_core::action::{Desired, Kind};
+use slipway_core::desired::{Desired, Kind};
 use slipway_core::fields::Managed;
 use slipway_core::observed::ObjectView;
 

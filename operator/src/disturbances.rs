@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use slipway_core::action::Desired;
+use slipway_core::desired::Desired;
 use slipway_core::fields::Change;
 use slipway_core::observed::Disturbance;
 
@@ -88,7 +88,7 @@ mod tests {
     use serde_json::json;
 
     fn service(stamp: &str) -> Desired {
-        let metadata = json!({"name": "m", "annotations": {slipway_core::action::APPLIED: stamp}});
+        let metadata = json!({"name": "m", "annotations": {slipway_core::desired::APPLIED: stamp}});
         let service: Service = serde_json::from_value(json!({"metadata": metadata})).unwrap();
         Desired::Service(service)
     }

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
-use slipway_core::action::Note;
+use slipway_core::event::Note;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::apply::{Subject, limited};

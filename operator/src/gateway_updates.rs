@@ -19,7 +19,8 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use slipway_core::build::{GATEWAY, gateway_stamp};
 use slipway_core::gateway_rollout::{ClientRequests, Gateway, Mode, decide};
-use slipway_core::observed::{GatewayUpdate, ObjectView, Settings};
+use slipway_core::observed::{GatewayUpdate, ObjectView};
+use slipway_core::settings::Settings;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, interval};
 

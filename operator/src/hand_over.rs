@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
-use slipway_core::action::Desired;
+use slipway_core::desired::Desired;
 
 use crate::apply::limited;
 use crate::children::Known;

@@ -12,7 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
 use slipway_core::gateway_settings::GatewaySettings;
-use slipway_core::observed::Settings;
+use slipway_core::settings::Settings;
 use slipway_crds::labels::GATEWAY_SETTINGS;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -161,7 +161,7 @@ pub async fn run(ctx: Arc<Context>, namespace: Option<String>, triggers: Unbound
 mod tests {
     use super::*;
     use serde_json::json;
-    use slipway_core::gateway_settings::GatewayAutoscaler;
+    use slipway_core::settings::GatewayAutoscaler;
 
     fn namespace(name: &str, text: Option<&str>) -> PartialObjectMeta<Namespace> {
         let annotations = text.map(|text| json!({GATEWAY_SETTINGS: text}));

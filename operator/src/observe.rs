@@ -8,14 +8,15 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 use serde::Deserialize;
-use slipway_core::action::APPLIED;
 use slipway_core::build::{FETCH, GATEWAY, images, revision_name, worker_name};
+use slipway_core::desired::APPLIED;
 use slipway_core::evidence::Evidence;
 use slipway_core::marks::Marks;
 use slipway_core::observed::{
     Disturbance, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
-    PodView, ReplicaSetView, Settings, Unreachable,
+    PodView, ReplicaSetView, Unreachable,
 };
+use slipway_core::settings::Settings;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
 

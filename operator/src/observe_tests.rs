@@ -1,6 +1,6 @@
 use super::*;
 use kube::runtime::watcher::Event;
-use slipway_core::observed::Settings;
+use slipway_core::settings::Settings;
 
 fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap()
@@ -11,7 +11,7 @@ pub(crate) fn settings() -> Settings {
         gateway_image: "gateway:1".into(),
         operator_public_key: None,
         gateway_replicas: 2,
-        gateway_autoscaler: slipway_core::gateway_settings::GatewayAutoscaler::None,
+        gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
         gateway_problem: None,
         gateway_template: slipway_crds::v1alpha1::Template::default(),
         fixed_user_ids: true,

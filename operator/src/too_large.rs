@@ -6,8 +6,8 @@ use kube::api::ListParams;
 use kube::core::error_boundary::InvalidObject;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
-use slipway_core::plan::clipped;
 use slipway_core::stall;
+use slipway_core::text::clipped;
 use slipway_crds::conditions::reason::TOO_LARGE;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 

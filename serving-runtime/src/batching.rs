@@ -107,7 +107,7 @@ pub fn decide(
     if mode == BatchingMode::Enabled {
         return asked_for(signature, engine);
     }
-    let proven = slipway_onnx::graph::read(file).map_err(|error| error.to_string());
+    let proven = slipway_onnx::read_graph(file).map_err(|error| error.to_string());
     if let Err(reason) = proven.and_then(|model| slipway_onnx::independence::prove(&model)) {
         return Decision::alone(Cause::NotProven, reason);
     }

@@ -106,6 +106,6 @@ mod tests {
             let url = forwards.url(program(4, "exec sleep 60"), "lab", "other", 80).await.unwrap();
             if url == "http://127.0.0.1:4" { Ok(()) } else { Err(url) }
         };
-        super::super::wait::until("the ended forward to be replaced", READY, again).await.unwrap();
+        crate::wait::until("the ended forward to be replaced", READY, again).await.unwrap();
     }
 }

@@ -3,7 +3,6 @@
 mod dump;
 mod forward;
 mod temp_namespace;
-pub mod wait;
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -12,25 +11,18 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forward::Forwards;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use slipway_provision::go_tools;
-
-use forward::Forwards;
+use kube::config::KubeConfigOptions;
 pub use temp_namespace::TempNamespace;
 
+use crate::environment::{NAME_VARIABLE, PROMETHEUS_VARIABLE, client, foreign_context, search_path, set_environment};
 use crate::error::{Error, Result};
 use crate::layout::{self, Layout};
-use crate::node::{addons, components, netns, process::Process, up};
-use crate::shell;
-
-/// Environment variable that names the cluster, for tests that `slipway-e2e exec` starts.
-pub const NAME_VARIABLE: &str = "SLIPWAY_E2E_NAME";
-/// Environment variable that names a kubectl context to use instead of a cluster of ours.
-pub const CONTEXT_VARIABLE: &str = "CONTEXT";
-/// Environment variable with the Prometheus of a foreign cluster.
-pub const PROMETHEUS_VARIABLE: &str = "PROMETHEUS_URL";
+use crate::node::{addons, components, netns, up};
+use crate::process::Process;
+use crate::{shell, wait};
 
 /// A running cluster.
 #[derive(Clone)]
@@ -266,46 +258,6 @@ impl Cluster {
     fn local(&self, what: &'static str) -> Result<()> {
         if self.is_foreign() { Err(Error::Foreign(what)) } else { Ok(()) }
     }
-}
-
-/// The kubectl context to use instead of a cluster of ours.
-pub fn foreign_context() -> Option<String> {
-    std::env::var(CONTEXT_VARIABLE).ok().filter(|context| !context.is_empty())
-}
-
-/// PATH with our programs first.
-pub fn search_path(layout: &Layout) -> String {
-    let bins = go_tools::bin_dirs(layout.cache(), layout.root()).into_iter().map(|dir| dir.display().to_string());
-    let inherited = std::env::var("PATH").unwrap_or_default();
-    // runc, nft and others are in sbin, which not every user's PATH has.
-    bins.chain([inherited, "/usr/sbin:/usr/bin:/sbin:/bin".into()]).collect::<Vec<_>>().join(":")
-}
-
-/// Variables for programs that talk to the cluster: our programs in PATH, kubeconfig, name and addresses; what the programs
-/// keep for themselves goes where it goes down with the cluster.
-pub fn environment(layout: &Layout) -> Vec<(&'static str, String)> {
-    let mut all = vec![("PATH", search_path(layout)), (NAME_VARIABLE, layout.name().to_string())];
-    if foreign_context().is_none() {
-        all.push(("KUBECONFIG", layout.kubeconfig().display().to_string()));
-        all.push((PROMETHEUS_VARIABLE, layout.prometheus_url()));
-        let notes = layout.data().join("clients");
-        for variable in ["KUBECACHEDIR", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            all.push((variable, notes.join(variable.to_lowercase()).display().to_string()));
-        }
-    }
-    all
-}
-
-/// Gives a command the [`environment`] of the cluster.
-pub fn set_environment(command: &mut Command, layout: &Layout) {
-    command.envs(environment(layout));
-}
-
-/// A client of our cluster, also while it is coming up.
-pub(crate) async fn client(layout: &Layout) -> Result<kube::Client> {
-    let kubeconfig = Kubeconfig::read_from(layout.kubeconfig())?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(kube::Client::try_from(config)?)
 }
 
 fn with(mut command: Command, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {

@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
-use crate::cluster::{Cluster, set_environment};
+use crate::cluster::Cluster;
+use crate::environment::set_environment;
 use crate::error::{Error, Result};
 
 /// A namespace that is deleted when this handle goes.

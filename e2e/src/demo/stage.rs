@@ -131,7 +131,7 @@ impl Stage {
             self.remember(&status);
             if done(&status) { Ok(status) } else { Err(super::brief(&status)) }
         };
-        let status = crate::cluster::wait::until(&what, SCENE, look).await?;
+        let status = crate::wait::until(&what, SCENE, look).await?;
         self.show(name, begun, &shown).await?;
         Ok(status)
     }

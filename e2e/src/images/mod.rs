@@ -17,7 +17,7 @@ use slipway_provision::packages;
 
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::node::process::{HOLDER, Process};
+use crate::process::{HOLDER, Process};
 use crate::progress::Step;
 use crate::shell;
 
@@ -124,6 +124,6 @@ fn enter_mounts(layout: &Layout) -> Result<Command> {
     let holder = Process::read(layout, HOLDER).ok_or_else(|| Error::NotUp(layout.name().into()))?;
     let mut command = Command::new("nsenter");
     command.arg(format!("--mount=/proc/{}/ns/mnt", holder.pid)).arg("--");
-    command.env("PATH", crate::cluster::search_path(layout));
+    command.env("PATH", crate::environment::search_path(layout));
     Ok(command)
 }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::families;
 use crate::layout::{self, Layout};
 use crate::node::pki;
-use crate::node::process::Component;
+use crate::process::Component;
 
 /// How a component shows that it is ready.
 #[derive(Debug, Clone, Copy)]

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
 
+use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::node::{cgroup, netns};
+use crate::node::netns;
 
 /// Removes everything that bears the name of the cluster; succeeds when nothing does.
 ///

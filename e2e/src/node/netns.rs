@@ -46,7 +46,7 @@ pub fn delete(layout: &Layout) -> Result<()> {
     if layout.netns_path().exists() {
         ip(&["netns", "delete", &layout.netns()])?;
     }
-    crate::cluster::wait::until_blocking("link is gone", GONE_DEADLINE, || !link_exists(layout))
+    crate::wait::until_blocking("link is gone", GONE_DEADLINE, || !link_exists(layout))
 }
 
 /// A command that runs what follows in the namespace: the network only, files stay the host's.

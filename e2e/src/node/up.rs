@@ -10,16 +10,17 @@ use kube::discovery::ApiResource;
 use slipway_provision::{go_tools, packages};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::cluster::{self, wait};
+use crate::cgroup;
+use crate::environment::{self, client};
 use crate::error::{Error, Result, in_words};
 use crate::families::{self, Families};
 use crate::images;
 use crate::layout::{self, Layout};
 use crate::node::components::{self, Options, Probe};
-use crate::node::process::{Component, HOLDER, Process};
-use crate::node::{addons, cgroup, config, down, netns, pki};
+use crate::node::{addons, config, down, netns, pki};
+use crate::process::{Component, HOLDER, Process};
 use crate::progress::Step;
-use crate::shell;
+use crate::{shell, wait};
 
 /// Bound for each part that comes up in a second or two on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -94,7 +95,7 @@ impl<'a> Bringup<'a> {
         config::write(layout)?;
         cgroup::create(layout)?;
         netns::create(layout)?;
-        let mut this = Self { layout, options, path: cluster::search_path(layout), started: vec![] };
+        let mut this = Self { layout, options, path: environment::search_path(layout), started: vec![] };
         this.start(mounts_holder(layout))?;
         let ready = data.join("root/ready");
         wait::until_blocking("mounts of the node", DEADLINE, || ready.exists())
@@ -109,7 +110,7 @@ impl<'a> Bringup<'a> {
         // containerd is ready long before the apiserver is, so the import costs no time.
         let import = || async { images::import(self.layout, basic).await.map_err(|error| in_words(&error)) };
         self.wait("containerd", "containerd and its basic images", import).await?;
-        let client = cluster::client(self.layout).await?;
+        let client = client(self.layout).await?;
         self.ready(&client, "kube-apiserver").await
     }
 
@@ -123,7 +124,7 @@ impl<'a> Bringup<'a> {
             self.start(components::prometheus(self.layout)?)?;
             self.start(components::metrics_server(self.layout)?)?;
         }
-        let client = cluster::client(self.layout).await?;
+        let client = client(self.layout).await?;
         let with_metrics = self.options.all;
         self.wait("kube-apiserver", "Services of DNS and metrics", || apply_addons(self.layout, with_metrics)).await?;
         self.wait("kubelet", "node is ready", || node_ready(self.layout, &client)).await?;
@@ -245,7 +246,7 @@ async fn apply_addons(layout: &Layout, with_metrics: bool) -> Result<(), String>
     let file = layout.etc().join("addons.json");
     std::fs::write(&file, addons::manifests(layout, with_metrics).to_string()).map_err(|error| in_words(&error))?;
     let mut kubectl = Command::new(layout.program("kubectl").map_err(|error| in_words(&error))?);
-    cluster::set_environment(&mut kubectl, layout);
+    environment::set_environment(&mut kubectl, layout);
     kubectl.args(["apply", "--server-side", "-f"]).arg(&file);
     shell::run_async(kubectl).await.map(drop).map_err(|error| in_words(&error))
 }

@@ -14,7 +14,7 @@
 //! Everything is applied with the field manager `slipway`. Objects of one ModelDeployment have it as their controller.
 //!
 //! The gateway's objects are shared by all ModelDeployments of a namespace ([`is_shared`]) and carry a plain owner reference to each of them, so that they
-//! are collected with the last one. All else in them is the same for every ModelDeployment (it depends on [`Settings`](crate::observed::Settings) alone),
+//! are collected with the last one. All else in them is the same for every ModelDeployment (it depends on [`Settings`](crate::settings::Settings) alone),
 //! and the stamp leaves owner references out, so ModelDeployments never fight over them. The shell merges the references in by UID, and Kubernetes'
 //! garbage collector removes the reference of a ModelDeployment that is gone.
 
@@ -27,7 +27,6 @@ mod meta;
 mod network_policy;
 mod pod;
 mod replica_set;
-pub(crate) mod reserved;
 mod service;
 pub(crate) mod template;
 mod worker;
@@ -37,31 +36,15 @@ pub use gateway::{
     first_gateway_replicas, gateway_autoscaler, gateway_deployment, gateway_disruption_budget, gateway_role_binding,
     gateway_service_account, gateway_set, gateway_stamp,
 };
-pub use hash::{applied_hash, canonical_json, stamped};
+pub use hash::{applied_hash, stamped};
 pub use keys::{KEYS, KEYS_FILES};
 pub use meta::{MAX_OWNERS, controller_reference, is_shared};
 pub use network_policy::{gateway_network_policy, network_policy, template_network_policy, worker_network_policy};
-pub use replica_set::{DIGEST_VARIABLE, FETCH, has_fetch_step, images, replica_set};
+pub use replica_set::{has_fetch_step, images, replica_set};
 pub use service::{gateway_service, preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};
 
-/// Name of all objects of a namespace's gateway.
-pub const GATEWAY: &str = "slipway-gateway";
-
-/// Name of a ReplicaSet and of a Service of one revision.
-pub fn revision_name(name: &str, revision: &str) -> String {
-    format!("{name}-{revision}")
-}
-
-/// Name of the preview Service.
-pub fn preview_name(name: &str) -> String {
-    format!("{name}-preview")
-}
-
-/// Name of the Deployment of workers and of its autoscaler.
-pub fn worker_name(name: &str) -> String {
-    format!("{name}-worker")
-}
+pub use crate::reserved::{DIGEST_VARIABLE, FETCH, GATEWAY, preview_name, revision_name, worker_name};
 
 #[cfg(test)]
 mod tests;

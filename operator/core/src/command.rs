@@ -2,18 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use slipway_crds::commands::{CommandValue, UNKNOWN};
 use slipway_crds::labels::{self, PAUSE, RESUME};
-use slipway_crds::v1alpha1::{CommandRecord, ModelDeployment, ModelDeploymentStatus, Stage};
-
-use crate::plan::{Context, Draft};
-
-/// Longest name of a user in the status.
-const USER_CHARACTERS: usize = 256;
-/// Commands that are remembered of one rollout.
-const RECORDS: usize = 32;
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
 
 /// Commands that wait to be carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +33,11 @@ impl Pending {
         self.0.contains_key(command)
     }
 
+    /// What a command that waits says.
+    pub(crate) fn value(&self, command: &str) -> Option<CommandValue> {
+        self.0.get(command).map(|value| CommandValue::parse(value))
+    }
+
     /// Who gave a command.
     pub fn user(&self, command: &str) -> String {
         self.0.get(command).map_or_else(|| UNKNOWN.to_owned(), |value| CommandValue::parse(value).user)
@@ -50,22 +47,6 @@ impl Pending {
     pub fn handle(&mut self, command: &str, handled: &mut BTreeMap<String, String>) {
         if let Some(value) = self.0.remove(command) {
             handled.insert(command.to_owned(), value);
-        }
-    }
-
-    /// The same of one that takes effect: the rollout remembers whose it was.
-    pub(crate) fn obey(&mut self, command: &str, cx: &Context<'_>, draft: &mut Draft) {
-        let record = CommandRecord {
-            command: command.rsplit('/').next().unwrap_or_default().to_owned(),
-            user: self.user(command).chars().take(USER_CHARACTERS).collect(),
-            step: draft.step_label(cx),
-            time: Time(cx.stamp()),
-        };
-        self.handle(command, &mut draft.handled);
-        if let Some(rollout) = &mut draft.rollout {
-            rollout.commands.push(record);
-            let surplus = rollout.commands.len().saturating_sub(RECORDS);
-            rollout.commands.drain(..surplus);
         }
     }
 
@@ -81,27 +62,6 @@ impl Pending {
         for command in labels::COMMANDS {
             if self.0.get(command).is_some_and(|value| CommandValue::parse(value).target.is_none()) {
                 self.handle(command, handled);
-            }
-        }
-    }
-
-    /// Drops those that are for another revision or step than the current one, and tells people.
-    pub(crate) fn drop_late(&mut self, draft: &mut Draft) {
-        let current = draft.rollout.as_ref().map(|rollout| (rollout.revision.clone(), rollout.step_index));
-        for command in labels::COMMANDS {
-            let Some(value) = self.0.get(command).map(|value| CommandValue::parse(value)) else { continue };
-            let Some(target) = value.target else { continue };
-            let is_current = current.as_ref().is_some_and(|(revision, step)| {
-                *revision == target.revision && target.step.is_none_or(|asked| asked == *step)
-            });
-            if !is_current {
-                self.handle(command, &mut draft.handled);
-                let step = target.step.map_or_else(String::new, |step| format!(", step {}", i64::from(step) + 1));
-                let note = format!(
-                    "{command} by {} was for revision {}{step}, which is not the current one; nothing was done",
-                    value.user, target.revision
-                );
-                draft.note(true, "CommandIgnored", "Command", &note);
             }
         }
     }

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::action::{APPLIED, Desired, Note};
+use crate::desired::{APPLIED, Desired};
+use crate::event::Note;
+use crate::reserved::DIGEST_VARIABLE;
+use crate::text::clipped;
 
 /// What the API server says of who wrote an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,12 +47,7 @@ impl Change {
                 format!("{what} was changed{who}; it is put back")
             }
         };
-        Note {
-            warning: true,
-            reason: "ChildRestored".to_owned(),
-            action: "Restore".to_owned(),
-            note: crate::plan::clipped(&note),
-        }
+        Note { warning: true, reason: "ChildRestored".to_owned(), action: "Restore".to_owned(), note: clipped(&note) }
     }
 }
 
@@ -86,7 +84,7 @@ pub fn compared(desired: &Desired) -> Value {
             let containers = pod.get_mut(containers).and_then(Value::as_array_mut);
             let variables =
                 containers.into_iter().flatten().filter_map(|it| it.get_mut("env")?.as_array_mut()).flatten();
-            for variable in variables.filter(|it| it["name"] == crate::build::DIGEST_VARIABLE) {
+            for variable in variables.filter(|it| it["name"] == DIGEST_VARIABLE) {
                 remove(variable, "value");
             }
         }

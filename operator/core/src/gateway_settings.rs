@@ -5,8 +5,8 @@ use serde::Deserialize;
 use slipway_crds::v1alpha1::Template;
 
 use crate::build::template;
-use crate::observed::Settings;
 use crate::quantity;
+use crate::settings::{GatewayAutoscaler, Settings};
 
 /// Replicas that a Deployment may be asked for.
 const MAX_REPLICAS: i32 = 1000;
@@ -48,25 +48,6 @@ pub enum AutoscalingMode {
     /// A HorizontalPodAutoscaler that the operator makes.
     Enabled,
     /// An autoscaler of the user's own: the field is not the operator's.
-    External,
-}
-
-/// Who decides on the number of a gateway's pods, and between what bounds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum GatewayAutoscaler {
-    /// Nobody but the operator.
-    #[default]
-    None,
-    /// One that the operator makes.
-    Ours {
-        /// Fewest pods.
-        min_replicas: i32,
-        /// Most pods.
-        max_replicas: i32,
-        /// Average CPU of a pod, in cores.
-        target_average_cpu: Quantity,
-    },
-    /// One of the user's own.
     External,
 }
 

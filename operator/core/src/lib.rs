@@ -41,23 +41,33 @@
 
 pub mod action;
 pub mod build;
+mod canonical_json;
 pub mod check;
 pub mod command;
 pub mod conflicts;
+mod context;
+pub mod desired;
+mod draft;
+pub mod event;
 pub mod evidence;
 pub mod fields;
 pub mod gateway_rollout;
 pub mod gateway_settings;
 pub mod judge;
+mod lost_status;
 pub mod marks;
 pub mod observed;
 pub mod plan;
 pub mod quantity;
 mod replicas;
 mod report;
+mod reserved;
 pub mod revision;
+pub mod settings;
 pub mod sizing;
 mod strategy;
+pub mod text;
+mod time;
 pub mod traffic;
 pub mod validate;
 

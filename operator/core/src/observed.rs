@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
-use slipway_crds::v1alpha1::{ModelDeployment, Template};
+use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::conflicts::Conflict;
 use crate::evidence::Evidence;
 use crate::fields::{Change, Managed};
-use crate::gateway_settings::GatewayAutoscaler;
 use crate::marks::Marks;
+use crate::settings::Settings;
 
 /// Everything that one decision depends on, besides the time.
 #[derive(Clone, Debug)]
@@ -44,7 +43,7 @@ pub struct Observed {
     /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was tried yet by this process, so that what the status says of
     /// refusals is still the newest.
     pub refusals: Option<BTreeMap<String, String>>,
-    /// Objects that this process wrote a short while ago, that others removed, or that others keep changing, by kind and name ([`crate::action::Desired::target`]).
+    /// Objects that this process wrote a short while ago, that others removed, or that others keep changing, by kind and name .
     pub disturbances: BTreeMap<String, Disturbance>,
     /// The newest evidence of the metrics poller, if any.
     pub evidence: Option<Evidence>,
@@ -110,65 +109,6 @@ impl Disturbance {
     }
 }
 
-/// Settings of the operator that decisions depend on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Image of the gateway.
-    pub gateway_image: String,
-    /// The operator's public key, by which gateways know it; without it they tell everybody their state.
-    pub operator_public_key: Option<String>,
-    /// Replicas of a namespace's gateway; with an autoscaler those that it begins with.
-    pub gateway_replicas: i32,
-    /// Who decides on the number of a gateway's pods later.
-    pub gateway_autoscaler: GatewayAutoscaler,
-    /// Why the settings of the namespace's own cannot be followed: then its gateway stays as it is.
-    pub gateway_problem: Option<String>,
-    /// A part of a pod template that is merged over the gateway's pods, whose container is `gateway`.
-    pub gateway_template: Template,
-    /// Whether pods name their user and group. Not where the platform gives each namespace its own range of them.
-    pub fixed_user_ids: bool,
-    /// Image of the model server when the spec names none.
-    pub runtime_image: String,
-    /// Image of the Redis beside the model server, where the spec has none.
-    pub redis_image: String,
-    /// Pull policy of both, one of Always, IfNotPresent, Never.
-    pub image_pull_policy: String,
-    /// Names of Secrets with credentials for both, looked up in the namespace of the ModelDeployment.
-    pub image_pull_secrets: Vec<String>,
-    /// Further matchers of the judge's queries, as PromQL writes them.
-    pub prometheus_matchers: Vec<String>,
-    /// Whether gates of type PromQL are judged.
-    pub promql_gates: bool,
-    /// Where gateways and model servers send traces.
-    pub tracing: Option<Tracing>,
-    /// Who may reach the pods; nothing: no policies are made, and those that were are taken away.
-    pub network_policies: Option<NetworkPolicies>,
-}
-
-/// Whom NetworkPolicies let through, besides those without whom nothing works.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NetworkPolicies {
-    /// To the data port of gateways; none: everybody.
-    pub data_from: Vec<NetworkPolicyPeer>,
-    /// To the private port of gateways, besides the pods of their namespace.
-    pub private_from: Vec<NetworkPolicyPeer>,
-    /// To the ports of metrics and administration; none: everybody.
-    pub metrics_from: Vec<NetworkPolicyPeer>,
-    /// The operator's own pods.
-    pub operator: Vec<NetworkPolicyPeer>,
-    /// Further ports that stay open to everybody: those at which a service mesh takes connections.
-    pub open_ports: Vec<u16>,
-}
-
-/// Traces of gateways and model servers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tracing {
-    /// Base URL of an OTLP collector that takes HTTP with protobuf.
-    pub endpoint: String,
-    /// Requests of a million that are traced, with or without a client's own trace.
-    pub per_million: u32,
-}
-
 /// One ReplicaSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaSetView {
@@ -203,7 +143,7 @@ pub struct ReplicaSetView {
     /// Whether it has no controller, and is ours by name and labels: left by a ModelDeployment of this name that was deleted without its children. It counts as
     /// ours, and nothing but adopting is done to it before it is.
     pub orphaned: bool,
-    /// Value of the annotation [`crate::action::APPLIED`].
+    /// Value of the annotation `ml.slipway.dev/applied`.
     pub applied: String,
     /// Images of its template, by container.
     pub images: BTreeMap<String, String>,
@@ -260,7 +200,7 @@ pub struct FetchedModel {
 pub struct ObjectView {
     /// UID: precondition of deleting.
     pub uid: String,
-    /// Value of the annotation [`crate::action::APPLIED`]: the hash of what was applied last.
+    /// Value of the annotation `ml.slipway.dev/applied`: the hash of what was applied last.
     pub applied: String,
     /// Which of its fields are ours.
     pub managed: Managed,

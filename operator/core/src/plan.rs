@@ -1,12 +1,10 @@
 //! The decision.
 
 mod children;
-mod context;
 mod disturbance;
-mod draft;
 mod finish;
 mod identify;
-pub(crate) mod marks;
+mod marks;
 mod network_policies;
 mod restart;
 mod scale;
@@ -15,15 +13,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub use crate::action::Plan;
-pub(crate) use context::{Context, after};
-pub(crate) use draft::Draft;
-pub use draft::clipped;
-pub(crate) use restart::{Restart, State as RestartState};
 
 use crate::action::Action;
 use crate::command::{self, Pending};
+use crate::context::Context;
+use crate::draft::Draft;
 use crate::observed::Observed;
-use crate::{replicas, strategy, traffic};
+use crate::{strategy, traffic};
 
 /// What shall be done about one ModelDeployment, and what its status shall say.
 ///
@@ -53,7 +49,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     actions.extend(children::applies(&cx, &mut draft));
     children::adoptions(&cx, &mut actions);
     scale::pins(&cx, &mut actions);
-    replicas::write(&cx, &mut actions);
+    write_replicas(&cx, &mut actions);
     marks::actions(&cx, &draft, &mut actions);
     actions.extend(scaling.take);
     actions.extend(restart);
@@ -71,5 +67,13 @@ fn confirm(cx: &Context<'_>, draft: &mut Draft) {
     let last = draft.rollout.as_mut().and_then(|rollout| rollout.steps.last_mut());
     if let Some(record) = last.filter(|record| record.confirmed_time.is_none() && record.end_time.is_none()) {
         record.confirmed_time = Some(Time(at));
+    }
+}
+
+/// Writes `spec.replicas` where it is left out: without a value there the scale subresource answers an error, so that neither an autoscaler nor
+/// `kubectl scale` could begin.
+fn write_replicas(cx: &Context<'_>, actions: &mut Vec<Action>) {
+    if cx.observed.object.spec.replicas.is_none() && cx.spec.problem.is_none() {
+        actions.push(Action::WriteReplicas { replicas: cx.spec.replicas });
     }
 }

@@ -11,8 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use slipway_crds::conditions::{self, reason};
 use slipway_crds::v1alpha1::{GateVerdict, ModelDeploymentStatus, Stage};
 
+use crate::context::Context;
+use crate::draft::Draft;
 use crate::observed::GatewayUpdate;
-use crate::plan::{Context, Draft, clipped};
+use crate::text::clipped;
 
 /// One condition in the making.
 pub(crate) struct Said {

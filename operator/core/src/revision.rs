@@ -4,7 +4,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use slipway_crds::v1alpha1::ModelDeploymentSpec;
 
-use crate::build::canonical_json;
+use crate::canonical_json::canonical_json;
 
 /// Prefix of what is hashed. A change of what the hash covers changes this too, and would roll out every ModelDeployment again: so it does not happen.
 const VERSION: &str = "slipway.dev/revision/v3\n";

@@ -2,7 +2,8 @@
 
 use slipway_crds::v1alpha1::Stage;
 
-use crate::plan::{Context, Draft};
+use crate::context::Context;
+use crate::draft::Draft;
 use crate::traffic::{self, ALL};
 
 /// Seconds after which what is in flight no longer keeps pods whose traffic has left, when requests may not take longer than that anyway.
@@ -82,8 +83,8 @@ pub(crate) fn is_drained(cx: &Context<'_>, draft: &mut Draft, revision: &str) ->
     if !traffic::is_settled(&cx.observed.gateway, draft.traffic.generation) {
         return false;
     }
-    let until = crate::plan::after(left_at, delay);
-    let at_most = crate::plan::after(left_at, delay.max(DRAIN).max(cx.spec.request_timeout));
+    let until = crate::time::after(left_at, delay);
+    let at_most = crate::time::after(left_at, delay.max(DRAIN).max(cx.spec.request_timeout));
     let idle = traffic::in_flight(&cx.observed.gateway, revision) == 0;
     draft.wake(until);
     draft.wake(at_most);

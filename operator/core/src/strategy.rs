@@ -20,7 +20,8 @@ pub(crate) use retarget::retarget;
 use slipway_crds::labels;
 
 use crate::command::Pending;
-use crate::plan::{Context, Draft};
+use crate::context::Context;
+use crate::draft::Draft;
 
 /// More transitions than any list of steps has; a plan always ends.
 const TRANSITIONS: usize = 256;
@@ -41,11 +42,11 @@ pub(crate) fn run(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
 
 /// Commands, an abort first: it wins over everything that was asked for with it.
 fn obey(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
-    pending.drop_late(draft);
+    draft.drop_late(pending);
     if pending.has(labels::ABORT) {
         let user = pending.user(labels::ABORT);
         if draft.active().is_some() {
-            pending.obey(labels::ABORT, cx, draft);
+            draft.obey(cx, pending, labels::ABORT);
         }
         pending.drop_all(&mut draft.handled);
         abort::by_person(cx, draft, &user);
@@ -60,7 +61,7 @@ fn obey(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
         return;
     }
     if pending.has(labels::PROMOTE_FULL) && draft.active().is_some() {
-        pending.obey(labels::PROMOTE_FULL, cx, draft);
+        draft.obey(cx, pending, labels::PROMOTE_FULL);
         if let Some(rollout) = &mut draft.rollout {
             rollout.promote_full = true;
         }
@@ -68,18 +69,18 @@ fn obey(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
     draft.skip = pending.has(labels::PROMOTE) && draft.active().is_some();
 }
 
-/// Notes who holds the rollout, and who lets it go: what comes of it [`crate::command::holds`] has found before.
+/// Notes who holds the rollout, and who lets it go: what comes of it `command::holds` has found before.
 fn hold(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
     if draft.active().is_none() {
         return;
     }
     if pending.has(labels::PAUSE) {
         let user = pending.user(labels::PAUSE);
-        pending.obey(labels::PAUSE, cx, draft);
+        draft.obey(cx, pending, labels::PAUSE);
         draft.rollout.iter_mut().for_each(|rollout| rollout.paused_by = Some(user.clone()));
     }
     if pending.has(labels::RESUME) {
-        pending.obey(labels::RESUME, cx, draft);
+        draft.obey(cx, pending, labels::RESUME);
         draft.rollout.iter_mut().for_each(|rollout| rollout.paused_by = None);
     }
 }

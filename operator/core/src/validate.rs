@@ -77,7 +77,7 @@ pub fn validate(object: &ModelDeployment) -> Validated {
         generation: object.metadata.generation.unwrap_or_default(),
         version: spec.model.version.clone().unwrap_or_else(|| revision.clone()),
         revision,
-        // Made a number by [`Context`](crate::plan::Context), which sees what runs.
+        // Made a number by the context of the decision, which sees what runs.
         replicas: spec.replicas.unwrap_or(1).max(0),
         autoscaling: spec.autoscaling.clone(),
         strategy: strategy.type_,

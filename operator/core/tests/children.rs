@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use common::{FOUND, UID, World};
 use serde_json::{Value, json};
-use slipway_core::action::{Action, Desired};
+use slipway_core::action::Action;
 use slipway_core::build;
+use slipway_core::desired::Desired;
 use slipway_core::fields::{self, Managed};
 use slipway_core::observed::{GatewayUpdate, ModelDigest, ObjectView};
 

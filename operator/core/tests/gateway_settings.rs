@@ -5,7 +5,8 @@ mod common;
 
 use common::World;
 use serde_json::{Value, json};
-use slipway_core::action::{Action, Desired, Kind};
+use slipway_core::action::Action;
+use slipway_core::desired::{Desired, Kind};
 use slipway_core::gateway_settings::GatewaySettings;
 
 fn settings(value: &Value) -> GatewaySettings {

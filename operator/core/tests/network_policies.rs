@@ -5,8 +5,9 @@ mod common;
 
 use common::{UID, World};
 use serde_json::{Value, json};
-use slipway_core::action::{Action, Kind};
-use slipway_core::observed::NetworkPolicies;
+use slipway_core::action::Action;
+use slipway_core::desired::Kind;
+use slipway_core::settings::NetworkPolicies;
 
 const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
 

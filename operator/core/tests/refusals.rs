@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use common::World;
 use serde_json::json;
-use slipway_core::action::{Action, Desired};
+use slipway_core::action::Action;
+use slipway_core::desired::Desired;
 
 const REFUSAL: &str =
     "apply PodDisruptionBudget digits: an object of this name exists and is not managed by this ModelDeployment";

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use slipway_core::action::{Action, Desired, Kind};
+use slipway_core::action::Action;
 use slipway_core::build::{GATEWAY, images, is_shared};
+use slipway_core::desired::{Desired, Kind};
 use slipway_core::fields::{self, Managed};
 use slipway_core::marks::Marks;
-use slipway_core::observed::{
-    GatewayPod, GatewayView, ModelDigest, NetworkPolicies, ObjectView, Observed, ReplicaSetView, Settings,
-};
+use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, Observed, ReplicaSetView};
+use slipway_core::settings::{NetworkPolicies, Settings};
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Template};
 
@@ -105,7 +105,7 @@ impl Cluster {
                 gateway_image: "gateway:1".to_owned(),
                 operator_public_key: None,
                 gateway_replicas: 2,
-                gateway_autoscaler: slipway_core::gateway_settings::GatewayAutoscaler::None,
+                gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
                 gateway_problem: None,
                 gateway_template: Template::default(),
                 fixed_user_ids: true,

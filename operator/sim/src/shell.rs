@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
-use slipway_core::action::{Action, Desired, Plan};
+use slipway_core::action::{Action, Plan};
 use slipway_core::build::GATEWAY;
 use slipway_core::check::check;
+use slipway_core::desired::Desired;
 use slipway_core::evidence::{Evidence, EvidenceRequest};
 use slipway_core::fields::Change;
 use slipway_core::observed::{Disturbance, Observed};

@@ -12,7 +12,7 @@ use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment, SERVER};
 
 use super::hash::stamped;
 use super::meta::{Labels, controlled, matching, object_labels, runtime_selector};
-use crate::action::Desired;
+use crate::desired::Desired;
 
 /// Average CPU utilisation at which the default metric holds the pods, in percent of their requests.
 const DEFAULT_CPU_PERCENT: i32 = 80;

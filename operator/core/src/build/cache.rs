@@ -10,8 +10,8 @@ use slipway_crds::v1alpha1::{Cache, CacheBypass, CacheMode, EvictionPolicy, Redi
 
 use super::pod::{container_security, env, env_secret};
 use super::replica_set::{mount, scratch};
-use super::reserved::{REDIS, SOCKET_VOLUME};
-use crate::observed::Settings;
+use crate::reserved::{REDIS, SOCKET_VOLUME};
+use crate::settings::Settings;
 
 /// The volume of the model files.
 pub(super) const MODELS: &str = "models";

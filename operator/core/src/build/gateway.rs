@@ -26,12 +26,12 @@ use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, pull_secrets,
     readiness, scraped, spread, tracing_env,
 };
-use super::reserved::{HTTP, PRIVATE};
 use super::service::gateway_service;
 use super::{keys, template};
-use crate::action::Desired;
-use crate::gateway_settings::GatewayAutoscaler;
-use crate::observed::Settings;
+use crate::desired::Desired;
+use crate::reserved::{HTTP, PRIVATE};
+use crate::settings::GatewayAutoscaler;
+use crate::settings::Settings;
 
 const ADMIN: &str = "admin";
 /// By what a gateway knows the operator.

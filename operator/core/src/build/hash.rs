@@ -3,7 +3,8 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::action::{APPLIED, Desired};
+use crate::canonical_json::canonical_json;
+use crate::desired::{APPLIED, Desired};
 
 /// Bytes of the digest that are kept: 2^64 is plenty against accidents, and nobody attacks their own annotation.
 const KEPT: usize = 8;
@@ -36,43 +37,4 @@ pub fn stamped(mut desired: Desired) -> Desired {
     let hash = applied_hash(&desired);
     desired.metadata_mut().annotations.get_or_insert_default().insert(APPLIED.to_owned(), hash);
     desired
-}
-
-/// JSON with the keys of every object sorted and no spaces, whatever features serde_json was compiled with.
-pub fn canonical_json(value: &Value) -> String {
-    let mut out = String::new();
-    write(value, &mut out);
-    out
-}
-
-fn write(value: &Value, out: &mut String) {
-    match value {
-        Value::Object(object) => {
-            let mut entries: Vec<_> = object.iter().collect();
-            entries.sort_by_key(|(key, _)| key.as_str());
-            separated(entries, ('{', '}'), out, |(key, value), out| {
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push(':');
-                write(value, out);
-            });
-        }
-        Value::Array(items) => separated(items, ('[', ']'), out, write),
-        scalar => out.push_str(&scalar.to_string()),
-    }
-}
-
-fn separated<T>(
-    items: impl IntoIterator<Item = T>,
-    (open, close): (char, char),
-    out: &mut String,
-    each: impl Fn(T, &mut String),
-) {
-    out.push(open);
-    for (index, item) in items.into_iter().enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        each(item, out);
-    }
-    out.push(close);
 }

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, 
 
 use super::pod::env;
 use super::replica_set::mount;
-use super::reserved::KEYS_VOLUME;
+use crate::reserved::KEYS_VOLUME;
 
 /// Name of the Secret.
 pub const KEYS: &str = "slipway-keys";

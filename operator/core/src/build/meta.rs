@@ -8,7 +8,7 @@ use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use super::GATEWAY;
-use crate::action::Desired;
+use crate::desired::Desired;
 
 /// Labels as Kubernetes has them.
 pub(super) type Labels = BTreeMap<String, String>;

@@ -19,10 +19,10 @@ use super::meta::{
     Labels, controlled, gateway_selector, map, matching, object_labels, revision_labels, runtime_selector, shared,
     worker_labels, worker_selector,
 };
-use super::reserved::{HTTP, METRICS, PRIVATE};
 use super::{revision_name, worker_name};
-use crate::action::Desired;
-use crate::observed::{NetworkPolicies, Settings};
+use crate::desired::Desired;
+use crate::reserved::{HTTP, METRICS, PRIVATE};
+use crate::settings::{NetworkPolicies, Settings};
 
 /// The gateway's port of metrics, probes and the state streams.
 const ADMIN: i32 = 9091;

@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use slipway_crds::v1alpha1::SecretKey;
 
 use super::meta::{Labels, map, matching};
-use super::reserved::SCRATCH_VOLUMES;
-use crate::observed::Settings;
+use crate::reserved::SCRATCH_VOLUMES;
+use crate::settings::Settings;
 
 /// The user `nonroot` of distroless images.
 const NONROOT: i64 = 65532;

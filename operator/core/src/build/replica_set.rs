@@ -19,18 +19,13 @@ use super::pod::{
     TERMINATION_GRACE_SECONDS, container_security, env, env_field, evictable, liveness, pod_security, port,
     pull_secrets, readiness, scraped, spread, tracing_env,
 };
-use super::reserved::{CLAIM_VOLUMES, HTTP, KEYS_VOLUME, METRICS};
 use super::revision_name;
 use super::template;
 use super::worker::queue_environment;
 use super::{cache, keys};
-use crate::action::{APPLIED, Desired};
-use crate::observed::Settings;
-
-/// The container that fetches the model before.
-pub const FETCH: &str = "fetch";
-/// Where both are told which bytes the model must be.
-pub const DIGEST_VARIABLE: &str = "SLIPWAY_MODEL_DIGEST";
+use crate::desired::{APPLIED, Desired};
+use crate::reserved::{CLAIM_VOLUMES, DIGEST_VARIABLE, FETCH, HTTP, KEYS_VOLUME, METRICS};
+use crate::settings::Settings;
 
 /// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the autoscaler need a CPU request to refer to.
 const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];

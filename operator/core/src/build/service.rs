@@ -7,9 +7,9 @@ use slipway_crds::v1alpha1::ModelDeployment;
 
 use super::hash::stamped;
 use super::meta::{Labels, controlled, gateway_selector, object_labels, revision_labels, revision_selector, shared};
-use super::reserved::{HTTP, PRIVATE};
 use super::{preview_name, revision_name};
-use crate::action::Desired;
+use crate::desired::Desired;
+use crate::reserved::{HTTP, PRIVATE};
 
 /// The headless Service `<name>-<revision>`: its EndpointSlices tell the gateway which pods of the revision are ready.
 pub fn revision_service(object: &ModelDeployment, revision: &str) -> Desired {

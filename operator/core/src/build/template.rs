@@ -2,18 +2,14 @@
 //!
 //! As server-side apply merges: objects field by field, lists of named things by their names, other lists as a whole. Where that would give two sources to one
 //! thing (a volume, a variable, a mount), the template's takes the place of ours. What may not be overridden is refused by
-//! [`validate`](crate::validate) before; nothing here lets it through all the same.
+//! the validation before; nothing here lets it through all the same.
 
 use k8s_openapi::DeepMerge as _;
-use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, Probe, ResourceRequirements, Volume};
+use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, ResourceRequirements, Volume};
 use slipway_crds::v1alpha1::{SERVER, Template};
 
 use super::meta::Labels;
-
-/// Variables of the model server that nobody else may set: labels of metrics and the digest that is verified must be those of the revision.
-pub(crate) fn is_reserved(variable: &str) -> bool {
-    variable.starts_with("SLIPWAY_") || variable == "POD_NAME"
-}
+use crate::reserved::{is_reserved_variable, without_handler};
 
 /// Merges the template over a pod whose containers are `server` and, as init containers, our own.
 pub(super) fn merge(mut ours: PodSpec, template: &Template) -> PodSpec {
@@ -78,7 +74,7 @@ fn make_room(own: &mut Container, theirs: &mut Container) {
     let mut args = own.args.take().unwrap_or_default();
     args.extend(theirs.args.take().unwrap_or_default());
     own.args = Some(args);
-    let reserved = |variable: &EnvVar| is_reserved(&variable.name);
+    let reserved = |variable: &EnvVar| is_reserved_variable(&variable.name);
     theirs.env.iter_mut().for_each(|env| env.retain(|variable| !reserved(variable)));
     let set = |name: &str| theirs.env.iter().flatten().any(|variable| variable.name == name);
     own.env.iter_mut().for_each(|env| env.retain(|variable| !set(&variable.name)));
@@ -93,16 +89,6 @@ fn make_room(own: &mut Container, theirs: &mut Container) {
             *probe = without_handler(probe);
         }
     }
-}
-
-/// The times of a probe.
-fn without_handler(probe: &Probe) -> Probe {
-    Probe { exec: None, grpc: None, http_get: None, tcp_socket: None, ..probe.clone() }
-}
-
-/// Whether a probe says how it looks, and not only how often.
-pub(crate) fn has_handler(probe: &Probe) -> bool {
-    *probe != without_handler(probe)
 }
 
 /// The part of a server's resources that a container needs which runs before it and no model: no GPUs.

@@ -5,9 +5,9 @@ use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, Queue, Template};
 
 use super::*;
-use crate::action::Desired;
-use crate::gateway_settings::GatewayAutoscaler;
-use crate::observed::{NetworkPolicies, Settings};
+use crate::desired::Desired;
+use crate::settings::GatewayAutoscaler;
+use crate::settings::{NetworkPolicies, Settings};
 
 mod cache;
 mod network_policy;

@@ -22,11 +22,11 @@ use super::hash::stamped;
 use super::meta::{Labels, controlled, map, matching, worker_labels, worker_selector};
 use super::pod::{env, env_secret, evictable, scraped};
 use super::replica_set::{self, resources};
-use super::reserved::{HTTP, METRICS, WORKER};
 use super::template;
 use super::worker_name;
-use crate::action::Desired;
-use crate::observed::Settings;
+use crate::desired::Desired;
+use crate::reserved::{FETCH, HTTP, METRICS, WORKER};
+use crate::settings::Settings;
 
 /// The External metric that workers are scaled by: jobs that are queued or running.
 const METRIC: &str = "slipway_queue_jobs";
@@ -97,7 +97,7 @@ fn pod(
     }
     pod.termination_grace_period_seconds = Some(i64::from(worker.drain_seconds) + AFTER_DRAIN_SECONDS);
     let own = worker.resources.clone().map(resources);
-    for step in pod.init_containers.iter_mut().flatten().filter(|step| step.name == replica_set::FETCH) {
+    for step in pod.init_containers.iter_mut().flatten().filter(|step| step.name == FETCH) {
         step.resources = own.clone().map(template::of_a_step).or(step.resources.take());
     }
     for container in pod.containers.iter_mut().filter(|container| container.name == SERVER) {

@@ -1,8 +1,9 @@
 //! Invariants about objects that are not ours, and those that others disturb.
 
 use super::{Case, require};
-use crate::action::{Action, Desired, Kind};
+use crate::action::Action;
 use crate::build;
+use crate::desired::{Desired, Kind};
 use crate::observed::ObjectView;
 
 /// I11, but for ReplicaSets that are scaled or deleted, and I17.

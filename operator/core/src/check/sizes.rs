@@ -3,7 +3,8 @@
 use slipway_crds::v1alpha1::Stage;
 
 use super::{Case, require};
-use crate::action::{Action, Kind};
+use crate::action::Action;
+use crate::desired::Kind;
 use crate::marks::Marks;
 use crate::observed::{ModelDigest, ReplicaSetView};
 use crate::sizing::need;

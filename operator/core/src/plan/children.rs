@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use slipway_crds::v1alpha1::Stage;
 
-use super::context::Context;
 use super::disturbance::{self, apply};
-use super::draft::Draft;
 use super::network_policies;
-use crate::action::{Action, Desired, Kind};
+use crate::action::Action;
+use crate::context::Context;
+use crate::desired::{Desired, Kind};
+use crate::draft::Draft;
 use crate::observed::{GatewayUpdate, ModelDigest, ObjectView, ReplicaSetView};
 use crate::{build, revision, sizing};
 

@@ -1,11 +1,13 @@
 //! What others change or remove of our objects: put back at once, and then at most once a minute, so that nobody who changes it back each time can make us write
 //! without end.
 
-use super::context::{Context, after};
-use super::draft::Draft;
-use crate::action::{Action, Desired};
+use crate::action::Action;
+use crate::context::Context;
+use crate::desired::Desired;
+use crate::draft::Draft;
 use crate::fields::{self, Change, Managed};
 use crate::observed::{CONTESTED, Disturbance, ObjectView, ReplicaSetView};
+use crate::time::after;
 
 /// Seconds between two times at which the same object is put back.
 const PAUSE: i64 = 60;

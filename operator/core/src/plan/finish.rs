@@ -4,9 +4,9 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{Backend, ModelDeploymentStatus, RevisionStatus};
 
-use super::context::Context;
-use super::draft::Draft;
 use crate::action::{Action, Plan};
+use crate::context::Context;
+use crate::draft::Draft;
 use crate::{report, sizing, strategy, traffic};
 
 /// The plan for an object that is being deleted.

@@ -2,9 +2,9 @@
 
 use slipway_crds::v1alpha1::{Role, Stage};
 
-use super::context::Context;
-use super::draft::Draft;
-use super::marks;
+use crate::context::Context;
+use crate::draft::Draft;
+use crate::lost_status;
 use crate::observed::ReplicaSetView;
 use crate::traffic;
 
@@ -22,7 +22,7 @@ pub(crate) fn stable(cx: &Context<'_>) -> Option<String> {
         Some(first) if cx.ready(&first) > 0 => Some(first),
         Some(first) if cx.spec.replicas == 0 && first == cx.spec.revision && cx.set(&first).is_some() => Some(first),
         Some(_) if cx.stored.stable.is_none() => None,
-        _ => marks::stable(cx).or_else(|| reconstructed(cx)),
+        _ => lost_status::stable(cx).or_else(|| reconstructed(cx)),
     }
 }
 

@@ -1,10 +1,11 @@
 //! Who may reach the pods.
 
 use super::children::{delete, serving};
-use super::context::Context;
 use super::disturbance::apply;
-use super::draft::Draft;
-use crate::action::{Action, Kind};
+use crate::action::Action;
+use crate::context::Context;
+use crate::desired::Kind;
+use crate::draft::Draft;
 use crate::{build, revision};
 
 /// The policies of a ModelDeployment's own pods.

@@ -5,42 +5,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::context::{Context, after};
 use super::disturbance;
-use super::draft::Draft;
 use crate::action::Action;
 use crate::build;
+use crate::context::Context;
+use crate::draft::{Draft, Restart, RestartState};
 use crate::observed::{PodView, ReplicaSetView};
-
-/// A restart that is not over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Restart {
-    /// `spec.restartTime`.
-    pub(crate) asked: Timestamp,
-    /// How it stands.
-    pub(crate) state: State,
-}
-
-/// How a restart stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// It begins when the rollout is over: what is compared is not changed meanwhile.
-    AfterRollout,
-    /// It goes on.
-    Running {
-        /// Pods that are new and ready.
-        done: usize,
-    },
-    /// A new pod does not get ready. The others stay as they are.
-    NotReady {
-        /// Its name.
-        pod: String,
-        /// Since when it is there.
-        since: Timestamp,
-    },
-    /// Our own disruption budget lets no ready pod go, ever.
-    NoBudget,
-}
+use crate::time::after;
 
 /// The pods of the revision that is restarted.
 struct Pods<'a> {
@@ -83,7 +54,7 @@ pub(super) fn actions(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
     let done = draft.restarted.as_ref().is_some_and(|time| time.0.as_second() == asked.as_second());
     let Some(stable) = draft.stable.clone().filter(|_| !done && cx.spec.problem.is_none()) else { return actions };
     if draft.active().is_some() {
-        draft.restart = Some(Restart { asked, state: State::AfterRollout });
+        draft.restart = Some(Restart { asked, state: RestartState::AfterRollout });
         return actions;
     }
     let Some(set) = cx.set(&stable).filter(|set| !set.orphaned) else { return actions };
@@ -94,7 +65,7 @@ pub(super) fn actions(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
         return actions;
     }
     let state = state(cx, draft, &pods);
-    let goes_on = matches!(state, State::Running { .. });
+    let goes_on = matches!(state, RestartState::Running { .. });
     draft.restart = Some(Restart { asked, state });
     let waits_for_new = pods.new.iter().any(|pod| !pod.ready);
     if !goes_on || !whole || waits_for_new || (pods.old.is_empty() || !is_up_to_date(cx, draft, set, &mut actions)) {
@@ -108,19 +79,19 @@ pub(super) fn actions(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
     actions
 }
 
-fn state(cx: &Context<'_>, draft: &mut Draft, pods: &Pods<'_>) -> State {
+fn state(cx: &Context<'_>, draft: &mut Draft, pods: &Pods<'_>) -> RestartState {
     let late = |pod: &PodView| cx.passed(pod.created_at, cx.spec.progress_deadline);
     let waits_for = pods.new.iter().filter(|pod| !pod.ready);
     if let Some(pod) = waits_for.clone().find(|pod| late(pod)) {
-        return State::NotReady { pod: pod.name.clone(), since: pod.created_at };
+        return RestartState::NotReady { pod: pod.name.clone(), since: pod.created_at };
     }
     for pod in waits_for {
         draft.wake(after(pod.created_at, cx.spec.progress_deadline));
     }
     if pods.old.first().is_some_and(|next| next.ready) && lets_none_go(cx) {
-        return State::NoBudget;
+        return RestartState::NoBudget;
     }
-    State::Running { done: pods.new.iter().filter(|pod| pod.ready).count() }
+    RestartState::Running { done: pods.new.iter().filter(|pod| pod.ready).count() }
 }
 
 /// Whether our own budget refuses each eviction of a ready pod. Kubernetes rounds shares up, so only nothing is nothing.

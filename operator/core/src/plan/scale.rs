@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::children;
-use super::context::Context;
-use super::draft::Draft;
-use crate::action::{Action, Kind};
+use crate::action::Action;
+use crate::context::Context;
+use crate::desired::Kind;
+use crate::draft::Draft;
 use crate::observed::ReplicaSetView;
 use crate::{revision, sizing, traffic};
 

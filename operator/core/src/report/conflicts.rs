@@ -6,7 +6,7 @@ use slipway_crds::routing;
 
 use super::Said;
 use crate::conflicts::Claim;
-use crate::plan::Context;
+use crate::context::Context;
 
 /// Whether anything by which it wants to be reached leads elsewhere. Its Service and all else of it go on working.
 pub(super) fn conflicted(cx: &Context<'_>) -> Option<Said> {

@@ -4,7 +4,9 @@ use slipway_crds::conditions::reason;
 use slipway_crds::v1alpha1::{RolloutStatus, Stage};
 
 use super::{Said, judged};
-use crate::plan::{Context, Draft, after};
+use crate::context::Context;
+use crate::draft::Draft;
+use crate::time::after;
 use crate::validate::Step;
 use crate::{sizing, traffic};
 

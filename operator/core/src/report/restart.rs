@@ -4,7 +4,8 @@ use slipway_crds::conditions::reason;
 
 use super::{Said, service};
 use crate::action::HELD_BY_BUDGET;
-use crate::plan::{Context, Draft, Restart, RestartState};
+use crate::context::Context;
+use crate::draft::{Draft, Restart, RestartState};
 
 /// What is done about pods that were made before `spec.restartTime`.
 pub(super) fn running(cx: &Context<'_>, draft: &Draft) -> Option<Said> {

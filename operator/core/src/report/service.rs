@@ -4,7 +4,8 @@ use slipway_crds::conditions::reason;
 
 use super::Said;
 use crate::build;
-use crate::plan::{Context, Draft};
+use crate::context::Context;
+use crate::draft::Draft;
 use crate::strategy::LoadFailure;
 
 /// Whether the stable revision serves. No rollout, rollback or scale-up is a matter of this.

@@ -5,7 +5,8 @@ use slipway_crds::v1alpha1::Stage;
 
 use super::{Said, progress, restart, service};
 use crate::action::HELD_BY_BUDGET;
-use crate::plan::{Context, Draft};
+use crate::context::Context;
+use crate::draft::Draft;
 
 /// The worst of it.
 pub(super) fn stalled(cx: &Context<'_>, draft: &Draft) -> Option<Said> {

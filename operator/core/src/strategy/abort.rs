@@ -6,8 +6,11 @@ use slipway_crds::conditions::reason;
 use slipway_crds::v1alpha1::{AbortStatus, GateVerdict, HoldPolicy, Outcome, Stage};
 
 use super::judging;
+use crate::context::Context;
+use crate::draft::Draft;
 use crate::judge::{self, MIN_EVENTS_TO_FAIL};
-use crate::plan::{Context, Draft, after, clipped};
+use crate::text::clipped;
+use crate::time::after;
 use crate::{sizing, traffic};
 
 /// Takes the candidate back when there is a reason to. True when it did.

@@ -2,9 +2,10 @@
 
 use slipway_crds::v1alpha1::{GateStatus, GateType, GateVerdict, Stage};
 
+use crate::context::Context;
+use crate::draft::Draft;
 use crate::evidence::EvidenceRequest;
 use crate::judge;
-use crate::plan::{Context, Draft};
 use crate::traffic;
 
 /// One reading in so many has its numbers written down although no verdict changed: often enough to watch, seldom enough for the API server.

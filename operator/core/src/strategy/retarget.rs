@@ -6,7 +6,9 @@ use slipway_crds::labels;
 use slipway_crds::v1alpha1::{Outcome, RolloutStatus, Stage};
 
 use crate::command::Pending;
-use crate::plan::{Context, Draft, marks};
+use crate::context::Context;
+use crate::draft::Draft;
+use crate::lost_status;
 use crate::traffic;
 
 /// Follows the spec: to its first revision, to a new candidate, or back to stable.
@@ -29,7 +31,7 @@ pub(crate) fn retarget(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pendin
         revert(cx, draft);
         return;
     }
-    if let Some(aborted) = marks::aborted(cx, &asked).filter(|_| marks::is_status_lost(cx)) {
+    if let Some(aborted) = lost_status::aborted(cx, &asked).filter(|_| lost_status::is_status_lost(cx)) {
         draft.all_to_stable(cx);
         draft.rollout = Some(aborted);
         return;
@@ -45,7 +47,7 @@ pub(super) fn retry(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) 
     if aborted && draft.candidate() == Some(cx.spec.revision.as_str()) && cx.spec.problem.is_none() {
         let user = pending.user(labels::RETRY);
         begin(cx, draft, &cx.spec.revision);
-        pending.obey(labels::RETRY, cx, draft);
+        draft.obey(cx, pending, labels::RETRY);
         draft.note(
             false,
             "RolloutRetried",

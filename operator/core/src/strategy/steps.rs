@@ -7,8 +7,10 @@ use slipway_crds::v1alpha1::{GateVerdict, HoldPolicy, Outcome, Stage, StepRecord
 
 use super::judging;
 use crate::command::Pending;
-use crate::plan::{Context, Draft, after};
+use crate::context::Context;
+use crate::draft::Draft;
 use crate::sizing;
+use crate::time::after;
 use crate::traffic::{self, ALL};
 use crate::validate::{Step, is_judged};
 
@@ -217,7 +219,7 @@ fn analyzing(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) -> bool
 /// A person's `promote` has ended what it was for.
 fn skipped(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
     if std::mem::take(&mut draft.skip) {
-        pending.obey(labels::PROMOTE, cx, draft);
+        draft.obey(cx, pending, labels::PROMOTE);
     }
 }
 

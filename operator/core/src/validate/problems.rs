@@ -24,7 +24,7 @@ fn name(name: &str) -> Option<String> {
     let framed = name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.ends_with('-');
     let fits = !name.is_empty() && name.len() <= 40;
     // Names of our own objects beside those of a ModelDeployment.
-    let free = !crate::build::reserved::is_reserved(name);
+    let free = !crate::reserved::is_reserved(name);
     (!plain || !framed || !fits || !free).then(|| {
         "metadata.name: must be 1 to 40 lower-case letters, digits and '-', start with a letter, not end in '-preview' or '-worker', and not be 'slipway-gateway'".to_owned()
     })

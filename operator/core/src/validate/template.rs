@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF};
 use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER};
 
-use crate::build::reserved::{CONTAINERS, HTTP, METRICS, VOLUMES};
-use crate::build::template::{has_handler, is_reserved};
+use crate::reserved::{CONTAINERS, HTTP, METRICS, VOLUMES};
+use crate::reserved::{has_handler, is_reserved_variable};
 
 /// Ports of the model server.
 const PORTS: [(&str, i32); 2] = [HTTP, METRICS];
@@ -80,7 +80,7 @@ fn of_server(server: &Container) -> Option<(String, String)> {
     if let Some(argument) = server.args.iter().flatten().find(|argument| ours && names(argument)) {
         return Some((format!(".args[{argument}]"), format!("{set}, from spec.model and spec.server; leave it out")));
     }
-    if let Some(variable) = server.env.iter().flatten().find(|variable| is_reserved(&variable.name)) {
+    if let Some(variable) = server.env.iter().flatten().find(|variable| is_reserved_variable(&variable.name)) {
         return Some((format!(".env[{}]", variable.name), format!("{set}; choose another name, or use args")));
     }
     if server.command.is_some() && server.image.is_none() {

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use slipway_core::action::Plan;
 use slipway_core::evidence::{Counts, Evidence, GateReading};
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, NetworkPolicies, Observed,
-    PodProblem, PodView, ReplicaSetView, Settings,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, Observed, PodProblem, PodView,
+    ReplicaSetView,
 };
 use slipway_core::plan::plan;
+use slipway_core::settings::{NetworkPolicies, Settings};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage, Template};
 
 /// The digest that the spec names.
@@ -71,7 +72,7 @@ impl World {
                 gateway_image: "gateway:1".into(),
                 operator_public_key: None,
                 gateway_replicas: 2,
-                gateway_autoscaler: slipway_core::gateway_settings::GatewayAutoscaler::None,
+                gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
                 gateway_problem: None,
                 gateway_template: Template::default(),
                 fixed_user_ids: true,

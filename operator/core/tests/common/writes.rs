@@ -2,8 +2,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use serde_json::json;
-use slipway_core::action::{Action, Desired, Kind};
+use slipway_core::action::Action;
 use slipway_core::build;
+use slipway_core::desired::{Desired, Kind};
 use slipway_core::fields::{self, Change};
 use slipway_core::marks::Marks;
 use slipway_core::observed::{Disturbance, ModelDigest, ObjectView, ReplicaSetView};

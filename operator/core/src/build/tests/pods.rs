@@ -138,7 +138,7 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     object.spec.server.sampling = serde_json::from_value(sampling).unwrap();
     object.spec.template.server_mut().env =
         serde_json::from_value(json!([{"name": "OTEL_TRACES_SAMPLER_ARG", "value": "1"}])).unwrap();
-    let tracing = Some(crate::observed::Tracing { endpoint: "http://collector:4318".into(), per_million: 500 });
+    let tracing = Some(crate::settings::Tracing { endpoint: "http://collector:4318".into(), per_million: 500 });
     let settings = Settings { tracing, ..settings() };
     let (pod, env) = environment(&object, &settings);
     for (name, value) in [

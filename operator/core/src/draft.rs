@@ -4,20 +4,56 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use slipway_crds::v1alpha1::{Backend, GateStatus, Outcome, RolloutRecord, RolloutStatus, Stage, TrafficStatus};
+use slipway_crds::labels;
+use slipway_crds::v1alpha1::{
+    Backend, CommandRecord, GateStatus, Outcome, RolloutRecord, RolloutStatus, Stage, TrafficStatus,
+};
 
-use super::context::Context;
-use super::restart::Restart;
-use crate::action::Note;
+use crate::command::Pending;
+use crate::context::Context;
+use crate::event::Note;
 use crate::judge::Judgement;
+use crate::text::clipped;
 use crate::traffic;
 
-/// Longest message in status.
-pub(crate) const MESSAGE_BYTES: usize = 1000;
 /// Rollouts that are remembered.
 const HISTORY: usize = 10;
 /// Steps that are remembered of one rollout.
 const STEPS: usize = 64;
+/// Longest name of a user in the status.
+const USER_CHARACTERS: usize = 256;
+/// Commands that are remembered of one rollout.
+const RECORDS: usize = 32;
+
+/// A restart that is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Restart {
+    /// `spec.restartTime`.
+    pub(crate) asked: Timestamp,
+    /// How it stands.
+    pub(crate) state: RestartState,
+}
+
+/// How a restart stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RestartState {
+    /// It begins when the rollout is over: what is compared is not changed meanwhile.
+    AfterRollout,
+    /// It goes on.
+    Running {
+        /// Pods that are new and ready.
+        done: usize,
+    },
+    /// A new pod does not get ready. The others stay as they are.
+    NotReady {
+        /// Its name.
+        pod: String,
+        /// Since when it is there.
+        since: Timestamp,
+    },
+    /// Our own disruption budget lets no ready pod go, ever.
+    NoBudget,
+}
 
 /// What is decided so far.
 pub(crate) struct Draft {
@@ -151,6 +187,43 @@ impl Draft {
         self.history.truncate(HISTORY);
     }
 
+    /// Takes out a command that takes effect: the rollout remembers whose it was.
+    pub(crate) fn obey(&mut self, cx: &Context<'_>, pending: &mut Pending, command: &str) {
+        let record = CommandRecord {
+            command: command.rsplit('/').next().unwrap_or_default().to_owned(),
+            user: pending.user(command).chars().take(USER_CHARACTERS).collect(),
+            step: self.step_label(cx),
+            time: Time(cx.stamp()),
+        };
+        pending.handle(command, &mut self.handled);
+        if let Some(rollout) = &mut self.rollout {
+            rollout.commands.push(record);
+            let surplus = rollout.commands.len().saturating_sub(RECORDS);
+            rollout.commands.drain(..surplus);
+        }
+    }
+
+    /// Drops commands that are for another revision or step than the current one, and tells people.
+    pub(crate) fn drop_late(&mut self, pending: &mut Pending) {
+        let current = self.rollout.as_ref().map(|rollout| (rollout.revision.clone(), rollout.step_index));
+        for command in labels::COMMANDS {
+            let Some(value) = pending.value(command) else { continue };
+            let Some(target) = value.target else { continue };
+            let is_current = current.as_ref().is_some_and(|(revision, step)| {
+                *revision == target.revision && target.step.is_none_or(|asked| asked == *step)
+            });
+            if !is_current {
+                pending.handle(command, &mut self.handled);
+                let step = target.step.map_or_else(String::new, |step| format!(", step {}", i64::from(step) + 1));
+                let note = format!(
+                    "{command} by {} was for revision {}{step}, which is not the current one; nothing was done",
+                    value.user, target.revision
+                );
+                self.note(true, "CommandIgnored", "Command", &note);
+            }
+        }
+    }
+
     /// An event for people.
     pub(crate) fn note(&mut self, warning: bool, reason: &str, action: &str, note: &str) {
         self.events.push(Note { warning, reason: reason.to_owned(), action: action.to_owned(), note: clipped(note) });
@@ -160,13 +233,4 @@ impl Draft {
     pub(crate) fn wake(&mut self, at: Timestamp) {
         self.wakes.push(at);
     }
-}
-
-/// Text that fits into status.
-pub fn clipped(text: &str) -> String {
-    if text.len() <= MESSAGE_BYTES {
-        return text.to_owned();
-    }
-    let end = (0..=MESSAGE_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-    format!("{}…", text.get(..end).unwrap_or_default())
 }

@@ -10,11 +10,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::wait;
+use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::node::cgroup;
-use crate::shell;
+use crate::{shell, wait};
 
 /// Lines of a log that an error shows.
 const LOG_TAIL: usize = 30;

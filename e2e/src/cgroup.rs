@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cluster::wait;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::wait;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -1,11 +1,12 @@
 //! What one decision looks at.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use slipway_crds::v1alpha1::{GateType, ModelDeploymentStatus};
 
 use crate::command;
 use crate::observed::{ModelDigest, Observed, ReplicaSetView};
 use crate::replicas;
+use crate::time::after;
 use crate::traffic;
 use crate::validate::{Validated, validate};
 
@@ -25,7 +26,10 @@ impl<'a> Context<'a> {
     pub(crate) fn new(observed: &'a Observed, now: Timestamp) -> Self {
         let stored = observed.object.status.clone().unwrap_or_default();
         let mut cx = Self { observed, now, spec: validate(&observed.object), stored };
-        cx.spec.replicas = replicas::effective(&cx);
+        let stable = cx.stored.stable.as_ref().map_or(cx.spec.revision.as_str(), |stable| stable.revision.as_str());
+        let running = cx.set(stable).map_or(0, |set| set.desired);
+        let told = observed.autoscaler.as_ref().and_then(|it| it.desired_replicas);
+        cx.spec.replicas = replicas::effective(&observed.object, cx.spec.autoscaling.as_ref(), running, told);
         let forbidden =
             !observed.settings.promql_gates && cx.spec.gates.iter().any(|gate| gate.type_ == GateType::PromQl);
         if forbidden && cx.spec.problem.is_none() {
@@ -117,9 +121,4 @@ impl<'a> Context<'a> {
     pub(crate) fn passed(&self, since: Timestamp, seconds: i64) -> bool {
         self.now >= after(since, seconds)
     }
-}
-
-/// A time and some seconds; the end of time when there is none so late.
-pub(crate) fn after(time: Timestamp, seconds: i64) -> Timestamp {
-    time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }

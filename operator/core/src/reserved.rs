@@ -1,8 +1,29 @@
 //! Names that are Slipway's own: of objects beside those of a ModelDeployment, and of what its pods have. Users choose others; one that is taken is refused.
 
-use super::replica_set::FETCH;
-use super::{GATEWAY, preview_name, worker_name};
+use k8s_openapi::api::core::v1::Probe;
 
+/// Name of all objects of a namespace's gateway.
+pub const GATEWAY: &str = "slipway-gateway";
+
+/// Name of a ReplicaSet and of a Service of one revision.
+pub fn revision_name(name: &str, revision: &str) -> String {
+    format!("{name}-{revision}")
+}
+
+/// Name of the preview Service.
+pub fn preview_name(name: &str) -> String {
+    format!("{name}-preview")
+}
+
+/// Name of the Deployment of workers and of its autoscaler.
+pub fn worker_name(name: &str) -> String {
+    format!("{name}-worker")
+}
+
+/// The init container that fetches the model.
+pub const FETCH: &str = "fetch";
+/// The variable by which that and the model server are told the digest of the model.
+pub const DIGEST_VARIABLE: &str = "SLIPWAY_MODEL_DIGEST";
 /// The container of the Redis beside the model server.
 pub(crate) const REDIS: &str = "redis";
 /// The container of workers, and the first argument of the program in them.
@@ -32,6 +53,21 @@ pub(crate) const METRICS: (&str, i32) = ("metrics", 9090);
 /// Whether a ModelDeployment may not have this name, because another one's objects would have it, or the gateway has.
 pub(crate) fn is_reserved(name: &str) -> bool {
     name == GATEWAY || [preview_name(""), worker_name("")].iter().any(|suffix| name.ends_with(suffix.as_str()))
+}
+
+/// Variables of the model server that nobody else may set: labels of metrics and the digest that is verified must be those of the revision.
+pub(crate) fn is_reserved_variable(variable: &str) -> bool {
+    variable.starts_with("SLIPWAY_") || variable == "POD_NAME"
+}
+
+/// The times of a probe.
+pub(crate) fn without_handler(probe: &Probe) -> Probe {
+    Probe { exec: None, grpc: None, http_get: None, tcp_socket: None, ..probe.clone() }
+}
+
+/// Whether a probe says how it looks, and not only how often.
+pub(crate) fn has_handler(probe: &Probe) -> bool {
+    *probe != without_handler(probe)
 }
 
 #[cfg(test)]

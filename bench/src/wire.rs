@@ -1,0 +1,34 @@
+//! What is asked, and how it is written.
+
+use serde::Deserialize;
+
+/// One row of input.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) input: String,
+    pub(crate) shape: Vec<i64>,
+    pub(crate) data: Vec<f32>,
+}
+
+/// How a request is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// REST, JSON.
+    Json,
+    /// REST, the binary tensor extension.
+    Binary,
+    /// gRPC with raw contents.
+    Grpc,
+}
+
+impl Wire {
+    pub(crate) const ALL: [Self; 3] = [Self::Json, Self::Binary, Self::Grpc];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Binary => "binary",
+            Self::Grpc => "grpc",
+        }
+    }
+}
