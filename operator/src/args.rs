@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slipway_core::gateway_settings::GatewaySettings;
-use slipway_core::settings::GatewayAutoscaler;
-use slipway_core::settings::{Settings, Tracing};
+use slipway_core::settings::{GatewayAutoscaler, Settings, Tracing};
 use slipway_crds::v1alpha1::Template;
 
 use crate::error::RunError;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Client;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -14,6 +16,7 @@ use crate::children::Expectations;
 use crate::disturbances::Disturbances;
 use crate::events::Events;
 use crate::gateway_link::Links;
+use crate::main_watch::Guarded;
 use crate::metrics_source::Poller;
 use crate::own_writes::OwnWrites;
 use crate::refusals::Refusals;
@@ -62,8 +65,21 @@ pub struct Context {
 }
 
 impl Context {
+    /// Waits until a plan sees everything: the objects, and the settings of namespaces. False: it never will.
+    pub async fn wait_until_synced(&self) -> bool {
+        self.views.wait_until_synced().await && self.settings.wait_until_synced().await
+    }
+
+    /// Has all ModelDeployments of a namespace looked at.
+    pub fn trigger_namespace(&self, namespace: &str, triggers: &UnboundedSender<ObjectRef<Guarded>>) {
+        for name in self.views.models.models_where(namespace, |_| true) {
+            // The receiver is gone only when the operator ends.
+            let _ = triggers.send(ObjectRef::new(&name).within(namespace));
+        }
+    }
+
     /// Forgets an object that is gone.
-    pub fn forget(&self, uid: &str, object: &kube::runtime::reflector::ObjectRef<crate::main_watch::Guarded>) {
+    pub fn forget(&self, uid: &str, object: &ObjectRef<Guarded>) {
         self.poller.ask(uid, object, None);
         self.links.set_draining(uid, std::collections::BTreeSet::new());
         self.backoff.reset(uid);

@@ -128,8 +128,7 @@ struct Watcher {
 
 /// Looks until the operator ends.
 pub async fn run(ctx: Arc<Context>, mode: Mode, triggers: UnboundedSender<ObjectRef<Guarded>>) {
-    let synced = async { ctx.views.wait_until_synced().await && ctx.settings.wait_until_synced().await };
-    if ctx.stop.run_until_cancelled(synced).await != Some(true) {
+    if ctx.stop.run_until_cancelled(ctx.wait_until_synced()).await != Some(true) {
         return;
     }
     let (mut watcher, mut ticks) = (Watcher::default(), interval(EVERY));
@@ -140,10 +139,7 @@ pub async fn run(ctx: Arc<Context>, mode: Mode, triggers: UnboundedSender<Object
         ctx.metrics.gateway_troubles(&decision.troubles);
         let current = gateways.iter().filter(|it| it.updated_at.is_some()).map(|it| it.namespace.clone()).collect();
         for namespace in ctx.views.gateway_updates.replace(decision.updates, &current) {
-            for name in ctx.views.models.models_where(&namespace, |_| true) {
-                // The receiver is gone only when the operator ends.
-                let _ = triggers.send(ObjectRef::new(&name).within(&namespace));
-            }
+            ctx.trigger_namespace(&namespace, &triggers);
         }
         let unused = watcher.unused(&ctx.views, Instant::now()).into_iter();
         for namespace in unused.filter(|namespace| !is_of_another(&ctx, namespace)) {

@@ -283,10 +283,7 @@ async fn look(ctx: &Context, others: &mut BTreeMap<String, String>, triggers: &U
             }
             None => tracing::info!(namespace, "no other operator looks after the namespace any more"),
         }
-        for name in ctx.views.models.models_where(namespace, |_| true) {
-            // The receiver is gone only when the operator ends.
-            let _ = triggers.send(ObjectRef::new(&name).within(namespace));
-        }
+        ctx.trigger_namespace(namespace, triggers);
     }
     ctx.metrics.namespaces_of_others.set(i64::try_from(theirs.len()).unwrap_or(i64::MAX));
     *others = theirs;

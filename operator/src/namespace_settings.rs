@@ -147,10 +147,7 @@ pub async fn run(ctx: Arc<Context>, namespace: Option<String>, triggers: Unbound
         while let Some(event) = events.next().await {
             let Some(event) = logged(event, &ctx) else { continue };
             for namespace in ctx.settings.note(event, &mut listed) {
-                for name in ctx.views.models.models_where(&namespace, |_| true) {
-                    // The receiver is gone only when the operator ends.
-                    let _ = triggers.send(ObjectRef::new(&name).within(&namespace));
-                }
+                ctx.trigger_namespace(&namespace, &triggers);
             }
         }
     };

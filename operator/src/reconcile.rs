@@ -68,8 +68,7 @@ pub fn on_error(object: Arc<Guarded>, error: &Error, ctx: Arc<Context>) -> Next 
 
 async fn step(stored: &ModelDeployment, ctx: &Context) -> Result<Next, Error> {
     // (I/O) Half a view would look like missing objects.
-    let synced = async { ctx.views.wait_until_synced().await && ctx.settings.wait_until_synced().await };
-    if ctx.stop.run_until_cancelled(synced).await != Some(true) {
+    if ctx.stop.run_until_cancelled(ctx.wait_until_synced()).await != Some(true) {
         return Err(Error::CachesGone);
     }
     let object = ctx.own.newest(stored);

@@ -30,8 +30,7 @@ use super::service::gateway_service;
 use super::{keys, template};
 use crate::desired::Desired;
 use crate::reserved::{HTTP, PRIVATE};
-use crate::settings::GatewayAutoscaler;
-use crate::settings::Settings;
+use crate::settings::{GatewayAutoscaler, Settings};
 
 const ADMIN: &str = "admin";
 /// By what a gateway knows the operator.

@@ -6,8 +6,7 @@ use slipway_crds::v1alpha1::{ModelDeployment, Queue, Template};
 
 use super::*;
 use crate::desired::Desired;
-use crate::settings::GatewayAutoscaler;
-use crate::settings::{NetworkPolicies, Settings};
+use crate::settings::{GatewayAutoscaler, NetworkPolicies, Settings};
 
 mod cache;
 mod network_policy;

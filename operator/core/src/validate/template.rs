@@ -4,8 +4,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF};
 use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER};
 
-use crate::reserved::{CONTAINERS, HTTP, METRICS, VOLUMES};
-use crate::reserved::{has_handler, is_reserved_variable};
+use crate::reserved::{CONTAINERS, HTTP, METRICS, VOLUMES, has_handler, is_reserved_variable};
 
 /// Ports of the model server.
 const PORTS: [(&str, i32); 2] = [HTTP, METRICS];
