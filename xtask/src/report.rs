@@ -18,8 +18,12 @@ pub(crate) fn begin(what: &str, checkout: &Checkout, missing: &[Missing], work: 
     }
 }
 
-/// Prints the counts as the last line; returns whether nothing failed.
+/// Prints what failed, and the counts as the last line; returns whether nothing failed.
 pub(crate) fn end(work: &Work) -> bool {
-    println!("\nafter {}:\n{}", minutes(work.clock.elapsed().as_secs()), work.tally);
+    println!("\nafter {}:", minutes(work.clock.elapsed().as_secs()));
+    for failure in &work.failures {
+        println!("FAILED {failure}");
+    }
+    println!("{}", work.tally);
     work.tally.failed == 0
 }

@@ -54,11 +54,23 @@ impl Step {
     }
 }
 
+/// How a step ended.
+#[derive(Debug, Default)]
+struct StepOutcome {
+    succeeded: bool,
+    /// The counts that it printed, if any.
+    tally: Option<Tally>,
+    /// Tests of libtest that failed.
+    failed_tests: Vec<String>,
+}
+
 /// The steps of a run.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) clock: Clock,
     pub(crate) tally: Tally,
+    /// Names of the steps that failed, with their failed tests where there are some.
+    pub(crate) failures: Vec<String>,
     estimates: Estimates,
     steps: Vec<Step>,
     done: usize,
@@ -67,7 +79,7 @@ pub(crate) struct Work {
 impl Work {
     /// Work that consists of these steps, in this order.
     pub(crate) fn new(clock: Clock, estimates: Estimates, steps: Vec<Step>) -> Self {
-        Self { clock, tally: Tally::default(), estimates, steps, done: 0 }
+        Self { clock, tally: Tally::default(), failures: Vec::new(), estimates, steps, done: 0 }
     }
 
     /// Seconds that all steps will take together.
@@ -103,7 +115,7 @@ impl Work {
             if let Err(error) = &outcome {
                 eprintln!("{error}");
             }
-            (outcome.is_ok(), None)
+            StepOutcome { succeeded: outcome.is_ok(), ..StepOutcome::default() }
         })
     }
 
@@ -111,6 +123,7 @@ impl Work {
     pub(crate) fn fail(&mut self, what: &str, tests: usize, reason: &str) {
         eprintln!("\nFAILED {what}: {reason}");
         self.tally += Tally::failed(tests);
+        self.failures.push(what.into());
         self.pass_by(what);
     }
 
@@ -127,7 +140,7 @@ impl Work {
         }
     }
 
-    fn step(&mut self, what: &str, run: impl FnOnce(&Self, u64) -> (bool, Option<Tally>)) -> bool {
+    fn step(&mut self, what: &str, run: impl FnOnce(&Self, u64) -> StepOutcome) -> bool {
         if self.clock.too_late() {
             self.fail(what, 1, "not begun: it is too late to begin anything");
             return false;
@@ -135,7 +148,7 @@ impl Work {
         self.begin(what, run)
     }
 
-    fn begin(&mut self, what: &str, run: impl FnOnce(&Self, u64) -> (bool, Option<Tally>)) -> bool {
+    fn begin(&mut self, what: &str, run: impl FnOnce(&Self, u64) -> StepOutcome) -> bool {
         self.pass_by(what);
         let step = self.steps.iter().find(|step| step.what == what).cloned().unwrap_or_else(|| Step::new(what, 0));
         let (needed, rest) = (self.seconds_of(&step), self.seconds());
@@ -147,29 +160,32 @@ impl Work {
             minutes(rest)
         );
         let since = Instant::now();
-        let (succeeded, printed) = run(self, needed);
+        let StepOutcome { succeeded, tally, failed_tests } = run(self, needed);
         let seconds = since.elapsed().as_secs();
         if succeeded {
             println!("<== {what}: {}", minutes(seconds));
             self.estimates.record(&step.part(), seconds);
         } else {
             eprintln!("<== {what}: FAILED after {}", minutes(seconds));
+            let tests = failed_tests.join(", ");
+            self.failures.push(if tests.is_empty() { what.into() } else { format!("{what}: {tests}") });
         }
-        self.tally += Tally::of_step(printed, succeeded);
+        self.tally += Tally::of_step(tally, succeeded);
         succeeded
     }
 
     /// Runs a program, passes its output on, and counts the tests in it.
-    fn watch(&self, command: &mut Command, what: &str, needed: u64) -> (bool, Option<Tally>) {
+    fn watch(&self, command: &mut Command, what: &str, needed: u64) -> StepOutcome {
         let mut child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
             Ok(child) => child,
             Err(error) => {
                 eprintln!("cannot start `{}`: {error}", slipway_provision::command::line(command));
-                return (false, None);
+                return StepOutcome::default();
             }
         };
-        let tally = follow(&mut child, what, needed);
-        (child.wait().is_ok_and(|status| status.success()), tally)
+        let (tally, failed_tests) = follow(&mut child, what, needed);
+        let succeeded = child.wait().is_ok_and(|status| status.success());
+        StepOutcome { succeeded, tally, failed_tests }
     }
 }
 
@@ -199,10 +215,10 @@ fn say_still_at_work(what: &str, since: Instant, needed: u64) {
     println!("    ... {what}: {}, {left}", minutes(elapsed));
 }
 
-/// Passes the output on until it ends; says now and then how far it is.
-fn follow(child: &mut Child, what: &str, needed: u64) -> Option<Tally> {
+/// Passes the output on until it ends; says now and then how far it is. Returns the counts in it, and the names of tests that failed.
+fn follow(child: &mut Child, what: &str, needed: u64) -> (Option<Tally>, Vec<String>) {
     let (sender, receiver) = mpsc::channel();
-    let output = child.stdout.take()?;
+    let Some(output) = child.stdout.take() else { return (None, Vec::new()) };
     std::thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
@@ -210,11 +226,13 @@ fn follow(child: &mut Child, what: &str, needed: u64) -> Option<Tally> {
             }
         }
     });
-    let (since, mut progress, mut tally) = (Instant::now(), Progress::default(), None);
+    let (since, mut progress) = (Instant::now(), Progress::default());
+    let (mut tally, mut failed_tests) = (None, Vec::new());
     loop {
         match receiver.recv_timeout(SILENCE) {
             Ok(line) => {
                 println!("{line}{}", progress.after(&line));
+                failed_tests.extend(failed_test(&line));
                 if let Some(counts) = Tally::read(&line) {
                     *tally.get_or_insert_with(Tally::default) += counts;
                 }
@@ -222,11 +240,16 @@ fn follow(child: &mut Child, what: &str, needed: u64) -> Option<Tally> {
             Err(RecvTimeoutError::Timeout) => {
                 say_still_at_work(what, since, needed);
             }
-            Err(RecvTimeoutError::Disconnected) => return tally,
+            Err(RecvTimeoutError::Disconnected) => return (tally, failed_tests),
         }
         // A lost progress line harms nobody.
         let _ = std::io::stdout().flush();
     }
+}
+
+/// The name in a line of libtest about a test that failed.
+fn failed_test(line: &str) -> Option<String> {
+    Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned())
 }
 
 /// How many of the promises have ended: they take half a minute each, and come one after the other.
@@ -275,6 +298,16 @@ mod tests {
         assert!(!work.run("b", Command::new("sh").args(["-c", "exit 3"])));
         assert!(!work.run("c", &mut Command::new("/nonexistent/program")));
         assert_eq!((work.tally, work.seconds()), (Tally { passed: 3, failed: 2, skipped: 0 }, 0));
+    }
+
+    #[test]
+    fn failures_are_named() {
+        let mut work = work(&[("a", 10), ("b", 20), ("c", 30)]);
+        let lines = "echo 'test x::y ... FAILED'; echo 'test x::z ... ok'; exit 1";
+        assert!(!work.run("a", Command::new("sh").args(["-c", lines])));
+        assert!(work.run("b", &mut Command::new("true")));
+        work.fail("c", 2, "there is no cluster");
+        assert_eq!(work.failures, ["a: x::y", "c"]);
     }
 
     #[test]
