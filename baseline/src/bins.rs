@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::{Bins, MAX_NUMERIC_BINS};
+use crate::{HistogramBins, MAX_NUMERIC_BINS};
 
 const OUT_OF_RANGE: &str = "out_of_range";
 const NAN: &str = "nan";
 const OTHER: &str = "other";
 const MISSING: &str = "missing";
 
-impl Bins {
+impl HistogramBins {
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
@@ -24,7 +24,7 @@ impl Bins {
     }
 
     /// Bins in the order of the values, that is without the special ones; 0 for categories, which have no order.
-    pub fn ordered(&self) -> usize {
+    pub fn ordered_len(&self) -> usize {
         match self {
             Self::Numeric { edges, .. } => edges.len() + 1,
             Self::Categorical { .. } => 0,
@@ -44,31 +44,33 @@ impl Bins {
     }
 
     /// Whether a category of this name could be told from a special bin.
-    pub(crate) fn nameable(value: &str) -> bool {
+    pub(crate) fn is_category_name(value: &str) -> bool {
         !value.is_empty() && value != OTHER && value != MISSING && value.len() <= crate::MAX_NAME
     }
 }
 
 /// Finds bins; made once of [`Bins`].
 #[derive(Debug, Clone)]
-pub enum Binner {
+pub enum HistogramBinner {
     /// For numbers.
     Numeric(Box<NumericBinner>),
     /// For names.
     Categorical(CategoricalBinner),
 }
 
-impl Binner {
+impl HistogramBinner {
     /// The finder for `bins`, which are valid.
-    pub fn new(bins: &Bins) -> Self {
+    pub fn new(bins: &HistogramBins) -> Self {
         match bins {
-            Bins::Numeric { edges, low, high } => Self::Numeric(Box::new(NumericBinner::new(edges, *low, *high))),
-            Bins::Categorical { values } => Self::Categorical(CategoricalBinner::new(values)),
+            HistogramBins::Numeric { edges, low, high } => {
+                Self::Numeric(Box::new(NumericBinner::new(edges, *low, *high)))
+            }
+            HistogramBins::Categorical { values } => Self::Categorical(CategoricalBinner::new(values)),
         }
     }
 
     /// The bin of a number; a category is looked up by its text.
-    pub fn number(&self, value: f64) -> usize {
+    pub fn number_bin(&self, value: f64) -> usize {
         match self {
             Self::Numeric(b) => b.index(value),
             Self::Categorical(b) => b.index(&value.to_string()),
@@ -76,18 +78,18 @@ impl Binner {
     }
 
     /// The bin of a text; no text is a number.
-    pub fn text(&self, value: &str) -> usize {
+    pub fn text_bin(&self, value: &str) -> usize {
         match self {
-            Self::Numeric(b) if value.is_empty() => b.missing(),
+            Self::Numeric(b) if value.is_empty() => b.missing_bin(),
             Self::Numeric(b) => b.index(value.trim().parse().unwrap_or(f64::NAN)),
             Self::Categorical(b) => b.index(value),
         }
     }
 
     /// The bin of a value that is not there.
-    pub fn missing(&self) -> usize {
+    pub fn missing_bin(&self) -> usize {
         match self {
-            Self::Numeric(b) => b.missing(),
+            Self::Numeric(b) => b.missing_bin(),
             Self::Categorical(b) => b.other + 1,
         }
     }
@@ -101,7 +103,7 @@ pub struct NumericBinner {
     edges: [f64; MAX_NUMERIC_BINS],
     low: f64,
     high: f64,
-    ordinary: usize,
+    in_range_bins: usize,
 }
 
 impl NumericBinner {
@@ -111,7 +113,7 @@ impl NumericBinner {
         for (to, from) in padded.iter_mut().zip(edges) {
             *to = *from;
         }
-        Self { edges: padded, low, high, ordinary: edges.len().min(MAX_NUMERIC_BINS) + 1 }
+        Self { edges: padded, low, high, in_range_bins: edges.len().min(MAX_NUMERIC_BINS) + 1 }
     }
 
     /// The bin of `x`.
@@ -123,30 +125,30 @@ impl NumericBinner {
         }
         // False for NaN as well.
         let inside = (x >= self.low) & (x <= self.high);
-        let special = self.ordinary + usize::from(x.is_nan());
+        let special = self.in_range_bins + usize::from(x.is_nan());
         if inside { above as usize } else { special }
     }
 
-    fn missing(&self) -> usize {
-        self.ordinary + 2
+    fn missing_bin(&self) -> usize {
+        self.in_range_bins + 2
     }
 }
 
 /// Finds the bin of a name.
 #[derive(Debug, Clone)]
 pub struct CategoricalBinner {
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
     other: usize,
 }
 
 impl CategoricalBinner {
     fn new(values: &[String]) -> Self {
         let places = values.iter().enumerate().map(|(i, v)| (v.clone(), i)).collect();
-        Self { places, other: values.len() }
+        Self { indices: places, other: values.len() }
     }
 
     /// The bin of `value`.
     pub fn index(&self, value: &str) -> usize {
-        if value.is_empty() { self.other + 1 } else { self.places.get(value).copied().unwrap_or(self.other) }
+        if value.is_empty() { self.other + 1 } else { self.indices.get(value).copied().unwrap_or(self.other) }
     }
 }

@@ -9,7 +9,7 @@ use crate::{MAX_NUMERIC_BINS, NumericBinner};
 /// Isotonic: more confident rows were never less often right. CBPE (see docs/model-metrics.md) sums it over live rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Calibration {
+pub struct CalibrationCurve {
     /// Inner edges of the scores, ascending; bin `i` holds `edges[i-1] < score <= edges[i]`.
     pub edges: Vec<f64>,
     /// Observed accuracy of each bin, ascending.
@@ -20,7 +20,7 @@ pub struct Calibration {
     pub ece: f64,
 }
 
-impl Calibration {
+impl CalibrationCurve {
     /// From scores and whether the row was right. `None` without rows.
     pub fn fit(rows: &[(f64, bool)], bins: usize) -> Option<Self> {
         let mut rows: Vec<_> = rows.iter().copied().filter(|(score, _)| score.is_finite()).collect();
@@ -39,7 +39,7 @@ impl Calibration {
         }
         let gap = |&(n, right, score): &(u64, u64, f64)| if n == 0 { 0.0 } else { (right as f64 - score).abs() };
         let ece = sums.iter().map(gap).sum::<f64>() / n as f64;
-        let accuracy = isotonic(&sums.iter().map(|(n, right, _)| (*n as f64, *right as f64)).collect::<Vec<_>>());
+        let accuracy = fit_isotonic(&sums.iter().map(|(n, right, _)| (*n as f64, *right as f64)).collect::<Vec<_>>());
         Some(Self { edges, accuracy, counts: sums.into_iter().map(|s| s.0).collect(), ece })
     }
 
@@ -49,13 +49,13 @@ impl Calibration {
     }
 
     /// The accuracy of `bin`; `None` for a score that is no number.
-    pub fn at(&self, bin: usize) -> Option<f64> {
+    pub fn bin_accuracy(&self, bin: usize) -> Option<f64> {
         self.accuracy.get(bin).copied()
     }
 }
 
 /// Pool adjacent violators over (weight, sum).
-fn isotonic(bins: &[(f64, f64)]) -> Vec<f64> {
+fn fit_isotonic(bins: &[(f64, f64)]) -> Vec<f64> {
     let mut blocks: Vec<(f64, f64, usize)> = Vec::with_capacity(bins.len());
     for (weight, sum) in bins {
         let mut block = (*weight, *sum, 1);

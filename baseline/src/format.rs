@@ -3,50 +3,50 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Calibration, FORMAT, MAX_BYTES, validate};
+use crate::{CalibrationCurve, FORMAT, MAX_BYTES, validate};
 
 /// A whole file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Baseline {
+pub struct ModelBaseline {
     /// [`FORMAT`].
     pub format: String,
     /// The model that this is the baseline of.
-    pub model: Model,
+    pub model: BaselineModel,
     /// Reference rows.
     pub rows: u64,
     /// A column of an input each.
-    pub features: Vec<Feature>,
+    pub features: Vec<FeatureColumn>,
     /// What the model predicted on the reference: classes, or values of a regression. Absent when it predicts neither.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub predictions: Option<Histogram>,
+    pub predictions: Option<ReferenceHistogram>,
     /// The highest probability of each reference row. Absent without probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scores: Option<Histogram>,
+    pub scores: Option<ReferenceHistogram>,
     /// How often the model was right by score. Absent without labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<Calibration>,
+    pub calibration: Option<CalibrationCurve>,
     /// Requests with known answers.
     #[serde(default)]
-    pub golden: Golden,
+    pub golden: GoldenSet,
 }
 
 /// A model, by content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Model {
+pub struct BaselineModel {
     /// `sha256:<hex>` of the file.
     pub digest: String,
     /// What it takes.
-    pub inputs: Vec<TensorSpec>,
+    pub inputs: Vec<BaselineTensorSpec>,
     /// What it gives.
-    pub outputs: Vec<TensorSpec>,
+    pub outputs: Vec<BaselineTensorSpec>,
 }
 
 /// Name, datatype and shape as the Open Inference Protocol writes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TensorSpec {
+pub struct BaselineTensorSpec {
     /// Name.
     pub name: String,
     /// Datatype, as in `FP32`.
@@ -58,7 +58,7 @@ pub struct TensorSpec {
 /// One column of one input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Feature {
+pub struct FeatureColumn {
     /// Its name: the value of the label `feature`.
     pub name: String,
     /// The input that it is part of.
@@ -66,15 +66,15 @@ pub struct Feature {
     /// Its place in a row of that input, row-major.
     pub column: usize,
     /// Its values in the reference.
-    pub histogram: Histogram,
+    pub histogram: ReferenceHistogram,
 }
 
 /// Bins with the reference's counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Histogram {
+pub struct ReferenceHistogram {
     /// The bins.
-    pub bins: Bins,
+    pub bins: HistogramBins,
     /// A count for each bin, in the order of [`Bins::names`].
     pub counts: Vec<u64>,
 }
@@ -82,7 +82,7 @@ pub struct Histogram {
 /// Bins that every value falls into exactly one of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
-pub enum Bins {
+pub enum HistogramBins {
     /// A number. Bin `i` holds `edges[i-1] < x <= edges[i]`, the outer ones reach on to `low` and `high`; then `out_of_range`, `nan`, `missing`.
     Numeric {
         /// Inner edges, ascending.
@@ -102,10 +102,10 @@ pub enum Bins {
 /// Requests with known answers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Golden {
+pub struct GoldenSet {
     /// How far a number may be off.
     #[serde(default)]
-    pub tolerance: Tolerance,
+    pub tolerance: NumericTolerance,
     /// The requests, of one row each.
     #[serde(default)]
     pub requests: Vec<GoldenRequest>,
@@ -114,21 +114,21 @@ pub struct Golden {
 /// A number `got` is right when `|got - want| <= absolute + relative * |want|`. Integers, booleans and texts are compared exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Tolerance {
+pub struct NumericTolerance {
     /// Independent of the size.
     pub absolute: f64,
     /// In proportion to the size.
     pub relative: f64,
 }
 
-impl Default for Tolerance {
+impl Default for NumericTolerance {
     /// Float32 sums in another order (other batch, other processor) stay far within this.
     fn default() -> Self {
         Self { absolute: 1e-5, relative: 1e-4 }
     }
 }
 
-impl Tolerance {
+impl NumericTolerance {
     /// Whether `got` is as good as `want`. Two NaN are, and so are two equal infinities.
     pub fn accepts(&self, got: f64, want: f64) -> bool {
         if got.is_nan() || want.is_nan() {
@@ -164,7 +164,7 @@ pub struct GoldenTensor {
 
 /// Why a text is no baseline.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FileError {
+pub enum BaselineError {
     /// Over [`MAX_BYTES`].
     #[error(
         "the baseline has {0} bytes; at most {MAX_BYTES} are read: name fewer columns with --features, or fewer --golden"
@@ -188,27 +188,27 @@ pub enum FileError {
     },
 }
 
-impl Baseline {
+impl ModelBaseline {
     /// Reads and checks a file.
     ///
     /// # Errors
     /// For whatever is not exactly a baseline of this version; what is returned can be used without further checks.
-    pub fn from_slice(bytes: &[u8]) -> Result<Self, FileError> {
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, BaselineError> {
         #[derive(Deserialize)]
-        struct Version {
+        struct FormatVersion {
             format: Option<String>,
         }
         if bytes.len() > MAX_BYTES {
-            return Err(FileError::TooLarge(bytes.len()));
+            return Err(BaselineError::TooLarge(bytes.len()));
         }
-        let malformed = |e: serde_json::Error| FileError::Malformed(e.to_string());
+        let malformed = |e: serde_json::Error| BaselineError::Malformed(e.to_string());
         // Another version has other fields: its version is what is worth saying.
-        let version: Version = serde_json::from_slice(bytes).map_err(malformed)?;
+        let version: FormatVersion = serde_json::from_slice(bytes).map_err(malformed)?;
         if let Some(format) = version.format.filter(|f| f != FORMAT) {
-            return Err(FileError::Format(format));
+            return Err(BaselineError::Format(format));
         }
         let baseline: Self = serde_json::from_slice(bytes).map_err(malformed)?;
-        validate::check(&baseline)?;
+        validate::validate_baseline(&baseline)?;
         Ok(baseline)
     }
 
@@ -216,11 +216,11 @@ impl Baseline {
     ///
     /// # Errors
     /// When it would not be read back: names that are too long, numbers that are not finite, too much of something.
-    pub fn to_vec(&self) -> Result<Vec<u8>, FileError> {
-        validate::check(self)?;
-        let bytes = serde_json::to_vec_pretty(self).map_err(|e| FileError::Malformed(e.to_string()))?;
+    pub fn to_vec(&self) -> Result<Vec<u8>, BaselineError> {
+        validate::validate_baseline(self)?;
+        let bytes = serde_json::to_vec_pretty(self).map_err(|e| BaselineError::Malformed(e.to_string()))?;
         if bytes.len() > MAX_BYTES {
-            return Err(FileError::TooLarge(bytes.len()));
+            return Err(BaselineError::TooLarge(bytes.len()));
         }
         Ok(bytes)
     }

@@ -11,10 +11,11 @@ mod histogram;
 pub mod stats;
 mod validate;
 
-pub use bins::{Binner, CategoricalBinner, NumericBinner};
-pub use calibration::Calibration;
+pub use bins::{CategoricalBinner, HistogramBinner, NumericBinner};
+pub use calibration::CalibrationCurve;
 pub use format::{
-    Baseline, Bins, Feature, FileError, Golden, GoldenRequest, GoldenTensor, Histogram, Model, TensorSpec, Tolerance,
+    BaselineError, BaselineModel, BaselineTensorSpec, FeatureColumn, GoldenRequest, GoldenSet, GoldenTensor,
+    HistogramBins, ModelBaseline, NumericTolerance, ReferenceHistogram,
 };
 
 /// The version of the format that this crate writes and reads.

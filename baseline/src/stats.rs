@@ -1,21 +1,21 @@
 //! How far two sets of counts over the same bins are apart. Formulas and the reasons for the threshold: docs/model-metrics.md.
 
 /// Shares below this are taken for this, so that the logarithm of an empty bin is finite.
-pub const FLOOR: f64 = 1e-4;
+pub const SHARE_FLOOR: f64 = 1e-4;
 
 /// Below this a PSI is no drift worth a person's time, however many rows prove that it is not chance.
 pub const EFFECT_FLOOR: f64 = 0.02;
 
 /// 95 % quantiles of chi-square by degrees of freedom, from 1 (tables of the distribution).
-const CHI2_95: [f64; 30] = [
+const CHI_SQUARE_95: [f64; 30] = [
     3.841, 5.991, 7.815, 9.488, 11.070, 12.592, 14.067, 15.507, 16.919, 18.307, 19.675, 21.026, 22.362, 23.685, 24.996,
     26.296, 27.587, 28.869, 30.144, 31.410, 32.671, 33.924, 35.172, 36.415, 37.652, 38.885, 40.113, 41.337, 42.557,
     43.773,
 ];
 
 /// 95 % quantile of the chi-square distribution; Wilson and Hilferty's cube beyond 30 degrees of freedom (to 0.1 %).
-pub fn chi2_95(freedom: usize) -> f64 {
-    match freedom.checked_sub(1).map(|i| CHI2_95.get(i)) {
+pub fn chi_square_95(freedom: usize) -> f64 {
+    match freedom.checked_sub(1).map(|i| CHI_SQUARE_95.get(i)) {
         None => 0.0,
         Some(Some(exact)) => *exact,
         Some(None) => {
@@ -26,18 +26,18 @@ pub fn chi2_95(freedom: usize) -> f64 {
     }
 }
 
-fn shares(counts: &[u64]) -> impl Iterator<Item = f64> {
+fn bin_shares(counts: &[u64]) -> impl Iterator<Item = f64> {
     let total = counts.iter().sum::<u64>().max(1) as f64;
     counts.iter().map(move |n| *n as f64 / total)
 }
 
 /// Population stability index, sum of (q - p) ln(q / p); 0 for equal shares.
-pub fn psi(reference: &[u64], live: &[u64]) -> f64 {
+pub fn population_stability_index(reference: &[u64], live: &[u64]) -> f64 {
     let term = |(p, q): (f64, f64)| {
-        let (p, q) = (p.max(FLOOR), q.max(FLOOR));
+        let (p, q) = (p.max(SHARE_FLOOR), q.max(SHARE_FLOOR));
         (q - p) * (q / p).ln()
     };
-    shares(reference).zip(shares(live)).map(term).sum()
+    bin_shares(reference).zip(bin_shares(live)).map(term).sum()
 }
 
 /// Jensen-Shannon distance, the square root of the divergence to base 2: 0 for equal shares, 1 for shares without a common bin.
@@ -47,13 +47,13 @@ pub fn jensen_shannon(reference: &[u64], live: &[u64]) -> f64 {
         let m = f64::midpoint(p, q);
         f64::midpoint(kl(p, m), kl(q, m))
     };
-    shares(reference).zip(shares(live)).map(term).sum::<f64>().max(0.0).sqrt()
+    bin_shares(reference).zip(bin_shares(live)).map(term).sum::<f64>().max(0.0).sqrt()
 }
 
 /// Kolmogorov-Smirnov statistic over bins: the greatest difference of the cumulated shares. Only for bins in order.
 pub fn kolmogorov_smirnov(reference: &[u64], live: &[u64]) -> f64 {
     let mut sum = 0.0_f64;
-    shares(reference).zip(shares(live)).fold(0.0, |greatest, (p, q)| {
+    bin_shares(reference).zip(bin_shares(live)).fold(0.0, |greatest, (p, q)| {
         sum += q - p;
         greatest.max(sum.abs())
     })
@@ -61,7 +61,7 @@ pub fn kolmogorov_smirnov(reference: &[u64], live: &[u64]) -> f64 {
 
 /// Two sets of counts compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Drift {
+pub struct DriftStatistics {
     /// [`psi`].
     pub psi: f64,
     /// From here on it is drift: the PSI that equal distributions exceed in 5 of 100 cases, and at least [`EFFECT_FLOOR`].
@@ -78,16 +78,16 @@ pub struct Drift {
     pub live: u64,
 }
 
-impl Drift {
+impl DriftStatistics {
     /// Compares; the first `ordered` bins are in order (0: none are).
     pub fn between(reference: &[u64], live: &[u64], ordered: usize) -> Self {
         let (n, m) = (reference.iter().sum::<u64>(), live.iter().sum::<u64>());
-        let freedom = freedom(reference);
+        let freedom = degrees_of_freedom(reference);
         let scale = if n == 0 || m == 0 { f64::INFINITY } else { 1.0 / n as f64 + 1.0 / m as f64 };
         let ks = || Some(kolmogorov_smirnov(reference.get(..ordered)?, live.get(..ordered)?));
         Self {
-            psi: psi(reference, live),
-            threshold: threshold(freedom, scale, EFFECT_FLOOR),
+            psi: population_stability_index(reference, live),
+            threshold: drift_threshold(freedom, scale, EFFECT_FLOOR),
             noise: if freedom == 0 { 0.0 } else { freedom as f64 * scale },
             jensen_shannon: jensen_shannon(reference, live),
             kolmogorov_smirnov: if ordered > 0 { ks() } else { None },
@@ -97,20 +97,20 @@ impl Drift {
     }
 
     /// Whether it is drift. Never without rows.
-    pub fn drifted(&self) -> bool {
+    pub fn has_drifted(&self) -> bool {
         self.psi > self.threshold
     }
 }
 
 /// Bins that the reference fills, less one: an empty bin (`nan`, `missing`) has no share that chance could move.
-pub fn freedom(reference: &[u64]) -> usize {
+pub fn degrees_of_freedom(reference: &[u64]) -> usize {
     reference.iter().filter(|n| **n > 0).count().saturating_sub(1)
 }
 
 /// `max(chi2 * (1/n + 1/m), floor)`, where `scale` is `1/n + 1/m`.
-pub fn threshold(freedom: usize, scale: f64, floor: f64) -> f64 {
+pub fn drift_threshold(freedom: usize, scale: f64, floor: f64) -> f64 {
     if !scale.is_finite() {
         return f64::INFINITY;
     }
-    (chi2_95(freedom) * scale).max(floor)
+    (chi_square_95(freedom) * scale).max(floor)
 }

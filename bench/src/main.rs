@@ -14,7 +14,7 @@ mod process;
 mod raw;
 mod report;
 mod runtime;
-mod vary;
+mod variation;
 mod venv;
 mod wire;
 
@@ -28,28 +28,28 @@ use clap::{Args, Parser, Subcommand, value_parser};
 /// Measures the model server and the gateway of Slipway beside others: same model files, same load, same machine, same run.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Cli {
+struct BenchCli {
     #[command(subcommand)]
-    command: Command,
+    command: BenchCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum BenchCommand {
     /// Model servers.
-    Runtime(Options),
+    Runtime(BenchOptions),
     /// Gateways: the hop alone.
-    Gateway(Options),
+    Gateway(BenchOptions),
     /// The queue of jobs, on each broker.
-    Jobs(Options),
+    Jobs(BenchOptions),
     /// Checks who speaks the Open Inference Protocol how well.
-    Conformance(Options),
+    Conformance(BenchOptions),
     /// Writes the table and the plots of the results so far.
-    Report(Options),
+    Report(BenchOptions),
 }
 
 /// What all measurements have in common.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Options {
+pub(crate) struct BenchOptions {
     /// Where results, models and other people's programs are kept.
     #[arg(long, default_value = "target/bench")]
     pub(crate) dir: PathBuf,
@@ -57,13 +57,13 @@ pub(crate) struct Options {
     #[arg(long, default_value = "docs/bench")]
     pub(crate) report: PathBuf,
     /// Only these, by name.
-    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(names()))]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(measured_names()))]
     pub(crate) only: Vec<String>,
     /// Only these models.
     #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(model::NAMES))]
     pub(crate) models: Vec<String>,
     /// Seconds of each measurement, after a fifth of it as warm-up.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 5.0, value_parser = parse_seconds)]
     pub(crate) seconds: f64,
     /// Interleaved rounds; the report shows the median.
     #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=1000))]
@@ -79,8 +79,8 @@ pub(crate) struct Options {
     pub(crate) load_core: usize,
 }
 
-impl Options {
-    pub(crate) fn wants(&self, name: &str) -> bool {
+impl BenchOptions {
+    pub(crate) fn is_selected(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|it| it == name)
     }
 
@@ -92,22 +92,22 @@ impl Options {
 }
 
 /// Names of all that is measured: one command line serves all commands, so each takes the names of the others.
-fn names() -> impl Iterator<Item = &'static str> {
-    peers::Peer::ALL.map(peers::Peer::name).into_iter().chain(gateway::NAMES).chain(["raw", "jobs"])
+fn measured_names() -> impl Iterator<Item = &'static str> {
+    peers::PeerServer::ALL.map(peers::PeerServer::name).into_iter().chain(gateway::NAMES).chain(["raw", "jobs"])
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds));
     seconds.ok_or_else(|| "want a number from 0.01 to 86400".into())
 }
 
 fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
-        Command::Runtime(options) => runtime::run(&options),
-        Command::Gateway(options) => gateway::run(&options),
-        Command::Jobs(options) => jobs::run(&options),
-        Command::Conformance(options) => conformance::run(&options),
-        Command::Report(options) => report::write(&options),
+    let ended = match BenchCli::parse().command {
+        BenchCommand::Runtime(options) => runtime::run_runtime_bench(&options),
+        BenchCommand::Gateway(options) => gateway::run_gateway_bench(&options),
+        BenchCommand::Jobs(options) => jobs::run_jobs_bench(&options),
+        BenchCommand::Conformance(options) => conformance::run_conformance(&options),
+        BenchCommand::Report(options) => report::write_report(&options),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,22 +2,27 @@
 
 use anyhow::ensure;
 
-use crate::Options;
-use crate::load::{self, Call};
-use crate::process::{self, Server};
-use crate::report::Cell;
+use crate::BenchOptions;
+use crate::load::{self, BenchRequest};
+use crate::process::{self, ServerProcess};
+use crate::report::ResultCell;
 
 /// A closed loop, and an open one at half the rate that it reached, at most `most` requests a second: what users see of a server that is not
 /// overloaded. Who was measured is left for the caller to say.
-pub(crate) fn measure(options: &Options, server: &Server, call: &Call, most: f64) -> anyhow::Result<Cell> {
-    load::closed(call, options, options.seconds / 5.0)?;
-    let cpu = server.cpu();
-    let measured = load::closed(call, options, options.seconds)?;
-    let cpu = server.cpu() - cpu;
+pub(crate) fn measure_server(
+    options: &BenchOptions,
+    server: &ServerProcess,
+    call: &BenchRequest,
+    most: f64,
+) -> anyhow::Result<ResultCell> {
+    load::run_closed_loop(call, options, options.seconds / 5.0)?;
+    let cpu = server.cpu_seconds();
+    let measured = load::run_closed_loop(call, options, options.seconds)?;
+    let cpu = server.cpu_seconds() - cpu;
     ensure!(measured.errors == 0, "{} errors", measured.errors);
     let per_second = measured.requests as f64 / measured.seconds;
-    let open = load::open(call, options, options.seconds / 2.0, most.min(per_second / 2.0))?;
-    Ok(Cell {
+    let open = load::run_open_loop(call, options, options.seconds / 2.0, most.min(per_second / 2.0))?;
+    Ok(ResultCell {
         server: String::new(),
         model: String::new(),
         wire: String::new(),
@@ -27,7 +32,7 @@ pub(crate) fn measure(options: &Options, server: &Server, call: &Call, most: f64
         p99_us: measured.percentile(0.99),
         open_p50_us: open.percentile(0.5),
         open_p99_us: open.percentile(0.99),
-        pss_bytes: server.pss(),
+        pss_bytes: server.pss_bytes(),
         ready_ms: f64::NAN,
         load_average: process::load_average(),
     })

@@ -8,49 +8,49 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
-use crate::load::Call;
+use crate::load::BenchRequest;
 use crate::venv;
-use crate::wire::{Row, Wire};
+use crate::wire::{InputRow, WireEncoding};
 
 /// All models, by rising work.
 pub(crate) const NAMES: [&str; 5] = ["tree30", "mlp", "digits", "cnn", "cnn-wide"];
 
 /// One model.
 #[derive(Debug, Clone)]
-pub(crate) struct Model {
+pub(crate) struct BenchModel {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
-    pub(crate) row: Row,
+    pub(crate) row: InputRow,
     /// What raw ONNX Runtime says for the row.
     pub(crate) probabilities: Vec<f32>,
 }
 
 /// Makes the models unless they are there.
-pub(crate) fn all(dir: &Path, only: &[String]) -> anyhow::Result<Vec<Model>> {
+pub(crate) fn ensure_models(dir: &Path, only: &[String]) -> anyhow::Result<Vec<BenchModel>> {
     let out = dir.join("models");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("models.py");
     if NAMES.iter().any(|name| !out.join(format!("{name}.json")).is_file()) {
         let requirements = std::fs::read_to_string(script.with_file_name("requirements.txt"))?;
-        let venv = venv::ensure("models", "python3", &slipway_provision::python::requirements(&requirements))?;
-        venv::run(Command::new(venv.join("bin/python")).arg(&script).arg(&out))?;
+        let venv = venv::ensure_venv("models", "python3", &slipway_provision::python::requirements(&requirements))?;
+        venv::run_command(Command::new(venv.join("bin/python")).arg(&script).arg(&out))?;
     }
     let wanted = NAMES.into_iter().filter(|name| only.is_empty() || only.iter().any(|it| it == name));
-    wanted.map(|name| read(&out, name)).collect()
+    wanted.map(|name| read_model(&out, name)).collect()
 }
 
-fn read(dir: &Path, name: &str) -> anyhow::Result<Model> {
+fn read_model(dir: &Path, name: &str) -> anyhow::Result<BenchModel> {
     let text = std::fs::read_to_string(dir.join(format!("{name}.json"))).context("the models are not made")?;
     let path = std::path::absolute(dir.join(format!("{name}.onnx")))?;
-    Ok(Model { name: name.into(), path, row: serde_json::from_str(&text)?, probabilities: Vec::new() })
+    Ok(BenchModel { name: name.into(), path, row: serde_json::from_str(&text)?, probabilities: Vec::new() })
 }
 
-impl Row {
-    fn raw(&self) -> Vec<u8> {
+impl InputRow {
+    fn raw_bytes(&self) -> Vec<u8> {
         self.data.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
 
     /// The request for model `model`.
-    pub(crate) fn call(&self, port: u16, path: &str, model: &str, wire: Wire) -> Call {
+    pub(crate) fn build_request(&self, port: u16, path: &str, model: &str, wire: WireEncoding) -> BenchRequest {
         let mut headers = HeaderMap::new();
         let mut put = |name: &'static str, value: &str| {
             headers.insert(name, HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static("")));
@@ -58,13 +58,13 @@ impl Row {
         let head = |input: serde_json::Value| json!({"id": "1", "inputs": [input]});
         let mut input = json!({"name": self.input, "shape": self.shape, "datatype": "FP32"});
         let body = match wire {
-            Wire::Json => {
+            WireEncoding::Json => {
                 put("content-type", "application/json");
                 input["data"] = json!(self.data);
                 head(input).to_string().into_bytes()
             }
-            Wire::Binary => {
-                let raw = self.raw();
+            WireEncoding::Binary => {
+                let raw = self.raw_bytes();
                 input["parameters"] = json!({"binary_data_size": raw.len()});
                 let mut whole = head(input);
                 whole["parameters"] = json!({"binary_data_output": true});
@@ -74,37 +74,37 @@ impl Row {
                 body.extend(raw);
                 body
             }
-            Wire::Grpc => {
+            WireEncoding::Grpc => {
                 put("content-type", "application/grpc");
                 put("te", "trailers");
-                framed(&self.message(model))
+                grpc_frame(&self.grpc_message(model))
             }
         };
-        let grpc = wire == Wire::Grpc;
+        let grpc = wire == WireEncoding::Grpc;
         let path = if grpc { "/inference.GRPCInferenceService/ModelInfer" } else { path };
-        Call { port, path: path.to_owned(), headers, body: Bytes::from(body), grpc, vary: None }
+        BenchRequest { port, path: path.to_owned(), headers, body: Bytes::from(body), grpc, variation: None }
     }
 
     /// `ModelInferRequest` with raw contents. Five fields are less than another copy of the generated code.
-    fn message(&self, model: &str) -> Vec<u8> {
+    fn grpc_message(&self, model: &str) -> Vec<u8> {
         let mut shape = Vec::new();
         for size in &self.shape {
-            varint(size.cast_unsigned(), &mut shape);
+            write_varint(size.cast_unsigned(), &mut shape);
         }
         let mut input = Vec::new();
-        field(1, self.input.as_bytes(), &mut input);
-        field(2, b"FP32", &mut input);
-        field(3, &shape, &mut input);
+        write_field(1, self.input.as_bytes(), &mut input);
+        write_field(2, b"FP32", &mut input);
+        write_field(3, &shape, &mut input);
         let mut message = Vec::new();
-        field(1, model.as_bytes(), &mut message);
-        field(3, b"1", &mut message);
-        field(5, &input, &mut message);
-        field(7, &self.raw(), &mut message);
+        write_field(1, model.as_bytes(), &mut message);
+        write_field(3, b"1", &mut message);
+        write_field(5, &input, &mut message);
+        write_field(7, &self.raw_bytes(), &mut message);
         message
     }
 }
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
+fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -113,14 +113,14 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// A field of wire type 2: bytes with their length.
-fn field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
+fn write_field(number: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(number << 3 | 2);
-    varint(bytes.len() as u64, out);
+    write_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
 /// A gRPC message: not compressed, length, bytes.
-fn framed(message: &[u8]) -> Vec<u8> {
+fn grpc_frame(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0][..], &length.to_be_bytes(), message].concat()
 }
@@ -131,12 +131,12 @@ mod tests {
 
     #[test]
     fn a_message_is_what_the_encoding_says() {
-        let row = Row { input: "x".into(), shape: vec![1, 300], data: vec![1.0] };
+        let row = InputRow { input: "x".into(), shape: vec![1, 300], data: vec![1.0] };
         // https://protobuf.dev/programming-guides/encoding/, written out by hand.
         let input = [&[0x0a, 1, b'x', 0x12, 4][..], b"FP32", &[0x1a, 3, 1, 0xac, 0x02]].concat();
         let length = u8::try_from(input.len()).unwrap();
         let want = [&[0x0a, 1, b'm', 0x1a, 1, b'1', 0x2a, length][..], &input, &[0x3a, 4, 0, 0, 0x80, 0x3f]].concat();
-        assert_eq!(row.message("m"), want);
-        assert_eq!(framed(&want)[..5], [0, 0, 0, 0, u8::try_from(want.len()).unwrap()]);
+        assert_eq!(row.grpc_message("m"), want);
+        assert_eq!(grpc_frame(&want)[..5], [0, 0, 0, 0, u8::try_from(want.len()).unwrap()]);
     }
 }

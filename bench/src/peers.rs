@@ -7,15 +7,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use http::HeaderValue;
 
-use crate::load::Call;
-use crate::model::Model;
-use crate::vary::Vary;
+use crate::load::BenchRequest;
+use crate::model::BenchModel;
+use crate::variation::BodyVariation;
 use crate::venv;
-use crate::wire::Wire;
+use crate::wire::WireEncoding;
 
 /// A model server. Caches are off unless the name says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Peer {
+pub(crate) enum PeerServer {
     Slipway,
     SlipwayNoBatching,
     /// Every request is known: what a hit in the process's memory costs.
@@ -35,10 +35,10 @@ pub(crate) enum Peer {
 const ORT: &str = "onnxruntime==1.32.0";
 const NUMPY: &str = "numpy==2.4.6";
 /// Different inputs of a measurement in which none comes twice, and of one whose inputs all come soon enough to be known after its warm-up.
-const NEW: u32 = 1_500_000;
-const KNOWN: u32 = 256;
+const UNIQUE_INPUTS: u32 = 1_500_000;
+const REPEATED_INPUTS: u32 = 256;
 
-impl Peer {
+impl PeerServer {
     pub(crate) const ALL: [Self; 11] = [
         Self::Slipway,
         Self::SlipwayNoBatching,
@@ -71,16 +71,16 @@ impl Peer {
 
     /// Whether it is our own, whatever its options.
     const fn is_ours(self) -> bool {
-        use Peer::{Slipway, SlipwayCacheHit, SlipwayCacheMiss, SlipwayCacheRedis, SlipwayNoBatching};
+        use PeerServer::{Slipway, SlipwayCacheHit, SlipwayCacheMiss, SlipwayCacheRedis, SlipwayNoBatching};
         matches!(self, Slipway | SlipwayNoBatching | SlipwayCacheHit | SlipwayCacheMiss | SlipwayCacheRedis)
     }
 
     /// What it can read.
-    pub(crate) const fn speaks(self, wire: Wire) -> bool {
+    pub(crate) const fn supports(self, wire: WireEncoding) -> bool {
         match wire {
-            Wire::Json => true,
-            Wire::Binary => self.is_ours() || matches!(self, Self::Triton),
-            Wire::Grpc => self.is_ours() || matches!(self, Self::Triton | Self::MlServer),
+            WireEncoding::Json => true,
+            WireEncoding::Binary => self.is_ours() || matches!(self, Self::Triton),
+            WireEncoding::Grpc => self.is_ours() || matches!(self, Self::Triton | Self::MlServer),
         }
     }
 
@@ -107,32 +107,34 @@ impl Peer {
     }
 
     /// Path of inference requests.
-    fn path(self) -> &'static str {
+    fn infer_path(self) -> &'static str {
         if self == Self::BentoMl { "/infer" } else { "/v2/models/m/infer" }
     }
 
     /// The request for the row of `model`.
-    pub(crate) fn call(self, model: &Model, port: u16, wire: Wire) -> Call {
-        let port = self.grpc_port(port).filter(|_| wire == Wire::Grpc).unwrap_or(port);
-        let mut call = model.row.call(port, self.path(), "m", wire);
-        if self.is_ours() && wire == Wire::Grpc {
+    pub(crate) fn build_request(self, model: &BenchModel, port: u16, wire: WireEncoding) -> BenchRequest {
+        let port = self.grpc_port(port).filter(|_| wire == WireEncoding::Grpc).unwrap_or(port);
+        let mut call = model.row.build_request(port, self.infer_path(), "m", wire);
+        if self.is_ours() && wire == WireEncoding::Grpc {
             call.headers.insert("grpc-timeout", HeaderValue::from_static("10S"));
         }
-        call.vary = match self {
-            Self::SlipwayCacheMiss => Some(Arc::new(Vary::new(&call.body, &model.row, wire, NEW))),
-            Self::SlipwayCacheRedis => Some(Arc::new(Vary::new(&call.body, &model.row, wire, KNOWN))),
+        call.variation = match self {
+            Self::SlipwayCacheMiss => Some(Arc::new(BodyVariation::new(&call.body, &model.row, wire, UNIQUE_INPUTS))),
+            Self::SlipwayCacheRedis => {
+                Some(Arc::new(BodyVariation::new(&call.body, &model.row, wire, REPEATED_INPUTS)))
+            }
             _ => None,
         };
         call
     }
 
     /// The command that serves `model` on `port` (and `port + 1`, `port + 2`).
-    pub(crate) fn command(self, dir: &Path, library: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
+    pub(crate) fn command(self, dir: &Path, library: &Path, model: &BenchModel, port: u16) -> anyhow::Result<Command> {
         if self.is_ours() {
-            return slipway(self, library, model, port);
+            return slipway_command(self, library, model, port);
         }
         let python = if self == Self::Triton { "/usr/bin/python3" } else { "python3" };
-        let venv = venv::ensure(self.name(), python, self.requirements())?;
+        let venv = venv::ensure_venv(self.name(), python, self.requirements())?;
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
         let bin = |name: &str| Command::new(venv.join("bin").join(name));
         let mut command = match self {
@@ -143,17 +145,17 @@ impl Peer {
             }
             Self::MlServer => {
                 let mut it = bin("mlserver");
-                it.arg("start").arg(mlserver(dir, port)?);
+                it.arg("start").arg(write_mlserver_settings(dir, port)?);
                 it
             }
-            Self::KServe => script(bin("python"), "kserve_server.py", port),
-            Self::LitServe => script(bin("python"), "litserve_server.py", port),
+            Self::KServe => script_command(bin("python"), "kserve_server.py", port),
+            Self::LitServe => script_command(bin("python"), "litserve_server.py", port),
             Self::BentoMl => {
                 let mut it = bin("bentoml");
                 it.args(["serve", "bentoml_service:Onnx", "--host", "127.0.0.1", "--port", &port.to_string()]);
                 it
             }
-            _ => triton(dir, &venv, &peers, model, port)?,
+            _ => triton_command(dir, &venv, &peers, model, port)?,
         };
         command.current_dir(&peers).env("PYTHONPATH", &peers).env("BENCH_MODEL", &model.path);
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("BENTOML_DO_NOT_TRACK", "True");
@@ -161,21 +163,21 @@ impl Peer {
     }
 }
 
-fn script(mut python: Command, file: &str, port: u16) -> Command {
+fn script_command(mut python: Command, file: &str, port: u16) -> Command {
     python.args([file, &port.to_string()]);
     python
 }
 
-fn slipway(peer: Peer, library: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
-    let mut command = runtime("serve", library, model, port)?;
+fn slipway_command(peer: PeerServer, library: &Path, model: &BenchModel, port: u16) -> anyhow::Result<Command> {
+    let mut command = runtime_command("serve", library, model, port)?;
     command.arg(format!("--listen=127.0.0.1:{port}"));
     match peer {
-        Peer::SlipwayNoBatching => drop(command.arg("--batching=disabled")),
-        Peer::SlipwayCacheHit | Peer::SlipwayCacheMiss => drop(command.arg("--result-cache")),
-        Peer::SlipwayCacheRedis => {
+        PeerServer::SlipwayNoBatching => drop(command.arg("--batching=disabled")),
+        PeerServer::SlipwayCacheHit | PeerServer::SlipwayCacheMiss => drop(command.arg("--result-cache")),
+        PeerServer::SlipwayCacheRedis => {
             command.args(["--result-cache", "--result-cache-bytes", "0"]);
             command.arg(format!("--redis-url=redis://127.0.0.1:{}", port + 2));
-            return Ok(beside_redis(&command, port + 2));
+            return Ok(with_own_redis(&command, port + 2));
         }
         _ => {}
     }
@@ -183,7 +185,7 @@ fn slipway(peer: Peer, library: &Path, model: &Model, port: u16) -> anyhow::Resu
 }
 
 /// Our own program with the model, on one core; its admin port is `port + 1`.
-pub(crate) fn runtime(what: &str, library: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
+pub(crate) fn runtime_command(what: &str, library: &Path, model: &BenchModel, port: u16) -> anyhow::Result<Command> {
     let program = Path::new("target/release/slipway-runtime");
     let program = std::fs::canonicalize(program).context("cargo build --release --package slipway-runtime")?;
     let mut command = Command::new(program);
@@ -194,7 +196,7 @@ pub(crate) fn runtime(what: &str, library: &Path, model: &Model, port: u16) -> a
 }
 
 /// `command` with a Redis of its own: one process tree, so that the time of both counts.
-fn beside_redis(command: &Command, port: u16) -> Command {
+fn with_own_redis(command: &Command, port: u16) -> Command {
     let redis = format!("redis-server --port {port} --bind 127.0.0.1 --save '' --appendonly no --loglevel warning");
     let mut both = Command::new("sh");
     both.args(["-c", &format!("{redis} & exec \"$0\" \"$@\"")]).arg(command.get_program()).args(command.get_args());
@@ -202,7 +204,7 @@ fn beside_redis(command: &Command, port: u16) -> Command {
     both
 }
 
-fn mlserver(dir: &Path, port: u16) -> anyhow::Result<PathBuf> {
+fn write_mlserver_settings(dir: &Path, port: u16) -> anyhow::Result<PathBuf> {
     let folder = std::path::absolute(dir.join("mlserver"))?;
     std::fs::create_dir_all(&folder)?;
     let settings = serde_json::json!({
@@ -216,8 +218,8 @@ fn mlserver(dir: &Path, port: u16) -> anyhow::Result<PathBuf> {
 }
 
 /// Triton out of the wheel of pytriton: the server with its Python backend, which is the only one in there.
-fn triton(dir: &Path, venv: &Path, peers: &Path, model: &Model, port: u16) -> anyhow::Result<Command> {
-    let packages = find(&venv.join("lib"), "site-packages").context("no site-packages")?;
+fn triton_command(dir: &Path, venv: &Path, peers: &Path, model: &BenchModel, port: u16) -> anyhow::Result<Command> {
+    let packages = find_directory(&venv.join("lib"), "site-packages").context("no site-packages")?;
     let server = packages.join("pytriton/tritonserver");
     let stub = server.join("python_backend_stubs/3.11/triton_python_backend_stub");
     let backend = server.join("backends/python");
@@ -253,7 +255,7 @@ fn triton(dir: &Path, venv: &Path, peers: &Path, model: &Model, port: u16) -> an
     Ok(command)
 }
 
-fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+fn find_directory(dir: &Path, name: &str) -> Option<PathBuf> {
     let inner = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path().join(name));
     inner.into_iter().find(|path| path.is_dir())
 }

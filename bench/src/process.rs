@@ -12,16 +12,16 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// How long a server may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server. It ends with this value, and its children with it.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct ServerProcess {
     child: Child,
     log: PathBuf,
 }
 
-impl Server {
+impl ServerProcess {
     /// Starts `command` on `core`, with its output in `log`.
     pub(crate) fn start(command: &mut Command, core: usize, log: &Path) -> anyhow::Result<Self> {
         let out = std::fs::File::create(log).with_context(|| log.display().to_string())?;
@@ -40,12 +40,12 @@ impl Server {
     }
 
     /// Whether it still runs.
-    pub(crate) fn alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Looks every so often until `is` is true. When it ends before, or that takes longer than `most`, the end of its log says why.
-    pub(crate) fn until(
+    pub(crate) fn wait_until(
         &mut self,
         most: Duration,
         every: Duration,
@@ -53,7 +53,7 @@ impl Server {
     ) -> anyhow::Result<()> {
         let end = Instant::now() + most;
         while !is()? {
-            if !self.alive() || Instant::now() > end {
+            if !self.is_alive() || Instant::now() > end {
                 let text = std::fs::read_to_string(&self.log).unwrap_or_default();
                 let tail: Vec<&str> = text.lines().rev().take(12).collect();
                 bail!("it does not get there:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
@@ -64,26 +64,27 @@ impl Server {
     }
 
     /// CPU seconds so far of the process and all that it started, those that ended included.
-    pub(crate) fn cpu(&self) -> f64 {
+    pub(crate) fn cpu_seconds(&self) -> f64 {
         let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
-        let all = table();
-        let sum: u64 = tree(&all, self.child.id()).iter().filter_map(|pid| all.get(pid)).map(|row| row.ticks).sum();
+        let all = read_processes();
+        let sum: u64 =
+            process_tree(&all, self.child.id()).iter().filter_map(|pid| all.get(pid)).map(|row| row.ticks).sum();
         sum as f64 / ticks
     }
 
     /// Proportional memory of the process and all that it started, in bytes.
-    pub(crate) fn pss(&self) -> u64 {
-        let all = table();
-        tree(&all, self.child.id()).iter().filter_map(|pid| pss(*pid)).sum()
+    pub(crate) fn pss_bytes(&self) -> u64 {
+        let all = read_processes();
+        process_tree(&all, self.child.id()).iter().filter_map(|pid| process_pss(*pid)).sum()
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let group = Pid::from_raw(self.child.id().cast_signed());
         let _ = killpg(group, Signal::SIGTERM);
-        let until = Instant::now() + PATIENCE;
-        while self.alive() && Instant::now() < until {
+        let until = Instant::now() + STOP_TIMEOUT;
+        while self.is_alive() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
         }
         // Children that outlive their parent, and whoever did not listen.
@@ -92,26 +93,30 @@ impl Drop for Server {
     }
 }
 
-struct Row {
+struct ProcessStat {
     parent: u32,
     ticks: u64,
 }
 
 /// All processes by id.
-fn table() -> BTreeMap<u32, Row> {
+fn read_processes() -> BTreeMap<u32, ProcessStat> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
     let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.filter_map(|pid| Some((pid, stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?))).collect()
+    ids.filter_map(|pid| Some((pid, parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
+        .collect()
 }
 
 /// proc(5): after the name in parentheses come state, ppid, …, utime (14), stime (15), cutime (16), cstime (17).
-fn stat(text: &str) -> Option<Row> {
+fn parse_stat(text: &str) -> Option<ProcessStat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    Some(Row { parent: u32::try_from(number(1)?).ok()?, ticks: number(11)? + number(12)? + number(13)? + number(14)? })
+    Some(ProcessStat {
+        parent: u32::try_from(number(1)?).ok()?,
+        ticks: number(11)? + number(12)? + number(13)? + number(14)?,
+    })
 }
 
-fn tree(all: &BTreeMap<u32, Row>, root: u32) -> BTreeSet<u32> {
+fn process_tree(all: &BTreeMap<u32, ProcessStat>, root: u32) -> BTreeSet<u32> {
     let mut found = BTreeSet::from([root]);
     loop {
         let more: Vec<u32> = all
@@ -126,21 +131,21 @@ fn tree(all: &BTreeMap<u32, Row>, root: u32) -> BTreeSet<u32> {
     }
 }
 
-fn pss(pid: u32) -> Option<u64> {
+fn process_pss(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// Binds the calling thread, and threads that it starts, to a core.
-pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
+pub(crate) fn pin_to_core(core: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     let pinned = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
     pinned.with_context(|| format!("cannot run on core {core} (--server-core, --load-core)"))
 }
 
 /// CPU seconds of the calling thread.
-pub(crate) fn thread_cpu() -> f64 {
+pub(crate) fn thread_cpu_seconds() -> f64 {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID);
     time.map_or(0.0, |time| time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
 }
@@ -157,28 +162,29 @@ mod tests {
 
     #[test]
     fn names_with_spaces_and_parentheses_are_no_trouble() {
-        let row = stat("12 (a b) c) S 7 1 1 0 -1 0 0 0 0 0 11 22 33 44 20 0 1 0 5").unwrap();
+        let row = parse_stat("12 (a b) c) S 7 1 1 0 -1 0 0 0 0 0 11 22 33 44 20 0 1 0 5").unwrap();
         assert_eq!((row.parent, row.ticks), (7, 110));
     }
 
     #[test]
     fn a_tree_has_all_generations_and_nobody_else() {
-        let row = |parent| Row { parent, ticks: 1 };
+        let row = |parent| ProcessStat { parent, ticks: 1 };
         let all = BTreeMap::from([(1, row(0)), (2, row(1)), (3, row(2)), (4, row(9)), (5, row(3))]);
-        assert_eq!(tree(&all, 2), BTreeSet::from([2, 3, 5]));
+        assert_eq!(process_tree(&all, 2), BTreeSet::from([2, 3, 5]));
     }
 
     #[test]
     fn time_and_memory_of_children_count() {
         let dir = std::env::temp_dir().join(format!("bench-{}", std::process::id()));
         let mut server =
-            Server::start(Command::new("sh").args(["-c", "sh -c 'while :; do :; done' & wait"]), 0, &dir).unwrap();
+            ServerProcess::start(Command::new("sh").args(["-c", "sh -c 'while :; do :; done' & wait"]), 0, &dir)
+                .unwrap();
         let until = Instant::now() + Duration::from_secs(30);
-        while server.cpu() < 0.2 {
-            assert!(server.alive() && Instant::now() < until);
+        while server.cpu_seconds() < 0.2 {
+            assert!(server.is_alive() && Instant::now() < until);
             std::thread::sleep(Duration::from_millis(10));
         }
-        assert!(server.pss() > 0);
+        assert!(server.pss_bytes() > 0);
         let _ = std::fs::remove_file(dir);
     }
 }

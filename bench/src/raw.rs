@@ -7,34 +7,34 @@ use anyhow::{Context as _, anyhow};
 use slipway_runtime::engine::{self, Engine};
 use slipway_runtime::tensor::{Tensor, TensorData};
 
-use crate::model::Model;
+use crate::model::BenchModel;
 use crate::process;
 
 /// What one run costs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Raw {
+pub(crate) struct RawMeasurement {
     /// CPU microseconds of a run.
     pub(crate) cpu_us: f64,
     /// Runs a second of one thread.
     pub(crate) per_second: f64,
 }
 
-fn load(library: &Path, model: &Model) -> anyhow::Result<Engine> {
+fn load_engine(library: &Path, model: &BenchModel) -> anyhow::Result<Engine> {
     let engines = engine::load(library, &model.path, 1, 1, None).map_err(|error| anyhow!("{error}"))?;
     engines.into_iter().next().context("no engine")
 }
 
-fn input(model: &Model) -> Vec<Tensor> {
+fn input_tensors(model: &BenchModel) -> Vec<Tensor> {
     let shape = model.row.shape.iter().map(|size| usize::try_from(*size).unwrap_or_default()).collect();
     vec![Tensor { shape, data: TensorData::F32(model.row.data.clone()) }]
 }
 
 /// What the model says for its row: the reference for all servers.
-pub(crate) fn reference(library: &Path, model: &Model) -> anyhow::Result<Vec<f32>> {
-    let mut engine = load(library, model)?;
+pub(crate) fn reference_output(library: &Path, model: &BenchModel) -> anyhow::Result<Vec<f32>> {
+    let mut engine = load_engine(library, model)?;
     let index = engine.signature().outputs.iter().position(|spec| spec.name.contains("probabilit"));
     let index = index.context("no probabilities")?;
-    let outputs = engine.run(input(model)).map_err(|error| anyhow!(error.message))?;
+    let outputs = engine.run(input_tensors(model)).map_err(|error| anyhow!(error.message))?;
     match outputs.get(index).map(|tensor| &tensor.data) {
         Some(TensorData::F32(values)) => Ok(values.clone()),
         other => Err(anyhow!("probabilities are {other:?}")),
@@ -42,19 +42,24 @@ pub(crate) fn reference(library: &Path, model: &Model) -> anyhow::Result<Vec<f32
 }
 
 /// Runs the model for `seconds`. Making the input and reading the outputs are part of it: no server can do without.
-pub(crate) fn measure(library: &Path, model: &Model, core: usize, seconds: f64) -> anyhow::Result<Raw> {
-    process::pin(core)?;
-    let mut engine = load(library, model)?;
+pub(crate) fn measure_raw(
+    library: &Path,
+    model: &BenchModel,
+    core: usize,
+    seconds: f64,
+) -> anyhow::Result<RawMeasurement> {
+    process::pin_to_core(core)?;
+    let mut engine = load_engine(library, model)?;
     let mut turn = |seconds: f64| -> anyhow::Result<(u64, f64, f64)> {
-        let (begun, cpu) = (Instant::now(), process::thread_cpu());
+        let (begun, cpu) = (Instant::now(), process::thread_cpu_seconds());
         let mut runs = 0;
         while begun.elapsed().as_secs_f64() < seconds {
-            engine.run(input(model)).map_err(|error| anyhow!(error.message))?;
+            engine.run(input_tensors(model)).map_err(|error| anyhow!(error.message))?;
             runs += 1;
         }
-        Ok((runs, process::thread_cpu() - cpu, begun.elapsed().as_secs_f64()))
+        Ok((runs, process::thread_cpu_seconds() - cpu, begun.elapsed().as_secs_f64()))
     };
     turn(seconds / 5.0)?;
     let (runs, cpu, wall) = turn(seconds)?;
-    Ok(Raw { cpu_us: cpu * 1e6 / runs as f64, per_second: runs as f64 / wall })
+    Ok(RawMeasurement { cpu_us: cpu * 1e6 / runs as f64, per_second: runs as f64 / wall })
 }

@@ -9,12 +9,12 @@ use anyhow::{Context as _, ensure};
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::Options;
-use crate::raw::Raw;
+use crate::BenchOptions;
+use crate::raw::RawMeasurement;
 
 /// One measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Cell {
+pub(crate) struct ResultCell {
     pub(crate) server: String,
     pub(crate) model: String,
     pub(crate) wire: String,
@@ -39,9 +39,9 @@ fn nullable<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D:
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
-impl Cell {
+impl ResultCell {
     /// ONNX Runtime without a server.
-    pub(crate) fn raw(model: &str, raw: Raw) -> Self {
+    pub(crate) fn from_raw(model: &str, raw: RawMeasurement) -> Self {
         let run = 1e6 / raw.per_second;
         Self {
             server: RAW.into(),
@@ -64,21 +64,21 @@ const RAW: &str = "raw ONNX Runtime";
 
 /// All measurements so far.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Results {
-    cells: Vec<Cell>,
+pub(crate) struct BenchResults {
+    cells: Vec<ResultCell>,
 }
 
-type Key = (String, String, String);
+type ResultKey = (String, String, String);
 
 /// The rounds of one measurement.
 #[derive(Debug, Clone, Copy)]
-struct Rounds {
+struct RoundSummary {
     count: usize,
     /// CPU microseconds of a request in the best one. Others on the machine can only add to it.
     least_us: f64,
 }
 
-impl Results {
+impl BenchResults {
     pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
         match std::fs::read(dir.join("results.json")) {
             Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("{}/results.json", dir.display())),
@@ -86,7 +86,7 @@ impl Results {
         }
     }
 
-    pub(crate) fn add(&mut self, cell: Cell) {
+    pub(crate) fn add(&mut self, cell: ResultCell) {
         eprintln!(
             "  {:<22} {:<7} {:<7} {:8.1} us CPU  {:8.0}/s  p50 {:7.0} us  p99 {:8.0} us  load {:.1}",
             cell.server,
@@ -106,26 +106,26 @@ impl Results {
     }
 
     /// The median round of each, by CPU time, and what there is to say of all of its rounds.
-    fn medians(&self) -> BTreeMap<Key, (Cell, Rounds)> {
-        let mut groups: BTreeMap<Key, Vec<&Cell>> = BTreeMap::new();
+    fn medians(&self) -> BTreeMap<ResultKey, (ResultCell, RoundSummary)> {
+        let mut groups: BTreeMap<ResultKey, Vec<&ResultCell>> = BTreeMap::new();
         for cell in &self.cells {
             groups.entry((cell.model.clone(), cell.wire.clone(), cell.server.clone())).or_default().push(cell);
         }
-        let median = |mut cells: Vec<&Cell>| {
+        let median = |mut cells: Vec<&ResultCell>| {
             cells.sort_by(|a, b| a.cpu_us.total_cmp(&b.cpu_us));
-            let rounds = Rounds { count: cells.len(), least_us: cells.first()?.cpu_us };
-            Some((Cell::clone(cells.get((cells.len() - 1) / 2)?), rounds))
+            let rounds = RoundSummary { count: cells.len(), least_us: cells.first()?.cpu_us };
+            Some((ResultCell::clone(cells.get((cells.len() - 1) / 2)?), rounds))
         };
         groups.into_iter().filter_map(|(key, cells)| Some((key, median(cells)?))).collect()
     }
 }
 
 /// Writes `README.md` and the plots.
-pub(crate) fn write(options: &Options) -> anyhow::Result<()> {
-    let medians = Results::read(&options.dir)?.medians();
+pub(crate) fn write_report(options: &BenchOptions) -> anyhow::Result<()> {
+    let medians = BenchResults::read(&options.dir)?.medians();
     ensure!(!medians.is_empty(), "no results in {}: measure first", options.dir.display());
     std::fs::create_dir_all(&options.report).with_context(|| format!("cannot make {}", options.report.display()))?;
-    std::fs::write(options.report.join("table.md"), table(&medians))?;
+    std::fs::write(options.report.join("table.md"), render_results_table(&medians))?;
     let mut groups: BTreeMap<(String, String), Vec<(String, f64)>> = BTreeMap::new();
     for ((model, wire, server), (cell, _)) in &medians {
         if server != RAW {
@@ -135,13 +135,13 @@ pub(crate) fn write(options: &Options) -> anyhow::Result<()> {
     for ((model, wire), mut bars) in groups {
         bars.sort_by(|a, b| a.1.total_cmp(&b.1));
         let raw = medians.get(&(model.clone(), "none".into(), RAW.into())).map(|(cell, _)| cell.cpu_us);
-        plot(&options.report.join(format!("{model}-{wire}.svg")), &format!("{model}, {wire}"), &bars, raw)?;
+        plot_bars(&options.report.join(format!("{model}-{wire}.svg")), &format!("{model}, {wire}"), &bars, raw)?;
     }
     writeln!(std::io::stdout(), "{}", options.report.join("table.md").display())?;
     Ok(())
 }
 
-fn table(medians: &BTreeMap<Key, (Cell, Rounds)>) -> String {
+fn render_results_table(medians: &BTreeMap<ResultKey, (ResultCell, RoundSummary)>) -> String {
     let mut text = String::from(
         "<!-- Written by `slipway-bench report`; do not edit. -->\n\n\
          | model | wire | server | CPU us/request | least | over raw | requests/s | p50 us | p99 us | open p50 | open p99 | PSS MiB | ready ms | rounds | load |\n\
@@ -177,7 +177,7 @@ fn table(medians: &BTreeMap<Key, (Cell, Rounds)>) -> String {
 }
 
 /// Bars of CPU time on a logarithmic scale; a line for the limit.
-fn plot(path: &Path, title: &str, bars: &[(String, f64)], raw: Option<f64>) -> anyhow::Result<()> {
+fn plot_bars(path: &Path, title: &str, bars: &[(String, f64)], raw: Option<f64>) -> anyhow::Result<()> {
     let height = u32::try_from(90 + 34 * bars.len())?;
     let root = SVGBackend::new(path, (820, height)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -230,31 +230,31 @@ fn plot(path: &Path, title: &str, bars: &[(String, f64)], raw: Option<f64>) -> a
 mod tests {
     use super::*;
 
-    fn cell(server: &str, cpu_us: f64) -> Cell {
-        Cell {
+    fn cell(server: &str, cpu_us: f64) -> ResultCell {
+        ResultCell {
             server: server.into(),
             wire: "json".into(),
             cpu_us,
             ready_ms: f64::NAN,
-            ..Cell::raw("m", Raw { cpu_us: 0.0, per_second: 1.0 })
+            ..ResultCell::from_raw("m", RawMeasurement { cpu_us: 0.0, per_second: 1.0 })
         }
     }
 
     #[test]
     fn the_median_round_is_told_and_nothing_is_lost_on_the_way() {
         let cells = [3.0, 9.0, 5.0].map(|us| cell("a", us)).to_vec();
-        let text = serde_json::to_string(&Results { cells }).unwrap();
-        let back: Results = serde_json::from_str(&text).unwrap();
+        let text = serde_json::to_string(&BenchResults { cells }).unwrap();
+        let back: BenchResults = serde_json::from_str(&text).unwrap();
         let medians = back.medians();
         let (median, rounds) = medians.values().next().unwrap();
         assert_eq!((median.cpu_us, rounds.count, medians.len()), (5.0, 3, 1));
-        assert!(table(&medians).contains("| m | json | a | 5.0 | 3.0 |"));
+        assert!(render_results_table(&medians).contains("| m | json | a | 5.0 | 3.0 |"));
     }
 
     #[test]
     fn plots_are_drawn() {
         let path = std::env::temp_dir().join(format!("bench-{}.svg", std::process::id()));
-        plot(&path, "m", &[("slipway".into(), 15.0), ("other".into(), 300.0)], Some(4.0)).unwrap();
+        plot_bars(&path, "m", &[("slipway".into(), 15.0), ("other".into(), 300.0)], Some(4.0)).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("slipway") && text.contains("300.0"));
         std::fs::remove_file(path).unwrap();

@@ -6,36 +6,36 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-use crate::load::{self, Answer, Call};
-use crate::measure::measure;
-use crate::model::{self, Model};
-use crate::peers::Peer;
-use crate::process::Server;
-use crate::report::{Cell, Results};
-use crate::wire::Wire;
-use crate::{Options, raw};
+use crate::load::{self, BenchRequest, BenchResponse};
+use crate::measure::measure_server;
+use crate::model::{self, BenchModel};
+use crate::peers::PeerServer;
+use crate::process::ServerProcess;
+use crate::report::{BenchResults, ResultCell};
+use crate::wire::WireEncoding;
+use crate::{BenchOptions, raw};
 
 /// How long a server may take to answer its first request.
-const START: Duration = Duration::from_secs(90);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Measures everything that was asked for, and keeps what comes out.
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+pub(crate) fn run_runtime_bench(options: &BenchOptions) -> anyhow::Result<()> {
     options.make_dirs()?;
-    let library = onnxruntime()?;
-    let mut models = model::all(&options.dir, &options.models)?;
+    let library = onnxruntime_library()?;
+    let mut models = model::ensure_models(&options.dir, &options.models)?;
     for model in &mut models {
-        model.probabilities = raw::reference(&library, model)?;
+        model.probabilities = raw::reference_output(&library, model)?;
     }
-    let mut results = Results::read(&options.dir)?;
+    let mut results = BenchResults::read(&options.dir)?;
     for round in 0..options.rounds {
         for model in &models {
-            if options.wants("raw") {
-                let raw = raw::measure(&library, model, options.server_core, options.seconds)?;
-                results.add(Cell::raw(&model.name, raw));
+            if options.is_selected("raw") {
+                let raw = raw::measure_raw(&library, model, options.server_core, options.seconds)?;
+                results.add(ResultCell::from_raw(&model.name, raw));
             }
-            for peer in Peer::ALL.into_iter().filter(|peer| options.wants(peer.name())) {
+            for peer in PeerServer::ALL.into_iter().filter(|peer| options.is_selected(peer.name())) {
                 eprintln!("round {} of {}: {} with {}", round + 1, options.rounds, peer.name(), model.name);
-                match serve(options, &library, model, peer) {
+                match measure_peer(options, &library, model, peer) {
                     Ok(cells) => cells.into_iter().for_each(|cell| results.add(cell)),
                     // One that does not run here is left out, with the reason in the log, and does not spoil the rest.
                     Err(error) => eprintln!("  left out: {error:#}"),
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) fn onnxruntime() -> anyhow::Result<PathBuf> {
+pub(crate) fn onnxruntime_library() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
         let path = PathBuf::from(path);
         return std::fs::canonicalize(&path).with_context(|| path.display().to_string());
@@ -56,54 +56,67 @@ pub(crate) fn onnxruntime() -> anyhow::Result<PathBuf> {
     Ok(slipway_provision::libraries::onnx_runtime(&slipway_provision::Cache::from_env()?, &root)?)
 }
 
-fn serve(options: &Options, library: &Path, model: &Model, peer: Peer) -> anyhow::Result<Vec<Cell>> {
-    let (server, port, ready) = start(options, library, model, peer)?;
+fn measure_peer(
+    options: &BenchOptions,
+    library: &Path,
+    model: &BenchModel,
+    peer: PeerServer,
+) -> anyhow::Result<Vec<ResultCell>> {
+    let (server, port, ready) = start_peer(options, library, model, peer)?;
     let mut cells = Vec::new();
-    for wire in Wire::ALL.into_iter().filter(|wire| peer.speaks(*wire)) {
-        match measured(options, &server, &peer.call(model, port, wire), model, wire) {
-            Ok(cell) => cells.push(Cell { server: peer.name().into(), ready_ms: ready.as_secs_f64() * 1e3, ..cell }),
+    for wire in WireEncoding::ALL.into_iter().filter(|wire| peer.supports(*wire)) {
+        match measure_wire(options, &server, &peer.build_request(model, port, wire), model, wire) {
+            Ok(cell) => {
+                cells.push(ResultCell { server: peer.name().into(), ready_ms: ready.as_secs_f64() * 1e3, ..cell })
+            }
             Err(error) => eprintln!("  left out: {} over {}: {error:#}", peer.name(), wire.name()),
         }
     }
     Ok(cells)
 }
 
-fn measured(options: &Options, server: &Server, call: &Call, model: &Model, wire: Wire) -> anyhow::Result<Cell> {
-    check(&load::once(call)?, model, wire)?;
-    let cell = measure(options, server, call, f64::INFINITY)?;
-    Ok(Cell { model: model.name.clone(), wire: wire.name().into(), ..cell })
+fn measure_wire(
+    options: &BenchOptions,
+    server: &ServerProcess,
+    call: &BenchRequest,
+    model: &BenchModel,
+    wire: WireEncoding,
+) -> anyhow::Result<ResultCell> {
+    check_response(&load::send_once(call)?, model, wire)?;
+    let cell = measure_server(options, server, call, f64::INFINITY)?;
+    Ok(ResultCell { model: model.name.clone(), wire: wire.name().into(), ..cell })
 }
 
 /// Starts a server: its first port, and how long it took until its first answer.
-pub(crate) fn start(
-    options: &Options,
+pub(crate) fn start_peer(
+    options: &BenchOptions,
     library: &Path,
-    model: &Model,
-    peer: Peer,
-) -> anyhow::Result<(Server, u16, Duration)> {
+    model: &BenchModel,
+    peer: PeerServer,
+) -> anyhow::Result<(ServerProcess, u16, Duration)> {
     let port = free_ports()?;
     let mut command = peer.command(&options.dir, library, model, port)?;
     let log = options.dir.join("logs").join(format!("{}-{}.log", peer.name(), model.name));
     let begun = Instant::now();
-    let mut server = Server::start(&mut command, options.server_core, &log)?;
-    let call = peer.call(model, port, Wire::Json);
-    server.until(START, Duration::from_millis(5), || Ok(load::answers(&call)))?;
+    let mut server = ServerProcess::start(&mut command, options.server_core, &log)?;
+    let call = peer.build_request(model, port, WireEncoding::Json);
+    server.wait_until(START_TIMEOUT, Duration::from_millis(5), || Ok(load::is_answered(&call)))?;
     Ok((server, port, begun.elapsed()))
 }
 
 /// All servers must give the same answer before anything is timed.
-fn check(answer: &Answer, model: &Model, wire: Wire) -> anyhow::Result<()> {
+fn check_response(answer: &BenchResponse, model: &BenchModel, wire: WireEncoding) -> anyhow::Result<()> {
     ensure!(answer.status.is_success(), "{}: {}", answer.status, String::from_utf8_lossy(&answer.body));
     let found = match wire {
-        Wire::Json => json_values(&answer.body)?,
-        Wire::Binary | Wire::Grpc => {
+        WireEncoding::Json => json_values(&answer.body)?,
+        WireEncoding::Binary | WireEncoding::Grpc => {
             ensure!(
-                wire != Wire::Grpc || answer.grpc_status == Some(0),
+                wire != WireEncoding::Grpc || answer.grpc_status == Some(0),
                 "grpc-status {:?} {:?}",
                 answer.grpc_status,
                 answer.headers
             );
-            ensure!(contains(&answer.body, &model.probabilities), "other values than ONNX Runtime's");
+            ensure!(contains_floats(&answer.body, &model.probabilities), "other values than ONNX Runtime's");
             return Ok(());
         }
     };
@@ -126,7 +139,7 @@ fn json_values(body: &[u8]) -> anyhow::Result<Vec<Vec<f64>>> {
 }
 
 /// Whether the floats stand somewhere in the bytes.
-fn contains(body: &[u8], values: &[f32]) -> bool {
+fn contains_floats(body: &[u8], values: &[f32]) -> bool {
     body.windows(values.len() * 4).any(|window| {
         window.chunks_exact(4).zip(values).all(|(bytes, want)| {
             let got = <[u8; 4]>::try_from(bytes).map_or(f32::NAN, f32::from_le_bytes);

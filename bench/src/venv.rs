@@ -7,11 +7,11 @@ use anyhow::{Context as _, ensure};
 use slipway_provision::{Cache, python};
 
 /// Makes an environment with `requirements` (lines for pip) unless it is there; returns its directory.
-pub(crate) fn ensure(name: &str, python: &str, requirements: &[&str]) -> anyhow::Result<PathBuf> {
+pub(crate) fn ensure_venv(name: &str, python: &str, requirements: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(python::Environment { name, python, requirements }.ensure(&Cache::from_env()?)?)
 }
 
-pub(crate) fn run(command: &mut Command) -> anyhow::Result<String> {
+pub(crate) fn run_command(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?}: {}\n{errors}", output.status);

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// One row of input.
 #[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Row {
+pub(crate) struct InputRow {
     pub(crate) input: String,
     pub(crate) shape: Vec<i64>,
     pub(crate) data: Vec<f32>,
@@ -12,7 +12,7 @@ pub(crate) struct Row {
 
 /// How a request is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
+pub(crate) enum WireEncoding {
     /// REST, JSON.
     Json,
     /// REST, the binary tensor extension.
@@ -21,7 +21,7 @@ pub(crate) enum Wire {
     Grpc,
 }
 
-impl Wire {
+impl WireEncoding {
     pub(crate) const ALL: [Self; 3] = [Self::Json, Self::Binary, Self::Grpc];
 
     pub(crate) const fn name(self) -> &'static str {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use slipway_baseline::{
-    Baseline, Calibration, FORMAT, Feature, Golden, GoldenRequest, Histogram, MAX_GOLDEN, MAX_VALUES,
-    Model as Described, Tolerance,
+    BaselineModel as Described, CalibrationCurve, FORMAT, FeatureColumn, GoldenRequest, GoldenSet, MAX_GOLDEN,
+    MAX_VALUES, ModelBaseline, NumericTolerance, ReferenceHistogram,
 };
 use slipway_runtime::observe::golden;
 use slipway_runtime::tensor::{Tensor, TensorData};
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &MakeArgs) -> Result<()> {
     let features = features(args, &layout, &rows, &model)?;
     let answers = model.all(&rows.inputs, rows.rows)?;
     let golden = golden_requests(args, &mut model, &rows)?;
-    let mut baseline = Baseline {
+    let mut baseline = ModelBaseline {
         format: FORMAT.to_owned(),
         model: Described { digest: model.digest.clone(), inputs: model.inputs.clone(), outputs: model.outputs.clone() },
         rows: rows.rows as u64,
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &MakeArgs) -> Result<()> {
     std::io::stdout().write_all(summary(args, &baseline).as_bytes()).context("cannot write to standard output")
 }
 
-fn features(args: &MakeArgs, layout: &Layout, rows: &Rows, model: &Model) -> Result<Vec<Feature>> {
+fn features(args: &MakeArgs, layout: &Layout, rows: &Rows, model: &Model) -> Result<Vec<FeatureColumn>> {
     let known = |name: &String| layout.features().any(|(_, _, n)| n == name);
     if let Some(name) = args.features.iter().chain(&args.categorical).find(|name| !known(name)) {
         bail!("there is no input column {name:?}");
@@ -120,20 +120,20 @@ fn features(args: &MakeArgs, layout: &Layout, rows: &Rows, model: &Model) -> Res
         let tensor = rows.inputs.get(input)?;
         let categorical = args.categorical.iter().any(|c| c == name);
         let histogram = histogram(tensor, layout.width(input), column, categorical, usize::from(args.bins));
-        Some(Feature { name: name.to_owned(), input: model.inputs.get(input)?.name.clone(), column, histogram })
+        Some(FeatureColumn { name: name.to_owned(), input: model.inputs.get(input)?.name.clone(), column, histogram })
     });
     Ok(features.collect())
 }
 
-fn histogram(tensor: &Tensor, width: usize, column: usize, categorical: bool, bins: usize) -> Histogram {
+fn histogram(tensor: &Tensor, width: usize, column: usize, categorical: bool, bins: usize) -> ReferenceHistogram {
     match column_of(tensor, width, column) {
-        Column::Texts(values) => Histogram::categorical(values.iter().map(String::as_str), CATEGORIES),
+        Column::Texts(values) => ReferenceHistogram::categorical(values.iter().map(String::as_str), CATEGORIES),
         Column::Numbers(values) if categorical => {
             // Written as the model server writes a number that it looks up.
             let values: Vec<_> = values.iter().map(f64::to_string).collect();
-            Histogram::categorical(values.iter().map(String::as_str), CATEGORIES)
+            ReferenceHistogram::categorical(values.iter().map(String::as_str), CATEGORIES)
         }
-        Column::Numbers(values) => Histogram::numeric(&values, bins),
+        Column::Numbers(values) => ReferenceHistogram::numeric(&values, bins),
     }
 }
 
@@ -169,16 +169,16 @@ pub(crate) fn column_of(tensor: &Tensor, width: usize, column: usize) -> Column 
 }
 
 /// Adds what the model said.
-fn describe(args: &MakeArgs, baseline: &mut Baseline, answers: &Answers, rows: &Rows) -> Result<()> {
+fn describe(args: &MakeArgs, baseline: &mut ModelBaseline, answers: &Answers, rows: &Rows) -> Result<()> {
     let bins = usize::from(args.bins);
     if !answers.labels.is_empty() {
         let labels = answers.labels.iter().map(|l| l.as_deref().unwrap_or_default());
-        baseline.predictions = Some(Histogram::categorical(labels, MAX_VALUES));
+        baseline.predictions = Some(ReferenceHistogram::categorical(labels, MAX_VALUES));
     } else if !answers.values.is_empty() {
-        baseline.predictions = Some(Histogram::numeric(&answers.values, bins));
+        baseline.predictions = Some(ReferenceHistogram::numeric(&answers.values, bins));
     }
     if answers.scores.iter().any(|s| s.is_finite()) {
-        baseline.scores = Some(Histogram::numeric(&answers.scores, bins));
+        baseline.scores = Some(ReferenceHistogram::numeric(&answers.scores, bins));
     }
     if let Some(name) = &args.label {
         if baseline.scores.is_none() {
@@ -194,13 +194,13 @@ fn describe(args: &MakeArgs, baseline: &mut Baseline, answers: &Answers, rows: &
                 "--label {name}: no row's label is what the model says; does the column hold the classes as the model names them?"
             );
         }
-        baseline.calibration = Calibration::fit(&right, bins);
+        baseline.calibration = CalibrationCurve::fit(&right, bins);
     }
     Ok(())
 }
 
 /// Rows at equal distances, so that sorted files give all kinds.
-fn golden_requests(args: &MakeArgs, model: &mut Model, rows: &Rows) -> Result<Golden> {
+fn golden_requests(args: &MakeArgs, model: &mut Model, rows: &Rows) -> Result<GoldenSet> {
     let (count, mut requests, mut skipped) = (args.golden.min(rows.rows), Vec::new(), 0);
     for i in 0..count {
         let (inputs, outputs) = model.one(&rows.inputs, i * rows.rows / count)?;
@@ -215,7 +215,7 @@ fn golden_requests(args: &MakeArgs, model: &mut Model, rows: &Rows) -> Result<Go
             skipped += 1;
             continue;
         }
-        let named = |specs: &[slipway_baseline::TensorSpec], tensors: &[Tensor]| {
+        let named = |specs: &[slipway_baseline::BaselineTensorSpec], tensors: &[Tensor]| {
             specs.iter().zip(tensors).map(|(spec, tensor)| golden::write(&spec.name, tensor)).collect()
         };
         requests
@@ -226,11 +226,11 @@ fn golden_requests(args: &MakeArgs, model: &mut Model, rows: &Rows) -> Result<Go
             "note: {skipped} golden requests were left out, because they hold infinities or their answers are not finite"
         );
     }
-    let tolerance = Tolerance { absolute: args.golden_tolerance, relative: args.golden_tolerance * 10.0 };
-    Ok(Golden { tolerance, requests })
+    let tolerance = NumericTolerance { absolute: args.golden_tolerance, relative: args.golden_tolerance * 10.0 };
+    Ok(GoldenSet { tolerance, requests })
 }
 
-fn summary(args: &MakeArgs, baseline: &Baseline) -> String {
+fn summary(args: &MakeArgs, baseline: &ModelBaseline) -> String {
     let calibration = baseline.calibration.as_ref().map_or_else(
         || "no calibration (give --label for expected accuracy)".to_owned(),
         |c| format!("calibrated on {} labels (error of the raw scores {:.3})", c.counts.iter().sum::<u64>(), c.ece),

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use slipway_baseline::stats::Drift;
-use slipway_baseline::{Baseline, Binner, Histogram};
+use slipway_baseline::stats::DriftStatistics;
+use slipway_baseline::{HistogramBinner, ModelBaseline, ReferenceHistogram};
 
 use crate::build::{Column, column_of};
 use crate::layout::Layout;
@@ -43,14 +43,14 @@ pub(crate) struct CheckArgs {
 
 struct Line {
     name: String,
-    drift: Drift,
+    drift: DriftStatistics,
 }
 
 /// Prints the drift of every feature.
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let named = || args.baseline.display().to_string();
     let bytes = std::fs::read(&args.baseline).with_context(named)?;
-    let baseline = Baseline::from_slice(&bytes).with_context(named)?;
+    let baseline = ModelBaseline::from_slice(&bytes).with_context(named)?;
     let mut source = Source::open(&args.data)?;
     let layout = Layout::new(&baseline.model.inputs, &source.columns, None, &args.ignore)?;
     let rows = layout.read(&mut source, args.max_rows).with_context(|| args.data.display().to_string())?;
@@ -89,12 +89,12 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let text = table(&mut lines, baseline.rows, rows.rows);
     // Not by `print!`, which panics when nobody reads on.
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
-    let drifted = lines.iter().any(|l| l.drift.drifted());
+    let drifted = lines.iter().any(|l| l.drift.has_drifted());
     Ok(if drifted && args.exit_code { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
-fn compare(histogram: &Histogram, column: &Column) -> Drift {
-    let binner = Binner::new(&histogram.bins);
+fn compare(histogram: &ReferenceHistogram, column: &Column) -> DriftStatistics {
+    let binner = HistogramBinner::new(&histogram.bins);
     let mut live = vec![0_u64; histogram.bins.len()];
     let mut add = |bin: usize| {
         if let Some(count) = live.get_mut(bin) {
@@ -102,10 +102,10 @@ fn compare(histogram: &Histogram, column: &Column) -> Drift {
         }
     };
     match column {
-        Column::Numbers(values) => values.iter().for_each(|x| add(binner.number(*x))),
-        Column::Texts(values) => values.iter().for_each(|s| add(binner.text(s))),
+        Column::Numbers(values) => values.iter().for_each(|x| add(binner.number_bin(*x))),
+        Column::Texts(values) => values.iter().for_each(|s| add(binner.text_bin(s))),
     }
-    Drift::between(&histogram.counts, &live, histogram.bins.ordered())
+    DriftStatistics::between(&histogram.counts, &live, histogram.bins.ordered_len())
 }
 
 fn table(lines: &mut [Line], reference: u64, live: usize) -> String {
@@ -125,10 +125,10 @@ fn table(lines: &mut [Line], reference: u64, live: usize) -> String {
             drift.threshold,
             (drift.psi - drift.noise).max(0.0),
             drift.jensen_shannon,
-            if drift.drifted() { "drift" } else { "ok" }
+            if drift.has_drifted() { "drift" } else { "ok" }
         );
     }
-    let drifted = lines.iter().filter(|l| l.drift.drifted()).count();
+    let drifted = lines.iter().filter(|l| l.drift.has_drifted()).count();
     let _ = writeln!(
         text,
         "{drifted} of {} drifted ({live} rows against {reference}). Chance alone puts about {:.1} of them above a threshold of 95 %.",

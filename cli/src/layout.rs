@@ -1,7 +1,7 @@
 //! Which column of a file goes where in which input of a model, and the reading of it.
 
 use anyhow::{Context as _, Result, bail};
-use slipway_baseline::TensorSpec;
+use slipway_baseline::BaselineTensorSpec;
 use slipway_runtime::tensor::{DataType, Tensor, TensorData};
 
 use crate::progress::Progress;
@@ -13,7 +13,7 @@ const MAX_CELLS: usize = 256 << 20;
 /// One input and the columns of the file that make a row of it.
 #[derive(Debug)]
 struct Place {
-    spec: TensorSpec,
+    spec: BaselineTensorSpec,
     datatype: DataType,
     /// Indices of columns in the file.
     columns: Vec<usize>,
@@ -44,7 +44,7 @@ impl Layout {
     /// Finds a column for every element of a row of every input: by the names `input` or `input[i]`; or, where the model has one input, all
     /// columns in their order. `label` and `ignore` are columns that are no inputs.
     pub(crate) fn new(
-        inputs: &[TensorSpec],
+        inputs: &[BaselineTensorSpec],
         columns: &[String],
         label: Option<&str>,
         ignore: &[String],
@@ -142,12 +142,12 @@ impl Layout {
     }
 }
 
-fn datatype(spec: &TensorSpec) -> Result<DataType> {
+fn datatype(spec: &BaselineTensorSpec) -> Result<DataType> {
     DataType::parse(&spec.datatype).with_context(|| format!("input {:?}: no datatype {}", spec.name, spec.datatype))
 }
 
 /// Values of a row. One open dimension after the first is as long as there are columns for it.
-fn width(spec: &TensorSpec, columns: Option<usize>) -> Result<usize> {
+fn width(spec: &BaselineTensorSpec, columns: Option<usize>) -> Result<usize> {
     let trailing = spec.shape.get(1..).unwrap_or_default();
     let fixed: usize = trailing.iter().filter_map(|d| usize::try_from(*d).ok()).product();
     match (trailing.iter().filter(|d| **d < 0).count(), columns) {

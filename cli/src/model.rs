@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use slipway_baseline::TensorSpec;
+use slipway_baseline::BaselineTensorSpec;
 use slipway_runtime::batching::{self, BatchingMode};
 use slipway_runtime::engine::{self, Engine};
 use slipway_runtime::error::Reason;
@@ -25,8 +25,8 @@ const MAX_MODEL: u64 = 4 << 30;
 pub(crate) struct Model {
     pub(crate) engine: Engine,
     pub(crate) digest: String,
-    pub(crate) inputs: Vec<TensorSpec>,
-    pub(crate) outputs: Vec<TensorSpec>,
+    pub(crate) inputs: Vec<BaselineTensorSpec>,
+    pub(crate) outputs: Vec<BaselineTensorSpec>,
     /// Whether rows run together.
     pub(crate) batches: bool,
     reader: Reader,

@@ -14,12 +14,12 @@ mod rest;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-pub use self::report::{Group, Outcome, Report, Row};
-use self::rest::Rest;
+pub use self::report::{CheckGroup, CheckOutcome, CheckResult, ConformanceReport};
+use self::rest::RestClient;
 
 /// What to check.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ConformanceOptions {
     /// Base address of REST.
     pub url: String,
     /// Base address of gRPC.
@@ -37,7 +37,7 @@ pub(crate) enum Stop {
     Skip(String),
 }
 
-pub(crate) type Verdict = Result<(), Stop>;
+pub(crate) type CheckVerdict = Result<(), Stop>;
 
 impl From<anyhow::Error> for Stop {
     fn from(e: anyhow::Error) -> Self {
@@ -61,37 +61,37 @@ macro_rules! ensure {
 }
 pub(crate) use ensure;
 
-pub(crate) fn skip<T>(why: impl Into<String>) -> Result<T, Stop> {
+pub(crate) fn skip_check<T>(why: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::Skip(why.into()))
 }
 
 /// Runs checks one after the other and keeps what they found.
 #[derive(Debug)]
-pub(crate) struct Runner {
+pub(crate) struct CheckRunner {
     timeout: Duration,
-    rows: Vec<Row>,
+    rows: Vec<CheckResult>,
 }
 
-impl Runner {
+impl CheckRunner {
     /// Runs one check.
     pub(crate) async fn check(
         &mut self,
-        group: Group,
+        group: CheckGroup,
         name: &'static str,
         wants: &'static str,
-        work: impl Future<Output = Verdict>,
+        work: impl Future<Output = CheckVerdict>,
     ) {
         let begun = Instant::now();
         let verdict = tokio::time::timeout(self.timeout, work).await;
         let verdict =
             verdict.unwrap_or_else(|_| Err(Stop::Fail(format!("no answer within {} s", self.timeout.as_secs()))));
         let (outcome, detail) = match verdict {
-            Ok(()) => (Outcome::Pass, String::new()),
-            Err(Stop::Fail(why)) => (Outcome::Fail, why),
-            Err(Stop::Skip(why)) => (Outcome::Skip, why),
+            Ok(()) => (CheckOutcome::Pass, String::new()),
+            Err(Stop::Fail(why)) => (CheckOutcome::Fail, why),
+            Err(Stop::Skip(why)) => (CheckOutcome::Skip, why),
         };
         let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.rows.push(Row { name, group, wants, outcome, detail, millis });
+        self.rows.push(CheckResult { name, group, wants, outcome, detail, millis });
     }
 }
 
@@ -99,9 +99,9 @@ impl Runner {
 ///
 /// # Errors
 /// When there is no client to be had; a server that does not answer fails its checks instead.
-pub async fn run(options: &Options) -> anyhow::Result<Report> {
-    let rest = Rest::new(&options.url, &options.model, options.timeout)?;
-    let mut runner = Runner { timeout: options.timeout, rows: Vec::new() };
+pub async fn run_checks(options: &ConformanceOptions) -> anyhow::Result<ConformanceReport> {
+    let rest = RestClient::new(&options.url, &options.model, options.timeout)?;
+    let mut runner = CheckRunner { timeout: options.timeout, rows: Vec::new() };
     let found = checks::rest_basics(&mut runner, &rest).await;
     if let Some(model) = &found.model {
         checks::infer(&mut runner, &rest, model).await;
@@ -111,5 +111,10 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
             checks::grpc(&mut runner, url, &rest, model).await;
         }
     }
-    Ok(Report { url: options.url.clone(), model: options.model.clone(), server: found.server, checks: runner.rows })
+    Ok(ConformanceReport {
+        url: options.url.clone(),
+        model: options.model.clone(),
+        server: found.server,
+        checks: runner.rows,
+    })
 }

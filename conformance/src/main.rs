@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use slipway_conformance::{Options, run};
+use slipway_conformance::{ConformanceOptions, run_checks};
 
 /// Checks a server of the Open Inference Protocol v2, whoever made it. Ends with 1 when a required check fails.
 #[derive(Debug, Parser)]
 #[command(version)]
-struct Cli {
+struct ConformanceCli {
     /// Where the server speaks REST: http://host:port.
-    #[arg(long, value_parser = address)]
+    #[arg(long, value_parser = parse_address)]
     url: String,
     /// Where it speaks gRPC: http://host:port. Without it, gRPC is not checked.
-    #[arg(long, value_parser = address)]
+    #[arg(long, value_parser = parse_address)]
     grpc: Option<String>,
     /// A model that is loaded. It is sent ones (true, "1").
     #[arg(long)]
@@ -26,22 +26,22 @@ struct Cli {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_seconds: u64,
     /// Also write the report to a file: .json or .md. May be given more than once.
-    #[arg(long, value_parser = file)]
+    #[arg(long, value_parser = parse_report_path)]
     report: Vec<PathBuf>,
 }
 
-fn address(text: &str) -> Result<String, String> {
+fn parse_address(text: &str) -> Result<String, String> {
     let url = reqwest::Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
     url.map(|_| text.to_owned()).ok_or_else(|| "want http://host:port".into())
 }
 
-fn file(name: &str) -> Result<PathBuf, String> {
+fn parse_report_path(name: &str) -> Result<PathBuf, String> {
     let good = name.ends_with(".json") || name.ends_with(".md");
     good.then(|| name.into()).ok_or_else(|| "the name must end in .json or .md".into())
 }
 
 fn main() -> ExitCode {
-    match check(Cli::parse()) {
+    match check_server(ConformanceCli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -51,16 +51,16 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn check(cli: Cli) -> anyhow::Result<ExitCode> {
+async fn check_server(cli: ConformanceCli) -> anyhow::Result<ExitCode> {
     // An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let timeout = Duration::from_secs(cli.timeout_seconds);
-    let options = Options { url: cli.url, grpc: cli.grpc, model: cli.model, timeout };
-    let report = run(&options).await?;
-    std::io::stdout().write_all(report.table().as_bytes()).context("cannot write to standard output")?;
+    let options = ConformanceOptions { url: cli.url, grpc: cli.grpc, model: cli.model, timeout };
+    let report = run_checks(&options).await?;
+    std::io::stdout().write_all(report.to_table().as_bytes()).context("cannot write to standard output")?;
     for path in &cli.report {
         let json = path.extension().is_some_and(|ending| ending == "json");
-        let text = if json { serde_json::to_string_pretty(&report)? } else { report.markdown() };
+        let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_markdown() };
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(if report.conforms() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

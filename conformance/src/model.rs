@@ -15,7 +15,7 @@ const DATATYPES: [&str; 14] = [
 
 /// A tensor in the metadata.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Spec {
+pub(crate) struct TensorMetadata {
     pub(crate) name: String,
     pub(crate) datatype: String,
     pub(crate) shape: Vec<i64>,
@@ -23,16 +23,16 @@ pub(crate) struct Spec {
 
 /// A model in the metadata.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Model {
+pub(crate) struct ModelMetadata {
     pub(crate) name: String,
     pub(crate) versions: Vec<String>,
-    pub(crate) inputs: Vec<Spec>,
-    pub(crate) outputs: Vec<Spec>,
+    pub(crate) inputs: Vec<TensorMetadata>,
+    pub(crate) outputs: Vec<TensorMetadata>,
 }
 
-impl Model {
+impl ModelMetadata {
     /// Reads metadata as the specification has it.
-    pub(crate) fn read(value: &Value) -> Result<Self, Stop> {
+    pub(crate) fn from_json(value: &Value) -> Result<Self, Stop> {
         let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
         let name = text("name").ok_or_else(|| Stop::Fail("no \"name\"".into()))?;
         ensure!(text("platform").is_some(), "no \"platform\"");
@@ -46,49 +46,49 @@ impl Model {
                 .collect::<Result<_, _>>()?,
             Some(other) => return Err(Stop::Fail(format!("versions is {other}, not an array"))),
         };
-        Ok(Self { name, versions, inputs: specs(value, "inputs")?, outputs: specs(value, "outputs")? })
+        Ok(Self { name, versions, inputs: read_tensors(value, "inputs")?, outputs: read_tensors(value, "outputs")? })
     }
 
     /// Whether all inputs have a form in JSON and gRPC's typed fields.
-    pub(crate) fn typed(&self) -> bool {
+    pub(crate) fn has_typed_form(&self) -> bool {
         self.inputs.iter().chain(&self.outputs).all(|s| !matches!(s.datatype.as_str(), "FP16" | "BF16"))
     }
 }
 
-fn specs(value: &Value, key: &str) -> Result<Vec<Spec>, Stop> {
+fn read_tensors(value: &Value, key: &str) -> Result<Vec<TensorMetadata>, Stop> {
     let list =
         value.get(key).and_then(Value::as_array).ok_or_else(|| Stop::Fail(format!("{key:?} is not an array")))?;
     list.iter()
         .enumerate()
-        .map(|(i, item)| spec(item).ok_or_else(|| Stop::Fail(format!("{key}[{i}] is {item}"))))
+        .map(|(i, item)| read_tensor(item).ok_or_else(|| Stop::Fail(format!("{key}[{i}] is {item}"))))
         .collect()
 }
 
-fn spec(value: &Value) -> Option<Spec> {
+fn read_tensor(value: &Value) -> Option<TensorMetadata> {
     let text = |key: &str| value.get(key)?.as_str().map(str::to_owned);
     let shape = value.get("shape")?.as_array()?.iter().map(Value::as_i64).collect::<Option<Vec<_>>>()?;
     let datatype = text("datatype").filter(|d| DATATYPES.contains(&d.as_str()))?;
-    shape.iter().all(|d| *d >= -1).then_some(Spec { name: text("name")?, datatype, shape })
+    shape.iter().all(|d| *d >= -1).then_some(TensorMetadata { name: text("name")?, datatype, shape })
 }
 
 /// An input of ones.
 #[derive(Debug, Clone)]
-pub(crate) struct Sample<'a> {
-    pub(crate) spec: &'a Spec,
+pub(crate) struct SampleInput<'a> {
+    pub(crate) spec: &'a TensorMetadata,
     pub(crate) shape: Vec<i64>,
     pub(crate) count: usize,
 }
 
-impl<'a> Sample<'a> {
+impl<'a> SampleInput<'a> {
     /// One row; open dimensions are 1.
-    pub(crate) fn of(spec: &'a Spec) -> Self {
+    pub(crate) fn for_tensor(spec: &'a TensorMetadata) -> Self {
         let shape: Vec<i64> = spec.shape.iter().map(|d| if *d < 0 { 1 } else { *d }).collect();
         let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
         Self { spec, shape, count }
     }
 
-    pub(crate) fn all(model: &'a Model) -> Vec<Self> {
-        model.inputs.iter().map(Self::of).collect()
+    pub(crate) fn for_model(model: &'a ModelMetadata) -> Vec<Self> {
+        model.inputs.iter().map(Self::for_tensor).collect()
     }
 
     fn element(&self) -> Value {
@@ -100,11 +100,11 @@ impl<'a> Sample<'a> {
         }
     }
 
-    pub(crate) fn flat(&self) -> Value {
+    pub(crate) fn flat_data(&self) -> Value {
         Value::Array(vec![self.element(); self.count])
     }
 
-    pub(crate) fn nested(&self) -> Value {
+    pub(crate) fn nested_data(&self) -> Value {
         self.shape
             .iter()
             .rev()
@@ -112,11 +112,11 @@ impl<'a> Sample<'a> {
     }
 
     /// With data in JSON.
-    pub(crate) fn json(&self) -> Value {
-        json!({"name": self.spec.name, "shape": self.shape, "datatype": self.spec.datatype, "data": self.flat()})
+    pub(crate) fn to_json(&self) -> Value {
+        json!({"name": self.spec.name, "shape": self.shape, "datatype": self.spec.datatype, "data": self.flat_data()})
     }
 
-    pub(crate) fn blob(&self) -> Bytes {
+    pub(crate) fn to_raw_bytes(&self) -> Bytes {
         let element: Vec<u8> = match self.spec.datatype.as_str() {
             "BOOL" | "UINT8" | "INT8" => vec![1],
             "UINT16" | "INT16" => vec![1, 0],
@@ -132,17 +132,17 @@ impl<'a> Sample<'a> {
     }
 
     /// As an input of gRPC, with contents or without.
-    pub(crate) fn message(&self, typed: bool) -> InferInputTensor {
+    pub(crate) fn to_grpc_input(&self, typed: bool) -> InferInputTensor {
         InferInputTensor {
             name: self.spec.name.clone(),
             datatype: self.spec.datatype.clone(),
             shape: self.shape.clone(),
-            contents: typed.then(|| self.contents()),
+            contents: typed.then(|| self.typed_contents()),
             ..Default::default()
         }
     }
 
-    fn contents(&self) -> InferTensorContents {
+    fn typed_contents(&self) -> InferTensorContents {
         let n = self.count;
         let mut c = InferTensorContents::default();
         match self.spec.datatype.as_str() {
@@ -160,12 +160,12 @@ impl<'a> Sample<'a> {
 }
 
 /// A request of ones in JSON.
-pub(crate) fn request(model: &Model) -> Value {
-    json!({"inputs": Sample::all(model).iter().map(Sample::json).collect::<Vec<_>>()})
+pub(crate) fn sample_request(model: &ModelMetadata) -> Value {
+    json!({"inputs": SampleInput::for_model(model).iter().map(SampleInput::to_json).collect::<Vec<_>>()})
 }
 
 /// The values of an output's raw bytes, as JSON; none for datatypes without a form there.
-pub(crate) fn values(datatype: &str, bytes: &[u8]) -> Option<Vec<Value>> {
+pub(crate) fn raw_values(datatype: &str, bytes: &[u8]) -> Option<Vec<Value>> {
     macro_rules! fixed {
         ($ty:ty) => {
             bytes
@@ -186,12 +186,12 @@ pub(crate) fn values(datatype: &str, bytes: &[u8]) -> Option<Vec<Value>> {
         "INT64" => fixed!(i64),
         "FP32" => fixed!(f32),
         "FP64" => fixed!(f64),
-        "BYTES" => texts(bytes),
+        "BYTES" => decode_strings(bytes),
         _ => None,
     }
 }
 
-fn texts(mut bytes: &[u8]) -> Option<Vec<Value>> {
+fn decode_strings(mut bytes: &[u8]) -> Option<Vec<Value>> {
     let mut out = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
         let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
@@ -202,7 +202,7 @@ fn texts(mut bytes: &[u8]) -> Option<Vec<Value>> {
 }
 
 /// The typed contents of an output, as JSON.
-pub(crate) fn contents(c: &InferTensorContents) -> Vec<Value> {
+pub(crate) fn typed_values(c: &InferTensorContents) -> Vec<Value> {
     let mut out: Vec<Value> = c.bool_contents.iter().map(|v| json!(v)).collect();
     out.extend(c.int_contents.iter().map(|v| json!(v)));
     out.extend(c.int64_contents.iter().map(|v| json!(v)));
@@ -215,15 +215,15 @@ pub(crate) fn contents(c: &InferTensorContents) -> Vec<Value> {
 }
 
 /// Flattens nested data.
-pub(crate) fn flatten(data: &Value, out: &mut Vec<Value>) {
+pub(crate) fn flatten_data(data: &Value, out: &mut Vec<Value>) {
     match data {
-        Value::Array(items) => items.iter().for_each(|item| flatten(item, out)),
+        Value::Array(items) => items.iter().for_each(|item| flatten_data(item, out)),
         other => out.push(other.clone()),
     }
 }
 
 /// Whether two lists of values are the same up to 1e-5.
-pub(crate) fn same(a: &[Value], b: &[Value]) -> bool {
+pub(crate) fn values_match(a: &[Value], b: &[Value]) -> bool {
     let near = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => (a - b).abs() <= 1e-5 * a.abs().max(b.abs()).max(1.0),
         _ => a == b,
@@ -237,15 +237,15 @@ mod tests {
 
     #[test]
     fn samples_have_one_form_in_each_encoding() {
-        let spec = |datatype: &str| Spec { name: "x".into(), datatype: datatype.into(), shape: vec![-1, 3] };
+        let spec = |datatype: &str| TensorMetadata { name: "x".into(), datatype: datatype.into(), shape: vec![-1, 3] };
         for datatype in DATATYPES.into_iter().filter(|d| !matches!(*d, "FP16" | "BF16")) {
             let spec = spec(datatype);
-            let sample = Sample::of(&spec);
+            let sample = SampleInput::for_tensor(&spec);
             let mut flat = Vec::new();
-            flatten(&sample.nested(), &mut flat);
-            assert_eq!(Value::Array(flat.clone()), sample.flat());
-            assert!(same(&values(datatype, &sample.blob()).unwrap(), &flat), "{datatype}");
-            assert!(same(&contents(&sample.contents()), &flat), "{datatype}");
+            flatten_data(&sample.nested_data(), &mut flat);
+            assert_eq!(Value::Array(flat.clone()), sample.flat_data());
+            assert!(values_match(&raw_values(datatype, &sample.to_raw_bytes()).unwrap(), &flat), "{datatype}");
+            assert!(values_match(&typed_values(&sample.typed_contents()), &flat), "{datatype}");
         }
     }
 }

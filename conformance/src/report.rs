@@ -7,7 +7,7 @@ use serde::Serialize;
 /// How binding a check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Group {
+pub enum CheckGroup {
     /// The specification says so.
     Required,
     /// An extension says so.
@@ -16,7 +16,7 @@ pub enum Group {
     Recommended,
 }
 
-impl Group {
+impl CheckGroup {
     const ALL: [Self; 3] = [Self::Required, Self::Extension, Self::Recommended];
 
     const fn name(self) -> &'static str {
@@ -31,7 +31,7 @@ impl Group {
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum CheckOutcome {
     /// As wanted.
     Pass,
     /// Not as wanted.
@@ -40,7 +40,7 @@ pub enum Outcome {
     Skip,
 }
 
-impl Outcome {
+impl CheckOutcome {
     const fn name(self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -52,15 +52,15 @@ impl Outcome {
 
 /// One check.
 #[derive(Debug, Clone, Serialize)]
-pub struct Row {
+pub struct CheckResult {
     /// Its name.
     pub name: &'static str,
     /// Its group.
-    pub group: Group,
+    pub group: CheckGroup,
     /// What it wants.
     pub wants: &'static str,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: CheckOutcome,
     /// What was found instead, or why it was skipped.
     pub detail: String,
     /// How long it took.
@@ -69,7 +69,7 @@ pub struct Row {
 
 /// All checks of one server.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct ConformanceReport {
     /// Where it was.
     pub url: String,
     /// With which model.
@@ -77,30 +77,32 @@ pub struct Report {
     /// What it calls itself.
     pub server: String,
     /// What was found.
-    pub checks: Vec<Row>,
+    pub checks: Vec<CheckResult>,
 }
 
-impl Report {
+impl ConformanceReport {
     /// Whether no required check failed, and there were any.
     pub fn conforms(&self) -> bool {
-        let required = || self.checks.iter().filter(|row| row.group == Group::Required);
-        required().any(|row| row.outcome == Outcome::Pass) && required().all(|row| row.outcome != Outcome::Fail)
+        let required = || self.checks.iter().filter(|row| row.group == CheckGroup::Required);
+        required().any(|row| row.outcome == CheckOutcome::Pass)
+            && required().all(|row| row.outcome != CheckOutcome::Fail)
     }
 
-    fn count(&self, group: Group, outcome: Outcome) -> usize {
+    fn count(&self, group: CheckGroup, outcome: CheckOutcome) -> usize {
         self.checks.iter().filter(|row| row.group == group && row.outcome == outcome).count()
     }
 
     fn totals(&self) -> String {
-        let of = |group: Group| {
-            let [pass, fail, skip] = [Outcome::Pass, Outcome::Fail, Outcome::Skip].map(|o| self.count(group, o));
+        let of = |group: CheckGroup| {
+            let [pass, fail, skip] =
+                [CheckOutcome::Pass, CheckOutcome::Fail, CheckOutcome::Skip].map(|o| self.count(group, o));
             format!("{}: {pass} pass, {fail} fail, {skip} skipped", group.name())
         };
-        Group::ALL.map(of).join("; ")
+        CheckGroup::ALL.map(of).join("; ")
     }
 
     /// A table for the terminal.
-    pub fn table(&self) -> String {
+    pub fn to_table(&self) -> String {
         let width = self.checks.iter().map(|row| row.name.len()).max().unwrap_or(0);
         let mut text = format!("{} at {}, model {}\n", self.server, self.url, self.model);
         for row in &self.checks {
@@ -113,13 +115,15 @@ impl Report {
     }
 
     /// A page.
-    pub fn markdown(&self) -> String {
+    pub fn to_markdown(&self) -> String {
         let mut text = format!("Server: {}. Model: `{}`. {}.\n", self.server, self.model, self.totals());
-        for group in Group::ALL {
+        for group in CheckGroup::ALL {
             let _ = writeln!(text, "\n### {}\n\n| check | wants | result |\n| --- | --- | --- |", group.name());
             for row in self.checks.iter().filter(|row| row.group == group) {
-                let detail = if row.detail.is_empty() { String::new() } else { format!(": {}", cell(&row.detail)) };
-                let _ = writeln!(text, "| `{}` | {} | {}{detail} |", row.name, cell(row.wants), row.outcome.name());
+                let detail =
+                    if row.detail.is_empty() { String::new() } else { format!(": {}", table_cell(&row.detail)) };
+                let _ =
+                    writeln!(text, "| `{}` | {} | {}{detail} |", row.name, table_cell(row.wants), row.outcome.name());
             }
         }
         text
@@ -127,7 +131,7 @@ impl Report {
 }
 
 /// What a server says may hold anything.
-fn cell(text: &str) -> String {
+fn table_cell(text: &str) -> String {
     let short: String = text.chars().take(300).collect();
     short.replace('|', "\\|").replace(['\n', '\r'], " ")
 }
@@ -138,17 +142,18 @@ mod tests {
 
     #[test]
     fn only_required_checks_decide_and_an_empty_report_does_not_conform() {
-        let row = |group, outcome| Row { name: "a", group, wants: "b", outcome, detail: "x|y\nz".into(), millis: 1 };
-        let report = |checks| Report { url: "u".into(), model: "m".into(), server: "s".into(), checks };
+        let row =
+            |group, outcome| CheckResult { name: "a", group, wants: "b", outcome, detail: "x|y\nz".into(), millis: 1 };
+        let report = |checks| ConformanceReport { url: "u".into(), model: "m".into(), server: "s".into(), checks };
         assert!(!report(vec![]).conforms());
         let mut checks = vec![
-            row(Group::Required, Outcome::Pass),
-            row(Group::Recommended, Outcome::Fail),
-            row(Group::Extension, Outcome::Fail),
+            row(CheckGroup::Required, CheckOutcome::Pass),
+            row(CheckGroup::Recommended, CheckOutcome::Fail),
+            row(CheckGroup::Extension, CheckOutcome::Fail),
         ];
         assert!(report(checks.clone()).conforms());
-        assert!(report(checks.clone()).markdown().contains("FAIL: x\\|y z |"));
-        checks.push(row(Group::Required, Outcome::Fail));
+        assert!(report(checks.clone()).to_markdown().contains("FAIL: x\\|y z |"));
+        checks.push(row(CheckGroup::Required, CheckOutcome::Fail));
         assert!(!report(checks).conforms());
     }
 }

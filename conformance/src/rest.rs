@@ -14,7 +14,7 @@ pub(crate) const HEADER_LENGTH: &str = "inference-header-content-length";
 
 /// The server by REST.
 #[derive(Debug, Clone)]
-pub(crate) struct Rest {
+pub(crate) struct RestClient {
     client: Client,
     base: String,
     pub(crate) model: String,
@@ -22,13 +22,13 @@ pub(crate) struct Rest {
 
 /// An answer.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct RestResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-impl Answer {
+impl RestResponse {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).chars().take(200).collect()
     }
@@ -39,38 +39,38 @@ impl Answer {
     }
 
     /// The JSON of an answer that must be a success.
-    pub(crate) fn success(&self) -> Result<Value, Stop> {
+    pub(crate) fn expect_success(&self) -> Result<Value, Stop> {
         ensure!(self.status == 200, "status {}: {}", self.status, self.text());
         self.json()
     }
 
     /// That it is an error as the protocol has it: `{"error": "..."}` with 4xx or 5xx.
-    pub(crate) fn refused(&self) -> Result<String, Stop> {
+    pub(crate) fn expect_error(&self) -> Result<String, Stop> {
         ensure!(self.status >= 400, "status {} instead of an error: {}", self.status, self.text());
         let error = self.json()?.get("error").and_then(Value::as_str).map(str::to_owned);
         error.ok_or_else(|| Stop::Fail(format!("status {}: no text in \"error\": {}", self.status, self.text())))
     }
 }
 
-impl Rest {
+impl RestClient {
     pub(crate) fn new(base: &str, model: &str, timeout: Duration) -> anyhow::Result<Self> {
         let client = Client::builder().no_proxy().tls_certs_only([]).timeout(timeout).build();
         let client = client.context("cannot make a client")?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), model: model.to_owned() })
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, Stop> {
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<RestResponse, Stop> {
         let response = request.send().await.context("no answer")?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.bytes().await.context("the answer broke off")?;
-        Ok(Answer { status, headers, body })
+        Ok(RestResponse { status, headers, body })
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Answer, Stop> {
+    pub(crate) async fn get(&self, path: &str) -> Result<RestResponse, Stop> {
         self.send(self.client.get(format!("{}{path}", self.base))).await
     }
 
-    pub(crate) async fn method(&self, method: Method, path: &str) -> Result<Answer, Stop> {
+    pub(crate) async fn request(&self, method: Method, path: &str) -> Result<RestResponse, Stop> {
         self.send(self.client.request(method, format!("{}{path}", self.base))).await
     }
 
@@ -79,7 +79,7 @@ impl Rest {
         path: &str,
         headers: &[(&str, String)],
         body: impl Into<reqwest::Body>,
-    ) -> Result<Answer, Stop> {
+    ) -> Result<RestResponse, Stop> {
         let mut request = self.client.post(format!("{}{path}", self.base)).body(body);
         if !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/json");
@@ -94,12 +94,12 @@ impl Rest {
         format!("/v2/models/{}/infer", self.model)
     }
 
-    pub(crate) async fn infer(&self, body: &Value) -> Result<Answer, Stop> {
+    pub(crate) async fn infer(&self, body: &Value) -> Result<RestResponse, Stop> {
         self.post(&self.infer_path(), &[], body.to_string()).await
     }
 
     /// A JSON header with raw tensors after it.
-    pub(crate) async fn infer_binary(&self, header: &Value, blobs: &[u8]) -> Result<Answer, Stop> {
+    pub(crate) async fn infer_binary(&self, header: &Value, blobs: &[u8]) -> Result<RestResponse, Stop> {
         let json = header.to_string();
         let headers =
             [(HEADER_LENGTH, json.len().to_string()), ("content-type", "application/octet-stream".to_owned())];

@@ -3,23 +3,23 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::model::Model;
-use crate::report::Group::{Recommended, Required};
-use crate::rest::Rest;
-use crate::{Runner, Verdict, ensure, skip};
+use crate::model::ModelMetadata;
+use crate::report::CheckGroup::{Recommended, Required};
+use crate::rest::RestClient;
+use crate::{CheckRunner, CheckVerdict, ensure, skip_check};
 
 /// What the metadata says.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct ServerMetadata {
     pub(crate) server: String,
     pub(crate) extensions: Vec<String>,
-    pub(crate) model: Option<Model>,
+    pub(crate) model: Option<ModelMetadata>,
 }
 
 /// Runs them.
-pub(crate) async fn run(runner: &mut Runner, rest: &Rest) -> Found {
-    let mut found = Found { server: "a server without metadata".into(), ..Found::default() };
-    let status = async |path: String| -> Verdict {
+pub(crate) async fn check_rest_basics(runner: &mut CheckRunner, rest: &RestClient) -> ServerMetadata {
+    let mut found = ServerMetadata { server: "a server without metadata".into(), ..ServerMetadata::default() };
+    let status = async |path: String| -> CheckVerdict {
         let answer = rest.get(&path).await?;
         ensure!(answer.status == 200, "{path}: status {}", answer.status);
         Ok(())
@@ -31,7 +31,7 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest) -> Found {
         .check(Required, "rest.model.ready", "GET /v2/models/{m}/ready is 200", status(format!("{model_path}/ready")))
         .await;
     let server = async {
-        let about = rest.get("/v2").await?.success()?;
+        let about = rest.get("/v2").await?.expect_success()?;
         let text = |key: &str| about.get(key).and_then(Value::as_str).map(str::to_owned);
         let (name, version) = (text("name"), text("version"));
         ensure!(name.is_some() && version.is_some(), "name and version must be strings: {about}");
@@ -44,7 +44,7 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest) -> Found {
     };
     runner.check(Required, "rest.server.metadata", "GET /v2 has name, version, extensions", server).await;
     let metadata = async {
-        let model = Model::read(&rest.get(&model_path).await?.success()?)?;
+        let model = ModelMetadata::from_json(&rest.get(&model_path).await?.expect_success()?)?;
         ensure!(model.name == rest.model, "name is {:?}", model.name);
         ensure!(!model.inputs.is_empty() && !model.outputs.is_empty(), "there are no inputs or no outputs");
         found.model = Some(model);
@@ -53,22 +53,22 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest) -> Found {
     runner
         .check(Required, "rest.model.metadata", "GET /v2/models/{m} has name, platform, inputs and outputs", metadata)
         .await;
-    versions(runner, rest, found.model.as_ref()).await;
-    unknown(runner, rest, &model_path).await;
+    check_versions(runner, rest, found.model.as_ref()).await;
+    check_unknown_names(runner, rest, &model_path).await;
     found
 }
 
-async fn versions(runner: &mut Runner, rest: &Rest, model: Option<&Model>) {
+async fn check_versions(runner: &mut CheckRunner, rest: &RestClient, model: Option<&ModelMetadata>) {
     let versioned = async {
         let Some(version) = model.and_then(|m| m.versions.first()) else {
-            return skip("the metadata lists no versions");
+            return skip_check("the metadata lists no versions");
         };
         let base = format!("/v2/models/{}/versions/{version}", rest.model);
         let answer = rest.get(&base).await?;
         if answer.status == 501 {
-            return skip("the server answers 501 to versions");
+            return skip_check("the server answers 501 to versions");
         }
-        let of_version = Model::read(&answer.success()?)?;
+        let of_version = ModelMetadata::from_json(&answer.expect_success()?)?;
         ensure!(Some(&of_version.inputs) == model.map(|m| &m.inputs), "the inputs differ from those without a version");
         let ready = rest.get(&format!("{base}/ready")).await?;
         ensure!(ready.status == 200, "ready: status {}", ready.status);
@@ -76,16 +76,16 @@ async fn versions(runner: &mut Runner, rest: &Rest, model: Option<&Model>) {
     };
     runner.check(Required, "rest.model.version", "a listed version can be asked for in the path", versioned).await;
     let unknown = async {
-        rest.get(&format!("/v2/models/{}/versions/987654", rest.model)).await?.refused()?;
+        rest.get(&format!("/v2/models/{}/versions/987654", rest.model)).await?.expect_error()?;
         Ok(())
     };
     runner.check(Required, "rest.model.version_unknown", "an unknown version is an error with a text", unknown).await;
 }
 
-async fn unknown(runner: &mut Runner, rest: &Rest, model_path: &str) {
+async fn check_unknown_names(runner: &mut CheckRunner, rest: &RestClient, model_path: &str) {
     let nowhere = "/v2/models/slipway-conformance-no-such-model";
     let metadata = async {
-        rest.get(nowhere).await?.refused()?;
+        rest.get(nowhere).await?.expect_error()?;
         Ok(())
     };
     runner
@@ -107,16 +107,16 @@ async fn unknown(runner: &mut Runner, rest: &Rest, model_path: &str) {
         )
         .await;
     let method = async {
-        let answer = rest.method(Method::DELETE, model_path).await?;
+        let answer = rest.request(Method::DELETE, model_path).await?;
         ensure!(answer.status == 405, "DELETE: status {}", answer.status);
-        answer.refused()?;
+        answer.expect_error()?;
         Ok(())
     };
     runner.check(Recommended, "rest.method_405", "a wrong method is 405 with a text", method).await;
     let path = async {
         let answer = rest.get("/v2/slipway-conformance-no-such-path").await?;
         ensure!(answer.status == 404, "status {}", answer.status);
-        answer.refused()?;
+        answer.expect_error()?;
         Ok(())
     };
     runner.check(Recommended, "rest.path_404", "an unknown path is 404 with a text", path).await;

@@ -3,38 +3,38 @@
 
 use serde_json::{Value, json};
 
-use crate::model::{Model, request};
-use crate::report::Group::{Recommended, Required};
-use crate::rest::Rest;
-use crate::{Runner, Stop, ensure, skip};
+use crate::model::{ModelMetadata, sample_request};
+use crate::report::CheckGroup::{Recommended, Required};
+use crate::rest::RestClient;
+use crate::{CheckRunner, Stop, ensure, skip_check};
 
 /// A request that is wrong in one way, or why this model cannot show it.
-type Wrong = Result<String, Stop>;
+type InvalidRequest = Result<String, Stop>;
 
-struct Case {
+struct ErrorCase {
     required: Option<(&'static str, &'static str)>,
     status_400: (&'static str, &'static str),
-    body: Wrong,
+    body: InvalidRequest,
     /// What the text should name.
     names: Option<String>,
 }
 
-fn change(model: &Model, edit: impl FnOnce(&mut Value)) -> Wrong {
-    if !model.typed() {
-        return skip("the model has FP16 or BF16, which has no form in JSON");
+fn edited_request(model: &ModelMetadata, edit: impl FnOnce(&mut Value)) -> InvalidRequest {
+    if !model.has_typed_form() {
+        return skip_check("the model has FP16 or BF16, which has no form in JSON");
     }
-    let mut body = request(model);
+    let mut body = sample_request(model);
     edit(&mut body);
     Ok(body.to_string())
 }
 
-fn is_number(model: &Model) -> bool {
+fn has_numeric_input(model: &ModelMetadata) -> bool {
     model.inputs.first().is_some_and(|s| !matches!(s.datatype.as_str(), "BYTES" | "BOOL"))
 }
 
-fn cases(model: &Model) -> Vec<Case> {
+fn error_cases(model: &ModelMetadata) -> Vec<ErrorCase> {
     let first = model.inputs.first().map(|s| s.name.clone()).unwrap_or_default();
-    let case = |required, status_400, body| Case { required, status_400, body, names: None };
+    let case = |required, status_400, body| ErrorCase { required, status_400, body, names: None };
     let mut cases = vec![
         case(
             Some(("rest.error.json", "a body that is no JSON is an error with a text")),
@@ -46,17 +46,17 @@ fn cases(model: &Model) -> Vec<Case> {
         case(
             Some(("rest.error.missing_input", "a missing input is an error with a text")),
             ("rest.error.missing_input_400", "... and 400, naming the input"),
-            change(model, |b| drop(b["inputs"].as_array_mut().map(|list| list.remove(0)))),
+            edited_request(model, |b| drop(b["inputs"].as_array_mut().map(|list| list.remove(0)))),
         ),
         case(
             None,
             ("rest.error.unknown_input_400", "an unknown input is 400"),
-            change(model, |b| b["inputs"][0]["name"] = json!("slipway-conformance-no-such-input")),
+            edited_request(model, |b| b["inputs"][0]["name"] = json!("slipway-conformance-no-such-input")),
         ),
         case(
             None,
             ("rest.error.duplicate_input_400", "an input that is given twice is 400"),
-            change(model, |b| {
+            edited_request(model, |b| {
                 let again = b["inputs"][0].clone();
                 if let Some(list) = b["inputs"].as_array_mut() {
                     list.push(again);
@@ -66,17 +66,17 @@ fn cases(model: &Model) -> Vec<Case> {
         case(
             None,
             ("rest.error.unknown_output_400", "an unknown output is 400"),
-            change(model, |b| b["outputs"] = json!([{"name": "slipway-conformance-no-such-output"}])),
+            edited_request(model, |b| b["outputs"] = json!([{"name": "slipway-conformance-no-such-output"}])),
         ),
         case(
             Some(("rest.error.few", "too few elements are an error with a text")),
             ("rest.error.few_400", "... and 400"),
-            change(model, |b| b["inputs"][0]["data"] = json!([])),
+            edited_request(model, |b| b["inputs"][0]["data"] = json!([])),
         ),
         case(
             Some(("rest.error.many", "too many elements are an error with a text")),
             ("rest.error.many_400", "... and 400"),
-            change(model, |b| {
+            edited_request(model, |b| {
                 if let Some(list) = b["inputs"][0]["data"].as_array_mut() {
                     list.extend_from_within(..);
                 }
@@ -85,12 +85,12 @@ fn cases(model: &Model) -> Vec<Case> {
         case(
             None,
             ("rest.error.object_400", "an object in the data is 400"),
-            change(model, |b| b["inputs"][0]["data"][0] = json!({})),
+            edited_request(model, |b| b["inputs"][0]["data"][0] = json!({})),
         ),
         case(
             None,
             ("rest.error.datatype_400", "a datatype that is not the model's is 400"),
-            change(model, |b| {
+            edited_request(model, |b| {
                 let other = if b["inputs"][0]["datatype"] == "FP64" { "FP32" } else { "FP64" };
                 b["inputs"][0]["datatype"] = json!(other);
             }),
@@ -98,28 +98,28 @@ fn cases(model: &Model) -> Vec<Case> {
         case(
             None,
             ("rest.error.datatype_unknown_400", "a datatype of no name is 400"),
-            change(model, |b| b["inputs"][0]["datatype"] = json!("FLOAT")),
+            edited_request(model, |b| b["inputs"][0]["datatype"] = json!("FLOAT")),
         ),
         case(
             None,
             ("rest.error.negative_shape_400", "a negative dimension is 400"),
-            change(model, |b| b["inputs"][0]["shape"][0] = json!(-1)),
+            edited_request(model, |b| b["inputs"][0]["shape"][0] = json!(-1)),
         ),
         case(
             None,
             ("rest.error.numeric_id_400", "an id that is a number is 400"),
-            change(model, |b| b["id"] = json!(7)),
+            edited_request(model, |b| b["id"] = json!(7)),
         ),
     ];
-    let text = if is_number(model) {
-        change(model, |b| b["inputs"][0]["data"][0] = json!("text"))
+    let text = if has_numeric_input(model) {
+        edited_request(model, |b| b["inputs"][0]["data"][0] = json!("text"))
     } else {
-        skip("the first input is no number")
+        skip_check("the first input is no number")
     };
     cases.push(case(None, ("rest.error.text_400", "a text among numbers is 400"), text));
     let overflow = match model.inputs.iter().position(|s| s.datatype == "INT32") {
-        Some(i) => change(model, |b| b["inputs"][i]["data"][0] = json!(5_000_000_000_u64)),
-        None => skip("the model has no INT32 input"),
+        Some(i) => edited_request(model, |b| b["inputs"][i]["data"][0] = json!(5_000_000_000_u64)),
+        None => skip_check("the model has no INT32 input"),
     };
     cases.push(case(
         None,
@@ -133,22 +133,22 @@ fn cases(model: &Model) -> Vec<Case> {
 }
 
 /// Runs them.
-pub(crate) async fn run(runner: &mut Runner, rest: &Rest, model: &Model) {
-    for Case { required, status_400, body, names } in cases(model) {
-        let send = async |body: Wrong| rest.post(&rest.infer_path(), &[], body?).await;
+pub(crate) async fn check_errors(runner: &mut CheckRunner, rest: &RestClient, model: &ModelMetadata) {
+    for ErrorCase { required, status_400, body, names } in error_cases(model) {
+        let send = async |body: InvalidRequest| rest.post(&rest.infer_path(), &[], body?).await;
         let again = match &body {
             Ok(body) => Ok(body.clone()),
-            Err(Stop::Skip(why)) => skip(why.clone()),
+            Err(Stop::Skip(why)) => skip_check(why.clone()),
             Err(Stop::Fail(why)) => Err(Stop::Fail(why.clone())),
         };
         if let Some((name, wants)) = required {
-            let refused = async { send(again).await?.refused().map(drop) };
+            let refused = async { send(again).await?.expect_error().map(drop) };
             runner.check(Required, name, wants, refused).await;
         }
         let is_400 = async {
             let answer = send(body).await?;
             ensure!(answer.status == 400, "status {}: {}", answer.status, answer.text());
-            let text = answer.refused()?;
+            let text = answer.expect_error()?;
             if let Some(part) = names {
                 ensure!(text.contains(&part), "the text does not name {part:?}: {text}");
             }
@@ -157,9 +157,10 @@ pub(crate) async fn run(runner: &mut Runner, rest: &Rest, model: &Model) {
         runner.check(Recommended, status_400.0, status_400.1, is_400).await;
     }
     let unknown = async {
-        let answer =
-            rest.post("/v2/models/slipway-conformance-no-such-model/infer", &[], request(model).to_string()).await?;
-        answer.refused().map(drop)
+        let answer = rest
+            .post("/v2/models/slipway-conformance-no-such-model/infer", &[], sample_request(model).to_string())
+            .await?;
+        answer.expect_error().map(drop)
     };
     runner.check(Required, "rest.error.model", "inference of an unknown model is an error with a text", unknown).await;
     let alive = async {

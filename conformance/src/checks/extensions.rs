@@ -7,34 +7,39 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::{Value, json};
 
-use super::Found;
-use super::infer::{agree, outputs, reference};
-use crate::model::{Model, Sample, request, values};
-use crate::report::Group::{Extension, Recommended};
-use crate::rest::{Answer, HEADER_LENGTH, Rest};
-use crate::{Runner, Stop, Verdict, ensure, skip};
+use super::ServerMetadata;
+use super::infer::{ensure_same_outputs, json_outputs, reference_outputs};
+use crate::model::{ModelMetadata, SampleInput, raw_values, sample_request};
+use crate::report::CheckGroup::{Extension, Recommended};
+use crate::rest::{HEADER_LENGTH, RestClient, RestResponse};
+use crate::{CheckRunner, CheckVerdict, Stop, ensure, skip_check};
 
 /// Runs them.
-pub(crate) async fn run(runner: &mut Runner, rest: &Rest, model: &Model, found: &Found) {
-    binary(runner, rest, model, found).await;
-    compression(runner, rest, model).await;
-    statistics(runner, rest, model, found).await;
-    repository(runner, rest, found).await;
+pub(crate) async fn check_extensions(
+    runner: &mut CheckRunner,
+    rest: &RestClient,
+    model: &ModelMetadata,
+    found: &ServerMetadata,
+) {
+    check_binary_tensors(runner, rest, model, found).await;
+    check_compression(runner, rest, model).await;
+    check_statistics(runner, rest, model, found).await;
+    check_repository(runner, rest, found).await;
 }
 
-fn listed(found: &Found, names: &[&str]) -> Verdict {
+fn require_extension(found: &ServerMetadata, names: &[&str]) -> CheckVerdict {
     if found.extensions.iter().any(|e| names.contains(&e.as_str())) {
         return Ok(());
     }
-    skip(format!("the server does not list {:?}", names[0]))
+    skip_check(format!("the server does not list {:?}", names[0]))
 }
 
-fn header(model: &Model) -> (Value, Vec<u8>) {
-    let samples = Sample::all(model);
+fn binary_request(model: &ModelMetadata) -> (Value, Vec<u8>) {
+    let samples = SampleInput::for_model(model);
     let mut blobs = Vec::new();
     let mut inputs = Vec::new();
     for sample in &samples {
-        let blob = sample.blob();
+        let blob = sample.to_raw_bytes();
         let parameters = json!({"binary_data_size": blob.len()});
         inputs.push(json!({"name": sample.spec.name, "shape": sample.shape, "datatype": sample.spec.datatype, "parameters": parameters}));
         blobs.extend_from_slice(&blob);
@@ -43,7 +48,7 @@ fn header(model: &Model) -> (Value, Vec<u8>) {
 }
 
 /// Takes an answer with raw tensors apart.
-fn split(answer: &Answer) -> Result<Vec<(String, Vec<Value>)>, Stop> {
+fn parse_binary_response(answer: &RestResponse) -> Result<Vec<(String, Vec<Value>)>, Stop> {
     ensure!(answer.status == 200, "status {}: {}", answer.status, answer.text());
     let length = answer.headers.get(HEADER_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     let Some(length) = length.filter(|n| *n <= answer.body.len()) else {
@@ -60,103 +65,110 @@ fn split(answer: &Answer) -> Result<Vec<(String, Vec<Value>)>, Stop> {
             return Err(Stop::Fail(format!("output {name:?} has no binary_data_size that fits")));
         };
         blobs = rest;
-        let read = values(datatype, blob);
+        let read = raw_values(datatype, blob);
         found.push((name.to_owned(), read.unwrap_or_default()));
     }
     ensure!(blobs.is_empty(), "{} bytes follow the last output", blobs.len());
     Ok(found)
 }
 
-async fn binary(runner: &mut Runner, rest: &Rest, model: &Model, found: &Found) {
-    let offered = || listed(found, &["binary_tensor_data", "binary_data"]);
+async fn check_binary_tensors(
+    runner: &mut CheckRunner,
+    rest: &RestClient,
+    model: &ModelMetadata,
+    found: &ServerMetadata,
+) {
+    let offered = || require_extension(found, &["binary_tensor_data", "binary_data"]);
     let inputs = async {
         offered()?;
-        let (mut head, blobs) = header(model);
+        let (mut head, blobs) = binary_request(model);
         head["parameters"] = json!({"binary_data_output": true});
-        let raw = split(&rest.infer_binary(&head, &blobs).await?)?;
-        agree(&raw, &reference(rest, model).await?)
+        let raw = parse_binary_response(&rest.infer_binary(&head, &blobs).await?)?;
+        ensure_same_outputs(&raw, &reference_outputs(rest, model).await?)
     };
     runner.check(Extension, "rest.binary.both", "binary in and out is what JSON gives", inputs).await;
     let one = async {
         offered()?;
-        let mut body = request(model);
-        if !model.typed() {
-            return skip("the model has FP16 or BF16, which has no form in JSON");
+        let mut body = sample_request(model);
+        if !model.has_typed_form() {
+            return skip_check("the model has FP16 or BF16, which has no form in JSON");
         }
         let wanted = model.outputs.first().map(|s| s.name.clone()).unwrap_or_default();
         body["outputs"] = json!([{"name": wanted, "parameters": {"binary_data": true}}]);
-        let raw = split(&rest.infer(&body).await?)?;
+        let raw = parse_binary_response(&rest.infer(&body).await?)?;
         ensure!(raw.len() == 1, "{} outputs", raw.len());
-        let all = reference(rest, model).await?;
-        agree(&raw, &all.into_iter().filter(|(name, _)| *name == wanted).collect::<Vec<_>>())
+        let all = reference_outputs(rest, model).await?;
+        ensure_same_outputs(&raw, &all.into_iter().filter(|(name, _)| *name == wanted).collect::<Vec<_>>())
     };
     runner.check(Extension, "rest.binary.output", "one output can be asked for in binary", one).await;
     let raw = async {
         offered()?;
-        let [spec] = model.inputs.as_slice() else { return skip("the model has more than one input") };
+        let [spec] = model.inputs.as_slice() else { return skip_check("the model has more than one input") };
         if spec.datatype == "BYTES" || spec.shape.iter().skip(1).any(|d| *d < 0) {
-            return skip("the shape of the input cannot be told from its bytes");
+            return skip_check("the shape of the input cannot be told from its bytes");
         }
         let headers = [(HEADER_LENGTH, "0".to_owned()), ("content-type", "application/octet-stream".to_owned())];
-        let answer = rest.post(&rest.infer_path(), &headers, Sample::of(spec).blob()).await?;
-        agree(&split(&answer)?, &reference(rest, model).await?)
+        let answer = rest.post(&rest.infer_path(), &headers, SampleInput::for_tensor(spec).to_raw_bytes()).await?;
+        ensure_same_outputs(&parse_binary_response(&answer)?, &reference_outputs(rest, model).await?)
     };
     runner.check(Extension, "rest.binary.raw", "a request can be nothing but the bytes of the one input", raw).await;
     let wrong = async {
         offered()?;
-        let (head, mut blobs) = header(model);
+        let (head, mut blobs) = binary_request(model);
         blobs.pop();
         let short = rest.infer_binary(&head, &blobs).await?;
-        short.refused()?;
+        short.expect_error()?;
         ensure!(short.status == 400, "status {} for missing bytes", short.status);
         let headers = [(HEADER_LENGTH, "999999".to_owned())];
         let answer = rest.post(&rest.infer_path(), &headers, "{}").await?;
-        answer.refused()?;
+        answer.expect_error()?;
         ensure!(answer.status == 400, "status {} for a header longer than the body", answer.status);
         Ok(())
     };
     runner.check(Extension, "rest.binary.framing", "sizes that do not fit are 400 with a text", wrong).await;
 }
 
-fn io(e: std::io::Error) -> Stop {
+fn io_failure(e: std::io::Error) -> Stop {
     Stop::Fail(e.to_string())
 }
 
-async fn compression(runner: &mut Runner, rest: &Rest, model: &Model) {
-    let send = async |name: &str, body: Vec<u8>| -> Verdict {
+async fn check_compression(runner: &mut CheckRunner, rest: &RestClient, model: &ModelMetadata) {
+    let send = async |name: &str, body: Vec<u8>| -> CheckVerdict {
         let answer = rest.post(&rest.infer_path(), &[("content-encoding", name.to_owned())], body).await?;
-        agree(&outputs(&answer.success()?)?, &reference(rest, model).await?)
+        ensure_same_outputs(&json_outputs(&answer.expect_success()?)?, &reference_outputs(rest, model).await?)
     };
     let gzip = async {
-        reference(rest, model).await?;
+        reference_outputs(rest, model).await?;
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(request(model).to_string().as_bytes()).map_err(io)?;
-        send("gzip", encoder.finish().map_err(io)?).await
+        encoder.write_all(sample_request(model).to_string().as_bytes()).map_err(io_failure)?;
+        send("gzip", encoder.finish().map_err(io_failure)?).await
     };
     runner.check(Recommended, "rest.compression.gzip", "a request may be gzip", gzip).await;
     let deflate = async {
-        reference(rest, model).await?;
+        reference_outputs(rest, model).await?;
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(request(model).to_string().as_bytes()).map_err(io)?;
-        send("deflate", encoder.finish().map_err(io)?).await
+        encoder.write_all(sample_request(model).to_string().as_bytes()).map_err(io_failure)?;
+        send("deflate", encoder.finish().map_err(io_failure)?).await
     };
     runner.check(Recommended, "rest.compression.deflate", "a request may be deflate (zlib)", deflate).await;
     let answers = async {
-        let wanted = reference(rest, model).await?;
+        let wanted = reference_outputs(rest, model).await?;
         for name in ["gzip", "deflate"] {
             let answer = rest
-                .post(&rest.infer_path(), &[("accept-encoding", name.to_owned())], request(model).to_string())
+                .post(&rest.infer_path(), &[("accept-encoding", name.to_owned())], sample_request(model).to_string())
                 .await?;
             ensure!(answer.status == 200, "status {}: {}", answer.status, answer.text());
             let mut plain = Vec::new();
             match answer.headers.get("content-encoding").and_then(|v| v.to_str().ok()) {
                 None | Some("identity") => plain = answer.body.to_vec(),
-                Some("gzip") => drop(GzDecoder::new(answer.body.as_ref()).read_to_end(&mut plain).map_err(io)?),
-                Some("deflate") => drop(ZlibDecoder::new(answer.body.as_ref()).read_to_end(&mut plain).map_err(io)?),
+                Some("gzip") => drop(GzDecoder::new(answer.body.as_ref()).read_to_end(&mut plain).map_err(io_failure)?),
+                Some("deflate") => {
+                    drop(ZlibDecoder::new(answer.body.as_ref()).read_to_end(&mut plain).map_err(io_failure)?)
+                }
                 Some(other) => return Err(Stop::Fail(format!("content encoding {other:?} was not asked for"))),
             }
             let json: Value = serde_json::from_slice(&plain).map_err(|e| Stop::Fail(e.to_string()))?;
-            agree(&outputs(&json)?, &wanted)?;
+            ensure_same_outputs(&json_outputs(&json)?, &wanted)?;
         }
         Ok(())
     };
@@ -165,9 +177,9 @@ async fn compression(runner: &mut Runner, rest: &Rest, model: &Model) {
         .await;
 }
 
-async fn statistics(runner: &mut Runner, rest: &Rest, model: &Model, found: &Found) {
+async fn check_statistics(runner: &mut CheckRunner, rest: &RestClient, model: &ModelMetadata, found: &ServerMetadata) {
     let count = async || -> Result<u64, Stop> {
-        let stats = rest.get(&format!("/v2/models/{}/stats", rest.model)).await?.success()?;
+        let stats = rest.get(&format!("/v2/models/{}/stats", rest.model)).await?.expect_success()?;
         let own = &stats["model_stats"][0];
         ensure!(own["name"] == json!(rest.model), "model_stats[0].name is {}", own["name"]);
         for part in ["success", "fail", "queue", "compute_input", "compute_infer", "compute_output"] {
@@ -179,18 +191,18 @@ async fn statistics(runner: &mut Runner, rest: &Rest, model: &Model, found: &Fou
         own["inference_stats"]["success"]["count"].as_u64().ok_or_else(|| Stop::Fail("no count".into()))
     };
     let counted = async {
-        listed(found, &["statistics"])?;
-        reference(rest, model).await?;
+        require_extension(found, &["statistics"])?;
+        reference_outputs(rest, model).await?;
         let before = count().await?;
-        reference(rest, model).await?;
+        reference_outputs(rest, model).await?;
         let after = count().await?;
         ensure!(after > before, "success.count was {before} and is {after} after a request");
         Ok(())
     };
     runner.check(Extension, "rest.statistics", "the statistics have their fields and count requests", counted).await;
     let all = async {
-        listed(found, &["statistics"])?;
-        let stats = rest.get("/v2/models/stats").await?.success()?;
+        require_extension(found, &["statistics"])?;
+        let stats = rest.get("/v2/models/stats").await?.expect_success()?;
         let names: Vec<_> = stats["model_stats"].as_array().into_iter().flatten().map(|m| m["name"].clone()).collect();
         ensure!(names.contains(&json!(rest.model)), "the model is not among {names:?}");
         Ok(())
@@ -198,12 +210,12 @@ async fn statistics(runner: &mut Runner, rest: &Rest, model: &Model, found: &Fou
     runner.check(Extension, "rest.statistics.all", "GET /v2/models/stats has the model", all).await;
 }
 
-async fn repository(runner: &mut Runner, rest: &Rest, found: &Found) {
-    let offered = || listed(found, &["model_repository", "model_repository(unload_dependents)"]);
+async fn check_repository(runner: &mut CheckRunner, rest: &RestClient, found: &ServerMetadata) {
+    let offered = || require_extension(found, &["model_repository", "model_repository(unload_dependents)"]);
     let index = async {
         offered()?;
         for body in ["", "{}", "{\"ready\": true}"] {
-            let index = rest.post("/v2/repository/index", &[], body).await?.success()?;
+            let index = rest.post("/v2/repository/index", &[], body).await?.expect_success()?;
             let own = index.as_array().into_iter().flatten().find(|entry| entry["name"] == json!(rest.model));
             let Some(own) = own else { return Err(Stop::Fail(format!("body {body:?}: the model is not in {index}"))) };
             ensure!(own["state"] == "READY", "body {body:?}: the model's state is {}", own["state"]);
@@ -218,7 +230,7 @@ async fn repository(runner: &mut Runner, rest: &Rest, found: &Found) {
         for verb in ["load", "unload"] {
             let path = format!("/v2/repository/models/slipway-conformance-no-such-model/{verb}");
             let answer = rest.post(&path, &[], "{}").await?;
-            answer.refused()?;
+            answer.expect_error()?;
             ensure!(answer.status < 500, "{verb}: status {}", answer.status);
         }
         Ok(())

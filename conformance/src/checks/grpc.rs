@@ -11,16 +11,16 @@ use slipway_oip::inference::model_infer_request::InferRequestedOutputTensor;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::infer::{agree, reference};
-use crate::model::{Model, Sample, contents, values};
-use crate::report::Group::{Extension, Recommended, Required};
-use crate::rest::Rest;
-use crate::{Runner, Stop, Verdict, ensure, skip};
+use super::infer::{ensure_same_outputs, reference_outputs};
+use crate::model::{ModelMetadata, SampleInput, raw_values, typed_values};
+use crate::report::CheckGroup::{Extension, Recommended, Required};
+use crate::rest::RestClient;
+use crate::{CheckRunner, CheckVerdict, Stop, ensure, skip_check};
 
-type Client = GrpcInferenceServiceClient<Channel>;
+type GrpcClient = GrpcInferenceServiceClient<Channel>;
 
 /// Runs them.
-pub(crate) async fn run(runner: &mut Runner, url: &str, rest: &Rest, model: &Model) {
+pub(crate) async fn check_grpc(runner: &mut CheckRunner, url: &str, rest: &RestClient, model: &ModelMetadata) {
     let mut channel = None;
     let connect = async {
         let endpoint = Endpoint::from_shared(url.to_owned()).context("the address is none")?;
@@ -30,29 +30,33 @@ pub(crate) async fn run(runner: &mut Runner, url: &str, rest: &Rest, model: &Mod
     runner.check(Required, "grpc.connect", "the server takes connections", connect).await;
     let Some(channel) = channel else { return };
     // Answers may be as large as the server likes.
-    let client = Client::new(channel.clone()).max_decoding_message_size(usize::MAX);
-    basics(runner, client.clone(), model).await;
-    inference(runner, client.clone(), rest, model).await;
-    errors(runner, client.clone(), model).await;
-    extensions(runner, client, HealthClient::new(channel), model).await;
+    let client = GrpcClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
+    check_grpc_basics(runner, client.clone(), model).await;
+    check_grpc_inference(runner, client.clone(), rest, model).await;
+    check_grpc_errors(runner, client.clone(), model).await;
+    check_grpc_extensions(runner, client, HealthClient::new(channel), model).await;
 }
 
-fn request(model: &Model, typed: bool) -> pb::ModelInferRequest {
-    let samples = Sample::all(model);
+fn infer_request(model: &ModelMetadata, typed: bool) -> pb::ModelInferRequest {
+    let samples = SampleInput::for_model(model);
     pb::ModelInferRequest {
         model_name: model.name.clone(),
-        inputs: samples.iter().map(|s| s.message(typed)).collect(),
-        raw_input_contents: if typed { Vec::new() } else { samples.iter().map(Sample::blob).collect() },
+        inputs: samples.iter().map(|s| s.to_grpc_input(typed)).collect(),
+        raw_input_contents: if typed { Vec::new() } else { samples.iter().map(SampleInput::to_raw_bytes).collect() },
         ..Default::default()
     }
 }
 
-fn typed_request(model: &Model) -> Result<pb::ModelInferRequest, Stop> {
-    if model.typed() { Ok(request(model, true)) } else { skip("the model has FP16 or BF16, which has no typed form") }
+fn typed_request(model: &ModelMetadata) -> Result<pb::ModelInferRequest, Stop> {
+    if model.has_typed_form() {
+        Ok(infer_request(model, true))
+    } else {
+        skip_check("the model has FP16 or BF16, which has no typed form")
+    }
 }
 
 /// The outputs of an answer in either form.
-fn outputs(answer: &pb::ModelInferResponse) -> Result<Vec<(String, Vec<Value>)>, Stop> {
+fn grpc_outputs(answer: &pb::ModelInferResponse) -> Result<Vec<(String, Vec<Value>)>, Stop> {
     let raw = !answer.raw_output_contents.is_empty();
     ensure!(
         !raw || answer.raw_output_contents.len() == answer.outputs.len(),
@@ -64,15 +68,15 @@ fn outputs(answer: &pb::ModelInferResponse) -> Result<Vec<(String, Vec<Value>)>,
     for (i, output) in answer.outputs.iter().enumerate() {
         ensure!(!raw || output.contents.is_none(), "output {:?} has contents beside the raw ones", output.name);
         let read = match answer.raw_output_contents.get(i) {
-            Some(blob) => values(&output.datatype, blob).unwrap_or_default(),
-            None => output.contents.as_ref().map(contents).unwrap_or_default(),
+            Some(blob) => raw_values(&output.datatype, blob).unwrap_or_default(),
+            None => output.contents.as_ref().map(typed_values).unwrap_or_default(),
         };
         found.push((output.name.clone(), read));
     }
     Ok(found)
 }
 
-async fn basics(runner: &mut Runner, mut client: Client, model: &Model) {
+async fn check_grpc_basics(runner: &mut CheckRunner, mut client: GrpcClient, model: &ModelMetadata) {
     let live = async {
         ensure!(client.server_live(pb::ServerLiveRequest {}).await?.into_inner().live, "live is false");
         ensure!(client.server_ready(pb::ServerReadyRequest {}).await?.into_inner().ready, "ready is false");
@@ -108,22 +112,27 @@ async fn basics(runner: &mut Runner, mut client: Client, model: &Model) {
     runner.check(Required, "grpc.model.metadata", "ModelMetadata is what REST says", metadata).await;
 }
 
-async fn inference(runner: &mut Runner, mut client: Client, rest: &Rest, model: &Model) {
+async fn check_grpc_inference(
+    runner: &mut CheckRunner,
+    mut client: GrpcClient,
+    rest: &RestClient,
+    model: &ModelMetadata,
+) {
     let typed = async {
         let answer = client.model_infer(typed_request(model)?).await?.into_inner();
         ensure!(answer.model_name == model.name, "model_name is {:?}", answer.model_name);
-        agree(&outputs(&answer)?, &reference(rest, model).await?)
+        ensure_same_outputs(&grpc_outputs(&answer)?, &reference_outputs(rest, model).await?)
     };
     runner.check(Required, "grpc.infer.typed", "typed contents give what REST gives", typed).await;
     let raw = async {
-        let answer = client.model_infer(request(model, false)).await?.into_inner();
-        let found = outputs(&answer)?;
+        let answer = client.model_infer(infer_request(model, false)).await?.into_inner();
+        let found = grpc_outputs(&answer)?;
         ensure!(found.len() == model.outputs.len(), "{} outputs", found.len());
-        agree(&found, &reference(rest, model).await?)
+        ensure_same_outputs(&found, &reference_outputs(rest, model).await?)
     };
     runner.check(Required, "grpc.infer.raw", "raw contents give what REST gives", raw).await;
     let id = async {
-        let request = pb::ModelInferRequest { id: "conformance-1".into(), ..request(model, false) };
+        let request = pb::ModelInferRequest { id: "conformance-1".into(), ..infer_request(model, false) };
         let answer = client.model_infer(request).await?.into_inner();
         ensure!(answer.id == "conformance-1", "id is {:?}", answer.id);
         Ok(())
@@ -132,21 +141,22 @@ async fn inference(runner: &mut Runner, mut client: Client, rest: &Rest, model: 
     let filter = async {
         let wanted = model.outputs.last().map(|s| s.name.clone()).unwrap_or_default();
         let outputs = vec![InferRequestedOutputTensor { name: wanted.clone(), ..Default::default() }];
-        let answer = client.model_infer(pb::ModelInferRequest { outputs, ..request(model, false) }).await?.into_inner();
+        let answer =
+            client.model_infer(pb::ModelInferRequest { outputs, ..infer_request(model, false) }).await?.into_inner();
         let names: Vec<_> = answer.outputs.iter().map(|o| o.name.as_str()).collect();
         ensure!(names == [wanted.as_str()], "asked for {wanted:?}, got {names:?}");
         Ok(())
     };
     runner.check(Required, "grpc.infer.outputs", "only the outputs that are asked for come", filter).await;
     let form = async {
-        let raw = client.model_infer(request(model, false)).await?.into_inner();
+        let raw = client.model_infer(infer_request(model, false)).await?.into_inner();
         ensure!(!raw.raw_output_contents.is_empty(), "a raw request has a typed answer");
         Ok(())
     };
     runner.check(Recommended, "grpc.infer.form", "a raw request has a raw answer", form).await;
 }
 
-fn code<T>(answer: Result<T, Status>, wanted: Code) -> Verdict {
+fn expect_code<T>(answer: Result<T, Status>, wanted: Code) -> CheckVerdict {
     match answer {
         Ok(_) => Err(Stop::Fail("an answer instead of an error".into())),
         Err(status) if status.code() == wanted && !status.message().is_empty() => Ok(()),
@@ -154,24 +164,28 @@ fn code<T>(answer: Result<T, Status>, wanted: Code) -> Verdict {
     }
 }
 
-async fn errors(runner: &mut Runner, mut client: Client, model: &Model) {
+async fn check_grpc_errors(runner: &mut CheckRunner, mut client: GrpcClient, model: &ModelMetadata) {
     let any = async {
-        let nobody =
-            pb::ModelInferRequest { model_name: "slipway-conformance-no-such-model".into(), ..request(model, false) };
+        let nobody = pb::ModelInferRequest {
+            model_name: "slipway-conformance-no-such-model".into(),
+            ..infer_request(model, false)
+        };
         ensure!(client.model_infer(nobody).await.is_err(), "an answer of an unknown model");
-        let none = pb::ModelInferRequest { inputs: vec![], raw_input_contents: vec![], ..request(model, false) };
+        let none = pb::ModelInferRequest { inputs: vec![], raw_input_contents: vec![], ..infer_request(model, false) };
         ensure!(client.model_infer(none).await.is_err(), "an answer without inputs");
         Ok(())
     };
     runner.check(Required, "grpc.error", "an unknown model and missing inputs are errors", any).await;
     let unknown = async {
-        let nobody =
-            pb::ModelInferRequest { model_name: "slipway-conformance-no-such-model".into(), ..request(model, false) };
-        code(client.model_infer(nobody).await, Code::NotFound)
+        let nobody = pb::ModelInferRequest {
+            model_name: "slipway-conformance-no-such-model".into(),
+            ..infer_request(model, false)
+        };
+        expect_code(client.model_infer(nobody).await, Code::NotFound)
     };
     runner.check(Recommended, "grpc.error.model", "an unknown model is NOT_FOUND", unknown).await;
-    type Edit = fn(&mut pb::ModelInferRequest);
-    let cases: [(&'static str, &'static str, Edit); 7] = [
+    type RequestEdit = fn(&mut pb::ModelInferRequest);
+    let cases: [(&'static str, &'static str, RequestEdit); 7] = [
         ("grpc.error.missing_input", "a missing input is INVALID_ARGUMENT", |r| {
             r.inputs.remove(0);
             r.raw_input_contents.remove(0);
@@ -198,41 +212,46 @@ async fn errors(runner: &mut Runner, mut client: Client, model: &Model) {
     ];
     for (name, wants, edit) in cases {
         let wrong = async {
-            let mut wrong = request(model, false);
+            let mut wrong = infer_request(model, false);
             if wrong.inputs[0].shape.is_empty() {
-                return skip("the first input is a scalar");
+                return skip_check("the first input is a scalar");
             }
             edit(&mut wrong);
-            code(client.model_infer(wrong).await, Code::InvalidArgument)
+            expect_code(client.model_infer(wrong).await, Code::InvalidArgument)
         };
         runner.check(Recommended, name, wants, wrong).await;
     }
 }
 
 /// Skips when the server does not have the method.
-fn offered<T>(answer: Result<tonic::Response<T>, Status>) -> Result<T, Stop> {
+fn skip_unimplemented<T>(answer: Result<tonic::Response<T>, Status>) -> Result<T, Stop> {
     match answer {
-        Err(status) if status.code() == Code::Unimplemented => skip("the server does not have it"),
+        Err(status) if status.code() == Code::Unimplemented => skip_check("the server does not have it"),
         other => Ok(other?.into_inner()),
     }
 }
 
-async fn extensions(runner: &mut Runner, mut client: Client, mut health: HealthClient<Channel>, model: &Model) {
+async fn check_grpc_extensions(
+    runner: &mut CheckRunner,
+    mut client: GrpcClient,
+    mut health: HealthClient<Channel>,
+    model: &ModelMetadata,
+) {
     let check = async {
-        let found = offered(health.check(HealthCheckRequest { service: String::new() }).await)?;
+        let found = skip_unimplemented(health.check(HealthCheckRequest { service: String::new() }).await)?;
         ensure!(found.status() == ServingStatus::Serving, "status {:?}", found.status());
-        code(health.check(HealthCheckRequest { service: "no.such.Service".into() }).await, Code::NotFound)
+        expect_code(health.check(HealthCheckRequest { service: "no.such.Service".into() }).await, Code::NotFound)
     };
     runner.check(Extension, "grpc.health.v1", "health is SERVING, and NOT_FOUND for an unknown service", check).await;
     let statistics = async {
         let of = pb::ModelStatisticsRequest { name: model.name.clone(), version: String::new() };
-        let found = offered(client.model_statistics(of).await)?.model_stats;
+        let found = skip_unimplemented(client.model_statistics(of).await)?.model_stats;
         ensure!(found.first().is_some_and(|m| m.name == model.name && m.inference_stats.is_some()), "got {found:?}");
         Ok(())
     };
     runner.check(Extension, "grpc.statistics", "ModelStatistics has the model", statistics).await;
     let index = async {
-        let index = offered(client.repository_index(pb::RepositoryIndexRequest::default()).await)?.models;
+        let index = skip_unimplemented(client.repository_index(pb::RepositoryIndexRequest::default()).await)?.models;
         let own = index.iter().find(|m| m.name == model.name);
         ensure!(own.is_some_and(|m| m.state == "READY"), "the model is {own:?}");
         Ok(())
@@ -244,16 +263,16 @@ async fn extensions(runner: &mut Runner, mut client: Client, mut health: HealthC
             ..Default::default()
         };
         match client.repository_model_load(of).await {
-            Err(status) if status.code() == Code::Unimplemented => skip("the server does not have it"),
+            Err(status) if status.code() == Code::Unimplemented => skip_check("the server does not have it"),
             Err(_) => Ok(()),
             Ok(_) => Err(Stop::Fail("an unknown model was loaded".into())),
         }
     };
     runner.check(Extension, "grpc.repository.unknown", "loading an unknown model is an error", load).await;
     let stream = async {
-        let one = request(model, false);
-        let requests = StreamOf(vec![one.clone(), one].into_iter());
-        let mut answers = offered(client.model_stream_infer(requests).await)?;
+        let one = infer_request(model, false);
+        let requests = RequestStream(vec![one.clone(), one].into_iter());
+        let mut answers = skip_unimplemented(client.model_stream_infer(requests).await)?;
         for n in 0..2 {
             let Some(answer) = answers.message().await? else {
                 return Err(Stop::Fail(format!("{n} answers to 2 requests")));
@@ -267,9 +286,9 @@ async fn extensions(runner: &mut Runner, mut client: Client, mut health: HealthC
 }
 
 /// A stream of what is there already.
-struct StreamOf(std::vec::IntoIter<pb::ModelInferRequest>);
+struct RequestStream(std::vec::IntoIter<pb::ModelInferRequest>);
 
-impl tonic::codegen::tokio_stream::Stream for StreamOf {
+impl tonic::codegen::tokio_stream::Stream for RequestStream {
     type Item = pb::ModelInferRequest;
 
     fn poll_next(

@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use slipway_baseline::{Histogram, stats};
+use slipway_baseline::{ReferenceHistogram, stats};
 
 use super::{MARGIN_BINS, Observer, Slot};
 
@@ -52,7 +52,7 @@ fn one<N>(value: N) -> impl Iterator<Item = ([(&'static str, String); 0], N)> {
 }
 
 impl Observer {
-    fn groups(&self) -> [(&'static str, Option<(&Histogram, usize)>); 2] {
+    fn groups(&self) -> [(&'static str, Option<(&ReferenceHistogram, usize)>); 2] {
         [
             ("prediction", self.predictions.as_ref().map(|(_, h, first)| (h, *first))),
             ("score", self.scores.as_ref().map(|(_, h, first)| (h, *first))),
@@ -60,7 +60,7 @@ impl Observer {
     }
 
     /// Every exported feature with the index of its first bin.
-    fn columns(&self) -> impl Iterator<Item = (&str, &Histogram, usize)> {
+    fn columns(&self) -> impl Iterator<Item = (&str, &ReferenceHistogram, usize)> {
         let mut first = 0;
         self.observed.iter().map(move |f| {
             let from = first;
@@ -133,20 +133,26 @@ impl Writer<'_, '_> {
         let help = "Share of the reference rows in each bin";
         self.gauges("slipway_runtime_feature_reference_share", help, shares)?;
         let quantiles = observer.columns().map(|(feature, histogram, _)| {
-            ([("feature", feature.to_owned())], stats::chi2_95(stats::freedom(&histogram.counts)))
+            ([("feature", feature.to_owned())], stats::chi_square_95(stats::degrees_of_freedom(&histogram.counts)))
         });
         let help = "95 % quantile of chi-square; times (1/n + 1/m) it is the threshold of the PSI";
         self.gauges("slipway_runtime_feature_chi2", help, quantiles)
     }
 
-    fn histogram(&mut self, what: &str, histogram: &Histogram, first: usize, bins: &[u64]) -> Result<(), Error> {
+    fn histogram(
+        &mut self,
+        what: &str,
+        histogram: &ReferenceHistogram,
+        first: usize,
+        bins: &[u64],
+    ) -> Result<(), Error> {
         let names = || histogram.bins.names().into_iter().map(|bin| [("bin", bin)]);
         let counts = names().enumerate().map(|(i, labels)| (labels, bins.get(first + i).copied().unwrap_or(0)));
         self.counters(&format!("slipway_runtime_{what}_bin"), "Rows by bin of the baseline", counts)?;
         let help = "Share of the reference rows in each bin";
         let shares = names().zip(histogram.shares());
         self.gauges(&format!("slipway_runtime_{what}_reference_share"), help, shares)?;
-        let quantile = stats::chi2_95(stats::freedom(&histogram.counts));
+        let quantile = stats::chi_square_95(stats::degrees_of_freedom(&histogram.counts));
         let help = "95 % quantile of chi-square; times (1/n + 1/m) it is the threshold of the PSI";
         self.gauges(&format!("slipway_runtime_{what}_chi2"), help, one(quantile))
     }

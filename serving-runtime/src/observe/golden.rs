@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use slipway_baseline::{Baseline, GoldenRequest, GoldenTensor, MAX_BYTES, TensorSpec, Tolerance};
+use slipway_baseline::{BaselineTensorSpec, GoldenRequest, GoldenTensor, MAX_BYTES, ModelBaseline, NumericTolerance};
 
 use crate::engine::{self, Engine, Signature};
 use crate::error::{LoadError, Reason};
@@ -17,11 +17,11 @@ fn invalid(message: impl Into<String>) -> LoadError {
 ///
 /// # Errors
 /// `InvalidBaseline`, permanent; transient when the file cannot be read.
-pub fn read(file: &Path, digest: &str, signature: &Signature) -> Result<Baseline, LoadError> {
+pub fn read(file: &Path, digest: &str, signature: &Signature) -> Result<ModelBaseline, LoadError> {
     let bytes = std::fs::read(file).map_err(|e| {
         LoadError::transient(Reason::LoadFailed, format!("cannot read the baseline {}: {e}", file.display()))
     })?;
-    let baseline = Baseline::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+    let baseline = ModelBaseline::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
     if baseline.model.digest != digest {
         return Err(invalid(format!(
             "the baseline is of the model {}, and the model here is {digest}; make one for it with `kubectl slipway baseline`",
@@ -44,8 +44,8 @@ pub fn read(file: &Path, digest: &str, signature: &Signature) -> Result<Baseline
 pub const MAX_FILE: u64 = MAX_BYTES as u64;
 
 /// A tensor's description in the baseline's notation.
-pub fn spec(spec: &engine::TensorSpec) -> TensorSpec {
-    TensorSpec { name: spec.name.clone(), datatype: spec.datatype.name().to_owned(), shape: spec.wire_shape() }
+pub fn spec(spec: &engine::TensorSpec) -> BaselineTensorSpec {
+    BaselineTensorSpec { name: spec.name.clone(), datatype: spec.datatype.name().to_owned(), shape: spec.wire_shape() }
 }
 
 /// A tensor in the baseline's notation.
@@ -117,7 +117,7 @@ fn case(index: usize, request: &GoldenRequest) -> Result<Case, LoadError> {
 ///
 /// # Errors
 /// `GoldenRequestFailed`, permanent: the same model and the same request will not answer otherwise the next time.
-pub fn replay(engine: &mut Engine, baseline: &Baseline, buckets: &[usize]) -> Result<(), LoadError> {
+pub fn replay(engine: &mut Engine, baseline: &ModelBaseline, buckets: &[usize]) -> Result<(), LoadError> {
     let requests = &baseline.golden.requests;
     let cases = requests.iter().enumerate().map(|(i, r)| case(i, r)).collect::<Result<Vec<_>, _>>()?;
     if cases.is_empty() {
@@ -155,7 +155,7 @@ fn compare(
     signature: &Signature,
     got: &[Tensor],
     want: &[Tensor],
-    tolerance: Tolerance,
+    tolerance: NumericTolerance,
     (request, rows): (usize, usize),
 ) -> Result<(), LoadError> {
     for (spec, (got, want)) in signature.outputs.iter().zip(got.iter().zip(want)) {
@@ -175,7 +175,7 @@ fn compare(
 }
 
 /// What differs, in words.
-fn difference(got: &Tensor, want: &Tensor, tolerance: Tolerance) -> Option<String> {
+fn difference(got: &Tensor, want: &Tensor, tolerance: NumericTolerance) -> Option<String> {
     if got.shape != want.shape {
         return Some(format!("shape {:?} instead of {:?}", got.shape, want.shape));
     }

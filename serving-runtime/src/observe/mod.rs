@@ -12,7 +12,9 @@ mod shards;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use slipway_baseline::{Baseline, Binner, Bins, Calibration, Feature, Histogram, NumericBinner};
+use slipway_baseline::{
+    CalibrationCurve, FeatureColumn, HistogramBinner, HistogramBins, ModelBaseline, NumericBinner, ReferenceHistogram,
+};
 
 pub use self::export::Exporter;
 pub use self::outputs::{Rows, regression};
@@ -34,7 +36,7 @@ struct Column {
     at: usize,
     /// The index of its first bin among all.
     first: usize,
-    binner: Binner,
+    binner: HistogramBinner,
 }
 
 /// The observed columns of one input.
@@ -50,18 +52,18 @@ enum Target {
     /// Labels, by the index of their bin; then the bins of others and of none.
     Classes { places: HashMap<Label, usize>, other: usize },
     /// Values of a regression, in an output.
-    Values { output: usize, binner: Binner },
+    Values { output: usize, binner: HistogramBinner },
 }
 
 /// Counts what goes through one model.
 #[derive(Debug)]
 pub struct Observer {
     inputs: Vec<Input>,
-    observed: Vec<Feature>,
+    observed: Vec<FeatureColumn>,
     left_out: usize,
-    predictions: Option<(Target, Histogram, usize)>,
-    scores: Option<(NumericBinner, Histogram, usize)>,
-    calibration: Option<(NumericBinner, Calibration)>,
+    predictions: Option<(Target, ReferenceHistogram, usize)>,
+    scores: Option<(NumericBinner, ReferenceHistogram, usize)>,
+    calibration: Option<(NumericBinner, CalibrationCurve)>,
     score_output: Option<usize>,
     margins: usize,
     classes: Vec<String>,
@@ -78,11 +80,11 @@ pub struct Binned {
 impl Observer {
     /// For a model with this signature, of which `baseline` is the (checked) baseline. At most `most` features are exported: those in `only`,
     /// or the first of the file.
-    pub fn new(baseline: &Baseline, signature: &Signature, reader: Reader, most: usize, only: &[String]) -> Self {
-        let wanted = |f: &&Feature| only.is_empty() || only.contains(&f.name);
-        let observed: Vec<Feature> = baseline.features.iter().filter(wanted).take(most).cloned().collect();
+    pub fn new(baseline: &ModelBaseline, signature: &Signature, reader: Reader, most: usize, only: &[String]) -> Self {
+        let wanted = |f: &&FeatureColumn| only.is_empty() || only.contains(&f.name);
+        let observed: Vec<FeatureColumn> = baseline.features.iter().filter(wanted).take(most).cloned().collect();
         let mut end = 0;
-        let mut take = |bins: &Bins| {
+        let mut take = |bins: &HistogramBins| {
             let first = end;
             end += bins.len();
             first
@@ -90,7 +92,7 @@ impl Observer {
         let mut inputs: Vec<Input> = Vec::new();
         for feature in &observed {
             let Some(index) = signature.inputs.iter().position(|i| i.name == feature.input) else { continue };
-            let (first, binner) = (take(&feature.histogram.bins), Binner::new(&feature.histogram.bins));
+            let (first, binner) = (take(&feature.histogram.bins), HistogramBinner::new(&feature.histogram.bins));
             let column = Column { at: feature.column, first, binner };
             match inputs.iter_mut().find(|i| i.index == index) {
                 Some(input) => input.columns.push(column),
@@ -102,7 +104,7 @@ impl Observer {
             Some((target, histogram.clone(), take(&histogram.bins)))
         });
         let scores = baseline.scores.as_ref().and_then(|histogram| {
-            let Bins::Numeric { edges, low, high } = &histogram.bins else { return None };
+            let HistogramBins::Numeric { edges, low, high } = &histogram.bins else { return None };
             Some((NumericBinner::new(edges, *low, *high), histogram.clone(), take(&histogram.bins)))
         });
         let margins = end;
@@ -163,7 +165,7 @@ impl Observer {
             }
             Some((Target::Values { output, binner }, _, first)) => {
                 let Some(tensor) = outputs.get(*output) else { return };
-                outputs::numbers(&tensor.data, |value| counts.add(first + binner.number(value)));
+                outputs::numbers(&tensor.data, |value| counts.add(first + binner.number_bin(value)));
             }
             None => {}
         }
@@ -186,7 +188,7 @@ impl Observer {
         let margin = ((margin * MARGIN_BINS as f64) as usize).min(MARGIN_BINS - 1);
         counts.add(self.margins + margin);
         if let Some((binner, table)) = &self.calibration
-            && let Some(p) = table.at(binner.index(best))
+            && let Some(p) = table.bin_accuracy(binner.index(best))
         {
             counts.variance += p * (1.0 - p);
             if let Some((right, wrong)) = counts.expected.get_mut(self.class(label)) {
@@ -202,9 +204,9 @@ impl Observer {
     }
 }
 
-fn target(histogram: &Histogram, signature: &Signature, reader: Reader) -> Option<Target> {
+fn target(histogram: &ReferenceHistogram, signature: &Signature, reader: Reader) -> Option<Target> {
     match &histogram.bins {
-        Bins::Categorical { values } => {
+        HistogramBins::Categorical { values } => {
             let mut places = HashMap::new();
             for (i, value) in values.iter().enumerate() {
                 places.insert(Label::Text(value.clone()), i);
@@ -214,9 +216,9 @@ fn target(histogram: &Histogram, signature: &Signature, reader: Reader) -> Optio
             }
             Some(Target::Classes { places, other: values.len() })
         }
-        Bins::Numeric { .. } => {
+        HistogramBins::Numeric { .. } => {
             let output = regression(signature, reader)?;
-            Some(Target::Values { output, binner: Binner::new(&histogram.bins) })
+            Some(Target::Values { output, binner: HistogramBinner::new(&histogram.bins) })
         }
     }
 }
@@ -230,8 +232,8 @@ fn each(data: &TensorData, width: usize, rows: usize, columns: &[Column], bins: 
                 for column in columns {
                     let bin = match values.get(column.at) {
                         #[allow(clippy::redundant_closure_call, reason = "the closure is the macro's argument")]
-                        Some(value) => column.binner.number($convert(*value)),
-                        None => column.binner.missing(),
+                        Some(value) => column.binner.number_bin($convert(*value)),
+                        None => column.binner.missing_bin(),
                     };
                     // Features and bins are bounded, so all of them fit.
                     bins.push((column.first + bin) as u16);
@@ -256,7 +258,9 @@ fn each(data: &TensorData, width: usize, rows: usize, columns: &[Column], bins: 
             for row in 0..rows {
                 let values = v.get(row * width..(row + 1) * width).unwrap_or_default();
                 for column in columns {
-                    let bin = values.get(column.at).map_or_else(|| column.binner.missing(), |s| column.binner.text(s));
+                    let bin = values
+                        .get(column.at)
+                        .map_or_else(|| column.binner.missing_bin(), |s| column.binner.text_bin(s));
                     bins.push((column.first + bin) as u16);
                 }
             }

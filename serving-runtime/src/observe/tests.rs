@@ -1,4 +1,4 @@
-use slipway_baseline::{FORMAT, Golden, Model, TensorSpec as Spec};
+use slipway_baseline::{BaselineModel, BaselineTensorSpec as Spec, FORMAT, GoldenSet};
 
 use super::*;
 use crate::engine::TensorSpec;
@@ -15,28 +15,28 @@ fn signature(width: usize) -> Signature {
     }
 }
 
-fn feature(name: &str, input: &str, column: usize, histogram: Histogram) -> Feature {
-    Feature { name: name.into(), input: input.into(), column, histogram }
+fn feature(name: &str, input: &str, column: usize, histogram: ReferenceHistogram) -> FeatureColumn {
+    FeatureColumn { name: name.into(), input: input.into(), column, histogram }
 }
 
-fn baseline(width: usize) -> Baseline {
+fn baseline(width: usize) -> ModelBaseline {
     let rows: Vec<f64> = (0..100).map(f64::from).collect();
     let cities = || (0..100).map(|i| if i < 60 { "Rome" } else { "Oslo" });
     let labels = || (0..100).map(|i| if i < 50 { "0" } else { "1" });
     let mut features: Vec<_> =
-        (0..width).map(|i| feature(&format!("f{i}"), "x", i, Histogram::numeric(&rows, 10))).collect();
-    features.push(feature("city", "city", 0, Histogram::categorical(cities(), 10)));
+        (0..width).map(|i| feature(&format!("f{i}"), "x", i, ReferenceHistogram::numeric(&rows, 10))).collect();
+    features.push(feature("city", "city", 0, ReferenceHistogram::categorical(cities(), 10)));
     let scores: Vec<_> = (0..100).map(|i| (0.5 + f64::from(i) / 200.0, i % 4 != 0)).collect();
     let spec = |name: &str| Spec { name: name.into(), datatype: "FP32".into(), shape: vec![-1, 1] };
-    Baseline {
+    ModelBaseline {
         format: FORMAT.into(),
-        model: Model { digest: String::new(), inputs: vec![spec("x")], outputs: vec![spec("y")] },
+        model: BaselineModel { digest: String::new(), inputs: vec![spec("x")], outputs: vec![spec("y")] },
         rows: 100,
         features,
-        predictions: Some(Histogram::categorical(labels(), 10)),
-        scores: Some(Histogram::numeric(&scores.iter().map(|s| s.0).collect::<Vec<_>>(), 10)),
-        calibration: Calibration::fit(&scores, 10),
-        golden: Golden::default(),
+        predictions: Some(ReferenceHistogram::categorical(labels(), 10)),
+        scores: Some(ReferenceHistogram::numeric(&scores.iter().map(|s| s.0).collect::<Vec<_>>(), 10)),
+        calibration: CalibrationCurve::fit(&scores, 10),
+        golden: GoldenSet::default(),
     }
 }
 

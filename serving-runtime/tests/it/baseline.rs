@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use slipway_baseline::{
-    Baseline, Calibration, FORMAT, Feature, Golden, GoldenRequest, GoldenTensor, Histogram, Model, TensorSpec,
-    Tolerance,
+    BaselineModel, BaselineTensorSpec, CalibrationCurve, FORMAT, FeatureColumn, GoldenRequest, GoldenSet, GoldenTensor,
+    ModelBaseline, NumericTolerance, ReferenceHistogram,
 };
 
 use super::support::{Server, digest, model};
 
-fn spec(name: &str, datatype: &str, shape: &[i64]) -> TensorSpec {
-    TensorSpec { name: name.into(), datatype: datatype.into(), shape: shape.to_vec() }
+fn spec(name: &str, datatype: &str, shape: &[i64]) -> BaselineTensorSpec {
+    BaselineTensorSpec { name: name.into(), datatype: datatype.into(), shape: shape.to_vec() }
 }
 
 fn tensor(name: &str, datatype: &str, shape: &[usize], data: Value) -> GoldenTensor {
@@ -20,14 +20,14 @@ fn tensor(name: &str, datatype: &str, shape: &[usize], data: Value) -> GoldenTen
 }
 
 /// What `kubectl slipway baseline` makes of the model `classifier` and 100 rows.
-fn baseline() -> Baseline {
+fn baseline() -> ModelBaseline {
     let rows: Vec<f64> = (0..100).map(f64::from).collect();
     let scores: Vec<f64> = (0..100).map(|i| 0.5 + f64::from(i) / 200.0).collect();
-    let feature = |(i, name): (usize, &str)| Feature {
+    let feature = |(i, name): (usize, &str)| FeatureColumn {
         name: name.into(),
         input: "X".into(),
         column: i,
-        histogram: Histogram::numeric(&rows, 10),
+        histogram: ReferenceHistogram::numeric(&rows, 10),
     };
     let (inputs, outputs) = (
         vec![spec("X", "FP32", &[-1, 4])],
@@ -41,22 +41,22 @@ fn baseline() -> Baseline {
             tensor("probabilities", "FP32", &[1, 3], json!([third, third, third])),
         ],
     };
-    Baseline {
+    ModelBaseline {
         format: FORMAT.into(),
-        model: Model { digest: digest(&model("classifier")), inputs, outputs },
+        model: BaselineModel { digest: digest(&model("classifier")), inputs, outputs },
         rows: 100,
         features: ["a", "b", "c", "d"].into_iter().enumerate().map(feature).collect(),
-        predictions: Some(Histogram::categorical((0..100).map(|i| ["10", "20", "30"][i % 3]), 64)),
-        scores: Some(Histogram::numeric(&scores, 10)),
-        calibration: Calibration::fit(&scores.iter().map(|s| (*s, true)).collect::<Vec<_>>(), 10),
-        golden: Golden { tolerance: Tolerance::default(), requests: vec![request] },
+        predictions: Some(ReferenceHistogram::categorical((0..100).map(|i| ["10", "20", "30"][i % 3]), 64)),
+        scores: Some(ReferenceHistogram::numeric(&scores, 10)),
+        calibration: CalibrationCurve::fit(&scores.iter().map(|s| (*s, true)).collect::<Vec<_>>(), 10),
+        golden: GoldenSet { tolerance: NumericTolerance::default(), requests: vec![request] },
     }
 }
 
 struct File(tempfile::TempDir);
 
 impl File {
-    fn new(baseline: &Baseline) -> Self {
+    fn new(baseline: &ModelBaseline) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("baseline.json"), baseline.to_vec().unwrap()).unwrap();
         Self(dir)

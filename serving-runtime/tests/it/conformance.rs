@@ -2,16 +2,20 @@
 
 use std::path::Path;
 
-use slipway_conformance::{Options, Outcome, Report, run};
+use slipway_conformance::{CheckOutcome, ConformanceOptions, ConformanceReport, run_checks};
 
 use super::support::{DEADLINE, Server, client};
 
-async fn report(server: &Server) -> Report {
+async fn report(server: &Server) -> ConformanceReport {
     // Installs the cryptography that the runner's client needs.
     drop(client());
-    let options =
-        Options { url: server.api.clone(), grpc: Some(server.api.clone()), model: "m".into(), timeout: DEADLINE };
-    run(&options).await.unwrap()
+    let options = ConformanceOptions {
+        url: server.api.clone(),
+        grpc: Some(server.api.clone()),
+        model: "m".into(),
+        timeout: DEADLINE,
+    };
+    run_checks(&options).await.unwrap()
 }
 
 /// `affine` has one input, `simple` two of INT32, `classifier` outputs of two datatypes, `types` one of every datatype.
@@ -20,10 +24,10 @@ async fn nothing_fails() {
     for (model, skipped) in [("simple", 1), ("affine", 2), ("classifier", 2), ("types", 40)] {
         let server = Server::start(model, &[]);
         let report = report(&server).await;
-        assert!(report.conforms(), "{model}\n{}", report.table());
-        assert!(report.checks.iter().all(|row| row.outcome != Outcome::Fail), "{model}\n{}", report.table());
-        let skips = report.checks.iter().filter(|row| row.outcome == Outcome::Skip).count();
-        assert!(skips <= skipped, "{model}: {skips} skipped\n{}", report.table());
+        assert!(report.conforms(), "{model}\n{}", report.to_table());
+        assert!(report.checks.iter().all(|row| row.outcome != CheckOutcome::Fail), "{model}\n{}", report.to_table());
+        let skips = report.checks.iter().filter(|row| row.outcome == CheckOutcome::Skip).count();
+        assert!(skips <= skipped, "{model}: {skips} skipped\n{}", report.to_table());
     }
 }
 
@@ -31,7 +35,7 @@ async fn nothing_fails() {
 async fn the_published_report_is_this_one() {
     let server = Server::start("simple", &[]);
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance-report.md");
-    let now = report(&server).await.markdown();
+    let now = report(&server).await.to_markdown();
     let published = std::fs::read_to_string(&page).unwrap_or_default();
     if now != published {
         std::fs::write(&page, &now).unwrap();
@@ -43,6 +47,6 @@ async fn the_published_report_is_this_one() {
 async fn a_server_that_is_not_there_does_not_conform() {
     drop(client());
     let url = "http://127.0.0.1:9".to_owned();
-    let options = Options { url, grpc: None, model: "m".into(), timeout: DEADLINE };
-    assert!(!run(&options).await.unwrap().conforms());
+    let options = ConformanceOptions { url, grpc: None, model: "m".into(), timeout: DEADLINE };
+    assert!(!run_checks(&options).await.unwrap().conforms());
 }

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
-use crate::wire::{Row, Wire};
+use crate::wire::{InputRow, WireEncoding};
 
 /// A request's first value, and the values that stand in its place one after the other.
 #[derive(Debug)]
-pub(crate) struct Vary {
+pub(crate) struct BodyVariation {
     /// Where the value stands in the body, and where it ends.
     from: usize,
     to: usize,
-    text: bool,
+    is_json: bool,
     /// Number of the first value: no two protocols use the same.
     base: u32,
     /// How many there are before the first comes again.
@@ -21,37 +21,37 @@ pub(crate) struct Vary {
 }
 
 /// 0.5 in units of [`STEP`]; from here up to one a single-precision float tells two values apart that differ by one unit.
-const HALF: u32 = 5_000_000;
-const STEP: f64 = 1e-7;
+const FIRST_VALUE: u32 = 5_000_000;
+const VALUE_STEP: f64 = 1e-7;
 
-impl Vary {
+impl BodyVariation {
     /// `count` different requests like `body`, which asks for `row`; at most 1.6 million.
-    pub(crate) fn new(body: &[u8], row: &Row, wire: Wire, count: u32) -> Self {
+    pub(crate) fn new(body: &[u8], row: &InputRow, wire: WireEncoding, count: u32) -> Self {
         let find = |what: &[u8]| body.windows(what.len()).position(|window| window == what).unwrap_or_default();
         let (from, to, base) = match wire {
-            Wire::Json => {
+            WireEncoding::Json => {
                 let from = find(b"\"data\":[") + b"\"data\":[".len();
                 let length = body.iter().skip(from).take_while(|byte| !matches!(byte, b',' | b']')).count();
                 (from, from + length, 0)
             }
             // The values stand at the end.
-            Wire::Binary | Wire::Grpc => {
+            WireEncoding::Binary | WireEncoding::Grpc => {
                 let from = body.len() - row.data.len() * 4;
-                (from, from + 4, if wire == Wire::Binary { 1_600_000 } else { 3_200_000 })
+                (from, from + 4, if wire == WireEncoding::Binary { 1_600_000 } else { 3_200_000 })
             }
         };
-        Self { from, to, text: wire == Wire::Json, base, count, next: AtomicU32::new(0) }
+        Self { from, to, is_json: wire == WireEncoding::Json, base, count, next: AtomicU32::new(0) }
     }
 
     /// The next request.
-    pub(crate) fn next(&self, body: &[u8]) -> Bytes {
-        let value = HALF + self.base + self.next.fetch_add(1, Ordering::Relaxed) % self.count;
+    pub(crate) fn next_body(&self, body: &[u8]) -> Bytes {
+        let value = FIRST_VALUE + self.base + self.next.fetch_add(1, Ordering::Relaxed) % self.count;
         let mut new = Vec::with_capacity(body.len() + 16);
         new.extend_from_slice(&body[..self.from]);
-        if self.text {
+        if self.is_json {
             new.extend_from_slice(format!("0.{value:07}").as_bytes());
         } else {
-            new.extend_from_slice(&((f64::from(value) * STEP) as f32).to_le_bytes());
+            new.extend_from_slice(&((f64::from(value) * VALUE_STEP) as f32).to_le_bytes());
         }
         new.extend_from_slice(&body[self.to..]);
         Bytes::from(new)
@@ -64,18 +64,18 @@ mod tests {
 
     use super::*;
 
-    fn row() -> Row {
-        Row { input: "x".into(), shape: vec![1, 2], data: vec![0.25, 3.0] }
+    fn row() -> InputRow {
+        InputRow { input: "x".into(), shape: vec![1, 2], data: vec![0.25, 3.0] }
     }
 
     #[test]
     fn every_request_is_another_and_good() {
-        for wire in Wire::ALL {
-            let call = row().call(1, "/", "m", wire);
-            let vary = Vary::new(&call.body, &row(), wire, 1000);
-            let all: Vec<Bytes> = (0..1000).map(|_| vary.next(&call.body)).collect();
+        for wire in WireEncoding::ALL {
+            let call = row().build_request(1, "/", "m", wire);
+            let vary = BodyVariation::new(&call.body, &row(), wire, 1000);
+            let all: Vec<Bytes> = (0..1000).map(|_| vary.next_body(&call.body)).collect();
             assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 1000, "{}", wire.name());
-            assert_eq!(vary.next(&call.body), all[0], "they come again");
+            assert_eq!(vary.next_body(&call.body), all[0], "they come again");
             let rest = |body: &Bytes| body[vary.from + body.len() - call.body.len() + vary.to - vary.from..].to_vec();
             assert!(
                 all.iter()
@@ -87,18 +87,19 @@ mod tests {
     #[test]
     fn protocols_do_not_know_each_others_values() {
         let value = |wire| {
-            let call = row().call(1, "/", "m", wire);
-            let vary = Vary::new(&call.body, &row(), wire, 1_500_000);
+            let call = row().build_request(1, "/", "m", wire);
+            let vary = BodyVariation::new(&call.body, &row(), wire, 1_500_000);
             vary.next.store(1_499_999, Ordering::Relaxed);
-            let body = vary.next(&call.body);
+            let body = vary.next_body(&call.body);
             match wire {
-                Wire::Json => serde_json::from_slice::<serde_json::Value>(&body).unwrap()["inputs"][0]["data"][0]
-                    .as_f64()
-                    .unwrap(),
+                WireEncoding::Json => serde_json::from_slice::<serde_json::Value>(&body).unwrap()["inputs"][0]["data"]
+                    [0]
+                .as_f64()
+                .unwrap(),
                 _ => f64::from(f32::from_le_bytes(body[vary.from..vary.to].try_into().unwrap())),
             }
         };
-        let [json, binary, grpc] = Wire::ALL.map(value);
+        let [json, binary, grpc] = WireEncoding::ALL.map(value);
         let ranges = [(0.5..0.66).contains(&json), (0.66..0.82).contains(&binary), (0.82..1.0).contains(&grpc)];
         assert_eq!(ranges, [true; 3], "{json} {binary} {grpc}");
     }
