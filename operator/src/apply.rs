@@ -15,10 +15,10 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Pro
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use slipway_core::action::Action;
+use slipway_core::action::PlanAction;
 use slipway_core::build::{DIGEST_VARIABLE, FETCH, GATEWAY};
-use slipway_core::desired::Kind;
-use slipway_core::marks::Marks;
+use slipway_core::desired::ChildKind;
+use slipway_core::marks::RevisionMarks;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, SERVER};
 
@@ -41,16 +41,18 @@ pub const OWNERS_MANAGER: &str = "slipway-owners";
 /// How long one write may take, connection included.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Verb, kind and name of what an action writes, as they stand in its [`WriteError`].
-pub fn target(action: &Action) -> String {
+pub fn target(action: &PlanAction) -> String {
     let (verb, child, name) = match action {
-        Action::Apply(desired) | Action::Restore { desired, .. } => return format!("apply {}", desired.target()),
-        Action::Adopt { kind, name, .. } => ("adopt", Child::from(*kind), name.clone()),
-        Action::WriteReplicas { .. } => return format!("scale {}", ModelDeployment::kind(&())),
-        Action::Scale { name, .. } => ("scale", Child::ReplicaSet, name.clone()),
-        Action::Pin { name, .. } => ("pin", Child::ReplicaSet, name.clone()),
-        Action::Mark { name, .. } => ("mark", Child::ReplicaSet, name.clone()),
-        Action::Evict { name, .. } => ("evict", Child::Pod, name.clone()),
-        Action::Delete { kind, name, .. } => ("delete", Child::from(*kind), name.clone()),
+        PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
+            return format!("apply {}", desired.target());
+        }
+        PlanAction::Adopt { kind, name, .. } => ("adopt", Child::from(*kind), name.clone()),
+        PlanAction::WriteReplicas { .. } => return format!("scale {}", ModelDeployment::kind(&())),
+        PlanAction::Scale { name, .. } => ("scale", Child::ReplicaSet, name.clone()),
+        PlanAction::Pin { name, .. } => ("pin", Child::ReplicaSet, name.clone()),
+        PlanAction::Mark { name, .. } => ("mark", Child::ReplicaSet, name.clone()),
+        PlanAction::Evict { name, .. } => ("evict", Child::Pod, name.clone()),
+        PlanAction::Delete { kind, name, .. } => ("delete", Child::from(*kind), name.clone()),
     };
     format!("{verb} {} {name}", child.kind())
 }
@@ -127,20 +129,20 @@ impl Applier<'_> {
     ///
     /// # Errors
     /// When the API server refuses or does not answer, or when the object belongs to somebody else.
-    pub async fn carry_out(&self, action: &Action) -> Result<Done, WriteError> {
+    pub async fn carry_out(&self, action: &PlanAction) -> Result<Done, WriteError> {
         let done = match action {
-            Action::Apply(desired) => return self.apply(desired, false).await,
-            Action::Restore { desired, .. } => return self.apply(desired, true).await,
-            Action::Adopt { kind, name, uid, owner } => self.adopt(*kind, name, uid, owner).await,
-            Action::WriteReplicas { replicas } => {
+            PlanAction::Apply(desired) => return self.apply(desired, false).await,
+            PlanAction::Restore { desired, .. } => return self.apply(desired, true).await,
+            PlanAction::Adopt { kind, name, uid, owner } => self.adopt(*kind, name, uid, owner).await,
+            PlanAction::WriteReplicas { replicas } => {
                 replicas::write(self, *replicas).await?;
                 return Ok(Done::default());
             }
-            Action::Scale { name, uid, replicas } => self.scale(name, uid, *replicas).await,
-            Action::Pin { name, uid, digest } => self.pin(name, uid, digest).await,
-            Action::Mark { name, uid, marks } => self.mark(name, uid, marks).await,
-            Action::Evict { name, uid } => self.evict(name, uid).await,
-            Action::Delete { kind, name, uid } => self.delete(*kind, name, uid).await,
+            PlanAction::Scale { name, uid, replicas } => self.scale(name, uid, *replicas).await,
+            PlanAction::Pin { name, uid, digest } => self.pin(name, uid, digest).await,
+            PlanAction::Mark { name, uid, marks } => self.mark(name, uid, marks).await,
+            PlanAction::Evict { name, uid } => self.evict(name, uid).await,
+            PlanAction::Delete { kind, name, uid } => self.delete(*kind, name, uid).await,
         };
         done.map(Done::from)
     }
@@ -160,7 +162,7 @@ impl Applier<'_> {
 
     async fn adopt(
         &self,
-        kind: Kind,
+        kind: ChildKind,
         name: &str,
         uid: &str,
         owner: &OwnerReference,
@@ -168,13 +170,13 @@ impl Applier<'_> {
         // Where somebody else became the controller meanwhile the API server refuses a second one.
         let body = json!({"metadata": {"uid": uid, "ownerReferences": [owner]}});
         match kind {
-            Kind::ReplicaSet => self.merge::<ReplicaSet>("adopt", kind, name, OWNERS_MANAGER, &body).await,
-            Kind::Service => self.merge::<Service>("adopt", kind, name, OWNERS_MANAGER, &body).await,
-            Kind::HorizontalPodAutoscaler => {
+            ChildKind::ReplicaSet => self.merge::<ReplicaSet>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::Service => self.merge::<Service>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::HorizontalPodAutoscaler => {
                 self.merge::<HorizontalPodAutoscaler>("adopt", kind, name, OWNERS_MANAGER, &body).await
             }
-            Kind::Deployment => self.merge::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await,
-            Kind::NetworkPolicy => self.merge::<NetworkPolicy>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::Deployment => self.merge::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::NetworkPolicy => self.merge::<NetworkPolicy>("adopt", kind, name, OWNERS_MANAGER, &body).await,
         }
     }
 
@@ -185,21 +187,21 @@ impl Applier<'_> {
             "metadata": {"uid": uid, "annotations": {labels::MODEL_DIGEST: digest}},
             "spec": {"template": {"spec": {"containers": [container(SERVER)], "initContainers": [container(FETCH)]}}}
         });
-        self.merge::<ReplicaSet>("pin", Kind::ReplicaSet, name, DIGEST_MANAGER, &body).await
+        self.merge::<ReplicaSet>("pin", ChildKind::ReplicaSet, name, DIGEST_MANAGER, &body).await
     }
 
-    async fn mark(&self, name: &str, uid: &str, marks: &Marks) -> Result<Expectation, WriteError> {
+    async fn mark(&self, name: &str, uid: &str, marks: &RevisionMarks) -> Result<Expectation, WriteError> {
         let annotations: Map<_, _> =
-            marks.annotations().into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+            marks.to_annotations().into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
         let body = json!({"metadata": {"uid": uid, "annotations": annotations}});
-        self.merge::<ReplicaSet>("mark", Kind::ReplicaSet, name, MARK_MANAGER, &body).await
+        self.merge::<ReplicaSet>("mark", ChildKind::ReplicaSet, name, MARK_MANAGER, &body).await
     }
 
     /// Merges a change into an object of ours.
     async fn merge<K>(
         &self,
         verb: &'static str,
-        kind: Kind,
+        kind: ChildKind,
         name: &str,
         manager: &str,
         body: &Value,
@@ -237,13 +239,13 @@ impl Applier<'_> {
         }
     }
 
-    async fn delete(&self, kind: Kind, name: &str, uid: &str) -> Result<Expectation, WriteError> {
+    async fn delete(&self, kind: ChildKind, name: &str, uid: &str) -> Result<Expectation, WriteError> {
         let result = match kind {
-            Kind::ReplicaSet => self.delete_one::<ReplicaSet>(kind, name, uid).await,
-            Kind::Service => self.delete_one::<Service>(kind, name, uid).await,
-            Kind::HorizontalPodAutoscaler => self.delete_one::<HorizontalPodAutoscaler>(kind, name, uid).await,
-            Kind::Deployment => self.delete_one::<Deployment>(kind, name, uid).await,
-            Kind::NetworkPolicy => self.delete_one::<NetworkPolicy>(kind, name, uid).await,
+            ChildKind::ReplicaSet => self.delete_one::<ReplicaSet>(kind, name, uid).await,
+            ChildKind::Service => self.delete_one::<Service>(kind, name, uid).await,
+            ChildKind::HorizontalPodAutoscaler => self.delete_one::<HorizontalPodAutoscaler>(kind, name, uid).await,
+            ChildKind::Deployment => self.delete_one::<Deployment>(kind, name, uid).await,
+            ChildKind::NetworkPolicy => self.delete_one::<NetworkPolicy>(kind, name, uid).await,
         };
         match result {
             Ok(()) | Err(WriteError { fault: Fault::NotFound(_), .. }) => Ok(Expectation {
@@ -256,7 +258,7 @@ impl Applier<'_> {
         }
     }
 
-    async fn delete_one<K>(&self, kind: Kind, name: &str, uid: &str) -> Result<(), WriteError>
+    async fn delete_one<K>(&self, kind: ChildKind, name: &str, uid: &str) -> Result<(), WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     {

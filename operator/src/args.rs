@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slipway_core::gateway_settings::GatewaySettings;
-use slipway_core::settings::{GatewayAutoscaler, Settings, Tracing};
+use slipway_core::settings::{GatewayAutoscaler, PlanSettings, TracingSettings};
 use slipway_crds::v1alpha1::Template;
 
 use crate::error::RunError;
@@ -152,7 +152,7 @@ pub enum GatewayUpdate {
     Immediate,
 }
 
-impl From<GatewayUpdate> for slipway_core::gateway_rollout::Mode {
+impl From<GatewayUpdate> for slipway_core::gateway_rollout::UpdateMode {
     fn from(update: GatewayUpdate) -> Self {
         match update {
             GatewayUpdate::Gradual => Self::Gradual,
@@ -176,14 +176,14 @@ impl RunArgs {
     ///
     /// # Errors
     /// When the settings of gateways, or a peer of NetworkPolicies, cannot be read or understood.
-    pub fn settings(&self) -> Result<(Settings, GatewaySettings), RunError> {
+    pub fn settings(&self) -> Result<(PlanSettings, GatewaySettings), RunError> {
         let policy = match self.image_pull_policy {
             PullPolicy::Always => "Always",
             PullPolicy::IfNotPresent => "IfNotPresent",
             PullPolicy::Never => "Never",
         };
         let gateways = self.gateways()?;
-        let mut settings = Settings {
+        let mut settings = PlanSettings {
             gateway_template: Template::default(),
             gateway_autoscaler: GatewayAutoscaler::None,
             gateway_problem: None,
@@ -202,11 +202,11 @@ impl RunArgs {
                 .otlp_endpoint
                 .clone()
                 .filter(|endpoint| !endpoint.is_empty())
-                .map(|endpoint| Tracing { endpoint, per_million: self.trace_per_million }),
+                .map(|endpoint| TracingSettings { endpoint, per_million: self.trace_per_million }),
             network_policies: self.policies.settings()?,
         };
         let wrong = |why| RunError::Argument(format!("--gateway-settings-file: {why}"));
-        gateways.clone().put_into(&mut settings).map_err(wrong)?;
+        gateways.clone().apply_to(&mut settings).map_err(wrong)?;
         Ok((settings, gateways))
     }
 

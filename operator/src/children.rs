@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use slipway_core::desired::{Desired, Kind};
-use slipway_core::fields::Managed;
+use slipway_core::desired::{ChildKind, DesiredObject};
+use slipway_core::fields::ManagedFields;
 use slipway_core::observed::ObjectView;
 
 use crate::cache::{Cache, Owner};
@@ -47,29 +47,29 @@ impl Child {
     }
 }
 
-impl From<&Desired> for Child {
-    fn from(desired: &Desired) -> Self {
+impl From<&DesiredObject> for Child {
+    fn from(desired: &DesiredObject) -> Self {
         match desired {
-            Desired::ReplicaSet(_) => Self::ReplicaSet,
-            Desired::Service(_) => Self::Service,
-            Desired::HorizontalPodAutoscaler(_) => Self::HorizontalPodAutoscaler,
-            Desired::PodDisruptionBudget(_) => Self::PodDisruptionBudget,
-            Desired::ServiceAccount(_) => Self::ServiceAccount,
-            Desired::RoleBinding(_) => Self::RoleBinding,
-            Desired::Deployment(_) => Self::Deployment,
-            Desired::NetworkPolicy(_) => Self::NetworkPolicy,
+            DesiredObject::ReplicaSet(_) => Self::ReplicaSet,
+            DesiredObject::Service(_) => Self::Service,
+            DesiredObject::HorizontalPodAutoscaler(_) => Self::HorizontalPodAutoscaler,
+            DesiredObject::PodDisruptionBudget(_) => Self::PodDisruptionBudget,
+            DesiredObject::ServiceAccount(_) => Self::ServiceAccount,
+            DesiredObject::RoleBinding(_) => Self::RoleBinding,
+            DesiredObject::Deployment(_) => Self::Deployment,
+            DesiredObject::NetworkPolicy(_) => Self::NetworkPolicy,
         }
     }
 }
 
-impl From<Kind> for Child {
-    fn from(kind: Kind) -> Self {
+impl From<ChildKind> for Child {
+    fn from(kind: ChildKind) -> Self {
         match kind {
-            Kind::ReplicaSet => Self::ReplicaSet,
-            Kind::Service => Self::Service,
-            Kind::HorizontalPodAutoscaler => Self::HorizontalPodAutoscaler,
-            Kind::Deployment => Self::Deployment,
-            Kind::NetworkPolicy => Self::NetworkPolicy,
+            ChildKind::ReplicaSet => Self::ReplicaSet,
+            ChildKind::Service => Self::Service,
+            ChildKind::HorizontalPodAutoscaler => Self::HorizontalPodAutoscaler,
+            ChildKind::Deployment => Self::Deployment,
+            ChildKind::NetworkPolicy => Self::NetworkPolicy,
         }
     }
 }
@@ -88,7 +88,7 @@ pub struct Known {
     /// Hash of what was applied last.
     pub applied: String,
     /// Which of its fields are ours.
-    pub managed: Managed,
+    pub managed: ManagedFields,
 }
 
 impl Views {
@@ -100,8 +100,8 @@ impl Views {
                 version: e.version,
                 owners: e.view.owners,
                 controller: e.view.controller,
-                applied: e.view.applied,
-                managed: e.view.managed,
+                applied: e.view.applied_hash,
+                managed: e.view.managed_fields,
             })
         };
         match child {
@@ -110,8 +110,8 @@ impl Views {
                 version: e.version,
                 owners: e.view.controller.iter().cloned().collect(),
                 controller: e.view.controller,
-                applied: e.view.view.applied,
-                managed: e.view.view.managed,
+                applied: e.view.view.applied_hash,
+                managed: e.view.view.managed_fields,
             }),
             Child::Service => plain(&self.services),
             Child::HorizontalPodAutoscaler => plain(&self.autoscalers),
@@ -127,7 +127,7 @@ impl Views {
                 owners: Vec::new(),
                 controller: e.view.controller.map(|(_, uid)| uid),
                 applied: String::new(),
-                managed: Managed::default(),
+                managed: ManagedFields::default(),
             }),
         }
     }

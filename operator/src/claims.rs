@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use kube::ResourceExt;
-use slipway_core::conflicts::{self, Conflict};
+use slipway_core::conflicts::{self, ClaimConflict};
 use slipway_crds::routing::{Claimant, Claims, Holders};
 use slipway_crds::v1alpha1::ModelDeployment;
 
@@ -65,10 +65,11 @@ impl AllClaims {
     }
 
     /// What of an object's claims others hold.
-    pub fn conflicts(&self, object: &ModelDeployment) -> Vec<Conflict> {
+    pub fn conflicts(&self, object: &ModelDeployment) -> Vec<ClaimConflict> {
         let all = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
         let namespace = object.namespace().and_then(|namespace| all.get(&namespace));
-        let found = namespace.map(|it| conflicts::find(&it.holders, &Claimant::of(object), &Claims::of(object)));
+        let found =
+            namespace.map(|it| conflicts::find_conflicts(&it.holders, &Claimant::of(object), &Claims::of(object)));
         found.unwrap_or_default()
     }
 }
@@ -107,7 +108,7 @@ fn replace(all: &mut HashMap<String, Namespace>, change: &Change<Print>) {
 mod tests {
     use kube::runtime::watcher::Event;
     use serde_json::json;
-    use slipway_core::conflicts::Claim;
+    use slipway_core::conflicts::NameClaim;
 
     use super::*;
     use crate::main_watch::{Guarded, print};
@@ -134,7 +135,7 @@ mod tests {
         concerned.into_iter().map(|(_, name)| name).collect()
     }
 
-    fn holder(views: &Views, object: &ModelDeployment) -> Vec<(Claim, String)> {
+    fn holder(views: &Views, object: &ModelDeployment) -> Vec<(NameClaim, String)> {
         views.claims.conflicts(object).into_iter().map(|it| (it.claim, it.holder)).collect()
     }
 
@@ -146,13 +147,13 @@ mod tests {
         assert!(take(&views, Event::Apply(guarded(&young))).is_empty());
         assert!(take(&views, Event::Apply(guarded(&apart))).is_empty());
         assert_eq!(take(&views, Event::Apply(guarded(&old))), ["a"], "it loses what it held");
-        let host = (Claim::Host("m.example.org".into()), "z".to_owned());
-        assert_eq!(holder(&views, &young), [host, (Claim::ModelName("m".into()), "z".into())]);
+        let host = (NameClaim::Host("m.example.org".into()), "z".to_owned());
+        assert_eq!(holder(&views, &young), [host, (NameClaim::ModelName("m".into()), "z".into())]);
         assert!(holder(&views, &old).is_empty() && holder(&views, &apart).is_empty());
 
         let gives_way = object("z", 1, &["z.example.org"], "m");
         assert_eq!(take(&views, Event::Apply(guarded(&gives_way))), ["a"]);
-        assert_eq!(holder(&views, &young), [(Claim::ModelName("m".into()), "z".into())]);
+        assert_eq!(holder(&views, &young), [(NameClaim::ModelName("m".into()), "z".into())]);
         assert!(take(&views, Event::Apply(guarded(&young))).is_empty(), "nothing changed");
         assert_eq!(take(&views, Event::Delete(guarded(&gives_way))), ["a"]);
         assert!(holder(&views, &young).is_empty());
@@ -169,7 +170,7 @@ mod tests {
         let broken: Guarded = serde_json::from_value(broken).unwrap();
         assert!(broken.0.is_err());
         assert!(take(&views, Event::Apply(broken.clone())).is_empty());
-        assert_eq!(holder(&views, &young), [(Claim::Host("m.example.org".into()), "z".into())]);
+        assert_eq!(holder(&views, &young), [(NameClaim::Host("m.example.org".into()), "z".into())]);
         assert_eq!(take(&views, Event::Delete(broken)), ["a"]);
     }
 

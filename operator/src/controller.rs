@@ -309,14 +309,14 @@ where
 mod tests {
     use super::*;
     use serde_json::json;
-    use slipway_core::fields::Managed;
+    use slipway_core::fields::ManagedFields;
 
     fn gateway(applied: &str, owners: &[&str]) -> ObjectView {
         let owners = owners.iter().map(|o| (*o).to_owned()).collect();
         ObjectView {
             uid: "u".into(),
-            applied: applied.into(),
-            managed: Managed::default(),
+            applied_hash: applied.into(),
+            managed_fields: ManagedFields::default(),
             owners,
             controller: None,
             failure: String::new(),

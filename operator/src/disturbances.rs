@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use slipway_core::desired::Desired;
-use slipway_core::fields::Change;
-use slipway_core::observed::Disturbance;
+use slipway_core::desired::DesiredObject;
+use slipway_core::fields::ForeignChange;
+use slipway_core::observed::ObjectDisturbance;
 
 use crate::cache::Owner;
 
@@ -18,7 +18,7 @@ pub struct Disturbances {
 
 #[derive(Default)]
 struct Inner {
-    by_owner: HashMap<Owner, BTreeMap<String, Disturbance>>,
+    by_owner: HashMap<Owner, BTreeMap<String, ObjectDisturbance>>,
     /// What we deleted ourselves and the watch has not brought back yet.
     deleted: HashSet<(Owner, String)>,
 }
@@ -28,15 +28,15 @@ impl Disturbances {
     pub fn applied(
         &self,
         owner: &Owner,
-        desired: &Desired,
-        change: Option<&Change>,
+        desired: &DesiredObject,
+        change: Option<&ForeignChange>,
         overridden: Option<String>,
         now: Timestamp,
     ) {
         let mut inner = self.lock();
         let known = inner.by_owner.entry(owner.clone()).or_default();
         let target = desired.target();
-        let after = Disturbance::after(known.get(&target), desired.stamp(), change, overridden, now);
+        let after = ObjectDisturbance::after_apply(known.get(&target), desired.applied_hash(), change, overridden, now);
         known.insert(target, after);
     }
 
@@ -54,7 +54,7 @@ impl Disturbances {
     }
 
     /// What a plan for a ModelDeployment looks at: its own objects and the gateway's.
-    pub fn of(&self, model: &Owner, now: Timestamp) -> BTreeMap<String, Disturbance> {
+    pub fn of(&self, model: &Owner, now: Timestamp) -> BTreeMap<String, ObjectDisturbance> {
         let mut inner = self.lock();
         let mut found = BTreeMap::new();
         for owner in [model.clone(), Owner::gateway(&model.namespace)] {
@@ -87,22 +87,22 @@ mod tests {
     use k8s_openapi::api::core::v1::Service;
     use serde_json::json;
 
-    fn service(stamp: &str) -> Desired {
-        let metadata = json!({"name": "m", "annotations": {slipway_core::desired::APPLIED: stamp}});
+    fn service(stamp: &str) -> DesiredObject {
+        let metadata = json!({"name": "m", "annotations": {slipway_core::desired::APPLIED_ANNOTATION: stamp}});
         let service: Service = serde_json::from_value(json!({"metadata": metadata})).unwrap();
-        Desired::Service(service)
+        DesiredObject::Service(service)
     }
 
     #[test]
     fn what_is_written_removed_and_written_again_is_remembered_for_a_while() {
         let (all, model, start) = (Disturbances::default(), Owner::model("ns", "m"), Timestamp::UNIX_EPOCH);
         all.applied(&model, &service("x"), None, None, start);
-        assert_eq!(all.of(&model, start)["Service m"].restored, 0);
+        assert_eq!(all.of(&model, start)["Service m"].restore_count, 0);
         all.gone(&model, "Service m".into());
         assert!(all.of(&model, start)["Service m"].removed);
-        all.applied(&model, &service("x"), Some(&Change::Removed), None, start);
+        all.applied(&model, &service("x"), Some(&ForeignChange::Removed), None, start);
         let known = all.of(&model, start)["Service m"].clone();
-        assert_eq!((known.removed, known.restored), (false, 1));
+        assert_eq!((known.removed, known.restore_count), (false, 1));
         let later = start + SignedDuration::from_mins(3);
         assert!(all.of(&model, later).is_empty());
         assert!(all.lock().by_owner.is_empty(), "nothing is kept of what is over");

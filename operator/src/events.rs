@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
-use slipway_core::event::Note;
+use slipway_core::event::PlannedEvent;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use crate::apply::{Subject, limited};
@@ -46,7 +46,7 @@ impl Events {
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
-    pub async fn publish(&self, subject: &Subject, note: &Note, now: Timestamp) -> Result<(), WriteError> {
+    pub async fn publish(&self, subject: &Subject, note: &PlannedEvent, now: Timestamp) -> Result<(), WriteError> {
         let api = Api::<Event>::namespaced(self.client.clone(), &subject.namespace);
         let key = (subject.uid.clone(), note.reason.clone(), note.action.clone(), note.note.clone());
         if let Some((name, count)) = self.repeat(&key, now) {
@@ -73,7 +73,7 @@ impl Events {
         Some((before.name.clone(), before.count))
     }
 
-    fn event(&self, subject: &Subject, note: &Note, now: Timestamp) -> Event {
+    fn event(&self, subject: &Subject, note: &PlannedEvent, now: Timestamp) -> Event {
         Event {
             metadata: ObjectMeta {
                 name: Some(format!("{}.{:x}{:04x}", subject.name, now.as_nanosecond(), rand::random::<u16>())),

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use slipway_core::gateway_rollout::ClientRequests;
-use slipway_core::observed::{GatewayReport, Unreachable};
+use slipway_core::observed::{GatewayReport, UnreachableGateway};
 use slipway_listener::OperatorKey;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
@@ -71,7 +71,7 @@ type Reports = HashMap<String, (String, GatewayReport)>;
 struct Shared {
     reports: RwLock<HashMap<String, Reports>>,
     /// Pods whose stream does not stand.
-    unreachable: RwLock<HashMap<String, Unreachable>>,
+    unreachable: RwLock<HashMap<String, UnreachableGateway>>,
     /// What clients have asked of each pod, and its namespace.
     clients: RwLock<HashMap<String, (String, ClientRequests)>>,
     /// Revisions that get no traffic, by UID of the ModelDeployment.
@@ -92,7 +92,7 @@ impl Shared {
         let entry = all.entry(pod.uid.clone());
         entry
             .and_modify(|known| known.error.clone_from(&error))
-            .or_insert_with(|| Unreachable { since: Timestamp::now(), error });
+            .or_insert_with(|| UnreachableGateway { since: Timestamp::now(), error });
     }
 
     fn note_reached(&self, pod: &Pod) {
@@ -158,7 +158,7 @@ impl Links {
     }
 
     /// Since when and why the stream to a pod does not stand.
-    pub fn unreachable(&self, pod_uid: &str) -> Option<Unreachable> {
+    pub fn unreachable(&self, pod_uid: &str) -> Option<UnreachableGateway> {
         self.shared.unreachable.read().unwrap_or_else(PoisonError::into_inner).get(pod_uid).cloned()
     }
 

@@ -17,10 +17,10 @@ use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use slipway_core::build::{GATEWAY, gateway_stamp};
-use slipway_core::gateway_rollout::{ClientRequests, Gateway, Mode, decide};
-use slipway_core::observed::{GatewayUpdate, ObjectView};
-use slipway_core::settings::Settings;
+use slipway_core::build::{GATEWAY, gateway_applied_hash};
+use slipway_core::gateway_rollout::{ClientRequests, NamespaceGateway, UpdateMode, decide_updates};
+use slipway_core::observed::{ObjectView, UpdatePermission};
+use slipway_core::settings::PlanSettings;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, interval};
 
@@ -43,20 +43,20 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// Which gateways may be updated now, by namespace.
 #[derive(Default)]
-pub struct Verdicts(RwLock<BTreeMap<String, GatewayUpdate>>);
+pub struct Verdicts(RwLock<BTreeMap<String, UpdatePermission>>);
 
 impl Verdicts {
     /// What was decided for a namespace. Before anything was, it waits.
-    pub fn of(&self, namespace: &str) -> GatewayUpdate {
+    pub fn of(&self, namespace: &str) -> UpdatePermission {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(namespace).cloned().unwrap_or(GatewayUpdate::Waiting)
+        all.get(namespace).cloned().unwrap_or(UpdatePermission::Waiting)
     }
 
     /// Takes in what was decided. Gives the namespaces for which that is news: those whose gateway is to be updated now, or that have something else to say than
     /// before. At a start that is none, however many gateways there are, when all of them are up to date.
-    fn replace(&self, new: BTreeMap<String, GatewayUpdate>, current: &BTreeSet<String>) -> Vec<String> {
+    fn replace(&self, new: BTreeMap<String, UpdatePermission>, current: &BTreeSet<String>) -> Vec<String> {
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let said = |update: Option<&GatewayUpdate>| matches!(update, Some(GatewayUpdate::Stopped(_)));
+        let said = |update: Option<&UpdatePermission>| matches!(update, Some(UpdatePermission::Stopped(_)));
         let news = new.iter().filter(|(namespace, update)| {
             let before = all.get(*namespace);
             before != Some(update) && (!current.contains(*namespace) || said(before))
@@ -121,22 +121,22 @@ struct Watcher {
     pods: HashMap<String, ClientRequests>,
     looks: u32,
     /// The settings of a namespace, and the stamp that its gateway has by them, by namespace.
-    stamps: HashMap<String, (Arc<Settings>, String)>,
+    stamps: HashMap<String, (Arc<PlanSettings>, String)>,
     /// Since when a namespace has a gateway and no ModelDeployment.
     unused: BTreeMap<String, Instant>,
 }
 
 /// Looks until the operator ends.
-pub async fn run(ctx: Arc<Context>, mode: Mode, triggers: UnboundedSender<ObjectRef<Guarded>>) {
+pub async fn run(ctx: Arc<Context>, mode: UpdateMode, triggers: UnboundedSender<ObjectRef<Guarded>>) {
     if ctx.stop.run_until_cancelled(ctx.wait_until_synced()).await != Some(true) {
         return;
     }
     let (mut watcher, mut ticks) = (Watcher::default(), interval(EVERY));
     while ctx.stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let gateways = watcher.look(&ctx, Timestamp::now());
-        let mut decision = decide(&gateways, mode, Timestamp::now());
+        let mut decision = decide_updates(&gateways, mode, Timestamp::now());
         watcher.decided(&mut decision.updates, Timestamp::now());
-        ctx.metrics.gateway_troubles(&decision.troubles);
+        ctx.metrics.gateway_troubles(&decision.problems);
         let current = gateways.iter().filter(|it| it.updated_at.is_some()).map(|it| it.namespace.clone()).collect();
         for namespace in ctx.views.gateway_updates.replace(decision.updates, &current) {
             ctx.trigger_namespace(&namespace, &triggers);
@@ -155,7 +155,7 @@ fn is_of_another(ctx: &Context, namespace: &str) -> bool {
 }
 
 impl Watcher {
-    fn look(&mut self, ctx: &Context, now: Timestamp) -> Vec<Gateway> {
+    fn look(&mut self, ctx: &Context, now: Timestamp) -> Vec<NamespaceGateway> {
         self.looks += 1;
         let mut namespaces = ctx.views.deployments.gateways();
         // Another operator's are its own.
@@ -172,13 +172,13 @@ impl Watcher {
             if settings.gateway_problem.is_some() {
                 return None;
             }
-            let stamp = || (Arc::clone(&settings), gateway_stamp(namespace, &settings));
+            let stamp = || (Arc::clone(&settings), gateway_applied_hash(namespace, &settings));
             let known = self.stamps.entry(namespace.clone()).or_insert_with(stamp);
             if !Arc::ptr_eq(&known.0, &settings) {
-                seen.own_change |= view.applied == known.1;
+                seen.own_change |= view.applied_hash == known.1;
                 *known = stamp();
             }
-            if view.applied == known.1 {
+            if view.applied_hash == known.1 {
                 seen.own_change = false;
                 seen.updated_at.get_or_insert(now);
             } else {
@@ -188,29 +188,29 @@ impl Watcher {
                 }
                 (seen.broken_before, seen.made_with_it) = (!view.rolled_out, seen.own_change);
             }
-            Some(Gateway {
+            Some(NamespaceGateway {
                 namespace: namespace.clone(),
                 allowed_at: seen.allowed_at,
                 models: ctx.views.claims.count(namespace),
                 updated_at: seen.updated_at,
                 rolled_out: view.rolled_out,
                 broken_before: seen.broken_before,
-                made_with_it: seen.made_with_it,
-                before: seen.before.sum(),
-                after: seen.after.sum(),
+                created_with_version: seen.made_with_it,
+                requests_before: seen.before.sum(),
+                requests_after: seen.after.sum(),
             })
         });
         looked.collect()
     }
 
     /// Notes what was decided, and lets those go on that changed their own settings.
-    fn decided(&mut self, updates: &mut BTreeMap<String, GatewayUpdate>, now: Timestamp) {
+    fn decided(&mut self, updates: &mut BTreeMap<String, UpdatePermission>, now: Timestamp) {
         for (namespace, seen) in &mut self.gateways {
             let Some(update) = updates.get_mut(namespace) else { continue };
             if seen.own_change {
-                *update = GatewayUpdate::Allowed;
+                *update = UpdatePermission::Allowed;
             }
-            let waits = *update == GatewayUpdate::Allowed && seen.updated_at.is_none();
+            let waits = *update == UpdatePermission::Allowed && seen.updated_at.is_none();
             seen.allowed_at = waits.then(|| seen.allowed_at.unwrap_or(now));
         }
     }
@@ -304,16 +304,16 @@ mod tests {
     #[test]
     fn before_anything_was_decided_gateways_stay_as_they_are() {
         let verdicts = Verdicts::default();
-        assert_eq!(verdicts.of("a"), GatewayUpdate::Waiting);
+        assert_eq!(verdicts.of("a"), UpdatePermission::Waiting);
         let (none, a) = (BTreeSet::new(), BTreeSet::from(["a".to_owned()]));
-        let all = |update: GatewayUpdate| BTreeMap::from([("a".to_owned(), update)]);
-        assert_eq!(verdicts.replace(all(GatewayUpdate::Allowed), &none), ["a"]);
-        assert!(verdicts.replace(all(GatewayUpdate::Allowed), &none).is_empty());
-        assert_eq!(verdicts.of("a"), GatewayUpdate::Allowed);
+        let all = |update: UpdatePermission| BTreeMap::from([("a".to_owned(), update)]);
+        assert_eq!(verdicts.replace(all(UpdatePermission::Allowed), &none), ["a"]);
+        assert!(verdicts.replace(all(UpdatePermission::Allowed), &none).is_empty());
+        assert_eq!(verdicts.of("a"), UpdatePermission::Allowed);
         // What is up to date need not be looked at, unless it has said that it is not.
-        assert!(Verdicts::default().replace(all(GatewayUpdate::Allowed), &a).is_empty());
-        verdicts.replace(all(GatewayUpdate::Stopped("x".into())), &none);
-        assert_eq!(verdicts.replace(all(GatewayUpdate::Allowed), &a), ["a"]);
+        assert!(Verdicts::default().replace(all(UpdatePermission::Allowed), &a).is_empty());
+        verdicts.replace(all(UpdatePermission::Stopped("x".into())), &none);
+        assert_eq!(verdicts.replace(all(UpdatePermission::Allowed), &a), ["a"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
-use slipway_core::desired::Desired;
+use slipway_core::desired::DesiredObject;
 
 use crate::apply::limited;
 use crate::children::Known;
@@ -17,8 +17,8 @@ use crate::error::WriteError;
 pub(crate) const HANDOVER_MANAGER: &str = "slipway-handover";
 
 /// Whether the apply of `desired` would take the number of pods away from an object that has it from us.
-pub(crate) fn is_due(desired: &Desired, known: &Known) -> bool {
-    let Desired::Deployment(deployment) = desired else { return false };
+pub(crate) fn is_due(desired: &DesiredObject, known: &Known) -> bool {
+    let DesiredObject::Deployment(deployment) = desired else { return false };
     let left_out = deployment.spec.as_ref().is_some_and(|spec| spec.replicas.is_none());
     let ours = known.managed.fields.as_ref().is_some_and(|fields| !fields["f:spec"]["f:replicas"].is_null());
     left_out && ours
@@ -48,13 +48,13 @@ mod tests {
     use super::*;
     use k8s_openapi::api::apps::v1::DeploymentSpec;
     use serde_json::Value;
-    use slipway_core::fields::Managed;
+    use slipway_core::fields::ManagedFields;
 
     #[test]
     fn only_what_would_be_taken_away_is_handed_over() {
         let desired = |replicas| {
             let spec = Some(DeploymentSpec { replicas, ..DeploymentSpec::default() });
-            Desired::Deployment(Deployment { spec, ..Deployment::default() })
+            DesiredObject::Deployment(Deployment { spec, ..Deployment::default() })
         };
         let known = |fields: Value| Known {
             uid: String::new(),
@@ -62,7 +62,7 @@ mod tests {
             owners: Vec::new(),
             controller: None,
             applied: String::new(),
-            managed: Managed { fields: Some(fields.into()), changed_by: None },
+            managed: ManagedFields { fields: Some(fields.into()), changed_by: None },
         };
         let ours = json!({"f:spec": {"f:replicas": {}}});
         assert!(is_due(&desired(None), &known(ours.clone())));

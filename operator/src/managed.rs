@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use kube::ResourceExt;
 use serde_json::Value;
-use slipway_core::fields::Managed;
+use slipway_core::fields::ManagedFields;
 use slipway_crds::labels::MANAGER;
 
 use crate::apply::{DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER, SCALE_MANAGER};
@@ -32,10 +32,10 @@ struct Inner {
 
 impl FieldSets {
     /// What an object's metadata says. An object without any entry comes from a server, or through a proxy, that does not tell.
-    pub fn managed(&self, object: &impl ResourceExt) -> Managed {
+    pub fn managed(&self, object: &impl ResourceExt) -> ManagedFields {
         let entries = object.managed_fields();
         if entries.is_empty() {
-            return Managed::default();
+            return ManagedFields::default();
         }
         let ours = entries.iter().find(|entry| {
             let applied = entry.operation.as_deref() == Some("Apply") && entry.subresource.is_none();
@@ -50,7 +50,7 @@ impl FieldSets {
         });
         let newest = others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
         let changed_by = newest.and_then(|entry| entry.manager.clone());
-        Managed { fields: Some(self.share(fields)), changed_by }
+        ManagedFields { fields: Some(self.share(fields)), changed_by }
     }
 
     fn share(&self, fields: Value) -> Arc<Value> {
@@ -116,7 +116,7 @@ mod tests {
         let managed = sets.managed(&object);
         assert_eq!(managed.fields.as_deref(), Some(&json!({"f:metadata": {"f:labels": {"f:a": {}}}})));
         assert_eq!(managed.changed_by.as_deref(), Some("kubectl"));
-        assert_eq!(sets.managed(&service(json!([]))), Managed::default(), "the server does not tell");
+        assert_eq!(sets.managed(&service(json!([]))), ManagedFields::default(), "the server does not tell");
         let foreign = sets.managed(&service(json!([entry("helm", "Update", None, 1, json!({}))])));
         assert_eq!(foreign.fields.as_deref(), Some(&Value::Null), "nothing is ours");
     }

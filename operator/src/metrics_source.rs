@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use slipway_core::evidence::{Evidence, EvidenceRequest, GateQueries, GateReading, Queries};
+use slipway_core::evidence::{EvidenceQuery, EvidenceRequest, GateEvidence, GateQueries, GateReading};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ struct Source {
 
 struct Polled {
     request: EvidenceRequest,
-    evidence: Option<Evidence>,
+    evidence: Option<GateEvidence>,
     stop: CancellationToken,
 }
 
@@ -101,7 +101,7 @@ impl Poller {
     }
 
     /// The newest evidence of a ModelDeployment.
-    pub fn evidence(&self, uid: &str) -> Option<Evidence> {
+    pub fn evidence(&self, uid: &str) -> Option<GateEvidence> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).get(uid)?.evidence.clone()
     }
 
@@ -147,10 +147,10 @@ async fn poll(
 }
 
 impl Source {
-    async fn read(&self, request: &EvidenceRequest, namespace: &str) -> Evidence {
+    async fn read(&self, request: &EvidenceRequest, namespace: &str) -> GateEvidence {
         let now = Timestamp::now();
         let gates = join_all(request.gates.iter().map(|gate| self.gate(gate, request.since, now, namespace))).await;
-        Evidence {
+        GateEvidence {
             generation: request.generation,
             taken_at: now,
             serial: self.serial.fetch_add(1, Ordering::Relaxed) + 1,
@@ -187,7 +187,7 @@ impl Source {
         Arc::clone(share)
     }
 
-    async fn ask(&self, queries: &Queries, query: String, namespace: &str) -> GateReading {
+    async fn ask(&self, queries: &EvidenceQuery, query: String, namespace: &str) -> GateReading {
         let Some(connection) = &self.connection else {
             return promql::down("the operator runs without --prometheus-url");
         };

@@ -37,7 +37,7 @@ fn request(generation: i64) -> EvidenceRequest {
         // So old that the first reading is due at once.
         since: Timestamp::now() - Duration::from_secs(100),
         interval_seconds: 1,
-        gates: vec![GateQueries { gate: "g".into(), queries: Queries::Value("up[{{window}}]".into()) }],
+        gates: vec![GateQueries { gate: "g".into(), queries: EvidenceQuery::Value("up[{{window}}]".into()) }],
     }
 }
 

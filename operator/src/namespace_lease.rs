@@ -17,7 +17,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use slipway_core::build::GATEWAY;
-use slipway_core::event::Note;
+use slipway_core::event::PlannedEvent;
 use slipway_crds::labels;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -290,8 +290,8 @@ async fn look(ctx: &Context, others: &mut BTreeMap<String, String>, triggers: &U
 }
 
 /// What a ModelDeployment is told whose namespace another operator than `own` holds.
-pub fn note(namespace: &str, own: &str, holder: &str) -> Note {
-    Note {
+pub fn note(namespace: &str, own: &str, holder: &str) -> PlannedEvent {
+    PlannedEvent {
         warning: true,
         reason: "OtherOperator".to_owned(),
         action: "LeaveAlone".to_owned(),

@@ -12,7 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
 use slipway_core::gateway_settings::GatewaySettings;
-use slipway_core::settings::Settings;
+use slipway_core::settings::PlanSettings;
 use slipway_crds::labels::GATEWAY_SETTINGS;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
@@ -43,13 +43,13 @@ pub fn read(text: &str) -> Result<GatewaySettings, String> {
 /// What is kept of a namespace with an annotation.
 struct Own {
     text: String,
-    settings: Arc<Settings>,
+    settings: Arc<PlanSettings>,
 }
 
 /// The settings of all namespaces.
 pub struct NamespaceSettings {
     /// Of namespaces that say nothing.
-    common: Arc<Settings>,
+    common: Arc<PlanSettings>,
     /// What the chart says of gateways.
     gateways: GatewaySettings,
     own: RwLock<HashMap<String, Own>>,
@@ -58,12 +58,12 @@ pub struct NamespaceSettings {
 
 impl NamespaceSettings {
     /// With these for all namespaces, of which `gateways` says what is said of gateways.
-    pub fn new(common: Settings, gateways: GatewaySettings) -> Self {
+    pub fn new(common: PlanSettings, gateways: GatewaySettings) -> Self {
         Self { common: Arc::new(common), gateways, own: RwLock::default(), synced: watch::Sender::new(false) }
     }
 
     /// Those of a namespace. The same pointer as long as they do not change.
-    pub fn of(&self, namespace: &str) -> Arc<Settings> {
+    pub fn of(&self, namespace: &str) -> Arc<PlanSettings> {
         let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
         own.get(namespace).map_or_else(|| Arc::clone(&self.common), |own| Arc::clone(&own.settings))
     }
@@ -89,9 +89,9 @@ impl NamespaceSettings {
         true
     }
 
-    fn merged(&self, namespace: &str, text: &str) -> Settings {
-        let mut settings = Settings::clone(&self.common);
-        let problem = read(text).and_then(|read| read.or(&self.gateways).put_into(&mut settings)).err();
+    fn merged(&self, namespace: &str, text: &str) -> PlanSettings {
+        let mut settings = PlanSettings::clone(&self.common);
+        let problem = read(text).and_then(|read| read.or(&self.gateways).apply_to(&mut settings)).err();
         settings.gateway_problem = problem.map(|why| {
             tracing::warn!(namespace, why, "the settings that a namespace has for its gateway cannot be followed");
             format!(
@@ -168,7 +168,7 @@ mod tests {
     fn settings(gateways: &str) -> NamespaceSettings {
         let mut common = crate::observe::tests::settings();
         let gateways = read(gateways).unwrap();
-        gateways.clone().put_into(&mut common).unwrap();
+        gateways.clone().apply_to(&mut common).unwrap();
         NamespaceSettings::new(common, gateways)
     }
 

@@ -8,15 +8,15 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 use serde::Deserialize;
-use slipway_core::build::{FETCH, GATEWAY, images, revision_name, worker_name};
-use slipway_core::desired::APPLIED;
-use slipway_core::evidence::Evidence;
-use slipway_core::marks::Marks;
+use slipway_core::build::{FETCH, GATEWAY, container_images, revision_name, worker_name};
+use slipway_core::desired::APPLIED_ANNOTATION;
+use slipway_core::evidence::GateEvidence;
+use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{
-    Disturbance, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectView, Observed, PodProblem,
-    PodView, ReplicaSetView, Unreachable,
+    FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObjectDisturbance, ObjectView, ObservedState,
+    PodProblem, PodView, ReplicaSetView, UnreachableGateway,
 };
-use slipway_core::settings::Settings;
+use slipway_core::settings::PlanSettings;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
 
@@ -80,19 +80,19 @@ pub fn replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<ReplicaSet
                 .map(|c| (&c.type_, &c.status, &c.message)),
         ),
         version: object.annotations().get(labels::VERSION).cloned().unwrap_or_default(),
-        digest: ModelDigest::of_annotation(object.annotations().get(labels::MODEL_DIGEST).map(String::as_str)),
-        marks: Marks::of_annotations(object.annotations()),
+        digest: ModelDigest::from_annotation(object.annotations().get(labels::MODEL_DIGEST).map(String::as_str)),
+        marks: RevisionMarks::from_annotations(object.annotations()),
         created_at: object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         desired: object.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
         current: status.map_or(0, |s| s.replicas),
         ready: status.and_then(|s| s.ready_replicas).unwrap_or(0),
         available: status.and_then(|s| s.available_replicas).unwrap_or(0),
-        observed: status.and_then(|s| s.observed_generation) >= object.metadata.generation,
+        is_observed: status.and_then(|s| s.observed_generation) >= object.metadata.generation,
         owned: false,
         orphaned: false,
-        applied: object.annotations().get(APPLIED).cloned().unwrap_or_default(),
-        images: images(object),
-        managed: fields.managed(object),
+        applied_hash: object.annotations().get(APPLIED_ANNOTATION).cloned().unwrap_or_default(),
+        images: container_images(object),
+        managed_fields: fields.managed(object),
         deleting: object.metadata.deletion_timestamp.is_some(),
     };
     Some(ReplicaSetKept { view, controller: controller(object) })
@@ -106,8 +106,8 @@ fn controller(object: &impl ResourceExt) -> Option<String> {
 pub fn object(object: &impl ResourceExt, fields: &FieldSets) -> Option<ObjectView> {
     Some(ObjectView {
         uid: object.uid()?,
-        applied: object.annotations().get(APPLIED).cloned().unwrap_or_default(),
-        managed: fields.managed(object),
+        applied_hash: object.annotations().get(APPLIED_ANNOTATION).cloned().unwrap_or_default(),
+        managed_fields: fields.managed(object),
         owners: object.owner_references().iter().map(|o| o.uid.clone()).collect(),
         controller: controller(object),
         failure: String::new(),
@@ -254,18 +254,18 @@ fn out_of_memory(ended: &ContainerStateTerminated) -> bool {
 }
 
 /// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
-pub type Heard = (Option<GatewayReport>, Option<Unreachable>);
+pub type Heard = (Option<GatewayReport>, Option<UnreachableGateway>);
 
 /// Puts together what the plan sees of one ModelDeployment. `heard` gives the newest word of a gateway pod, by the pod's UID.
 pub fn observe(
     object: ModelDeployment,
     views: &Views,
     heard: impl Fn(&str) -> Heard,
-    evidence: Option<Evidence>,
+    evidence: Option<GateEvidence>,
     refusals: Option<BTreeMap<String, String>>,
-    disturbances: BTreeMap<String, Disturbance>,
-    settings: &Settings,
-) -> Observed {
+    disturbances: BTreeMap<String, ObjectDisturbance>,
+    settings: &PlanSettings,
+) -> ObservedState {
     let namespace = object.namespace().unwrap_or_default();
     let name = object.name_any();
     let uid = object.uid().unwrap_or_default();
@@ -274,7 +274,7 @@ pub fn observe(
     let seen = kept.iter().map(|(name, e)| pod_view(name, &e.view)).collect();
     let pods: Vec<PodKept> = kept.into_values().map(|e| e.view).collect();
     let replica_sets = views.replica_sets.of(&owner).into_values();
-    Observed {
+    ObservedState {
         replica_sets: replica_sets.map(|e| whose(e.view, &name, &uid)).collect(),
         services: plain(views.services.of(&owner)),
         autoscaler: one(&views.autoscalers, &owner, &name),
@@ -284,7 +284,7 @@ pub fn observe(
         network_policies: plain(views.network_policies.of(&owner)),
         gateway: gateway(views, &namespace, heard),
         pods: seen,
-        fetched: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
+        fetched_models: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
         pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
         conflicts: views.claims.conflicts(&object),
         refusals,
@@ -299,7 +299,7 @@ fn pod_view(name: &str, kept: &PodKept) -> PodView {
     PodView {
         name: name.to_owned(),
         uid: kept.uid.clone(),
-        set: kept.controller.as_ref().map(|(_, uid)| uid.clone()),
+        replica_set_uid: kept.controller.as_ref().map(|(_, uid)| uid.clone()),
         created_at: kept.created_at,
         ready: kept.ready,
         deleting: kept.deleting || kept.ended,
@@ -334,7 +334,7 @@ fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> Gat
         network_policy: one(&views.network_policies, &owner, name),
         autoscaler: one(&views.autoscalers, &owner, name),
         pods: pods.map(|(_, pod)| pod).collect(),
-        sharers: views.claims.count(namespace),
+        sharing_models: views.claims.count(namespace),
         update: views.gateway_updates.of(namespace),
     }
 }

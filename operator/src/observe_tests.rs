@@ -1,13 +1,13 @@
 use super::*;
 use kube::runtime::watcher::Event;
-use slipway_core::settings::Settings;
+use slipway_core::settings::PlanSettings;
 
 fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> T {
     serde_yaml::from_str(text).unwrap()
 }
 
-pub(crate) fn settings() -> Settings {
-    Settings {
+pub(crate) fn settings() -> PlanSettings {
+    PlanSettings {
         gateway_image: "gateway:1".into(),
         operator_public_key: None,
         gateway_replicas: 2,
@@ -86,7 +86,7 @@ fn a_replica_set_is_read_in_full() {
     let view = kept.view;
     assert_eq!((view.name.as_str(), view.revision.as_str(), view.version.as_str()), ("digits-aaaa", "aaaa", "v1"));
     assert_eq!((view.desired, view.current, view.ready, view.available), (4, 3, 2, 1));
-    assert!(!view.observed, "the controller has seen generation 2 of 3");
+    assert!(!view.is_observed, "the controller has seen generation 2 of 3");
     assert_eq!(view.created_at, "2026-01-02T03:04:05Z".parse().unwrap());
 }
 
@@ -305,10 +305,10 @@ metadata:
     views.services.take(Event::Apply(service), |o| Some((Owner::of(o)?, object(o, &FieldSets::default())?)));
     let observed = observe(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
     let expected = ObjectView {
-        managed: Default::default(),
+        managed_fields: Default::default(),
         controller: None,
         uid: "u-svc".into(),
-        applied: "abc".into(),
+        applied_hash: "abc".into(),
         owners: vec!["u-digits".into()],
         failure: String::new(),
         desired_replicas: None,

@@ -11,7 +11,7 @@ use prometheus_http_query::Client;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Identity};
 use sha2::{Digest, Sha256};
-use slipway_core::evidence::Queries;
+use slipway_core::evidence::EvidenceQuery;
 use slipway_core::judge::scope;
 
 use crate::error::{RunError, chain};
@@ -172,13 +172,13 @@ impl Connection {
     ///
     /// # Errors
     /// Why it may not be asked.
-    pub fn scoped(&self, queries: &Queries, query: String, namespace: &str) -> Result<String, String> {
+    pub fn scoped(&self, queries: &EvidenceQuery, query: String, namespace: &str) -> Result<String, String> {
         match (queries, self.args.promql_gates) {
-            (Queries::Counts(_) | Queries::Buckets(_), _) | (_, PromQlGates::Everything) => Ok(query),
-            (Queries::Value(_), PromQlGates::Namespace) => {
-                scope::confined(&query, namespace, &self.args.prometheus_matchers)
+            (EvidenceQuery::Counts(_) | EvidenceQuery::Buckets(_), _) | (_, PromQlGates::Everything) => Ok(query),
+            (EvidenceQuery::Value(_), PromQlGates::Namespace) => {
+                scope::confine_to_namespace(&query, namespace, &self.args.prometheus_matchers)
             }
-            (Queries::Value(_), PromQlGates::Disabled) => Err("gates of type PromQL are switched off".to_owned()),
+            (EvidenceQuery::Value(_), PromQlGates::Disabled) => Err("gates of type PromQL are switched off".to_owned()),
         }
     }
 

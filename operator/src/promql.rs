@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use prometheus_http_query::response::{Data, InstantVector, PromqlResult};
 use serde::Deserialize;
-use slipway_core::evidence::{Counts, GateReading, Queries};
+use slipway_core::evidence::{EvidenceQuery, GateCounts, GateReading};
 
 /// Longest text of an error that is kept.
 const TEXT_CHARS: usize = 200;
@@ -25,9 +25,9 @@ pub fn with_window(query: &str, since: Timestamp, now: Timestamp) -> String {
 }
 
 /// The text of a query, whatever its shape.
-pub fn text(queries: &Queries) -> &str {
+pub fn text(queries: &EvidenceQuery) -> &str {
     match queries {
-        Queries::Counts(query) | Queries::Buckets(query) | Queries::Value(query) => query,
+        EvidenceQuery::Counts(query) | EvidenceQuery::Buckets(query) | EvidenceQuery::Value(query) => query,
     }
 }
 
@@ -42,7 +42,7 @@ pub fn no_data(why: impl std::fmt::Display) -> GateReading {
 }
 
 /// Reads the body of an answer. A refused query (400, 422) is an answer of a provider that works: it has no usable data.
-pub fn reading(queries: &Queries, http_status: u16, body: &[u8]) -> GateReading {
+pub fn reading(queries: &EvidenceQuery, http_status: u16, body: &[u8]) -> GateReading {
     let envelope = serde_json::from_slice::<Envelope>(body);
     if !(200..300).contains(&http_status) {
         return match (http_status, envelope) {
@@ -60,18 +60,18 @@ pub fn reading(queries: &Queries, http_status: u16, body: &[u8]) -> GateReading 
     }
 }
 
-fn from_data(queries: &Queries, data: &Data) -> GateReading {
+fn from_data(queries: &EvidenceQuery, data: &Data) -> GateReading {
     match (queries, data) {
-        (Queries::Value(_), Data::Scalar(sample)) => GateReading::Value(sample.value()),
-        (Queries::Value(_), Data::Vector(series)) => match series.as_slice() {
+        (EvidenceQuery::Value(_), Data::Scalar(sample)) => GateReading::Value(sample.value()),
+        (EvidenceQuery::Value(_), Data::Vector(series)) => match series.as_slice() {
             [] => no_data("query returned no series"),
             [one] => GateReading::Value(one.sample().value()),
             many => no_data(format!("query returned {} series, needs exactly one", many.len())),
         },
         (_, Data::Vector(series)) if series.is_empty() => no_data("query returned no series"),
-        (Queries::Counts(_), Data::Vector(series)) => counts(series),
-        (Queries::Buckets(_), Data::Vector(series)) => buckets(series),
-        (Queries::Value(_), _) => no_data("query returned neither a number nor a vector"),
+        (EvidenceQuery::Counts(_), Data::Vector(series)) => counts(series),
+        (EvidenceQuery::Buckets(_), Data::Vector(series)) => buckets(series),
+        (EvidenceQuery::Value(_), _) => no_data("query returned neither a number nor a vector"),
         _ => no_data("query did not return a vector"),
     }
 }
@@ -81,7 +81,7 @@ fn label<'a>(metric: &'a HashMap<String, String>, name: &str) -> Result<&'a str,
 }
 
 fn counts(series: &[InstantVector]) -> GateReading {
-    let mut all: BTreeMap<String, Counts> = BTreeMap::new();
+    let mut all: BTreeMap<String, GateCounts> = BTreeMap::new();
     for one in series {
         let read =
             || -> Result<_, GateReading> { Ok((label(one.metric(), "revision")?, label(one.metric(), "result")?)) };
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn read(queries: &Queries, data: Value) -> GateReading {
+    fn read(queries: &EvidenceQuery, data: Value) -> GateReading {
         let body = json!({"status": "success", "data": data});
         reading(queries, 200, body.to_string().as_bytes())
     }
@@ -140,8 +140,8 @@ mod tests {
         json!({"resultType": "vector", "result": result})
     }
 
-    fn value() -> Queries {
-        Queries::Value("q".into())
+    fn value() -> EvidenceQuery {
+        EvidenceQuery::Value("q".into())
     }
 
     fn says(reading: &GateReading) -> String {
@@ -159,14 +159,16 @@ mod tests {
             (json!({"revision": "a", "result": "good"}), "97.5"),
             (json!({"revision": "b", "result": "good"}), "5"),
         ]);
-        let expected =
-            [("a".to_owned(), Counts { bad: 3.0, good: 97.5 }), ("b".to_owned(), Counts { bad: 0.0, good: 5.0 })];
-        assert_eq!(read(&Queries::Counts("q".into()), data), GateReading::Counts(expected.into()));
+        let expected = [
+            ("a".to_owned(), GateCounts { bad: 3.0, good: 97.5 }),
+            ("b".to_owned(), GateCounts { bad: 0.0, good: 5.0 }),
+        ];
+        assert_eq!(read(&EvidenceQuery::Counts("q".into()), data), GateReading::Counts(expected.into()));
     }
 
     #[test]
     fn buckets_are_sorted_and_end_at_infinity() {
-        let queries = Queries::Buckets("q".into());
+        let queries = EvidenceQuery::Buckets("q".into());
         let series = |le: &str, n: &'static str| (json!({"revision": "a", "le": le}), n);
         let data = vector(&[series("+Inf", "9"), series("0.5", "7"), series("0.05", "2")]);
         let expected = vec![(0.05, 2.0), (0.5, 7.0), (f64::INFINITY, 9.0)];
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn shapes_that_do_not_fit_are_no_data() {
-        let counts = Queries::Counts("q".into());
+        let counts = EvidenceQuery::Counts("q".into());
         for (data, text) in [
             (vector(&[(json!({"result": "bad"}), "1")]), "no data: a series lacks the label revision"),
             (

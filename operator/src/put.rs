@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_core::build::{GATEWAY, is_shared};
-use slipway_core::desired::Desired;
+use slipway_core::desired::DesiredObject;
 use slipway_core::fields;
 use slipway_crds::labels;
 use tokio::sync::{Mutex, MutexGuard};
@@ -69,7 +69,7 @@ struct Write<'a> {
     child: Child,
     /// Belongs to all ModelDeployments of the namespace.
     shared: bool,
-    desired: &'a Desired,
+    desired: &'a DesiredObject,
     /// It was changed by somebody: nothing to do where that is over.
     restoring: bool,
 }
@@ -91,18 +91,18 @@ struct Answer {
 
 impl Applier<'_> {
     /// Applies an object; `restoring`: because somebody changed it.
-    pub(crate) async fn apply(&self, desired: &Desired, restoring: bool) -> Result<Done, WriteError> {
+    pub(crate) async fn apply(&self, desired: &DesiredObject, restoring: bool) -> Result<Done, WriteError> {
         let (child, shared) = (Child::from(desired), is_shared(desired));
         let write = Write { child, shared, desired, restoring };
         match desired {
-            Desired::ReplicaSet(_) => self.write::<ReplicaSet>(&write).await,
-            Desired::Service(_) => self.write::<Service>(&write).await,
-            Desired::HorizontalPodAutoscaler(_) => self.write::<HorizontalPodAutoscaler>(&write).await,
-            Desired::PodDisruptionBudget(_) => self.write::<PodDisruptionBudget>(&write).await,
-            Desired::ServiceAccount(_) => self.write::<ServiceAccount>(&write).await,
-            Desired::RoleBinding(_) => self.write::<RoleBinding>(&write).await,
-            Desired::Deployment(_) => self.write::<Deployment>(&write).await,
-            Desired::NetworkPolicy(_) => self.write::<NetworkPolicy>(&write).await,
+            DesiredObject::ReplicaSet(_) => self.write::<ReplicaSet>(&write).await,
+            DesiredObject::Service(_) => self.write::<Service>(&write).await,
+            DesiredObject::HorizontalPodAutoscaler(_) => self.write::<HorizontalPodAutoscaler>(&write).await,
+            DesiredObject::PodDisruptionBudget(_) => self.write::<PodDisruptionBudget>(&write).await,
+            DesiredObject::ServiceAccount(_) => self.write::<ServiceAccount>(&write).await,
+            DesiredObject::RoleBinding(_) => self.write::<RoleBinding>(&write).await,
+            DesiredObject::Deployment(_) => self.write::<Deployment>(&write).await,
+            DesiredObject::NetworkPolicy(_) => self.write::<NetworkPolicy>(&write).await,
         }
     }
 
@@ -147,11 +147,12 @@ impl Applier<'_> {
         };
         // Another owner has just written it: nobody has changed it since.
         let is_current = |last: &&Last| {
-            last.applied == write.desired.stamp() && known.as_ref().is_none_or(|known| known.version <= last.version)
+            last.applied == write.desired.applied_hash()
+                && known.as_ref().is_none_or(|known| known.version <= last.version)
         };
         let last = turn.get(&key).filter(is_current).cloned();
         let written = |uid: String, version| {
-            let applied = write.desired.stamp().to_owned();
+            let applied = write.desired.applied_hash().to_owned();
             Last { uid, applied, version, at: Instant::now(), disowned: false }
         };
         let (last, answer) = match (last, &known) {
@@ -271,8 +272,8 @@ fn foreign(controller: Option<&str>) -> Fault {
     Fault::Foreign(format!("its owner has UID {}", controller.unwrap_or_default()))
 }
 
-fn is_as_wanted(desired: &Desired, known: &Known) -> bool {
-    known.applied == desired.stamp() && known.managed.lost(&fields::compared(desired)).is_none()
+fn is_as_wanted(desired: &DesiredObject, known: &Known) -> bool {
+    known.applied == desired.applied_hash() && known.managed.lost_field(&fields::compared_fields(desired)).is_none()
 }
 
 async fn patch<K>(api: &Api<K>, write: &Write<'_>, body: &Value) -> Result<Answer, WriteError>
@@ -285,7 +286,7 @@ where
     let (uid, version) = (answer.uid().unwrap_or_default(), version_of(&answer));
     // What cannot be compared was read from the wire as this very type.
     let taken = serde_json::to_value(answer).unwrap_or_default();
-    Ok(Answer { uid, version, overridden: overridden(&fields::compared(write.desired), &taken), whole: true })
+    Ok(Answer { uid, version, overridden: overridden(&fields::compared_fields(write.desired), &taken), whole: true })
 }
 
 /// Gives an object of ours its labels back.

@@ -9,9 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::controller::Action as Next;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use slipway_core::action::{Action, Plan};
-use slipway_core::event::Note;
-use slipway_core::observed::Observed;
+use slipway_core::action::{PlanAction, ReconcilePlan};
+use slipway_core::event::PlannedEvent;
+use slipway_core::observed::ObservedState;
 use slipway_core::plan::plan;
 use slipway_crds::conditions::reason::{INVALID_SPEC, TOO_LARGE, WRITE_REFUSED};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutRecord};
@@ -128,8 +128,8 @@ async fn leave(subject: &Subject, holder: &str, ctx: &Context) {
 /// Does what the plan says, in its order. An action that is refused keeps no other one from being done. Gives when to look again for the sake of the
 /// status or of a write that waits, if for that.
 async fn carry_out(
-    observed: &mut Observed,
-    plan: &Plan,
+    observed: &mut ObservedState,
+    plan: &ReconcilePlan,
     now: Timestamp,
     subject: &Subject,
     ctx: &Context,
@@ -174,7 +174,7 @@ async fn carry_out(
 
 async fn write_status(
     status: &ModelDeploymentStatus,
-    observed: &Observed,
+    observed: &ObservedState,
     subject: &Subject,
     ctx: &Context,
 ) -> Result<(), WriteError> {
@@ -191,11 +191,17 @@ struct Acted {
     /// How long the next one that waits has to wait.
     waits: Option<Duration>,
     /// What to tell of what was put back.
-    restored: Vec<Note>,
+    restored: Vec<PlannedEvent>,
 }
 
 /// Tries all actions whose time has come.
-async fn act(object: &ModelDeployment, plan: &Plan, now: Timestamp, subject: &Subject, ctx: &Context) -> Acted {
+async fn act(
+    object: &ModelDeployment,
+    plan: &ReconcilePlan,
+    now: Timestamp,
+    subject: &Subject,
+    ctx: &Context,
+) -> Acted {
     let (client, views, turns, own) = (&ctx.client, &ctx.views, &ctx.turns, &ctx.own);
     let applier = Applier { client, views, subject, turns, object, own };
     let mut round = ctx.refusals.round(&subject.uid);
@@ -208,7 +214,7 @@ async fn act(object: &ModelDeployment, plan: &Plan, now: Timestamp, subject: &Su
         if !round.is_due(&target, Instant::now()) {
             continue;
         }
-        if let Action::Delete { kind, name, .. } = action {
+        if let PlanAction::Delete { kind, name, .. } = action {
             let target = format!("{} {name}", Child::from(*kind).kind());
             ctx.disturbances.deleting(&subject.owner_of(name), target);
         }
@@ -239,26 +245,26 @@ async fn make_keys(ctx: &Context, applier: &Applier<'_>, round: &mut Round, acte
 }
 
 /// Remembers what was written, for the plans that follow; gives what to tell of it.
-fn written(action: &Action, done: &Done, now: Timestamp, ctx: &Context) -> Option<Note> {
+fn written(action: &PlanAction, done: &Done, now: Timestamp, ctx: &Context) -> Option<PlannedEvent> {
     let (desired, change) = match action {
-        Action::Apply(desired) => (desired, None),
-        Action::Restore { desired, change } => (desired, Some(change)),
+        PlanAction::Apply(desired) => (desired, None),
+        PlanAction::Restore { desired, change } => (desired, Some(change)),
         _ => return None,
     };
     let owner = done.written.as_ref()?;
     ctx.disturbances.applied(owner, desired, change, done.overridden.clone(), now);
-    change.map(|change| change.note(&desired.target()))
+    change.map(|change| change.to_event(&desired.target()))
 }
 
 /// Takes what is refused by now into the view, when that is news; gives what to tell of it.
-fn newly_refused(observed: &mut Observed, subject: &Subject, ctx: &Context) -> Option<Vec<Note>> {
+fn newly_refused(observed: &mut ObservedState, subject: &Subject, ctx: &Context) -> Option<Vec<PlannedEvent>> {
     let refusals = ctx.refusals.shown(&subject.uid);
     if refusals == observed.refusals {
         return None;
     }
     let before = std::mem::replace(&mut observed.refusals, refusals).unwrap_or_default();
     let all = observed.refusals.iter().flatten();
-    let note = |message: &str| Note {
+    let note = |message: &str| PlannedEvent {
         warning: true,
         reason: WRITE_REFUSED.to_owned(),
         action: "Apply".to_owned(),
@@ -268,7 +274,7 @@ fn newly_refused(observed: &mut Observed, subject: &Subject, ctx: &Context) -> O
 }
 
 /// Events are for people: one that is lost stops nothing.
-async fn publish(notes: &[Note], subject: &Subject, ctx: &Context) {
+async fn publish(notes: &[PlannedEvent], subject: &Subject, ctx: &Context) {
     for note in notes {
         if let Err(error) = ctx.events.publish(subject, note, Timestamp::now()).await {
             ctx.metrics.events_lost.inc();
@@ -293,12 +299,13 @@ async fn report_unreadable(object: &Guarded, error: &str, ctx: &Context) -> Resu
     } else {
         (INVALID_SPEC, format!("this operator cannot read the object and leaves everything as it is: {error}"))
     };
-    publish(&[Note { warning: true, reason: reason.to_owned(), action: "Read".into(), note }], &subject, ctx).await;
+    publish(&[PlannedEvent { warning: true, reason: reason.to_owned(), action: "Read".into(), note }], &subject, ctx)
+        .await;
     Ok(Next::await_change())
 }
 
 /// When to look again: when the plan says, for the sake of the status, else by the safety net with a tenth of jitter.
-fn next_look(plan: &Plan, for_status: Option<Duration>, now: Timestamp) -> Duration {
+fn next_look(plan: &ReconcilePlan, for_status: Option<Duration>, now: Timestamp) -> Duration {
     let net = SAFETY_NET.mul_f64(0.9 + 0.2 * rand::random::<f64>());
     let wake = plan.wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
     [wake, for_status].into_iter().flatten().fold(net, Duration::min)

@@ -2,8 +2,8 @@ use slipway_crds::v1alpha1::{Backend, Outcome, RevisionStatus, Role, TrafficStat
 
 use super::*;
 
-fn empty() -> Plan {
-    Plan {
+fn empty() -> ReconcilePlan {
+    ReconcilePlan {
         actions: Vec::new(),
         status: ModelDeploymentStatus::default(),
         status_first: false,
@@ -19,10 +19,10 @@ fn the_next_look_is_the_earliest_reason_for_one() {
     let now = Timestamp::now();
     let net = next_look(&empty(), None, now);
     assert!((SAFETY_NET.mul_f64(0.9)..=SAFETY_NET.mul_f64(1.1)).contains(&net));
-    let plan = Plan { wake_at: Some(now + Duration::from_secs(30)), ..empty() };
+    let plan = ReconcilePlan { wake_at: Some(now + Duration::from_secs(30)), ..empty() };
     assert_eq!(next_look(&plan, None, now), Duration::from_secs(30));
     assert_eq!(next_look(&plan, Some(Duration::from_secs(2)), now), Duration::from_secs(2));
-    let past = Plan { wake_at: Some(now - Duration::from_secs(5)), ..empty() };
+    let past = ReconcilePlan { wake_at: Some(now - Duration::from_secs(5)), ..empty() };
     assert_eq!(next_look(&past, None, now), Duration::ZERO);
 }
 

@@ -6,8 +6,8 @@ use kube::api::ListParams;
 use kube::core::error_boundary::InvalidObject;
 use kube::{Api, ResourceExt};
 use serde::Serialize;
-use slipway_core::stall;
-use slipway_core::text::clipped;
+use slipway_core::stalled_status;
+use slipway_core::text::clip_message;
 use slipway_crds::conditions::reason::TOO_LARGE;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
@@ -34,7 +34,7 @@ pub fn bounded(object: &mut Guarded) {
         let metadata = &mut invalid.metadata;
         (metadata.annotations, metadata.labels, metadata.managed_fields) = (None, None, None);
         // Of the text of an error, which may repeat what it did not understand.
-        invalid.error = clipped(&invalid.error);
+        invalid.error = clip_message(&invalid.error);
     }
 }
 
@@ -81,7 +81,7 @@ pub async fn report(error: &str, subject: &Subject, ctx: &Context) -> Result<boo
     let same = |object: &ModelDeployment| object.uid().as_deref() == Some(&subject.uid) && problem(object).is_some();
     let Some(object) = found.filter(same) else { return Ok(false) };
     let stored = object.status.clone().unwrap_or_default();
-    let said = stall(stored, TOO_LARGE, error, object.metadata.generation, Timestamp::now());
+    let said = stalled_status(stored, TOO_LARGE, error, object.metadata.generation, Timestamp::now());
     if !status::differs(object.status.as_ref(), &said) {
         return Ok(false);
     }
@@ -146,11 +146,11 @@ mod tests {
         let large = object(300 << 10).0.unwrap();
         let error = problem(&large).unwrap();
         let stored = large.status.clone().unwrap();
-        let said = stall(stored, TOO_LARGE, &error, Some(2), Timestamp::UNIX_EPOCH);
+        let said = stalled_status(stored, TOO_LARGE, &error, Some(2), Timestamp::UNIX_EPOCH);
         let told = ModelDeployment { status: Some(said.clone()), ..large };
         assert_eq!(problem(&told), Some(error.clone()));
         let later = Timestamp::from_second(60).unwrap();
-        assert_eq!(stall(said.clone(), TOO_LARGE, &error, Some(2), later), said, "no second write");
+        assert_eq!(stalled_status(said.clone(), TOO_LARGE, &error, Some(2), later), said, "no second write");
     }
 
     #[test]

@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
-use crate::desired::{Desired, Kind};
-use crate::event::Note;
+use crate::desired::{ChildKind, DesiredObject};
+use crate::event::PlannedEvent;
 use crate::evidence::EvidenceRequest;
-use crate::fields::Change;
-use crate::marks::Marks;
+use crate::fields::ForeignChange;
+use crate::marks::RevisionMarks;
 
 /// What the error of an eviction says that a disruption budget refuses for now, after the name of the pod. By it the plan tells such a refusal, which is no fault
 /// of anybody's, from others.
@@ -16,21 +16,21 @@ pub const HELD_BY_BUDGET: &str = "held by a disruption budget";
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Action {
+pub enum PlanAction {
     /// Server-side apply, forced, with our field manager.
-    Apply(Box<Desired>),
+    Apply(Box<DesiredObject>),
     /// The same, of an object that somebody else changed or removed. When it was written, people are told ([`Change::note`]).
     Restore {
         /// The object as we want it.
-        desired: Box<Desired>,
+        desired: Box<DesiredObject>,
         /// What was done to it.
-        change: Change,
+        change: ForeignChange,
     },
     /// Makes the ModelDeployment the controller of an object that was left without one when the ModelDeployment was deleted and its children were not.
     /// Preconditioned on the UID.
     Adopt {
         /// Kind.
-        kind: Kind,
+        kind: ChildKind,
         /// Name.
         name: String,
         /// Precondition.
@@ -69,7 +69,7 @@ pub enum Action {
         /// Precondition.
         uid: String,
         /// Both, as they shall be.
-        marks: Marks,
+        marks: RevisionMarks,
     },
     /// Evicts a pod, preconditioned on the UID: as `kubectl drain` does, so that disruption budgets hold.
     Evict {
@@ -81,7 +81,7 @@ pub enum Action {
     /// Deletes an object, preconditioned on the UID, background propagation.
     Delete {
         /// Kind.
-        kind: Kind,
+        kind: ChildKind,
         /// Name.
         name: String,
         /// Precondition.
@@ -91,9 +91,9 @@ pub enum Action {
 
 /// The decision.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct ReconcilePlan {
     /// Writes, in order. Each is worth doing although another one is refused.
-    pub actions: Vec<Action>,
+    pub actions: Vec<PlanAction>,
     /// The whole status as it shall be. It is written only when it differs from the stored one.
     pub status: ModelDeploymentStatus,
     /// Write the status before the actions, and carry out no action when that write fails. Set when the status carries new weights, so that traffic moves first;
@@ -103,7 +103,7 @@ pub struct Plan {
     /// The difference is only in counts of pods: writing may wait a little so that several changes become one write.
     pub status_may_wait: bool,
     /// Events to publish.
-    pub events: Vec<Note>,
+    pub events: Vec<PlannedEvent>,
     /// When to look again although nothing changed.
     pub wake_at: Option<Timestamp>,
     /// What the metrics poller shall read; nothing: it rests.

@@ -31,16 +31,16 @@ mod service;
 pub(crate) mod template;
 mod worker;
 
-pub use autoscaler::{autoscaler, disruption_budget};
+pub use autoscaler::{disruption_budget, model_autoscaler};
 pub use gateway::{
-    first_gateway_replicas, gateway_autoscaler, gateway_deployment, gateway_disruption_budget, gateway_role_binding,
-    gateway_service_account, gateway_set, gateway_stamp,
+    gateway_applied_hash, gateway_autoscaler, gateway_deployment, gateway_disruption_budget, gateway_objects,
+    gateway_role_binding, gateway_service_account, initial_gateway_replicas,
 };
-pub use hash::{applied_hash, stamped};
+pub use hash::{applied_hash, with_applied_hash};
 pub use keys::{KEYS, KEYS_FILES};
 pub use meta::{MAX_OWNERS, controller_reference, is_shared};
 pub use network_policy::{gateway_network_policy, network_policy, template_network_policy, worker_network_policy};
-pub use replica_set::{has_fetch_step, images, replica_set};
+pub use replica_set::{container_images, has_fetch_step, replica_set};
 pub use service::{gateway_service, preview_service, revision_service, stable_service};
 pub use worker::{worker_autoscaler, worker_deployment};
 

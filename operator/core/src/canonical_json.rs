@@ -5,27 +5,27 @@ use serde_json::Value;
 /// JSON with the keys of every object sorted and no spaces, whatever features serde_json was compiled with.
 pub(crate) fn canonical_json(value: &Value) -> String {
     let mut out = String::new();
-    write(value, &mut out);
+    write_value(value, &mut out);
     out
 }
 
-fn write(value: &Value, out: &mut String) {
+fn write_value(value: &Value, out: &mut String) {
     match value {
         Value::Object(object) => {
             let mut entries: Vec<_> = object.iter().collect();
             entries.sort_by_key(|(key, _)| key.as_str());
-            separated(entries, ('{', '}'), out, |(key, value), out| {
+            write_separated(entries, ('{', '}'), out, |(key, value), out| {
                 out.push_str(&Value::from(key.as_str()).to_string());
                 out.push(':');
-                write(value, out);
+                write_value(value, out);
             });
         }
-        Value::Array(items) => separated(items, ('[', ']'), out, write),
+        Value::Array(items) => write_separated(items, ('[', ']'), out, write_value),
         scalar => out.push_str(&scalar.to_string()),
     }
 }
 
-fn separated<T>(
+fn write_separated<T>(
     items: impl IntoIterator<Item = T>,
     (open, close): (char, char),
     out: &mut String,

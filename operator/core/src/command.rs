@@ -9,12 +9,12 @@ use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
 
 /// Commands that wait to be carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pending(BTreeMap<&'static str, String>);
+pub struct PendingCommands(BTreeMap<&'static str, String>);
 
-impl Pending {
+impl PendingCommands {
     /// What is annotated and not handled yet. On the first sight of an object whatever is annotated counts as handled: a manifest that was copied, or restored
     /// from a backup, with old commands on it must not act on them.
-    pub fn of(object: &ModelDeployment) -> Self {
+    pub fn for_object(object: &ModelDeployment) -> Self {
         let Some(status) = &object.status else { return Self::default() };
         let asked = labels::COMMANDS.into_iter().filter_map(|command| {
             let value = object.annotations().get(command)?;
@@ -58,7 +58,7 @@ impl Pending {
     }
 
     /// Drops those that stand there without a target when a rollout begins: they were for what was before.
-    pub fn drop_bare(&mut self, handled: &mut BTreeMap<String, String>) {
+    pub fn drop_untargeted(&mut self, handled: &mut BTreeMap<String, String>) {
         for command in labels::COMMANDS {
             if self.0.get(command).is_some_and(|value| CommandValue::parse(value).target.is_none()) {
                 self.handle(command, handled);
@@ -68,7 +68,7 @@ impl Pending {
 }
 
 /// Notes everything that is annotated on an object that is seen for the first time.
-pub fn first_sight(object: &ModelDeployment, handled: &mut BTreeMap<String, String>) {
+pub fn mark_all_handled(object: &ModelDeployment, handled: &mut BTreeMap<String, String>) {
     for command in labels::COMMANDS {
         if let Some(value) = object.annotations().get(command) {
             handled.insert(command.to_owned(), value.clone());
@@ -77,12 +77,12 @@ pub fn first_sight(object: &ModelDeployment, handled: &mut BTreeMap<String, Stri
 }
 
 /// Whether the rollout is held by the command `pause`, that of this plan included: a `resume` beside it wins, because it is what lets traffic move as the spec says.
-pub(crate) fn holds(object: &ModelDeployment, stored: &ModelDeploymentStatus, revision: &str) -> bool {
+pub(crate) fn is_held_by_command(object: &ModelDeployment, stored: &ModelDeploymentStatus, revision: &str) -> bool {
     let Some(rollout) = &stored.rollout else { return false };
     if rollout.revision != revision || rollout.stage == Stage::Aborted {
         return false;
     }
-    let pending = Pending::of(object);
+    let pending = PendingCommands::for_object(object);
     let is_for_this = |command: &str| {
         let target = pending.0.get(command).map(|value| CommandValue::parse(value).target);
         target.is_some_and(|target| target.is_none_or(|target| target.revision == revision))

@@ -4,7 +4,7 @@ use slipway_crds::routing::{Claimant, Claims, Holders};
 
 /// What is claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum NameClaim {
     /// A host of `spec.traffic.hosts`.
     Host(String),
     /// The name of the model.
@@ -13,23 +13,23 @@ pub enum Claim {
 
 /// A claim that an older ModelDeployment of the namespace holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
+pub struct ClaimConflict {
     /// What.
-    pub claim: Claim,
+    pub claim: NameClaim,
     /// Name of the ModelDeployment that holds it.
     pub holder: String,
 }
 
 /// The claims that others hold, in order. `holders` may not know of this claim yet; a holder that is younger will lose it, so it is no conflict.
-pub fn find(holders: &Holders, claimant: &Claimant, claims: &Claims) -> Vec<Conflict> {
+pub fn find_conflicts(holders: &Holders, claimant: &Claimant, claims: &Claims) -> Vec<ClaimConflict> {
     let older =
         |holder: Option<&Claimant>| holder.filter(|holder| *holder < claimant).map(|holder| holder.name.clone());
-    let conflict = |claim, holder| Conflict { claim, holder };
+    let conflict = |claim, holder| ClaimConflict { claim, holder };
     let hosts = claims
         .hosts
         .iter()
-        .filter_map(|host| older(holders.of_host(host)).map(|holder| conflict(Claim::Host(host.clone()), holder)));
+        .filter_map(|host| older(holders.of_host(host)).map(|holder| conflict(NameClaim::Host(host.clone()), holder)));
     let name = older(holders.of_model_name(&claims.model_name));
-    let name = name.map(|holder| conflict(Claim::ModelName(claims.model_name.clone()), holder));
+    let name = name.map(|holder| conflict(NameClaim::ModelName(claims.model_name.clone()), holder));
     hosts.chain(name).collect()
 }

@@ -4,65 +4,66 @@ use jiff::Timestamp;
 use slipway_crds::v1alpha1::{GateType, ModelDeploymentStatus};
 
 use crate::command;
-use crate::observed::{ModelDigest, Observed, ReplicaSetView};
+use crate::observed::{ModelDigest, ObservedState, ReplicaSetView};
 use crate::replicas;
-use crate::time::after;
+use crate::time::add_seconds;
 use crate::traffic;
-use crate::validate::{Validated, validate};
+use crate::validate::{ValidatedSpec, validate_spec};
 
 /// The input of one decision, resolved.
-pub(crate) struct Context<'a> {
+pub(crate) struct PlanContext<'a> {
     /// The world.
-    pub(crate) observed: &'a Observed,
+    pub(crate) observed: &'a ObservedState,
     /// The time.
     pub(crate) now: Timestamp,
     /// The spec.
-    pub(crate) spec: Validated,
+    pub(crate) spec: ValidatedSpec,
     /// The status as stored; empty when there is none.
-    pub(crate) stored: ModelDeploymentStatus,
+    pub(crate) stored_status: ModelDeploymentStatus,
 }
 
-impl<'a> Context<'a> {
-    pub(crate) fn new(observed: &'a Observed, now: Timestamp) -> Self {
+impl<'a> PlanContext<'a> {
+    pub(crate) fn new(observed: &'a ObservedState, now: Timestamp) -> Self {
         let stored = observed.object.status.clone().unwrap_or_default();
-        let mut cx = Self { observed, now, spec: validate(&observed.object), stored };
-        let stable = cx.stored.stable.as_ref().map_or(cx.spec.revision.as_str(), |stable| stable.revision.as_str());
-        let running = cx.set(stable).map_or(0, |set| set.desired);
+        let mut cx = Self { observed, now, spec: validate_spec(&observed.object), stored_status: stored };
+        let stable =
+            cx.stored_status.stable.as_ref().map_or(cx.spec.revision.as_str(), |stable| stable.revision.as_str());
+        let running = cx.replica_set(stable).map_or(0, |set| set.desired);
         let told = observed.autoscaler.as_ref().and_then(|it| it.desired_replicas);
-        cx.spec.replicas = replicas::effective(&observed.object, cx.spec.autoscaling.as_ref(), running, told);
+        cx.spec.replicas = replicas::effective_replicas(&observed.object, cx.spec.autoscaling.as_ref(), running, told);
         let forbidden =
             !observed.settings.promql_gates && cx.spec.gates.iter().any(|gate| gate.type_ == GateType::PromQl);
         if forbidden && cx.spec.problem.is_none() {
             let why = "gates of type PromQL are switched off by the administrator (prometheus.promqlGates of the chart); use the other types";
             cx.spec.problem = Some(format!("spec.analysis.gates: {why}"));
         }
-        cx.spec.paused |= command::holds(&observed.object, &cx.stored, &cx.spec.revision);
+        cx.spec.paused |= command::is_held_by_command(&observed.object, &cx.stored_status, &cx.spec.revision);
         cx
     }
 
     /// ReplicaSets that are ours and here to stay.
-    pub(crate) fn sets(&self) -> impl Iterator<Item = &'a ReplicaSetView> + use<'a> {
+    pub(crate) fn replica_sets(&self) -> impl Iterator<Item = &'a ReplicaSetView> + use<'a> {
         self.observed.replica_sets.iter().filter(|set| set.owned && !set.deleting)
     }
 
     /// The ReplicaSet of a revision.
-    pub(crate) fn set(&self, revision: &str) -> Option<&'a ReplicaSetView> {
-        self.sets().find(|set| set.revision == revision)
+    pub(crate) fn replica_set(&self, revision: &str) -> Option<&'a ReplicaSetView> {
+        self.replica_sets().find(|set| set.revision == revision)
     }
 
     /// Pods of a revision that are ready.
-    pub(crate) fn ready(&self, revision: &str) -> i32 {
-        self.set(revision).map_or(0, |set| set.ready)
+    pub(crate) fn ready_pods(&self, revision: &str) -> i32 {
+        self.replica_set(revision).map_or(0, |set| set.ready)
     }
 
     /// Pods of a revision that are available and not about to be taken away: what it can carry. Counts that may lag behind a change of size do not count.
     pub(crate) fn capacity(&self, revision: &str) -> i32 {
-        self.set(revision).filter(|set| set.observed).map_or(0, |set| set.available.min(set.desired))
+        self.replica_set(revision).filter(|set| set.is_observed).map_or(0, |set| set.available.min(set.desired))
     }
 
     /// Whether every ready gateway uses the weights that are stored. What this plan writes cannot have reached any.
-    pub(crate) fn gateways_follow(&self) -> bool {
-        let stored = self.stored.traffic.as_ref().map_or(0, |traffic| traffic.generation);
+    pub(crate) fn gateways_up_to_date(&self) -> bool {
+        let stored = self.stored_status.traffic.as_ref().map_or(0, |traffic| traffic.generation);
         traffic::all_ready_at(&self.observed.gateway, stored)
     }
 
@@ -71,18 +72,19 @@ impl<'a> Context<'a> {
         if revision == self.spec.revision {
             return self.spec.version.clone();
         }
-        let known = [&self.stored.stable, &self.stored.candidate].into_iter().flatten();
+        let known = [&self.stored_status.stable, &self.stored_status.candidate].into_iter().flatten();
         let known = known.filter(|status| status.revision == revision).map(|status| status.version.clone());
-        let rollout = self.stored.rollout.iter().filter(|it| it.revision == revision).map(|it| it.version.clone());
-        let found = self.set(revision).map(|set| set.version.clone()).into_iter().chain(known).chain(rollout);
+        let rollout =
+            self.stored_status.rollout.iter().filter(|it| it.revision == revision).map(|it| it.version.clone());
+        let found = self.replica_set(revision).map(|set| set.version.clone()).into_iter().chain(known).chain(rollout);
         found.into_iter().find(|version| !version.is_empty()).unwrap_or_else(|| revision.to_owned())
     }
 
     /// The digest of the model that the pods of a revision serve, once it is known.
     pub(crate) fn digest(&self, revision: &str) -> Option<String> {
-        let pinned = self.set(revision).and_then(|set| set.digest.known());
+        let pinned = self.replica_set(revision).and_then(|set| set.digest.known_digest());
         let asked = self.observed.object.spec.model.digest.as_deref().filter(|_| revision == self.spec.revision);
-        let told = [&self.stored.stable, &self.stored.candidate].into_iter().flatten();
+        let told = [&self.stored_status.stable, &self.stored_status.candidate].into_iter().flatten();
         let told = told.filter(|status| status.revision == revision).find_map(|status| status.digest.as_deref());
         pinned.or(asked).or(told).map(str::to_owned)
     }
@@ -93,7 +95,9 @@ impl<'a> Context<'a> {
         match &set.digest {
             ModelDigest::Unreported => true,
             ModelDigest::Pending => false,
-            ModelDigest::Pinned(digest) => self.is_pinned_by_spec(set) || set.desired > 1 || self.has_told(set, digest),
+            ModelDigest::Pinned(digest) => {
+                self.is_pinned_by_spec(set) || set.desired > 1 || self.has_fetched(set, digest)
+            }
         }
     }
 
@@ -103,22 +107,22 @@ impl<'a> Context<'a> {
     }
 
     /// Whether a pod of the ReplicaSet has fetched the model with that digest.
-    pub(crate) fn has_told(&self, set: &ReplicaSetView, digest: &str) -> bool {
-        self.observed.fetched.iter().any(|it| it.revision == set.revision && it.digest == digest)
+    pub(crate) fn has_fetched(&self, set: &ReplicaSetView, digest: &str) -> bool {
+        self.observed.fetched_models.iter().any(|it| it.revision == set.revision && it.digest == digest)
     }
 
     /// The time as status keeps it: whole seconds.
-    pub(crate) fn stamp(&self) -> Timestamp {
+    pub(crate) fn now_seconds(&self) -> Timestamp {
         Timestamp::from_second(self.now.as_second()).unwrap_or(self.now)
     }
 
     /// The same, rounded up: a window that begins here holds nothing older.
-    pub(crate) fn stamp_after(&self) -> Timestamp {
-        if self.now.subsec_nanosecond() == 0 { self.now } else { after(self.stamp(), 1) }
+    pub(crate) fn now_seconds_ceil(&self) -> Timestamp {
+        if self.now.subsec_nanosecond() == 0 { self.now } else { add_seconds(self.now_seconds(), 1) }
     }
 
     /// Whether so many seconds have passed since a time. A clock that was set back only makes it later.
-    pub(crate) fn passed(&self, since: Timestamp, seconds: i64) -> bool {
-        self.now >= after(since, seconds)
+    pub(crate) fn has_elapsed(&self, since: Timestamp, seconds: i64) -> bool {
+        self.now >= add_seconds(since, seconds)
     }
 }

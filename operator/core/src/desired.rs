@@ -11,11 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 /// Annotation with the hash of what was applied last. A child is applied again when it differs, and only then.
-pub const APPLIED: &str = "ml.slipway.dev/applied";
+pub const APPLIED_ANNOTATION: &str = "ml.slipway.dev/applied";
 
 /// Kinds that are deleted and adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ChildKind {
     /// apps/v1 ReplicaSet.
     ReplicaSet,
     /// v1 Service.
@@ -30,7 +30,7 @@ pub enum Kind {
 
 /// An object as we want it: only the fields that we mean.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Desired {
+pub enum DesiredObject {
     /// A revision's pods. Applied when it is missing, and when a restart brings it up to date; scaled by an action of its own afterwards.
     ReplicaSet(ReplicaSet),
     /// A Service.
@@ -49,7 +49,7 @@ pub enum Desired {
     NetworkPolicy(NetworkPolicy),
 }
 
-impl Desired {
+impl DesiredObject {
     /// Its metadata.
     pub fn metadata(&self) -> &ObjectMeta {
         match self {
@@ -103,9 +103,9 @@ impl Desired {
     }
 
     /// The hash that its builder stamped it with.
-    pub fn stamp(&self) -> &str {
+    pub fn applied_hash(&self) -> &str {
         let annotations = self.metadata().annotations.as_ref();
-        annotations.and_then(|all| all.get(APPLIED)).map(String::as_str).unwrap_or_default()
+        annotations.and_then(|all| all.get(APPLIED_ANNOTATION)).map(String::as_str).unwrap_or_default()
     }
 
     /// As it is sent.

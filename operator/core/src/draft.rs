@@ -9,11 +9,11 @@ use slipway_crds::v1alpha1::{
     Backend, CommandRecord, GateStatus, Outcome, RolloutRecord, RolloutStatus, Stage, TrafficStatus,
 };
 
-use crate::command::Pending;
-use crate::context::Context;
-use crate::event::Note;
+use crate::command::PendingCommands;
+use crate::context::PlanContext;
+use crate::event::PlannedEvent;
 use crate::judge::Judgement;
-use crate::text::clipped;
+use crate::text::clip_message;
 use crate::traffic;
 
 /// Rollouts that are remembered.
@@ -27,9 +27,9 @@ const RECORDS: usize = 32;
 
 /// A restart that is not over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Restart {
+pub(crate) struct ActiveRestart {
     /// `spec.restartTime`.
-    pub(crate) asked: Timestamp,
+    pub(crate) requested_at: Timestamp,
     /// How it stands.
     pub(crate) state: RestartState,
 }
@@ -56,7 +56,7 @@ pub(crate) enum RestartState {
 }
 
 /// What is decided so far.
-pub(crate) struct Draft {
+pub(crate) struct PlanDraft {
     /// The revision to which traffic returns; nothing before the first one was ready.
     pub(crate) stable: Option<String>,
     /// The weights.
@@ -68,46 +68,46 @@ pub(crate) struct Draft {
     /// Rollouts that ended, newest first.
     pub(crate) history: Vec<RolloutRecord>,
     /// Commands that were carried out.
-    pub(crate) handled: BTreeMap<String, String>,
+    pub(crate) handled_commands: BTreeMap<String, String>,
     /// What the judge said, and of which generation of the weights.
-    pub(crate) judged: Option<(i64, Judgement)>,
+    pub(crate) judgement: Option<(i64, Judgement)>,
     /// A person wants the current step to end.
     pub(crate) skip: bool,
     /// What others keep changing, or keep from being as we want it: for people.
-    pub(crate) contested: Vec<String>,
+    pub(crate) contested_objects: Vec<String>,
     /// What an admission webhook or policy makes of our objects: for people.
-    pub(crate) overridden: Vec<String>,
+    pub(crate) overridden_objects: Vec<String>,
     /// Images of the stable revision's pods that the operator was given others for since, each with the one of today.
-    pub(crate) outdated: BTreeSet<(String, String)>,
+    pub(crate) outdated_images: BTreeSet<(String, String)>,
     /// The newest restart that is over.
-    pub(crate) restarted: Option<Time>,
+    pub(crate) last_restart: Option<Time>,
     /// The restart that is not.
-    pub(crate) restart: Option<Restart>,
+    pub(crate) restart: Option<ActiveRestart>,
     /// Events.
-    pub(crate) events: Vec<Note>,
+    pub(crate) events: Vec<PlannedEvent>,
     /// Times at which something may change by itself.
-    pub(crate) wakes: Vec<Timestamp>,
+    pub(crate) wake_times: Vec<Timestamp>,
 }
 
-impl Draft {
+impl PlanDraft {
     /// Begins with what is stored.
-    pub(crate) fn new(cx: &Context<'_>, stable: Option<String>) -> Self {
+    pub(crate) fn new(cx: &PlanContext<'_>, stable: Option<String>) -> Self {
         Self {
             stable,
-            traffic: cx.stored.traffic.clone().unwrap_or_default(),
-            rollout: cx.stored.rollout.clone(),
-            gates: cx.stored.gates.clone(),
-            history: cx.stored.history.clone(),
-            handled: cx.stored.handled_commands.clone(),
-            judged: None,
+            traffic: cx.stored_status.traffic.clone().unwrap_or_default(),
+            rollout: cx.stored_status.rollout.clone(),
+            gates: cx.stored_status.gates.clone(),
+            history: cx.stored_status.history.clone(),
+            handled_commands: cx.stored_status.handled_commands.clone(),
+            judgement: None,
             skip: false,
-            contested: Vec::new(),
-            overridden: Vec::new(),
-            outdated: BTreeSet::new(),
-            restarted: cx.stored.restarted_time.clone(),
+            contested_objects: Vec::new(),
+            overridden_objects: Vec::new(),
+            outdated_images: BTreeSet::new(),
+            last_restart: cx.stored_status.restarted_time.clone(),
             restart: None,
             events: Vec::new(),
-            wakes: Vec::new(),
+            wake_times: Vec::new(),
         }
     }
 
@@ -117,7 +117,7 @@ impl Draft {
     }
 
     /// The rollout, unless it was taken back.
-    pub(crate) fn active(&self) -> Option<&RolloutStatus> {
+    pub(crate) fn active_rollout(&self) -> Option<&RolloutStatus> {
         self.rollout.as_ref().filter(|rollout| rollout.stage != Stage::Aborted)
     }
 
@@ -127,7 +127,7 @@ impl Draft {
     }
 
     /// The current step among all, for people: `2/4`.
-    pub(crate) fn step_label(&self, cx: &Context<'_>) -> String {
+    pub(crate) fn step_label(&self, cx: &PlanContext<'_>) -> String {
         let steps = cx.spec.steps.len();
         format!("{}/{steps}", self.step_index().saturating_add(1).min(steps))
     }
@@ -138,48 +138,53 @@ impl Draft {
     }
 
     /// Writes weights; see [`traffic::write`].
-    pub(crate) fn write(&mut self, cx: &Context<'_>, backends: Vec<Backend>, preview: Option<String>) -> bool {
-        traffic::write(&mut self.traffic, backends, preview, &cx.observed.gateway)
+    pub(crate) fn write_weights(
+        &mut self,
+        cx: &PlanContext<'_>,
+        backends: Vec<Backend>,
+        preview: Option<String>,
+    ) -> bool {
+        traffic::write_weights(&mut self.traffic, backends, preview, &cx.observed.gateway)
     }
 
     /// Sends everything to the stable revision.
-    pub(crate) fn all_to_stable(&mut self, cx: &Context<'_>) {
+    pub(crate) fn all_to_stable(&mut self, cx: &PlanContext<'_>) {
         if let Some(stable) = self.stable.clone() {
-            self.write(cx, traffic::only(&stable), None);
+            self.write_weights(cx, traffic::stable_only(&stable), None);
         }
     }
 
     /// Enters a stage of a step now.
-    pub(crate) fn enter(&mut self, cx: &Context<'_>, index: usize, stage: Stage) {
+    pub(crate) fn enter_stage(&mut self, cx: &PlanContext<'_>, index: usize, stage: Stage) {
         if let Some(rollout) = &mut self.rollout {
             rollout.step_index = i32::try_from(index).unwrap_or(i32::MAX);
             rollout.stage = stage;
-            rollout.stage_start_time = Time(cx.stamp());
+            rollout.stage_start_time = Time(cx.now_seconds());
         }
     }
 
     /// Ends the record of the step, if it is still open.
-    pub(crate) fn close_step(&mut self, cx: &Context<'_>, verdict: &str) {
+    pub(crate) fn close_step(&mut self, cx: &PlanContext<'_>, verdict: &str) {
         let share = self.candidate().and_then(|it| traffic::observed_share(&cx.observed.gateway, &self.traffic, it));
         let last = self.rollout.as_mut().and_then(|rollout| rollout.steps.last_mut());
         if let Some(record) = last.filter(|record| record.end_time.is_none()) {
-            record.end_time = Some(Time(cx.stamp()));
+            record.end_time = Some(Time(cx.now_seconds()));
             record.observed_permille = share;
-            record.verdict = clipped(verdict);
+            record.verdict = clip_message(verdict);
         }
     }
 
     /// Puts the rollout into the history.
-    pub(crate) fn record(&mut self, cx: &Context<'_>, outcome: Outcome, reason: &str, message: &str) {
+    pub(crate) fn record_rollout(&mut self, cx: &PlanContext<'_>, outcome: Outcome, reason: &str, message: &str) {
         let Some(rollout) = &self.rollout else { return };
         let record = RolloutRecord {
             revision: rollout.revision.clone(),
             version: cx.version(&rollout.revision),
             outcome,
             reason: reason.to_owned(),
-            message: clipped(message),
+            message: clip_message(message),
             start_time: rollout.start_time.clone(),
-            end_time: Time(cx.stamp()),
+            end_time: Time(cx.now_seconds()),
             steps: rollout.steps.iter().take(STEPS).cloned().collect(),
             commands: rollout.commands.clone(),
         };
@@ -188,14 +193,14 @@ impl Draft {
     }
 
     /// Takes out a command that takes effect: the rollout remembers whose it was.
-    pub(crate) fn obey(&mut self, cx: &Context<'_>, pending: &mut Pending, command: &str) {
+    pub(crate) fn record_command(&mut self, cx: &PlanContext<'_>, pending: &mut PendingCommands, command: &str) {
         let record = CommandRecord {
             command: command.rsplit('/').next().unwrap_or_default().to_owned(),
             user: pending.user(command).chars().take(USER_CHARACTERS).collect(),
             step: self.step_label(cx),
-            time: Time(cx.stamp()),
+            time: Time(cx.now_seconds()),
         };
-        pending.handle(command, &mut self.handled);
+        pending.handle(command, &mut self.handled_commands);
         if let Some(rollout) = &mut self.rollout {
             rollout.commands.push(record);
             let surplus = rollout.commands.len().saturating_sub(RECORDS);
@@ -204,7 +209,7 @@ impl Draft {
     }
 
     /// Drops commands that are for another revision or step than the current one, and tells people.
-    pub(crate) fn drop_late(&mut self, pending: &mut Pending) {
+    pub(crate) fn drop_stale_commands(&mut self, pending: &mut PendingCommands) {
         let current = self.rollout.as_ref().map(|rollout| (rollout.revision.clone(), rollout.step_index));
         for command in labels::COMMANDS {
             let Some(value) = pending.value(command) else { continue };
@@ -213,24 +218,29 @@ impl Draft {
                 *revision == target.revision && target.step.is_none_or(|asked| asked == *step)
             });
             if !is_current {
-                pending.handle(command, &mut self.handled);
+                pending.handle(command, &mut self.handled_commands);
                 let step = target.step.map_or_else(String::new, |step| format!(", step {}", i64::from(step) + 1));
                 let note = format!(
                     "{command} by {} was for revision {}{step}, which is not the current one; nothing was done",
                     value.user, target.revision
                 );
-                self.note(true, "CommandIgnored", "Command", &note);
+                self.add_event(true, "CommandIgnored", "Command", &note);
             }
         }
     }
 
     /// An event for people.
-    pub(crate) fn note(&mut self, warning: bool, reason: &str, action: &str, note: &str) {
-        self.events.push(Note { warning, reason: reason.to_owned(), action: action.to_owned(), note: clipped(note) });
+    pub(crate) fn add_event(&mut self, warning: bool, reason: &str, action: &str, note: &str) {
+        self.events.push(PlannedEvent {
+            warning,
+            reason: reason.to_owned(),
+            action: action.to_owned(),
+            note: clip_message(note),
+        });
     }
 
     /// Looks again at a time.
-    pub(crate) fn wake(&mut self, at: Timestamp) {
-        self.wakes.push(at);
+    pub(crate) fn wake_at(&mut self, at: Timestamp) {
+        self.wake_times.push(at);
     }
 }

@@ -2,7 +2,7 @@
 
 /// An Event about the ModelDeployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct PlannedEvent {
     /// Normal or Warning.
     pub warning: bool,
     /// CamelCase reason.

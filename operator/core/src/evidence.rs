@@ -23,12 +23,12 @@ pub struct GateQueries {
     /// Name of the gate.
     pub gate: String,
     /// What is asked.
-    pub queries: Queries,
+    pub queries: EvidenceQuery,
 }
 
 /// The shapes of question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Queries {
+pub enum EvidenceQuery {
     /// A vector with the labels `revision` and `result`; `result` is `bad` or `good`. Yields [`GateReading::Counts`].
     Counts(String),
     /// A vector with the labels `revision` and `le`: cumulative buckets. Yields [`GateReading::Buckets`].
@@ -39,7 +39,7 @@ pub enum Queries {
 
 /// One reading of all gates.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Evidence {
+pub struct GateEvidence {
     /// Generation of the request that it answers. Evidence of another generation is never used.
     pub generation: i64,
     /// When the queries were evaluated.
@@ -54,7 +54,7 @@ pub struct Evidence {
 #[derive(Clone, Debug, PartialEq)]
 pub enum GateReading {
     /// Events by revision.
-    Counts(BTreeMap<String, Counts>),
+    Counts(BTreeMap<String, GateCounts>),
     /// Cumulative buckets by revision, as (upper bound in seconds, count), ascending, the last bound infinite.
     Buckets(BTreeMap<String, Vec<(f64, f64)>>),
     /// One number; may be NaN or infinite, which never passes and never fails.
@@ -67,7 +67,7 @@ pub enum GateReading {
 
 /// Events of one arm.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Counts {
+pub struct GateCounts {
     /// Events that count against the arm (failed requests, wrong predictions).
     pub bad: f64,
     /// All other events.

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::desired::{APPLIED, Desired};
-use crate::event::Note;
+use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
+use crate::event::PlannedEvent;
 use crate::reserved::DIGEST_VARIABLE;
-use crate::text::clipped;
+use crate::text::clip_message;
 
 /// What the API server says of who wrote an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Managed {
+pub struct ManagedFields {
     /// Our entry as `fieldsV1`, without owner references; null: there are entries, and none is ours. Nothing: the server does not tell.
     pub fields: Option<Arc<Value>>,
     /// The field manager of the newest change by somebody else.
@@ -24,7 +24,7 @@ pub struct Managed {
 
 /// What somebody else did to one of our objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ForeignChange {
     /// It is gone.
     Removed,
     /// A field of ours is not ours any more.
@@ -36,9 +36,9 @@ pub enum Change {
     },
 }
 
-impl Change {
+impl ForeignChange {
     /// For people, once it was put back.
-    pub fn note(&self, target: &str) -> Note {
+    pub fn to_event(&self, target: &str) -> PlannedEvent {
         let note = match self {
             Self::Removed => format!("{target} was removed; it is made again"),
             Self::Changed { field, by } => {
@@ -47,64 +47,69 @@ impl Change {
                 format!("{what} was changed{who}; it is put back")
             }
         };
-        Note { warning: true, reason: "ChildRestored".to_owned(), action: "Restore".to_owned(), note: clipped(&note) }
+        PlannedEvent {
+            warning: true,
+            reason: "ChildRestored".to_owned(),
+            action: "Restore".to_owned(),
+            note: clip_message(&note),
+        }
     }
 }
 
-impl Managed {
+impl ManagedFields {
     /// The first field that we mean and do not own any more.
-    pub fn lost(&self, wanted: &Value) -> Option<String> {
+    pub fn lost_field(&self, wanted: &Value) -> Option<String> {
         let owned = self.fields.as_deref()?;
         let mut path = Vec::new();
         is_lost(wanted, owned, &mut path).then(|| path.join("."))
     }
 
     /// Whether the stamp is not what we wrote: then its difference is no news of ours.
-    pub fn is_stamp_lost(&self) -> bool {
-        let key = format!("f:{APPLIED}");
+    pub fn is_applied_hash_lost(&self) -> bool {
+        let key = format!("f:{APPLIED_ANNOTATION}");
         self.fields.as_deref().is_some_and(|owned| owned["f:metadata"]["f:annotations"][key].is_null())
     }
 }
 
 /// What of an object is compared: not its identity, not its owners (a view knows them), and of a ReplicaSet not what is written by other managers of ours
 /// later: its size, and the digest that its first pod told.
-pub fn compared(desired: &Desired) -> Value {
+pub fn compared_fields(desired: &DesiredObject) -> Value {
     let mut value = desired.to_json();
     for key in ["apiVersion", "kind", "status"] {
-        remove(&mut value, key);
+        remove_key(&mut value, key);
     }
     for key in ["name", "namespace", "ownerReferences"] {
-        remove(&mut value["metadata"], key);
+        remove_key(&mut value["metadata"], key);
     }
-    if let Desired::ReplicaSet(_) = desired {
-        remove(&mut value["spec"], "replicas");
-        remove(&mut value["metadata"]["annotations"], slipway_crds::labels::MODEL_DIGEST);
+    if let DesiredObject::ReplicaSet(_) = desired {
+        remove_key(&mut value["spec"], "replicas");
+        remove_key(&mut value["metadata"]["annotations"], slipway_crds::labels::MODEL_DIGEST);
         let pod = &mut value["spec"]["template"]["spec"];
         for containers in ["containers", "initContainers"] {
             let containers = pod.get_mut(containers).and_then(Value::as_array_mut);
             let variables =
                 containers.into_iter().flatten().filter_map(|it| it.get_mut("env")?.as_array_mut()).flatten();
             for variable in variables.filter(|it| it["name"] == DIGEST_VARIABLE) {
-                remove(variable, "value");
+                remove_key(variable, "value");
             }
         }
     }
     value
 }
 
-fn remove(value: &mut Value, key: &str) {
+fn remove_key(value: &mut Value, key: &str) {
     if let Some(object) = value.as_object_mut() {
         object.remove(key);
     }
 }
 
 /// The entry that the API server would keep for an object that was just applied, with every list as one field: for tests and the simulator.
-pub fn of(desired: &Desired) -> Managed {
-    Managed { fields: Some(Arc::new(entry(&compared(desired)))), changed_by: None }
+pub fn fields_after_apply(desired: &DesiredObject) -> ManagedFields {
+    ManagedFields { fields: Some(Arc::new(fields_entry(&compared_fields(desired)))), changed_by: None }
 }
 
-fn entry(value: &Value) -> Value {
-    let fields = value.as_object().into_iter().flatten().map(|(key, value)| (format!("f:{key}"), entry(value)));
+fn fields_entry(value: &Value) -> Value {
+    let fields = value.as_object().into_iter().flatten().map(|(key, value)| (format!("f:{key}"), fields_entry(value)));
     Value::Object(fields.collect())
 }
 
@@ -167,7 +172,7 @@ mod tests {
     }
 
     fn lost(owned: Value) -> Option<String> {
-        Managed { fields: Some(Arc::new(owned)), changed_by: None }.lost(&wanted())
+        ManagedFields { fields: Some(Arc::new(owned)), changed_by: None }.lost_field(&wanted())
     }
 
     fn without(pointer: &str, key: &str) -> Value {
@@ -182,8 +187,8 @@ mod tests {
         let mut more = owned();
         more["f:spec"]["f:type"] = json!({});
         assert_eq!(lost(more), None, "what we own besides is no matter");
-        assert_eq!(Managed::default().lost(&wanted()), None, "the server does not tell");
-        assert!(!Managed::default().is_stamp_lost());
+        assert_eq!(ManagedFields::default().lost_field(&wanted()), None, "the server does not tell");
+        assert!(!ManagedFields::default().is_applied_hash_lost());
     }
 
     #[test]
@@ -202,6 +207,6 @@ mod tests {
         value["f:spec"]["f:finalizers"]["v:\"other\""] = json!({});
         assert_eq!(lost(value).as_deref(), Some("spec.finalizers"));
         let unstamped = without("/f:metadata/f:annotations", "f:ml.slipway.dev/applied");
-        assert!(Managed { fields: Some(Arc::new(unstamped)), changed_by: None }.is_stamp_lost());
+        assert!(ManagedFields { fields: Some(Arc::new(unstamped)), changed_by: None }.is_applied_hash_lost());
     }
 }

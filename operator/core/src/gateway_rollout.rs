@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::observed::GatewayUpdate;
+use crate::observed::UpdatePermission;
 
 /// Seconds that an updated gateway is looked at before it counts as good.
-pub const LOOK: i64 = 120;
+pub const OBSERVATION_SECONDS: i64 = 120;
 /// Seconds in which the pods of an updated gateway must be ready.
-pub const DEADLINE: i64 = 600;
+pub const READY_DEADLINE_SECONDS: i64 = 600;
 /// Seconds after which a gateway that may be updated and is not, because nobody can write it, no longer keeps others waiting.
-pub const PATIENCE: i64 = 60;
+pub const MAX_WAIT_SECONDS: i64 = 60;
 /// Failed requests below which nothing is said about a share of them.
-const FEWEST: u64 = 20;
+const MIN_FAILED_REQUESTS: u64 = 20;
 /// The share of failed requests may double, and rise by this besides.
-const MARGIN: f64 = 0.01;
+const FAILURE_MARGIN: f64 = 0.01;
 
 /// Requests of the clients of one gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,14 +28,14 @@ pub struct ClientRequests {
 }
 
 impl ClientRequests {
-    fn share(self) -> f64 {
+    fn failed_share(self) -> f64 {
         if self.ended == 0 { 0.0 } else { self.failed as f64 / self.ended as f64 }
     }
 }
 
 /// How gateways are updated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+pub enum UpdateMode {
     /// Namespace by namespace.
     #[default]
     Gradual,
@@ -47,7 +47,7 @@ pub enum Mode {
 
 /// The gateway of one namespace.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Gateway {
+pub struct NamespaceGateway {
     /// Namespace.
     pub namespace: String,
     /// ModelDeployments that it serves.
@@ -62,85 +62,85 @@ pub struct Gateway {
     pub broken_before: bool,
     /// It was made with the template of this version, while this process looked: there is no other one to compare it with. It takes no turn, or a cluster where
     /// namespaces come all the time would never be updated; and no neighbour stops the updates of others with a namespace where nothing can start.
-    pub made_with_it: bool,
+    pub created_with_version: bool,
     /// Requests in the minutes before it was updated; nothing when this process did not see them.
-    pub before: ClientRequests,
+    pub requests_before: ClientRequests,
     /// Requests in the last minutes, since it was updated.
-    pub after: ClientRequests,
+    pub requests_after: ClientRequests,
 }
 
-impl Gateway {
+impl NamespaceGateway {
     fn age(&self, now: Timestamp) -> Option<SignedDuration> {
         self.updated_at.map(|at| now.duration_since(at))
     }
 
     /// Why it is not well.
-    fn trouble(&self, now: Timestamp) -> Option<String> {
-        let age = self.age(now).filter(|_| !self.made_with_it)?;
-        if !self.rolled_out && !self.broken_before && age >= SignedDuration::from_secs(DEADLINE) {
+    fn problem(&self, now: Timestamp) -> Option<String> {
+        let age = self.age(now).filter(|_| !self.created_with_version)?;
+        if !self.rolled_out && !self.broken_before && age >= SignedDuration::from_secs(READY_DEADLINE_SECONDS) {
             return Some(format!("its new pods are not ready after {} s", age.as_secs()));
         }
-        let (before, after) = (self.before.share(), self.after.share());
-        let worse = self.after.failed >= FEWEST && after > 2.0 * before + MARGIN;
+        let (before, after) = (self.requests_before.failed_share(), self.requests_after.failed_share());
+        let worse = self.requests_after.failed >= MIN_FAILED_REQUESTS && after > 2.0 * before + FAILURE_MARGIN;
         worse.then(|| format!("{:.1} % of its requests fail, {:.1} % did before", 100.0 * after, 100.0 * before))
     }
 
     /// Whether it could have been updated for long. What refuses that (an admission policy, a spec that cannot be acted on) may last for ever.
     fn is_refused(&self, now: Timestamp) -> bool {
-        self.allowed_at.is_some_and(|at| now.duration_since(at) >= SignedDuration::from_secs(PATIENCE))
+        self.allowed_at.is_some_and(|at| now.duration_since(at) >= SignedDuration::from_secs(MAX_WAIT_SECONDS))
     }
 
-    fn is_looked_at(&self, now: Timestamp) -> bool {
-        self.rolled_out && self.age(now).is_some_and(|age| age >= SignedDuration::from_secs(LOOK))
+    fn is_observed_long_enough(&self, now: Timestamp) -> bool {
+        self.rolled_out && self.age(now).is_some_and(|age| age >= SignedDuration::from_secs(OBSERVATION_SECONDS))
     }
 }
 
 /// What is decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decision {
+pub struct UpdateDecision {
     /// By namespace.
-    pub updates: BTreeMap<String, GatewayUpdate>,
+    pub updates: BTreeMap<String, UpdatePermission>,
     /// Updated gateways that are not well, and why. For administrators: namespaces are not told of each other.
-    pub troubles: BTreeMap<String, String>,
+    pub problems: BTreeMap<String, String>,
 }
 
 /// Decides for all gateways.
-pub fn decide(gateways: &[Gateway], mode: Mode, now: Timestamp) -> Decision {
-    let troubles = || gateways.iter().filter_map(|it| Some((it.namespace.clone(), it.trouble(now)?)));
+pub fn decide_updates(gateways: &[NamespaceGateway], mode: UpdateMode, now: Timestamp) -> UpdateDecision {
+    let troubles = || gateways.iter().filter_map(|it| Some((it.namespace.clone(), it.problem(now)?)));
     let troubles: BTreeMap<_, _> = troubles().collect();
     let mut behind: Vec<_> = gateways.iter().filter(|it| it.updated_at.is_none()).collect();
     // Those first that a bad version has left without pods, then those whose failure would hurt least.
     behind.sort_by_key(|it| (!it.is_refused(now), it.rolled_out, it.models, &it.namespace));
     let refused = behind.iter().filter(|it| it.is_refused(now)).count();
     let broken = behind.get(refused).is_some_and(|it| !it.rolled_out);
-    let is_good = |it: &&Gateway| it.is_looked_at(now) && !troubles.contains_key(&it.namespace);
+    let is_good = |it: &&NamespaceGateway| it.is_observed_long_enough(now) && !troubles.contains_key(&it.namespace);
     let good = gateways.iter().filter(is_good).count();
-    let takes_a_turn = |it: &&Gateway| {
-        it.updated_at.is_some() && !is_good(it) && !it.made_with_it && (it.rolled_out || !it.broken_before)
+    let takes_a_turn = |it: &&NamespaceGateway| {
+        it.updated_at.is_some() && !is_good(it) && !it.created_with_version && (it.rolled_out || !it.broken_before)
     };
     let in_turn = gateways.iter().filter(takes_a_turn).count();
     // As many at a time as have turned out well.
     let at_once = match mode {
-        Mode::Gradual => good.max(1).saturating_sub(in_turn).max(usize::from(broken)).saturating_add(refused),
-        Mode::Paused => 0,
-        Mode::Immediate => behind.len(),
+        UpdateMode::Gradual => good.max(1).saturating_sub(in_turn).max(usize::from(broken)).saturating_add(refused),
+        UpdateMode::Paused => 0,
+        UpdateMode::Immediate => behind.len(),
     };
     let stopped = match mode {
-        Mode::Gradual if !troubles.is_empty() => Some(
+        UpdateMode::Gradual if !troubles.is_empty() => Some(
             "gateways of other namespaces do worse since they were updated, so this one is not: the log of the operator and its metric slipway_operator_gateway_trouble name them",
         ),
-        Mode::Paused => Some("updates of gateways are paused by the operator's --gateway-update"),
+        UpdateMode::Paused => Some("updates of gateways are paused by the operator's --gateway-update"),
         _ => None,
     };
     let verdict = |place: usize| match stopped {
-        Some(why) => GatewayUpdate::Stopped(why.to_owned()),
-        None if place < at_once => GatewayUpdate::Allowed,
-        None => GatewayUpdate::Waiting,
+        Some(why) => UpdatePermission::Stopped(why.to_owned()),
+        None if place < at_once => UpdatePermission::Allowed,
+        None => UpdatePermission::Waiting,
     };
     let waiting = behind.iter().enumerate().map(|(place, it)| (it.namespace.clone(), verdict(place)));
     let current = gateways.iter().filter(|it| it.updated_at.is_some());
-    let updates = waiting.chain(current.map(|it| (it.namespace.clone(), GatewayUpdate::Allowed))).collect();
-    Decision { updates, troubles }
+    let updates = waiting.chain(current.map(|it| (it.namespace.clone(), UpdatePermission::Allowed))).collect();
+    UpdateDecision { updates, problems: troubles }
 }
 
 #[cfg(test)]
@@ -153,30 +153,30 @@ mod tests {
         START + SignedDuration::from_secs(second)
     }
 
-    fn old(namespace: &str, models: usize) -> Gateway {
-        Gateway {
+    fn old(namespace: &str, models: usize) -> NamespaceGateway {
+        NamespaceGateway {
             namespace: namespace.into(),
             models,
             allowed_at: None,
             updated_at: None,
             rolled_out: true,
             broken_before: false,
-            made_with_it: false,
-            before: ClientRequests::default(),
-            after: ClientRequests::default(),
+            created_with_version: false,
+            requests_before: ClientRequests::default(),
+            requests_after: ClientRequests::default(),
         }
     }
 
-    fn allowed(decision: &Decision, gateways: &[Gateway]) -> Vec<String> {
+    fn allowed(decision: &UpdateDecision, gateways: &[NamespaceGateway]) -> Vec<String> {
         let behind = gateways.iter().filter(|it| it.updated_at.is_none()).map(|it| it.namespace.clone());
-        behind.filter(|it| decision.updates[it] == GatewayUpdate::Allowed).collect()
+        behind.filter(|it| decision.updates[it] == UpdatePermission::Allowed).collect()
     }
 
     /// Lets time go on; what may be updated is, and its pods are ready 10 s later. Gives how many were updated at each second.
-    fn roll(gateways: &mut [Gateway], seconds: i64, spoil: impl Fn(&mut Gateway)) -> Vec<usize> {
+    fn roll(gateways: &mut [NamespaceGateway], seconds: i64, spoil: impl Fn(&mut NamespaceGateway)) -> Vec<usize> {
         let mut counts = Vec::new();
         for second in 0..seconds {
-            let decision = decide(gateways, Mode::Gradual, at(second));
+            let decision = decide_updates(gateways, UpdateMode::Gradual, at(second));
             for name in allowed(&decision, gateways) {
                 let gateway = gateways.iter_mut().find(|it| it.namespace == name).unwrap();
                 (gateway.updated_at, gateway.rolled_out) = (Some(at(second)), false);
@@ -193,8 +193,8 @@ mod tests {
     #[test]
     fn few_at_first_then_as_many_as_were_good() {
         let mut gateways: Vec<_> = (0..40).map(|n| old(&format!("ns-{n:02}"), 40 - n)).collect();
-        let counts = roll(&mut gateways, 7 * LOOK, |_| {});
-        let look = LOOK as usize;
+        let counts = roll(&mut gateways, 7 * OBSERVATION_SECONDS, |_| {});
+        let look = OBSERVATION_SECONDS as usize;
         assert_eq!((counts[0], counts[look - 1], counts[look], counts[2 * look]), (1, 1, 2, 4), "{counts:?}");
         assert_eq!(counts.last(), Some(&40));
         assert!(counts.windows(2).all(|pair| pair[1] - pair[0] <= pair[0].max(1)), "{counts:?}");
@@ -204,29 +204,30 @@ mod tests {
 
     #[test]
     fn a_bad_version_stays_where_it_is() {
-        let failing = |gateway: &mut Gateway| gateway.after = ClientRequests { ended: 1000, failed: 50 };
+        let failing =
+            |gateway: &mut NamespaceGateway| gateway.requests_after = ClientRequests { ended: 1000, failed: 50 };
         let mut gateways: Vec<_> = (0..40).map(|n| old(&format!("ns-{n:02}"), 1)).collect();
-        assert_eq!(roll(&mut gateways, 10 * LOOK, failing).last(), Some(&1));
-        let decision = decide(&gateways, Mode::Gradual, at(2000));
-        assert_eq!(decision.troubles["ns-00"], "5.0 % of its requests fail, 0.0 % did before");
-        let said = |it: &GatewayUpdate| matches!(it, GatewayUpdate::Stopped(why) if !why.contains("ns-"));
+        assert_eq!(roll(&mut gateways, 10 * OBSERVATION_SECONDS, failing).last(), Some(&1));
+        let decision = decide_updates(&gateways, UpdateMode::Gradual, at(2000));
+        assert_eq!(decision.problems["ns-00"], "5.0 % of its requests fail, 0.0 % did before");
+        let said = |it: &UpdatePermission| matches!(it, UpdatePermission::Stopped(why) if !why.contains("ns-"));
         assert_eq!(decision.updates.values().filter(|it| said(it)).count(), 39, "no namespace is named to another");
         // Whoever knows better says so.
-        let decision = decide(&gateways, Mode::Immediate, at(2000));
+        let decision = decide_updates(&gateways, UpdateMode::Immediate, at(2000));
         assert_eq!(allowed(&decision, &gateways).len(), 39);
         // When they are well again it goes on.
-        gateways[0].after = ClientRequests { ended: 2000, failed: 10 };
-        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(2000)), &gateways), ["ns-01"]);
+        gateways[0].requests_after = ClientRequests { ended: 2000, failed: 10 };
+        assert_eq!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(2000)), &gateways), ["ns-01"]);
     }
 
     #[test]
     fn what_failed_before_is_not_the_versions_fault() {
         let mut bad_model = old("a", 1);
         bad_model.updated_at = Some(at(0));
-        bad_model.before = ClientRequests { ended: 1000, failed: 300 };
-        bad_model.after = ClientRequests { ended: 1000, failed: 350 };
+        bad_model.requests_before = ClientRequests { ended: 1000, failed: 300 };
+        bad_model.requests_after = ClientRequests { ended: 1000, failed: 350 };
         let gateways = [bad_model, old("b", 1)];
-        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(LOOK)), &gateways), ["b"]);
+        assert_eq!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(OBSERVATION_SECONDS)), &gateways), ["b"]);
     }
 
     #[test]
@@ -234,10 +235,10 @@ mod tests {
         let mut stuck = old("a", 1);
         (stuck.updated_at, stuck.rolled_out) = (Some(at(0)), false);
         let gateways = [stuck, old("b", 1)];
-        let waits = decide(&gateways, Mode::Gradual, at(DEADLINE - 1));
-        assert_eq!((waits.updates["b"].clone(), waits.troubles.len()), (GatewayUpdate::Waiting, 0));
-        let stopped = decide(&gateways, Mode::Gradual, at(DEADLINE));
-        assert!(matches!(stopped.updates["b"], GatewayUpdate::Stopped(_)) && stopped.troubles.contains_key("a"));
+        let waits = decide_updates(&gateways, UpdateMode::Gradual, at(READY_DEADLINE_SECONDS - 1));
+        assert_eq!((waits.updates["b"].clone(), waits.problems.len()), (UpdatePermission::Waiting, 0));
+        let stopped = decide_updates(&gateways, UpdateMode::Gradual, at(READY_DEADLINE_SECONDS));
+        assert!(matches!(stopped.updates["b"], UpdatePermission::Stopped(_)) && stopped.problems.contains_key("a"));
     }
 
     #[test]
@@ -248,43 +249,52 @@ mod tests {
         let mut good = old("b", 1);
         good.updated_at = Some(at(0));
         let gateways = [broken.clone(), good, old("c", 1)];
-        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(0)), &gateways), ["a"]);
+        assert_eq!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(0)), &gateways), ["a"]);
         // What was without pods before, for reasons of its own, holds nobody up and is nobody's fault.
         (broken.updated_at, broken.broken_before) = (Some(at(0)), true);
         let gateways = [broken, old("c", 1)];
-        let decision = decide(&gateways, Mode::Gradual, at(2 * DEADLINE));
-        assert_eq!((allowed(&decision, &gateways), decision.troubles.len()), (vec!["c".to_owned()], 0));
+        let decision = decide_updates(&gateways, UpdateMode::Gradual, at(2 * READY_DEADLINE_SECONDS));
+        assert_eq!((allowed(&decision, &gateways), decision.problems.len()), (vec!["c".to_owned()], 0));
     }
 
     #[test]
     fn new_namespaces_hold_nobody_up() {
-        let made =
-            |place: i64| Gateway { made_with_it: true, updated_at: Some(at(place)), ..old(&format!("new-{place}"), 1) };
+        let made = |place: i64| NamespaceGateway {
+            created_with_version: true,
+            updated_at: Some(at(place)),
+            ..old(&format!("new-{place}"), 1)
+        };
         let mut failing = made(1);
-        failing.after = ClientRequests { ended: 1000, failed: 500 };
+        failing.requests_after = ClientRequests { ended: 1000, failed: 500 };
         let mut stuck = made(2);
         stuck.rolled_out = false;
         let gateways = [made(0), failing, stuck, old("a", 1), old("b", 1)];
-        let early = decide(&gateways, Mode::Gradual, at(3));
-        assert_eq!((allowed(&early, &gateways), early.troubles.len()), (vec!["a".to_owned()], 0));
+        let early = decide_updates(&gateways, UpdateMode::Gradual, at(3));
+        assert_eq!((allowed(&early, &gateways), early.problems.len()), (vec!["a".to_owned()], 0));
         // What is well with this version for a while is a reason to go on faster, whoever it was made for.
-        let late = decide(&gateways, Mode::Gradual, at(2 * DEADLINE));
-        assert_eq!((allowed(&late, &gateways).len(), late.troubles.len()), (2, 0));
+        let late = decide_updates(&gateways, UpdateMode::Gradual, at(2 * READY_DEADLINE_SECONDS));
+        assert_eq!((allowed(&late, &gateways).len(), late.problems.len()), (2, 0));
     }
 
     #[test]
     fn one_that_cannot_be_written_keeps_nobody_waiting() {
-        let refused = Gateway { allowed_at: Some(at(0)), rolled_out: false, ..old("a", 1) };
+        let refused = NamespaceGateway { allowed_at: Some(at(0)), rolled_out: false, ..old("a", 1) };
         let gateways = [refused, old("b", 1), old("c", 1)];
-        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(PATIENCE - 1)), &gateways), ["a"]);
-        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(PATIENCE)), &gateways), ["a", "b"]);
+        assert_eq!(
+            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(MAX_WAIT_SECONDS - 1)), &gateways),
+            ["a"]
+        );
+        assert_eq!(
+            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(MAX_WAIT_SECONDS)), &gateways),
+            ["a", "b"]
+        );
     }
 
     #[test]
     fn an_administrator_may_pause_it() {
         let gateways = [old("a", 1)];
-        let paused = decide(&gateways, Mode::Paused, at(0));
-        assert!(matches!(&paused.updates["a"], GatewayUpdate::Stopped(why) if why.contains("--gateway-update")));
+        let paused = decide_updates(&gateways, UpdateMode::Paused, at(0));
+        assert!(matches!(&paused.updates["a"], UpdatePermission::Stopped(why) if why.contains("--gateway-update")));
     }
 
     #[test]
@@ -293,7 +303,10 @@ mod tests {
         for gateway in &mut gateways[..4] {
             gateway.updated_at = Some(at(1000));
         }
-        assert!(allowed(&decide(&gateways, Mode::Gradual, at(1000)), &gateways).is_empty());
-        assert_eq!(allowed(&decide(&gateways, Mode::Gradual, at(1000 + LOOK)), &gateways).len(), 4);
+        assert!(allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(1000)), &gateways).is_empty());
+        assert_eq!(
+            allowed(&decide_updates(&gateways, UpdateMode::Gradual, at(1000 + OBSERVATION_SECONDS)), &gateways).len(),
+            4
+        );
     }
 }

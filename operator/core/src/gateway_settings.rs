@@ -6,7 +6,7 @@ use slipway_crds::v1alpha1::Template;
 
 use crate::build::template;
 use crate::quantity;
-use crate::settings::{GatewayAutoscaler, Settings};
+use crate::settings::{GatewayAutoscaler, PlanSettings};
 
 /// Replicas that a Deployment may be asked for.
 const MAX_REPLICAS: i32 = 1000;
@@ -74,24 +74,24 @@ impl GatewaySettings {
     ///
     /// # Errors
     /// Names the field that cannot be followed, and what it may be.
-    pub fn put_into(self, settings: &mut Settings) -> Result<(), String> {
+    pub fn apply_to(self, settings: &mut PlanSettings) -> Result<(), String> {
         settings.gateway_autoscaler = self.autoscaler()?;
-        settings.gateway_replicas = within("replicas", self.replicas.unwrap_or(2))?;
+        settings.gateway_replicas = check_range("replicas", self.replicas.unwrap_or(2))?;
         settings.gateway_template = self.template;
         Ok(())
     }
 
     fn autoscaler(&self) -> Result<GatewayAutoscaler, String> {
         let autoscaling = &self.autoscaling;
-        let min_replicas = within("autoscaling.minReplicas", autoscaling.min_replicas.unwrap_or(2))?;
-        let max_replicas = within("autoscaling.maxReplicas", autoscaling.max_replicas.unwrap_or(10))?;
+        let min_replicas = check_range("autoscaling.minReplicas", autoscaling.min_replicas.unwrap_or(2))?;
+        let max_replicas = check_range("autoscaling.maxReplicas", autoscaling.max_replicas.unwrap_or(10))?;
         if min_replicas > max_replicas {
             return Err(format!(
                 "autoscaling.minReplicas ({min_replicas}) is above autoscaling.maxReplicas ({max_replicas})"
             ));
         }
         let target_average_cpu = autoscaling.target_average_cpu.clone().unwrap_or_else(|| Quantity("700m".to_owned()));
-        if quantity::number(&target_average_cpu.0).is_none_or(|cores| cores <= 0.0) {
+        if quantity::parse_quantity(&target_average_cpu.0).is_none_or(|cores| cores <= 0.0) {
             return Err(format!(
                 "autoscaling.targetAverageCpu: {} is no amount of CPU above 0, as in 700m",
                 target_average_cpu.0
@@ -105,7 +105,7 @@ impl GatewaySettings {
     }
 }
 
-fn within(field: &str, value: i32) -> Result<i32, String> {
+fn check_range(field: &str, value: i32) -> Result<i32, String> {
     if (1..=MAX_REPLICAS).contains(&value) {
         Ok(value)
     } else {

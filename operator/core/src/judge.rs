@@ -29,9 +29,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::v1alpha1::{Analysis, AnalysisMode, Gate, GateStatus, GateType, GateVerdict};
 
-use crate::evidence::{Evidence, GateReading};
+use crate::evidence::{GateEvidence, GateReading};
 
-pub use query::queries;
+pub use query::gate_queries;
 pub use rates::{MIN_BAD_TO_FAIL, MIN_EVENTS_TO_FAIL, MISSED_REGRESSION};
 
 /// Longest message of a gate that the API takes, in characters.
@@ -39,7 +39,7 @@ const MAX_MESSAGE: usize = 1024;
 
 /// Everything that a judgement depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub struct JudgeInput<'a> {
     /// The gates, as [`resolved_gates`] yields them.
     pub gates: &'a [Gate],
     /// Chance that a candidate as good as stable fails in this step, all gates together.
@@ -49,7 +49,7 @@ pub struct Input<'a> {
     /// Revision of stable.
     pub stable: &'a str,
     /// The newest evidence.
-    pub evidence: Option<&'a Evidence>,
+    pub evidence: Option<&'a GateEvidence>,
     /// Generation of the weights that are judged.
     pub generation: i64,
     /// When that generation was confirmed: start of the window.
@@ -72,7 +72,7 @@ pub struct Judgement {
 }
 
 /// Whether a reading has anything good to tell of a revision: an answer, or a right prediction.
-pub fn has_good(evidence: &Evidence, revision: &str) -> bool {
+pub fn has_good_events(evidence: &GateEvidence, revision: &str) -> bool {
     let of = |reading: &GateReading| match reading {
         GateReading::Counts(counts) => counts.get(revision).is_some_and(|counts| counts.good >= 1.0),
         _ => false,
@@ -98,16 +98,16 @@ pub fn resolved_gates(analysis: &Analysis) -> Vec<Gate> {
 }
 
 /// Judges a candidate by the newest evidence. With no gates at all the verdict is Pass: nobody asked for a judge.
-pub fn judge(input: &Input<'_>) -> Judgement {
-    let reading = usable(input);
+pub fn judge_gates(input: &JudgeInput<'_>) -> Judgement {
+    let reading = usable_evidence(input);
     let statistical = input.gates.iter().filter(|g| g.type_ != GateType::PromQl).count();
     // Bonferroni over the gates that run a test; a PromQL gate has the error rate that its author gave it. An unusable budget (a bug of the caller's) only ever
     // makes failing harder.
     let share = input.alpha / statistical.max(1) as f64;
     let share = if share.is_finite() { share.clamp(1e-9, 0.5) } else { 1e-9 };
     let gates: Vec<GateStatus> = input.gates.iter().map(|gate| gate_status(input, gate, reading, share)).collect();
-    let verdict = overall(&gates);
-    Judgement { verdict, message: text::summary(verdict, &gates), gates }
+    let verdict = overall_verdict(&gates);
+    Judgement { verdict, message: text::summarize_gates(verdict, &gates), gates }
 }
 
 /// How the message of a gate begins that nothing was read for.
@@ -115,7 +115,7 @@ pub(crate) const NO_READING: &str = "no reading yet";
 
 /// The evidence, if it speaks of the current weights at all; else what is missing. Whatever was counted before every gateway had confirmed belongs to
 /// another split.
-fn usable<'a>(input: &Input<'a>) -> Result<&'a Evidence, &'static str> {
+fn usable_evidence<'a>(input: &JudgeInput<'a>) -> Result<&'a GateEvidence, &'static str> {
     let evidence = input.evidence.ok_or(NO_READING)?;
     if evidence.generation != input.generation || evidence.taken_at < input.confirmed_time {
         return Err("no reading yet at this weight");
@@ -123,31 +123,40 @@ fn usable<'a>(input: &Input<'a>) -> Result<&'a Evidence, &'static str> {
     Ok(evidence)
 }
 
-fn gate_status(input: &Input<'_>, gate: &Gate, evidence: Result<&Evidence, &'static str>, alpha: f64) -> GateStatus {
+fn gate_status(
+    input: &JudgeInput<'_>,
+    gate: &Gate,
+    evidence: Result<&GateEvidence, &'static str>,
+    alpha: f64,
+) -> GateStatus {
     let finding = match evidence {
-        Err(missing) => value::kept(input, gate, Finding::no_data(missing)),
+        Err(missing) => value::with_stored_streak(input, gate, GateFinding::no_data(missing)),
         Ok(evidence) => match evidence.gates.get(&gate.name) {
-            None => value::kept(input, gate, Finding::no_data("the reading does not cover this gate")),
-            Some(GateReading::NoData(why)) => Finding::no_data(why),
-            Some(GateReading::ProviderDown(why)) => {
-                value::kept(input, gate, Finding::new(GateVerdict::ProviderDown, why.clone()))
+            None => {
+                value::with_stored_streak(input, gate, GateFinding::no_data("the reading does not cover this gate"))
             }
-            Some(reading) if gate.type_ == GateType::PromQl => value::judge(input, gate, reading, evidence.taken_at),
-            Some(reading) => rates::judge(input, gate, reading, alpha, evidence.taken_at),
+            Some(GateReading::NoData(why)) => GateFinding::no_data(why),
+            Some(GateReading::ProviderDown(why)) => {
+                value::with_stored_streak(input, gate, GateFinding::new(GateVerdict::ProviderDown, why.clone()))
+            }
+            Some(reading) if gate.type_ == GateType::PromQl => {
+                value::judge_value(input, gate, reading, evidence.taken_at)
+            }
+            Some(reading) => rates::judge_rates(input, gate, reading, alpha, evidence.taken_at),
         },
     };
     GateStatus {
         name: gate.name.clone(),
         verdict: finding.verdict,
-        message: text::truncated(&finding.message, MAX_MESSAGE),
-        candidate: text::truncated(&finding.candidate, 64),
-        stable: text::truncated(&finding.stable, 64),
+        message: text::truncate_text(&finding.message, MAX_MESSAGE),
+        candidate: text::truncate_text(&finding.candidate, 64),
+        stable: text::truncate_text(&finding.stable, 64),
         consecutive: finding.consecutive,
         last_look_time: finding.last_look_time.map(Time),
     }
 }
 
-fn overall(gates: &[GateStatus]) -> GateVerdict {
+fn overall_verdict(gates: &[GateStatus]) -> GateVerdict {
     use GateVerdict::{Fail, NeedMoreData, NoData, Pass, ProviderDown};
     // What decides comes first; then what a person can do least about by waiting.
     [Fail, ProviderDown, NoData, NeedMoreData]
@@ -158,7 +167,7 @@ fn overall(gates: &[GateStatus]) -> GateVerdict {
 
 /// What one gate found.
 #[derive(Clone, Debug, PartialEq)]
-struct Finding {
+struct GateFinding {
     verdict: GateVerdict,
     message: String,
     candidate: String,
@@ -167,7 +176,7 @@ struct Finding {
     last_look_time: Option<Timestamp>,
 }
 
-impl Finding {
+impl GateFinding {
     fn new(verdict: GateVerdict, message: impl Into<String>) -> Self {
         Self {
             verdict,

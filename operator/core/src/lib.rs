@@ -71,4 +71,4 @@ mod time;
 pub mod traffic;
 pub mod validate;
 
-pub use report::stall;
+pub use report::stalled_status;

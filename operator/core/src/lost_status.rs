@@ -3,24 +3,24 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::v1alpha1::{AbortStatus, RolloutStatus, Stage};
 
-use crate::context::Context;
+use crate::context::PlanContext;
 use crate::observed::ReplicaSetView;
 
 /// The revision that was stable last, as the ReplicaSets say. One that was scaled down is history, unless everything is.
-pub(crate) fn stable(cx: &Context<'_>) -> Option<String> {
+pub(crate) fn last_stable_revision(cx: &PlanContext<'_>) -> Option<String> {
     let up = |set: &&ReplicaSetView| set.desired > 0 || cx.spec.replicas == 0;
-    let marked = cx.sets().filter(up).filter(|set| set.marks.stable_since.is_some());
+    let marked = cx.replica_sets().filter(up).filter(|set| set.marks.stable_since.is_some());
     marked.max_by_key(|set| (set.marks.stable_since, set.name.clone())).map(|set| set.revision.clone())
 }
 
 /// Whether the status says nothing of what was before.
-pub(crate) fn is_status_lost(cx: &Context<'_>) -> bool {
-    cx.stored.stable.is_none() && cx.stored.rollout.is_none()
+pub(crate) fn is_status_lost(cx: &PlanContext<'_>) -> bool {
+    cx.stored_status.stable.is_none() && cx.stored_status.rollout.is_none()
 }
 
 /// The rollout of a revision that was taken back before the status was lost. It stays taken back.
-pub(crate) fn aborted(cx: &Context<'_>, revision: &str) -> Option<RolloutStatus> {
-    let (at, reason) = cx.set(revision)?.marks.aborted.clone()?;
+pub(crate) fn aborted_rollout(cx: &PlanContext<'_>, revision: &str) -> Option<RolloutStatus> {
+    let (at, reason) = cx.replica_set(revision)?.marks.aborted.clone()?;
     let message = "it was taken back before the status was lost, which had the details".to_owned();
     Some(RolloutStatus {
         revision: revision.to_owned(),

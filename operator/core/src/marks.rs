@@ -7,16 +7,16 @@ use slipway_crds::labels::{ABORTED, STABLE_SINCE};
 
 /// The annotations [`STABLE_SINCE`] and [`ABORTED`] of a ReplicaSet. Status is what decides; these are read only where it says nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct RevisionMarks {
     /// Since when the revision was the stable one. Of several the latest is.
     pub stable_since: Option<Timestamp>,
     /// When the rollout of the revision was taken back, and for which reason.
     pub aborted: Option<(Timestamp, String)>,
 }
 
-impl Marks {
+impl RevisionMarks {
     /// Reads annotations. What cannot be read counts as absent.
-    pub fn of_annotations(all: &BTreeMap<String, String>) -> Self {
+    pub fn from_annotations(all: &BTreeMap<String, String>) -> Self {
         let aborted = all.get(ABORTED).and_then(|value| value.split_once(' '));
         Self {
             stable_since: all.get(STABLE_SINCE).and_then(|value| value.parse().ok()),
@@ -27,7 +27,7 @@ impl Marks {
     }
 
     /// Both annotations with their values; nothing for one that shall not be there.
-    pub fn annotations(&self) -> [(&'static str, Option<String>); 2] {
+    pub fn to_annotations(&self) -> [(&'static str, Option<String>); 2] {
         let aborted = self.aborted.as_ref().map(|(at, reason)| format!("{at} {reason}"));
         [(STABLE_SINCE, self.stable_since.map(|at| at.to_string())), (ABORTED, aborted)]
     }
@@ -44,8 +44,8 @@ fn is_reason(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(annotations: &[(&str, &str)]) -> Marks {
-        Marks::of_annotations(
+    fn read(annotations: &[(&str, &str)]) -> RevisionMarks {
+        RevisionMarks::from_annotations(
             &annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         )
     }
@@ -54,17 +54,17 @@ mod tests {
     fn what_is_written_is_read() {
         let at = Timestamp::from_second(1_767_225_600).unwrap();
         for marks in [
-            Marks::default(),
-            Marks { stable_since: Some(at), aborted: None },
-            Marks { stable_since: Some(at), aborted: Some((at, "GateFailed".to_owned())) },
+            RevisionMarks::default(),
+            RevisionMarks { stable_since: Some(at), aborted: None },
+            RevisionMarks { stable_since: Some(at), aborted: Some((at, "GateFailed".to_owned())) },
         ] {
-            let written = marks.annotations();
+            let written = marks.to_annotations();
             let written: Vec<_> = written.iter().filter_map(|(key, value)| Some((*key, value.as_deref()?))).collect();
             assert_eq!(read(&written), marks);
         }
         assert_eq!(
             read(&[(STABLE_SINCE, "2026-01-01T00:00:00Z"), (ABORTED, "2026-01-01T00:00:00Z Braked")]),
-            Marks { stable_since: Some(at), aborted: Some((at, "Braked".to_owned())) }
+            RevisionMarks { stable_since: Some(at), aborted: Some((at, "Braked".to_owned())) }
         );
     }
 
@@ -73,9 +73,13 @@ mod tests {
         for value in
             ["", "x", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z ", "2026-01-01T00:00:00Z a b", "2026 Braked"]
         {
-            assert_eq!(read(&[(STABLE_SINCE, &format!("{value}?")), (ABORTED, value)]), Marks::default(), "{value}");
+            assert_eq!(
+                read(&[(STABLE_SINCE, &format!("{value}?")), (ABORTED, value)]),
+                RevisionMarks::default(),
+                "{value}"
+            );
         }
         let long = format!("2026-01-01T00:00:00Z {}", "R".repeat(65));
-        assert_eq!(read(&[(ABORTED, &long)]), Marks::default());
+        assert_eq!(read(&[(ABORTED, &long)]), RevisionMarks::default());
     }
 }

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::conflicts::Conflict;
-use crate::evidence::Evidence;
-use crate::fields::{Change, Managed};
-use crate::marks::Marks;
-use crate::settings::Settings;
+use crate::conflicts::ClaimConflict;
+use crate::evidence::GateEvidence;
+use crate::fields::{ForeignChange, ManagedFields};
+use crate::marks::RevisionMarks;
+use crate::settings::PlanSettings;
 
 /// Everything that one decision depends on, besides the time.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub struct ObservedState {
     /// The ModelDeployment with its spec and its last written status.
     pub object: ModelDeployment,
     /// ReplicaSets that carry this ModelDeployment's label.
@@ -37,63 +37,63 @@ pub struct Observed {
     /// What keeps pods of this ModelDeployment from running.
     pub pod_problems: Vec<PodProblem>,
     /// What pods of this ModelDeployment have fetched.
-    pub fetched: Vec<FetchedModel>,
+    pub fetched_models: Vec<FetchedModel>,
     /// Hosts and the name of the model that an older ModelDeployment of the namespace holds.
-    pub conflicts: Vec<Conflict>,
+    pub conflicts: Vec<ClaimConflict>,
     /// Writes for this ModelDeployment that are refused, by what they are to. Nothing: none was tried yet by this process, so that what the status says of
     /// refusals is still the newest.
     pub refusals: Option<BTreeMap<String, String>>,
     /// Objects that this process wrote a short while ago, that others removed, or that others keep changing, by kind and name .
-    pub disturbances: BTreeMap<String, Disturbance>,
+    pub disturbances: BTreeMap<String, ObjectDisturbance>,
     /// The newest evidence of the metrics poller, if any.
-    pub evidence: Option<Evidence>,
+    pub evidence: Option<GateEvidence>,
     /// What the operator was started with.
-    pub settings: Settings,
+    pub settings: PlanSettings,
 }
 
 /// Seconds for which somebody is said to keep changing an object after it was put back the second time: longer than the pause between two times, so that the
 /// condition does not change each time.
-pub(crate) const CONTESTED: i64 = 120;
+pub(crate) const CONTESTED_SECONDS: i64 = 120;
 
 /// What is remembered of one object that we write, for the time in which it matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Disturbance {
+pub struct ObjectDisturbance {
     /// It was there, and somebody else removed it.
     pub removed: bool,
     /// The hash of what was applied last.
-    pub applied: String,
+    pub applied_hash: String,
     /// When that was; nothing: not by this process.
     pub applied_at: Option<Timestamp>,
     /// How often the same was applied again, each time soon after the time before: how often it was put back.
-    pub restored: u32,
+    pub restore_count: u32,
     /// Who changed it last, where the API server told.
     pub changed_by: Option<String>,
     /// A field that the API server did not take as it was applied: an admission webhook or policy changed it.
-    pub overridden: Option<String>,
+    pub overridden_field: Option<String>,
 }
 
-impl Disturbance {
+impl ObjectDisturbance {
     /// What is remembered once an object was applied with a stamp. `overridden`: see [`Self::overridden`].
-    pub fn after(
+    pub fn after_apply(
         before: Option<&Self>,
         stamp: &str,
-        change: Option<&Change>,
+        change: Option<&ForeignChange>,
         overridden: Option<String>,
         now: Timestamp,
     ) -> Self {
-        let same = before.filter(|it| it.applied == stamp && it.is_recent(now, CONTESTED));
-        let restored = same.map_or(u32::from(change.is_some()), |it| it.restored.saturating_add(1));
+        let same = before.filter(|it| it.applied_hash == stamp && it.is_recent(now, CONTESTED_SECONDS));
+        let restored = same.map_or(u32::from(change.is_some()), |it| it.restore_count.saturating_add(1));
         let by = match change {
-            Some(Change::Changed { by, .. }) => by.clone(),
+            Some(ForeignChange::Changed { by, .. }) => by.clone(),
             _ => None,
         };
         Self {
             removed: false,
-            applied: stamp.to_owned(),
+            applied_hash: stamp.to_owned(),
             applied_at: Some(now),
-            restored,
+            restore_count: restored,
             changed_by: by.or_else(|| same.and_then(|it| it.changed_by.clone())),
-            overridden,
+            overridden_field: overridden,
         }
     }
 
@@ -105,7 +105,7 @@ impl Disturbance {
 
     /// Whether nothing depends on it any more.
     pub fn is_over(&self, now: Timestamp) -> bool {
-        !self.removed && self.overridden.is_none() && !self.is_recent(now, CONTESTED)
+        !self.removed && self.overridden_field.is_none() && !self.is_recent(now, CONTESTED_SECONDS)
     }
 }
 
@@ -125,7 +125,7 @@ pub struct ReplicaSetView {
     /// The model of its pods.
     pub digest: ModelDigest,
     /// What it says of the past.
-    pub marks: Marks,
+    pub marks: RevisionMarks,
     /// Creation.
     pub created_at: Timestamp,
     /// `spec.replicas`.
@@ -137,18 +137,18 @@ pub struct ReplicaSetView {
     /// `status.availableReplicas`.
     pub available: i32,
     /// Whether the ReplicaSet controller has seen the newest spec; otherwise the counts may lag.
-    pub observed: bool,
+    pub is_observed: bool,
     /// Whether it is ours: our ModelDeployment is its controller, or would be ([`Self::orphaned`]). A foreign one is never touched.
     pub owned: bool,
     /// Whether it has no controller, and is ours by name and labels: left by a ModelDeployment of this name that was deleted without its children. It counts as
     /// ours, and nothing but adopting is done to it before it is.
     pub orphaned: bool,
     /// Value of the annotation `ml.slipway.dev/applied`.
-    pub applied: String,
+    pub applied_hash: String,
     /// Images of its template, by container.
     pub images: BTreeMap<String, String>,
     /// Which of its fields are ours.
-    pub managed: Managed,
+    pub managed_fields: ManagedFields,
     /// Whether it is being deleted.
     pub deleting: bool,
 }
@@ -167,7 +167,7 @@ pub enum ModelDigest {
 
 impl ModelDigest {
     /// Reads the value of the annotation [`slipway_crds::labels::MODEL_DIGEST`].
-    pub fn of_annotation(value: Option<&str>) -> Self {
+    pub fn from_annotation(value: Option<&str>) -> Self {
         match value {
             None => Self::Unreported,
             Some("") => Self::Pending,
@@ -176,7 +176,7 @@ impl ModelDigest {
     }
 
     /// The digest, once it is known.
-    pub fn known(&self) -> Option<&str> {
+    pub fn known_digest(&self) -> Option<&str> {
         match self {
             Self::Pinned(digest) => Some(digest),
             Self::Unreported | Self::Pending => None,
@@ -201,9 +201,9 @@ pub struct ObjectView {
     /// UID: precondition of deleting.
     pub uid: String,
     /// Value of the annotation `ml.slipway.dev/applied`: the hash of what was applied last.
-    pub applied: String,
+    pub applied_hash: String,
     /// Which of its fields are ours.
-    pub managed: Managed,
+    pub managed_fields: ManagedFields,
     /// UIDs of its owners.
     pub owners: Vec<String>,
     /// UID of its controller.
@@ -236,14 +236,14 @@ pub struct GatewayView {
     /// Pods of the gateway that are not being deleted or still serve.
     pub pods: Vec<GatewayPod>,
     /// ModelDeployments that share it, this one included.
-    pub sharers: usize,
+    pub sharing_models: usize,
     /// Whether its pods may be replaced by those of another version of the operator now.
-    pub update: GatewayUpdate,
+    pub update: UpdatePermission,
 }
 
 /// Whether a gateway may be updated. Gateways are updated namespace by namespace, as models are step by step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum GatewayUpdate {
+pub enum UpdatePermission {
     /// Now.
     #[default]
     Allowed,
@@ -263,12 +263,12 @@ pub struct GatewayPod {
     /// Its newest line about this ModelDeployment (same UID), while the stream to it stands.
     pub report: Option<GatewayReport>,
     /// While the stream to it does not stand: since when, and why.
-    pub unreachable: Option<Unreachable>,
+    pub unreachable: Option<UnreachableGateway>,
 }
 
 /// A gateway pod that the operator does not hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreachable {
+pub struct UnreachableGateway {
     /// Since when: the first try, or the loss of the stream.
     pub since: Timestamp,
     /// Address, port and the newest error, for people.
@@ -319,7 +319,7 @@ pub struct PodView {
     /// UID: precondition of its eviction.
     pub uid: String,
     /// UID of the ReplicaSet that made it, if one did.
-    pub set: Option<String>,
+    pub replica_set_uid: Option<String>,
     /// Creation.
     pub created_at: Timestamp,
     /// Whether it is ready.

@@ -1,7 +1,7 @@
 //! Kubernetes quantities.
 
 /// A Kubernetes quantity as a number: `0.95`, `950m`, `1k`, `2Gi`, `1e3`.
-pub fn number(quantity: &str) -> Option<f64> {
+pub fn parse_quantity(quantity: &str) -> Option<f64> {
     const SUFFIXES: [(&str, f64); 15] = [
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),
@@ -27,12 +27,12 @@ pub fn number(quantity: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::parse_quantity;
 
     #[test]
     fn quantities_are_numbers() {
         let near = |text: &str, want: f64| {
-            let got = number(text).unwrap();
+            let got = parse_quantity(text).unwrap();
             assert!((got - want).abs() <= 1e-12 * want.abs(), "{text}: {got}");
         };
         for (text, want) in [
@@ -47,7 +47,7 @@ mod tests {
             near(text, want);
         }
         for text in ["", "abc", "inf", "NaN", "m", "1 %"] {
-            assert_eq!(number(text), None, "{text}");
+            assert_eq!(parse_quantity(text), None, "{text}");
         }
     }
 }

@@ -11,7 +11,7 @@ use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment};
 /// and rests while it is there.
 ///
 /// `running` are those of the stable revision now, `told` is what the autoscaler wants.
-pub(crate) fn effective(
+pub(crate) fn effective_replicas(
     object: &ModelDeployment,
     autoscaling: Option<&Autoscaling>,
     running: i32,

@@ -11,13 +11,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use slipway_crds::conditions::{self, reason};
 use slipway_crds::v1alpha1::{GateVerdict, ModelDeploymentStatus, Stage};
 
-use crate::context::Context;
-use crate::draft::Draft;
-use crate::observed::GatewayUpdate;
-use crate::text::clipped;
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
+use crate::observed::UpdatePermission;
+use crate::text::clip_message;
 
 /// One condition in the making.
-pub(crate) struct Said {
+pub(crate) struct ConditionDraft {
     /// `True`, `False` or `Unknown`.
     pub(crate) status: &'static str,
     /// CamelCase.
@@ -26,40 +26,41 @@ pub(crate) struct Said {
     pub(crate) message: String,
 }
 
-impl Said {
+impl ConditionDraft {
     pub(crate) fn new(status: &'static str, reason: &str, message: impl Into<String>) -> Self {
         Self { status, reason: reason.to_owned(), message: message.into() }
     }
 
-    pub(crate) fn holds(reason: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new_true(reason: &str, message: impl Into<String>) -> Self {
         Self::new("True", reason, message)
     }
 }
 
 /// The conditions: `Ready` always, the others while they hold. `Stalled` and `Reconciling` never hold together, because who reads them takes the first. The time of
 /// the last transition is kept unless the status flips.
-pub(crate) fn conditions(cx: &Context<'_>, draft: &Draft) -> Vec<Condition> {
-    let (mut stalled, mut reconciling) = (stalled::stalled(cx, draft), progress::reconciling(cx, draft));
+pub(crate) fn build_conditions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<Condition> {
+    let (mut stalled, mut reconciling) =
+        (stalled::stalled_condition(cx, draft), progress::reconciling_condition(cx, draft));
     if let Some(stalled) = &mut stalled {
         let more = reconciling.take().filter(|it| !stalled.message.contains(&it.message));
         stalled.message.extend(more.map(|it| format!("; {}", it.message)));
     }
     let mut said = |kind: &str| match kind {
-        conditions::READY => Some(service::ready(cx, draft)),
+        conditions::READY => Some(service::ready_condition(cx, draft)),
         conditions::STALLED => stalled.take(),
         conditions::RECONCILING => reconciling.take(),
         conditions::GATE_PASSED => gate_passed(cx, draft),
         conditions::ROLLED_BACK => rolled_back(cx, draft),
-        conditions::CONFLICTED => conflicts::conflicted(cx),
+        conditions::CONFLICTED => conflicts::conflicted_condition(cx),
         conditions::GATEWAY_OUTDATED => gateway_outdated(cx),
-        conditions::OUTDATED_IMAGE => restart::outdated(cx, draft),
-        _ => progress::paused(cx, draft),
+        conditions::OUTDATED_IMAGE => restart::outdated_images(cx, draft),
+        _ => progress::paused_condition(cx, draft),
     };
-    conditions::TYPES.iter().filter_map(|kind| said(kind).map(|said| condition(cx, kind, said))).collect()
+    conditions::TYPES.iter().filter_map(|kind| said(kind).map(|said| build_condition(cx, kind, said))).collect()
 }
 
 /// The status of a ModelDeployment that cannot be planned: as it was, and it says why. What else goes on is not known, so nothing else is said to.
-pub fn stall(
+pub fn stalled_status(
     mut status: ModelDeploymentStatus,
     reason: &str,
     message: &str,
@@ -73,18 +74,18 @@ pub fn stall(
         type_: conditions::STALLED.to_owned(),
         status: "True".to_owned(),
         reason: reason.to_owned(),
-        message: clipped(message),
+        message: clip_message(message),
         observed_generation: generation,
         last_transition_time: since,
     };
     let place = status.conditions.iter().take_while(|it| it.type_ == conditions::READY).count();
     status.conditions.insert(place, stalled);
-    (status.state, status.message) = summary(&status.conditions);
+    (status.state, status.message) = summarize_conditions(&status.conditions);
     status
 }
 
 /// State and message for people: of what is wrong, else of what goes on, else of what serves.
-pub(crate) fn summary(all: &[Condition]) -> (String, String) {
+pub(crate) fn summarize_conditions(all: &[Condition]) -> (String, String) {
     let find = |kind: &str, status: &str| all.iter().find(|it| it.type_ == kind && it.status == status);
     let said = find(conditions::STALLED, "True")
         .or_else(|| find(conditions::READY, "False"))
@@ -93,28 +94,28 @@ pub(crate) fn summary(all: &[Condition]) -> (String, String) {
     said.map(|it| (it.reason.clone(), it.message.clone())).unwrap_or_default()
 }
 
-fn condition(cx: &Context<'_>, kind: &str, said: Said) -> Condition {
-    let old = cx.stored.conditions.iter().find(|old| old.type_ == kind);
+fn build_condition(cx: &PlanContext<'_>, kind: &str, said: ConditionDraft) -> Condition {
+    let old = cx.stored_status.conditions.iter().find(|old| old.type_ == kind);
     let since = old.filter(|old| old.status == said.status).map(|old| old.last_transition_time.clone());
     Condition {
         type_: kind.to_owned(),
         status: said.status.to_owned(),
         reason: said.reason,
-        message: clipped(&said.message),
+        message: clip_message(&said.message),
         observed_generation: Some(cx.spec.generation),
-        last_transition_time: since.unwrap_or_else(|| Time(cx.stamp())),
+        last_transition_time: since.unwrap_or_else(|| Time(cx.now_seconds())),
     }
 }
 
 /// While a rollout goes on, and as long as the verdict that ended one stands in the status.
-fn gate_passed(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
-    let Some(verdict) = overall(draft) else {
-        draft.active()?;
+fn gate_passed(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
+    let Some(verdict) = overall_verdict(draft) else {
+        draft.active_rollout()?;
         let why = match cx.spec.gates.is_empty() {
             true => "there are no gates: steps advance when they are confirmed",
             false => "nothing was judged at this weight yet",
         };
-        return Some(Said::new("Unknown", reason::NO_VERDICT, why));
+        return Some(ConditionDraft::new("Unknown", reason::NO_VERDICT, why));
     };
     let (status, reason) = match verdict {
         GateVerdict::Pass => ("True", reason::PASS),
@@ -123,41 +124,42 @@ fn gate_passed(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
         GateVerdict::NoData => ("Unknown", reason::NO_DATA),
         GateVerdict::ProviderDown => ("Unknown", reason::PROVIDER_DOWN),
     };
-    Some(Said::new(status, reason, told(draft, verdict)))
+    Some(ConditionDraft::new(status, reason, gate_summary(draft, verdict)))
 }
 
 /// The verdict over all gates as they are written in status; nothing without any.
-fn overall(draft: &Draft) -> Option<GateVerdict> {
+fn overall_verdict(draft: &PlanDraft) -> Option<GateVerdict> {
     use GateVerdict::{Fail, NeedMoreData, NoData, Pass, ProviderDown};
     let order = [Fail, ProviderDown, NoData, NeedMoreData, Pass];
     order.into_iter().find(|verdict| draft.gates.iter().any(|gate| gate.verdict == *verdict))
 }
 
 /// The gates that make a verdict, with their numbers.
-pub(crate) fn told(draft: &Draft, verdict: GateVerdict) -> String {
+pub(crate) fn gate_summary(draft: &PlanDraft, verdict: GateVerdict) -> String {
     let gates = draft.gates.iter().filter(|gate| gate.verdict == verdict);
     let texts: Vec<String> = gates.map(|gate| format!("{}: {}", gate.name, gate.message)).collect();
     texts.join("; ")
 }
 
 /// What the judge holds for, or why it holds no longer.
-pub(crate) fn judged(draft: &Draft) -> String {
-    overall(draft).map_or_else(|| "waits for the first reading".to_owned(), |verdict| told(draft, verdict))
+pub(crate) fn verdict_summary(draft: &PlanDraft) -> String {
+    overall_verdict(draft)
+        .map_or_else(|| "waits for the first reading".to_owned(), |verdict| gate_summary(draft, verdict))
 }
 
 /// Not while it only waits for its turn: an update changes the status of no ModelDeployment as long as it goes well.
-fn gateway_outdated(cx: &Context<'_>) -> Option<Said> {
+fn gateway_outdated(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     if let Some(problem) = &cx.observed.settings.gateway_problem {
-        return Some(Said::holds(reason::INVALID_GATEWAY_SETTINGS, problem));
+        return Some(ConditionDraft::new_true(reason::INVALID_GATEWAY_SETTINGS, problem));
     }
     match &cx.observed.gateway.update {
-        GatewayUpdate::Stopped(why) => Some(Said::holds(reason::UPDATE_STOPPED, why)),
+        UpdatePermission::Stopped(why) => Some(ConditionDraft::new_true(reason::UPDATE_STOPPED, why)),
         _ => None,
     }
 }
 
-fn rolled_back(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+fn rolled_back(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted)?;
     let (abort, version) = (rollout.abort.as_ref()?, cx.version(&rollout.revision));
-    Some(Said::holds(&abort.reason, format!("version {version} was taken back: {}", abort.message)))
+    Some(ConditionDraft::new_true(&abort.reason, format!("version {version} was taken back: {}", abort.message)))
 }

@@ -14,7 +14,7 @@ const DIGITS: usize = 10;
 
 /// The revision of a spec: a hash of what the user wrote in `model`, `server` and `template`, and of nothing else. The last two are only part of it where they are
 /// written.
-pub fn of(spec: &ModelDeploymentSpec) -> String {
+pub fn revision_of_spec(spec: &ModelDeploymentSpec) -> String {
     let mut content = json!({ "model": spec.model });
     if !spec.server.is_empty() {
         content["server"] = json!(spec.server);
@@ -27,7 +27,7 @@ pub fn of(spec: &ModelDeploymentSpec) -> String {
 }
 
 /// The revision in the name of a Service of one revision of `name`, if it is one.
-pub fn in_name<'a>(name: &str, object: &'a str) -> Option<&'a str> {
+pub fn revision_in_name<'a>(name: &str, object: &'a str) -> Option<&'a str> {
     let revision = object.strip_prefix(name)?.strip_prefix('-')?;
     let hex = revision.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (revision.len() == DIGITS && hex).then_some(revision)
@@ -58,20 +58,20 @@ mod tests {
                 json!({ "model": { "uri": "http://store/a" }, "server": { "cache": { "results": { "ttlSeconds": ttl } } } }),
             )
         };
-        assert_ne!(of(&base), of(&cached(60)));
-        assert_ne!(of(&cached(60)), of(&cached(61)));
+        assert_ne!(revision_of_spec(&base), revision_of_spec(&cached(60)));
+        assert_ne!(revision_of_spec(&cached(60)), revision_of_spec(&cached(61)));
         let batching = |mode: &str| spec(json!({ "model": { "uri": "http://store/a", "batching": mode } }));
-        assert_eq!(of(&base), of(&batching("Auto")), "the default, written out");
-        assert_ne!(of(&base), of(&batching("Disabled")));
-        assert_eq!(of(&base), of(&same));
-        assert_ne!(of(&base), of(&other));
-        assert_ne!(of(&base), of(&pods));
+        assert_eq!(revision_of_spec(&base), revision_of_spec(&batching("Auto")), "the default, written out");
+        assert_ne!(revision_of_spec(&base), revision_of_spec(&batching("Disabled")));
+        assert_eq!(revision_of_spec(&base), revision_of_spec(&same));
+        assert_ne!(revision_of_spec(&base), revision_of_spec(&other));
+        assert_ne!(revision_of_spec(&base), revision_of_spec(&pods));
         for more in [
             json!({ "model": { "uri": "http://store/a", "baseline": { "uri": "http://store/b" } } }),
             json!({ "model": { "uri": "http://store/a" }, "server": { "sampling": { "sink": "s3://b/p" } } }),
             json!({ "model": { "uri": "http://store/a" }, "server": { "queue": { "redis": { "url": "redis://r:6379" } } } }),
         ] {
-            assert_ne!(of(&base), of(&spec(more)));
+            assert_ne!(revision_of_spec(&base), revision_of_spec(&spec(more)));
         }
     }
 
@@ -80,14 +80,14 @@ mod tests {
         let spec = spec(
             json!({ "model": { "uri": "http://store/a", "version": "v1" }, "template": { "spec": { "containers": [{ "name": "server", "env": [{ "name": "A", "value": "1" }] }] } } }),
         );
-        assert_eq!(of(&spec), "3f1704aa84");
+        assert_eq!(revision_of_spec(&spec), "3f1704aa84");
     }
 
     #[test]
     fn revisions_are_found_in_names() {
-        assert_eq!(in_name("digits", "digits-0123456789"), Some("0123456789"));
+        assert_eq!(revision_in_name("digits", "digits-0123456789"), Some("0123456789"));
         for other in ["digits", "digits-preview", "digits-x-0123456789", "digits-012345678g", "igits-0123456789"] {
-            assert_eq!(in_name("digits", other), None, "{other}");
+            assert_eq!(revision_in_name("digits", other), None, "{other}");
         }
     }
 }

@@ -6,7 +6,7 @@ use slipway_crds::v1alpha1::Template;
 
 /// Settings of the operator that decisions depend on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct PlanSettings {
     /// Image of the gateway.
     pub gateway_image: String,
     /// The operator's public key, by which gateways know it; without it they tell everybody their state.
@@ -34,7 +34,7 @@ pub struct Settings {
     /// Whether gates of type PromQL are judged.
     pub promql_gates: bool,
     /// Where gateways and model servers send traces.
-    pub tracing: Option<Tracing>,
+    pub tracing: Option<TracingSettings>,
     /// Who may reach the pods; nothing: no policies are made, and those that were are taken away.
     pub network_policies: Option<NetworkPolicies>,
 }
@@ -56,7 +56,7 @@ pub struct NetworkPolicies {
 
 /// Traces of gateways and model servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tracing {
+pub struct TracingSettings {
     /// Base URL of an OTLP collector that takes HTTP with protobuf.
     pub endpoint: String,
     /// Requests of a million that are traced, with or without a client's own trace.

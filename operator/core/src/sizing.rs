@@ -2,21 +2,21 @@
 
 use slipway_crds::v1alpha1::Stage;
 
-use crate::context::Context;
-use crate::draft::Draft;
-use crate::traffic::{self, ALL};
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
+use crate::traffic::{self, FULL_WEIGHT};
 
 /// Seconds after which what is in flight no longer keeps pods whose traffic has left, when requests may not take longer than that anyway.
-const DRAIN: i64 = 30;
+const DRAIN_SECONDS: i64 = 30;
 
 /// Pods that a share of the traffic needs when `replicas` carry all of it.
-pub fn need(replicas: i32, permille: i32) -> i32 {
-    let product = i64::from(replicas.max(0)) * i64::from(permille.clamp(0, ALL));
-    i32::try_from((product + i64::from(ALL) - 1) / i64::from(ALL)).unwrap_or(i32::MAX)
+pub fn replicas_for_share(replicas: i32, permille: i32) -> i32 {
+    let product = i64::from(replicas.max(0)) * i64::from(permille.clamp(0, FULL_WEIGHT));
+    i32::try_from((product + i64::from(FULL_WEIGHT) - 1) / i64::from(FULL_WEIGHT)).unwrap_or(i32::MAX)
 }
 
 /// Pods of the candidate at its current step: never fewer than its weight, asked for or about to be, needs.
-pub(crate) fn candidate(cx: &Context<'_>, draft: &Draft) -> i32 {
+pub(crate) fn candidate_replicas(cx: &PlanContext<'_>, draft: &PlanDraft) -> i32 {
     let replicas = cx.spec.replicas;
     if cx.spec.is_blue_green() {
         return replicas.max(1);
@@ -25,36 +25,36 @@ pub(crate) fn candidate(cx: &Context<'_>, draft: &Draft) -> i32 {
     // Without an intelligible list of steps the size follows the weight that it has.
     let step = if cx.spec.problem.is_some() { 0 } else { cx.spec.weight_at(index) };
     let by_person = cx.spec.scale_at(index).filter(|_| cx.spec.problem.is_none()).unwrap_or(0);
-    need(replicas, step.max(draft.weight())).max(by_person).max(1)
+    replicas_for_share(replicas, step.max(draft.weight())).max(by_person).max(1)
 }
 
 /// Whether the candidate has the pods for its current step.
 ///
 /// Pods count only once a stored status asked for as many. A revision that comes back may still have pods that an earlier decision is about to take away, and a
 /// view that lags would show them; by the time the own status is seen, so is what was done before it.
-pub(crate) fn has_capacity(cx: &Context<'_>, draft: &Draft) -> bool {
+pub(crate) fn has_capacity(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     let Some(revision) = draft.candidate() else { return false };
-    let wanted = candidate(cx, draft);
-    let asked = cx.stored.candidate.as_ref().filter(|it| it.revision == revision).map_or(0, |it| it.replicas);
+    let wanted = candidate_replicas(cx, draft);
+    let asked = cx.stored_status.candidate.as_ref().filter(|it| it.revision == revision).map_or(0, |it| it.replicas);
     asked >= wanted && cx.capacity(revision) >= wanted
 }
 
 /// What a ReplicaSet's size shall be. One whose model is not known yet has a single pod, which tells: others might find other bytes at the same address.
-pub(crate) fn target(cx: &Context<'_>, draft: &mut Draft, revision: &str) -> i32 {
-    let wanted = wanted(cx, draft, revision);
-    match cx.set(revision) {
+pub(crate) fn target_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> i32 {
+    let wanted = wanted_replicas(cx, draft, revision);
+    match cx.replica_set(revision) {
         Some(set) if !cx.is_model_known(set) => wanted.min(set.desired.max(1)),
         _ => wanted,
     }
 }
 
-fn wanted(cx: &Context<'_>, draft: &mut Draft, revision: &str) -> i32 {
-    let desired = cx.set(revision).map_or(0, |set| set.desired);
+fn wanted_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> i32 {
+    let desired = cx.replica_set(revision).map_or(0, |set| set.desired);
     if draft.stable.as_deref() == Some(revision) || (draft.stable.is_none() && cx.spec.revision == revision) {
         return cx.spec.replicas;
     }
-    if draft.active().is_some_and(|rollout| rollout.revision == revision) {
-        let wanted = candidate(cx, draft);
+    if draft.active_rollout().is_some_and(|rollout| rollout.revision == revision) {
+        let wanted = candidate_replicas(cx, draft);
         // A gateway that has not caught up may use any weight that it was ever told.
         let settled = traffic::is_settled(&cx.observed.gateway, draft.traffic.generation);
         return if settled { wanted } else { wanted.max(desired) };
@@ -62,37 +62,37 @@ fn wanted(cx: &Context<'_>, draft: &mut Draft, revision: &str) -> i32 {
     if desired > 0 && is_drained(cx, draft, revision) {
         return 0;
     }
-    desired.max(carried_until_abort(cx, draft, revision))
+    desired.max(replicas_until_drained(cx, draft, revision))
 }
 
 /// While the gateways still send to a candidate that was taken back, it keeps the pods for its last weight, also when the autoscaler asks for more.
-fn carried_until_abort(cx: &Context<'_>, draft: &Draft, revision: &str) -> i32 {
+fn replicas_until_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i32 {
     let aborted = draft.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && it.revision == revision);
     let left = aborted.is_none_or(|it| it.abort.as_ref().is_some_and(|abort| abort.traffic_left_time.is_some()));
     let last = aborted.filter(|_| !left).and_then(|it| it.steps.last()).map_or(0, |step| step.weight_permille);
-    need(cx.spec.replicas, last)
+    replicas_for_share(cx.spec.replicas, last)
 }
 
 /// Whether a revision without weight can do without its pods: every gateway confirmed that it sends nothing there, the delay is over, and nothing is in flight
 /// or could be any more.
-pub(crate) fn is_drained(cx: &Context<'_>, draft: &mut Draft, revision: &str) -> bool {
-    if traffic::selects(&draft.traffic, revision) {
+pub(crate) fn is_drained(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) -> bool {
+    if traffic::selects_revision(&draft.traffic, revision) {
         return false;
     }
-    let Some((left_at, delay)) = left(cx, draft, revision) else { return false };
+    let Some((left_at, delay)) = drained_since(cx, draft, revision) else { return false };
     if !traffic::is_settled(&cx.observed.gateway, draft.traffic.generation) {
         return false;
     }
-    let until = crate::time::after(left_at, delay);
-    let at_most = crate::time::after(left_at, delay.max(DRAIN).max(cx.spec.request_timeout));
-    let idle = traffic::in_flight(&cx.observed.gateway, revision) == 0;
-    draft.wake(until);
-    draft.wake(at_most);
+    let until = crate::time::add_seconds(left_at, delay);
+    let at_most = crate::time::add_seconds(left_at, delay.max(DRAIN_SECONDS).max(cx.spec.request_timeout));
+    let idle = traffic::in_flight_requests(&cx.observed.gateway, revision) == 0;
+    draft.wake_at(until);
+    draft.wake_at(at_most);
     cx.now >= until && (idle || cx.now >= at_most)
 }
 
 /// When the last gateway stopped sending to a revision, and for how long its pods are kept after that.
-fn left(cx: &Context<'_>, draft: &Draft, revision: &str) -> Option<(jiff::Timestamp, i64)> {
+fn drained_since(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> Option<(jiff::Timestamp, i64)> {
     let rollout = draft.rollout.as_ref();
     if let Some(aborted) = rollout.filter(|it| it.stage == Stage::Aborted && it.revision == revision) {
         return aborted.abort.as_ref()?.traffic_left_time.as_ref().map(|time| (time.0, 0));
@@ -105,12 +105,28 @@ fn left(cx: &Context<'_>, draft: &Draft, revision: &str) -> Option<(jiff::Timest
 
 #[cfg(test)]
 mod tests {
-    use super::need;
+    use super::replicas_for_share;
 
     #[test]
     fn shares_round_up() {
-        assert_eq!((need(3, 50), need(3, 333), need(3, 334), need(3, 1000)), (1, 1, 2, 3));
-        assert_eq!((need(10, 5), need(0, 500), need(-1, 500), need(4, 0)), (1, 0, 0, 0));
-        assert_eq!(need(i32::MAX, 1000), i32::MAX);
+        assert_eq!(
+            (
+                replicas_for_share(3, 50),
+                replicas_for_share(3, 333),
+                replicas_for_share(3, 334),
+                replicas_for_share(3, 1000)
+            ),
+            (1, 1, 2, 3)
+        );
+        assert_eq!(
+            (
+                replicas_for_share(10, 5),
+                replicas_for_share(0, 500),
+                replicas_for_share(-1, 500),
+                replicas_for_share(4, 0)
+            ),
+            (1, 0, 0, 0)
+        );
+        assert_eq!(replicas_for_share(i32::MAX, 1000), i32::MAX);
     }
 }

@@ -4,7 +4,7 @@
 pub(crate) const MESSAGE_BYTES: usize = 1000;
 
 /// Text that fits into status.
-pub fn clipped(text: &str) -> String {
+pub fn clip_message(text: &str) -> String {
     if text.len() <= MESSAGE_BYTES {
         return text.to_owned();
     }

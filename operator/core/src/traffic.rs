@@ -9,7 +9,7 @@ use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
 use crate::observed::{GatewayPod, GatewayReport, GatewayView};
 
 /// All traffic.
-pub const ALL: i32 = 1000;
+pub const FULL_WEIGHT: i32 = 1000;
 
 /// Seconds in which gateways confirm weights. They do so within a second or two; a gateway that takes longer does not hear the API server, or is not heard.
 pub const CONFIRMATION_SECONDS: i64 = 60;
@@ -18,15 +18,15 @@ pub const CONFIRMATION_SECONDS: i64 = 60;
 pub const LATE_SECONDS: i64 = 10;
 
 /// All traffic to one revision.
-pub fn only(stable: &str) -> Vec<Backend> {
-    vec![Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: ALL }]
+pub fn stable_only(stable: &str) -> Vec<Backend> {
+    vec![Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: FULL_WEIGHT }]
 }
 
 /// `weight` thousandths to the candidate, the rest to stable, which stays in the list at 0: it answers what the shield replays.
-pub fn split(stable: &str, candidate: &str, weight: i32) -> Vec<Backend> {
-    let weight = weight.clamp(0, ALL);
+pub fn split_weights(stable: &str, candidate: &str, weight: i32) -> Vec<Backend> {
+    let weight = weight.clamp(0, FULL_WEIGHT);
     vec![
-        Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: ALL - weight },
+        Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: FULL_WEIGHT - weight },
         Backend { revision: candidate.to_owned(), role: Role::Candidate, weight_permille: weight },
     ]
 }
@@ -34,11 +34,11 @@ pub fn split(stable: &str, candidate: &str, weight: i32) -> Vec<Backend> {
 /// Whether the weights are some that we would write for these two revisions.
 pub fn is_well_formed(backends: &[Backend], stable: &str, candidate: Option<&str>) -> bool {
     match backends {
-        [only] => *only == Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: ALL },
+        [only] => *only == Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: FULL_WEIGHT },
         [first, second] => candidate.is_some_and(|candidate| {
             let [ours, theirs] = if first.role == Role::Stable { [first, second] } else { [second, first] };
-            (0..=ALL).contains(&theirs.weight_permille)
-                && split(stable, candidate, theirs.weight_permille) == [ours.clone(), theirs.clone()]
+            (0..=FULL_WEIGHT).contains(&theirs.weight_permille)
+                && split_weights(stable, candidate, theirs.weight_permille) == [ours.clone(), theirs.clone()]
         }),
         _ => false,
     }
@@ -50,7 +50,7 @@ pub fn weight_of(traffic: &TrafficStatus, revision: &str) -> i32 {
 }
 
 /// Whether the weights name a revision, be it as the target of the shield or behind the preview address.
-pub fn selects(traffic: &TrafficStatus, revision: &str) -> bool {
+pub fn selects_revision(traffic: &TrafficStatus, revision: &str) -> bool {
     traffic.backends.iter().any(|backend| backend.revision == revision)
         || traffic.preview_revision.as_deref() == Some(revision)
 }
@@ -68,7 +68,7 @@ pub fn confirmed_time(traffic: &TrafficStatus) -> Option<Timestamp> {
 
 /// Writes weights. The generation grows beyond everything that a gateway ever reported, so that no report of another life of this object counts as a
 /// confirmation. False when they are what they were.
-pub fn write(
+pub fn write_weights(
     traffic: &mut TrafficStatus,
     backends: Vec<Backend>,
     preview: Option<String>,
@@ -81,26 +81,26 @@ pub fn write(
     }
     traffic.backends = backends;
     traffic.preview_revision = preview;
-    renew(traffic, gateway);
+    bump_generation(traffic, gateway);
     true
 }
 
 /// A new generation of the same weights.
-pub fn renew(traffic: &mut TrafficStatus, gateway: &GatewayView) {
+pub fn bump_generation(traffic: &mut TrafficStatus, gateway: &GatewayView) {
     traffic.generation = traffic.generation.max(newest_report(gateway)).max(0).saturating_add(1);
     traffic.confirmed_time = None;
     traffic.observed_candidate_share = None;
 }
 
 /// Notes that all gateways confirmed.
-pub fn confirm(traffic: &mut TrafficStatus, at: Timestamp) {
+pub fn confirm_weights(traffic: &mut TrafficStatus, at: Timestamp) {
     traffic.confirmed_generation = traffic.generation;
     traffic.confirmed_time = Some(Time(at));
 }
 
 /// The newest generation that any gateway reports.
 pub fn newest_report(gateway: &GatewayView) -> i64 {
-    reports(gateway).map(|report| report.generation).max().unwrap_or_default()
+    gateway_reports(gateway).map(|report| report.generation).max().unwrap_or_default()
 }
 
 /// Whether every ready gateway applied `generation`, and at least one is ready.
@@ -118,7 +118,7 @@ pub fn ready_at(gateway: &GatewayView, generation: i64) -> (usize, usize) {
 
 /// What keeps a generation that was asked for at `since` from being confirmed, by gateway: since when, and why. Nothing when no gateway is ready: then nobody
 /// sends anything. A gateway counts from the moment from which the operator tries to hear it: its own absence is nobody's fault.
-pub fn missing(gateway: &GatewayView, generation: i64, since: Timestamp) -> Vec<(Timestamp, String)> {
+pub fn missing_confirmations(gateway: &GatewayView, generation: i64, since: Timestamp) -> Vec<(Timestamp, String)> {
     let late = |pod: &&GatewayPod| pod.report.as_ref().is_none_or(|report| report.generation < generation);
     let why = |pod: &GatewayPod| match (&pod.report, &pod.unreachable) {
         (Some(report), _) => (since, format!("gateway {} still uses generation {}", pod.name, report.generation)),
@@ -130,18 +130,20 @@ pub fn missing(gateway: &GatewayView, generation: i64, since: Timestamp) -> Vec<
 
 /// Whether nobody uses older weights: all ready gateways applied `generation`, and so did those that are leaving and still finish connections.
 pub fn is_settled(gateway: &GatewayView, generation: i64) -> bool {
-    all_ready_at(gateway, generation) && reports(gateway).all(|report| report.generation >= generation)
+    all_ready_at(gateway, generation) && gateway_reports(gateway).all(|report| report.generation >= generation)
 }
 
 /// Requests in flight to a revision, at all gateways.
-pub fn in_flight(gateway: &GatewayView, revision: &str) -> u64 {
-    reports(gateway).filter_map(|report| report.in_flight.get(revision)).fold(0, |sum, more| sum.saturating_add(*more))
+pub fn in_flight_requests(gateway: &GatewayView, revision: &str) -> u64 {
+    gateway_reports(gateway)
+        .filter_map(|report| report.in_flight.get(revision))
+        .fold(0, |sum, more| sum.saturating_add(*more))
 }
 
 /// The candidate's share of the requests under this generation, in thousandths; nothing without requests.
 pub fn observed_share(gateway: &GatewayView, traffic: &TrafficStatus, candidate: &str) -> Option<i32> {
     let (mut theirs, mut all) = (0_u64, 0_u64);
-    for report in reports(gateway).filter(|report| report.generation == traffic.generation) {
+    for report in gateway_reports(gateway).filter(|report| report.generation == traffic.generation) {
         for (revision, count) in &report.requests {
             all = all.saturating_add(*count);
             if revision == candidate {
@@ -150,11 +152,11 @@ pub fn observed_share(gateway: &GatewayView, traffic: &TrafficStatus, candidate:
         }
     }
     let share = u128::from(theirs) * 1000 + u128::from(all) / 2;
-    (all > 0).then(|| i32::try_from(share / u128::from(all)).unwrap_or(ALL))
+    (all > 0).then(|| i32::try_from(share / u128::from(all)).unwrap_or(FULL_WEIGHT))
 }
 
 /// Requests to a revision under a generation that have ended, and those of them that were answered; none unless every ready gateway tells.
-pub fn ended(gateway: &GatewayView, generation: i64, revision: &str) -> Option<(u64, u64)> {
+pub fn ended_requests(gateway: &GatewayView, generation: i64, revision: &str) -> Option<(u64, u64)> {
     let of = |counts: &BTreeMap<String, u64>| counts.get(revision).copied().unwrap_or_default();
     let mut sums = (0_u64, 0_u64);
     for pod in gateway.pods.iter().filter(|pod| pod.ready) {
@@ -168,7 +170,7 @@ pub fn ended(gateway: &GatewayView, generation: i64, revision: &str) -> Option<(
 
 pub use slipway_crds::v1alpha1::units::permille::text as percent;
 
-fn reports(gateway: &GatewayView) -> impl Iterator<Item = &GatewayReport> {
+fn gateway_reports(gateway: &GatewayView) -> impl Iterator<Item = &GatewayReport> {
     gateway.pods.iter().filter_map(|pod| pod.report.as_ref())
 }
 
@@ -197,17 +199,17 @@ mod tests {
     #[test]
     fn generations_outgrow_every_report() {
         let mut traffic = TrafficStatus { generation: 3, ..TrafficStatus::default() };
-        assert!(write(&mut traffic, only("a"), None, &gateway(vec![pod(true, Some(12))])));
+        assert!(write_weights(&mut traffic, stable_only("a"), None, &gateway(vec![pod(true, Some(12))])));
         assert_eq!(traffic.generation, 13);
-        assert!(!write(&mut traffic, only("a"), None, &gateway(vec![])));
+        assert!(!write_weights(&mut traffic, stable_only("a"), None, &gateway(vec![])));
     }
 
     #[test]
     fn weights_of_others_are_not_well_formed() {
-        assert!(is_well_formed(&split("a", "b", 50), "a", Some("b")));
-        assert!(is_well_formed(&only("a"), "a", None));
-        assert!(!is_well_formed(&split("a", "b", 50), "a", None));
-        assert!(!is_well_formed(&split("a", "b", 50), "b", Some("a")));
+        assert!(is_well_formed(&split_weights("a", "b", 50), "a", Some("b")));
+        assert!(is_well_formed(&stable_only("a"), "a", None));
+        assert!(!is_well_formed(&split_weights("a", "b", 50), "a", None));
+        assert!(!is_well_formed(&split_weights("a", "b", 50), "b", Some("a")));
         assert!(!is_well_formed(&[], "a", None));
     }
 

@@ -8,14 +8,14 @@ mod template;
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::{Autoscaling, Gate, HoldPolicy, ModelDeployment, StrategyType};
 
-pub use steps::Step;
+pub use steps::RolloutStep;
 
 use crate::judge;
 use crate::revision;
 
 /// A ModelDeployment as the plan reads it.
 #[derive(Clone, Debug)]
-pub struct Validated {
+pub struct ValidatedSpec {
     /// Name.
     pub name: String,
     /// UID.
@@ -33,7 +33,7 @@ pub struct Validated {
     /// Kind of strategy.
     pub strategy: StrategyType,
     /// Steps of a rollout, in order; one of them is [`Step::Weight`] 1000, and no weight comes after it.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RolloutStep>,
     /// Seconds that a candidate may take to become available.
     pub progress_deadline: i64,
     /// Seconds that pods outlive their traffic.
@@ -64,14 +64,14 @@ pub struct Validated {
 }
 
 /// Resolves a ModelDeployment. Total: what cannot be understood becomes [`Validated::problem`] and a harmless value.
-pub fn validate(object: &ModelDeployment) -> Validated {
+pub fn validate_spec(object: &ModelDeployment) -> ValidatedSpec {
     let spec = &object.spec;
     let strategy = &spec.strategy;
-    let revision = revision::of(spec);
-    let resolved = steps::resolve(strategy);
-    let problem = problems::find(object).or_else(|| resolved.as_ref().err().cloned());
+    let revision = revision::revision_of_spec(spec);
+    let resolved = steps::resolve_steps(strategy);
+    let problem = problems::find_problem(object).or_else(|| resolved.as_ref().err().cloned());
     let preview = strategy.blue_green.clone().unwrap_or_default();
-    Validated {
+    ValidatedSpec {
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
@@ -81,7 +81,7 @@ pub fn validate(object: &ModelDeployment) -> Validated {
         replicas: spec.replicas.unwrap_or(1).max(0),
         autoscaling: spec.autoscaling.clone(),
         strategy: strategy.type_,
-        steps: resolved.unwrap_or_else(|_| vec![Step::Weight(1000)]),
+        steps: resolved.unwrap_or_else(|_| vec![RolloutStep::Weight(1000)]),
         progress_deadline: i64::from(strategy.progress_deadline_seconds),
         scale_down_delay: i64::from(strategy.scale_down_delay_seconds.max(0)),
         probation: i64::from(strategy.probation_seconds.max(0)),
@@ -98,40 +98,41 @@ pub fn validate(object: &ModelDeployment) -> Validated {
     }
 }
 
-impl Validated {
+impl ValidatedSpec {
     /// Whether the strategy is blue-green.
     pub fn is_blue_green(&self) -> bool {
         self.strategy == StrategyType::BlueGreen
     }
 
     /// The step at an index; past the end the last one, because a person may shorten the list in the middle of a rollout.
-    pub fn step(&self, index: usize) -> Step {
-        self.steps.get(index).or(self.steps.last()).copied().unwrap_or(Step::Weight(1000))
+    pub fn step(&self, index: usize) -> RolloutStep {
+        self.steps.get(index).or(self.steps.last()).copied().unwrap_or(RolloutStep::Weight(1000))
     }
 
     /// Index of the step that takes all traffic.
-    pub fn last_weight(&self) -> usize {
-        self.steps.iter().rposition(|step| matches!(step, Step::Weight(_))).unwrap_or_default()
+    pub fn full_weight_index(&self) -> usize {
+        self.steps.iter().rposition(|step| matches!(step, RolloutStep::Weight(_))).unwrap_or_default()
     }
 
     /// The weight that the candidate has at a step: that of the step, else of the last weight before it.
     pub fn weight_at(&self, index: usize) -> i32 {
         let reached = self.steps.iter().take(index.saturating_add(1)).rev();
-        let weights = reached.filter_map(|step| if let Step::Weight(weight) = step { Some(*weight) } else { None });
+        let weights =
+            reached.filter_map(|step| if let RolloutStep::Weight(weight) = step { Some(*weight) } else { None });
         weights.take(1).sum()
     }
 
     /// The size that a person gave the candidate apart from its weight, until the next weight.
     pub fn scale_at(&self, index: usize) -> Option<i32> {
         let reached = self.steps.iter().take(index.saturating_add(1)).rev();
-        let since = reached.take_while(|step| !matches!(step, Step::Weight(_)));
-        since.filter_map(|step| if let Step::Scale(replicas) = step { Some(*replicas) } else { None }).next()
+        let since = reached.take_while(|step| !matches!(step, RolloutStep::Weight(_)));
+        since.filter_map(|step| if let RolloutStep::Scale(replicas) = step { Some(*replicas) } else { None }).next()
     }
 
     /// Chance of a false rollback that all gates together may spend in one window of evidence. The windows are the weights below 100 % and, when there is
     /// one, the probation; together they spend what the user allowed.
     pub fn alpha(&self) -> f64 {
-        let judged = self.steps.iter().filter(|step| matches!(step, Step::Weight(weight) if is_judged(*weight)));
+        let judged = self.steps.iter().filter(|step| matches!(step, RolloutStep::Weight(weight) if is_judged(*weight)));
         let windows = judged.count() + usize::from(self.probation > 0);
         self.false_rollback / windows.max(1) as f64
     }

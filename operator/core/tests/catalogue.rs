@@ -214,7 +214,7 @@ fn b11_crash_loops_do_not_reset_the_deadline() {
             break;
         }
         let set = world.set_mut("v2");
-        (set.ready, set.observed, set.current) = (second % 2, true, 1);
+        (set.ready, set.is_observed, set.current) = (second % 2, true, 1);
         world.step();
         world.pass(1);
     }
@@ -247,7 +247,7 @@ fn b14_capacity_comes_before_weight_also_when_the_autoscaler_asks_for_more_at_th
     world.step();
     assert_eq!(world.size("v2"), 10);
     let set = world.set_mut("v2");
-    (set.current, set.ready, set.available, set.observed) = (9, 9, 9, true);
+    (set.current, set.ready, set.available, set.is_observed) = (9, 9, 9, true);
     world.step();
     assert_eq!(world.weights()[1].1, 500);
     world.pods_follow();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use common::World;
 use serde_json::json;
-use slipway_core::evidence::{Counts, GateReading};
+use slipway_core::evidence::{GateCounts, GateReading};
 use slipway_crds::v1alpha1::{GateVerdict, Stage};
 
 fn canary(version: &str) -> World {
@@ -56,7 +56,7 @@ fn b04_unusable_metrics_hold() {
     let stable = world.status().stable.unwrap().revision;
     let counts = |pairs: &[(&str, f64, f64)]| {
         GateReading::Counts(
-            pairs.iter().map(|(arm, bad, good)| ((*arm).to_owned(), Counts { bad: *bad, good: *good })).collect(),
+            pairs.iter().map(|(arm, bad, good)| ((*arm).to_owned(), GateCounts { bad: *bad, good: *good })).collect(),
         )
     };
     let unusable = [

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use common::{FOUND, UID, World};
 use serde_json::{Value, json};
-use slipway_core::action::Action;
+use slipway_core::action::PlanAction;
 use slipway_core::build;
-use slipway_core::desired::Desired;
-use slipway_core::fields::{self, Managed};
-use slipway_core::observed::{GatewayUpdate, ModelDigest, ObjectView};
+use slipway_core::desired::DesiredObject;
+use slipway_core::fields::{self, ManagedFields};
+use slipway_core::observed::{ModelDigest, ObjectView, UpdatePermission};
 
 const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
 
@@ -33,16 +33,16 @@ fn many_owners_are_none() {
         all.map(|view| view.unwrap().owners)
     };
     assert_eq!(owners(&world), [[UID]; 6]);
-    world.observed.gateway.sharers = build::MAX_OWNERS;
+    world.observed.gateway.sharing_models = build::MAX_OWNERS;
     assert!(world.plan().actions.is_empty());
-    world.observed.gateway.sharers = build::MAX_OWNERS + 1;
+    world.observed.gateway.sharing_models = build::MAX_OWNERS + 1;
     assert_eq!(world.plan().actions.len(), 6);
     world.settle();
     assert!(owners(&world).iter().all(Vec::is_empty));
     // One more has nothing to do with them.
     assert!(world.plan().actions.is_empty());
     world.pass(3600);
-    world.observed.gateway.sharers = build::MAX_OWNERS;
+    world.observed.gateway.sharing_models = build::MAX_OWNERS;
     world.settle();
     assert_eq!(owners(&world), [[UID]; 6]);
 }
@@ -51,17 +51,17 @@ fn many_owners_are_none() {
 fn a_gateway_waits_for_its_turn_to_be_updated() {
     let deployment = |world: &World| {
         world.plan().actions.iter().any(|action| {
-            matches!(action, Action::Apply(desired) if matches!(&**desired, Desired::Deployment(it) if it.metadata.name.as_deref() == Some("slipway-gateway")))
+            matches!(action, PlanAction::Apply(desired) if matches!(&**desired, DesiredObject::Deployment(it) if it.metadata.name.as_deref() == Some("slipway-gateway")))
         })
     };
     let mut world = World::serving(json!({}));
     world.observed.settings.gateway_image = "gateway:2".into();
     assert!(deployment(&world), "its turn");
-    world.observed.gateway.update = GatewayUpdate::Waiting;
+    world.observed.gateway.update = UpdatePermission::Waiting;
     assert!(!deployment(&world));
     world.settle();
     assert_eq!(world.says("GatewayOutdated"), "absent");
-    world.observed.gateway.update = GatewayUpdate::Stopped("others do worse".into());
+    world.observed.gateway.update = UpdatePermission::Stopped("others do worse".into());
     assert!(!deployment(&world));
     world.settle();
     assert_eq!(world.says("GatewayOutdated"), "True UpdateStopped");
@@ -85,7 +85,7 @@ fn everything() -> World {
 }
 
 /// Objects with what the API server says of them, by kind and name.
-fn managed(world: &mut World) -> Vec<(String, &mut Managed)> {
+fn managed(world: &mut World) -> Vec<(String, &mut ManagedFields)> {
     let observed = &mut world.observed;
     let gateway = &mut observed.gateway;
     let single = [
@@ -100,20 +100,23 @@ fn managed(world: &mut World) -> Vec<(String, &mut Managed)> {
         ("PodDisruptionBudget slipway-gateway", &mut gateway.disruption_budget),
         ("NetworkPolicy slipway-gateway", &mut gateway.network_policy),
     ];
-    let single = single.into_iter().filter_map(|(target, view)| Some((target.to_owned(), &mut view.as_mut()?.managed)));
-    let services = observed.services.iter_mut().map(|(name, view)| (format!("Service {name}"), &mut view.managed));
+    let single =
+        single.into_iter().filter_map(|(target, view)| Some((target.to_owned(), &mut view.as_mut()?.managed_fields)));
+    let services =
+        observed.services.iter_mut().map(|(name, view)| (format!("Service {name}"), &mut view.managed_fields));
     let policies = &mut observed.network_policies;
-    let policies = policies.iter_mut().map(|(name, view)| (format!("NetworkPolicy {name}"), &mut view.managed));
-    let sets = observed.replica_sets.iter_mut().map(|set| (format!("ReplicaSet {}", set.name), &mut set.managed));
+    let policies = policies.iter_mut().map(|(name, view)| (format!("NetworkPolicy {name}"), &mut view.managed_fields));
+    let sets =
+        observed.replica_sets.iter_mut().map(|set| (format!("ReplicaSet {}", set.name), &mut set.managed_fields));
     single.chain(services).chain(policies).chain(sets).collect()
 }
 
 /// Somebody takes a field from our entry.
-fn take(managed: &mut Managed, pointer: &str, by: &str) {
+fn take(managed: &mut ManagedFields, pointer: &str, by: &str) {
     let mut fields = managed.fields.as_deref().unwrap().clone();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     fields.pointer_mut(parent).and_then(Value::as_object_mut).unwrap().remove(key).unwrap();
-    *managed = Managed { fields: Some(Arc::new(fields)), changed_by: Some(by.to_owned()) };
+    *managed = ManagedFields { fields: Some(Arc::new(fields)), changed_by: Some(by.to_owned()) };
 }
 
 fn change(world: &mut World, target: &str, pointer: &str) {
@@ -202,8 +205,8 @@ fn somebody_who_removes_or_strips_what_we_make_costs_no_more() {
     let mut world = World::serving(json!({}));
     let stripped = contest(&mut world, |world| {
         let view = world.observed.gateway.role_binding.as_mut().unwrap();
-        view.applied.clear();
-        view.managed = Managed { fields: Some(Arc::new(json!({ "f:subjects": {} }))), changed_by: None };
+        view.applied_hash.clear();
+        view.managed_fields = ManagedFields { fields: Some(Arc::new(json!({ "f:subjects": {} }))), changed_by: None };
     });
     assert!((9..=11).contains(&stripped), "{stripped} writes in ten minutes");
     let mut world = World::serving(json!({}));
@@ -219,8 +222,9 @@ fn what_an_admission_policy_makes_of_our_objects_is_told_and_tried_now_and_then(
     let mut world = World::serving(json!({}));
     let target = "Deployment slipway-gateway".to_owned();
     let known = world.observed.disturbances.entry(target.clone()).or_default();
-    let stamp = world.observed.gateway.deployment.as_ref().unwrap().applied.clone();
-    (known.applied, known.applied_at, known.overridden) = (stamp, Some(world.now), Some("spec.replicas".to_owned()));
+    let stamp = world.observed.gateway.deployment.as_ref().unwrap().applied_hash.clone();
+    (known.applied_hash, known.applied_at, known.overridden_field) =
+        (stamp, Some(world.now), Some("spec.replicas".to_owned()));
     world.step();
     assert_eq!(world.says("Ready"), "True Stable", "who may change what we write has the last word");
     let message = world.condition("Ready").message;
@@ -244,21 +248,21 @@ fn a_changed_template_is_put_back_with_the_digest_that_was_found() {
     let name = world.set("v1").name.clone();
     // What other managers of ours write is no change by others.
     for pointer in ["/f:spec/f:replicas", "/f:metadata/f:annotations/f:ml.slipway.dev~1model-digest"] {
-        let fields = world.set("v1").managed.fields.clone().unwrap();
+        let fields = world.set("v1").managed_fields.fields.clone().unwrap();
         assert!(fields.pointer(pointer).is_none(), "{pointer}");
     }
     assert!(world.plan().actions.is_empty());
-    take(&mut world.set_mut("v1").managed, "/f:spec/f:template", "kubectl-set");
+    take(&mut world.set_mut("v1").managed_fields, "/f:spec/f:template", "kubectl-set");
     let plan = world.plan();
-    let [Action::Restore { desired, .. }] = &plan.actions[..] else { panic!("{:#?}", plan.actions) };
-    let Desired::ReplicaSet(set) = &**desired else { panic!("{desired:#?}") };
+    let [PlanAction::Restore { desired, .. }] = &plan.actions[..] else { panic!("{:#?}", plan.actions) };
+    let DesiredObject::ReplicaSet(set) = &**desired else { panic!("{desired:#?}") };
     let spec = set.spec.as_ref().unwrap();
     assert_eq!((spec.replicas, set.metadata.name.as_deref()), (Some(3), Some(name.as_str())));
     let pod = spec.template.as_ref().unwrap().spec.as_ref().unwrap();
     let env = pod.containers[0].env.as_ref().unwrap().iter();
     let told: Vec<_> = env.filter(|it| it.name == build::DIGEST_VARIABLE).map(|it| it.value.as_deref()).collect();
     assert_eq!(told, [Some(FOUND)]);
-    assert_eq!(desired.stamp(), world.set("v1").applied, "it is still what it was made from");
+    assert_eq!(desired.applied_hash(), world.set("v1").applied_hash, "it is still what it was made from");
     // What another version of the operator made is not known, and left alone.
     world.observed.settings.runtime_image = "runtime:2".to_owned();
     assert!(world.plan().actions.is_empty());
@@ -314,7 +318,7 @@ fn orphans_are_taken_back_and_serve_on() {
     );
     assert_eq!(world.weights(), [("v2".to_owned(), 1000)]);
     assert!(
-        first.actions.iter().all(|it| matches!(it, Action::Apply(_) | Action::Adopt { .. })),
+        first.actions.iter().all(|it| matches!(it, PlanAction::Apply(_) | PlanAction::Adopt { .. })),
         "{:#?}",
         first.actions
     );
@@ -358,8 +362,8 @@ fn a_copy_of_our_manifest_is_never_deleted() {
         let controller = controller.map(str::to_owned);
         Some(ObjectView {
             uid: "copy".to_owned(),
-            applied: "x".to_owned(),
-            managed: Managed::default(),
+            applied_hash: "x".to_owned(),
+            managed_fields: ManagedFields::default(),
             // An owner for the sake of garbage collection is no controller.
             owners: vec![UID.to_owned()],
             controller,
@@ -381,7 +385,7 @@ fn a_copy_of_our_manifest_is_never_deleted() {
     observed.services.insert("digits-preview".to_owned(), copy(Some(UID)).unwrap());
     (observed.autoscaler, observed.worker, observed.worker_autoscaler) =
         (copy(Some(UID)), copy(Some(UID)), copy(Some(UID)));
-    let deleted = world.plan().actions.iter().filter(|it| matches!(it, Action::Delete { .. })).count();
+    let deleted = world.plan().actions.iter().filter(|it| matches!(it, PlanAction::Delete { .. })).count();
     assert_eq!(deleted, 4, "what is ours and not wanted any more goes");
 }
 
@@ -391,9 +395,10 @@ fn what_others_add_to_our_objects_stays_theirs() {
     for (_, managed) in managed(&mut world) {
         let mut fields = managed.fields.as_deref().unwrap().clone();
         fields["f:metadata"]["f:annotations"]["f:theirs"] = json!({});
-        *managed = Managed { fields: Some(Arc::new(fields)), changed_by: Some("kube-controller-manager".to_owned()) };
+        *managed =
+            ManagedFields { fields: Some(Arc::new(fields)), changed_by: Some("kube-controller-manager".to_owned()) };
     }
     assert!(world.plan().actions.is_empty(), "{:#?}", world.plan().actions);
     let desired = build::stable_service(&world.observed.object);
-    assert_eq!(fields::of(&desired).lost(&fields::compared(&desired)), None);
+    assert_eq!(fields::fields_after_apply(&desired).lost_field(&fields::compared_fields(&desired)), None);
 }

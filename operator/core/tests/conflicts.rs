@@ -5,17 +5,17 @@ mod common;
 
 use common::World;
 use serde_json::json;
-use slipway_core::conflicts::{Claim, Conflict};
+use slipway_core::conflicts::{ClaimConflict, NameClaim};
 
-fn conflict(claim: Claim) -> Conflict {
-    Conflict { claim, holder: "older".into() }
+fn conflict(claim: NameClaim) -> ClaimConflict {
+    ClaimConflict { claim, holder: "older".into() }
 }
 
 #[test]
 fn a_conflict_is_told_with_field_holder_and_remedy_and_stops_nothing() {
     let mut world = World::serving(json!({}));
     assert_eq!(world.says("Conflicted"), "absent");
-    world.observed.conflicts = vec![conflict(Claim::Host("m.example.org".into()))];
+    world.observed.conflicts = vec![conflict(NameClaim::Host("m.example.org".into()))];
     let plan = world.step();
     assert!(plan.status_first, "a person is told at once");
     assert_eq!(world.says("Conflicted"), "True HostnameConflict");
@@ -36,12 +36,12 @@ fn a_conflict_is_told_with_field_holder_and_remedy_and_stops_nothing() {
 #[test]
 fn a_model_name_alone_has_a_reason_of_its_own() {
     let mut world = World::serving(json!({}));
-    world.observed.conflicts = vec![conflict(Claim::ModelName("m".into()))];
+    world.observed.conflicts = vec![conflict(NameClaim::ModelName("m".into()))];
     world.step();
     assert_eq!(world.says("Conflicted"), "True ModelNameConflict");
     let message = world.condition("Conflicted").message;
     assert!(message.contains("spec.model.name: 'm'") && message.contains("declare a host"), "{message}");
-    world.observed.conflicts.push(conflict(Claim::Host("m.example.org".into())));
+    world.observed.conflicts.push(conflict(NameClaim::Host("m.example.org".into())));
     world.step();
     assert_eq!(world.says("Conflicted"), "True HostnameConflict", "of both, the one that was asked for by name");
 }
@@ -67,7 +67,7 @@ fn a_change_of_hosts_makes_no_revision() {
 #[test]
 fn however_much_is_held_by_others_it_fits_into_status() {
     let mut world = World::serving(json!({}));
-    let hosts = (0..16).map(|n| conflict(Claim::Host(format!("{n}.{}.example", "x".repeat(63)))));
+    let hosts = (0..16).map(|n| conflict(NameClaim::Host(format!("{n}.{}.example", "x".repeat(63)))));
     world.observed.conflicts = hosts.collect();
     world.step();
     assert_eq!(world.says("Conflicted"), "True HostnameConflict");

@@ -5,7 +5,7 @@ mod common;
 
 use common::World;
 use serde_json::json;
-use slipway_core::action::Action;
+use slipway_core::action::PlanAction;
 use slipway_crds::v1alpha1::{Backend, Role, Stage};
 
 fn canary() -> World {
@@ -23,7 +23,7 @@ fn decisions_are_stored_before_their_consequences() {
     world.until(Stage::Analyzing, 0);
     world.good();
     let plan = world.plan();
-    assert!(plan.actions.iter().any(|it| matches!(it, Action::Scale { replicas: 3, .. })));
+    assert!(plan.actions.iter().any(|it| matches!(it, PlanAction::Scale { replicas: 3, .. })));
     assert!(plan.status_first);
 }
 
@@ -51,7 +51,7 @@ fn what_is_taken_away_does_not_wait() {
     world.step();
     world.gateways_follow();
     let plan = world.plan();
-    assert!(plan.actions.iter().any(|it| matches!(it, Action::Scale { replicas: 0, .. })));
+    assert!(plan.actions.iter().any(|it| matches!(it, PlanAction::Scale { replicas: 0, .. })));
     assert!(plan.status_first && !plan.status_may_wait);
 }
 

@@ -5,8 +5,8 @@ mod common;
 
 use common::World;
 use serde_json::{Value, json};
-use slipway_core::action::Action;
-use slipway_core::desired::{Desired, Kind};
+use slipway_core::action::PlanAction;
+use slipway_core::desired::{ChildKind, DesiredObject};
 use slipway_core::gateway_settings::GatewaySettings;
 
 fn settings(value: &Value) -> GatewaySettings {
@@ -14,15 +14,15 @@ fn settings(value: &Value) -> GatewaySettings {
 }
 
 fn say(world: &mut World, value: &Value) {
-    settings(value).put_into(&mut world.observed.settings).unwrap();
+    settings(value).apply_to(&mut world.observed.settings).unwrap();
 }
 
 /// The gateway's objects of a kind that a plan applies, as JSON.
 fn applied(world: &World, kind: &str) -> Option<Value> {
-    let of = |desired: &Desired| desired.target() == format!("{kind} slipway-gateway");
+    let of = |desired: &DesiredObject| desired.target() == format!("{kind} slipway-gateway");
     world.plan().actions.into_iter().find_map(|action| match action {
-        Action::Apply(desired) if of(&desired) => Some(desired.to_json()),
-        Action::Restore { desired, .. } if of(&desired) => Some(desired.to_json()),
+        PlanAction::Apply(desired) if of(&desired) => Some(desired.to_json()),
+        PlanAction::Restore { desired, .. } if of(&desired) => Some(desired.to_json()),
         _ => None,
     })
 }
@@ -51,7 +51,7 @@ fn what_a_namespace_says_wins_and_templates_are_merged() {
         }
     }));
     let mut world = World::new(json!({}));
-    own.or(&chart).put_into(&mut world.observed.settings).unwrap();
+    own.or(&chart).apply_to(&mut world.observed.settings).unwrap();
     let deployment = applied(&world, "Deployment").unwrap();
     let pod = &deployment["spec"]["template"];
     assert_eq!(pod["metadata"]["labels"]["team"], "fraud");
@@ -82,7 +82,7 @@ fn the_number_of_pods_is_the_autoscalers_while_there_is_one() {
     // Taken back: the field is the operator's again, and its autoscaler goes.
     say(&mut world, &json!({"replicas": 3}));
     assert_eq!(applied(&world, "Deployment").unwrap()["spec"]["replicas"], 3);
-    let gone = |action: &Action| matches!(action, Action::Delete { kind: Kind::HorizontalPodAutoscaler, name, .. } if name == "slipway-gateway");
+    let gone = |action: &PlanAction| matches!(action, PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. } if name == "slipway-gateway");
     assert!(world.plan().actions.iter().any(gone));
     world.settle();
     assert!(world.observed.gateway.autoscaler.is_none());
@@ -113,7 +113,7 @@ fn a_gateway_whose_settings_cannot_be_read_stays_as_it_is() {
 #[test]
 fn bounds_are_kept() {
     let mut world = World::new(json!({}));
-    let mut wrong = |value: Value| settings(&value).put_into(&mut world.observed.settings).unwrap_err();
+    let mut wrong = |value: Value| settings(&value).apply_to(&mut world.observed.settings).unwrap_err();
     assert!(wrong(json!({"replicas": 0})).starts_with("replicas: 0"));
     assert!(wrong(json!({"autoscaling": {"maxReplicas": 1001}})).starts_with("autoscaling.maxReplicas: 1001"));
     assert!(wrong(json!({"autoscaling": {"minReplicas": 11}})).contains("is above autoscaling.maxReplicas (10)"));

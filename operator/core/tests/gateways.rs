@@ -6,7 +6,7 @@ mod common;
 use common::World;
 use jiff::SignedDuration;
 use serde_json::json;
-use slipway_core::observed::Unreachable;
+use slipway_core::observed::UnreachableGateway;
 use slipway_core::traffic::CONFIRMATION_SECONDS;
 use slipway_crds::v1alpha1::Stage;
 
@@ -30,7 +30,7 @@ fn lose(world: &mut World, index: usize) {
     let since = world.now;
     let pod = &mut world.observed.gateway.pods[index];
     pod.report = None;
-    pod.unreachable = Some(Unreachable { since, error: "10.0.0.7:9091: no connection: refused".into() });
+    pod.unreachable = Some(UnreachableGateway { since, error: "10.0.0.7:9091: no connection: refused".into() });
 }
 
 fn all_at_stable(world: &World) -> bool {

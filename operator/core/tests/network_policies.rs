@@ -5,8 +5,8 @@ mod common;
 
 use common::{UID, World};
 use serde_json::{Value, json};
-use slipway_core::action::Action;
-use slipway_core::desired::Kind;
+use slipway_core::action::PlanAction;
+use slipway_core::desired::ChildKind;
 use slipway_core::settings::NetworkPolicies;
 
 const ANOTHER: &str = "4d2c1a9e-0000-4000-8000-000000000002";
@@ -20,7 +20,7 @@ fn names(world: &World) -> Vec<&str> {
 fn deleted(world: &World) -> Vec<String> {
     let actions = world.plan().actions;
     let deleted = actions.iter().filter_map(|action| match action {
-        Action::Delete { kind: Kind::NetworkPolicy, name, .. } => Some(name.clone()),
+        PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } => Some(name.clone()),
         _ => None,
     });
     deleted.collect()

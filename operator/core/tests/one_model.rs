@@ -5,7 +5,7 @@ mod common;
 
 use common::{DIGEST, FOUND, World};
 use serde_json::json;
-use slipway_core::action::Action;
+use slipway_core::action::PlanAction;
 use slipway_core::observed::{FetchedModel, ModelDigest};
 use slipway_crds::v1alpha1::Stage;
 
@@ -15,7 +15,7 @@ fn unnamed() -> World {
 
 fn told(world: &mut World, version: &str, digest: &str) {
     let revision = world.set(version).revision.clone();
-    world.observed.fetched.push(FetchedModel { revision, pod: format!("{version}-x"), digest: digest.into() });
+    world.observed.fetched_models.push(FetchedModel { revision, pod: format!("{version}-x"), digest: digest.into() });
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn the_first_pod_starts_alone_and_its_model_is_that_of_all() {
     assert_eq!(world.status().stable.and_then(|it| it.digest), None);
     told(&mut world, "v1", FOUND);
     let plan = world.step();
-    assert!(plan.actions.iter().any(|it| matches!(it, Action::Pin { digest, .. } if digest == FOUND)), "{plan:#?}");
+    assert!(plan.actions.iter().any(|it| matches!(it, PlanAction::Pin { digest, .. } if digest == FOUND)), "{plan:#?}");
     assert_eq!(world.size("v1"), 1, "first it is pinned");
     world.step();
     assert_eq!(world.size("v1"), 3);
@@ -51,7 +51,7 @@ fn a_candidate_gets_no_traffic_before_its_model_is_known() {
     world.step();
     assert_eq!(world.size("v2"), 1);
     let set = world.set_mut("v2");
-    (set.current, set.ready, set.available, set.observed) = (1, 1, 1, true);
+    (set.current, set.ready, set.available, set.is_observed) = (1, 1, 1, true);
     for _ in 0..3 {
         world.step();
     }
@@ -68,11 +68,11 @@ fn a_candidate_gets_no_traffic_before_its_model_is_known() {
 fn a_digest_in_the_spec_needs_nobody_to_tell() {
     let mut world = World::new(json!({ "replicas": 5 }));
     let plan = world.step();
-    assert_eq!((world.size("v1"), world.set("v1").digest.known()), (5, Some(DIGEST)));
-    assert!(!plan.actions.iter().any(|it| matches!(it, Action::Pin { .. })));
+    assert_eq!((world.size("v1"), world.set("v1").digest.known_digest()), (5, Some(DIGEST)));
+    assert!(!plan.actions.iter().any(|it| matches!(it, PlanAction::Pin { .. })));
     world.tick(1);
     told(&mut world, "v1", FOUND);
-    assert!(!world.plan().actions.iter().any(|it| matches!(it, Action::Pin { .. })), "the user's word counts");
+    assert!(!world.plan().actions.iter().any(|it| matches!(it, PlanAction::Pin { .. })), "the user's word counts");
 }
 
 /// A pod that came in the place of the one that told, just before its word was written down, may have found other bytes. They are what serves.
@@ -82,10 +82,10 @@ fn what_serves_decides_while_it_is_alone() {
     world.step();
     told(&mut world, "v1", FOUND);
     world.step();
-    world.observed.fetched.clear();
+    world.observed.fetched_models.clear();
     told(&mut world, "v1", DIGEST);
     world.step();
-    assert_eq!((world.size("v1"), world.set("v1").digest.known()), (1, Some(DIGEST)));
+    assert_eq!((world.size("v1"), world.set("v1").digest.known_digest()), (1, Some(DIGEST)));
     world.step();
     assert_eq!(world.size("v1"), 3);
 }
@@ -105,7 +105,7 @@ fn workers_come_when_the_model_is_known() {
     let worker = |world: &World| world.writes.iter().filter(|it| it.contains("worker")).count();
     world.step();
     world.pods_follow();
-    world.observed.fetched.clear();
+    world.observed.fetched_models.clear();
     world.gateways_follow();
     world.step();
     world.step();

@@ -10,12 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use slipway_core::action::Action;
-use slipway_core::evidence::{Counts, Evidence, GateReading};
-use slipway_core::fields::Managed;
-use slipway_core::marks::Marks;
+use slipway_core::action::PlanAction;
+use slipway_core::evidence::{GateCounts, GateEvidence, GateReading};
+use slipway_core::fields::ManagedFields;
+use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView, Unreachable,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, ModelDigest, PodProblem, ReplicaSetView, UnreachableGateway,
 };
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::{
@@ -29,7 +29,7 @@ fn revisions() -> Vec<String> {
         .map(|version| {
             let world =
                 World::new(json!({ "model": { "uri": format!("http://store/{version}"), "version": version } }));
-            slipway_core::revision::of(&world.observed.object.spec)
+            slipway_core::revision::revision_of_spec(&world.observed.object.spec)
         })
         .collect();
     all.push("ffffffffff".to_owned());
@@ -163,12 +163,12 @@ prop_compose! {
     ) -> ReplicaSetView {
         let revision = revisions()[index].clone();
         let at = start() - SignedDuration::from_secs(marked);
-        let marks = Marks { stable_since: (marked > 0).then_some(at), aborted: aborted.then(|| (at, "Braked".to_owned())) };
+        let marks = RevisionMarks { stable_since: (marked > 0).then_some(at), aborted: aborted.then(|| (at, "Braked".to_owned())) };
         ReplicaSetView {
             digest, marks, failure: String::new(),
             name: format!("digits-{revision}"), uid: format!("set-{index}"), revision, version: format!("v{}", index + 1),
             created_at: start() - SignedDuration::from_secs(age), desired, current, ready: ready.min(current),
-            available: ready.min(current), observed, owned, orphaned: owned && orphaned, applied: String::new(), images: BTreeMap::new(), managed: Managed::default(), deleting,
+            available: ready.min(current), is_observed: observed, owned, orphaned: owned && orphaned, applied_hash: String::new(), images: BTreeMap::new(), managed_fields: ManagedFields::default(), deleting,
         }
     }
 }
@@ -189,7 +189,7 @@ prop_compose! {
                 revision, generation, reason: "x".into(), failures: 10, requests: 11, at: start(),
             }),
         };
-        let lost = Unreachable { since: start() - SignedDuration::from_secs(age), error: "192.0.2.1:9091: refused".into() };
+        let lost = UnreachableGateway { since: start() - SignedDuration::from_secs(age), error: "192.0.2.1:9091: refused".into() };
         GatewayPod { name: "g".into(), ready, report: told.then_some(report), unreachable: (!told).then_some(lost) }
     }
 }
@@ -199,17 +199,17 @@ prop_compose! {
         generation in 0_i64..20, at in time(), serial in any::<u64>(), revision in revision(),
         bad in prop_oneof![0.0..1e6, Just(f64::NAN), Just(f64::INFINITY), Just(-1.0)],
         good in prop_oneof![0.0..1e6, Just(f64::NAN)], kind in 0..4,
-    ) -> Evidence {
+    ) -> GateEvidence {
         let reading = match kind {
             0 => GateReading::NoData(String::new()),
             1 => GateReading::ProviderDown("down".into()),
             2 => GateReading::Value(bad),
             _ => GateReading::Counts(revisions().into_iter().map(|it| {
-                let counts = if it == revision { Counts { bad, good } } else { Counts { bad: 1.0, good: 9999.0 } };
+                let counts = if it == revision { GateCounts { bad, good } } else { GateCounts { bad: 1.0, good: 9999.0 } };
                 (it, counts)
             }).collect()),
         };
-        Evidence { generation, taken_at: at.0, serial, gates: BTreeMap::from([("errors".to_owned(), reading)]) }
+        GateEvidence { generation, taken_at: at.0, serial, gates: BTreeMap::from([("errors".to_owned(), reading)]) }
     }
 }
 
@@ -228,7 +228,7 @@ prop_compose! {
         }
         let told = fetched.into_iter().enumerate();
         let told = told.map(|(n, (revision, digest))| FetchedModel { revision, pod: format!("p{n}"), digest });
-        world.observed.fetched = told.collect();
+        world.observed.fetched_models = told.collect();
         world.observed.object.status = status;
         let mut seen = std::collections::BTreeSet::new();
         world.observed.replica_sets = sets.into_iter().filter(|set| seen.insert(set.name.clone())).collect();
@@ -291,7 +291,7 @@ proptest! {
         world.step();
         for set in &mut world.observed.replica_sets {
             // The ReplicaSet controller has not moved: counts are what they were.
-            set.observed = true;
+            set.is_observed = true;
         }
         world.step();
         // One that nobody controlled was only adopted at first.
@@ -342,7 +342,7 @@ fn a_foreign_object_is_in_no_action() {
         set.owned = false;
     }
     let plan = world.plan();
-    assert!(plan.actions.iter().all(|action| matches!(action, Action::Apply(_))), "{:#?}", plan.actions);
+    assert!(plan.actions.iter().all(|action| matches!(action, PlanAction::Apply(_))), "{:#?}", plan.actions);
 }
 
 /// Found by chance: a share below nothing that was kept, of a candidate that a person holds, becomes none, and that is no rise.
@@ -353,7 +353,7 @@ fn a_share_below_nothing_is_none() {
     let canary = json!({ "type": "Canary", "canary": { "steps": steps } });
     let mut world =
         World::new(json!({ "paused": true, "replicas": 0, "strategy": canary, "analysis": { "mode": "Disabled" } }));
-    let revision = slipway_core::revision::of(&world.observed.object.spec);
+    let revision = slipway_core::revision::revision_of_spec(&world.observed.object.spec);
     world.observed.replica_sets.push(ReplicaSetView {
         name: format!("digits-{revision}"),
         uid: "set-0".into(),
@@ -361,18 +361,18 @@ fn a_share_below_nothing_is_none() {
         version: "v1".into(),
         digest: ModelDigest::Unreported,
         failure: String::new(),
-        marks: Marks::default(),
+        marks: RevisionMarks::default(),
         created_at: start(),
         desired: 0,
         current: 1,
         ready: 1,
         available: 1,
-        observed: false,
+        is_observed: false,
         owned: true,
         orphaned: false,
-        applied: String::new(),
+        applied_hash: String::new(),
         images: BTreeMap::new(),
-        managed: Managed::default(),
+        managed_fields: ManagedFields::default(),
         deleting: false,
     });
     world.observed.object.status = serde_json::from_value(json!({

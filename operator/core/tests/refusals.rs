@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use common::World;
 use serde_json::json;
-use slipway_core::action::Action;
-use slipway_core::desired::Desired;
+use slipway_core::action::PlanAction;
+use slipway_core::desired::DesiredObject;
 
 const REFUSAL: &str =
     "apply PodDisruptionBudget digits: an object of this name exists and is not managed by this ModelDeployment";
@@ -26,9 +26,8 @@ fn what_grows_comes_before_all_that_may_be_refused() {
     refuse(&mut world);
     world.edit(json!({ "replicas": 9 }));
     let plan = world.plan();
-    assert!(matches!(&plan.actions[0], Action::Scale { replicas: 9, .. }), "{:#?}", plan.actions);
-    let budget =
-        |it: &Action| matches!(it, Action::Apply(desired) if matches!(**desired, Desired::PodDisruptionBudget(_)));
+    assert!(matches!(&plan.actions[0], PlanAction::Scale { replicas: 9, .. }), "{:#?}", plan.actions);
+    let budget = |it: &PlanAction| matches!(it, PlanAction::Apply(desired) if matches!(**desired, DesiredObject::PodDisruptionBudget(_)));
     assert!(plan.actions[1..].iter().any(budget), "it is tried again");
 }
 

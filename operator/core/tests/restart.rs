@@ -6,7 +6,7 @@ mod common;
 use common::World;
 use proptest::prelude::*;
 use serde_json::json;
-use slipway_core::action::{Action, HELD_BY_BUDGET};
+use slipway_core::action::{HELD_BY_BUDGET, PlanAction};
 use slipway_core::observed::PodProblem;
 use slipway_crds::v1alpha1::Stage;
 
@@ -25,7 +25,10 @@ fn restarted(spec: serde_json::Value) -> World {
 
 fn evicted(world: &World) -> Vec<String> {
     let actions = world.plan().actions;
-    actions.into_iter().filter_map(|it| if let Action::Evict { name, .. } = it { Some(name) } else { None }).collect()
+    actions
+        .into_iter()
+        .filter_map(|it| if let PlanAction::Evict { name, .. } = it { Some(name) } else { None })
+        .collect()
 }
 
 /// The ReplicaSet makes the pods that are missing; they are not ready yet.
@@ -150,7 +153,7 @@ fn a_restart_waits_for_the_end_of_a_rollout() {
     world.pass(1);
     asked(&mut world);
     let plan = world.step();
-    assert!(!plan.actions.iter().any(|action| matches!(action, Action::Evict { .. })));
+    assert!(!plan.actions.iter().any(|action| matches!(action, PlanAction::Evict { .. })));
     assert!(world.condition("Reconciling").message.contains("waits for its end"));
     world.finish();
     for _ in 0..10 {
@@ -198,15 +201,15 @@ fn the_only_pod_is_replaced_too() {
 fn workers_follow_by_their_template() {
     let queue = json!({ "server": { "queue": { "redis": { "url": "redis://r:6379" } } } });
     let mut world = World::serving(queue);
-    let before = world.observed.worker.clone().unwrap().applied;
+    let before = world.observed.worker.clone().unwrap().applied_hash;
     world.pass(100);
     asked(&mut world);
     world.step();
-    assert_ne!(world.observed.worker.clone().unwrap().applied, before);
+    assert_ne!(world.observed.worker.clone().unwrap().applied_hash, before);
     world.tick(5);
-    let after = world.observed.worker.clone().unwrap().applied;
+    let after = world.observed.worker.clone().unwrap().applied_hash;
     world.settle();
-    assert_eq!(world.observed.worker.clone().unwrap().applied, after);
+    assert_eq!(world.observed.worker.clone().unwrap().applied_hash, after);
 }
 
 fn images(world: &World) -> Vec<&str> {
@@ -235,9 +238,9 @@ fn a_newer_image_is_told_and_comes_with_a_restart() {
     assert_eq!(images(&world), ["runtime:2", "runtime:2"]);
     assert!(!world.set("v1").deleting && world.set("v1").revision == revision);
     assert_eq!(evicted(&world).len(), 1);
-    world.set_mut("v1").observed = false;
+    world.set_mut("v1").is_observed = false;
     assert!(evicted(&world).is_empty(), "the controller may still make pods of the former template");
-    world.set_mut("v1").observed = true;
+    world.set_mut("v1").is_observed = true;
     // The newer one does not get ready: it costs one pod.
     world.step();
     pods_are_made(&mut world);

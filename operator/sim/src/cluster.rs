@@ -4,37 +4,37 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use slipway_core::action::Action;
-use slipway_core::build::{GATEWAY, images, is_shared};
-use slipway_core::desired::{Desired, Kind};
-use slipway_core::fields::{self, Managed};
-use slipway_core::marks::Marks;
-use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, Observed, ReplicaSetView};
-use slipway_core::settings::{NetworkPolicies, Settings};
+use slipway_core::action::PlanAction;
+use slipway_core::build::{GATEWAY, container_images, is_shared};
+use slipway_core::desired::{ChildKind, DesiredObject};
+use slipway_core::fields::{self, ManagedFields};
+use slipway_core::marks::RevisionMarks;
+use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, ObservedState, ReplicaSetView};
+use slipway_core::settings::{NetworkPolicies, PlanSettings};
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Template};
 
-use crate::pods::Set;
-use crate::truth::Truth;
+use crate::behavior::ModelBehavior;
+use crate::pods::SimulatedReplicaSet;
 
 /// A write that did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum WriteRefusal {
     /// Its resourceVersion or UID is not that of the object, or the disruption budget lets the pod not go for now.
     Conflict,
 }
 
 /// Whether nothing of an object is ours any more.
-fn is_altered(managed: &Managed) -> bool {
+fn is_altered(managed: &ManagedFields) -> bool {
     managed.fields.as_deref() == Some(&Value::Null)
 }
 
 /// Everything that the API server holds.
-pub(crate) struct Cluster {
+pub(crate) struct SimulatedCluster {
     pub(crate) object: ModelDeployment,
     /// resourceVersion of the object.
     pub(crate) version: u64,
-    pub(crate) sets: Vec<Set>,
+    pub(crate) replica_sets: Vec<SimulatedReplicaSet>,
     services: BTreeMap<String, ObjectView>,
     autoscaler: Option<ObjectView>,
     worker: Option<ObjectView>,
@@ -45,7 +45,7 @@ pub(crate) struct Cluster {
     /// Digests of what lies at the addresses of versions, where that is not what was first there.
     pub(crate) store: BTreeMap<String, String>,
     /// How the versions of models behave, by version.
-    pub(crate) truths: BTreeMap<String, Truth>,
+    pub(crate) behaviors: BTreeMap<String, ModelBehavior>,
     /// The image of the model server that the operator has; those that follow may be other programs.
     pub(crate) runtime_image: String,
     /// When the weights changed last, in seconds.
@@ -55,15 +55,15 @@ pub(crate) struct Cluster {
     pub(crate) writes: u64,
     uids: u64,
     /// When each object was applied, in seconds, by kind and name.
-    pub(crate) applied: BTreeMap<String, Vec<i64>>,
+    pub(crate) apply_times: BTreeMap<String, Vec<i64>>,
 }
 
-impl Cluster {
+impl SimulatedCluster {
     pub(crate) fn new(object: ModelDeployment) -> Self {
         Self {
             object,
             version: 1,
-            sets: Vec::new(),
+            replica_sets: Vec::new(),
             services: BTreeMap::new(),
             autoscaler: None,
             worker: None,
@@ -72,21 +72,21 @@ impl Cluster {
             policies: BTreeMap::new(),
             gateway: GatewayView::default(),
             store: BTreeMap::new(),
-            truths: BTreeMap::new(),
+            behaviors: BTreeMap::new(),
             runtime_image: "runtime:1".to_owned(),
             weights_at: 0,
             changes: 1,
             writes: 0,
             uids: 0,
-            applied: BTreeMap::new(),
+            apply_times: BTreeMap::new(),
         }
     }
 
     /// What a watch would have told by now.
-    pub(crate) fn observed(&self, pods: Vec<GatewayPod>) -> Observed {
-        Observed {
+    pub(crate) fn observe(&self, pods: Vec<GatewayPod>) -> ObservedState {
+        ObservedState {
             object: self.object.clone(),
-            replica_sets: self.sets.iter().map(|set| set.view.clone()).collect(),
+            replica_sets: self.replica_sets.iter().map(|set| set.view.clone()).collect(),
             services: self.services.clone(),
             autoscaler: self.autoscaler.clone(),
             worker: self.worker.clone(),
@@ -94,14 +94,14 @@ impl Cluster {
             disruption_budget: self.budget.clone(),
             network_policies: self.policies.clone(),
             gateway: GatewayView { pods, ..self.gateway.clone() },
-            pods: self.sets.iter().flat_map(Set::seen).collect(),
-            pod_problems: self.sets.iter().flat_map(Set::problems).collect(),
-            fetched: self.sets.iter().flat_map(Set::fetched).collect(),
+            pods: self.replica_sets.iter().flat_map(SimulatedReplicaSet::pod_views).collect(),
+            pod_problems: self.replica_sets.iter().flat_map(SimulatedReplicaSet::pod_problems).collect(),
+            fetched_models: self.replica_sets.iter().flat_map(SimulatedReplicaSet::fetched_models).collect(),
             conflicts: Vec::new(),
             refusals: Some(BTreeMap::new()),
             disturbances: BTreeMap::new(),
             evidence: None,
-            settings: Settings {
+            settings: PlanSettings {
                 gateway_image: "gateway:1".to_owned(),
                 operator_public_key: None,
                 gateway_replicas: 2,
@@ -133,41 +133,41 @@ impl Cluster {
     }
 
     /// Somebody deletes the child of a kind.
-    pub(crate) fn lose(&mut self, kind: &str) {
+    pub(crate) fn delete_child(&mut self, kind: &str) {
         *self.child(kind) = None;
         self.changes += 1;
     }
 
     /// Somebody changes a child of a kind, if it is as it was applied.
-    pub(crate) fn alter(&mut self, kind: &str) -> bool {
+    pub(crate) fn alter_child(&mut self, kind: &str) -> bool {
         let name = self.object.metadata.name.clone().unwrap_or_default();
         let managed = match kind {
-            "ReplicaSet" => self.sets.first_mut().map(|set| &mut set.view.managed),
-            "Service" => self.services.get_mut(&name).map(|view| &mut view.managed),
-            kind => self.child(kind).as_mut().map(|view| &mut view.managed),
+            "ReplicaSet" => self.replica_sets.first_mut().map(|set| &mut set.view.managed_fields),
+            "Service" => self.services.get_mut(&name).map(|view| &mut view.managed_fields),
+            kind => self.child(kind).as_mut().map(|view| &mut view.managed_fields),
         };
         let Some(managed) = managed.filter(|it| !is_altered(it)) else { return false };
-        *managed = Managed { fields: Some(Value::Null.into()), changed_by: Some("somebody".to_owned()) };
+        *managed = ManagedFields { fields: Some(Value::Null.into()), changed_by: Some("somebody".to_owned()) };
         self.changes += 1;
         true
     }
 
     /// Objects that are not as they were applied, but for ReplicaSets.
-    pub(crate) fn altered(&self) -> usize {
+    pub(crate) fn altered_count(&self) -> usize {
         let gateway = &self.gateway;
         let single =
             [&self.budget, &gateway.service_account, &gateway.role_binding, &gateway.service, &gateway.deployment];
         let policies = self.policies.values().chain(&gateway.network_policy);
         let views = single.into_iter().flatten().chain(self.services.values()).chain(policies);
-        views.filter(|view| is_altered(&view.managed)).count()
+        views.filter(|view| is_altered(&view.managed_fields)).count()
     }
 
     /// Somebody deletes the ModelDeployment, but not its children, and makes it again.
-    pub(crate) fn orphan(&mut self) {
-        let uid = self.uid();
+    pub(crate) fn recreate_orphaned(&mut self) {
+        let uid = self.next_uid();
         self.object.metadata.uid = Some(uid);
         self.object.status = None;
-        for set in &mut self.sets {
+        for set in &mut self.replica_sets {
             set.view.orphaned = true;
         }
         let gateway = &mut self.gateway;
@@ -187,11 +187,11 @@ impl Cluster {
             view.owners.clear();
             view.controller = None;
         }
-        self.touched();
+        self.bump_version();
     }
 
-    pub(crate) fn set(&self, revision: &str) -> Option<&Set> {
-        self.sets.iter().find(|set| set.view.revision == revision)
+    pub(crate) fn replica_set(&self, revision: &str) -> Option<&SimulatedReplicaSet> {
+        self.replica_sets.iter().find(|set| set.view.revision == revision)
     }
 
     /// A change of spec or metadata by somebody else.
@@ -203,19 +203,24 @@ impl Cluster {
         {
             *generation += 1;
         }
-        self.touched();
+        self.bump_version();
     }
 
-    fn touched(&mut self) {
+    fn bump_version(&mut self) {
         self.version += 1;
         self.changes += 1;
     }
 
     /// Writes the status, if the writer had seen the newest object.
-    pub(crate) fn write_status(&mut self, status: &ModelDeploymentStatus, seen: u64, now: i64) -> Result<(), Refused> {
+    pub(crate) fn write_status(
+        &mut self,
+        status: &ModelDeploymentStatus,
+        seen: u64,
+        now: i64,
+    ) -> Result<(), WriteRefusal> {
         self.writes += 1;
         if seen != self.version {
-            return Err(Refused::Conflict);
+            return Err(WriteRefusal::Conflict);
         }
         let weights = |status: Option<&ModelDeploymentStatus>| {
             status.and_then(|it| it.traffic.clone()).map(|it| (it.generation, it.backends, it.preview_revision))
@@ -232,86 +237,86 @@ impl Cluster {
             self.weights_at = now;
         }
         self.object.status = Some(stored);
-        self.touched();
+        self.bump_version();
         Ok(())
     }
 
     /// Carries out an action.
-    pub(crate) fn carry_out(&mut self, action: &Action, now: Timestamp) -> Result<(), Refused> {
+    pub(crate) fn execute(&mut self, action: &PlanAction, now: Timestamp) -> Result<(), WriteRefusal> {
         self.writes += 1;
         self.changes += 1;
         match action {
-            Action::Apply(desired) | Action::Restore { desired, .. } => {
+            PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
                 let owners = desired.metadata().owner_references.iter().flatten();
                 // What an owner that is gone writes is collected with it.
                 if owners.into_iter().any(|owner| Some(&owner.uid) != self.object.metadata.uid.as_ref()) {
-                    return Err(Refused::Conflict);
+                    return Err(WriteRefusal::Conflict);
                 }
                 let seconds = now.duration_since(crate::world::START).as_secs();
-                self.applied.entry(desired.target()).or_default().push(seconds);
+                self.apply_times.entry(desired.target()).or_default().push(seconds);
                 self.apply(desired, now);
             }
-            Action::Adopt { kind: Kind::ReplicaSet, name, uid, .. } => {
-                let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
-                set.ok_or(Refused::Conflict)?.view.orphaned = false;
+            PlanAction::Adopt { kind: ChildKind::ReplicaSet, name, uid, .. } => {
+                let set = self.replica_sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                set.ok_or(WriteRefusal::Conflict)?.view.orphaned = false;
             }
-            Action::Adopt { name, owner, .. } => {
-                let view = self.services.get_mut(name).ok_or(Refused::Conflict)?;
+            PlanAction::Adopt { name, owner, .. } => {
+                let view = self.services.get_mut(name).ok_or(WriteRefusal::Conflict)?;
                 (view.owners, view.controller) = (vec![owner.uid.clone()], Some(owner.uid.clone()));
             }
-            Action::WriteReplicas { replicas } => {
+            PlanAction::WriteReplicas { replicas } => {
                 if self.object.spec.replicas.is_some() {
-                    return Err(Refused::Conflict);
+                    return Err(WriteRefusal::Conflict);
                 }
                 self.edit(|object| object.spec.replicas = Some(*replicas));
             }
-            Action::Scale { name, uid, replicas } => {
-                let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
-                set.ok_or(Refused::Conflict)?.scale(*replicas);
+            PlanAction::Scale { name, uid, replicas } => {
+                let set = self.replica_sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                set.ok_or(WriteRefusal::Conflict)?.scale(*replicas);
             }
-            Action::Pin { name, uid, digest } => {
-                let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
-                set.ok_or(Refused::Conflict)?.pin(digest);
+            PlanAction::Pin { name, uid, digest } => {
+                let set = self.replica_sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                set.ok_or(WriteRefusal::Conflict)?.pin(digest);
             }
-            Action::Mark { name, uid, marks } => {
-                let set = self.sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
-                set.ok_or(Refused::Conflict)?.view.marks = marks.clone();
+            PlanAction::Mark { name, uid, marks } => {
+                let set = self.replica_sets.iter_mut().find(|set| set.view.name == *name && set.view.uid == *uid);
+                set.ok_or(WriteRefusal::Conflict)?.view.marks = marks.clone();
             }
-            Action::Evict { name, .. } => {
+            PlanAction::Evict { name, .. } => {
                 // The budget of every world is one pod, the default.
-                let goes = self.sets.iter_mut().find_map(|set| set.evict_one(name));
-                goes.filter(|goes| *goes).ok_or(Refused::Conflict)?;
+                let goes = self.replica_sets.iter_mut().find_map(|set| set.try_evict(name));
+                goes.filter(|goes| *goes).ok_or(WriteRefusal::Conflict)?;
             }
-            Action::Delete { kind: Kind::ReplicaSet, name, uid } => {
-                let before = self.sets.len();
-                self.sets.retain(|set| set.view.name != *name || set.view.uid != *uid);
-                if before == self.sets.len() {
-                    return Err(Refused::Conflict);
+            PlanAction::Delete { kind: ChildKind::ReplicaSet, name, uid } => {
+                let before = self.replica_sets.len();
+                self.replica_sets.retain(|set| set.view.name != *name || set.view.uid != *uid);
+                if before == self.replica_sets.len() {
+                    return Err(WriteRefusal::Conflict);
                 }
             }
-            Action::Delete { kind: Kind::Service, name, .. } => drop(self.services.remove(name)),
-            Action::Delete { kind: Kind::HorizontalPodAutoscaler, name, .. } if name == GATEWAY => {
+            PlanAction::Delete { kind: ChildKind::Service, name, .. } => drop(self.services.remove(name)),
+            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. } if name == GATEWAY => {
                 self.gateway.autoscaler = None;
             }
-            Action::Delete { kind: Kind::HorizontalPodAutoscaler, name, .. } if name.ends_with("-worker") => {
+            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, name, .. } if name.ends_with("-worker") => {
                 self.worker_autoscaler = None;
             }
-            Action::Delete { kind: Kind::HorizontalPodAutoscaler, .. } => self.autoscaler = None,
-            Action::Delete { kind: Kind::Deployment, .. } => self.worker = None,
-            Action::Delete { kind: Kind::NetworkPolicy, name, .. } if name == GATEWAY => {
+            PlanAction::Delete { kind: ChildKind::HorizontalPodAutoscaler, .. } => self.autoscaler = None,
+            PlanAction::Delete { kind: ChildKind::Deployment, .. } => self.worker = None,
+            PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } if name == GATEWAY => {
                 self.gateway.network_policy = None;
             }
-            Action::Delete { kind: Kind::NetworkPolicy, name, .. } => drop(self.policies.remove(name)),
+            PlanAction::Delete { kind: ChildKind::NetworkPolicy, name, .. } => drop(self.policies.remove(name)),
         }
         Ok(())
     }
 
-    fn apply(&mut self, desired: &Desired, now: Timestamp) {
+    fn apply(&mut self, desired: &DesiredObject, now: Timestamp) {
         let uid = self.object.metadata.uid.clone().unwrap_or_default();
         let view = ObjectView {
-            uid: self.uid(),
-            applied: desired.stamp().to_owned(),
-            managed: fields::of(desired),
+            uid: self.next_uid(),
+            applied_hash: desired.applied_hash().to_owned(),
+            managed_fields: fields::fields_after_apply(desired),
             owners: desired.metadata().owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
             controller: (!is_shared(desired)).then_some(uid),
             failure: String::new(),
@@ -319,73 +324,73 @@ impl Cluster {
             rolled_out: false,
         };
         match desired {
-            Desired::ReplicaSet(_) => self.create(desired, now),
-            Desired::Service(_) if is_shared(desired) => self.gateway.service = Some(view),
-            Desired::Service(service) => {
+            DesiredObject::ReplicaSet(_) => self.apply_replica_set(desired, now),
+            DesiredObject::Service(_) if is_shared(desired) => self.gateway.service = Some(view),
+            DesiredObject::Service(service) => {
                 self.services.insert(service.metadata.name.clone().unwrap_or_default(), view);
             }
-            Desired::HorizontalPodAutoscaler(_) if is_shared(desired) => self.gateway.autoscaler = Some(view),
-            Desired::HorizontalPodAutoscaler(it) if it.metadata.name != self.object.metadata.name => {
+            DesiredObject::HorizontalPodAutoscaler(_) if is_shared(desired) => self.gateway.autoscaler = Some(view),
+            DesiredObject::HorizontalPodAutoscaler(it) if it.metadata.name != self.object.metadata.name => {
                 self.worker_autoscaler = Some(view);
             }
-            Desired::HorizontalPodAutoscaler(_) => self.autoscaler = Some(view),
-            Desired::PodDisruptionBudget(budget) if budget.metadata.name == self.object.metadata.name => {
+            DesiredObject::HorizontalPodAutoscaler(_) => self.autoscaler = Some(view),
+            DesiredObject::PodDisruptionBudget(budget) if budget.metadata.name == self.object.metadata.name => {
                 self.budget = Some(view);
             }
-            Desired::PodDisruptionBudget(_) => self.gateway.disruption_budget = Some(view),
-            Desired::ServiceAccount(_) => self.gateway.service_account = Some(view),
-            Desired::RoleBinding(_) => self.gateway.role_binding = Some(view),
-            Desired::Deployment(_) if !is_shared(desired) => self.worker = Some(view),
-            Desired::Deployment(_) => self.gateway.deployment = Some(view),
-            Desired::NetworkPolicy(_) if is_shared(desired) => self.gateway.network_policy = Some(view),
-            Desired::NetworkPolicy(_) => drop(self.policies.insert(desired.name().to_owned(), view)),
+            DesiredObject::PodDisruptionBudget(_) => self.gateway.disruption_budget = Some(view),
+            DesiredObject::ServiceAccount(_) => self.gateway.service_account = Some(view),
+            DesiredObject::RoleBinding(_) => self.gateway.role_binding = Some(view),
+            DesiredObject::Deployment(_) if !is_shared(desired) => self.worker = Some(view),
+            DesiredObject::Deployment(_) => self.gateway.deployment = Some(view),
+            DesiredObject::NetworkPolicy(_) if is_shared(desired) => self.gateway.network_policy = Some(view),
+            DesiredObject::NetworkPolicy(_) => drop(self.policies.insert(desired.name().to_owned(), view)),
         }
     }
 
     /// Server-side apply of a ReplicaSet: one that exists gets the replicas of the configuration.
-    fn create(&mut self, whole: &Desired, now: Timestamp) {
-        let Desired::ReplicaSet(desired) = whole else { return };
+    fn apply_replica_set(&mut self, whole: &DesiredObject, now: Timestamp) {
+        let DesiredObject::ReplicaSet(desired) = whole else { return };
         let text = |map: &Option<BTreeMap<String, String>>, key: &str| {
             map.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default()
         };
         let name = desired.metadata.name.clone().unwrap_or_default();
         let replicas = desired.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        if let Some(set) = self.sets.iter_mut().find(|set| set.view.name == name) {
+        if let Some(set) = self.replica_sets.iter_mut().find(|set| set.view.name == name) {
             set.scale(replicas);
-            set.view.managed = fields::of(whole);
-            whole.stamp().clone_into(&mut set.view.applied);
-            set.view.images = images(desired);
+            set.view.managed_fields = fields::fields_after_apply(whole);
+            whole.applied_hash().clone_into(&mut set.view.applied_hash);
+            set.view.images = container_images(desired);
             return;
         }
         let version = text(&desired.metadata.annotations, labels::VERSION);
-        let truth = self.truths.get(&version).copied().unwrap_or_else(|| crate::Quality::Good.truth());
+        let truth = self.behaviors.get(&version).copied().unwrap_or_else(|| crate::ModelQuality::Good.behavior());
         let view = ReplicaSetView {
             name,
-            uid: self.uid(),
+            uid: self.next_uid(),
             revision: text(&desired.metadata.labels, labels::REVISION),
             version,
-            digest: ModelDigest::of_annotation(
+            digest: ModelDigest::from_annotation(
                 desired.metadata.annotations.as_ref().and_then(|all| all.get(labels::MODEL_DIGEST)).map(String::as_str),
             ),
             failure: String::new(),
-            marks: Marks::default(),
+            marks: RevisionMarks::default(),
             created_at: now,
             desired: replicas,
             current: 0,
             ready: 0,
             available: 0,
-            observed: false,
+            is_observed: false,
             owned: true,
             orphaned: false,
-            applied: whole.stamp().to_owned(),
-            images: images(desired),
-            managed: fields::of(whole),
+            applied_hash: whole.applied_hash().to_owned(),
+            images: container_images(desired),
+            managed_fields: fields::fields_after_apply(whole),
             deleting: false,
         };
-        self.sets.push(Set::new(view, truth));
+        self.replica_sets.push(SimulatedReplicaSet::new(view, truth));
     }
 
-    fn uid(&mut self) -> String {
+    fn next_uid(&mut self) -> String {
         self.uids += 1;
         format!("uid-{}", self.uids)
     }

@@ -1,12 +1,12 @@
 //! Gateways: they watch the weights with a lag, send, count, brake, die and come back.
 
 use jiff::{SignedDuration, Timestamp};
-use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport, Unreachable};
+use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport, UnreachableGateway};
 use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
 
-use crate::cluster::Cluster;
-use crate::metrics::Metrics;
-use crate::rng::Rng;
+use crate::cluster::SimulatedCluster;
+use crate::metrics::SimulatedMetrics;
+use crate::rng::SeededRng;
 use crate::world::START;
 
 /// Requests that one gateway gets in a second.
@@ -14,79 +14,86 @@ const REQUESTS: u64 = 60;
 
 /// A gateway pod.
 #[derive(Clone, Debug)]
-pub(crate) struct Gateway {
+pub(crate) struct SimulatedGateway {
     pub(crate) name: String,
     pub(crate) ready: bool,
     /// What it applies.
-    pub(crate) applied: Option<TrafficStatus>,
+    pub(crate) applied_traffic: Option<TrafficStatus>,
     /// Since when.
     pub(crate) applied_at: i64,
     report: GatewayReport,
     /// UID of the ModelDeployment whose weights were told; another one of its name keeps them until it has its own.
     uid: Option<String>,
     /// The last candidate's requests: failed or not.
-    recent: Vec<bool>,
+    recent_failures: Vec<bool>,
     ready_at: i64,
     /// Seconds by which its watch lags.
     pub(crate) lag: i64,
     /// The operator cannot reach it until then.
-    pub(crate) dark_until: i64,
-    pub(crate) dark_since: i64,
+    pub(crate) unreachable_until: i64,
+    pub(crate) unreachable_since: i64,
 }
 
-impl Gateway {
+impl SimulatedGateway {
     pub(crate) fn new(name: String, ready_at: i64) -> Self {
         Self {
             name,
             ready: false,
-            applied: None,
+            applied_traffic: None,
             applied_at: 0,
             report: GatewayReport::default(),
             uid: None,
-            recent: Vec::new(),
+            recent_failures: Vec::new(),
             ready_at,
             lag: 1,
-            dark_until: 0,
-            dark_since: 0,
+            unreachable_until: 0,
+            unreachable_since: 0,
         }
     }
 
     /// What the operator's link shows of it.
-    pub(crate) fn seen(&self, now: i64) -> GatewayPod {
-        let report = (now >= self.dark_until && self.applied.is_some()).then(|| self.report.clone());
-        let since = START + SignedDuration::from_secs(self.dark_since);
-        let lost = || Unreachable { since, error: "192.0.2.1:9091: no answer in time".to_owned() };
+    pub(crate) fn observed_pod(&self, now: i64) -> GatewayPod {
+        let report = (now >= self.unreachable_until && self.applied_traffic.is_some()).then(|| self.report.clone());
+        let since = START + SignedDuration::from_secs(self.unreachable_since);
+        let lost = || UnreachableGateway { since, error: "192.0.2.1:9091: no answer in time".to_owned() };
         GatewayPod {
             name: self.name.clone(),
             ready: self.ready,
             report,
-            unreachable: (now < self.dark_until).then(lost),
+            unreachable: (now < self.unreachable_until).then(lost),
         }
     }
 
     /// One second.
-    pub(crate) fn tick(&mut self, now: i64, clock: Timestamp, cluster: &Cluster, metrics: &mut Metrics, rng: &mut Rng) {
-        self.watch(now, cluster);
+    pub(crate) fn tick(
+        &mut self,
+        now: i64,
+        clock: Timestamp,
+        cluster: &SimulatedCluster,
+        metrics: &mut SimulatedMetrics,
+        rng: &mut SeededRng,
+    ) {
+        self.watch_status(now, cluster);
         if !self.ready && now >= self.ready_at {
             self.ready = true;
         }
         if self.ready {
-            self.send(clock, cluster, metrics, rng);
+            self.send_requests(clock, cluster, metrics, rng);
         }
     }
 
     /// A ModelDeployment without weights keeps the last ones.
-    fn watch(&mut self, now: i64, cluster: &Cluster) {
+    fn watch_status(&mut self, now: i64, cluster: &SimulatedCluster) {
         let uid = &cluster.object.metadata.uid;
         let another = self.uid != *uid;
         if another {
             self.uid.clone_from(uid);
             self.report = GatewayReport::default();
-            self.recent.clear();
+            self.recent_failures.clear();
         }
         let Some(told) = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref()) else { return };
-        let starts = self.applied.is_none();
-        let current = self.applied.as_ref().map(|it| (it.generation, &it.backends));
+        let starts = self.applied_traffic.is_none();
+        let current = self.applied_traffic.as_ref().map(|it| (it.generation, &it.backends));
         if (current == Some((told.generation, &told.backends)) && self.report.generation == told.generation)
             || (!starts && now < cluster.weights_at + self.lag)
         {
@@ -100,13 +107,19 @@ impl Gateway {
         });
         let in_flight = std::mem::take(&mut self.report.in_flight);
         self.report = GatewayReport { generation: told.generation, brake: keep, in_flight, ..GatewayReport::default() };
-        self.recent.clear();
-        self.applied = Some(told.clone());
+        self.recent_failures.clear();
+        self.applied_traffic = Some(told.clone());
         self.applied_at = now;
     }
 
-    fn send(&mut self, clock: Timestamp, cluster: &Cluster, metrics: &mut Metrics, rng: &mut Rng) {
-        let Some(applied) = self.applied.clone() else { return };
+    fn send_requests(
+        &mut self,
+        clock: Timestamp,
+        cluster: &SimulatedCluster,
+        metrics: &mut SimulatedMetrics,
+        rng: &mut SeededRng,
+    ) {
+        let Some(applied) = self.applied_traffic.clone() else { return };
         // What began before the weight left ends in its own time.
         let serving = |revision: &String| applied.backends.iter().any(|it| it.revision == *revision);
         self.report.in_flight.retain(|revision, _| serving(revision) || rng.chance(0.8));
@@ -114,26 +127,26 @@ impl Gateway {
             let braked = self.report.brake.as_ref().is_some_and(|brake| brake.revision == backend.revision);
             let exact = REQUESTS as f64 * f64::from(backend.weight_permille) / 1000.0;
             let count = if braked { 0 } else { exact as u64 + u64::from(rng.chance(exact.fract())) };
-            self.arm(clock, cluster, metrics, rng, backend, count);
+            self.send_to_arm(clock, cluster, metrics, rng, backend, count);
         }
     }
 
-    fn arm(
+    fn send_to_arm(
         &mut self,
         clock: Timestamp,
-        cluster: &Cluster,
-        metrics: &mut Metrics,
-        rng: &mut Rng,
+        cluster: &SimulatedCluster,
+        metrics: &mut SimulatedMetrics,
+        rng: &mut SeededRng,
         backend: &Backend,
         count: u64,
     ) {
-        let set = cluster.set(&backend.revision);
+        let set = cluster.replica_set(&backend.revision);
         let up = set.filter(|set| set.ready() > 0);
-        let hung = up.is_some_and(|set| set.truth.hangs);
+        let hung = up.is_some_and(|set| set.behavior.hangs);
         // Requests whose clients left before an answer was due are no evidence.
-        let judged = if up.is_some_and(|set| !set.truth.waited_for) { 0 } else { count };
-        let bad = up.filter(|_| !hung).map_or(judged, |set| rng.of(count, set.truth.errors));
-        let wrong = up.filter(|_| !hung).map_or(0, |set| rng.of(count - bad, set.truth.wrong));
+        let judged = if up.is_some_and(|set| !set.behavior.clients_wait) { 0 } else { count };
+        let bad = up.filter(|_| !hung).map_or(judged, |set| rng.binomial(count, set.behavior.error_rate));
+        let wrong = up.filter(|_| !hung).map_or(0, |set| rng.binomial(count - bad, set.behavior.wrong_rate));
         metrics.count(&backend.revision, judged, bad, wrong);
         let answered = if hung { 0 } else { count - bad };
         let answers = self.report.answered.get_or_insert_default();
@@ -144,23 +157,23 @@ impl Gateway {
             self.report.in_flight.insert(backend.revision.clone(), 1);
         }
         if backend.role == Role::Candidate {
-            self.brake(clock, backend, judged, bad);
+            self.check_brake(clock, backend, judged, bad);
         }
     }
 
     /// Ten failures, and half of the last fifty requests.
-    fn brake(&mut self, clock: Timestamp, backend: &Backend, count: u64, bad: u64) {
-        self.recent.extend((0..count).map(|index| index < bad));
-        let surplus = self.recent.len().saturating_sub(50);
-        self.recent.drain(..surplus);
-        let failures = self.recent.iter().filter(|failed| **failed).count();
-        if failures >= 10 && failures * 2 >= self.recent.len() && self.report.brake.is_none() {
+    fn check_brake(&mut self, clock: Timestamp, backend: &Backend, count: u64, bad: u64) {
+        self.recent_failures.extend((0..count).map(|index| index < bad));
+        let surplus = self.recent_failures.len().saturating_sub(50);
+        self.recent_failures.drain(..surplus);
+        let failures = self.recent_failures.iter().filter(|failed| **failed).count();
+        if failures >= 10 && failures * 2 >= self.recent_failures.len() && self.report.brake.is_none() {
             self.report.brake = Some(BrakeReport {
                 revision: backend.revision.clone(),
                 generation: self.report.generation,
                 reason: "half of the last requests failed".to_owned(),
                 failures: failures as u64,
-                requests: self.recent.len() as u64,
+                requests: self.recent_failures.len() as u64,
                 at: clock,
             });
         }

@@ -7,28 +7,28 @@
 //! The simulator knows what the plan does not: which versions are bad. It checks the invariants of the plan at every plan, those of the world at every tick, and at
 //! the end, when faults have stopped, that good versions got through, bad ones did not, and everything came to rest.
 
+mod behavior;
+mod chaos;
 mod cluster;
-mod expect;
 mod gateway;
+mod invariants;
 mod metrics;
-mod people;
+mod operator_process;
 mod pods;
 mod rng;
 pub mod script;
-mod shell;
 mod store;
-mod truth;
 mod world;
 
-pub use rng::Rng;
-pub use truth::{Quality, Truth};
-pub use world::{Faults, World};
+pub use behavior::{ModelBehavior, ModelQuality};
+pub use rng::SeededRng;
+pub use world::{FaultSettings, SimulatedWorld};
 
 /// What came of one seed.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct SeedOutcome {
     /// What went wrong; empty when nothing did.
-    pub broken: Vec<String>,
+    pub violations: Vec<String>,
     /// What happened, a line each.
     pub transcript: Vec<String>,
     /// Rollouts of versions that are worse than stable by far, and how many of them were promoted without a person's order.
@@ -42,6 +42,6 @@ pub struct Outcome {
 }
 
 /// Runs one seed to its end.
-pub fn run(seed: u64) -> Outcome {
-    people::play(seed)
+pub fn run_seed(seed: u64) -> SeedOutcome {
+    chaos::play_seed(seed)
 }

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use slipway_core::evidence::{Counts, GateReading};
+use slipway_core::evidence::{GateCounts, GateReading};
 
-use crate::rng::Rng;
+use crate::rng::SeededRng;
 
 /// Counts since the beginning, at the end of each second: requests, failures, wrong predictions.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Metrics {
+pub(crate) struct SimulatedMetrics {
     sums: BTreeMap<String, Vec<[u64; 3]>>,
     now: usize,
     /// Prometheus is down.
-    pub(crate) down: bool,
+    pub(crate) is_down: bool,
     /// Prometheus does not scrape.
     pub(crate) gap: bool,
 }
 
-impl Metrics {
+impl SimulatedMetrics {
     /// The next second begins.
     pub(crate) fn tick(&mut self, now: i64) {
         self.now = usize::try_from(now).unwrap_or_default();
@@ -43,15 +43,15 @@ impl Metrics {
     }
 
     /// A gate's reading over the window that began `age` seconds ago.
-    pub(crate) fn read(&self, gate: &str, arms: [&str; 2], age: i64, rng: &mut Rng) -> GateReading {
-        if self.down {
+    pub(crate) fn read(&self, gate: &str, arms: [&str; 2], age: i64, rng: &mut SeededRng) -> GateReading {
+        if self.is_down {
             return GateReading::ProviderDown("connection refused".to_owned());
         }
         if self.gap {
             return GateReading::NoData("no series".to_owned());
         }
         if rng.chance(0.02) {
-            let nan = Counts { bad: f64::NAN, good: f64::NAN };
+            let nan = GateCounts { bad: f64::NAN, good: f64::NAN };
             return GateReading::Counts(arms.iter().map(|arm| ((*arm).to_owned(), nan)).collect());
         }
         // The last scrape is a few seconds old.
@@ -63,8 +63,8 @@ impl Metrics {
             let (old, new) = (at(since.min(until)), at(until));
             let [requests, failed, wrong] = [0, 1, 2].map(|index| (new[index] - old[index]) as f64);
             let counts = match gate {
-                "accuracy" => Counts { bad: wrong, good: requests - failed - wrong },
-                _ => Counts { bad: failed, good: requests - failed },
+                "accuracy" => GateCounts { bad: wrong, good: requests - failed - wrong },
+                _ => GateCounts { bad: failed, good: requests - failed },
             };
             Some(((*arm).to_owned(), counts))
         });

@@ -5,40 +5,40 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use slipway_core::observed::{FetchedModel, ModelDigest, PodProblem, PodView, ReplicaSetView};
 
-use crate::rng::Rng;
-use crate::truth::Truth;
+use crate::behavior::ModelBehavior;
+use crate::rng::SeededRng;
 use crate::world::START;
 
 /// A ReplicaSet with its pods.
 #[derive(Clone, Debug)]
-pub(crate) struct Set {
+pub(crate) struct SimulatedReplicaSet {
     /// As the API server shows it; counts lag.
     pub(crate) view: ReplicaSetView,
     /// Pods that are not being deleted.
-    pub(crate) pods: Vec<Pod>,
+    pub(crate) pods: Vec<SimulatedPod>,
     /// How its version behaves.
-    pub(crate) truth: Truth,
+    pub(crate) behavior: ModelBehavior,
     /// Whether the spec says which bytes its model must be; then those are what lies at its address.
-    fixed: bool,
+    is_pinned_by_spec: bool,
     /// When it was last not known which model it is.
     unknown_at: Option<i64>,
     generation: u64,
-    seen: u64,
-    created: u32,
+    observed_generation: u64,
+    pods_created: u32,
 }
 
 /// A pod.
 #[derive(Clone, Debug)]
-pub(crate) struct Pod {
+pub(crate) struct SimulatedPod {
     name: String,
-    created: i64,
+    created_at: i64,
     ready: bool,
     /// The digest that it must find; nothing when whatever it finds is right.
     pin: Option<String>,
     /// The digest of what it has fetched.
-    fetched: Option<String>,
+    fetched_digest: Option<String>,
     /// When it becomes ready, or fails again.
-    next: i64,
+    next_change: i64,
     restarts: i32,
     message: Option<&'static str>,
 }
@@ -46,10 +46,19 @@ pub(crate) struct Pod {
 /// What a pod leaves that finds other bytes than those of its revision.
 const MISMATCH: &str = r#"{"reason":"DigestMismatch","message":"the store has other bytes","permanent":true}"#;
 
-impl Set {
-    pub(crate) fn new(view: ReplicaSetView, truth: Truth) -> Self {
-        let fixed = view.digest.known().is_some();
-        Self { view, pods: Vec::new(), truth, fixed, unknown_at: None, generation: 1, seen: 0, created: 0 }
+impl SimulatedReplicaSet {
+    pub(crate) fn new(view: ReplicaSetView, truth: ModelBehavior) -> Self {
+        let fixed = view.digest.known_digest().is_some();
+        Self {
+            view,
+            pods: Vec::new(),
+            behavior: truth,
+            is_pinned_by_spec: fixed,
+            unknown_at: None,
+            generation: 1,
+            observed_generation: 0,
+            pods_created: 0,
+        }
     }
 
     /// Pods that answer now.
@@ -61,12 +70,12 @@ impl Set {
         if self.view.desired != replicas {
             self.view.desired = replicas;
             self.generation += 1;
-            self.view.observed = false;
+            self.view.is_observed = false;
         }
     }
 
     /// A node drain, or a kubelet that died: one pod is gone.
-    pub(crate) fn evict(&mut self, rng: &mut Rng) -> bool {
+    pub(crate) fn evict(&mut self, rng: &mut SeededRng) -> bool {
         if self.pods.is_empty() {
             return false;
         }
@@ -76,19 +85,19 @@ impl Set {
     }
 
     /// What a watch tells of its pods; each has its name for a UID.
-    pub(crate) fn seen(&self) -> impl Iterator<Item = PodView> + '_ {
+    pub(crate) fn pod_views(&self) -> impl Iterator<Item = PodView> + '_ {
         self.pods.iter().map(|pod| PodView {
             name: pod.name.clone(),
             uid: pod.name.clone(),
-            set: Some(self.view.uid.clone()),
-            created_at: START + SignedDuration::from_secs(pod.created),
+            replica_set_uid: Some(self.view.uid.clone()),
+            created_at: START + SignedDuration::from_secs(pod.created_at),
             ready: pod.ready,
             deleting: false,
         })
     }
 
     /// The Eviction subresource, with a budget of one pod: false when it lets the pod not go. One that is not ready may always go.
-    pub(crate) fn evict_one(&mut self, name: &str) -> Option<bool> {
+    pub(crate) fn try_evict(&mut self, name: &str) -> Option<bool> {
         let index = self.pods.iter().position(|pod| pod.name == name)?;
         let missing = self.view.desired - self.ready() as i32;
         let goes = !self.pods[index].ready || missing < 1;
@@ -100,43 +109,43 @@ impl Set {
 
     /// One second of the kubelet and of the ReplicaSet controller. `stored` is the digest of what lies at the address of its model, where the spec does not say
     /// which it must be. True when the API server shows something new.
-    pub(crate) fn tick(&mut self, now: i64, stored: &str, rng: &mut Rng) -> bool {
-        let truth = self.truth;
+    pub(crate) fn tick(&mut self, now: i64, stored: &str, rng: &mut SeededRng) -> bool {
+        let truth = self.behavior;
         let restarts = |set: &Self| set.pods.iter().map(|pod| pod.restarts).sum::<i32>();
         let before = restarts(self);
         for pod in &mut self.pods {
-            pod.tick(now, &truth, if self.fixed { None } else { Some(stored) }, rng);
+            pod.tick(now, &truth, if self.is_pinned_by_spec { None } else { Some(stored) }, rng);
         }
         let failed = restarts(self) != before;
         if self.is_unknown() {
             self.unknown_at = Some(now);
         }
         if rng.chance(0.8) {
-            self.control(now, rng);
+            self.reconcile_pods(now, rng);
             let before = self.view.clone();
             self.view.current = self.pods.len() as i32;
             self.view.ready = self.ready() as i32;
             self.view.available = self.view.ready;
-            self.view.observed = self.seen == self.generation;
+            self.view.is_observed = self.observed_generation == self.generation;
             return failed || before != self.view;
         }
         failed
     }
 
-    fn control(&mut self, now: i64, rng: &mut Rng) {
+    fn reconcile_pods(&mut self, now: i64, rng: &mut SeededRng) {
         let want = self.view.desired.max(0) as usize;
         while self.pods.len() < want {
-            self.created += 1;
-            let name = format!("{}-{}", self.view.name, self.created);
-            let next = now + self.truth.start + rng.between(0, 3);
-            let pin = self.view.digest.known().map(str::to_owned);
-            self.pods.push(Pod {
+            self.pods_created += 1;
+            let name = format!("{}-{}", self.view.name, self.pods_created);
+            let next = now + self.behavior.start + rng.between(0, 3);
+            let pin = self.view.digest.known_digest().map(str::to_owned);
+            self.pods.push(SimulatedPod {
                 name,
-                created: now,
+                created_at: now,
                 ready: false,
                 pin,
-                fetched: None,
-                next,
+                fetched_digest: None,
+                next_change: next,
                 restarts: 0,
                 message: None,
             });
@@ -144,7 +153,7 @@ impl Set {
         // The controller prefers to delete what is not ready.
         self.pods.sort_by_key(|pod| !pod.ready);
         self.pods.truncate(want);
-        self.seen = self.generation;
+        self.observed_generation = self.generation;
     }
 
     /// Makes a digest that of the pods to come.
@@ -159,26 +168,26 @@ impl Set {
 
     /// Whether no pod has what all others must have: there is none to copy, and what lies at the address may be something else by now.
     fn is_unknown(&self) -> bool {
-        let pin = self.view.digest.known();
-        let told = pin.is_some() && self.pods.iter().any(|pod| pod.fetched.as_deref() == pin);
-        !self.fixed && !told && self.view.desired <= 1
+        let pin = self.view.digest.known_digest();
+        let told = pin.is_some() && self.pods.iter().any(|pod| pod.fetched_digest.as_deref() == pin);
+        !self.is_pinned_by_spec && !told && self.view.desired <= 1
     }
 
     /// What its pods have fetched.
-    pub(crate) fn fetched(&self) -> impl Iterator<Item = FetchedModel> + '_ {
+    pub(crate) fn fetched_models(&self) -> impl Iterator<Item = FetchedModel> + '_ {
         self.pods.iter().filter_map(|pod| {
-            let (revision, digest) = (self.view.revision.clone(), pod.fetched.clone()?);
+            let (revision, digest) = (self.view.revision.clone(), pod.fetched_digest.clone()?);
             Some(FetchedModel { revision, pod: pod.name.clone(), digest })
         })
     }
 
     /// Digests of what its pods serve.
-    pub(crate) fn served(&self) -> BTreeSet<&str> {
-        self.pods.iter().filter(|pod| pod.ready).filter_map(|pod| pod.fetched.as_deref()).collect()
+    pub(crate) fn served_digests(&self) -> BTreeSet<&str> {
+        self.pods.iter().filter(|pod| pod.ready).filter_map(|pod| pod.fetched_digest.as_deref()).collect()
     }
 
     /// What keeps its pods from running.
-    pub(crate) fn problems(&self) -> impl Iterator<Item = PodProblem> + '_ {
+    pub(crate) fn pod_problems(&self) -> impl Iterator<Item = PodProblem> + '_ {
         self.pods.iter().filter_map(|pod| {
             Some(PodProblem {
                 revision: self.view.revision.clone(),
@@ -191,21 +200,21 @@ impl Set {
     }
 }
 
-impl Pod {
-    fn tick(&mut self, now: i64, truth: &Truth, stored: Option<&str>, rng: &mut Rng) {
+impl SimulatedPod {
+    fn tick(&mut self, now: i64, truth: &ModelBehavior, stored: Option<&str>, rng: &mut SeededRng) {
         if self.ready {
             if truth.crash > 0.0 && rng.chance(truth.crash) {
                 self.fail(now, "exit 137");
             }
-        } else if now >= self.next {
+        } else if now >= self.next_change {
             // What was fetched once stays with the pod.
-            let found = self.fetched.as_deref().or(stored).or(self.pin.as_deref());
+            let found = self.fetched_digest.as_deref().or(stored).or(self.pin.as_deref());
             let other = self.pin.is_some() && self.pin.as_deref() != found;
-            match truth.load {
+            match truth.load_failure {
                 Some(line) => self.fail(now, line),
                 None if other => self.fail(now, MISMATCH),
                 None => {
-                    self.fetched = found.map(str::to_owned);
+                    self.fetched_digest = found.map(str::to_owned);
                     (self.ready, self.message) = (true, None);
                 }
             }
@@ -216,6 +225,6 @@ impl Pod {
         self.ready = false;
         self.restarts += 1;
         self.message = Some(message);
-        self.next = now + (5 * i64::from(self.restarts)).min(40);
+        self.next_change = now + (5 * i64::from(self.restarts)).min(40);
     }
 }

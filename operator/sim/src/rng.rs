@@ -2,16 +2,16 @@
 
 /// A seeded generator.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct SeededRng(u64);
 
-impl Rng {
+impl SeededRng {
     /// A generator for a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
     }
 
     /// The next number.
-    pub fn number(&mut self) -> u64 {
+    pub fn next_number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,28 +20,28 @@ impl Rng {
     }
 
     /// From 0 to below 1.
-    pub fn unit(&mut self) -> f64 {
-        (self.number() >> 11) as f64 / (1_u64 << 53) as f64
+    pub fn next_unit(&mut self) -> f64 {
+        (self.next_number() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// True with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
-        self.unit() < probability
+        self.next_unit() < probability
     }
 
     /// From `low` to `high`, both included.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         let span = high.saturating_sub(low).max(0).unsigned_abs() + 1;
-        low + (self.number() % span) as i64
+        low + (self.next_number() % span) as i64
     }
 
     /// One of several.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[(self.number() % from.len() as u64) as usize]
+        from[(self.next_number() % from.len() as u64) as usize]
     }
 
     /// How many of `n` happen, each with this probability.
-    pub fn of(&mut self, n: u64, probability: f64) -> u64 {
+    pub fn binomial(&mut self, n: u64, probability: f64) -> u64 {
         if probability <= 0.0 { 0 } else { (0..n).filter(|_| self.chance(probability)).count() as u64 }
     }
 }

@@ -13,119 +13,119 @@
 
 use serde_json::{Value, json};
 
-use crate::people::{command, set_version};
-use crate::store::digest;
-use crate::truth::{Quality, Truth};
-use crate::world::World;
+use crate::behavior::{ModelBehavior, ModelQuality};
+use crate::chaos::{give_command, set_version};
+use crate::store::model_digest;
+use crate::world::SimulatedWorld;
 
 /// Plays a script and returns its transcript, or what is wrong with the script.
 ///
 /// # Errors
 /// When a line cannot be read; says which.
-pub fn play(script: &str) -> Result<String, String> {
+pub fn play_script(script: &str) -> Result<String, String> {
     let lines = script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let (mut spec, mut world): (Value, Option<World>) = (first_spec(), None);
+    let (mut spec, mut world): (Value, Option<SimulatedWorld>) = (first_spec(), None);
     for line in lines {
         let told = || format!("cannot read {line:?}");
         let (word, rest) = line.split_once(' ').ok_or_else(told)?;
         if word == "spec" {
-            merge(&mut spec, serde_json::from_str(rest).map_err(|error| format!("{line}: {error}"))?);
+            merge_json(&mut spec, serde_json::from_str(rest).map_err(|error| format!("{line}: {error}"))?);
             continue;
         }
         let at: i64 = word.parse().map_err(|_| told())?;
         if world.is_none() {
-            world = Some(begin(&spec)?);
+            world = Some(begin_world(&spec)?);
         }
         let Some(world) = world.as_mut() else { continue };
         while world.now < at {
             world.tick();
         }
         if rest == "end" {
-            return Ok(result(world));
+            return Ok(render_result(world));
         }
-        act(world, rest).ok_or_else(told)?;
+        run_line(world, rest).ok_or_else(told)?;
     }
     Err("there is no `end`".to_owned())
 }
 
 fn first_spec() -> Value {
     json!({
-        "model": { "uri": "http://store/v1", "version": "v1", "digest": digest("v1", 0) },
+        "model": { "uri": "http://store/v1", "version": "v1", "digest": model_digest("v1", 0) },
         "replicas": 3,
         "analysis": { "mode": "Custom", "gates": [{ "name": "errors", "type": "ErrorRate", "errorRate": { "maxIncrease": "10%", "minRequests": 50 } }] }
     })
 }
 
-fn begin(spec: &Value) -> Result<World, String> {
+fn begin_world(spec: &Value) -> Result<SimulatedWorld, String> {
     let object = json!({
         "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
         "metadata": { "name": "digits", "namespace": "ml", "uid": "owner", "generation": 1 }, "spec": spec
     });
     let object = serde_json::from_value(object).map_err(|error| error.to_string())?;
-    Ok(World::new(object, 1))
+    Ok(SimulatedWorld::new(object, 1))
 }
 
-fn act(world: &mut World, line: &str) -> Option<()> {
+fn run_line(world: &mut SimulatedWorld, line: &str) -> Option<()> {
     let (word, rest) = line.split_once(' ')?;
     match word {
         "ship" => {
             let (version, quality) = rest.split_once(' ')?;
-            world.truth(version, Quality::named(quality)?.truth());
+            world.set_behavior(version, ModelQuality::from_word(quality)?.behavior());
             let number = version.strip_prefix('v')?.parse().ok()?;
             world.edit(line, |object| set_version(object, number));
         }
         "turn" => {
             let (version, quality) = rest.split_once(' ')?;
-            turn(world, version, Quality::named(quality)?.truth());
+            change_behavior(world, version, ModelQuality::from_word(quality)?.behavior());
         }
-        "upgrade" => upgrade(world, rest),
-        "do" => command(world, rest, &world.now.to_string()),
+        "upgrade" => upgrade_runtime(world, rest),
+        "do" => give_command(world, rest, &world.now.to_string()),
         "edit" => {
             let change = serde_json::from_str(rest).ok()?;
             world.edit(line, |object| {
                 let mut spec = serde_json::to_value(&object.spec).unwrap_or_default();
-                merge(&mut spec, change);
+                merge_json(&mut spec, change);
                 if let Ok(spec) = serde_json::from_value(spec) {
                     object.spec = spec;
                 }
             });
         }
-        "fault" => world.fault(rest)?,
+        "fault" => world.inject_fault(rest)?,
         _ => return None,
     }
     Some(())
 }
 
 /// Changes how a version behaves: pods that are ready stay so.
-fn turn(world: &mut World, version: &str, truth: Truth) {
-    world.truth(version, truth);
-    for set in world.cluster.sets.iter_mut().filter(|set| set.view.version == version) {
-        set.truth = truth;
+fn change_behavior(world: &mut SimulatedWorld, version: &str, truth: ModelBehavior) {
+    world.set_behavior(version, truth);
+    for set in world.cluster.replica_sets.iter_mut().filter(|set| set.view.version == version) {
+        set.behavior = truth;
     }
-    world.tell(&format!("fault: pods of {version} are different from now on"));
+    world.log_line(&format!("fault: pods of {version} are different from now on"));
 }
 
 /// The operator comes with another image of the model server.
-fn upgrade(world: &mut World, image: &str) {
+fn upgrade_runtime(world: &mut SimulatedWorld, image: &str) {
     image.clone_into(&mut world.cluster.runtime_image);
     world.cluster.changes += 1;
-    world.tell(&format!("upgrade: {image}"));
+    world.log_line(&format!("upgrade: {image}"));
 }
 
-fn result(world: &World) -> String {
+fn render_result(world: &SimulatedWorld) -> String {
     let (plans, writes) = world.cost();
     let mut lines = world.transcript.clone();
     lines.push(format!("{plans} plans, {writes} writes"));
-    lines.extend(world.broken.iter().map(|what| format!("BROKEN {what}")));
+    lines.extend(world.violations.iter().map(|what| format!("BROKEN {what}")));
     lines.push(String::new());
     lines.join("\n")
 }
 
-fn merge(into: &mut Value, from: Value) {
+fn merge_json(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
+                merge_json(into.entry(key).or_insert(Value::Null), value);
             }
         }
         (into, from) => *into = from,

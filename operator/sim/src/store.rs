@@ -1,28 +1,28 @@
 //! Where models lie: bytes at the addresses of versions.
 
-use crate::cluster::Cluster;
+use crate::cluster::SimulatedCluster;
 
 /// What a version's bytes are called after so many changes of them.
-pub(crate) fn digest(version: &str, serial: i64) -> String {
+pub(crate) fn model_digest(version: &str, serial: i64) -> String {
     let number: u64 = version.trim_start_matches('v').parse().unwrap_or_default();
     format!("sha256:{number:04x}{serial:060x}")
 }
 
-impl Cluster {
+impl SimulatedCluster {
     /// The digest of what lies at the address of a version.
-    pub(crate) fn stored(&self, version: &str) -> String {
-        self.store.get(version).cloned().unwrap_or_else(|| digest(version, 0))
+    pub(crate) fn stored_digest(&self, version: &str) -> String {
+        self.store.get(version).cloned().unwrap_or_else(|| model_digest(version, 0))
     }
 
     /// Somebody writes other bytes to the address of a version.
-    pub(crate) fn overwrite(&mut self, version: &str, serial: i64) {
-        self.store.insert(version.to_owned(), digest(version, serial));
+    pub(crate) fn overwrite_model(&mut self, version: &str, serial: i64) {
+        self.store.insert(version.to_owned(), model_digest(version, serial));
     }
 
     /// Puts back what the revisions that are there need.
-    pub(crate) fn restore(&mut self) {
-        for set in &self.sets {
-            if let Some(digest) = set.view.digest.known() {
+    pub(crate) fn restore_models(&mut self) {
+        for set in &self.replica_sets {
+            if let Some(digest) = set.view.digest.known_digest() {
                 self.store.insert(set.view.version.clone(), digest.to_owned());
             }
         }

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use jiff::{SignedDuration, Timestamp};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
-use crate::cluster::Cluster;
-use crate::expect::Expect;
-use crate::gateway::Gateway;
-use crate::metrics::Metrics;
-use crate::rng::Rng;
-use crate::shell::{Around, Shell, Snapshot};
-use crate::truth::Truth;
+use crate::behavior::ModelBehavior;
+use crate::cluster::SimulatedCluster;
+use crate::gateway::SimulatedGateway;
+use crate::invariants::InvariantMonitor;
+use crate::metrics::SimulatedMetrics;
+use crate::operator_process::{ClusterSnapshot, OperatorProcess, ProcessEnvironment};
+use crate::rng::SeededRng;
 
 /// When every world begins.
 pub(crate) const START: Timestamp = Timestamp::constant(1_767_225_600, 0);
@@ -23,7 +23,7 @@ const KINDS: [&str; 7] =
 
 /// How much goes wrong, as chances a second, or a write.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Faults {
+pub struct FaultSettings {
     /// The operator dies, before and after every write.
     pub crash: f64,
     /// A write fails.
@@ -31,7 +31,7 @@ pub struct Faults {
     /// A write happens, and its answer is lost.
     pub lost_answer: f64,
     /// The view gets another lag of up to so many seconds.
-    pub stale: i64,
+    pub max_view_lag: i64,
     /// A pod is evicted.
     pub evict: f64,
     /// A gateway dies and another comes.
@@ -53,52 +53,52 @@ pub struct Faults {
     /// Somebody deletes the ModelDeployment without its children, and makes it again.
     pub orphan: f64,
     /// Another controller changes the child of this kind each time that it is as we want it.
-    pub contested: Option<&'static str>,
+    pub contested_kind: Option<&'static str>,
     /// Applies of this kind are refused for good, also when all other faults end.
-    pub refused: Option<&'static str>,
+    pub refused_kind: Option<&'static str>,
     /// A second operator believes that it leads, too.
     pub two_leaders: bool,
     /// An operator sleeps between a plan and its first write, and then does what it had planned (a process that is stopped, a machine that is moved).
-    pub thaw: f64,
+    pub suspend: f64,
 }
 
 /// One world.
-pub struct World {
+pub struct SimulatedWorld {
     pub(crate) now: i64,
-    pub(crate) cluster: Cluster,
-    pub(crate) gateways: Vec<Gateway>,
-    pub(crate) metrics: Metrics,
-    shells: Vec<Shell>,
+    pub(crate) cluster: SimulatedCluster,
+    pub(crate) gateways: Vec<SimulatedGateway>,
+    pub(crate) metrics: SimulatedMetrics,
+    processes: Vec<OperatorProcess>,
     /// What goes wrong from now on.
-    pub faults: Faults,
-    pub(crate) rng: Rng,
-    views: VecDeque<Rc<Snapshot>>,
-    born: u32,
+    pub faults: FaultSettings,
+    pub(crate) rng: SeededRng,
+    snapshots: VecDeque<Rc<ClusterSnapshot>>,
+    gateways_created: u32,
     seen_status: Option<ModelDeploymentStatus>,
-    pub(crate) expect: Expect,
+    pub(crate) invariants: InvariantMonitor,
     /// What happened.
     pub transcript: Vec<String>,
     /// What must not have happened.
-    pub broken: Vec<String>,
+    pub violations: Vec<String>,
 }
 
-impl World {
+impl SimulatedWorld {
     /// A world with one ModelDeployment and nothing else.
     pub fn new(object: ModelDeployment, seed: u64) -> Self {
         let mut world = Self {
             now: 0,
-            cluster: Cluster::new(object),
+            cluster: SimulatedCluster::new(object),
             gateways: Vec::new(),
-            metrics: Metrics::default(),
-            shells: vec![Shell::new("operator")],
-            faults: Faults::default(),
-            rng: Rng::new(seed),
-            views: VecDeque::new(),
-            born: 0,
+            metrics: SimulatedMetrics::default(),
+            processes: vec![OperatorProcess::new("operator")],
+            faults: FaultSettings::default(),
+            rng: SeededRng::new(seed),
+            snapshots: VecDeque::new(),
+            gateways_created: 0,
             seen_status: None,
-            expect: Expect::default(),
+            invariants: InvariantMonitor::default(),
             transcript: Vec::new(),
-            broken: Vec::new(),
+            violations: Vec::new(),
         };
         for _ in 0..2 {
             let gateway = world.new_gateway();
@@ -108,13 +108,13 @@ impl World {
     }
 
     /// Says how a version behaves.
-    pub fn truth(&mut self, version: &str, truth: Truth) {
-        self.cluster.truths.insert(version.to_owned(), truth);
+    pub fn set_behavior(&mut self, version: &str, truth: ModelBehavior) {
+        self.cluster.behaviors.insert(version.to_owned(), truth);
     }
 
     /// Changes the object as a person or the autoscaler would.
     pub fn edit(&mut self, what: &str, change: impl FnOnce(&mut ModelDeployment)) {
-        self.tell(&format!("person: {what}"));
+        self.log_line(&format!("person: {what}"));
         self.cluster.edit(change);
     }
 
@@ -124,21 +124,21 @@ impl World {
     }
 
     /// At which seconds an object was applied, by kind and name.
-    pub fn applied(&self, target: &str) -> &[i64] {
-        self.cluster.applied.get(target).map(Vec::as_slice).unwrap_or_default()
+    pub fn apply_times(&self, target: &str) -> &[i64] {
+        self.cluster.apply_times.get(target).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// How many objects are not as they were applied.
-    pub fn altered(&self) -> usize {
-        self.cluster.altered()
+    pub fn altered_count(&self) -> usize {
+        self.cluster.altered_count()
     }
 
     /// Plans that were made, and writes that reached the API server.
     pub fn cost(&self) -> (u64, u64) {
-        (self.shells.iter().map(|shell| shell.plans).sum(), self.cluster.writes)
+        (self.processes.iter().map(|shell| shell.plans).sum(), self.cluster.writes)
     }
 
-    pub(crate) fn tell(&mut self, line: &str) {
+    pub(crate) fn log_line(&mut self, line: &str) {
         let line = format!("{:>5} {line}", self.now);
         self.transcript.push(line);
     }
@@ -147,49 +147,50 @@ impl World {
     pub fn tick(&mut self) {
         self.now += 1;
         self.metrics.tick(self.now);
-        self.go_wrong();
+        self.inject_faults();
         let clock = START + SignedDuration::from_secs(self.now);
-        for index in 0..self.cluster.sets.len() {
-            let stored = self.cluster.stored(&self.cluster.sets[index].view.version);
-            if self.cluster.sets[index].tick(self.now, &stored, &mut self.rng) {
+        for index in 0..self.cluster.replica_sets.len() {
+            let stored = self.cluster.stored_digest(&self.cluster.replica_sets[index].view.version);
+            if self.cluster.replica_sets[index].tick(self.now, &stored, &mut self.rng) {
                 self.cluster.changes += 1;
             }
         }
         for gateway in &mut self.gateways {
             // What time alone changes is news as well: a link that stands again.
-            let before = facts(gateway, self.now - 1);
+            let before = watched_facts(gateway, self.now - 1);
             gateway.tick(self.now, clock, &self.cluster, &mut self.metrics, &mut self.rng);
-            if before != facts(gateway, self.now) {
+            if before != watched_facts(gateway, self.now) {
                 self.cluster.changes += 1;
             }
         }
-        self.look();
-        self.operate();
-        let found = self.expect.every_second(self.now, &self.cluster, &self.gateways);
-        self.broken.extend(found);
-        self.tell_status();
+        self.take_snapshot();
+        self.run_processes();
+        let found = self.invariants.check_tick(self.now, &self.cluster, &self.gateways);
+        self.violations.extend(found);
+        self.log_status();
     }
 
     /// A new picture, when there is something new.
-    fn look(&mut self) {
-        if self.views.back().is_some_and(|view| view.changes == self.cluster.changes) {
+    fn take_snapshot(&mut self) {
+        if self.snapshots.back().is_some_and(|view| view.changes == self.cluster.changes) {
             return;
         }
-        let pods = self.gateways.iter().map(|gateway| gateway.seen(self.now)).collect();
+        let pods = self.gateways.iter().map(|gateway| gateway.observed_pod(self.now)).collect();
         let (changes, version) = (self.cluster.changes, self.cluster.version);
-        let observed = self.cluster.observed(pods);
-        self.views.push_back(Rc::new(Snapshot { at: self.now, changes, version, observed }));
-        while self.views.len() > 16 {
-            self.views.pop_front();
+        let observed = self.cluster.observe(pods);
+        self.snapshots.push_back(Rc::new(ClusterSnapshot { at: self.now, changes, version, observed }));
+        while self.snapshots.len() > 16 {
+            self.snapshots.pop_front();
         }
     }
 
-    fn operate(&mut self) {
-        let mut shells = std::mem::take(&mut self.shells);
+    fn run_processes(&mut self) {
+        let mut shells = std::mem::take(&mut self.processes);
         for shell in &mut shells {
-            let seen = self.views.iter().rev().find(|view| view.at <= self.now - shell.lag).or(self.views.front());
+            let seen =
+                self.snapshots.iter().rev().find(|view| view.at <= self.now - shell.lag).or(self.snapshots.front());
             let Some(view) = seen.cloned() else { continue };
-            let mut around = Around {
+            let mut around = ProcessEnvironment {
                 now: self.now,
                 cluster: &mut self.cluster,
                 metrics: &self.metrics,
@@ -197,38 +198,38 @@ impl World {
                 rng: &mut self.rng,
             };
             shell.tick(&view, &mut around);
-            self.broken.append(&mut shell.broken);
+            self.violations.append(&mut shell.violations);
             let name = shell.name;
             for line in std::mem::take(&mut shell.log) {
                 self.transcript.push(format!("{:>5} {name}: {line}", self.now));
             }
         }
-        self.shells = shells;
+        self.processes = shells;
         // Two leaders end when the lease does.
-        if !self.faults.two_leaders && self.shells.len() > 1 {
-            self.shells.truncate(1);
+        if !self.faults.two_leaders && self.processes.len() > 1 {
+            self.processes.truncate(1);
         }
     }
 
-    fn new_gateway(&mut self) -> Gateway {
-        self.born += 1;
-        Gateway::new(format!("gateway-{}", self.born), self.now + 3)
+    fn new_gateway(&mut self) -> SimulatedGateway {
+        self.gateways_created += 1;
+        SimulatedGateway::new(format!("gateway-{}", self.gateways_created), self.now + 3)
     }
 
-    fn go_wrong(&mut self) {
+    fn inject_faults(&mut self) {
         let faults = self.faults;
-        if self.rng.chance(faults.evict) && !self.cluster.sets.is_empty() {
-            let index = self.rng.between(0, self.cluster.sets.len() as i64 - 1) as usize;
-            if self.cluster.sets[index].evict(&mut self.rng) {
-                self.tell("fault: a pod is evicted");
+        if self.rng.chance(faults.evict) && !self.cluster.replica_sets.is_empty() {
+            let index = self.rng.between(0, self.cluster.replica_sets.len() as i64 - 1) as usize;
+            if self.cluster.replica_sets[index].evict(&mut self.rng) {
+                self.log_line("fault: a pod is evicted");
             }
         }
         if self.rng.chance(faults.gateway) {
             let index = self.rng.between(0, self.gateways.len() as i64 - 1) as usize;
-            let gone = std::mem::replace(&mut self.gateways[index], Gateway::new(String::new(), 0));
+            let gone = std::mem::replace(&mut self.gateways[index], SimulatedGateway::new(String::new(), 0));
             self.gateways[index] = self.new_gateway();
             self.cluster.changes += 1;
-            self.tell(&format!("fault: {} dies", gone.name));
+            self.log_line(&format!("fault: {} dies", gone.name));
         }
         if self.rng.chance(faults.stuck) {
             let index = self.rng.between(0, self.gateways.len() as i64 - 1) as usize;
@@ -236,81 +237,81 @@ impl World {
             let lag = self.rng.pick(&[0, 1, 2, 5, 40, 150]);
             let dark = if self.rng.chance(0.3) { self.rng.between(1, 150) } else { 0 };
             self.gateways[index].lag = lag;
-            self.gateways[index].dark_since = self.now;
-            self.gateways[index].dark_until = self.now + dark;
-            self.tell(&format!("fault: gateway {index} lags by {lag}, dark for {dark}"));
+            self.gateways[index].unreachable_since = self.now;
+            self.gateways[index].unreachable_until = self.now + dark;
+            self.log_line(&format!("fault: gateway {index} lags by {lag}, dark for {dark}"));
         }
-        self.go_wrong_elsewhere(faults);
+        self.inject_other_faults(faults);
     }
 
-    fn go_wrong_elsewhere(&mut self, faults: Faults) {
+    fn inject_other_faults(&mut self, faults: FaultSettings) {
         if self.rng.chance(faults.prometheus) {
-            self.metrics.down = self.rng.chance(0.4);
+            self.metrics.is_down = self.rng.chance(0.4);
             self.metrics.gap = self.rng.chance(0.2);
-            self.tell(&format!("fault: Prometheus down {}, gap {}", self.metrics.down, self.metrics.gap));
+            self.log_line(&format!("fault: Prometheus down {}, gap {}", self.metrics.is_down, self.metrics.gap));
         }
-        if faults.two_leaders && self.shells.len() == 1 {
-            self.shells.push(Shell::new("other"));
+        if faults.two_leaders && self.processes.len() == 1 {
+            self.processes.push(OperatorProcess::new("other"));
         }
-        for index in 0..self.shells.len() {
-            if faults.stale > 0 && self.rng.chance(0.1) {
-                self.shells[index].lag = self.rng.between(0, faults.stale);
+        for index in 0..self.processes.len() {
+            if faults.max_view_lag > 0 && self.rng.chance(0.1) {
+                self.processes[index].lag = self.rng.between(0, faults.max_view_lag);
             }
             if self.rng.chance(faults.clock) {
-                self.shells[index].clock = self.rng.between(-30, 30);
-                self.tell("fault: a clock jumps");
+                self.processes[index].clock_skew = self.rng.between(-30, 30);
+                self.log_line("fault: a clock jumps");
             }
         }
         if self.rng.chance(faults.wipe) {
             self.cluster.edit(|object| object.status = None);
-            self.expect.wiped(self.now);
-            self.tell("fault: the status is wiped");
+            self.invariants.note_wipe(self.now);
+            self.log_line("fault: the status is wiped");
         }
         if faults.alter > 0.0 && self.rng.chance(faults.alter) {
             let kind = self.rng.pick(&KINDS);
-            if self.cluster.alter(kind) {
-                self.tell(&format!("fault: somebody changes the {kind}"));
+            if self.cluster.alter_child(kind) {
+                self.log_line(&format!("fault: somebody changes the {kind}"));
             }
         }
-        if faults.contested.is_some_and(|kind| self.cluster.alter(kind)) {
-            self.tell("fault: it is changed back");
+        if faults.contested_kind.is_some_and(|kind| self.cluster.alter_child(kind)) {
+            self.log_line("fault: it is changed back");
         }
         if faults.orphan > 0.0 && self.rng.chance(faults.orphan) {
-            self.cluster.orphan();
-            self.expect.wiped(self.now);
-            self.tell("fault: the ModelDeployment is made again");
+            self.cluster.recreate_orphaned();
+            self.invariants.note_wipe(self.now);
+            self.log_line("fault: the ModelDeployment is made again");
         }
-        if self.rng.chance(faults.overwrite) && !self.cluster.sets.is_empty() {
-            let index = self.rng.between(0, self.cluster.sets.len() as i64 - 1) as usize;
-            let version = self.cluster.sets[index].view.version.clone();
-            self.cluster.overwrite(&version, self.now);
-            self.tell(&format!("fault: other bytes at the address of {version}"));
+        if self.rng.chance(faults.overwrite) && !self.cluster.replica_sets.is_empty() {
+            let index = self.rng.between(0, self.cluster.replica_sets.len() as i64 - 1) as usize;
+            let version = self.cluster.replica_sets[index].view.version.clone();
+            self.cluster.overwrite_model(&version, self.now);
+            self.log_line(&format!("fault: other bytes at the address of {version}"));
         }
-        if self.rng.chance(faults.meddle) && !self.cluster.sets.is_empty() {
-            let index = self.rng.between(0, self.cluster.sets.len() as i64 - 1) as usize;
+        if self.rng.chance(faults.meddle) && !self.cluster.replica_sets.is_empty() {
+            let index = self.rng.between(0, self.cluster.replica_sets.len() as i64 - 1) as usize;
             let replicas = self.rng.between(0, 6) as i32;
-            self.cluster.sets[index].scale(replicas);
+            self.cluster.replica_sets[index].scale(replicas);
             self.cluster.changes += 1;
-            self.expect.meddled(self.now);
-            self.tell(&format!("fault: somebody scales a ReplicaSet to {replicas}"));
+            self.invariants.note_manual_scale(self.now);
+            self.log_line(&format!("fault: somebody scales a ReplicaSet to {replicas}"));
         }
     }
 
     /// One fault by its word in a script; nothing for a word that is none.
-    pub fn fault(&mut self, word: &str) -> Option<()> {
+    pub fn inject_fault(&mut self, word: &str) -> Option<()> {
         let (first, kind) = word.split_once(' ').unwrap_or((word, ""));
         match first {
-            "alter" => drop(self.cluster.alter(kind)),
-            "lose" => self.cluster.lose(kind),
-            "contest" => self.faults.contested = KINDS.into_iter().find(|it| *it == kind),
-            "orphan" => self.cluster.orphan(),
-            "prometheus" => self.metrics.down = true,
-            "cure" => self.metrics.down = false,
+            "alter" => drop(self.cluster.alter_child(kind)),
+            "lose" => self.cluster.delete_child(kind),
+            "contest" => self.faults.contested_kind = KINDS.into_iter().find(|it| *it == kind),
+            "orphan" => self.cluster.recreate_orphaned(),
+            "prometheus" => self.metrics.is_down = true,
+            "cure" => self.metrics.is_down = false,
             "wipe" => self.cluster.edit(|object| object.status = None),
             "crash" => {
-                let mut shell = Shell::new("operator");
-                shell.alive_at = self.now + 10;
-                self.shells = vec![shell];
+                let mut shell = OperatorProcess::new("operator");
+                shell.restart_at = self.now + 10;
+                self.processes = vec![shell];
             }
             "gateway" => {
                 let fresh = self.new_gateway();
@@ -319,68 +320,68 @@ impl World {
             }
             "overwrite" => {
                 let version = self.cluster.object.spec.model.version.clone().unwrap_or_default();
-                self.cluster.overwrite(&version, self.now);
+                self.cluster.overwrite_model(&version, self.now);
             }
             // Its watch does not hear the API server any more, and does not know it.
             "deaf" => self.gateways.first_mut()?.lag = 150,
             // The operator cannot reach it.
             "dark" => {
                 let gateway = self.gateways.first_mut()?;
-                (gateway.dark_since, gateway.dark_until) = (self.now, self.now + 150);
+                (gateway.unreachable_since, gateway.unreachable_until) = (self.now, self.now + 150);
             }
             "heal" => self.gateways.first_mut()?.lag = 1,
-            "evict" => drop(self.cluster.sets.first_mut()?.evict(&mut self.rng)),
+            "evict" => drop(self.cluster.replica_sets.first_mut()?.evict(&mut self.rng)),
             _ => return None,
         }
         if word == "wipe" || word == "orphan" {
-            self.expect.wiped(self.now);
+            self.invariants.note_wipe(self.now);
         }
-        self.tell(&format!("fault: {word}"));
+        self.log_line(&format!("fault: {word}"));
         Some(())
     }
 
     /// No more faults from here on.
-    pub fn heal(&mut self) {
-        self.faults = Faults { refused: self.faults.refused, ..Faults::default() };
-        self.cluster.restore();
-        (self.metrics.down, self.metrics.gap) = (false, false);
+    pub fn end_faults(&mut self) {
+        self.faults = FaultSettings { refused_kind: self.faults.refused_kind, ..FaultSettings::default() };
+        self.cluster.restore_models();
+        (self.metrics.is_down, self.metrics.gap) = (false, false);
         for gateway in &mut self.gateways {
-            (gateway.lag, gateway.dark_until) = (1, 0);
+            (gateway.lag, gateway.unreachable_until) = (1, 0);
         }
-        for shell in &mut self.shells {
-            (shell.lag, shell.clock) = (0, 0);
+        for shell in &mut self.processes {
+            (shell.lag, shell.clock_skew) = (0, 0);
         }
         self.cluster.changes += 1;
-        self.tell("all faults end");
+        self.log_line("all faults end");
     }
 
     /// A line for every change of what people look at.
-    fn tell_status(&mut self) {
+    fn log_status(&mut self) {
         if self.seen_status == self.cluster.object.status {
             return;
         }
         let status = self.status();
-        if let Some(line) =
-            headline(&status).filter(|line| self.seen_status.as_ref().and_then(headline).as_ref() != Some(line))
+        if let Some(line) = status_headline(&status)
+            .filter(|line| self.seen_status.as_ref().and_then(status_headline).as_ref() != Some(line))
         {
-            self.tell(&line);
+            self.log_line(&line);
         }
-        self.expect.status(self.seen_status.as_ref(), &self.cluster);
-        for note in std::mem::take(&mut self.expect.notes) {
-            self.tell(&note);
+        self.invariants.score_rollouts(self.seen_status.as_ref(), &self.cluster);
+        for note in std::mem::take(&mut self.invariants.notes) {
+            self.log_line(&note);
         }
         self.seen_status = self.cluster.object.status.clone();
     }
 }
 
 /// What a watch on a gateway would wake the operator for; counts of requests do not.
-fn facts(gateway: &Gateway, now: i64) -> impl PartialEq + use<> {
-    let seen = gateway.seen(now);
+fn watched_facts(gateway: &SimulatedGateway, now: i64) -> impl PartialEq + use<> {
+    let seen = gateway.observed_pod(now);
     let report = seen.report.map(|it| (it.generation, it.brake, it.in_flight));
     (seen.ready, report)
 }
 
-fn headline(status: &ModelDeploymentStatus) -> Option<String> {
+fn status_headline(status: &ModelDeploymentStatus) -> Option<String> {
     let names: BTreeMap<&str, &str> = [&status.stable, &status.candidate]
         .into_iter()
         .flatten()

@@ -3,22 +3,22 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use slipway_sim::{Outcome, run};
+use slipway_sim::{SeedOutcome, run_seed};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn show(seed: u64, outcome: &Outcome) -> String {
-    format!("seed {seed}:\n{}\n\nbroken:\n{}", outcome.transcript.join("\n"), outcome.broken.join("\n"))
+fn show(seed: u64, outcome: &SeedOutcome) -> String {
+    format!("seed {seed}:\n{}\n\nbroken:\n{}", outcome.transcript.join("\n"), outcome.violations.join("\n"))
 }
 
 #[test]
 fn no_seed_breaks_an_invariant() {
     if let Some(seed) = number("SLIPWAY_SIM_SEED") {
-        let outcome = run(seed);
+        let outcome = run_seed(seed);
         println!("{}", show(seed, &outcome));
-        assert!(outcome.broken.is_empty());
+        assert!(outcome.violations.is_empty());
         return;
     }
     let seeds = number("SLIPWAY_SIM_SEEDS").unwrap_or(2000);
@@ -33,7 +33,7 @@ fn no_seed_breaks_an_invariant() {
     println!("{seeds} seeds in {:?}: {} plans, {} writes", started.elapsed(), all.plans, all.writes);
     println!("bad promoted: {:?}, good taken back: {:?}, failing seeds: {}", all.bad, all.good, all.failed.len());
     if let Some((seed, outcome)) = all.failed.iter().min_by_key(|(seed, _)| *seed) {
-        let rest: Vec<String> = all.failed.iter().map(|(seed, it)| format!("{seed}: {}", it.broken[0])).collect();
+        let rest: Vec<String> = all.failed.iter().map(|(seed, it)| format!("{seed}: {}", it.violations[0])).collect();
         panic!("{}\n\nall failing seeds:\n{}", show(*seed, outcome), rest.join("\n"));
     }
     // What the judge promises, with room for chance.
@@ -47,7 +47,7 @@ struct Part {
     good: (u32, u32),
     plans: u64,
     writes: u64,
-    failed: Vec<(u64, Outcome)>,
+    failed: Vec<(u64, SeedOutcome)>,
 }
 
 impl Part {
@@ -68,12 +68,12 @@ fn work(next: &AtomicU64, seeds: u64) -> Part {
         if seed >= seeds {
             return part;
         }
-        let outcome = run(seed);
+        let outcome = run_seed(seed);
         part.bad = (part.bad.0 + outcome.bad.0, part.bad.1 + outcome.bad.1);
         part.good = (part.good.0 + outcome.good.0, part.good.1 + outcome.good.1);
         part.plans += outcome.plans;
         part.writes += outcome.writes;
-        if !outcome.broken.is_empty() {
+        if !outcome.violations.is_empty() {
             part.failed.push((seed, outcome));
         }
     }
@@ -81,7 +81,7 @@ fn work(next: &AtomicU64, seeds: u64) -> Part {
 
 #[test]
 fn a_seed_is_the_same_world_again() {
-    let (one, two) = (run(7), run(7));
+    let (one, two) = (run_seed(7), run_seed(7));
     assert_eq!(one.transcript, two.transcript);
 }
 
@@ -97,7 +97,7 @@ fn scripts_go_as_approved() {
             continue;
         }
         played += 1;
-        let transcript = slipway_sim::script::play(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let transcript = slipway_sim::script::play_script(&std::fs::read_to_string(&path).unwrap()).unwrap();
         assert!(!transcript.contains("BROKEN"), "{}:\n{transcript}", path.display());
         let approved = path.with_extension("out");
         if bless {

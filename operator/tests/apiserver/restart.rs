@@ -12,7 +12,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use slipway_core::action::{Action, HELD_BY_BUDGET};
+use slipway_core::action::{HELD_BY_BUDGET, PlanAction};
 use slipway_crds::v1alpha1::ModelDeployment;
 use slipway_operator::apply::{Applier, Subject};
 use slipway_operator::error::Fault;
@@ -186,7 +186,7 @@ async fn an_eviction_is_of_the_pod_that_was_seen() {
     let applier =
         Applier { client: &world.admin, views: &views, subject: &subject, turns: &turns, object: &object, own: &own };
     let uid = make_pod(&world, "m-0123456789-aaaaa", None, true).await;
-    let evict = |uid: &str| Action::Evict { name: "m-0123456789-aaaaa".into(), uid: uid.into() };
+    let evict = |uid: &str| PlanAction::Evict { name: "m-0123456789-aaaaa".into(), uid: uid.into() };
     let refused =
         applier.carry_out(&evict("of-its-predecessor")).await.err().expect("another pod of that name is evicted");
     assert!(matches!(refused.fault, Fault::Conflict(_)), "{refused}");

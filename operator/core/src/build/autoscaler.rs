@@ -10,20 +10,20 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment, SERVER};
 
-use super::hash::stamped;
-use super::meta::{Labels, controlled, matching, object_labels, runtime_selector};
-use crate::desired::Desired;
+use super::hash::with_applied_hash;
+use super::meta::{LabelMap, controlled_metadata, label_selector, object_labels, runtime_selector};
+use crate::desired::DesiredObject;
 
 /// Average CPU utilisation at which the default metric holds the pods, in percent of their requests.
 const DEFAULT_CPU_PERCENT: i32 = 80;
 
 /// The HorizontalPodAutoscaler `<name>` for `autoscaling` (that of the spec). It targets our own scale subresource, whose selector covers all revisions and
 /// does not change in a rollout, so the autoscaler never has to be pointed anywhere else.
-pub fn autoscaler(object: &ModelDeployment, autoscaling: &Autoscaling) -> Desired {
+pub fn model_autoscaler(object: &ModelDeployment, autoscaling: &Autoscaling) -> DesiredObject {
     let name = object.name_any();
     let metrics = if autoscaling.metrics.is_empty() { vec![cpu_utilisation()] } else { autoscaling.metrics.clone() };
-    stamped(Desired::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
-        metadata: controlled(object, name.clone(), object_labels(&name)),
+    with_applied_hash(DesiredObject::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
+        metadata: controlled_metadata(object, name.clone(), object_labels(&name)),
         spec: Some(HorizontalPodAutoscalerSpec {
             scale_target_ref: CrossVersionObjectReference {
                 api_version: Some(ModelDeployment::api_version(&()).into_owned()),
@@ -59,10 +59,10 @@ fn cpu_utilisation() -> MetricSpec {
 /// The PodDisruptionBudget `<name>` over the runtime pods of all revisions.
 ///
 /// Kubernetes sums the replicas of the ReplicaSets behind the pods, so what `disruptionBudget` allows counts for the whole ModelDeployment.
-pub fn disruption_budget(object: &ModelDeployment) -> Desired {
+pub fn disruption_budget(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
-    let metadata = controlled(object, name.clone(), object_labels(&name));
-    stamped(Desired::PodDisruptionBudget(budget(
+    let metadata = controlled_metadata(object, name.clone(), object_labels(&name));
+    with_applied_hash(DesiredObject::PodDisruptionBudget(eviction_budget(
         metadata,
         runtime_selector(&name),
         object.spec.disruption_budget.max_unavailable.clone(),
@@ -70,13 +70,17 @@ pub fn disruption_budget(object: &ModelDeployment) -> Desired {
 }
 
 /// So many evictions at a time. A pod that is not ready may always go: it serves nobody, and it must not keep a node from being drained.
-pub(super) fn budget(metadata: ObjectMeta, selector: Labels, max_unavailable: IntOrString) -> PodDisruptionBudget {
+pub(super) fn eviction_budget(
+    metadata: ObjectMeta,
+    selector: LabelMap,
+    max_unavailable: IntOrString,
+) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata,
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(max_unavailable),
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
-            selector: Some(matching(selector)),
+            selector: Some(label_selector(selector)),
             ..PodDisruptionBudgetSpec::default()
         }),
         status: None,

@@ -8,10 +8,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_crds::v1alpha1::units::bytes;
 use slipway_crds::v1alpha1::{Cache, CacheBypass, CacheMode, EvictionPolicy, RedisSidecar};
 
-use super::pod::{container_security, env, env_secret};
-use super::replica_set::{mount, scratch};
+use super::pod::{container_security, env_from_secret, env_var};
+use super::replica_set::{scratch_volume, volume_mount};
 use crate::reserved::{REDIS, SOCKET_VOLUME};
-use crate::settings::Settings;
+use crate::settings::PlanSettings;
 
 /// The volume of the model files.
 pub(super) const MODELS: &str = "models";
@@ -24,14 +24,14 @@ const SOCKET: &str = "/run/slipway/redis.sock";
 const CPU_REQUEST: &str = "50m";
 
 /// The volume of the model files, when it is a claim: a path of the node would be against the restricted Pod Security Standard.
-pub(super) fn models(cache: Option<&Cache>) -> Option<Volume> {
+pub(super) fn model_cache_volume(cache: Option<&Cache>) -> Option<Volume> {
     let claim_name = cache?.models.as_ref()?.claim_name.clone();
     let claim = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
     Some(Volume { name: MODELS.to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() })
 }
 
 /// A claim may belong to root; our group may write to it. Only its root is looked at, because walking through many files at every start is slow.
-pub(super) fn security(cache: Option<&Cache>, pod: PodSecurityContext) -> PodSecurityContext {
+pub(super) fn cache_pod_security(cache: Option<&Cache>, pod: PodSecurityContext) -> PodSecurityContext {
     let claimed = cache.is_some_and(|cache| cache.models.is_some());
     PodSecurityContext {
         fs_group: if claimed { pod.run_as_group } else { None },
@@ -41,67 +41,67 @@ pub(super) fn security(cache: Option<&Cache>, pod: PodSecurityContext) -> PodSec
 }
 
 /// The volume for the socket, and where both containers mount it; none without the sidecar.
-pub(super) fn volume(cache: Option<&Cache>) -> Option<(Volume, VolumeMount)> {
-    cache?.sidecar.as_ref().map(|_| (scratch(SOCKET_VOLUME, "16Mi"), mount(SOCKET_VOLUME, FOLDER)))
+pub(super) fn socket_volume(cache: Option<&Cache>) -> Option<(Volume, VolumeMount)> {
+    cache?.sidecar.as_ref().map(|_| (scratch_volume(SOCKET_VOLUME, "16Mi"), volume_mount(SOCKET_VOLUME, FOLDER)))
 }
 
 /// The settings of the model server.
-pub(super) fn environment(cache: Option<&Cache>) -> Vec<EnvVar> {
+pub(super) fn cache_environment(cache: Option<&Cache>) -> Vec<EnvVar> {
     let Some(cache) = cache else { return Vec::new() };
     let mut all = Vec::new();
     if let Some(results) = cache.results.as_ref().filter(|results| results.mode == CacheMode::Enabled) {
         all.extend([
-            env("SLIPWAY_RESULT_CACHE", "true"),
-            env("SLIPWAY_RESULT_CACHE_BYTES", &in_bytes(&results.memory)),
-            env("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
-            env("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &in_bytes(&results.max_entry_size)),
+            env_var("SLIPWAY_RESULT_CACHE", "true"),
+            env_var("SLIPWAY_RESULT_CACHE_BYTES", &quantity_bytes(&results.memory)),
+            env_var("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
+            env_var("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &quantity_bytes(&results.max_entry_size)),
         ]);
         if results.hot_keys > 0 {
-            all.push(env("SLIPWAY_CACHE_HOT_KEYS", &results.hot_keys.to_string()));
+            all.push(env_var("SLIPWAY_CACHE_HOT_KEYS", &results.hot_keys.to_string()));
         }
         if results.bypass == CacheBypass::Never {
-            all.push(env("SLIPWAY_CACHE_NO_BYPASS", "true"));
+            all.push(env_var("SLIPWAY_CACHE_NO_BYPASS", "true"));
         }
     }
     if let Some(features) = cache.features.as_ref().filter(|features| features.mode == CacheMode::Enabled) {
         all.extend([
-            env("SLIPWAY_FEATURE_CACHE", "true"),
-            env("SLIPWAY_FEATURE_CACHE_BYTES", &in_bytes(&features.memory)),
-            env("SLIPWAY_FEATURE_TTL_SECONDS", &features.ttl_seconds.to_string()),
+            env_var("SLIPWAY_FEATURE_CACHE", "true"),
+            env_var("SLIPWAY_FEATURE_CACHE_BYTES", &quantity_bytes(&features.memory)),
+            env_var("SLIPWAY_FEATURE_TTL_SECONDS", &features.ttl_seconds.to_string()),
         ]);
         if let Some(source) = &features.source {
-            all.push(env("SLIPWAY_FEATURE_SOURCE_URL", &source.url));
-            all.push(env("SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS", &source.timeout_milliseconds.to_string()));
+            all.push(env_var("SLIPWAY_FEATURE_SOURCE_URL", &source.url));
+            all.push(env_var("SLIPWAY_FEATURE_SOURCE_TIMEOUT_MS", &source.timeout_milliseconds.to_string()));
         }
     }
-    if let Some(url) = url(cache).filter(|_| !all.is_empty()) {
+    if let Some(url) = redis_url(cache).filter(|_| !all.is_empty()) {
         all.push(url);
-        all.push(env("SLIPWAY_REDIS_BUDGET_MS", &cache.latency_budget_milliseconds.to_string()));
+        all.push(env_var("SLIPWAY_REDIS_BUDGET_MS", &cache.latency_budget_milliseconds.to_string()));
     }
     all
 }
 
 /// What is no amount is refused before; 0 keeps nothing.
-fn in_bytes(amount: &Quantity) -> String {
+fn quantity_bytes(amount: &Quantity) -> String {
     bytes(amount).unwrap_or_default().to_string()
 }
 
-fn url(cache: &Cache) -> Option<EnvVar> {
+fn redis_url(cache: &Cache) -> Option<EnvVar> {
     const NAME: &str = "SLIPWAY_REDIS_URL";
     if cache.sidecar.is_some() {
-        return Some(env(NAME, &format!("unix://{SOCKET}")));
+        return Some(env_var(NAME, &format!("unix://{SOCKET}")));
     }
     let external = cache.redis.as_ref()?;
     if let Some(secret) = &external.url_secret_key_ref {
-        return Some(env_secret(NAME, secret));
+        return Some(env_from_secret(NAME, secret));
     }
-    external.url.as_deref().map(|url| env(NAME, url))
+    external.url.as_deref().map(|url| env_var(NAME, url))
 }
 
 /// The Redis beside the model server, as a sidecar: an init container that goes on, so that it starts before the model server and ends after it.
 ///
 /// It has neither a startup nor a readiness probe, on purpose: a Redis that does not come up must not keep a pod from serving without it.
-pub(super) fn sidecar(cache: Option<&Cache>, settings: &Settings) -> Option<Container> {
+pub(super) fn redis_sidecar(cache: Option<&Cache>, settings: &PlanSettings) -> Option<Container> {
     let redis = cache?.sidecar.as_ref()?;
     Some(Container {
         name: REDIS.to_owned(),
@@ -109,23 +109,23 @@ pub(super) fn sidecar(cache: Option<&Cache>, settings: &Settings) -> Option<Cont
         // The user's own image has no policy of ours: Kubernetes' default by tag is what they expect.
         image_pull_policy: redis.image.is_none().then(|| settings.image_pull_policy.clone()),
         restart_policy: Some("Always".to_owned()),
-        args: Some(arguments(redis)),
-        liveness_probe: Some(liveness()),
-        resources: Some(resources(redis)),
+        args: Some(redis_arguments(redis)),
+        liveness_probe: Some(redis_liveness()),
+        resources: Some(redis_resources(redis)),
         security_context: Some(container_security()),
-        volume_mounts: Some(vec![mount(SOCKET_VOLUME, FOLDER)]),
+        volume_mounts: Some(vec![volume_mount(SOCKET_VOLUME, FOLDER)]),
         ..Container::default()
     })
 }
 
 /// No port at all, nothing on disk, and never more memory than is given.
-fn arguments(redis: &RedisSidecar) -> Vec<String> {
+fn redis_arguments(redis: &RedisSidecar) -> Vec<String> {
     let policy = match redis.eviction_policy {
         EvictionPolicy::AllKeysLfu => "allkeys-lfu",
         EvictionPolicy::AllKeysLru => "allkeys-lru",
         EvictionPolicy::VolatileTtl => "volatile-ttl",
     };
-    let memory = in_bytes(&redis.max_memory);
+    let memory = quantity_bytes(&redis.max_memory);
     let pairs = [
         ("--port", "0"),
         ("--unixsocket", SOCKET),
@@ -143,7 +143,7 @@ fn arguments(redis: &RedisSidecar) -> Vec<String> {
     pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect()
 }
 
-fn liveness() -> Probe {
+fn redis_liveness() -> Probe {
     let command = ["redis-cli", "-s", SOCKET, "ping"].map(str::to_owned).to_vec();
     Probe {
         exec: Some(ExecAction { command: Some(command) }),
@@ -156,7 +156,7 @@ fn liveness() -> Probe {
 
 /// Memory: what Redis may keep, and a quarter and 32 MiB for buffers, fragmentation and itself. All of it is requested, because a cache is full sooner or
 /// later.
-fn resources(redis: &RedisSidecar) -> ResourceRequirements {
+fn redis_resources(redis: &RedisSidecar) -> ResourceRequirements {
     let kept = bytes(&redis.max_memory).unwrap_or_default();
     let kept = kept / (1 << 20) + i64::from(kept % (1 << 20) > 0);
     let memory = Quantity(format!("{}Mi", kept + kept / 4 + 32));

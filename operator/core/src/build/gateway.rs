@@ -19,25 +19,25 @@ use kube::ResourceExt;
 use slipway_crds::v1alpha1::ModelDeployment;
 
 use super::GATEWAY;
-use super::autoscaler::budget;
-use super::hash::stamped;
-use super::meta::{gateway_labels, gateway_selector, matching, shared, unowned};
+use super::autoscaler::eviction_budget;
+use super::hash::with_applied_hash;
+use super::meta::{gateway_labels, gateway_selector, label_selector, shared_metadata, unowned_metadata};
 use super::pod::{
-    TERMINATION_GRACE_SECONDS, container_security, env, env_field, liveness, pod_security, port, pull_secrets,
-    readiness, scraped, spread, tracing_env,
+    TERMINATION_GRACE_SECONDS, container_port, container_security, env_from_field, env_var, liveness_probe,
+    pod_security, pull_secrets, readiness_probe, scrape_annotations, spread_affinity, tracing_env,
 };
 use super::service::gateway_service;
 use super::{keys, template};
-use crate::desired::Desired;
+use crate::desired::DesiredObject;
 use crate::reserved::{HTTP, PRIVATE};
-use crate::settings::{GatewayAutoscaler, Settings};
+use crate::settings::{GatewayAutoscaler, PlanSettings};
 
 const ADMIN: &str = "admin";
 /// By what a gateway knows the operator.
 const OPERATOR_PUBLIC_KEY: &str = "SLIPWAY_OPERATOR_PUBLIC_KEY";
 
 /// The whole set in the order in which it is applied: identity and rights before the pods that need them.
-pub fn gateway_set(object: &ModelDeployment, settings: &Settings) -> [Desired; 5] {
+pub fn gateway_objects(object: &ModelDeployment, settings: &PlanSettings) -> [DesiredObject; 5] {
     [
         gateway_service_account(object),
         gateway_role_binding(object),
@@ -48,18 +48,18 @@ pub fn gateway_set(object: &ModelDeployment, settings: &Settings) -> [Desired; 5
 }
 
 /// The gateway's identity. Its token is mounted by the pods alone.
-pub fn gateway_service_account(object: &ModelDeployment) -> Desired {
-    stamped(Desired::ServiceAccount(ServiceAccount {
-        metadata: shared(object),
+pub fn gateway_service_account(object: &ModelDeployment) -> DesiredObject {
+    with_applied_hash(DesiredObject::ServiceAccount(ServiceAccount {
+        metadata: shared_metadata(object),
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
     }))
 }
 
 /// The gateway's rights: the chart's ClusterRole `slipway-gateway`, within this namespace.
-pub fn gateway_role_binding(object: &ModelDeployment) -> Desired {
-    stamped(Desired::RoleBinding(RoleBinding {
-        metadata: shared(object),
+pub fn gateway_role_binding(object: &ModelDeployment) -> DesiredObject {
+    with_applied_hash(DesiredObject::RoleBinding(RoleBinding {
+        metadata: shared_metadata(object),
         role_ref: RoleRef {
             api_group: "rbac.authorization.k8s.io".to_owned(),
             kind: "ClusterRole".to_owned(),
@@ -75,22 +75,22 @@ pub fn gateway_role_binding(object: &ModelDeployment) -> Desired {
 }
 
 /// The gateway's pods. A roll starts the new pod before the old one leaves: there is never less of the data plane than asked for.
-pub fn gateway_deployment(object: &ModelDeployment, settings: &Settings) -> Desired {
-    deployment(shared(object), settings)
+pub fn gateway_deployment(object: &ModelDeployment, settings: &PlanSettings) -> DesiredObject {
+    build_deployment(shared_metadata(object), settings)
 }
 
 /// The stamp of a namespace's gateway pods, as they are made now.
-pub fn gateway_stamp(namespace: &str, settings: &Settings) -> String {
-    deployment(unowned(namespace), settings).stamp().to_owned()
+pub fn gateway_applied_hash(namespace: &str, settings: &PlanSettings) -> String {
+    build_deployment(unowned_metadata(namespace), settings).applied_hash().to_owned()
 }
 
-fn deployment(metadata: ObjectMeta, settings: &Settings) -> Desired {
-    stamped(Desired::Deployment(Deployment {
+fn build_deployment(metadata: ObjectMeta, settings: &PlanSettings) -> DesiredObject {
+    with_applied_hash(DesiredObject::Deployment(Deployment {
         metadata,
         spec: Some(DeploymentSpec {
             // The autoscaler's, when there is one.
             replicas: (settings.gateway_autoscaler == GatewayAutoscaler::None).then_some(settings.gateway_replicas),
-            selector: matching(gateway_selector()),
+            selector: label_selector(gateway_selector()),
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
@@ -100,11 +100,14 @@ fn deployment(metadata: ObjectMeta, settings: &Settings) -> Desired {
             }),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(template::labels(&settings.gateway_template, gateway_labels())),
-                    annotations: Some(template::annotations(&settings.gateway_template, scraped(9091))),
+                    labels: Some(template::template_labels(&settings.gateway_template, gateway_labels())),
+                    annotations: Some(template::template_annotations(
+                        &settings.gateway_template,
+                        scrape_annotations(9091),
+                    )),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod(settings)),
+                spec: Some(gateway_pod(settings)),
             },
             ..DeploymentSpec::default()
         }),
@@ -113,7 +116,7 @@ fn deployment(metadata: ObjectMeta, settings: &Settings) -> Desired {
 }
 
 /// How many pods a gateway begins with.
-pub fn first_gateway_replicas(settings: &Settings) -> i32 {
+pub fn initial_gateway_replicas(settings: &PlanSettings) -> i32 {
     match &settings.gateway_autoscaler {
         GatewayAutoscaler::Ours { min_replicas, max_replicas, .. } => {
             settings.gateway_replicas.clamp(*min_replicas, *max_replicas)
@@ -123,7 +126,7 @@ pub fn first_gateway_replicas(settings: &Settings) -> i32 {
 }
 
 /// The HorizontalPodAutoscaler of the gateway, where the operator makes one. By CPU alone: memory is bounded by what the gateway allows its clients.
-pub fn gateway_autoscaler(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
+pub fn gateway_autoscaler(object: &ModelDeployment, settings: &PlanSettings) -> Option<DesiredObject> {
     let GatewayAutoscaler::Ours { min_replicas, max_replicas, target_average_cpu } = &settings.gateway_autoscaler
     else {
         return None;
@@ -143,8 +146,8 @@ pub fn gateway_autoscaler(object: &ModelDeployment, settings: &Settings) -> Opti
             ..MetricTarget::default()
         },
     };
-    Some(stamped(Desired::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
-        metadata: shared(object),
+    Some(with_applied_hash(DesiredObject::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
+        metadata: shared_metadata(object),
         spec: Some(HorizontalPodAutoscalerSpec {
             scale_target_ref: target,
             min_replicas: Some(*min_replicas),
@@ -161,14 +164,18 @@ pub fn gateway_autoscaler(object: &ModelDeployment, settings: &Settings) -> Opti
 }
 
 /// At most one gateway pod is evicted at a time.
-pub fn gateway_disruption_budget(object: &ModelDeployment) -> Desired {
-    stamped(Desired::PodDisruptionBudget(budget(shared(object), gateway_selector(), IntOrString::Int(1))))
+pub fn gateway_disruption_budget(object: &ModelDeployment) -> DesiredObject {
+    with_applied_hash(DesiredObject::PodDisruptionBudget(eviction_budget(
+        shared_metadata(object),
+        gateway_selector(),
+        IntOrString::Int(1),
+    )))
 }
 
-fn pod(settings: &Settings) -> PodSpec {
-    let (volume, mount) = keys::volume();
+fn gateway_pod(settings: &PlanSettings) -> PodSpec {
+    let (volume, mount) = keys::keys_volume();
     let ours = PodSpec {
-        containers: vec![container(settings, mount)],
+        containers: vec![gateway_container(settings, mount)],
         volumes: Some(vec![volume]),
         service_account_name: Some(GATEWAY.to_owned()),
         automount_service_account_token: Some(true),
@@ -177,38 +184,43 @@ fn pod(settings: &Settings) -> PodSpec {
         security_context: Some(pod_security(settings)),
         // On SIGTERM the gateway turns unready, waits until endpoints have spread and finishes what is in flight: no preStop hook is needed.
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
-        affinity: Some(spread(gateway_selector())),
+        affinity: Some(spread_affinity(gateway_selector())),
         ..PodSpec::default()
     };
-    template::merge(ours, &settings.gateway_template)
+    template::merge_pod_template(ours, &settings.gateway_template)
 }
 
-fn environment(settings: &Settings) -> Vec<EnvVar> {
-    let mut all = vec![env_field("POD_NAME", "metadata.name"), env_field("POD_NAMESPACE", "metadata.namespace")];
-    all.push(keys::environment());
-    all.extend(settings.operator_public_key.as_ref().map(|key| env(OPERATOR_PUBLIC_KEY, key)));
+fn gateway_environment(settings: &PlanSettings) -> Vec<EnvVar> {
+    let mut all =
+        vec![env_from_field("POD_NAME", "metadata.name"), env_from_field("POD_NAMESPACE", "metadata.namespace")];
+    all.push(keys::keys_environment());
+    all.extend(settings.operator_public_key.as_ref().map(|key| env_var(OPERATOR_PUBLIC_KEY, key)));
     all.extend(tracing_env(settings));
     all
 }
 
-fn quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+fn resource_quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
     of.iter().map(|(resource, amount)| ((*resource).to_owned(), Quantity((*amount).to_owned()))).collect()
 }
 
-fn container(settings: &Settings, keys: VolumeMount) -> Container {
+fn gateway_container(settings: &PlanSettings, keys: VolumeMount) -> Container {
     Container {
         name: "gateway".to_owned(),
         image: Some(settings.gateway_image.clone()),
         image_pull_policy: Some(settings.image_pull_policy.clone()),
-        env: Some(environment(settings)),
-        ports: Some(vec![port(HTTP.0, HTTP.1), port(PRIVATE.0, PRIVATE.1), port(ADMIN, 9091)]),
-        readiness_probe: Some(readiness(ADMIN)),
-        liveness_probe: Some(liveness(ADMIN)),
+        env: Some(gateway_environment(settings)),
+        ports: Some(vec![
+            container_port(HTTP.0, HTTP.1),
+            container_port(PRIVATE.0, PRIVATE.1),
+            container_port(ADMIN, 9091),
+        ]),
+        readiness_probe: Some(readiness_probe(ADMIN)),
+        liveness_probe: Some(liveness_probe(ADMIN)),
         // None for CPU: throttling the gateway would slow down every model. That of memory is far above what its own bounds allow (256 MiB of bodies, and
         // the buffers of 10,000 connections), so that it takes only a gateway that is broken.
         resources: Some(ResourceRequirements {
-            requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
-            limits: Some(quantities(&[("memory", "2Gi")])),
+            requests: Some(resource_quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
+            limits: Some(resource_quantities(&[("memory", "2Gi")])),
             ..ResourceRequirements::default()
         }),
         security_context: Some(container_security()),

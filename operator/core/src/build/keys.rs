@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{EnvVar, KeyToPath, SecretVolumeSource, Volume, VolumeMount};
 
-use super::pod::env;
-use super::replica_set::mount;
+use super::pod::env_var;
+use super::replica_set::volume_mount;
 use crate::reserved::KEYS_VOLUME;
 
 /// Name of the Secret.
@@ -15,7 +15,7 @@ pub const KEYS_FILES: [&str; 2] = ["master", "token"];
 const FOLDER: &str = "/var/run/slipway/keys";
 
 /// The volume. A pod starts without the Secret as well: who needs a key looks for it when it is needed.
-pub(super) fn volume() -> (Volume, VolumeMount) {
+pub(super) fn keys_volume() -> (Volume, VolumeMount) {
     let items = KEYS_FILES.map(|key| KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None });
     let secret = SecretVolumeSource {
         secret_name: Some(KEYS.to_owned()),
@@ -24,10 +24,10 @@ pub(super) fn volume() -> (Volume, VolumeMount) {
         ..SecretVolumeSource::default()
     };
     let volume = Volume { name: KEYS_VOLUME.to_owned(), secret: Some(secret), ..Volume::default() };
-    (volume, VolumeMount { read_only: Some(true), ..mount(KEYS_VOLUME, FOLDER) })
+    (volume, VolumeMount { read_only: Some(true), ..volume_mount(KEYS_VOLUME, FOLDER) })
 }
 
 /// Tells a program where the files are.
-pub(super) fn environment() -> EnvVar {
-    env("SLIPWAY_KEYS_DIRECTORY", FOLDER)
+pub(super) fn keys_environment() -> EnvVar {
+    env_var("SLIPWAY_KEYS_DIRECTORY", FOLDER)
 }

@@ -14,77 +14,85 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, Template};
 
-use super::hash::stamped;
+use super::hash::with_applied_hash;
 use super::meta::{
-    Labels, controlled, gateway_selector, map, matching, object_labels, revision_labels, runtime_selector, shared,
-    worker_labels, worker_selector,
+    LabelMap, controlled_metadata, gateway_selector, label_map, label_selector, object_labels, revision_labels,
+    runtime_selector, shared_metadata, worker_labels, worker_selector,
 };
 use super::{revision_name, worker_name};
-use crate::desired::Desired;
+use crate::desired::DesiredObject;
 use crate::reserved::{HTTP, METRICS, PRIVATE};
-use crate::settings::{NetworkPolicies, Settings};
+use crate::settings::{NetworkPolicies, PlanSettings};
 
 /// The gateway's port of metrics, probes and the state streams.
 const ADMIN: i32 = 9091;
 
 /// Peers of a rule; nothing: everybody.
-type Peers = Option<Vec<NetworkPolicyPeer>>;
+type PolicyPeers = Option<Vec<NetworkPolicyPeer>>;
 
 /// Over the gateways of a namespace. Nothing where no policies are made.
-pub fn gateway_network_policy(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
+pub fn gateway_network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Option<DesiredObject> {
     let policies = settings.network_policies.as_ref()?;
     let mut rules = vec![
         // A new pod of a model asks at its ModelDeployment's address what is hot.
-        rule(tcp([HTTP.1]), named(&policies.data_from, vec![of_slipway()])),
-        rule(tcp([PRIVATE.1]), Some([vec![of_namespace()], policies.private_from.clone()].concat())),
-        rule(tcp([ADMIN]), named(&policies.metrics_from, policies.operator.clone())),
+        ingress_rule(tcp_ports([HTTP.1]), allowed_peers(&policies.data_from, vec![slipway_peer()])),
+        ingress_rule(tcp_ports([PRIVATE.1]), Some([vec![namespace_peer()], policies.private_from.clone()].concat())),
+        ingress_rule(tcp_ports([ADMIN]), allowed_peers(&policies.metrics_from, policies.operator.clone())),
     ];
-    rules.extend(open(policies, declared(&settings.gateway_template, &[HTTP.1, PRIVATE.1, ADMIN])));
-    Some(made(shared(object), gateway_selector(), rules))
+    rules.extend(open_rule(policies, declared_ports(&settings.gateway_template, &[HTTP.1, PRIVATE.1, ADMIN])));
+    Some(build_policy(shared_metadata(object), gateway_selector(), rules))
 }
 
 /// Over the model servers of all revisions of a ModelDeployment.
-pub fn network_policy(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
+pub fn network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Option<DesiredObject> {
     let policies = settings.network_policies.as_ref()?;
     let name = object.name_any();
     // A gateway in the network of its node comes from that node's address, which no selector finds.
     let on_host = settings.gateway_template.spec.as_ref().is_some_and(|pod| pod.host_network == Some(true));
-    let gateways = (!on_host).then(|| vec![pods(gateway_selector())]);
-    let alike = vec![pods(runtime_selector(&name))];
+    let gateways = (!on_host).then(|| vec![pod_peer(gateway_selector())]);
+    let alike = vec![pod_peer(runtime_selector(&name))];
     let mut rules = vec![
-        rule(tcp([HTTP.1]), gateways),
+        ingress_rule(tcp_ports([HTTP.1]), gateways),
         // A new pod asks one that serves what is hot.
-        rule(tcp([METRICS.1]), named(&policies.metrics_from, alike)),
+        ingress_rule(tcp_ports([METRICS.1]), allowed_peers(&policies.metrics_from, alike)),
     ];
-    rules.extend(open(policies, Vec::new()));
-    Some(made(controlled(object, name.clone(), object_labels(&name)), runtime_selector(&name), rules))
+    rules.extend(open_rule(policies, Vec::new()));
+    Some(build_policy(controlled_metadata(object, name.clone(), object_labels(&name)), runtime_selector(&name), rules))
 }
 
 /// Over the workers of a ModelDeployment: nobody asks them anything but how they are.
-pub fn worker_network_policy(object: &ModelDeployment, settings: &Settings) -> Option<Desired> {
+pub fn worker_network_policy(object: &ModelDeployment, settings: &PlanSettings) -> Option<DesiredObject> {
     let policies = settings.network_policies.as_ref()?;
     let name = object.name_any();
-    let mut rules = vec![rule(tcp([METRICS.1]), named(&policies.metrics_from, Vec::new()))];
-    rules.extend(open(policies, Vec::new()));
-    Some(made(controlled(object, worker_name(&name), worker_labels(&name)), worker_selector(&name), rules))
+    let mut rules = vec![ingress_rule(tcp_ports([METRICS.1]), allowed_peers(&policies.metrics_from, Vec::new()))];
+    rules.extend(open_rule(policies, Vec::new()));
+    Some(build_policy(
+        controlled_metadata(object, worker_name(&name), worker_labels(&name)),
+        worker_selector(&name),
+        rules,
+    ))
 }
 
 /// Over all pods of a revision whose template declares further ports, which are open to everybody. One a revision, because another revision's template may
 /// declare others, and both have pods in a rollout.
-pub fn template_network_policy(object: &ModelDeployment, settings: &Settings, revision: &str) -> Option<Desired> {
-    let ports = declared(&object.spec.template, &[HTTP.1, METRICS.1]);
+pub fn template_network_policy(
+    object: &ModelDeployment,
+    settings: &PlanSettings,
+    revision: &str,
+) -> Option<DesiredObject> {
+    let ports = declared_ports(&object.spec.template, &[HTTP.1, METRICS.1]);
     settings.network_policies.as_ref().filter(|_| !ports.is_empty())?;
     let name = object.name_any();
-    let selector = map([(labels::MODEL_DEPLOYMENT, &name), (labels::REVISION, revision)]);
-    let metadata = controlled(object, revision_name(&name, revision), revision_labels(&name, revision));
-    Some(made(metadata, selector, vec![rule(ports, None)]))
+    let selector = label_map([(labels::MODEL_DEPLOYMENT, &name), (labels::REVISION, revision)]);
+    let metadata = controlled_metadata(object, revision_name(&name, revision), revision_labels(&name, revision));
+    Some(build_policy(metadata, selector, vec![ingress_rule(ports, None)]))
 }
 
-fn made(metadata: ObjectMeta, selector: Labels, rules: Vec<NetworkPolicyIngressRule>) -> Desired {
-    stamped(Desired::NetworkPolicy(NetworkPolicy {
+fn build_policy(metadata: ObjectMeta, selector: LabelMap, rules: Vec<NetworkPolicyIngressRule>) -> DesiredObject {
+    with_applied_hash(DesiredObject::NetworkPolicy(NetworkPolicy {
         metadata,
         spec: Some(NetworkPolicySpec {
-            pod_selector: Some(matching(selector)),
+            pod_selector: Some(label_selector(selector)),
             policy_types: Some(vec!["Ingress".to_owned()]),
             ingress: Some(rules),
             egress: None,
@@ -92,47 +100,47 @@ fn made(metadata: ObjectMeta, selector: Labels, rules: Vec<NetworkPolicyIngressR
     }))
 }
 
-fn rule(ports: Vec<NetworkPolicyPort>, from: Peers) -> NetworkPolicyIngressRule {
+fn ingress_rule(ports: Vec<NetworkPolicyPort>, from: PolicyPeers) -> NetworkPolicyIngressRule {
     NetworkPolicyIngressRule { ports: Some(ports), from }
 }
 
 /// What is open to everybody on pods that have further ports.
-fn open(policies: &NetworkPolicies, mut ports: Vec<NetworkPolicyPort>) -> Option<NetworkPolicyIngressRule> {
-    ports.extend(tcp(policies.open_ports.iter().map(|port| i32::from(*port))));
-    (!ports.is_empty()).then(|| rule(ports, None))
+fn open_rule(policies: &NetworkPolicies, mut ports: Vec<NetworkPolicyPort>) -> Option<NetworkPolicyIngressRule> {
+    ports.extend(tcp_ports(policies.open_ports.iter().map(|port| i32::from(*port))));
+    (!ports.is_empty()).then(|| ingress_rule(ports, None))
 }
 
 /// Whoever an administrator named, and those without whom it does not work; everybody, where nobody is named.
-fn named(peers: &[NetworkPolicyPeer], needed: Vec<NetworkPolicyPeer>) -> Peers {
+fn allowed_peers(peers: &[NetworkPolicyPeer], needed: Vec<NetworkPolicyPeer>) -> PolicyPeers {
     (!peers.is_empty()).then(|| [needed, peers.to_vec()].concat())
 }
 
 /// Pods of the namespace with these labels.
-fn pods(selector: Labels) -> NetworkPolicyPeer {
-    NetworkPolicyPeer { pod_selector: Some(matching(selector)), ..NetworkPolicyPeer::default() }
+fn pod_peer(selector: LabelMap) -> NetworkPolicyPeer {
+    NetworkPolicyPeer { pod_selector: Some(label_selector(selector)), ..NetworkPolicyPeer::default() }
 }
 
-fn of_slipway() -> NetworkPolicyPeer {
-    pods(map([(labels::MANAGED_BY, labels::MANAGER)]))
+fn slipway_peer() -> NetworkPolicyPeer {
+    pod_peer(label_map([(labels::MANAGED_BY, labels::MANAGER)]))
 }
 
-fn of_namespace() -> NetworkPolicyPeer {
+fn namespace_peer() -> NetworkPolicyPeer {
     NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() }
 }
 
-fn tcp(ports: impl IntoIterator<Item = i32>) -> Vec<NetworkPolicyPort> {
-    ports.into_iter().map(|number| port(number, "TCP")).collect()
+fn tcp_ports(ports: impl IntoIterator<Item = i32>) -> Vec<NetworkPolicyPort> {
+    ports.into_iter().map(|number| policy_port(number, "TCP")).collect()
 }
 
-fn port(number: i32, protocol: &str) -> NetworkPolicyPort {
+fn policy_port(number: i32, protocol: &str) -> NetworkPolicyPort {
     NetworkPolicyPort { port: Some(IntOrString::Int(number)), protocol: Some(protocol.to_owned()), end_port: None }
 }
 
 /// The ports that the containers of a template declare, but for `ours`: naming one of those opens it to nobody.
-fn declared(template: &Template, ours: &[i32]) -> Vec<NetworkPolicyPort> {
+fn declared_ports(template: &Template, ours: &[i32]) -> Vec<NetworkPolicyPort> {
     let Some(pod) = &template.spec else { return Vec::new() };
     let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
     let ports = containers.flat_map(|container: &Container| container.ports.iter().flatten());
     let theirs = ports.filter(|it| !ours.contains(&it.container_port));
-    theirs.map(|it: &ContainerPort| port(it.container_port, it.protocol.as_deref().unwrap_or("TCP"))).collect()
+    theirs.map(|it: &ContainerPort| policy_port(it.container_port, it.protocol.as_deref().unwrap_or("TCP"))).collect()
 }

@@ -9,9 +9,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use slipway_crds::v1alpha1::SecretKey;
 
-use super::meta::{Labels, map, matching};
+use super::meta::{LabelMap, label_map, label_selector};
 use crate::reserved::SCRATCH_VOLUMES;
-use crate::settings::Settings;
+use crate::settings::PlanSettings;
 
 /// The user `nonroot` of distroless images.
 const NONROOT: i64 = 65532;
@@ -22,7 +22,7 @@ const NONROOT: i64 = 65532;
 pub(super) const TERMINATION_GRACE_SECONDS: i64 = 600 + 3600 + 60;
 
 /// Security of a pod: not root, seccomp of the container runtime. Ids only where the platform does not give them itself: it refuses those that are not of its range.
-pub(super) fn pod_security(settings: &Settings) -> PodSecurityContext {
+pub(super) fn pod_security(settings: &PlanSettings) -> PodSecurityContext {
     let id = settings.fixed_user_ids.then_some(NONROOT);
     PodSecurityContext {
         run_as_non_root: Some(true),
@@ -53,16 +53,26 @@ pub(super) fn pull_secrets(own: &[LocalObjectReference], further: &[String]) -> 
 
 /// Readiness: looked at every second, so that a pod gets traffic as soon as its model is loaded. Losing it takes three looks, because one slow answer of a
 /// busy pod is no reason to give its load to the others.
-pub(super) fn readiness(port: &str) -> Probe {
-    Probe { period_seconds: Some(1), timeout_seconds: Some(2), failure_threshold: Some(3), ..get("/readyz", port) }
+pub(super) fn readiness_probe(port: &str) -> Probe {
+    Probe {
+        period_seconds: Some(1),
+        timeout_seconds: Some(2),
+        failure_threshold: Some(3),
+        ..http_probe("/readyz", port)
+    }
 }
 
 /// Liveness: only a process that has not answered for a minute is restarted. Loading a model does not count: `/livez` answers from the start.
-pub(super) fn liveness(port: &str) -> Probe {
-    Probe { period_seconds: Some(10), timeout_seconds: Some(5), failure_threshold: Some(6), ..get("/livez", port) }
+pub(super) fn liveness_probe(port: &str) -> Probe {
+    Probe {
+        period_seconds: Some(10),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(6),
+        ..http_probe("/livez", port)
+    }
 }
 
-fn get(path: &str, port: &str) -> Probe {
+fn http_probe(path: &str, port: &str) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
@@ -74,7 +84,7 @@ fn get(path: &str, port: &str) -> Probe {
 }
 
 /// A named TCP port.
-pub(super) fn port(name: &str, number: i32) -> ContainerPort {
+pub(super) fn container_port(name: &str, number: i32) -> ContainerPort {
     ContainerPort {
         name: Some(name.to_owned()),
         container_port: number,
@@ -85,23 +95,23 @@ pub(super) fn port(name: &str, number: i32) -> ContainerPort {
 }
 
 /// An environment variable with a fixed value.
-pub(super) fn env(name: &str, value: &str) -> EnvVar {
+pub(super) fn env_var(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
 }
 
 /// The environment by which the OpenTelemetry SDK of both programs is told where traces go and how many; nothing without traces.
-pub(super) fn tracing_env(settings: &Settings) -> Vec<EnvVar> {
+pub(super) fn tracing_env(settings: &PlanSettings) -> Vec<EnvVar> {
     let Some(tracing) = &settings.tracing else { return Vec::new() };
     let share = format!("{:.6}", f64::from(tracing.per_million) / 1e6);
     vec![
-        env("OTEL_EXPORTER_OTLP_ENDPOINT", &tracing.endpoint),
-        env("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
-        env("OTEL_TRACES_SAMPLER_ARG", &share),
+        env_var("OTEL_EXPORTER_OTLP_ENDPOINT", &tracing.endpoint),
+        env_var("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        env_var("OTEL_TRACES_SAMPLER_ARG", &share),
     ]
 }
 
 /// An environment variable from a field of the pod.
-pub(super) fn env_field(name: &str, path: &str) -> EnvVar {
+pub(super) fn env_from_field(name: &str, path: &str) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,
@@ -113,14 +123,14 @@ pub(super) fn env_field(name: &str, path: &str) -> EnvVar {
 }
 
 /// Annotations that Prometheus' usual pod discovery looks at.
-pub(super) fn scraped(port: i32) -> Labels {
+pub(super) fn scrape_annotations(port: i32) -> LabelMap {
     let port = port.to_string();
-    map([("prometheus.io/scrape", "true"), ("prometheus.io/port", &port), ("prometheus.io/path", "/metrics")])
+    label_map([("prometheus.io/scrape", "true"), ("prometheus.io/port", &port), ("prometheus.io/path", "/metrics")])
 }
 
 /// Scratch volumes, of which nothing is missed: a cluster autoscaler may take the node of such a pod away (its default is to keep nodes with local volumes).
 /// Volumes of users are theirs to judge.
-pub(super) fn evictable(mut annotations: Labels, pod: &PodSpec) -> Labels {
+pub(super) fn with_evictable_volumes(mut annotations: LabelMap, pod: &PodSpec) -> LabelMap {
     let ours = |volume: &&Volume| volume.empty_dir.is_some() && SCRATCH_VOLUMES.contains(&volume.name.as_str());
     let scratch: Vec<&str> = pod.volumes.iter().flatten().filter(ours).map(|volume| volume.name.as_str()).collect();
     if !scratch.is_empty() {
@@ -131,14 +141,14 @@ pub(super) fn evictable(mut annotations: Labels, pod: &PodSpec) -> Labels {
 }
 
 /// Pods that match `selector` prefer different nodes: a preference, so that a single node still runs them all.
-pub(super) fn spread(selector: Labels) -> Affinity {
+pub(super) fn spread_affinity(selector: LabelMap) -> Affinity {
     Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
                 weight: 100,
                 pod_affinity_term: PodAffinityTerm {
                     topology_key: "kubernetes.io/hostname".to_owned(),
-                    label_selector: Some(matching(selector)),
+                    label_selector: Some(label_selector(selector)),
                     ..PodAffinityTerm::default()
                 },
             }]),
@@ -149,7 +159,7 @@ pub(super) fn spread(selector: Labels) -> Affinity {
 }
 
 /// A variable whose value is a key of a Secret.
-pub(super) fn env_secret(name: &str, secret: &SecretKey) -> EnvVar {
+pub(super) fn env_from_secret(name: &str, secret: &SecretKey) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,

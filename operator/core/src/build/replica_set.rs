@@ -13,19 +13,22 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{Batching, ModelDeployment, ModelDeploymentSpec, SERVER};
 
-use super::hash::stamped;
-use super::meta::{Labels, controlled, map, matching, revision_labels, revision_selector, runtime_selector};
+use super::hash::with_applied_hash;
+use super::meta::{
+    LabelMap, controlled_metadata, label_map, label_selector, revision_labels, revision_selector, runtime_selector,
+};
 use super::pod::{
-    TERMINATION_GRACE_SECONDS, container_security, env, env_field, evictable, liveness, pod_security, port,
-    pull_secrets, readiness, scraped, spread, tracing_env,
+    TERMINATION_GRACE_SECONDS, container_port, container_security, env_from_field, env_var, liveness_probe,
+    pod_security, pull_secrets, readiness_probe, scrape_annotations, spread_affinity, tracing_env,
+    with_evictable_volumes,
 };
 use super::revision_name;
 use super::template;
 use super::worker::queue_environment;
 use super::{cache, keys};
-use crate::desired::{APPLIED, Desired};
+use crate::desired::{APPLIED_ANNOTATION, DesiredObject};
 use crate::reserved::{CLAIM_VOLUMES, DIGEST_VARIABLE, FETCH, HTTP, KEYS_VOLUME, METRICS};
-use crate::settings::Settings;
+use crate::settings::PlanSettings;
 
 /// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the autoscaler need a CPU request to refer to.
 const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
@@ -37,47 +40,50 @@ const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi"
 /// again, with the digest that its first pod has `found` meanwhile; its stamp stays that of what it was made from.
 pub fn replica_set(
     object: &ModelDeployment,
-    settings: &Settings,
+    settings: &PlanSettings,
     revision: &str,
     version: &str,
     replicas: i32,
     found: Option<&str>,
-) -> Desired {
+) -> DesiredObject {
     let asked = object.spec.model.digest.as_deref().unwrap_or_default();
-    let mut made = stamped(unstamped(object, settings, revision, version, replicas, asked));
+    let mut made = with_applied_hash(build_replica_set(object, settings, revision, version, replicas, asked));
     if let Some(found) = found.filter(|found| *found != asked && has_fetch_step(object)) {
-        let stamp = made.stamp().to_owned();
-        made = unstamped(object, settings, revision, version, replicas, found);
-        made.metadata_mut().annotations.get_or_insert_default().insert(APPLIED.to_owned(), stamp);
+        let stamp = made.applied_hash().to_owned();
+        made = build_replica_set(object, settings, revision, version, replicas, found);
+        made.metadata_mut().annotations.get_or_insert_default().insert(APPLIED_ANNOTATION.to_owned(), stamp);
     }
     made
 }
 
-fn unstamped(
+fn build_replica_set(
     object: &ModelDeployment,
-    settings: &Settings,
+    settings: &PlanSettings,
     revision: &str,
     version: &str,
     replicas: i32,
     digest: &str,
-) -> Desired {
+) -> DesiredObject {
     let (name, template) = (object.name_any(), &object.spec.template);
-    let mut metadata = controlled(object, revision_name(&name, revision), revision_labels(&name, revision));
-    let mut annotations = map([(labels::VERSION, version)]);
+    let mut metadata = controlled_metadata(object, revision_name(&name, revision), revision_labels(&name, revision));
+    let mut annotations = label_map([(labels::VERSION, version)]);
     if has_fetch_step(object) {
         annotations.insert(labels::MODEL_DIGEST.to_owned(), digest.to_owned());
     }
     metadata.annotations = Some(annotations);
-    let pod = pod(object, settings, revision, version, digest, runtime_selector(&name));
-    Desired::ReplicaSet(ReplicaSet {
+    let pod = serving_pod(object, settings, revision, version, digest, runtime_selector(&name));
+    DesiredObject::ReplicaSet(ReplicaSet {
         metadata,
         spec: Some(ReplicaSetSpec {
             replicas: Some(replicas),
-            selector: matching(revision_selector(&name, revision)),
+            selector: label_selector(revision_selector(&name, revision)),
             template: Some(PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(template::labels(template, revision_labels(&name, revision))),
-                    annotations: Some(template::annotations(template, evictable(scraped(METRICS.1), &pod))),
+                    labels: Some(template::template_labels(template, revision_labels(&name, revision))),
+                    annotations: Some(template::template_annotations(
+                        template,
+                        with_evictable_volumes(scrape_annotations(METRICS.1), &pod),
+                    )),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod),
@@ -89,7 +95,7 @@ fn unstamped(
 }
 
 /// The images of a ReplicaSet's template, by container.
-pub fn images(set: &ReplicaSet) -> BTreeMap<String, String> {
+pub fn container_images(set: &ReplicaSet) -> BTreeMap<String, String> {
     let pod = set.spec.as_ref().and_then(|spec| spec.template.as_ref()?.spec.as_ref());
     let steps = pod.and_then(|pod| pod.init_containers.as_ref()).into_iter().flatten();
     let all = pod.into_iter().flat_map(|pod| &pod.containers).chain(steps);
@@ -104,50 +110,50 @@ pub fn has_fetch_step(object: &ModelDeployment) -> bool {
 
 /// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty while it is not known. Pods with the labels `alike` prefer
 /// different nodes.
-pub(super) fn pod(
+pub(super) fn serving_pod(
     object: &ModelDeployment,
-    settings: &Settings,
+    settings: &PlanSettings,
     revision: &str,
     version: &str,
     digest: &str,
-    alike: Labels,
+    alike: LabelMap,
 ) -> PodSpec {
     let (model, cache) = (&object.spec.model, object.spec.server.cache.as_ref());
     let baseline = model.baseline.as_ref().map(|baseline| baseline.uri.as_str());
-    let (mut volumes, mut mounts) = volumes(&model.uri, baseline, cache::models(cache));
-    if let Some((volume, mount)) = cache::volume(cache) {
+    let (mut volumes, mut mounts) = pod_volumes(&model.uri, baseline, cache::model_cache_volume(cache));
+    if let Some((volume, mount)) = cache::socket_volume(cache) {
         volumes.push(volume);
         mounts.push(mount);
     }
     // Not for an image of the user's own: what speaks for the namespace is given to nobody who does not need it.
     if object.spec.template.image().is_none() {
-        let (volume, mount) = keys::volume();
+        let (volume, mount) = keys::keys_volume();
         volumes.push(volume);
         mounts.push(mount);
     }
     let ours = PodSpec {
-        containers: vec![container(object, settings, revision, version, digest, mounts)],
+        containers: vec![server_container(object, settings, revision, version, digest, mounts)],
         volumes: Some(volumes),
-        security_context: Some(cache::security(cache, pod_security(settings))),
+        security_context: Some(cache::cache_pod_security(cache, pod_security(settings))),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         automount_service_account_token: Some(false),
         // One variable for every Service of the namespace is a slow start and a leak.
         enable_service_links: Some(false),
-        affinity: Some(spread(alike)),
+        affinity: Some(spread_affinity(alike)),
         ..PodSpec::default()
     };
-    let mut pod = template::merge(ours, &object.spec.template);
+    let mut pod = template::merge_pod_template(ours, &object.spec.template);
     let own_image = object.spec.template.image().is_some();
     let mut steps = Vec::new();
     if let Some(server) = pod.containers.iter_mut().find(|container| container.name == SERVER) {
-        server.resources = Some(resources(server.resources.take().unwrap_or_default()));
+        server.resources = Some(with_default_requests(server.resources.take().unwrap_or_default()));
         // An image of the user's own has no policy of ours: Kubernetes' default by tag is what they expect.
         if server.image_pull_policy.is_none() && !own_image {
             server.image_pull_policy = Some(settings.image_pull_policy.clone());
         }
         steps.extend(has_fetch_step(object).then(|| fetch_step(server, settings)));
     }
-    steps.extend(cache::sidecar(cache, settings));
+    steps.extend(cache::redis_sidecar(cache, settings));
     if !steps.is_empty() {
         pod.init_containers.get_or_insert_default().extend(steps);
     }
@@ -157,9 +163,9 @@ pub(super) fn pod(
     pod
 }
 
-fn container(
+fn server_container(
     object: &ModelDeployment,
-    settings: &Settings,
+    settings: &PlanSettings,
     revision: &str,
     version: &str,
     digest: &str,
@@ -169,10 +175,10 @@ fn container(
         name: SERVER.to_owned(),
         image: Some(settings.runtime_image.clone()),
         args: Some(vec!["serve".to_owned()]),
-        env: Some(environment(object, settings, revision, version, digest)),
-        ports: Some(vec![port(HTTP.0, HTTP.1), port(METRICS.0, METRICS.1)]),
-        readiness_probe: Some(readiness(METRICS.0)),
-        liveness_probe: Some(liveness(METRICS.0)),
+        env: Some(server_environment(object, settings, revision, version, digest)),
+        ports: Some(vec![container_port(HTTP.0, HTTP.1), container_port(METRICS.0, METRICS.1)]),
+        readiness_probe: Some(readiness_probe(METRICS.0)),
+        liveness_probe: Some(liveness_probe(METRICS.0)),
         security_context: Some(container_security()),
         // The runtime writes one line of JSON there when it cannot start; where another image does not, the end of its log is better than nothing.
         termination_message_path: Some("/dev/termination-log".to_owned()),
@@ -183,7 +189,7 @@ fn container(
 }
 
 /// Fetches the model, verifies it and tells its digest, by our own program whatever serves it. Its room is the server's, which does not run yet.
-fn fetch_step(server: &Container, settings: &Settings) -> Container {
+fn fetch_step(server: &Container, settings: &PlanSettings) -> Container {
     let own = server.image.as_ref() == Some(&settings.runtime_image);
     let mut args = vec![FETCH.to_owned()];
     // The arguments of the user's own server mean nothing to our program.
@@ -199,7 +205,7 @@ fn fetch_step(server: &Container, settings: &Settings) -> Container {
         args: Some(args),
         env: server.env.clone(),
         env_from: server.env_from.clone(),
-        resources: server.resources.clone().map(template::of_a_step),
+        resources: server.resources.clone().map(template::init_step_resources),
         security_context: server.security_context.clone(),
         termination_message_path: server.termination_message_path.clone(),
         termination_message_policy: server.termination_message_policy.clone(),
@@ -214,9 +220,9 @@ fn without_keys(mounts: Vec<VolumeMount>) -> Vec<VolumeMount> {
 }
 
 /// Ours, which stand first in the container, so that the user's may refer to them as `$(POD_NAME)`.
-fn environment(
+fn server_environment(
     object: &ModelDeployment,
-    settings: &Settings,
+    settings: &PlanSettings,
     revision: &str,
     version: &str,
     digest: &str,
@@ -224,23 +230,23 @@ fn environment(
     let model = &object.spec.model;
     let name = object.name_any();
     let mut all = vec![
-        env("SLIPWAY_NAMESPACE", &object.namespace().unwrap_or_default()),
-        env("SLIPWAY_MODELDEPLOYMENT", &name),
-        env("SLIPWAY_REVISION", revision),
-        env("SLIPWAY_MODEL_NAME", model.name.as_deref().unwrap_or(&name)),
-        env("SLIPWAY_MODEL_VERSION", version),
-        env("SLIPWAY_MODEL_URI", &model.uri),
-        env(DIGEST_VARIABLE, digest),
-        env("SLIPWAY_FETCHED_RECORD", "/tmp/slipway-fetched.json"),
-        env_field("POD_NAME", "metadata.name"),
+        env_var("SLIPWAY_NAMESPACE", &object.namespace().unwrap_or_default()),
+        env_var("SLIPWAY_MODELDEPLOYMENT", &name),
+        env_var("SLIPWAY_REVISION", revision),
+        env_var("SLIPWAY_MODEL_NAME", model.name.as_deref().unwrap_or(&name)),
+        env_var("SLIPWAY_MODEL_VERSION", version),
+        env_var("SLIPWAY_MODEL_URI", &model.uri),
+        env_var(DIGEST_VARIABLE, digest),
+        env_var("SLIPWAY_FETCHED_RECORD", "/tmp/slipway-fetched.json"),
+        env_from_field("POD_NAME", "metadata.name"),
     ];
     if object.spec.template.image().is_none() {
-        all.push(env("SLIPWAY_UID", &object.uid().unwrap_or_default()));
-        all.push(keys::environment());
+        all.push(env_var("SLIPWAY_UID", &object.uid().unwrap_or_default()));
+        all.push(keys::keys_environment());
     }
-    all.extend(batching(model.batching));
-    all.extend(observation(&object.spec));
-    all.extend(cache::environment(object.spec.server.cache.as_ref()));
+    all.extend(batching_variable(model.batching));
+    all.extend(observation_variables(&object.spec));
+    all.extend(cache::cache_environment(object.spec.server.cache.as_ref()));
     all.extend(object.spec.queue().iter().flat_map(|(store, queue)| queue_environment(object, store, queue)));
     // Where traces go is a default of the operator's: the template may send them elsewhere, or nowhere.
     all.extend(tracing_env(settings));
@@ -248,34 +254,34 @@ fn environment(
 }
 
 /// What the owner of the model says about batches; nothing where the runtime decides.
-fn batching(batching: Batching) -> Option<EnvVar> {
+fn batching_variable(batching: Batching) -> Option<EnvVar> {
     let mode = match batching {
         Batching::Auto => return None,
         Batching::Enabled => "enabled",
         Batching::Disabled => "disabled",
     };
-    Some(env("SLIPWAY_BATCHING", mode))
+    Some(env_var("SLIPWAY_BATCHING", mode))
 }
 
 /// What the spec asks to be kept of traffic; nothing where it asks for nothing, so that such pods stay as they were.
-fn observation(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
+fn observation_variables(spec: &ModelDeploymentSpec) -> Vec<EnvVar> {
     let mut all = Vec::new();
     if let Some(baseline) = &spec.model.baseline {
-        all.push(env("SLIPWAY_BASELINE_URI", &baseline.uri));
-        all.push(env("SLIPWAY_BASELINE_DIGEST", baseline.digest.as_deref().unwrap_or_default()));
+        all.push(env_var("SLIPWAY_BASELINE_URI", &baseline.uri));
+        all.push(env_var("SLIPWAY_BASELINE_DIGEST", baseline.digest.as_deref().unwrap_or_default()));
     }
     if let Some(sampling) = &spec.server.sampling {
-        all.push(env("SLIPWAY_SAMPLE_PAYLOADS", &sampling.rate.fraction().unwrap_or_default().to_string()));
-        all.push(env("SLIPWAY_SAMPLE_SINK", &sampling.sink));
+        all.push(env_var("SLIPWAY_SAMPLE_PAYLOADS", &sampling.rate.fraction().unwrap_or_default().to_string()));
+        all.push(env_var("SLIPWAY_SAMPLE_SINK", &sampling.sink));
         if !sampling.redact_inputs.is_empty() {
-            all.push(env("SLIPWAY_SAMPLE_REDACT", &sampling.redact_inputs.join(",")));
+            all.push(env_var("SLIPWAY_SAMPLE_REDACT", &sampling.redact_inputs.join(",")));
         }
     }
     all
 }
 
 /// Fills in requests that are missing. Where there is a limit Kubernetes takes that for the request, so nothing is added.
-pub(super) fn resources(mut resources: ResourceRequirements) -> ResourceRequirements {
+pub(super) fn with_default_requests(mut resources: ResourceRequirements) -> ResourceRequirements {
     for (key, value) in DEFAULT_REQUESTS {
         let limited = resources.limits.as_ref().is_some_and(|l| l.contains_key(key));
         if !limited {
@@ -288,11 +294,12 @@ pub(super) fn resources(mut resources: ResourceRequirements) -> ResourceRequirem
 
 /// The cache of models (a claim, or a folder of the pod's own) and `/tmp`, bounded so that one pod cannot fill a node, and the claims that a `pvc://claim/path`
 /// of the model or its baseline names.
-fn volumes(model: &str, baseline: Option<&str>, models: Option<Volume>) -> (Vec<Volume>, Vec<VolumeMount>) {
-    let mut volumes = vec![models.unwrap_or_else(|| scratch(cache::MODELS, "8Gi")), scratch("tmp", "1Gi")];
-    let mut mounts = vec![mount(cache::MODELS, "/models"), mount("tmp", "/tmp")];
-    let of_model = claim(model);
-    let of_baseline = baseline.and_then(claim).filter(|claim| Some(*claim) != of_model);
+fn pod_volumes(model: &str, baseline: Option<&str>, models: Option<Volume>) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let mut volumes =
+        vec![models.unwrap_or_else(|| scratch_volume(cache::MODELS, "8Gi")), scratch_volume("tmp", "1Gi")];
+    let mut mounts = vec![volume_mount(cache::MODELS, "/models"), volume_mount("tmp", "/tmp")];
+    let of_model = claim_from_uri(model);
+    let of_baseline = baseline.and_then(claim_from_uri).filter(|claim| Some(*claim) != of_model);
     for (name, claim) in CLAIM_VOLUMES.into_iter().zip([of_model, of_baseline]) {
         let Some(claim) = claim else { continue };
         volumes.push(Volume {
@@ -303,18 +310,18 @@ fn volumes(model: &str, baseline: Option<&str>, models: Option<Volume>) -> (Vec<
             }),
             ..Volume::default()
         });
-        mounts.push(VolumeMount { read_only: Some(true), ..mount(name, &format!("/mnt/models/{claim}")) });
+        mounts.push(VolumeMount { read_only: Some(true), ..volume_mount(name, &format!("/mnt/models/{claim}")) });
     }
     (volumes, mounts)
 }
 
 /// The claim of `pvc://claim/path`.
-fn claim(uri: &str) -> Option<&str> {
+fn claim_from_uri(uri: &str) -> Option<&str> {
     let claim = uri.strip_prefix("pvc://")?.split('/').next()?;
     (!claim.is_empty()).then_some(claim)
 }
 
-pub(super) fn scratch(name: &str, limit: &str) -> Volume {
+pub(super) fn scratch_volume(name: &str, limit: &str) -> Volume {
     Volume {
         name: name.to_owned(),
         empty_dir: Some(EmptyDirVolumeSource { size_limit: Some(Quantity(limit.to_owned())), medium: None }),
@@ -322,6 +329,6 @@ pub(super) fn scratch(name: &str, limit: &str) -> Volume {
     }
 }
 
-pub(super) fn mount(name: &str, path: &str) -> VolumeMount {
+pub(super) fn volume_mount(name: &str, path: &str) -> VolumeMount {
     VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), ..VolumeMount::default() }
 }

@@ -5,22 +5,24 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use super::hash::stamped;
-use super::meta::{Labels, controlled, gateway_selector, object_labels, revision_labels, revision_selector, shared};
+use super::hash::with_applied_hash;
+use super::meta::{
+    LabelMap, controlled_metadata, gateway_selector, object_labels, revision_labels, revision_selector, shared_metadata,
+};
 use super::{preview_name, revision_name};
-use crate::desired::Desired;
+use crate::desired::DesiredObject;
 use crate::reserved::{HTTP, PRIVATE};
 
 /// The headless Service `<name>-<revision>`: its EndpointSlices tell the gateway which pods of the revision are ready.
-pub fn revision_service(object: &ModelDeployment, revision: &str) -> Desired {
+pub fn revision_service(object: &ModelDeployment, revision: &str) -> DesiredObject {
     let name = object.name_any();
-    stamped(Desired::Service(Service {
-        metadata: controlled(object, revision_name(&name, revision), revision_labels(&name, revision)),
+    with_applied_hash(DesiredObject::Service(Service {
+        metadata: controlled_metadata(object, revision_name(&name, revision), revision_labels(&name, revision)),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(false),
             selector: Some(revision_selector(&name, revision)),
-            ports: Some(vec![port(HTTP.0, HTTP.1)]),
+            ports: Some(vec![service_port(HTTP.0, HTTP.1)]),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -28,37 +30,42 @@ pub fn revision_service(object: &ModelDeployment, revision: &str) -> Desired {
 }
 
 /// The Service `<name>`: the stable address. It selects the namespace's gateway, so it never changes in a rollout.
-pub fn stable_service(object: &ModelDeployment) -> Desired {
+pub fn stable_service(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
     let labels = object_labels(&name);
-    to_gateway(object, name, labels, vec![port(HTTP.0, 80), port(PRIVATE.0, PRIVATE.1)])
+    service_to_gateway(object, name, labels, vec![service_port(HTTP.0, 80), service_port(PRIVATE.0, PRIVATE.1)])
 }
 
 /// The Service `<name>-preview` of blue-green: the gateway sends requests for this host to the candidate. What nobody has judged is for those alone who show the
 /// token of the namespace.
-pub fn preview_service(object: &ModelDeployment) -> Desired {
+pub fn preview_service(object: &ModelDeployment) -> DesiredObject {
     let name = object.name_any();
-    to_gateway(object, preview_name(&name), object_labels(&name), vec![port(PRIVATE.0, PRIVATE.1)])
+    service_to_gateway(object, preview_name(&name), object_labels(&name), vec![service_port(PRIVATE.0, PRIVATE.1)])
 }
 
 /// The headless Service of the gateways: by its EndpointSlices they find each other.
-pub fn gateway_service(object: &ModelDeployment) -> Desired {
-    stamped(Desired::Service(Service {
-        metadata: shared(object),
+pub fn gateway_service(object: &ModelDeployment) -> DesiredObject {
+    with_applied_hash(DesiredObject::Service(Service {
+        metadata: shared_metadata(object),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(false),
             selector: Some(gateway_selector()),
-            ports: Some(vec![port(PRIVATE.0, PRIVATE.1)]),
+            ports: Some(vec![service_port(PRIVATE.0, PRIVATE.1)]),
             ..ServiceSpec::default()
         }),
         status: None,
     }))
 }
 
-fn to_gateway(object: &ModelDeployment, name: String, labels: Labels, ports: Vec<ServicePort>) -> Desired {
-    stamped(Desired::Service(Service {
-        metadata: controlled(object, name, labels),
+fn service_to_gateway(
+    object: &ModelDeployment,
+    name: String,
+    labels: LabelMap,
+    ports: Vec<ServicePort>,
+) -> DesiredObject {
+    with_applied_hash(DesiredObject::Service(Service {
+        metadata: controlled_metadata(object, name, labels),
         spec: Some(ServiceSpec {
             selector: Some(gateway_selector()),
             ports: Some(ports),
@@ -71,7 +78,7 @@ fn to_gateway(object: &ModelDeployment, name: String, labels: Labels, ports: Vec
 }
 
 /// By name at the pod, so that nothing here knows which number the program listens at.
-fn port(name: &str, number: i32) -> ServicePort {
+fn service_port(name: &str, number: i32) -> ServicePort {
     ServicePort {
         name: Some(name.to_owned()),
         port: number,

@@ -8,11 +8,11 @@ use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, ResourceRequirements, Volume};
 use slipway_crds::v1alpha1::{SERVER, Template};
 
-use super::meta::Labels;
+use super::meta::LabelMap;
 use crate::reserved::{is_reserved_variable, without_handler};
 
 /// Merges the template over a pod whose containers are `server` and, as init containers, our own.
-pub(super) fn merge(mut ours: PodSpec, template: &Template) -> PodSpec {
+pub(super) fn merge_pod_template(mut ours: PodSpec, template: &Template) -> PodSpec {
     let Some(mut theirs) = template.spec.clone() else { return ours };
     // A named account decides for itself whether its token is mounted; the namespace's default account has no business here.
     if theirs.service_account_name.is_some() {
@@ -27,7 +27,7 @@ pub(super) fn merge(mut ours: PodSpec, template: &Template) -> PodSpec {
     }
     for container in &mut theirs.containers {
         if let Some(own) = ours.containers.iter_mut().find(|own| own.name == container.name) {
-            make_room(own, container);
+            prepare_merge(own, container);
         }
     }
     ours.merge_from(theirs);
@@ -48,19 +48,19 @@ pub(crate) fn merge_template(under: &mut Template, over: &Template) {
         all.annotations.extend(metadata.annotations.clone());
     }
     if over.spec.is_some() {
-        under.spec = Some(merge(under.spec.take().unwrap_or_default(), over));
+        under.spec = Some(merge_pod_template(under.spec.take().unwrap_or_default(), over));
     }
 }
 
 /// Labels of the pods: the template's, and ours.
-pub(super) fn labels(template: &Template, ours: Labels) -> Labels {
+pub(super) fn template_labels(template: &Template, ours: LabelMap) -> LabelMap {
     let mut all = template.metadata.as_ref().map(|it| it.labels.clone()).unwrap_or_default();
     all.extend(ours);
     all
 }
 
 /// Annotations of the pods: ours, and the template's, which may send scrapes elsewhere.
-pub(super) fn annotations(template: &Template, mut ours: Labels) -> Labels {
+pub(super) fn template_annotations(template: &Template, mut ours: LabelMap) -> LabelMap {
     ours.extend(template.metadata.iter().flat_map(|it| it.annotations.clone()));
     ours
 }
@@ -70,7 +70,7 @@ fn has_source(volume: &Volume) -> bool {
 }
 
 /// Prepares both for the merge of the second into the first.
-fn make_room(own: &mut Container, theirs: &mut Container) {
+fn prepare_merge(own: &mut Container, theirs: &mut Container) {
     let mut args = own.args.take().unwrap_or_default();
     args.extend(theirs.args.take().unwrap_or_default());
     own.args = Some(args);
@@ -92,7 +92,7 @@ fn make_room(own: &mut Container, theirs: &mut Container) {
 }
 
 /// The part of a server's resources that a container needs which runs before it and no model: no GPUs.
-pub(super) fn of_a_step(mut resources: ResourceRequirements) -> ResourceRequirements {
+pub(super) fn init_step_resources(mut resources: ResourceRequirements) -> ResourceRequirements {
     let common = |name: &String| ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str());
     for list in [&mut resources.requests, &mut resources.limits].into_iter().flatten() {
         list.retain(|name, _| common(name));

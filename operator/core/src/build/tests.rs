@@ -5,8 +5,8 @@ use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, Queue, Template};
 
 use super::*;
-use crate::desired::Desired;
-use crate::settings::{GatewayAutoscaler, NetworkPolicies, Settings};
+use crate::desired::DesiredObject;
+use crate::settings::{GatewayAutoscaler, NetworkPolicies, PlanSettings};
 
 mod cache;
 mod network_policy;
@@ -45,8 +45,8 @@ fn policies() -> NetworkPolicies {
     }
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> PlanSettings {
+    PlanSettings {
         gateway_image: "registry.example/slipway-gateway:1".to_owned(),
         operator_public_key: Some("cHVibGlj".to_owned()),
         gateway_replicas: 2,
@@ -66,7 +66,7 @@ fn settings() -> Settings {
 }
 
 /// Every object of one ModelDeployment, in no particular order but always the same.
-fn all(object: &ModelDeployment) -> Vec<Desired> {
+fn all(object: &ModelDeployment) -> Vec<DesiredObject> {
     let mut all = vec![
         replica_set(object, &settings(), REVISION, "v7", 3, None),
         revision_service(object, REVISION),
@@ -74,20 +74,20 @@ fn all(object: &ModelDeployment) -> Vec<Desired> {
         preview_service(object),
         disruption_budget(object),
     ];
-    all.extend(object.spec.autoscaling.as_ref().map(|autoscaling| autoscaler(object, autoscaling)));
+    all.extend(object.spec.autoscaling.as_ref().map(|autoscaling| model_autoscaler(object, autoscaling)));
     all.extend(object.spec.queue().iter().flat_map(|(_, queue)| {
         let autoscaler = queue.worker.autoscaling.as_ref().map(|it| worker_autoscaler(object, it));
         [Some(worker_deployment(object, queue, &settings(), REVISION, "v7", "", None)), autoscaler]
             .into_iter()
             .flatten()
     }));
-    all.extend(gateway_set(object, &settings()));
+    all.extend(gateway_objects(object, &settings()));
     all.extend(policies_of(object, &settings()));
     all
 }
 
 /// All NetworkPolicies, of which that of the template is there only where it declares ports.
-fn policies_of(object: &ModelDeployment, settings: &Settings) -> Vec<Desired> {
+fn policies_of(object: &ModelDeployment, settings: &PlanSettings) -> Vec<DesiredObject> {
     let all = [
         network_policy(object, settings),
         worker_network_policy(object, settings),
@@ -97,14 +97,14 @@ fn policies_of(object: &ModelDeployment, settings: &Settings) -> Vec<Desired> {
     all.into_iter().flatten().collect()
 }
 
-fn json_of(desired: &Desired) -> Value {
+fn json_of(desired: &DesiredObject) -> Value {
     desired.to_json()
 }
 
 fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
     let replica_set = replica_set(object, &settings(), REVISION, "v7", 3, None);
     let gateway = gateway_deployment(object, &settings());
-    let (Desired::ReplicaSet(replica_set), Desired::Deployment(gateway)) = (replica_set, gateway) else {
+    let (DesiredObject::ReplicaSet(replica_set), DesiredObject::Deployment(gateway)) = (replica_set, gateway) else {
         panic!("other kinds");
     };
     let of_runtime = replica_set.spec.unwrap().template.unwrap().spec.unwrap();
@@ -114,7 +114,7 @@ fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
 }
 
 fn worker(object: &ModelDeployment, queue: &Queue) -> DeploymentSpec {
-    let Desired::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7", "", None) else {
+    let DesiredObject::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7", "", None) else {
         panic!()
     };
     it.spec.unwrap()
@@ -126,7 +126,7 @@ fn runtime(object: &ModelDeployment) -> Container {
 
 #[test]
 fn golden() {
-    let yaml = |desired: &Desired| serde_yaml::to_string(&json_of(desired)).unwrap();
+    let yaml = |desired: &DesiredObject| serde_yaml::to_string(&json_of(desired)).unwrap();
     let objects: Vec<String> = all(&full()).iter().map(yaml).collect();
     let now = format!("# Written by the test `build::tests::golden`; do not edit.\n{}", objects.join("---\n"));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/build/testdata/golden.yaml");
@@ -138,7 +138,7 @@ fn golden() {
 
 #[test]
 fn names_and_labels_are_those_of_the_map() {
-    let kind_and_name = |desired: &Desired| {
+    let kind_and_name = |desired: &DesiredObject| {
         let value = json_of(desired);
         format!("{}/{}", value["kind"].as_str().unwrap(), value["metadata"]["name"].as_str().unwrap())
     };
@@ -192,7 +192,7 @@ fn names_and_labels_are_those_of_the_map() {
 
 #[test]
 fn selectors_select_what_they_shall() {
-    let Desired::ReplicaSet(set) = replica_set(&full(), &settings(), REVISION, "v7", 3, None) else { panic!() };
+    let DesiredObject::ReplicaSet(set) = replica_set(&full(), &settings(), REVISION, "v7", 3, None) else { panic!() };
     let spec = set.spec.unwrap();
     let pod_labels = spec.template.unwrap().metadata.unwrap().labels.unwrap();
     let selected = |value: &Value| {
@@ -234,7 +234,7 @@ fn pods_meet_the_restricted_standard() {
 #[test]
 fn the_default_metric_gives_way_to_the_users() {
     let mut autoscaling = full().spec.autoscaling.unwrap();
-    let value = json_of(&autoscaler(&full(), &autoscaling));
+    let value = json_of(&model_autoscaler(&full(), &autoscaling));
     assert_eq!(value["spec"]["metrics"][0]["containerResource"]["target"]["averageUtilization"], 80);
     assert_eq!(
         value["spec"]["scaleTargetRef"],
@@ -247,7 +247,7 @@ fn the_default_metric_gives_way_to_the_users() {
         ",
     )
     .unwrap();
-    let value = json_of(&autoscaler(&full(), &autoscaling));
+    let value = json_of(&model_autoscaler(&full(), &autoscaling));
     assert_eq!(value["spec"]["metrics"].as_array().unwrap().len(), 1);
     assert_eq!(value["spec"]["metrics"][0]["type"], "Pods");
 }

@@ -18,15 +18,15 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{ModelDeployment, Queue, QueueStore, SERVER, WorkerAutoscaling};
 
-use super::hash::stamped;
-use super::meta::{Labels, controlled, map, matching, worker_labels, worker_selector};
-use super::pod::{env, env_secret, evictable, scraped};
-use super::replica_set::{self, resources};
+use super::hash::with_applied_hash;
+use super::meta::{LabelMap, controlled_metadata, label_map, label_selector, worker_labels, worker_selector};
+use super::pod::{env_from_secret, env_var, scrape_annotations, with_evictable_volumes};
+use super::replica_set::{self, with_default_requests};
 use super::template;
 use super::worker_name;
-use crate::desired::Desired;
+use crate::desired::DesiredObject;
 use crate::reserved::{FETCH, HTTP, METRICS, WORKER};
-use crate::settings::Settings;
+use crate::settings::PlanSettings;
 
 /// The External metric that workers are scaled by: jobs that are queued or running.
 const METRIC: &str = "slipway_queue_jobs";
@@ -38,26 +38,26 @@ const AFTER_DRAIN_SECONDS: i64 = 10;
 pub fn worker_deployment(
     object: &ModelDeployment,
     queue: &Queue,
-    settings: &Settings,
+    settings: &PlanSettings,
     revision: &str,
     version: &str,
     digest: &str,
     restart: Option<Timestamp>,
-) -> Desired {
+) -> DesiredObject {
     let (name, template) = (object.name_any(), &object.spec.template);
-    let pod = pod(object, queue, settings, revision, version, digest);
-    let mut annotations = evictable(scraped(METRICS.1), &pod);
+    let pod = worker_pod(object, queue, settings, revision, version, digest);
+    let mut annotations = with_evictable_volumes(scrape_annotations(METRICS.1), &pod);
     annotations.extend(restart.map(|at| (labels::RESTART_TIME.to_owned(), at.to_string())));
-    stamped(Desired::Deployment(Deployment {
-        metadata: controlled(object, worker_name(&name), worker_labels(&name)),
+    with_applied_hash(DesiredObject::Deployment(Deployment {
+        metadata: controlled_metadata(object, worker_name(&name), worker_labels(&name)),
         spec: Some(DeploymentSpec {
             // The autoscaler's, when there is one.
             replicas: queue.worker.autoscaling.is_none().then_some(queue.worker.replicas),
-            selector: matching(worker_selector(&name)),
+            selector: label_selector(worker_selector(&name)),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
-                    labels: Some(template::labels(template, pod_labels(&name, revision))),
-                    annotations: Some(template::annotations(template, annotations)),
+                    labels: Some(template::template_labels(template, pod_labels(&name, revision))),
+                    annotations: Some(template::template_annotations(template, annotations)),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod),
@@ -68,24 +68,24 @@ pub fn worker_deployment(
     }))
 }
 
-fn pod_labels(name: &str, revision: &str) -> Labels {
+fn pod_labels(name: &str, revision: &str) -> LabelMap {
     let mut all = worker_labels(name);
     all.insert(labels::REVISION.to_owned(), revision.to_owned());
     all
 }
 
 /// As a pod that serves, but for the program's first argument and what the worker's own part of the spec says.
-fn pod(
+fn worker_pod(
     object: &ModelDeployment,
     queue: &Queue,
-    settings: &Settings,
+    settings: &PlanSettings,
     revision: &str,
     version: &str,
     digest: &str,
 ) -> PodSpec {
     let worker = &queue.worker;
     let alike = worker_selector(&object.name_any());
-    let mut pod = replica_set::pod(object, settings, revision, version, digest, alike);
+    let mut pod = replica_set::serving_pod(object, settings, revision, version, digest, alike);
     if !worker.node_selector.is_empty() {
         pod.node_selector = Some(worker.node_selector.clone());
     }
@@ -96,9 +96,9 @@ fn pod(
         pod.affinity = Some(affinity.clone());
     }
     pod.termination_grace_period_seconds = Some(i64::from(worker.drain_seconds) + AFTER_DRAIN_SECONDS);
-    let own = worker.resources.clone().map(resources);
+    let own = worker.resources.clone().map(with_default_requests);
     for step in pod.init_containers.iter_mut().flatten().filter(|step| step.name == FETCH) {
-        step.resources = own.clone().map(template::of_a_step).or(step.resources.take());
+        step.resources = own.clone().map(template::init_step_resources).or(step.resources.take());
     }
     for container in pod.containers.iter_mut().filter(|container| container.name == SERVER) {
         container.name = WORKER.to_owned();
@@ -119,11 +119,13 @@ fn pod(
 fn worker_environment(queue: &Queue) -> Vec<EnvVar> {
     let worker = &queue.worker;
     let mut all = vec![
-        env("SLIPWAY_WORKER_MAX_JOBS", &worker.max_batch_jobs.to_string()),
-        env("SLIPWAY_WORKER_DRAIN_SECONDS", &worker.drain_seconds.to_string()),
+        env_var("SLIPWAY_WORKER_MAX_JOBS", &worker.max_batch_jobs.to_string()),
+        env_var("SLIPWAY_WORKER_DRAIN_SECONDS", &worker.drain_seconds.to_string()),
     ];
-    let key =
-        queue.callbacks.as_ref().map(|it| env_secret("SLIPWAY_CALLBACK_SIGNING_KEY", &it.signing_key_secret_key_ref));
+    let key = queue
+        .callbacks
+        .as_ref()
+        .map(|it| env_from_secret("SLIPWAY_CALLBACK_SIGNING_KEY", &it.signing_key_secret_key_ref));
     all.extend(key);
     all
 }
@@ -138,32 +140,32 @@ pub(super) fn queue_environment(object: &ModelDeployment, store: &QueueStore, qu
         (None, None) => return Vec::new(),
     };
     let url = match place {
-        (Some(url), _) => env("SLIPWAY_QUEUE_URL", url),
-        (None, Some(secret)) => env_secret("SLIPWAY_QUEUE_URL", secret),
+        (Some(url), _) => env_var("SLIPWAY_QUEUE_URL", url),
+        (None, Some(secret)) => env_from_secret("SLIPWAY_QUEUE_URL", secret),
         (None, None) => return Vec::new(),
     };
-    let replicas = store.nats.as_ref().map(|nats| env("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
+    let replicas = store.nats.as_ref().map(|nats| env_var("SLIPWAY_QUEUE_REPLICAS", &nats.replicas.to_string()));
     let mut all = vec![url];
     all.extend(replicas);
     all.extend([
-        env("SLIPWAY_QUEUE_NAME", &name),
-        env("SLIPWAY_QUEUE_MAX_JOBS", &queue.max_jobs.to_string()),
-        env("SLIPWAY_JOB_MAX_DELIVERIES", &queue.max_deliveries.to_string()),
-        env("SLIPWAY_JOB_RESULT_TTL_SECONDS", &queue.result_ttl_seconds.to_string()),
+        env_var("SLIPWAY_QUEUE_NAME", &name),
+        env_var("SLIPWAY_QUEUE_MAX_JOBS", &queue.max_jobs.to_string()),
+        env_var("SLIPWAY_JOB_MAX_DELIVERIES", &queue.max_deliveries.to_string()),
+        env_var("SLIPWAY_JOB_RESULT_TTL_SECONDS", &queue.result_ttl_seconds.to_string()),
     ]);
-    all.extend(queue.callbacks.as_ref().map(|it| env("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))));
+    all.extend(queue.callbacks.as_ref().map(|it| env_var("SLIPWAY_CALLBACK_ALLOW", &it.allow.join(","))));
     all
 }
 
 /// The HorizontalPodAutoscaler `<name>-worker`.
-pub fn worker_autoscaler(object: &ModelDeployment, autoscaling: &WorkerAutoscaling) -> Desired {
+pub fn worker_autoscaler(object: &ModelDeployment, autoscaling: &WorkerAutoscaling) -> DesiredObject {
     let name = object.name_any();
     let metric = MetricSpec {
         type_: "External".to_owned(),
         external: Some(ExternalMetricSource {
             metric: MetricIdentifier {
                 name: METRIC.to_owned(),
-                selector: Some(matching(map([("modeldeployment", &name)]))),
+                selector: Some(label_selector(label_map([("modeldeployment", &name)]))),
             },
             target: MetricTarget {
                 type_: "AverageValue".to_owned(),
@@ -173,8 +175,8 @@ pub fn worker_autoscaler(object: &ModelDeployment, autoscaling: &WorkerAutoscali
         }),
         ..MetricSpec::default()
     };
-    stamped(Desired::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
-        metadata: controlled(object, worker_name(&name), worker_labels(&name)),
+    with_applied_hash(DesiredObject::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
+        metadata: controlled_metadata(object, worker_name(&name), worker_labels(&name)),
         spec: Some(HorizontalPodAutoscalerSpec {
             scale_target_ref: CrossVersionObjectReference {
                 api_version: Some("apps/v1".to_owned()),

@@ -2,70 +2,72 @@
 
 use slipway_crds::v1alpha1::Stage;
 
-use super::{Case, require};
-use crate::action::Action;
-use crate::desired::Kind;
-use crate::marks::Marks;
+use super::{CheckedPlan, report_unless};
+use crate::action::PlanAction;
+use crate::desired::ChildKind;
+use crate::marks::RevisionMarks;
 use crate::observed::{ModelDigest, ReplicaSetView};
-use crate::sizing::need;
+use crate::sizing::replicas_for_share;
 use crate::traffic;
 
 /// I3, I4, I11, I15, I16 and I17.
-pub(super) fn check(case: &Case<'_>, broken: &mut Vec<String>) {
-    capacity_before_weight(case, broken);
+pub(super) fn check_sizes(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
+    check_capacity(case, broken);
     for action in &case.plan.actions {
         match action {
-            Action::Scale { name, uid, replicas } => match found(case, name, uid) {
+            PlanAction::Scale { name, uid, replicas } => match find_replica_set(case, name, uid) {
                 Some(set) => {
-                    scaled(case, set, *replicas, broken);
+                    check_scale(case, set, *replicas, broken);
                     let alone = set.digest != ModelDigest::Pending || *replicas <= set.desired.max(1);
-                    require(broken, alone, || format!("I15: {name} grows to {replicas} before its model is known"));
+                    report_unless(broken, alone, || {
+                        format!("I15: {name} grows to {replicas} before its model is known")
+                    });
                 }
                 None => broken.push(format!("I11: {name} is scaled and is not ours")),
             },
-            Action::Delete { kind: Kind::ReplicaSet, name, uid } => match found(case, name, uid) {
+            PlanAction::Delete { kind: ChildKind::ReplicaSet, name, uid } => match find_replica_set(case, name, uid) {
                 Some(set) => {
-                    scaled(case, set, 0, broken);
-                    require(broken, set.desired == 0 && set.current == 0, || {
+                    check_scale(case, set, 0, broken);
+                    report_unless(broken, set.desired == 0 && set.current == 0, || {
                         format!("I4: {name} is deleted with pods")
                     });
                     let stable = case.new.stable.as_ref().is_some_and(|it| it.revision == set.revision);
                     let rolled = case.new.rollout.as_ref().is_some_and(|it| it.revision == set.revision);
-                    require(broken, !stable && !rolled, || format!("I4: {name} has a role"));
+                    report_unless(broken, !stable && !rolled, || format!("I4: {name} has a role"));
                 }
                 None => broken.push(format!("I11: {name} is deleted and is not ours")),
             },
-            Action::Pin { name, uid, digest } => match found(case, name, uid) {
+            PlanAction::Pin { name, uid, digest } => match find_replica_set(case, name, uid) {
                 Some(set) => {
                     let told = |digest: &str| {
-                        case.observed.fetched.iter().any(|it| it.revision == set.revision && it.digest == digest)
+                        case.observed.fetched_models.iter().any(|it| it.revision == set.revision && it.digest == digest)
                     };
                     let free = match &set.digest {
                         ModelDigest::Pending => true,
                         ModelDigest::Pinned(old) => set.desired <= 1 && !told(old),
                         ModelDigest::Unreported => false,
                     };
-                    require(broken, free && told(digest), || {
+                    report_unless(broken, free && told(digest), || {
                         format!("I15: {name} is pinned to {digest}, which none of its pods found, or anew")
                     });
                 }
                 None => broken.push(format!("I11: {name} is pinned and is not ours")),
             },
-            Action::Mark { name, uid, marks } => match found(case, name, uid) {
-                Some(set) => marked(case, set, marks, broken),
+            PlanAction::Mark { name, uid, marks } => match find_replica_set(case, name, uid) {
+                Some(set) => check_marks(case, set, marks, broken),
                 None => broken.push(format!("I11: {name} is marked and is not ours")),
             },
-            Action::WriteReplicas { replicas } => written(case, *replicas, broken),
-            Action::Apply(_)
-            | Action::Restore { .. }
-            | Action::Adopt { .. }
-            | Action::Evict { .. }
-            | Action::Delete { .. } => {}
+            PlanAction::WriteReplicas { replicas } => check_replicas_write(case, *replicas, broken),
+            PlanAction::Apply(_)
+            | PlanAction::Restore { .. }
+            | PlanAction::Adopt { .. }
+            | PlanAction::Evict { .. }
+            | PlanAction::Delete { .. } => {}
         }
     }
 }
 
-fn found<'a>(case: &'a Case<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSetView> {
+fn find_replica_set<'a>(case: &'a CheckedPlan<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSetView> {
     case.observed
         .replica_sets
         .iter()
@@ -73,41 +75,41 @@ fn found<'a>(case: &'a Case<'_>, name: &str, uid: &str) -> Option<&'a ReplicaSet
 }
 
 /// I17: a number of replicas is written only where none is given, and takes no pod away.
-fn written(case: &Case<'_>, replicas: i32, broken: &mut Vec<String>) {
-    require(broken, case.observed.object.spec.replicas.is_none(), || "I17: overwrites spec.replicas".to_owned());
+fn check_replicas_write(case: &CheckedPlan<'_>, replicas: i32, broken: &mut Vec<String>) {
+    report_unless(broken, case.observed.object.spec.replicas.is_none(), || "I17: overwrites spec.replicas".to_owned());
     let stable = case.old.stable.as_ref().and_then(|stable| {
         case.observed.replica_sets.iter().find(|set| set.revision == stable.revision && set.owned && !set.deleting)
     });
     let most = case.spec.autoscaling.as_ref().map_or(i32::MAX, |autoscaling| autoscaling.max_replicas);
     let running = stable.map_or(0, |set| set.desired).min(most);
-    require(broken, replicas >= running.max(1), || format!("I17: writes {replicas} where {running} run"));
+    report_unless(broken, replicas >= running.max(1), || format!("I17: writes {replicas} where {running} run"));
 }
 
 /// I16: what is remembered on a ReplicaSet is what the status says.
-fn marked(case: &Case<'_>, set: &ReplicaSetView, marks: &Marks, broken: &mut Vec<String>) {
+fn check_marks(case: &CheckedPlan<'_>, set: &ReplicaSetView, marks: &RevisionMarks, broken: &mut Vec<String>) {
     let is_stable = case.new.stable.as_ref().is_some_and(|it| it.revision == set.revision);
     let stable = marks.stable_since == set.marks.stable_since || is_stable;
-    require(broken, stable, || format!("I16: {} is marked stable and is not", set.name));
+    report_unless(broken, stable, || format!("I16: {} is marked stable and is not", set.name));
     let aborted = case.new.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && it.revision == set.revision);
     let aborted = aborted.and_then(|it| it.abort.as_ref());
-    require(broken, aborted.is_some() == marks.aborted.is_some(), || {
+    report_unless(broken, aborted.is_some() == marks.aborted.is_some(), || {
         format!("I16: {} is marked {:?}, and is not so", set.name, marks.aborted)
     });
 }
 
 /// I3: the pods are there before the weight rises.
-fn capacity_before_weight(case: &Case<'_>, broken: &mut Vec<String>) {
+fn check_capacity(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let Some(candidate) = case.new.rollout.as_ref().map(|rollout| rollout.revision.as_str()) else { return };
-    let (old, new) = (Case::weight(&case.old, candidate), Case::weight(case.new, candidate));
+    let (old, new) = (CheckedPlan::weight(&case.old, candidate), CheckedPlan::weight(case.new, candidate));
     if new > old.max(0) {
         let set = case.observed.replica_sets.iter().find(|set| set.revision == candidate && set.owned && !set.deleting);
-        let (have, want) = (set.map_or(0, |set| set.available), need(case.spec.replicas, new));
-        require(broken, have >= want.max(1), || format!("I3: weight rises to {new} with {have} of {want} pods"));
+        let (have, want) = (set.map_or(0, |set| set.available), replicas_for_share(case.spec.replicas, new));
+        report_unless(broken, have >= want.max(1), || format!("I3: weight rises to {new} with {have} of {want} pods"));
     }
 }
 
 /// I4: what gateways select, or may still select, keeps what it needs.
-fn scaled(case: &Case<'_>, set: &ReplicaSetView, replicas: i32, broken: &mut Vec<String>) {
+fn check_scale(case: &CheckedPlan<'_>, set: &ReplicaSetView, replicas: i32, broken: &mut Vec<String>) {
     if replicas >= set.desired {
         return;
     }
@@ -116,19 +118,21 @@ fn scaled(case: &Case<'_>, set: &ReplicaSetView, replicas: i32, broken: &mut Vec
         // It follows the number that the user, or the autoscaler, asks for; before an autoscaler has spoken it may have more.
         let asked = case.spec.replicas;
         let follows = replicas == asked || (case.spec.autoscaling.is_some() && replicas > asked);
-        require(broken, follows, || format!("I4: stable {} shrinks to {replicas}", set.name));
+        report_unless(broken, follows, || format!("I4: stable {} shrinks to {replicas}", set.name));
         return;
     }
-    let weight = Case::weight(&case.old, &set.revision).max(Case::weight(case.new, &set.revision));
-    let want = need(case.spec.replicas, weight);
-    require(broken, replicas >= want, || format!("I4: {} shrinks to {replicas}, its share needs {want}", set.name));
+    let weight = CheckedPlan::weight(&case.old, &set.revision).max(CheckedPlan::weight(case.new, &set.revision));
+    let want = replicas_for_share(case.spec.replicas, weight);
+    report_unless(broken, replicas >= want, || {
+        format!("I4: {} shrinks to {replicas}, its share needs {want}", set.name)
+    });
     let generation = case.new.traffic.as_ref().map_or(0, |it| it.generation);
-    require(broken, traffic::is_settled(&case.observed.gateway, generation), || {
+    report_unless(broken, traffic::is_settled(&case.observed.gateway, generation), || {
         format!("I4: {} shrinks while a gateway may use older weights", set.name)
     });
     if weight == 0 && replicas == 0 {
-        let selected = case.new.traffic.as_ref().is_some_and(|it| traffic::selects(it, &set.revision));
-        require(broken, !selected, || {
+        let selected = case.new.traffic.as_ref().is_some_and(|it| traffic::selects_revision(it, &set.revision));
+        report_unless(broken, !selected, || {
             format!("I4: {} goes while the shield or the preview address may need it", set.name)
         });
     }

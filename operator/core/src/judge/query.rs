@@ -5,10 +5,10 @@
 
 use slipway_crds::v1alpha1::{Gate, GateType};
 
-use crate::evidence::{GateQueries, Queries};
+use crate::evidence::{EvidenceQuery, GateQueries};
 
 /// The queries of all gates, in their order. `matchers` are those of the administrator, where one store holds the metrics of several clusters.
-pub fn queries(
+pub fn gate_queries(
     namespace: &str,
     name: &str,
     gates: &[Gate],
@@ -17,11 +17,11 @@ pub fn queries(
     matchers: &[String],
 ) -> Vec<GateQueries> {
     let matchers = matchers.iter().map(|matcher| format!(",{matcher}")).collect();
-    let selector = Selector { namespace, name, candidate, stable, matchers };
-    gates.iter().map(|gate| GateQueries { gate: gate.name.clone(), queries: query(gate, &selector) }).collect()
+    let selector = SeriesSelector { namespace, name, candidate, stable, matchers };
+    gates.iter().map(|gate| GateQueries { gate: gate.name.clone(), queries: gate_query(gate, &selector) }).collect()
 }
 
-struct Selector<'a> {
+struct SeriesSelector<'a> {
     namespace: &'a str,
     name: &'a str,
     candidate: &'a str,
@@ -35,7 +35,7 @@ const GATEWAY_PODS: &str = "slipway-gateway-[a-z0-9]+-[a-z0-9]+";
 /// Requests at the preview address have another role: somebody looks, and chooses what to ask.
 const ROLES: &str = r#"role=~"stable|candidate""#;
 
-impl Selector<'_> {
+impl SeriesSelector<'_> {
     /// Increase of a metric's series of both revisions since confirmation, of these pods, with further matchers. A pod that is scraped twice, by two jobs or two
     /// Prometheus behind one address, counts once: of series that agree in `labels` the largest.
     fn increase(&self, metric: &str, pods: &str, further: &str, labels: &str) -> String {
@@ -46,10 +46,10 @@ impl Selector<'_> {
     }
 }
 
-fn query(gate: &Gate, selector: &Selector<'_>) -> Queries {
+fn gate_query(gate: &Gate, selector: &SeriesSelector<'_>) -> EvidenceQuery {
     match gate.type_ {
-        GateType::ErrorRate => Queries::Counts(errors(selector)),
-        GateType::Latency => Queries::Buckets(format!(
+        GateType::ErrorRate => EvidenceQuery::Counts(errors_query(selector)),
+        GateType::Latency => EvidenceQuery::Buckets(format!(
             "sum by (revision, le) ({})",
             selector.increase(
                 "slipway_gateway_request_duration_seconds_bucket",
@@ -58,10 +58,10 @@ fn query(gate: &Gate, selector: &Selector<'_>) -> Queries {
                 "role, le"
             )
         )),
-        GateType::Accuracy => Queries::Counts(accuracy(selector)),
+        GateType::Accuracy => EvidenceQuery::Counts(accuracy_query(selector)),
         GateType::PromQl => {
             let query = gate.prom_ql.as_ref().map(|p| p.query.as_str()).unwrap_or_default();
-            Queries::Value(substituted(query, selector))
+            EvidenceQuery::Value(substitute_variables(query, selector))
         }
     }
 }
@@ -69,11 +69,11 @@ fn query(gate: &Gate, selector: &Selector<'_>) -> Queries {
 /// The outcomes for which an arm is to blame are bad, its answers (a client's own mistake is answered rightly with 4xx) are good, and requests whose client
 /// left before stable would have answered are neither; one that waited for longer is a `timeout`. `contract_error` is a 4xx that stable contradicted;
 /// `try_timeout` is what took longer than a try may take, counted alike in both arms.
-fn errors(selector: &Selector<'_>) -> String {
+fn errors_query(selector: &SeriesSelector<'_>) -> String {
     let outcomes = "success|client_error|contract_error|server_error|timeout|try_timeout|unavailable";
     let further = format!(r#",{ROLES},outcome=~"{outcomes}""#);
     let increase = selector.increase("slipway_gateway_requests_total", GATEWAY_PODS, &further, "role, outcome");
-    relabelled(
+    sum_by_result(
         &increase,
         "outcome",
         "contract_error|server_error|timeout|try_timeout|unavailable",
@@ -81,21 +81,21 @@ fn errors(selector: &Selector<'_>) -> String {
     )
 }
 
-fn accuracy(selector: &Selector<'_>) -> String {
+fn accuracy_query(selector: &SeriesSelector<'_>) -> String {
     let increase =
         selector.increase("slipway_gateway_feedback_total", GATEWAY_PODS, r#",result=~"correct|incorrect""#, "result");
-    relabelled(&increase, "result", "incorrect", "correct")
+    sum_by_result(&increase, "result", "incorrect", "correct")
 }
 
 /// Sums by revision and by a label `result`, made from the values of `label`. Prometheus anchors the expressions of label_replace, so `correct` does not match
 /// `incorrect`.
-fn relabelled(vector: &str, label: &str, bad: &str, good: &str) -> String {
+fn sum_by_result(vector: &str, label: &str, bad: &str, good: &str) -> String {
     let inner = format!(r#"label_replace({vector}, "result", "bad", "{label}", "{bad}")"#);
     format!(r#"sum by (revision, result) (label_replace({inner}, "result", "good", "{label}", "{good}"))"#)
 }
 
 /// A user's query with its variables, all but `{{window}}`, which only the poller knows. Names and revisions are DNS labels: nothing to quote.
-fn substituted(query: &str, selector: &Selector<'_>) -> String {
+fn substitute_variables(query: &str, selector: &SeriesSelector<'_>) -> String {
     query
         .replace("{{candidate}}", selector.candidate)
         .replace("{{stable}}", selector.stable)

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::{AccuracyGate, ErrorRateGate, Gate, GateType, GateVerdict, LatencyGate};
 
-use super::sequential::{Comparison, Events};
-use super::{Finding, Input, latency, reading, text};
+use super::sequential::{ArmComparison, ArmEvents};
+use super::{GateFinding, JudgeInput, latency, reading, text};
 use crate::evidence::GateReading;
 
 /// Chance that one gate passes a regression of exactly the smallest size worth catching in one step, however often it is looked at. Every step of a rollout
@@ -23,7 +23,7 @@ const FURTHEST_PROJECTION: f64 = 1e5;
 
 /// What a gate of this family asks, in one vocabulary.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Question {
+pub(super) struct RateCriteria {
     /// The smallest increase of the bad rate worth catching.
     pub(super) worth_catching: f64,
     /// Fewest events of each arm to pass.
@@ -37,28 +37,35 @@ pub(super) struct Question {
 }
 
 /// Both arms and how the question was put for them.
-struct Arms {
-    candidate: Events,
-    stable: Events,
+struct ComparedArms {
+    candidate: ArmEvents,
+    stable: ArmEvents,
     /// Precision added to the wording, such as the bound of slow.
     detail: String,
 }
 
 /// Judges one gate by its reading.
-pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, alpha: f64, taken_at: Timestamp) -> Finding {
-    let question = question(gate, alpha);
-    let arms = match arms(input, gate, reading, &question) {
+pub(super) fn judge_rates(
+    input: &JudgeInput<'_>,
+    gate: &Gate,
+    reading: &GateReading,
+    alpha: f64,
+    taken_at: Timestamp,
+) -> GateFinding {
+    let question = rate_criteria(gate, alpha);
+    let arms = match read_arms(input, gate, reading, &question) {
         Ok(arms) => arms,
-        Err(why) => return Finding::no_data(why),
+        Err(why) => return GateFinding::no_data(why),
     };
     let seconds = taken_at.duration_since(input.confirmed_time).as_secs_f64();
-    let verdict = decide(arms.candidate, arms.stable, &question);
-    let told = describe(verdict, &arms, &question, seconds);
-    let shown = |e: Events| format!("{} of {} {}", text::count(e.bad), text::count(e.all), question.bad);
-    Finding { candidate: shown(arms.candidate), stable: shown(arms.stable), ..Finding::new(verdict, told) }
+    let verdict = decide_verdict(arms.candidate, arms.stable, &question);
+    let told = describe_verdict(verdict, &arms, &question, seconds);
+    let shown =
+        |e: ArmEvents| format!("{} of {} {}", text::format_count(e.bad), text::format_count(e.all), question.bad);
+    GateFinding { candidate: shown(arms.candidate), stable: shown(arms.stable), ..GateFinding::new(verdict, told) }
 }
 
-fn question(gate: &Gate, alpha: f64) -> Question {
+fn rate_criteria(gate: &Gate, alpha: f64) -> RateCriteria {
     let (worth_catching, min, noun, bad) = match gate.type_ {
         GateType::Latency => {
             let LatencyGate { max_increase, min_requests, .. } = gate.latency.clone().unwrap_or_default();
@@ -75,35 +82,40 @@ fn question(gate: &Gate, alpha: f64) -> Question {
     };
     // What is no percentage is refused before; the strictest value keeps what the schema let through from passing.
     let worth_catching = worth_catching.fraction().unwrap_or_default().clamp(0.0001, 1.0);
-    Question { worth_catching, min_events: f64::from(min.max(1)), alpha, noun, bad }
+    RateCriteria { worth_catching, min_events: f64::from(min.max(1)), alpha, noun, bad }
 }
 
-fn arms(input: &Input<'_>, gate: &Gate, reading: &GateReading, question: &Question) -> Result<Arms, String> {
+fn read_arms(
+    input: &JudgeInput<'_>,
+    gate: &Gate,
+    reading: &GateReading,
+    question: &RateCriteria,
+) -> Result<ComparedArms, String> {
     match (gate.type_, reading) {
         (GateType::Latency, GateReading::Buckets(buckets)) => {
             let settings = gate.latency.clone().unwrap_or_default();
-            let candidate = reading::buckets(buckets, input.candidate);
-            let stable = reading::buckets(buckets, input.stable);
-            let (candidate, stable) = both(candidate, stable, question.noun)?;
-            let bound = latency::threshold(&stable, &settings)?;
-            Ok(Arms {
+            let candidate = reading::revision_histogram(buckets, input.candidate);
+            let stable = reading::revision_histogram(buckets, input.stable);
+            let (candidate, stable) = both_arms(candidate, stable, question.noun)?;
+            let bound = latency::slow_threshold(&stable, &settings)?;
+            Ok(ComparedArms {
                 candidate: latency::slower_than(&candidate, bound)?,
                 stable: latency::slower_than(&stable, bound)?,
-                detail: format!(" (over {})", text::seconds(bound)),
+                detail: format!(" (over {})", text::format_seconds(bound)),
             })
         }
         (GateType::ErrorRate | GateType::Accuracy, GateReading::Counts(counts)) => {
-            let candidate = reading::events(counts, input.candidate);
-            let stable = reading::events(counts, input.stable);
-            let (candidate, stable) = both(candidate, stable, question.noun)?;
-            Ok(Arms { candidate, stable, detail: String::new() })
+            let candidate = reading::revision_events(counts, input.candidate);
+            let stable = reading::revision_events(counts, input.stable);
+            let (candidate, stable) = both_arms(candidate, stable, question.noun)?;
+            Ok(ComparedArms { candidate, stable, detail: String::new() })
         }
         _ => Err("the reading is not of the kind that the gate asked for".to_owned()),
     }
 }
 
 /// Both arms, or which one is missing. The candidate's absence is named first: it is the one a person can do something about.
-fn both<T>(
+fn both_arms<T>(
     candidate: Result<Option<T>, String>,
     stable: Result<Option<T>, String>,
     noun: &str,
@@ -120,8 +132,8 @@ fn both<T>(
 }
 
 /// The verdict on counts. See the documentation of [`crate::judge`].
-pub(super) fn decide(candidate: Events, stable: Events, question: &Question) -> GateVerdict {
-    let comparison = Comparison::new(candidate, stable);
+pub(super) fn decide_verdict(candidate: ArmEvents, stable: ArmEvents, question: &RateCriteria) -> GateVerdict {
+    let comparison = ArmComparison::new(candidate, stable);
     let difference = comparison.difference();
     let enough = candidate.all >= question.min_events && stable.all >= question.min_events;
     let excludes = |d: f64, alpha: f64| comparison.evidence_against(d) >= -alpha.ln();
@@ -135,41 +147,41 @@ pub(super) fn decide(candidate: Events, stable: Events, question: &Question) -> 
     GateVerdict::NeedMoreData
 }
 
-fn describe(verdict: GateVerdict, arms: &Arms, question: &Question, seconds: f64) -> String {
-    let Arms { candidate, stable, detail } = arms;
+fn describe_verdict(verdict: GateVerdict, arms: &ComparedArms, question: &RateCriteria, seconds: f64) -> String {
+    let ComparedArms { candidate, stable, detail } = arms;
     let observed = format!(
         "{} of {} {}{detail} {}, {} at stable",
-        text::percent(candidate.rate()),
-        text::plural(candidate.all, question.noun),
+        text::format_percent(candidate.rate()),
+        text::format_plural(candidate.all, question.noun),
         "at the candidate",
         question.bad,
-        text::percent(stable.rate()),
+        text::format_percent(stable.rate()),
     );
-    let comparison = Comparison::new(*candidate, *stable);
+    let comparison = ArmComparison::new(*candidate, *stable);
     match verdict {
         GateVerdict::Pass => {
-            format!("{observed}: an increase of {} is excluded", text::percent(question.worth_catching))
+            format!("{observed}: an increase of {} is excluded", text::format_percent(question.worth_catching))
         }
         GateVerdict::Fail => {
             let (low, _) = comparison.interval(question.alpha);
-            format!("{observed}: worse by at least {}", text::percent(low))
+            format!("{observed}: worse by at least {}", text::format_percent(low))
         }
         _ => {
             let (low, high) = comparison.interval(MISSED_REGRESSION);
             format!(
                 "{observed}: between {} and {}, to pass below {}; {}",
-                text::signed_percent(low),
-                text::signed_percent(high),
-                text::signed_percent(question.worth_catching),
-                missing(arms, question, seconds)
+                text::format_signed_percent(low),
+                text::format_signed_percent(high),
+                text::format_signed_percent(question.worth_catching),
+                describe_missing(arms, question, seconds)
             )
         }
     }
 }
 
 /// How much more is needed, if both arms go on as they are.
-fn missing(arms: &Arms, question: &Question, seconds: f64) -> String {
-    let Some(factor) = projection(arms.candidate, arms.stable, question) else {
+fn describe_missing(arms: &ComparedArms, question: &RateCriteria, seconds: f64) -> String {
+    let Some(factor) = projected_growth(arms.candidate, arms.stable, question) else {
         return "cannot say yet how much more is needed".to_owned();
     };
     // The arm with less traffic is the one that is waited for.
@@ -178,21 +190,22 @@ fn missing(arms: &Arms, question: &Question, seconds: f64) -> String {
     } else {
         ("the candidate", arms.candidate.all)
     };
-    let more = text::two_digits_up(has * (factor - 1.0));
-    let when = text::duration(seconds * (factor - 1.0));
+    let more = text::round_up_two_digits(has * (factor - 1.0));
+    let when = text::format_duration(seconds * (factor - 1.0));
     let eta = if seconds >= 1.0 { format!(", about {when} at this rate") } else { String::new() };
     format!(
         "needs about {} more {} at {arm} (has {}){eta}",
-        text::count(more),
+        text::format_count(more),
         text::plural_noun(more, question.noun),
-        text::count(has)
+        text::format_count(has)
     )
 }
 
 /// By which factor both arms must grow, at the rates observed so far, until there is a verdict.
-fn projection(candidate: Events, stable: Events, question: &Question) -> Option<f64> {
-    let scaled = |events: Events, by: f64| Events { bad: events.bad * by, all: events.all * by };
-    let decided = |by: f64| decide(scaled(candidate, by), scaled(stable, by), question) != GateVerdict::NeedMoreData;
+fn projected_growth(candidate: ArmEvents, stable: ArmEvents, question: &RateCriteria) -> Option<f64> {
+    let scaled = |events: ArmEvents, by: f64| ArmEvents { bad: events.bad * by, all: events.all * by };
+    let decided =
+        |by: f64| decide_verdict(scaled(candidate, by), scaled(stable, by), question) != GateVerdict::NeedMoreData;
     let mut known = 1.0;
     let mut reached = 2.0;
     while !decided(reached) {

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::sequential::Events;
-use crate::evidence::Counts;
+use super::sequential::ArmEvents;
+use crate::evidence::GateCounts;
 
 /// How far, relative to the whole, a cumulative bucket may lie below its predecessor. Extrapolation of series with equal timestamps keeps the order; small
 /// differences come from pods that were scraped in between. More than this is a broken exporter.
 const TOLERANCE: f64 = 0.01;
 
 /// Counts above this are no counts: beyond it f64 does not hold every whole number.
-const MOST: f64 = 9.0e15;
+const MAX_COUNT: f64 = 9.0e15;
 
 /// Cumulative buckets of one arm: finite upper bounds, ascending, and the count of all.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Histogram {
+pub(super) struct ArmHistogram {
     /// `(upper bound, events at or below it)`.
     pub(super) finite: Vec<(f64, f64)>,
     /// All events.
@@ -22,29 +22,32 @@ pub(super) struct Histogram {
 }
 
 /// Events of `revision`; `None` when it has none at all. Fractions are cut off, which only ever takes evidence away.
-pub(super) fn events(counts: &BTreeMap<String, Counts>, revision: &str) -> Result<Option<Events>, String> {
-    let Some(Counts { bad, good }) = counts.get(revision).copied() else {
+pub(super) fn revision_events(
+    counts: &BTreeMap<String, GateCounts>,
+    revision: &str,
+) -> Result<Option<ArmEvents>, String> {
+    let Some(GateCounts { bad, good }) = counts.get(revision).copied() else {
         return Ok(None);
     };
     for (count, what) in [(bad, "bad"), (good, "good")] {
-        if !(0.0..=MOST).contains(&count) {
+        if !(0.0..=MAX_COUNT).contains(&count) {
             return Err(format!("the count of {what} events is {count}"));
         }
     }
-    Ok(whole(bad, bad + good))
+    Ok(whole_events(bad, bad + good))
 }
 
 /// Whole events; `None` when there is not one.
-pub(super) fn whole(bad: f64, all: f64) -> Option<Events> {
+pub(super) fn whole_events(bad: f64, all: f64) -> Option<ArmEvents> {
     let all = all.floor();
-    (all >= 1.0).then(|| Events { bad: bad.floor().clamp(0.0, all), all })
+    (all >= 1.0).then(|| ArmEvents { bad: bad.floor().clamp(0.0, all), all })
 }
 
 /// The histogram of `revision`; `None` when it has no events at all.
-pub(super) fn buckets(
+pub(super) fn revision_histogram(
     buckets: &BTreeMap<String, Vec<(f64, f64)>>,
     revision: &str,
-) -> Result<Option<Histogram>, String> {
+) -> Result<Option<ArmHistogram>, String> {
     let Some(buckets) = buckets.get(revision).filter(|list| !list.is_empty()) else {
         return Ok(None);
     };
@@ -55,7 +58,7 @@ pub(super) fn buckets(
         if bound.is_nan() || bound <= last.0 {
             return Err("the buckets of the histogram are not in order".to_owned());
         }
-        if !(0.0..=MOST).contains(&count) {
+        if !(0.0..=MAX_COUNT).contains(&count) {
             return Err(format!("a bucket of the histogram counts {count}"));
         }
         if last.1 - count > 1.0 + TOLERANCE * all {
@@ -69,5 +72,5 @@ pub(super) fn buckets(
     if last.0 != f64::INFINITY {
         return Err("the histogram has no bucket for +Inf".to_owned());
     }
-    Ok((last.1 >= 1.0).then_some(Histogram { finite, all: last.1 }))
+    Ok((last.1 >= 1.0).then_some(ArmHistogram { finite, all: last.1 }))
 }

@@ -9,19 +9,19 @@ const NAMESPACE: &str = "namespace";
 /// Signs that begin something nested. More than these no query needs, and trees that are deeper could cost the stack.
 const MAX_NESTED: usize = 256;
 /// Functions that read series which no selector of the query names.
-const UNCONFINED: [&str; 1] = ["info"];
+const UNCONFINED_FUNCTIONS: [&str; 1] = ["info"];
 
 /// A query that sees series of `namespace` only, and of those only what `matchers` let through.
 ///
 /// # Errors
 /// Why it cannot be kept within the namespace, for people.
-pub fn confined(query: &str, namespace: &str, matchers: &[String]) -> Result<String, String> {
+pub fn confine_to_namespace(query: &str, namespace: &str, matchers: &[String]) -> Result<String, String> {
     let mut all = vec![Matcher::new(MatchOp::Equal, NAMESPACE, namespace)];
     for matcher in matchers {
-        all.extend(selector(&format!("x{{{matcher}}}"))?.matchers.matchers);
+        all.extend(parse_selector(&format!("x{{{matcher}}}"))?.matchers.matchers);
     }
-    let mut parsed = parse(query)?;
-    confine(&mut parsed, &all)?;
+    let mut parsed = parse_query(query)?;
+    confine_selectors(&mut parsed, &all)?;
     let text = parsed.to_string();
     // What is asked is text again: it must be one that says the same, and in which every selector is kept.
     let kept = parser::parse(&text).is_ok_and(|mut again| again.to_string() == text && is_confined(&mut again, &all));
@@ -33,22 +33,22 @@ fn is_confined(query: &mut Expr, all: &[Matcher]) -> bool {
         let has = |wanted: &Matcher| matchers.matchers.iter().any(|it| it.to_string() == wanted.to_string());
         if matchers.or_matchers.is_empty() && all.iter().all(has) { Ok(()) } else { Err(String::new()) }
     };
-    selectors(query, &mut kept).is_ok()
+    visit_selectors(query, &mut kept).is_ok()
 }
 
 /// Whether a query, with its variables, is one at all.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check(query: &str) -> Result<(), String> {
+pub fn check_query(query: &str) -> Result<(), String> {
     let plain = query.replace("{{window}}", "1s");
     let plain = ["{{candidate}}", "{{stable}}", "{{modeldeployment}}", "{{namespace}}"]
         .into_iter()
         .fold(plain, |query, variable| query.replace(variable, "x"));
-    confined(&plain, "x", &[]).map(drop)
+    confine_to_namespace(&plain, "x", &[]).map(drop)
 }
 
-fn parse(query: &str) -> Result<Expr, String> {
+fn parse_query(query: &str) -> Result<Expr, String> {
     let nested = query.bytes().filter(|byte| matches!(byte, b'(' | b'-' | b'+' | b'^' | b'*' | b'/')).count();
     if nested > MAX_NESTED {
         return Err(format!("has more than {MAX_NESTED} parentheses and operators"));
@@ -56,43 +56,46 @@ fn parse(query: &str) -> Result<Expr, String> {
     parser::parse(query).map_err(|why| format!("is no PromQL: {why}"))
 }
 
-fn selector(text: &str) -> Result<VectorSelector, String> {
-    match parse(text)? {
+fn parse_selector(text: &str) -> Result<VectorSelector, String> {
+    match parse_query(text)? {
         Expr::VectorSelector(selector) => Ok(selector),
         _ => Err(format!("{text} is no selector")),
     }
 }
 
-fn confine(query: &mut Expr, all: &[Matcher]) -> Result<(), String> {
-    selectors(query, &mut |matchers| restrict(matchers, all))
+fn confine_selectors(query: &mut Expr, all: &[Matcher]) -> Result<(), String> {
+    visit_selectors(query, &mut |matchers| restrict_matchers(matchers, all))
 }
 
 /// Visits the matchers of every selector.
-fn selectors(query: &mut Expr, visit: &mut impl FnMut(&mut Matchers) -> Result<(), String>) -> Result<(), String> {
+fn visit_selectors(
+    query: &mut Expr,
+    visit: &mut impl FnMut(&mut Matchers) -> Result<(), String>,
+) -> Result<(), String> {
     match query {
         Expr::Aggregate(it) => {
-            selectors(&mut it.expr, visit)?;
-            it.param.as_mut().map_or(Ok(()), |param| selectors(param, visit))
+            visit_selectors(&mut it.expr, visit)?;
+            it.param.as_mut().map_or(Ok(()), |param| visit_selectors(param, visit))
         }
-        Expr::Unary(it) => selectors(&mut it.expr, visit),
+        Expr::Unary(it) => visit_selectors(&mut it.expr, visit),
         Expr::Binary(it) => {
-            selectors(&mut it.lhs, visit)?;
-            selectors(&mut it.rhs, visit)
+            visit_selectors(&mut it.lhs, visit)?;
+            visit_selectors(&mut it.rhs, visit)
         }
-        Expr::Paren(it) => selectors(&mut it.expr, visit),
-        Expr::Subquery(it) => selectors(&mut it.expr, visit),
+        Expr::Paren(it) => visit_selectors(&mut it.expr, visit),
+        Expr::Subquery(it) => visit_selectors(&mut it.expr, visit),
         Expr::VectorSelector(it) => visit(&mut it.matchers),
         Expr::MatrixSelector(it) => visit(&mut it.vs.matchers),
-        Expr::Call(it) if UNCONFINED.contains(&it.func.name) => {
+        Expr::Call(it) if UNCONFINED_FUNCTIONS.contains(&it.func.name) => {
             Err(format!("uses the function {}, which reads series that the query does not name", it.func.name))
         }
-        Expr::Call(it) => it.args.args.iter_mut().try_for_each(|argument| selectors(argument, visit)),
+        Expr::Call(it) => it.args.args.iter_mut().try_for_each(|argument| visit_selectors(argument, visit)),
         Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Ok(()),
         Expr::Extension(_) => Err("has a part that is not known".to_owned()),
     }
 }
 
-fn restrict(matchers: &mut Matchers, all: &[Matcher]) -> Result<(), String> {
+fn restrict_matchers(matchers: &mut Matchers, all: &[Matcher]) -> Result<(), String> {
     if !matchers.or_matchers.is_empty() {
         return Err("has `or` between matchers, which Prometheus does not know".to_owned());
     }
@@ -121,10 +124,10 @@ mod tests {
             (r#"up{namespace="other"}"#, r#"up{namespace="other",namespace="shop"}"#),
         ] {
             let plain = |text: &str| parser::parse(text).map(|it| it.to_string());
-            assert_eq!(confined(query, "shop", &[]), plain(expected), "{query}");
+            assert_eq!(confine_to_namespace(query, "shop", &[]), plain(expected), "{query}");
         }
         let matchers = [r#"cluster="eu-1""#.to_owned(), r#"env!="test""#.to_owned()];
-        let all = confined("a", "shop", &matchers).unwrap();
+        let all = confine_to_namespace("a", "shop", &matchers).unwrap();
         for matcher in [r#"namespace="shop""#, r#"cluster="eu-1""#, r#"env!="test""#] {
             assert!(all.contains(matcher), "{all}");
         }
@@ -134,7 +137,7 @@ mod tests {
     fn values_of_labels_do_not_break_out() {
         for value in [r#"\"} or up{x=\""#, r"\\", r#"\\\"} or up"#, "`", "{}", "\\n"] {
             let query = format!(r#"a{{x="{value}"}}"#);
-            let Ok(text) = confined(&query, "shop", &[]) else { continue };
+            let Ok(text) = confine_to_namespace(&query, "shop", &[]) else { continue };
             let Ok(Expr::VectorSelector(selector)) = parser::parse(&text) else { panic!("{query} became {text}") };
             assert!(selector.matchers.matchers.iter().any(|it| it.name == NAMESPACE && it.value == "shop"), "{text}");
         }
@@ -145,13 +148,16 @@ mod tests {
         let deep = "(".repeat(2000) + "a" + &")".repeat(2000);
         let many = "-".repeat(3000) + "a";
         for query in ["", "sum(", "a b", r#"a{x="1" or y="2"}"#, "info(a)", "up; drop", deep.as_str(), many.as_str()] {
-            assert!(confined(query, "shop", &[]).is_err(), "{query:.40}");
+            assert!(confine_to_namespace(query, "shop", &[]).is_err(), "{query:.40}");
         }
     }
 
     #[test]
     fn variables_are_no_mistakes() {
-        assert_eq!(check(r#"sum(increase(a{revision="{{candidate}}",m="{{modeldeployment}}"}[{{window}}]))"#), Ok(()));
-        assert!(check("sum(increase(a[{{windows}}]))").is_err());
+        assert_eq!(
+            check_query(r#"sum(increase(a{revision="{{candidate}}",m="{{modeldeployment}}"}[{{window}}]))"#),
+            Ok(())
+        );
+        assert!(check_query("sum(increase(a[{{windows}}]))").is_err());
     }
 }

@@ -30,12 +30,12 @@
 
 /// Events of one arm: whole numbers, `bad <= all`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Events {
+pub(crate) struct ArmEvents {
     pub(crate) bad: f64,
     pub(crate) all: f64,
 }
 
-impl Events {
+impl ArmEvents {
     /// Share of bad events; 0 of nothing.
     pub(crate) fn rate(self) -> f64 {
         if self.all > 0.0 { self.bad / self.all } else { 0.0 }
@@ -53,15 +53,15 @@ const BOTH: f64 = 0.5;
 
 /// What the two arms have shown so far.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Comparison {
-    candidate: Events,
-    stable: Events,
+pub(crate) struct ArmComparison {
+    candidate: ArmEvents,
+    stable: ArmEvents,
     mixture_candidate: f64,
     mixture_stable: f64,
 }
 
-impl Comparison {
-    pub(crate) fn new(candidate: Events, stable: Events) -> Self {
+impl ArmComparison {
+    pub(crate) fn new(candidate: ArmEvents, stable: ArmEvents) -> Self {
         Self { candidate, stable, mixture_candidate: ln_mixture(candidate), mixture_stable: ln_mixture(stable) }
     }
 
@@ -72,7 +72,7 @@ impl Comparison {
 
     /// Evidence against a true difference of `d`: `min over p of ln E(p, d)`. It is excluded at level `alpha` from `ln(1/alpha)` on.
     pub(crate) fn evidence_against(&self, d: f64) -> f64 {
-        minimum((-d).max(0.0), (1.0 - d).min(1.0), |p| self.ln_e(p, d))
+        find_minimum((-d).max(0.0), (1.0 - d).min(1.0), |p| self.ln_e(p, d))
     }
 
     /// The interval of differences that are not excluded at `alpha`.
@@ -80,7 +80,7 @@ impl Comparison {
         let bar = -alpha.ln();
         let middle = self.difference();
         let inside = |d: f64| self.evidence_against(d) < bar;
-        (boundary(middle, -1.0, inside), boundary(middle, 1.0, inside))
+        (find_boundary(middle, -1.0, inside), find_boundary(middle, 1.0, inside))
     }
 
     fn ln_e(&self, p: f64, d: f64) -> f64 {
@@ -91,7 +91,7 @@ impl Comparison {
 }
 
 /// Last point from `inside` towards `end` for which `holds`; `end` itself when it does.
-fn boundary(inside: f64, end: f64, holds: impl Fn(f64) -> bool) -> f64 {
+fn find_boundary(inside: f64, end: f64, holds: impl Fn(f64) -> bool) -> f64 {
     if holds(end) {
         return end;
     }
@@ -108,7 +108,7 @@ fn boundary(inside: f64, end: f64, holds: impl Fn(f64) -> bool) -> f64 {
 }
 
 /// Minimum of a convex function on `[low, high]` by golden-section search. The ends may be infinite.
-fn minimum(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
+fn find_minimum(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     let mut left = high - GOLDEN * (high - low);
     let mut right = low + GOLDEN * (high - low);
@@ -128,14 +128,14 @@ fn minimum(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
 }
 
 /// `ln M(k, n)`.
-fn ln_mixture(events: Events) -> f64 {
+fn ln_mixture(events: ArmEvents) -> f64 {
     ln_sum_exp(
         PRIORS.map(|(weight, a, b)| weight.ln() + ln_beta(a + events.bad, b + events.all - events.bad) - ln_beta(a, b)),
     )
 }
 
 /// `ln L_p(k, n)`, with 0 ln 0 = 0.
-fn ln_likelihood(p: f64, events: Events) -> f64 {
+fn ln_likelihood(p: f64, events: ArmEvents) -> f64 {
     let term = |count: f64, ln: f64| if count > 0.0 { count * ln } else { 0.0 };
     let p = p.clamp(0.0, 1.0);
     term(events.bad, p.ln()) + term(events.all - events.bad, (-p).ln_1p())

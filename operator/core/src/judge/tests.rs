@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use slipway_crds::v1alpha1::{Gate, GateStatus, GateVerdict};
 
-use super::{Input, Judgement, judge};
-use crate::evidence::{Counts, Evidence, GateReading};
+use super::{JudgeInput, Judgement, judge_gates};
+use crate::evidence::{GateCounts, GateEvidence, GateReading};
 
 const CANDIDATE: &str = "cccccccccc";
 const STABLE: &str = "5555555555";
@@ -35,8 +35,8 @@ fn after(seconds: i64) -> Timestamp {
 }
 
 /// Evidence of generation 7, taken so many seconds after confirmation.
-fn evidence(seconds: i64, readings: impl IntoIterator<Item = (&'static str, GateReading)>) -> Evidence {
-    Evidence {
+fn evidence(seconds: i64, readings: impl IntoIterator<Item = (&'static str, GateReading)>) -> GateEvidence {
+    GateEvidence {
         generation: 7,
         taken_at: after(seconds),
         serial: seconds.unsigned_abs(),
@@ -47,7 +47,7 @@ fn evidence(seconds: i64, readings: impl IntoIterator<Item = (&'static str, Gate
 /// Counts as (bad, all) of candidate and stable; an arm may be missing.
 fn counts(candidate: Option<(f64, f64)>, stable: Option<(f64, f64)>) -> GateReading {
     let arms = [(CANDIDATE, candidate), (STABLE, stable)];
-    let arm = |(bad, all): (f64, f64)| Counts { bad, good: all - bad };
+    let arm = |(bad, all): (f64, f64)| GateCounts { bad, good: all - bad };
     GateReading::Counts(arms.into_iter().filter_map(|(name, of)| Some((name.to_owned(), arm(of?)))).collect())
 }
 
@@ -58,8 +58,8 @@ fn buckets(candidate: &[(f64, f64)], stable: &[(f64, f64)]) -> GateReading {
     ]))
 }
 
-fn run(gates: &[Gate], evidence: Option<&Evidence>, previous: &[GateStatus]) -> Judgement {
-    judge(&Input {
+fn run(gates: &[Gate], evidence: Option<&GateEvidence>, previous: &[GateStatus]) -> Judgement {
+    judge_gates(&JudgeInput {
         gates,
         alpha: 0.0025,
         candidate: CANDIDATE,

@@ -7,34 +7,40 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use slipway_crds::v1alpha1::{Gate, GateType, GateVerdict, PromQlGate};
 
-use super::{Finding, Input, text};
+use super::{GateFinding, JudgeInput, text};
 use crate::evidence::GateReading;
-use crate::quantity::number;
+use crate::quantity::parse_quantity;
 
 /// Judges one PromQL gate by its reading.
-pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, taken_at: Timestamp) -> Finding {
+pub(super) fn judge_value(
+    input: &JudgeInput<'_>,
+    gate: &Gate,
+    reading: &GateReading,
+    taken_at: Timestamp,
+) -> GateFinding {
     let Some(settings) = gate.prom_ql.as_ref() else {
-        return Finding::no_data("the gate has no query");
+        return GateFinding::no_data("the gate has no query");
     };
     let GateReading::Value(value) = *reading else {
-        return Finding::no_data("the reading is not of the kind that the gate asked for");
+        return GateFinding::no_data("the reading is not of the kind that the gate asked for");
     };
     if !value.is_finite() {
-        return Finding::no_data(format!("the query yields {value}, which is no number to judge by"));
+        return GateFinding::no_data(format!("the query yields {value}, which is no number to judge by"));
     }
-    let bounds = match Bounds::of(settings) {
+    let bounds = match ValueBounds::from_gate(settings) {
         Ok(bounds) => bounds,
-        Err(why) => return Finding::no_data(why),
+        Err(why) => return GateFinding::no_data(why),
     };
     let delay = SignedDuration::from_secs(i64::from(settings.initial_delay_seconds.max(0)));
     if taken_at.duration_since(input.confirmed_time) < delay {
         let left = (delay - input.now.duration_since(input.confirmed_time)).as_secs_f64().max(0.0);
-        let told = format!("the first look is {} from now", text::duration(left));
-        let early = Finding { candidate: text::number(value), ..Finding::new(GateVerdict::NeedMoreData, told) };
-        return kept(input, gate, early);
+        let told = format!("the first look is {} from now", text::format_duration(left));
+        let early =
+            GateFinding { candidate: text::format_number(value), ..GateFinding::new(GateVerdict::NeedMoreData, told) };
+        return with_stored_streak(input, gate, early);
     }
     let needed = settings.consecutive_count.max(1);
-    let (row, last_look_time) = row(input, gate, taken_at, bounds.hold(value));
+    let (row, last_look_time) = next_streak(input, gate, taken_at, bounds.contains(value));
     // A row that is long enough stays as it is: no change of the status for each further look.
     let row = row.clamp(-needed, needed);
     let verdict = match row {
@@ -45,21 +51,21 @@ pub(super) fn judge(input: &Input<'_>, gate: &Gate, reading: &GateReading, taken
     let side = if row > 0 { "within" } else { "outside" };
     let told = format!(
         "value {}, asked for {}: {} of {needed} looks in a row {side}",
-        text::number(value),
-        bounds.described(),
+        text::format_number(value),
+        bounds.describe(),
         row.unsigned_abs()
     );
-    Finding {
-        candidate: text::number(value),
+    GateFinding {
+        candidate: text::format_number(value),
         consecutive: row,
         last_look_time: Some(last_look_time),
-        ..Finding::new(verdict, told)
+        ..GateFinding::new(verdict, told)
     }
 }
 
 /// The new length of the row and the look that it counts last. The same reading seen again, by a plan that ran for another reason, counts once.
-fn row(input: &Input<'_>, gate: &Gate, taken_at: Timestamp, within: bool) -> (i32, Timestamp) {
-    let (row, last) = memory(input, gate);
+fn next_streak(input: &JudgeInput<'_>, gate: &Gate, taken_at: Timestamp, within: bool) -> (i32, Timestamp) {
+    let (row, last) = stored_streak(input, gate);
     // Times in the API have whole seconds.
     let taken_at = Timestamp::from_second(taken_at.as_second()).unwrap_or(taken_at);
     if let Some(last) = last
@@ -75,7 +81,7 @@ fn row(input: &Input<'_>, gate: &Gate, taken_at: Timestamp, within: bool) -> (i3
 }
 
 /// What the status remembers of a gate: nothing, unless it was at this weight.
-fn memory(input: &Input<'_>, gate: &Gate) -> (i32, Option<Timestamp>) {
+fn stored_streak(input: &JudgeInput<'_>, gate: &Gate) -> (i32, Option<Timestamp>) {
     let since = input.confirmed_time.as_second();
     input
         .previous
@@ -87,24 +93,26 @@ fn memory(input: &Input<'_>, gate: &Gate) -> (i32, Option<Timestamp>) {
 }
 
 /// `finding`, about a reading that could not be taken, with the row as it was.
-pub(super) fn kept(input: &Input<'_>, gate: &Gate, finding: Finding) -> Finding {
+pub(super) fn with_stored_streak(input: &JudgeInput<'_>, gate: &Gate, finding: GateFinding) -> GateFinding {
     if gate.type_ != GateType::PromQl {
         return finding;
     }
-    let (consecutive, last_look_time) = memory(input, gate);
-    Finding { consecutive, last_look_time, ..finding }
+    let (consecutive, last_look_time) = stored_streak(input, gate);
+    GateFinding { consecutive, last_look_time, ..finding }
 }
 
-struct Bounds {
+struct ValueBounds {
     min: Option<f64>,
     max: Option<f64>,
 }
 
-impl Bounds {
-    fn of(settings: &PromQlGate) -> Result<Self, String> {
+impl ValueBounds {
+    fn from_gate(settings: &PromQlGate) -> Result<Self, String> {
         let parsed = |side: &str, quantity: &Option<Quantity>| match quantity {
             None => Ok(None),
-            Some(text) => number(&text.0).map(Some).ok_or_else(|| format!("promQL.{side}: {:?} is no number", text.0)),
+            Some(text) => {
+                parse_quantity(&text.0).map(Some).ok_or_else(|| format!("promQL.{side}: {:?} is no number", text.0))
+            }
         };
         let bounds = Self { min: parsed("min", &settings.min)?, max: parsed("max", &settings.max)? };
         if bounds.min.is_none() && bounds.max.is_none() {
@@ -113,15 +121,15 @@ impl Bounds {
         Ok(bounds)
     }
 
-    fn hold(&self, value: f64) -> bool {
+    fn contains(&self, value: f64) -> bool {
         self.min.is_none_or(|min| value >= min) && self.max.is_none_or(|max| value <= max)
     }
 
-    fn described(&self) -> String {
+    fn describe(&self) -> String {
         match (self.min, self.max) {
-            (Some(min), Some(max)) => format!("{} to {}", text::number(min), text::number(max)),
-            (Some(min), None) => format!("at least {}", text::number(min)),
-            (None, Some(max)) => format!("at most {}", text::number(max)),
+            (Some(min), Some(max)) => format!("{} to {}", text::format_number(min), text::format_number(max)),
+            (Some(min), None) => format!("at least {}", text::format_number(min)),
+            (None, Some(max)) => format!("at most {}", text::format_number(max)),
             (None, None) => "nothing".to_owned(),
         }
     }

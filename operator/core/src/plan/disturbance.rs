@@ -1,33 +1,33 @@
 //! What others change or remove of our objects: put back at once, and then at most once a minute, so that nobody who changes it back each time can make us write
 //! without end.
 
-use crate::action::Action;
-use crate::context::Context;
-use crate::desired::Desired;
-use crate::draft::Draft;
-use crate::fields::{self, Change, Managed};
-use crate::observed::{CONTESTED, Disturbance, ObjectView, ReplicaSetView};
-use crate::time::after;
+use crate::action::PlanAction;
+use crate::context::PlanContext;
+use crate::desired::DesiredObject;
+use crate::draft::PlanDraft;
+use crate::fields::{self, ForeignChange, ManagedFields};
+use crate::observed::{CONTESTED_SECONDS, ObjectDisturbance, ObjectView, ReplicaSetView};
+use crate::time::add_seconds;
 
 /// Seconds between two times at which the same object is put back.
-const PAUSE: i64 = 60;
+const RESTORE_PAUSE_SECONDS: i64 = 60;
 /// Seconds after which it is tried whether an admission webhook or policy still changes what we write.
-const OVERRIDDEN: i64 = 10 * PAUSE;
+const OVERRIDE_RETRY_SECONDS: i64 = 10 * RESTORE_PAUSE_SECONDS;
 
 /// Applies an object that is missing, not as it was applied last, or not ours yet. Its stamp was just made by the builder; making it once more would be the
 /// greater part of a plan's time.
-pub(super) fn apply(
-    cx: &Context<'_>,
-    draft: &mut Draft,
-    desired: Desired,
+pub(super) fn apply_object(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    desired: DesiredObject,
     view: Option<&ObjectView>,
-    actions: &mut Vec<Action>,
+    actions: &mut Vec<PlanAction>,
 ) {
     let known = cx.observed.disturbances.get(&desired.target());
     let change = match view {
-        None => known.filter(|it| it.removed).map(|_| Change::Removed),
-        Some(view) if view.applied == desired.stamp() || view.managed.is_stamp_lost() => {
-            changed(&view.managed, &desired)
+        None => known.filter(|it| it.removed).map(|_| ForeignChange::Removed),
+        Some(view) if view.applied_hash == desired.applied_hash() || view.managed_fields.is_applied_hash_lost() => {
+            foreign_change(&view.managed_fields, &desired)
         }
         Some(_) => None,
     };
@@ -35,99 +35,121 @@ pub(super) fn apply(
         Some(_) => view.owners.contains(&cx.spec.uid),
         None => view.owners.is_empty(),
     };
-    let settled = view.is_some_and(|view| owned(view) && view.applied == desired.stamp());
+    let settled = view.is_some_and(|view| owned(view) && view.applied_hash == desired.applied_hash());
     if settled && change.is_none() {
-        rest(cx, draft, desired, known, actions);
+        retry_overridden(cx, draft, desired, known, actions);
     } else {
-        write(cx, draft, desired, change, known, actions);
+        push_write(cx, draft, desired, change, known, actions);
     }
 }
 
 /// Applies a ReplicaSet again whose template or labels somebody changed. One that was made by another version of the operator, or with other settings, is left
 /// as it is: what it was made from is not known.
-pub(super) fn mend(
-    cx: &Context<'_>,
-    draft: &mut Draft,
+pub(super) fn restore_replica_set(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
     there: &ReplicaSetView,
-    desired: Desired,
-    actions: &mut Vec<Action>,
+    desired: DesiredObject,
+    actions: &mut Vec<PlanAction>,
 ) {
     let known = cx.observed.disturbances.get(&desired.target());
-    if there.applied != desired.stamp() {
+    if there.applied_hash != desired.applied_hash() {
         return;
     }
-    match changed(&there.managed, &desired) {
-        Some(change) => write(cx, draft, desired, Some(change), known, actions),
-        None => tell(cx, draft, &desired, known),
+    match foreign_change(&there.managed_fields, &desired) {
+        Some(change) => push_write(cx, draft, desired, Some(change), known, actions),
+        None => report_contested(cx, draft, &desired, known),
     }
 }
 
 /// Applies a ReplicaSet that was made with other settings: a restart was asked for, and new pods shall be what is made today.
-pub(super) fn renew(cx: &Context<'_>, draft: &mut Draft, desired: Desired, actions: &mut Vec<Action>) {
+pub(super) fn update_replica_set(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    desired: DesiredObject,
+    actions: &mut Vec<PlanAction>,
+) {
     let known = cx.observed.disturbances.get(&desired.target());
-    write(cx, draft, desired, None, known, actions);
+    push_write(cx, draft, desired, None, known, actions);
 }
 
-fn changed(managed: &Managed, desired: &Desired) -> Option<Change> {
+fn foreign_change(managed: &ManagedFields, desired: &DesiredObject) -> Option<ForeignChange> {
     // What is compared costs a copy of the object.
     managed.fields.as_ref()?;
     let by = managed.changed_by.clone();
-    managed.lost(&fields::compared(desired)).map(|field| Change::Changed { field, by })
+    managed.lost_field(&fields::compared_fields(desired)).map(|field| ForeignChange::Changed { field, by })
 }
 
-fn write(
-    cx: &Context<'_>,
-    draft: &mut Draft,
-    desired: Desired,
-    change: Option<Change>,
-    known: Option<&Disturbance>,
-    actions: &mut Vec<Action>,
+fn push_write(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    desired: DesiredObject,
+    change: Option<ForeignChange>,
+    known: Option<&ObjectDisturbance>,
+    actions: &mut Vec<PlanAction>,
 ) {
     // The second time, and from then on: a person may change their mind once.
-    let again = known.filter(|it| it.restored > 0 && it.applied == desired.stamp() && it.is_recent(cx.now, CONTESTED));
+    let again = known.filter(|it| {
+        it.restore_count > 0 && it.applied_hash == desired.applied_hash() && it.is_recent(cx.now, CONTESTED_SECONDS)
+    });
     if let Some(again) = again {
-        contest(draft, &desired, again);
-        if let Some(at) = within(cx, again, PAUSE) {
-            draft.wake(after(at, PAUSE));
+        add_contested(draft, &desired, again);
+        if let Some(at) = applied_within(cx, again, RESTORE_PAUSE_SECONDS) {
+            draft.wake_at(add_seconds(at, RESTORE_PAUSE_SECONDS));
             return;
         }
     }
     let desired = Box::new(desired);
     actions.push(match change {
-        Some(change) => Action::Restore { desired, change },
-        None => Action::Apply(desired),
+        Some(change) => PlanAction::Restore { desired, change },
+        None => PlanAction::Apply(desired),
     });
 }
 
 /// An object that is as it was applied. What the API server did not take as we wrote it is written again from time to time: it may be allowed by now.
-fn rest(cx: &Context<'_>, draft: &mut Draft, desired: Desired, known: Option<&Disturbance>, actions: &mut Vec<Action>) {
-    tell(cx, draft, &desired, known);
-    let Some((known, field)) = known.and_then(|it| Some((it, it.overridden.as_ref()?))) else { return };
-    draft.overridden.push(format!("{}: {field} is changed by an admission webhook or policy", desired.target()));
-    match within(cx, known, OVERRIDDEN) {
-        Some(at) => draft.wake(after(at, OVERRIDDEN)),
-        None => actions.push(Action::Apply(Box::new(desired))),
+fn retry_overridden(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    desired: DesiredObject,
+    known: Option<&ObjectDisturbance>,
+    actions: &mut Vec<PlanAction>,
+) {
+    report_contested(cx, draft, &desired, known);
+    let Some((known, field)) = known.and_then(|it| Some((it, it.overridden_field.as_ref()?))) else { return };
+    draft
+        .overridden_objects
+        .push(format!("{}: {field} is changed by an admission webhook or policy", desired.target()));
+    match applied_within(cx, known, OVERRIDE_RETRY_SECONDS) {
+        Some(at) => draft.wake_at(add_seconds(at, OVERRIDE_RETRY_SECONDS)),
+        None => actions.push(PlanAction::Apply(Box::new(desired))),
     }
 }
 
 /// Says that somebody keeps changing an object, until it has stayed as it is for a while.
-fn tell(cx: &Context<'_>, draft: &mut Draft, desired: &Desired, known: Option<&Disturbance>) {
-    let Some(known) = known.filter(|it| it.restored > 1 && it.applied == desired.stamp()) else { return };
-    if let Some(at) = within(cx, known, CONTESTED) {
-        contest(draft, desired, known);
-        draft.wake(after(at, CONTESTED));
+fn report_contested(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    desired: &DesiredObject,
+    known: Option<&ObjectDisturbance>,
+) {
+    let Some(known) = known.filter(|it| it.restore_count > 1 && it.applied_hash == desired.applied_hash()) else {
+        return;
+    };
+    if let Some(at) = applied_within(cx, known, CONTESTED_SECONDS) {
+        add_contested(draft, desired, known);
+        draft.wake_at(add_seconds(at, CONTESTED_SECONDS));
     }
 }
 
-fn contest(draft: &mut Draft, desired: &Desired, known: &Disturbance) {
+fn add_contested(draft: &mut PlanDraft, desired: &DesiredObject, known: &ObjectDisturbance) {
     let by = known.changed_by.as_deref().unwrap_or("somebody else");
-    draft.contested.push(format!(
+    draft.contested_objects.push(format!(
         "{} is changed or removed by {by} again and again; it is put back at most once a minute",
         desired.target()
     ));
 }
 
 /// When an object was applied last, if that was within so many seconds.
-fn within(cx: &Context<'_>, known: &Disturbance, seconds: i64) -> Option<jiff::Timestamp> {
+fn applied_within(cx: &PlanContext<'_>, known: &ObjectDisturbance, seconds: i64) -> Option<jiff::Timestamp> {
     known.applied_at.filter(|_| known.is_recent(cx.now, seconds))
 }

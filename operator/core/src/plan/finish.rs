@@ -4,16 +4,16 @@ use kube::ResourceExt;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{Backend, ModelDeploymentStatus, RevisionStatus};
 
-use crate::action::{Action, Plan};
-use crate::context::Context;
-use crate::draft::Draft;
+use crate::action::{PlanAction, ReconcilePlan};
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
 use crate::{report, sizing, strategy, traffic};
 
 /// The plan for an object that is being deleted.
-pub(crate) fn nothing(cx: &Context<'_>) -> Plan {
-    Plan {
+pub(crate) fn noop_plan(cx: &PlanContext<'_>) -> ReconcilePlan {
+    ReconcilePlan {
         actions: Vec::new(),
-        status: cx.stored.clone(),
+        status: cx.stored_status.clone(),
         status_first: false,
         status_may_wait: false,
         events: Vec::new(),
@@ -23,17 +23,22 @@ pub(crate) fn nothing(cx: &Context<'_>) -> Plan {
 }
 
 /// The plan. `taken`: the actions take something away.
-pub(crate) fn finish(cx: &Context<'_>, mut draft: Draft, actions: Vec<Action>, taken: bool) -> Plan {
+pub(crate) fn finish_plan(
+    cx: &PlanContext<'_>,
+    mut draft: PlanDraft,
+    actions: Vec<PlanAction>,
+    taken: bool,
+) -> ReconcilePlan {
     label_step(cx, &mut draft);
-    tell_share(cx, &mut draft);
-    let mut status = status(cx, &mut draft);
-    status.conditions = report::conditions(cx, &draft);
-    (status.state, status.message) = report::summary(&status.conditions);
-    keep_share(&cx.stored, &mut status);
-    let weights_change = weights(&cx.stored) != weights(&status);
+    note_observed_share(cx, &mut draft);
+    let mut status = build_status(cx, &mut draft);
+    status.conditions = report::build_conditions(cx, &draft);
+    (status.state, status.message) = report::summarize_conditions(&status.conditions);
+    restore_observed_share(&cx.stored_status, &mut status);
+    let weights_change = gateway_weights(&cx.stored_status) != gateway_weights(&status);
     let evidence = strategy::evidence_request(cx, &draft);
-    let counts_only = !weights_change && essence(&cx.stored) == essence(&status);
-    Plan {
+    let counts_only = !weights_change && decision_fields(&cx.stored_status) == decision_fields(&status);
+    ReconcilePlan {
         actions,
         // Decisions before their consequences: pods that were asked for by a step that was then forgotten would go again.
         status_first: !counts_only || taken,
@@ -41,12 +46,12 @@ pub(crate) fn finish(cx: &Context<'_>, mut draft: Draft, actions: Vec<Action>, t
         status,
         events: draft.events,
         // A time that is over cannot be waited for: looking again would change nothing, for ever.
-        wake_at: draft.wakes.into_iter().filter(|at| *at > cx.now).min(),
+        wake_at: draft.wake_times.into_iter().filter(|at| *at > cx.now).min(),
         evidence,
     }
 }
 
-fn label_step(cx: &Context<'_>, draft: &mut Draft) {
+fn label_step(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     if cx.spec.problem.is_some() {
         return;
     }
@@ -56,61 +61,62 @@ fn label_step(cx: &Context<'_>, draft: &mut Draft) {
     }
 }
 
-fn tell_share(cx: &Context<'_>, draft: &mut Draft) {
-    let Some(candidate) = draft.active().map(|rollout| rollout.revision.clone()) else { return };
+fn note_observed_share(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
+    let Some(candidate) = draft.active_rollout().map(|rollout| rollout.revision.clone()) else { return };
     if let Some(share) = traffic::observed_share(&cx.observed.gateway, &draft.traffic, &candidate) {
         draft.traffic.observed_candidate_share = Some(traffic::percent(share));
     }
 }
 
-fn status(cx: &Context<'_>, draft: &mut Draft) -> ModelDeploymentStatus {
+fn build_status(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> ModelDeploymentStatus {
     let stable = draft.stable.clone().map(|revision| revision_status(cx, draft, revision));
-    let candidate = draft.active().map(|it| it.revision.clone()).map(|revision| revision_status(cx, draft, revision));
+    let candidate =
+        draft.active_rollout().map(|it| it.revision.clone()).map(|revision| revision_status(cx, draft, revision));
     ModelDeploymentStatus {
         observed_generation: Some(cx.spec.generation),
         conditions: Vec::new(),
         state: String::new(),
         message: String::new(),
-        url: Some(url(cx)),
+        url: Some(stable_url(cx)),
         // Of the largest revision, and not of all: during a rollout there are pods for the candidate besides, and an autoscaler that takes this number for what it
         // had asked for (as it does within its tolerance, on averages of metrics that are no pod's own) would follow each rollout up.
-        replicas: cx.sets().map(|set| set.current).max().unwrap_or(0).max(0),
+        replicas: cx.replica_sets().map(|set| set.current).max().unwrap_or(0).max(0),
         selector: labels::scale_selector(&cx.spec.name),
-        restarted_time: draft.restarted.clone(),
+        restarted_time: draft.last_restart.clone(),
         stable,
         candidate,
         traffic: (!draft.traffic.backends.is_empty()).then(|| draft.traffic.clone()),
         rollout: draft.rollout.clone(),
         gates: draft.gates.clone(),
         history: draft.history.clone(),
-        handled_commands: draft.handled.clone(),
+        handled_commands: draft.handled_commands.clone(),
     }
 }
 
 /// The stable address of its Service.
-fn url(cx: &Context<'_>) -> String {
+fn stable_url(cx: &PlanContext<'_>) -> String {
     format!("http://{}.{}", cx.spec.name, cx.observed.object.namespace().unwrap_or_default())
 }
 
-fn revision_status(cx: &Context<'_>, draft: &mut Draft, revision: String) -> RevisionStatus {
+fn revision_status(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: String) -> RevisionStatus {
     RevisionStatus {
         version: cx.version(&revision),
         digest: cx.digest(&revision),
         weight: traffic::percent(traffic::weight_of(&draft.traffic, &revision)),
-        replicas: sizing::target(cx, draft, &revision),
-        ready_replicas: cx.ready(&revision),
+        replicas: sizing::target_replicas(cx, draft, &revision),
+        ready_replicas: cx.ready_pods(&revision),
         revision,
     }
 }
 
 /// What gateways act on.
-fn weights(status: &ModelDeploymentStatus) -> Option<(i64, &[Backend], Option<&str>)> {
+fn gateway_weights(status: &ModelDeploymentStatus) -> Option<(i64, &[Backend], Option<&str>)> {
     let traffic = status.traffic.as_ref()?;
     Some((traffic.generation, &traffic.backends, traffic.preview_revision.as_deref()))
 }
 
 /// The observed share moves with every request. It is told whenever status is written for another reason, and is never a reason itself.
-fn keep_share(stored: &ModelDeploymentStatus, status: &mut ModelDeploymentStatus) {
+fn restore_observed_share(stored: &ModelDeploymentStatus, status: &mut ModelDeploymentStatus) {
     let (Some(old), Some(new)) = (&stored.traffic, &mut status.traffic) else { return };
     let told = std::mem::replace(&mut new.observed_candidate_share, old.observed_candidate_share.clone());
     if status != stored
@@ -121,7 +127,7 @@ fn keep_share(stored: &ModelDeploymentStatus, status: &mut ModelDeploymentStatus
 }
 
 /// The status without counts of pods, without the texts that carry them, and without the confirmation of weights that no rollout waits for.
-fn essence(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
+fn decision_fields(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
     let mut status = status.clone();
     (status.replicas, status.message) = (0, String::new());
     for revision in [&mut status.stable, &mut status.candidate].into_iter().flatten() {

@@ -2,64 +2,71 @@
 
 use slipway_crds::v1alpha1::{Role, Stage};
 
-use crate::context::Context;
-use crate::draft::Draft;
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
 use crate::lost_status;
 use crate::observed::ReplicaSetView;
 use crate::traffic;
 
 /// The stable revision; nothing while the first one is not up.
-pub(crate) fn stable(cx: &Context<'_>) -> Option<String> {
-    let told = cx.stored.stable.as_ref().map(|stable| stable.revision.clone());
+pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
+    let told = cx.stored_status.stable.as_ref().map(|stable| stable.revision.clone());
     let told = told.filter(|revision| !revision.is_empty());
-    if let Some(revision) = told.filter(|it| cx.set(it).is_some() || can_be_made(cx, it)) {
+    if let Some(revision) = told.filter(|it| cx.replica_set(it).is_some() || can_be_made(cx, it)) {
         return Some(revision);
     }
-    let served = cx.stored.traffic.iter().flat_map(|traffic| &traffic.backends);
+    let served = cx.stored_status.traffic.iter().flat_map(|traffic| &traffic.backends);
     let served = served.filter(|backend| backend.role == Role::Stable).map(|backend| backend.revision.clone()).next();
     match served {
         // The first revision: stable as soon as it answers. With no replicas asked for there is nothing to wait for.
-        Some(first) if cx.ready(&first) > 0 => Some(first),
-        Some(first) if cx.spec.replicas == 0 && first == cx.spec.revision && cx.set(&first).is_some() => Some(first),
-        Some(_) if cx.stored.stable.is_none() => None,
-        _ => lost_status::stable(cx).or_else(|| reconstructed(cx)),
+        Some(first) if cx.ready_pods(&first) > 0 => Some(first),
+        Some(first) if cx.spec.replicas == 0 && first == cx.spec.revision && cx.replica_set(&first).is_some() => {
+            Some(first)
+        }
+        Some(_) if cx.stored_status.stable.is_none() => None,
+        _ => lost_status::last_stable_revision(cx).or_else(|| reconstruct_stable(cx)),
     }
 }
 
 /// Only the content of the spec's revision is known; the pods of any other one are described by its ReplicaSet alone.
-fn can_be_made(cx: &Context<'_>, revision: &str) -> bool {
+fn can_be_made(cx: &PlanContext<'_>, revision: &str) -> bool {
     revision == cx.spec.revision
 }
 
 /// When status is lost, or the stable ReplicaSet is, and no other says that it was stable: the revision that serves, from what can be seen. Never a guess in favour of the spec's revision, which may
 /// be a candidate: an older one that can carry the traffic goes first, and of several the one that gateways send to, then the oldest.
-fn reconstructed(cx: &Context<'_>) -> Option<String> {
-    let usable = || cx.sets().filter(|set| set.available > 0);
+fn reconstruct_stable(cx: &PlanContext<'_>) -> Option<String> {
+    let usable = || cx.replica_sets().filter(|set| set.available > 0);
     let others = || usable().filter(|set| set.revision != cx.spec.revision);
     let whole = others().filter(|set| set.available >= cx.spec.replicas);
     let serving = |set: &&ReplicaSetView| is_serving(cx, &set.revision);
-    best(cx, whole)
-        .or_else(|| best(cx, others().filter(serving)))
-        .or_else(|| best(cx, usable().filter(serving)))
-        .or_else(|| best(cx, others()))
-        .or_else(|| best(cx, usable()))
+    best_replica_set(cx, whole)
+        .or_else(|| best_replica_set(cx, others().filter(serving)))
+        .or_else(|| best_replica_set(cx, usable().filter(serving)))
+        .or_else(|| best_replica_set(cx, others()))
+        .or_else(|| best_replica_set(cx, usable()))
         // Nobody is up at this moment. One that was asked to be is more likely to be what served than a revision that was never tried.
-        .or_else(|| best(cx, cx.sets().filter(|set| set.desired > 0 && set.revision != cx.spec.revision)))
+        .or_else(|| {
+            best_replica_set(cx, cx.replica_sets().filter(|set| set.desired > 0 && set.revision != cx.spec.revision))
+        })
         .map(|set| set.revision.clone())
 }
 
-fn best<'a>(cx: &Context<'_>, sets: impl Iterator<Item = &'a ReplicaSetView>) -> Option<&'a ReplicaSetView> {
+fn best_replica_set<'a>(
+    cx: &PlanContext<'_>,
+    sets: impl Iterator<Item = &'a ReplicaSetView>,
+) -> Option<&'a ReplicaSetView> {
     sets.min_by_key(|set| (!is_serving(cx, &set.revision), set.created_at, set.name.clone()))
 }
 
-fn is_serving(cx: &Context<'_>, revision: &str) -> bool {
+fn is_serving(cx: &PlanContext<'_>, revision: &str) -> bool {
     let reports = cx.observed.gateway.pods.iter().filter_map(|pod| pod.report.as_ref());
     reports.filter_map(|report| report.requests.get(revision)).any(|requests| *requests > 0)
 }
 
 /// Makes what is remembered consistent: weights only of revisions that we know, a rollout only of a revision that is not stable. What cannot be true is replaced
 /// by what is safe: all traffic at stable, the candidate at its first step.
-pub(crate) fn repair(cx: &Context<'_>, draft: &mut Draft) {
+pub(crate) fn repair_draft(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     if draft.rollout.as_ref().is_some_and(|rollout| Some(&rollout.revision) == draft.stable.as_ref()) {
         draft.rollout = None;
     }
@@ -69,7 +76,7 @@ pub(crate) fn repair(cx: &Context<'_>, draft: &mut Draft) {
             .traffic
             .backends
             .first()
-            .is_some_and(|first| draft.traffic.backends == traffic::only(&first.revision));
+            .is_some_and(|first| draft.traffic.backends == traffic::stable_only(&first.revision));
         if !whole {
             draft.traffic.backends.clear();
             draft.traffic.preview_revision = None;
@@ -80,36 +87,36 @@ pub(crate) fn repair(cx: &Context<'_>, draft: &mut Draft) {
         draft.traffic.confirmed_time = None;
     }
     if let Some(stable) = draft.stable.clone() {
-        let candidate = draft.active().map(|rollout| rollout.revision.clone());
+        let candidate = draft.active_rollout().map(|rollout| rollout.revision.clone());
         if !traffic::is_well_formed(&draft.traffic.backends, &stable, candidate.as_deref()) {
             draft.all_to_stable(cx);
-            restart(cx, draft);
+            restart_rollout(cx, draft);
         }
         let preview = draft.traffic.preview_revision.clone();
         if preview.is_some() && preview != candidate {
             let backends = draft.traffic.backends.clone();
-            draft.write(cx, backends, None);
+            draft.write_weights(cx, backends, None);
         }
     }
-    outgrow(cx, draft);
+    raise_generation(cx, draft);
 }
 
 /// A gateway that reports weights newer than ours read another status than we did. If ours is stale, the write will be refused; if the newer one is lost, this
 /// makes ours the newest.
-fn outgrow(cx: &Context<'_>, draft: &mut Draft) {
+fn raise_generation(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     if draft.traffic.backends.is_empty() || traffic::newest_report(&cx.observed.gateway) <= draft.traffic.generation {
         return;
     }
-    traffic::renew(&mut draft.traffic, &cx.observed.gateway);
+    traffic::bump_generation(&mut draft.traffic, &cx.observed.gateway);
     if draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Analyzing) {
         let index = draft.step_index();
-        draft.enter(cx, index, Stage::Confirming);
+        draft.enter_stage(cx, index, Stage::Confirming);
     }
 }
 
-fn restart(cx: &Context<'_>, draft: &mut Draft) {
-    if draft.active().is_some() {
+fn restart_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
+    if draft.active_rollout().is_some() {
         draft.gates.clear();
-        draft.enter(cx, 0, Stage::Scaling);
+        draft.enter_stage(cx, 0, Stage::Scaling);
     }
 }

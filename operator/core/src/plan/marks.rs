@@ -2,31 +2,33 @@
 
 use slipway_crds::v1alpha1::Stage;
 
-use crate::action::Action;
-use crate::context::Context;
-use crate::draft::Draft;
-use crate::marks::Marks;
+use crate::action::PlanAction;
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
+use crate::marks::RevisionMarks;
 use crate::observed::ReplicaSetView;
-use crate::time::after;
+use crate::time::add_seconds;
 
 /// Marks the stable ReplicaSet, and the one whose rollout was taken back, where they do not say so already.
-pub(crate) fn actions(cx: &Context<'_>, draft: &Draft, actions: &mut Vec<Action>) {
-    for set in super::scale::sorted(cx) {
-        let marks = wanted(cx, draft, set);
+pub(crate) fn add_mark_actions(cx: &PlanContext<'_>, draft: &PlanDraft, actions: &mut Vec<PlanAction>) {
+    for set in super::scale::sorted_replica_sets(cx) {
+        let marks = wanted_marks(cx, draft, set);
         if marks != set.marks {
-            actions.push(Action::Mark { name: set.name.clone(), uid: set.uid.clone(), marks });
+            actions.push(PlanAction::Mark { name: set.name.clone(), uid: set.uid.clone(), marks });
         }
     }
 }
 
-fn wanted(cx: &Context<'_>, draft: &Draft, set: &ReplicaSetView) -> Marks {
+fn wanted_marks(cx: &PlanContext<'_>, draft: &PlanDraft, set: &ReplicaSetView) -> RevisionMarks {
     let revision = Some(set.revision.as_str());
-    let mut marks = Marks { stable_since: set.marks.stable_since, aborted: None };
+    let mut marks = RevisionMarks { stable_since: set.marks.stable_since, aborted: None };
     if draft.stable.as_deref() == revision {
-        let others = cx.sets().filter(|it| it.revision != set.revision).filter_map(|it| it.marks.stable_since).max();
+        let others =
+            cx.replica_sets().filter(|it| it.revision != set.revision).filter_map(|it| it.marks.stable_since).max();
         if marks.stable_since.is_none_or(|at| others.is_some_and(|other| other >= at)) {
             // Later than any other, also after a clock was set back.
-            marks.stable_since = Some(others.map_or(cx.stamp(), |other| cx.stamp().max(after(other, 1))));
+            marks.stable_since =
+                Some(others.map_or(cx.now_seconds(), |other| cx.now_seconds().max(add_seconds(other, 1))));
         }
     }
     let aborted =

@@ -1,27 +1,27 @@
 //! Who may reach the pods.
 
-use super::children::{delete, serving};
-use super::disturbance::apply;
-use crate::action::Action;
-use crate::context::Context;
-use crate::desired::Kind;
-use crate::draft::Draft;
+use super::children::{delete_child, serving_revisions};
+use super::disturbance::apply_object;
+use crate::action::PlanAction;
+use crate::context::PlanContext;
+use crate::desired::ChildKind;
+use crate::draft::PlanDraft;
 use crate::{build, revision};
 
 /// The policies of a ModelDeployment's own pods.
-pub(super) fn of_model(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Action>) {
+pub(super) fn apply_model_policies(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec<PlanAction>) {
     let (object, settings, views) = (&cx.observed.object, &cx.observed.settings, &cx.observed.network_policies);
     let mut wanted = Vec::new();
     wanted.extend(build::network_policy(object, settings));
     if has_workers(cx, draft) {
         wanted.extend(build::worker_network_policy(object, settings));
     }
-    if serving(cx, draft).contains(&cx.spec.revision) {
+    if serving_revisions(cx, draft).contains(&cx.spec.revision) {
         wanted.extend(build::template_network_policy(object, settings, &cx.spec.revision));
     }
     for (name, view) in views {
-        if !wanted.iter().any(|desired| desired.name() == name) && !stays(cx, name) {
-            delete(cx, Kind::NetworkPolicy, name, Some(view), actions);
+        if !wanted.iter().any(|desired| desired.name() == name) && !is_policy_kept(cx, name) {
+            delete_child(cx, ChildKind::NetworkPolicy, name, Some(view), actions);
         }
     }
     // Whether the gateways are in the network of their nodes is not known while the settings of the namespace cannot be read.
@@ -31,12 +31,12 @@ pub(super) fn of_model(cx: &Context<'_>, draft: &mut Draft, actions: &mut Vec<Ac
         if view.is_some() && is_frozen(desired.name()) {
             continue;
         }
-        apply(cx, draft, desired, view, actions);
+        apply_object(cx, draft, desired, view, actions);
     }
 }
 
 /// During a rollout the workers stay as they are.
-fn has_workers(cx: &Context<'_>, draft: &Draft) -> bool {
+fn has_workers(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
     if draft.stable.as_ref() == Some(&cx.spec.revision) {
         cx.observed.object.spec.queue().is_some()
     } else {
@@ -45,8 +45,8 @@ fn has_workers(cx: &Context<'_>, draft: &Draft) -> bool {
 }
 
 /// Whether a policy is of another revision that has pods, or may have them again. What its template declared is not known any more.
-fn stays(cx: &Context<'_>, name: &str) -> bool {
-    let Some(revision) = revision::in_name(&cx.spec.name, name) else { return false };
+fn is_policy_kept(cx: &PlanContext<'_>, name: &str) -> bool {
+    let Some(revision) = revision::revision_in_name(&cx.spec.name, name) else { return false };
     let is_other = revision != cx.spec.revision && cx.observed.settings.network_policies.is_some();
     is_other && cx.observed.replica_sets.iter().any(|set| set.name == name)
 }

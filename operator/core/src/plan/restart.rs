@@ -6,23 +6,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::disturbance;
-use crate::action::Action;
+use crate::action::PlanAction;
 use crate::build;
-use crate::context::Context;
-use crate::draft::{Draft, Restart, RestartState};
+use crate::context::PlanContext;
+use crate::draft::{ActiveRestart, PlanDraft, RestartState};
 use crate::observed::{PodView, ReplicaSetView};
-use crate::time::after;
+use crate::time::add_seconds;
 
 /// The pods of the revision that is restarted.
-struct Pods<'a> {
+struct RestartPods<'a> {
     /// Made before the restart was asked for; first those that are not ready, whose end costs nothing, then the oldest.
     old: Vec<&'a PodView>,
     new: Vec<&'a PodView>,
 }
 
-impl<'a> Pods<'a> {
-    fn of(cx: &Context<'a>, set: &ReplicaSetView, asked: Timestamp) -> Self {
-        let all = cx.observed.pods.iter().filter(|pod| pod.set.as_ref() == Some(&set.uid) && !pod.deleting);
+impl<'a> RestartPods<'a> {
+    fn for_restart(cx: &PlanContext<'a>, set: &ReplicaSetView, asked: Timestamp) -> Self {
+        let all = cx.observed.pods.iter().filter(|pod| pod.replica_set_uid.as_ref() == Some(&set.uid) && !pod.deleting);
         let (mut old, mut new): (Vec<_>, Vec<_>) = all.partition(|pod| pod.created_at < asked);
         // The same one each time for as long as a view lags.
         old.sort_by(|a, b| (a.ready, a.created_at, &a.name).cmp(&(b.ready, b.created_at, &b.name)));
@@ -40,33 +40,33 @@ impl<'a> Pods<'a> {
 }
 
 /// What the restart does now. Brings the template up to date first, where the operator's settings have changed since it was made.
-pub(super) fn actions(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
+pub(super) fn restart_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanAction> {
     let mut actions = Vec::new();
     let Some(asked) = cx.observed.object.spec.restart_time.as_ref().map(|time| time.0) else {
-        draft.restarted = None;
+        draft.last_restart = None;
         return actions;
     };
     if asked > cx.now {
-        draft.wake(asked);
+        draft.wake_at(asked);
         return actions;
     }
     // Status keeps whole seconds.
-    let done = draft.restarted.as_ref().is_some_and(|time| time.0.as_second() == asked.as_second());
+    let done = draft.last_restart.as_ref().is_some_and(|time| time.0.as_second() == asked.as_second());
     let Some(stable) = draft.stable.clone().filter(|_| !done && cx.spec.problem.is_none()) else { return actions };
-    if draft.active().is_some() {
-        draft.restart = Some(Restart { asked, state: RestartState::AfterRollout });
+    if draft.active_rollout().is_some() {
+        draft.restart = Some(ActiveRestart { requested_at: asked, state: RestartState::AfterRollout });
         return actions;
     }
-    let Some(set) = cx.set(&stable).filter(|set| !set.orphaned) else { return actions };
-    let (pods, wanted) = (Pods::of(cx, set, asked), cx.spec.replicas);
-    let whole = set.observed && set.desired == wanted && usize::try_from(wanted).is_ok_and(|it| it == pods.count());
+    let Some(set) = cx.replica_set(&stable).filter(|set| !set.orphaned) else { return actions };
+    let (pods, wanted) = (RestartPods::for_restart(cx, set, asked), cx.spec.replicas);
+    let whole = set.is_observed && set.desired == wanted && usize::try_from(wanted).is_ok_and(|it| it == pods.count());
     if whole && pods.old.is_empty() && pods.are_ready() {
-        draft.restarted = Some(Time(asked));
+        draft.last_restart = Some(Time(asked));
         return actions;
     }
-    let state = state(cx, draft, &pods);
+    let state = restart_state(cx, draft, &pods);
     let goes_on = matches!(state, RestartState::Running { .. });
-    draft.restart = Some(Restart { asked, state });
+    draft.restart = Some(ActiveRestart { requested_at: asked, state });
     let waits_for_new = pods.new.iter().any(|pod| !pod.ready);
     if !goes_on || !whole || waits_for_new || (pods.old.is_empty() || !is_up_to_date(cx, draft, set, &mut actions)) {
         return actions;
@@ -74,28 +74,28 @@ pub(super) fn actions(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
     // The counts of the ReplicaSet come by another watch than the pods: both must say so.
     let spare = pods.are_ready() && set.ready >= wanted && set.available >= wanted;
     if let Some(next) = pods.old.first().filter(|next| !next.ready || spare) {
-        actions.push(Action::Evict { name: next.name.clone(), uid: next.uid.clone() });
+        actions.push(PlanAction::Evict { name: next.name.clone(), uid: next.uid.clone() });
     }
     actions
 }
 
-fn state(cx: &Context<'_>, draft: &mut Draft, pods: &Pods<'_>) -> RestartState {
-    let late = |pod: &PodView| cx.passed(pod.created_at, cx.spec.progress_deadline);
+fn restart_state(cx: &PlanContext<'_>, draft: &mut PlanDraft, pods: &RestartPods<'_>) -> RestartState {
+    let late = |pod: &PodView| cx.has_elapsed(pod.created_at, cx.spec.progress_deadline);
     let waits_for = pods.new.iter().filter(|pod| !pod.ready);
     if let Some(pod) = waits_for.clone().find(|pod| late(pod)) {
         return RestartState::NotReady { pod: pod.name.clone(), since: pod.created_at };
     }
     for pod in waits_for {
-        draft.wake(after(pod.created_at, cx.spec.progress_deadline));
+        draft.wake_at(add_seconds(pod.created_at, cx.spec.progress_deadline));
     }
-    if pods.old.first().is_some_and(|next| next.ready) && lets_none_go(cx) {
+    if pods.old.first().is_some_and(|next| next.ready) && budget_blocks_eviction(cx) {
         return RestartState::NoBudget;
     }
     RestartState::Running { done: pods.new.iter().filter(|pod| pod.ready).count() }
 }
 
 /// Whether our own budget refuses each eviction of a ready pod. Kubernetes rounds shares up, so only nothing is nothing.
-fn lets_none_go(cx: &Context<'_>) -> bool {
+fn budget_blocks_eviction(cx: &PlanContext<'_>) -> bool {
     match &cx.observed.object.spec.disruption_budget.max_unavailable {
         IntOrString::Int(pods) => *pods <= 0,
         IntOrString::String(share) => share.trim_end_matches('%').parse() == Ok(0),
@@ -103,16 +103,21 @@ fn lets_none_go(cx: &Context<'_>) -> bool {
 }
 
 /// Whether new pods will be what the operator makes today. The content of another revision than the spec's is not known: its template stays.
-fn is_up_to_date(cx: &Context<'_>, draft: &mut Draft, set: &ReplicaSetView, actions: &mut Vec<Action>) -> bool {
+fn is_up_to_date(
+    cx: &PlanContext<'_>,
+    draft: &mut PlanDraft,
+    set: &ReplicaSetView,
+    actions: &mut Vec<PlanAction>,
+) -> bool {
     if set.revision != cx.spec.revision {
         return true;
     }
     let (object, settings) = (&cx.observed.object, &cx.observed.settings);
     let desired =
-        build::replica_set(object, settings, &set.revision, &cx.spec.version, set.desired, set.digest.known());
-    if desired.stamp() == set.applied {
+        build::replica_set(object, settings, &set.revision, &cx.spec.version, set.desired, set.digest.known_digest());
+    if desired.applied_hash() == set.applied_hash {
         return true;
     }
-    disturbance::renew(cx, draft, desired, actions);
+    disturbance::update_replica_set(cx, draft, desired, actions);
     false
 }

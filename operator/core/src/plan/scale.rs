@@ -3,64 +3,64 @@
 use std::collections::BTreeMap;
 
 use super::children;
-use crate::action::Action;
-use crate::context::Context;
-use crate::desired::Kind;
-use crate::draft::Draft;
+use crate::action::PlanAction;
+use crate::context::PlanContext;
+use crate::desired::ChildKind;
+use crate::draft::PlanDraft;
 use crate::observed::ReplicaSetView;
 use crate::{revision, sizing, traffic};
 
 /// Pins the model of each ReplicaSet whose first pod has told what it found. Where several have told, which are of a ReplicaSet that was scaled by somebody
 /// else, most of them decide.
-pub(crate) fn pins(cx: &Context<'_>, actions: &mut Vec<Action>) {
-    for set in sorted(cx) {
+pub(crate) fn pin_models(cx: &PlanContext<'_>, actions: &mut Vec<PlanAction>) {
+    for set in sorted_replica_sets(cx) {
         let open = !cx.is_model_known(set);
         let mut found = BTreeMap::<&str, usize>::new();
-        for fetched in cx.observed.fetched.iter().filter(|fetched| open && fetched.revision == set.revision) {
+        for fetched in cx.observed.fetched_models.iter().filter(|fetched| open && fetched.revision == set.revision) {
             *found.entry(&fetched.digest).or_default() += 1;
         }
         // Of equally many the first by name, so that the decision is the same each time.
         if let Some((digest, _)) = found.into_iter().rev().max_by_key(|(_, pods)| *pods) {
             let (name, uid) = (set.name.clone(), set.uid.clone());
-            actions.push(Action::Pin { name, uid, digest: digest.to_owned() });
+            actions.push(PlanAction::Pin { name, uid, digest: digest.to_owned() });
         }
     }
 }
 
 /// Sizes and ends of ReplicaSets.
-pub(crate) struct Scaling {
+pub(crate) struct ScalingActions {
     /// What grows. Nothing must keep it from growing, so it comes before all else.
-    pub(crate) grow: Vec<Action>,
+    pub(crate) grow: Vec<PlanAction>,
     /// What shrinks, then what goes. When there is any, status must be written first.
-    pub(crate) take: Vec<Action>,
+    pub(crate) shrink: Vec<PlanAction>,
 }
 
 /// What grows and what is taken away.
-pub(crate) fn scaling(cx: &Context<'_>, draft: &mut Draft) -> Scaling {
+pub(crate) fn scaling_actions(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> ScalingActions {
     let (mut grow, mut shrink) = (Vec::new(), Vec::new());
-    for set in sorted(cx) {
-        let replicas = sizing::target(cx, draft, &set.revision);
-        let scale = Action::Scale { name: set.name.clone(), uid: set.uid.clone(), replicas };
+    for set in sorted_replica_sets(cx) {
+        let replicas = sizing::target_replicas(cx, draft, &set.revision);
+        let scale = PlanAction::Scale { name: set.name.clone(), uid: set.uid.clone(), replicas };
         match replicas.cmp(&set.desired) {
             std::cmp::Ordering::Greater => grow.push(scale),
             std::cmp::Ordering::Less => shrink.push(scale),
             std::cmp::Ordering::Equal => {}
         }
     }
-    shrink.extend(forgotten(cx, draft));
-    Scaling { grow, take: shrink }
+    shrink.extend(garbage_collect(cx, draft));
+    ScalingActions { grow, shrink }
 }
 
 /// ReplicaSets that may be written to.
-pub(super) fn sorted<'a>(cx: &Context<'a>) -> Vec<&'a ReplicaSetView> {
-    let mut sets: Vec<_> = cx.sets().filter(|set| !set.orphaned).collect();
+pub(super) fn sorted_replica_sets<'a>(cx: &PlanContext<'a>) -> Vec<&'a ReplicaSetView> {
+    let mut sets: Vec<_> = cx.replica_sets().filter(|set| !set.orphaned).collect();
     sets.sort_by(|a, b| a.name.cmp(&b.name));
     sets
 }
 
 /// ReplicaSets beyond the history, each with its headless Service, and headless Services whose ReplicaSet is gone.
-fn forgotten(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
-    let mut idle: Vec<_> = sorted(cx).into_iter().filter(|set| is_idle(cx, draft, set)).collect();
+fn garbage_collect(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Vec<PlanAction> {
+    let mut idle: Vec<_> = sorted_replica_sets(cx).into_iter().filter(|set| is_idle(cx, draft, set)).collect();
     idle.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| a.name.cmp(&b.name)));
     let mut actions = Vec::new();
     // Before anything serves nothing is given up for good.
@@ -68,36 +68,36 @@ fn forgotten(cx: &Context<'_>, draft: &mut Draft) -> Vec<Action> {
         return actions;
     }
     for set in idle.into_iter().skip(cx.spec.history_limit) {
-        children::delete(cx, Kind::Service, &set.name, cx.observed.services.get(&set.name), &mut actions);
-        actions.push(Action::Delete { kind: Kind::ReplicaSet, name: set.name.clone(), uid: set.uid.clone() });
+        children::delete_child(cx, ChildKind::Service, &set.name, cx.observed.services.get(&set.name), &mut actions);
+        actions.push(PlanAction::Delete { kind: ChildKind::ReplicaSet, name: set.name.clone(), uid: set.uid.clone() });
     }
     for (name, service) in &cx.observed.services {
-        let orphan = revision::in_name(&cx.spec.name, name).is_some_and(|revision| {
+        let orphan = revision::revision_in_name(&cx.spec.name, name).is_some_and(|revision| {
             !has_role(cx, draft, revision)
                 // By name: those of the Deployment of workers have the labels of their revisions, too.
                 && cx.observed.replica_sets.iter().all(|set| set.name != *name)
                 && sizing::is_drained(cx, draft, revision)
         });
         if orphan {
-            children::delete(cx, Kind::Service, name, Some(service), &mut actions);
+            children::delete_child(cx, ChildKind::Service, name, Some(service), &mut actions);
         }
     }
     actions
 }
 
 /// An old revision without pods, which no gateway can still mean.
-fn is_idle(cx: &Context<'_>, draft: &mut Draft, set: &ReplicaSetView) -> bool {
+fn is_idle(cx: &PlanContext<'_>, draft: &mut PlanDraft, set: &ReplicaSetView) -> bool {
     set.desired == 0
         && set.current == 0
-        && set.observed
+        && set.is_observed
         && !has_role(cx, draft, &set.revision)
         && sizing::is_drained(cx, draft, &set.revision)
 }
 
-fn has_role(cx: &Context<'_>, draft: &Draft, revision: &str) -> bool {
-    let stored = cx.stored.traffic.as_ref().is_some_and(|stored| traffic::selects(stored, revision));
+fn has_role(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> bool {
+    let stored = cx.stored_status.traffic.as_ref().is_some_and(|stored| traffic::selects_revision(stored, revision));
     stored
-        || traffic::selects(&draft.traffic, revision)
+        || traffic::selects_revision(&draft.traffic, revision)
         || draft.stable.as_deref() == Some(revision)
         || draft.candidate() == Some(revision)
         || cx.spec.revision == revision

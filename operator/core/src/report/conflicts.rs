@@ -4,20 +4,20 @@ use kube::ResourceExt;
 use slipway_crds::conditions::reason;
 use slipway_crds::routing;
 
-use super::Said;
-use crate::conflicts::Claim;
-use crate::context::Context;
+use super::ConditionDraft;
+use crate::conflicts::NameClaim;
+use crate::context::PlanContext;
 
 /// Whether anything by which it wants to be reached leads elsewhere. Its Service and all else of it go on working.
-pub(super) fn conflicted(cx: &Context<'_>) -> Option<Said> {
+pub(super) fn conflicted_condition(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let conflicts = &cx.observed.conflicts;
     let told = conflicts.iter().map(|conflict| {
         let holder = &conflict.holder;
         match &conflict.claim {
-            Claim::Host(host) => format!(
+            NameClaim::Host(host) => format!(
                 "spec.traffic.hosts: '{host}' is held by the older ModelDeployment {holder}; remove it here, or there"
             ),
-            Claim::ModelName(name) => format!(
+            NameClaim::ModelName(name) => format!(
                 "spec.model.name: '{name}' is held by the older ModelDeployment {holder}, which answers for it at hosts that nobody declares; declare a host, or choose another name"
             ),
         }
@@ -29,14 +29,14 @@ pub(super) fn conflicted(cx: &Context<'_>) -> Option<Said> {
     if all.is_empty() {
         return None;
     }
-    let only_name =
-        service_addresses(cx).next().is_none() && conflicts.iter().all(|it| matches!(it.claim, Claim::ModelName(_)));
+    let only_name = service_addresses(cx).next().is_none()
+        && conflicts.iter().all(|it| matches!(it.claim, NameClaim::ModelName(_)));
     let reason = if only_name { reason::MODEL_NAME_CONFLICT } else { reason::HOSTNAME_CONFLICT };
-    Some(Said::holds(reason, format!("Service {} serves all the same; {}", cx.spec.name, all.join("; "))))
+    Some(ConditionDraft::new_true(reason, format!("Service {} serves all the same; {}", cx.spec.name, all.join("; "))))
 }
 
 /// Declared hosts that are those of Services, whoever bears their names.
-fn service_addresses<'a>(cx: &Context<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
+fn service_addresses<'a>(cx: &PlanContext<'a>) -> impl Iterator<Item = &'a str> + use<'a> {
     let object = &cx.observed.object;
     let namespace = object.namespace().unwrap_or_default();
     let hosts = object.spec.traffic.hosts.iter().map(String::as_str);

@@ -3,94 +3,102 @@
 use slipway_crds::conditions::reason;
 use slipway_crds::v1alpha1::{RolloutStatus, Stage};
 
-use super::{Said, judged};
-use crate::context::Context;
-use crate::draft::Draft;
-use crate::time::after;
-use crate::validate::Step;
+use super::{ConditionDraft, verdict_summary};
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
+use crate::time::add_seconds;
+use crate::validate::RolloutStep;
 use crate::{sizing, traffic};
 
 const PROMOTE: &str = "`kubectl slipway promote` goes on";
 
 /// What goes on, and what it waits for: a rollout, or pods that are missing.
-pub(super) fn reconciling(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
-    let rollout = draft.active();
+pub(super) fn reconciling_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
+    let rollout = draft.active_rollout();
     let Some(rollout) = rollout else {
-        return super::restart::running(cx, draft).or_else(|| super::service::missing(cx, draft));
+        return super::restart::running_restart(cx, draft).or_else(|| super::service::missing_pods(cx, draft));
     };
     let version = cx.version(&rollout.revision);
-    let (reason, wait) = waits(cx, draft, rollout);
+    let (reason, wait) = waiting_reason(cx, draft, rollout);
     let held = cx.spec.paused && rollout.stage != Stage::Confirming;
     let reason = if held { reason::USER_PAUSED } else { reason };
-    let restart = super::restart::waits(draft);
-    let hold = if held { format!("{}; ", holder(cx, draft)) } else { String::new() };
-    Some(Said::holds(reason, format!("version {version}, step {}: {hold}{wait}{restart}", rollout.step)))
+    let restart = super::restart::waiting_note(draft);
+    let hold = if held { format!("{}; ", holder_message(cx, draft)) } else { String::new() };
+    Some(ConditionDraft::new_true(reason, format!("version {version}, step {}: {hold}{wait}{restart}", rollout.step)))
 }
 
 /// What the spec asks for was taken back, and is not tried again by itself.
-pub(super) fn taken_back(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted)?;
     let version = cx.version(&rollout.revision);
     let next = "change the spec, or `kubectl slipway retry`";
     let Some(abort) = &rollout.abort else {
         // Somebody took it out of the status: it is still not tried again by itself.
         let message = format!("version {version} was taken back, and the status does not say any more why; {next}");
-        return Some(Said::holds(reason::USER_ABORTED, message));
+        return Some(ConditionDraft::new_true(reason::USER_ABORTED, message));
     };
     let left = match &abort.traffic_left_time {
         Some(at) => format!("no gateway sends to it since {}", at.0),
-        None => format!("its traffic leaves: {}", confirmation(cx, draft)),
+        None => format!("its traffic leaves: {}", confirmation_message(cx, draft)),
     };
     let message = format!("version {version} was taken back: {}; {left}; {next}", abort.message);
-    Some(Said::holds(&abort.reason, message))
+    Some(ConditionDraft::new_true(&abort.reason, message))
 }
 
 /// The judge came to no verdict in time, and a person is waited for.
-pub(super) fn held(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
-    let rollout = draft.active().filter(|rollout| rollout.stage == Stage::Paused)?;
-    let (reason, wait) = pause(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
+pub(super) fn held_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
+    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == Stage::Paused)?;
+    let (reason, wait) = pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
     let version = cx.version(&rollout.revision);
     let held = reason == reason::HOLD_EXCEEDED && !cx.spec.paused;
-    held.then(|| Said::holds(reason, format!("version {version}, step {}: {wait}", rollout.step)))
+    held.then(|| ConditionDraft::new_true(reason, format!("version {version}, step {}: {wait}", rollout.step)))
 }
 
-fn waits(cx: &Context<'_>, draft: &Draft, rollout: &RolloutStatus) -> (&'static str, String) {
+fn waiting_reason(cx: &PlanContext<'_>, draft: &PlanDraft, rollout: &RolloutStatus) -> (&'static str, String) {
     let since = rollout.stage_start_time.0;
     let weight = traffic::percent(draft.weight());
     match rollout.stage {
         Stage::Scaling => {
-            let (have, want) = (cx.capacity(&rollout.revision), sizing::candidate(cx, draft));
+            let (have, want) = (cx.capacity(&rollout.revision), sizing::candidate_replicas(cx, draft));
             let next = traffic::percent(cx.spec.weight_at(draft.step_index()));
-            let trouble = super::service::trouble(cx, &rollout.revision);
-            if have >= want && !cx.gateways_follow() {
-                return (gateways(cx, draft), format!("before weight {next}: {}", confirmation(cx, draft)));
+            let trouble = super::service::revision_problem(cx, &rollout.revision);
+            if have >= want && !cx.gateways_up_to_date() {
+                return (
+                    gateway_wait_reason(cx, draft),
+                    format!("before weight {next}: {}", confirmation_message(cx, draft)),
+                );
             }
             (reason::SCALING_CANDIDATE, format!("waits for {have} of {want} pods before weight {next}{trouble}"))
         }
         Stage::Confirming => {
-            (reason::WAITING_FOR_CONFIRMATION, format!("weight {weight}: {}", confirmation(cx, draft)))
+            (reason::WAITING_FOR_CONFIRMATION, format!("weight {weight}: {}", confirmation_message(cx, draft)))
         }
         Stage::Analyzing => {
-            (reason::ANALYZING, format!("weight {weight} is judged: {}{}", judged(draft), unshielded(cx)))
+            (reason::ANALYZING, format!("weight {weight} is judged: {}{}", verdict_summary(draft), unshielded_note(cx)))
         }
-        Stage::Paused => pause(cx, draft, since, &weight),
-        Stage::Preview => (reason::PREVIEW, preview(cx, since)),
+        Stage::Paused => pause_reason(cx, draft, since, &weight),
+        Stage::Preview => (reason::PREVIEW, preview_message(cx, since)),
         Stage::Probation => {
-            let until = after(since, cx.spec.probation);
+            let until = add_seconds(since, cx.spec.probation);
             (reason::PROBATION, format!("has all traffic; rollback stays armed until {until}"))
         }
         Stage::Aborted => (reason::USER_ABORTED, String::new()),
     }
 }
 
-fn pause(cx: &Context<'_>, draft: &Draft, since: jiff::Timestamp, weight: &str) -> (&'static str, String) {
+fn pause_reason(
+    cx: &PlanContext<'_>,
+    draft: &PlanDraft,
+    since: jiff::Timestamp,
+    weight: &str,
+) -> (&'static str, String) {
     match cx.spec.step(draft.step_index()) {
-        Step::Pause(Some(seconds)) => {
-            (reason::PAUSE_STEP, format!("pauses at weight {weight} until {}", after(since, seconds)))
+        RolloutStep::Pause(Some(seconds)) => {
+            (reason::PAUSE_STEP, format!("pauses at weight {weight} until {}", add_seconds(since, seconds)))
         }
-        Step::Pause(None) => (reason::PAUSE_STEP, format!("pauses at weight {weight} for a person; {PROMOTE}")),
+        RolloutStep::Pause(None) => (reason::PAUSE_STEP, format!("pauses at weight {weight} for a person; {PROMOTE}")),
         _ => {
-            let (judged, unshielded) = (judged(draft), unshielded(cx));
+            let (judged, unshielded) = (verdict_summary(draft), unshielded_note(cx));
             let held = format!("no verdict after {} s at weight {weight}: {judged}{unshielded}", cx.spec.max_hold);
             (reason::HOLD_EXCEEDED, format!("{held}; {PROMOTE}"))
         }
@@ -99,7 +107,7 @@ fn pause(cx: &Context<'_>, draft: &Draft, since: jiff::Timestamp, weight: &str) 
 
 /// What the candidate did not get because it was too large to be sent again, so that nobody wonders where its requests are. In words for magnitudes: the status
 /// is not written for each of them.
-fn unshielded(cx: &Context<'_>) -> String {
+fn unshielded_note(cx: &PlanContext<'_>) -> String {
     let reports = || cx.observed.gateway.pods.iter().filter_map(|pod| pod.report.as_ref());
     let unshielded: u64 = reports().map(|report| report.unshielded).sum();
     let all = unshielded.max(reports().flat_map(|report| report.requests.values()).sum());
@@ -118,38 +126,38 @@ fn unshielded(cx: &Context<'_>) -> String {
     )
 }
 
-fn preview(cx: &Context<'_>, since: jiff::Timestamp) -> String {
+fn preview_message(cx: &PlanContext<'_>, since: jiff::Timestamp) -> String {
     let wait = match cx.spec.auto_promotion {
-        Some(seconds) => format!("takes the traffic at {}", after(since, seconds)),
+        Some(seconds) => format!("takes the traffic at {}", add_seconds(since, seconds)),
         None => format!("waits for a person; {PROMOTE}"),
     };
     format!("is up behind the preview address; {wait}")
 }
 
-fn confirmation(cx: &Context<'_>, draft: &Draft) -> String {
+fn confirmation_message(cx: &PlanContext<'_>, draft: &PlanDraft) -> String {
     let generation = draft.traffic.generation;
     let (have, ready) = traffic::ready_at(&cx.observed.gateway, generation);
-    let why = late(cx, draft).map_or_else(String::new, |why| format!("; {why}"));
+    let why = late_gateway(cx, draft).map_or_else(String::new, |why| format!("; {why}"));
     format!("{have} of {ready} gateways confirmed generation {generation}{why}")
 }
 
 /// Why a gateway does not confirm, when it should have done so by now.
-fn late(cx: &Context<'_>, draft: &Draft) -> Option<String> {
+fn late_gateway(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<String> {
     let since = draft.rollout.as_ref()?.stage_start_time.0;
-    let missing = traffic::missing(&cx.observed.gateway, draft.traffic.generation, since);
-    missing.into_iter().find(|(since, _)| cx.passed(*since, traffic::LATE_SECONDS)).map(|(_, why)| why)
+    let missing = traffic::missing_confirmations(&cx.observed.gateway, draft.traffic.generation, since);
+    missing.into_iter().find(|(since, _)| cx.has_elapsed(*since, traffic::LATE_SECONDS)).map(|(_, why)| why)
 }
 
-fn gateways(cx: &Context<'_>, draft: &Draft) -> &'static str {
-    match late(cx, draft) {
+fn gateway_wait_reason(cx: &PlanContext<'_>, draft: &PlanDraft) -> &'static str {
+    match late_gateway(cx, draft) {
         Some(_) => reason::GATEWAYS_UNREACHABLE,
         None => reason::WAITING_FOR_CONFIRMATION,
     }
 }
 
 /// Who holds the rollout.
-fn holder(cx: &Context<'_>, draft: &Draft) -> String {
-    match draft.active().and_then(|rollout| rollout.paused_by.as_ref()) {
+fn holder_message(cx: &PlanContext<'_>, draft: &PlanDraft) -> String {
+    match draft.active_rollout().and_then(|rollout| rollout.paused_by.as_ref()) {
         Some(user) if !cx.observed.object.spec.paused => {
             format!("{user} holds the rollout where it is; `kubectl slipway resume` goes on")
         }
@@ -158,15 +166,15 @@ fn holder(cx: &Context<'_>, draft: &Draft) -> String {
 }
 
 /// Whether a person is waited for.
-pub(super) fn paused(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+pub(super) fn paused_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     if cx.spec.paused {
-        let message = match draft.active() {
-            Some(_) => format!("{}; an abort still works", holder(cx, draft)),
+        let message = match draft.active_rollout() {
+            Some(_) => format!("{}; an abort still works", holder_message(cx, draft)),
             None => "spec.paused holds the next rollout before its first weight".to_owned(),
         };
-        return Some(Said::holds(reason::USER_PAUSED, message));
+        return Some(ConditionDraft::new_true(reason::USER_PAUSED, message));
     }
-    let rollout = draft.active().filter(|rollout| rollout.stage == Stage::Paused)?;
-    let (reason, message) = pause(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
-    Some(Said::holds(reason, message))
+    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == Stage::Paused)?;
+    let (reason, message) = pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
+    Some(ConditionDraft::new_true(reason, message))
 }

@@ -2,31 +2,33 @@
 
 use slipway_crds::conditions::reason;
 
-use super::{Said, service};
+use super::{ConditionDraft, service};
 use crate::action::HELD_BY_BUDGET;
-use crate::context::Context;
-use crate::draft::{Draft, Restart, RestartState};
+use crate::context::PlanContext;
+use crate::draft::{ActiveRestart, PlanDraft, RestartState};
 
 /// What is done about pods that were made before `spec.restartTime`.
-pub(super) fn running(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
-    let Some(Restart { asked, state: RestartState::Running { done } }) = &draft.restart else { return None };
+pub(super) fn running_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
+    let Some(ActiveRestart { requested_at: asked, state: RestartState::Running { done } }) = &draft.restart else {
+        return None;
+    };
     let wanted = cx.spec.replicas;
     let held = cx.observed.refusals.iter().flat_map(|all| all.values());
     let held = held.filter(|message| message.contains(HELD_BY_BUDGET)).map(|why| format!("; tried again: {why}"));
-    let missing = service::missing(cx, draft).map(|it| format!("; {}", it.message));
+    let missing = service::missing_pods(cx, draft).map(|it| format!("; {}", it.message));
     let rest: String = held.chain(missing).collect();
     let told =
         format!("spec.restartTime {asked}: {done} of {wanted} pods are new and ready, one is replaced at a time");
-    Some(Said::holds(reason::RESTARTING, told + &rest))
+    Some(ConditionDraft::new_true(reason::RESTARTING, told + &rest))
 }
 
 /// Why it needs somebody.
-pub(super) fn stalled(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
-    let Restart { asked, state } = draft.restart.as_ref()?;
+pub(super) fn stalled_restart(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
+    let ActiveRestart { requested_at: asked, state } = draft.restart.as_ref()?;
     let why = match state {
         RestartState::AfterRollout | RestartState::Running { .. } => return None,
         RestartState::NotReady { pod, since } => {
-            let trouble = draft.stable.as_ref().map(|stable| service::trouble(cx, stable)).unwrap_or_default();
+            let trouble = draft.stable.as_ref().map(|stable| service::revision_problem(cx, stable)).unwrap_or_default();
             format!(
                 "pod {pod}, which is there since {since}, does not get ready{trouble}; no further pod is replaced until it is. Mend what is wrong, and set spec.restartTime again to make it anew"
             )
@@ -36,13 +38,13 @@ pub(super) fn stalled(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
                 .to_owned()
         }
     };
-    Some(Said::holds(reason::RESTART_STALLED, format!("spec.restartTime {asked}: {why}")))
+    Some(ConditionDraft::new_true(reason::RESTART_STALLED, format!("spec.restartTime {asked}: {why}")))
 }
 
 /// That it waits for a rollout, as a part of what that says.
-pub(super) fn waits(draft: &Draft) -> String {
+pub(super) fn waiting_note(draft: &PlanDraft) -> String {
     match &draft.restart {
-        Some(Restart { asked, state: RestartState::AfterRollout }) => {
+        Some(ActiveRestart { requested_at: asked, state: RestartState::AfterRollout }) => {
             format!("; the restart of spec.restartTime {asked} waits for its end")
         }
         _ => String::new(),
@@ -50,13 +52,16 @@ pub(super) fn waits(draft: &Draft) -> String {
 }
 
 /// Whether new pods would have another image of the operator's. They get it when somebody says so: an upgrade of the operator restarts nothing.
-pub(super) fn outdated(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+pub(super) fn outdated_images(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let pairs: Vec<String> =
-        draft.outdated.iter().map(|(before, now)| format!("{before}, and new pods would have {now}")).collect();
+        draft.outdated_images.iter().map(|(before, now)| format!("{before}, and new pods would have {now}")).collect();
     if pairs.is_empty() {
         return None;
     }
     let name = &cx.spec.name;
     let remedy = format!("`kubectl slipway restart {name}`, or spec.restartTime, replaces them one at a time");
-    Some(Said::holds(reason::IMAGE_CHANGED, format!("pods have image {}; {remedy}", pairs.join("; image "))))
+    Some(ConditionDraft::new_true(
+        reason::IMAGE_CHANGED,
+        format!("pods have image {}; {remedy}", pairs.join("; image ")),
+    ))
 }

@@ -2,33 +2,33 @@
 
 use slipway_crds::conditions::reason;
 
-use super::Said;
+use super::ConditionDraft;
 use crate::build;
-use crate::context::Context;
-use crate::draft::Draft;
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
 use crate::strategy::LoadFailure;
 
 /// Whether the stable revision serves. No rollout, rollback or scale-up is a matter of this.
-pub(super) fn ready(cx: &Context<'_>, draft: &Draft) -> Said {
-    let Some(stable) = &draft.stable else { return initializing(cx) };
-    let (have, want) = (cx.ready(stable), cx.spec.replicas);
-    let pods = pods(cx, stable);
+pub(super) fn ready_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> ConditionDraft {
+    let Some(stable) = &draft.stable else { return initializing_condition(cx) };
+    let (have, want) = (cx.ready_pods(stable), cx.spec.replicas);
+    let pods = ready_pods_message(cx, stable);
     if have == 0 && want > 0 {
-        return Said::new("False", reason::UNAVAILABLE, format!("{pods}{}", trouble(cx, stable)));
+        return ConditionDraft::new("False", reason::UNAVAILABLE, format!("{pods}{}", revision_problem(cx, stable)));
     }
     if let Some(why) = no_gateway(cx) {
-        return Said::new("False", reason::UNAVAILABLE, why);
+        return ConditionDraft::new("False", reason::UNAVAILABLE, why);
     }
     // An admission webhook or policy has the last word by design; people are told all the same.
-    let overridden = draft.overridden.iter().map(|it| format!("; {it}"));
-    Said::new("True", reason::STABLE, overridden.fold(pods, |message, it| message + &it))
+    let overridden = draft.overridden_objects.iter().map(|it| format!("; {it}"));
+    ConditionDraft::new("True", reason::STABLE, overridden.fold(pods, |message, it| message + &it))
 }
 
-fn pods(cx: &Context<'_>, stable: &str) -> String {
-    format!("{} of {} pods of version {} are ready", cx.ready(stable), cx.spec.replicas, cx.version(stable))
+fn ready_pods_message(cx: &PlanContext<'_>, stable: &str) -> String {
+    format!("{} of {} pods of version {} are ready", cx.ready_pods(stable), cx.spec.replicas, cx.version(stable))
 }
 
-fn no_gateway(cx: &Context<'_>) -> Option<String> {
+fn no_gateway(cx: &PlanContext<'_>) -> Option<String> {
     if cx.observed.gateway.pods.iter().any(|pod| pod.ready) {
         return None;
     }
@@ -38,19 +38,22 @@ fn no_gateway(cx: &Context<'_>) -> Option<String> {
 }
 
 /// What is missing at the stable revision, or before there is one.
-pub(super) fn missing(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+pub(super) fn missing_pods(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let Some(stable) = &draft.stable else {
-        let Said { reason, message, .. } = initializing(cx);
-        return Some(Said::holds(&reason, message));
+        let ConditionDraft { reason, message, .. } = initializing_condition(cx);
+        return Some(ConditionDraft::new_true(&reason, message));
     };
-    if cx.ready(stable) < cx.spec.replicas {
-        return Some(Said::holds(reason::DEGRADED, format!("{}{}", pods(cx, stable), trouble(cx, stable))));
+    if cx.ready_pods(stable) < cx.spec.replicas {
+        return Some(ConditionDraft::new_true(
+            reason::DEGRADED,
+            format!("{}{}", ready_pods_message(cx, stable), revision_problem(cx, stable)),
+        ));
     }
-    no_gateway(cx).map(|why| Said::holds(reason::UNAVAILABLE, why))
+    no_gateway(cx).map(|why| ConditionDraft::new_true(reason::UNAVAILABLE, why))
 }
 
 /// What keeps the first revision from ever coming up. It has nothing to go back to: it is tried until it comes up or the spec changes.
-pub(super) fn cannot_begin(cx: &Context<'_>) -> Option<(&'static str, String)> {
+pub(super) fn startup_failure(cx: &PlanContext<'_>) -> Option<(&'static str, String)> {
     let revision = &cx.spec.revision;
     if let Some(problem) = &cx.spec.problem {
         return Some((reason::INVALID_SPEC, problem.clone()));
@@ -60,27 +63,27 @@ pub(super) fn cannot_begin(cx: &Context<'_>) -> Option<(&'static str, String)> {
         let message = format!("ReplicaSet {name} exists and is controlled by somebody else, or lacks our labels");
         return Some((reason::UNAVAILABLE, message));
     }
-    let failure = LoadFailure::of(cx, revision)?;
+    let failure = LoadFailure::for_revision(cx, revision)?;
     Some((reason::MODEL_LOAD_FAILED, format!("{}: {}", failure.reason, failure.message)))
 }
 
-fn initializing(cx: &Context<'_>) -> Said {
-    if let Some((reason, message)) = cannot_begin(cx) {
-        return Said::new("False", reason, message);
+fn initializing_condition(cx: &PlanContext<'_>) -> ConditionDraft {
+    if let Some((reason, message)) = startup_failure(cx) {
+        return ConditionDraft::new("False", reason, message);
     }
-    let have = cx.ready(&cx.spec.revision);
+    let have = cx.ready_pods(&cx.spec.revision);
     let pods = format!("{have} of {} pods of the first version {} are ready", cx.spec.replicas, cx.spec.version);
-    Said::new("False", reason::INITIALIZING, format!("{pods}{}", trouble(cx, &cx.spec.revision)))
+    ConditionDraft::new("False", reason::INITIALIZING, format!("{pods}{}", revision_problem(cx, &cx.spec.revision)))
 }
 
 /// The first thing that keeps a pod of a revision from running, and why Kubernetes makes no more of them.
-pub(super) fn trouble(cx: &Context<'_>, revision: &str) -> String {
-    let failure = cx.set(revision).map_or("", |set| set.failure.as_str());
+pub(super) fn revision_problem(cx: &PlanContext<'_>, revision: &str) -> String {
+    let failure = cx.replica_set(revision).map_or("", |set| set.failure.as_str());
     let none = if failure.is_empty() { String::new() } else { format!("; Kubernetes makes no pods: {failure}") };
-    format!("{none}{}", pod_trouble(cx, revision))
+    format!("{none}{}", pod_problem(cx, revision))
 }
 
-fn pod_trouble(cx: &Context<'_>, revision: &str) -> String {
+fn pod_problem(cx: &PlanContext<'_>, revision: &str) -> String {
     let problems = cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision);
     problems.min_by(|a, b| a.pod.cmp(&b.pod)).map_or_else(String::new, |problem| {
         // The runtime's own line says it better than the state of its container.

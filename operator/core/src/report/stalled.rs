@@ -3,43 +3,46 @@
 use slipway_crds::conditions::{STALLED, reason};
 use slipway_crds::v1alpha1::Stage;
 
-use super::{Said, progress, restart, service};
+use super::{ConditionDraft, progress, restart, service};
 use crate::action::HELD_BY_BUDGET;
-use crate::context::Context;
-use crate::draft::Draft;
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
 
 /// The worst of it.
-pub(super) fn stalled(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+pub(super) fn stalled_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     if let Some(problem) = &cx.spec.problem {
-        return Some(Said::holds(reason::INVALID_SPEC, problem));
+        return Some(ConditionDraft::new_true(reason::INVALID_SPEC, problem));
     }
-    refused(cx)
-        .or_else(|| contested(draft))
+    refused_writes(cx)
+        .or_else(|| contested_objects(draft))
         .or_else(|| first_revision(cx, draft))
-        .or_else(|| restart::stalled(cx, draft))
-        .or_else(|| progress::taken_back(cx, draft))
-        .or_else(|| progress::held(cx, draft))
+        .or_else(|| restart::stalled_restart(cx, draft))
+        .or_else(|| progress::aborted_condition(cx, draft))
+        .or_else(|| progress::held_condition(cx, draft))
 }
 
 /// Writes that are refused. Before this process has tried one, what the status says of it stands: else it would go on for a moment at each start.
-fn refused(cx: &Context<'_>) -> Option<Said> {
+fn refused_writes(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
     let Some(refusals) = &cx.observed.refusals else {
-        let mut all = cx.stored.conditions.iter();
+        let mut all = cx.stored_status.conditions.iter();
         let old = all.find(|old| old.type_ == STALLED && old.reason == reason::WRITE_REFUSED)?;
-        return Some(Said::holds(reason::WRITE_REFUSED, old.message.clone()));
+        return Some(ConditionDraft::new_true(reason::WRITE_REFUSED, old.message.clone()));
     };
     // A budget that lets no pod go for now is no fault: the restart tells of it.
     let faults = refusals.values().filter(|message| !message.contains(HELD_BY_BUDGET));
     let all: Vec<&str> = faults.map(String::as_str).collect();
-    (!all.is_empty()).then(|| Said::holds(reason::WRITE_REFUSED, all.join("; ")))
+    (!all.is_empty()).then(|| ConditionDraft::new_true(reason::WRITE_REFUSED, all.join("; ")))
 }
 
 /// Somebody who keeps changing our objects breaks what is promised.
-fn contested(draft: &Draft) -> Option<Said> {
-    (!draft.contested.is_empty()).then(|| Said::holds(reason::WRITE_REVERTED, draft.contested.join("; ")))
+fn contested_objects(draft: &PlanDraft) -> Option<ConditionDraft> {
+    (!draft.contested_objects.is_empty())
+        .then(|| ConditionDraft::new_true(reason::WRITE_REVERTED, draft.contested_objects.join("; ")))
 }
 
-fn first_revision(cx: &Context<'_>, draft: &Draft) -> Option<Said> {
+fn first_revision(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let none = draft.stable.is_none() && draft.rollout.as_ref().is_none_or(|it| it.stage != Stage::Aborted);
-    none.then(|| service::cannot_begin(cx)).flatten().map(|(reason, message)| Said::holds(reason, message))
+    none.then(|| service::startup_failure(cx))
+        .flatten()
+        .map(|(reason, message)| ConditionDraft::new_true(reason, message))
 }

@@ -6,69 +6,69 @@ use slipway_crds::conditions::reason;
 use slipway_crds::v1alpha1::{AbortStatus, GateVerdict, HoldPolicy, Outcome, Stage};
 
 use super::judging;
-use crate::context::Context;
-use crate::draft::Draft;
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
 use crate::judge::{self, MIN_EVENTS_TO_FAIL};
-use crate::text::clipped;
-use crate::time::after;
+use crate::text::clip_message;
+use crate::time::add_seconds;
 use crate::{sizing, traffic};
 
 /// Takes the candidate back when there is a reason to. True when it did.
-pub(super) fn when_needed(cx: &Context<'_>, draft: &mut Draft) -> bool {
-    if draft.active().is_none() {
+pub(super) fn abort_if_needed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
+    if draft.active_rollout().is_none() {
         return false;
     }
-    let found = braked(cx, draft)
+    let found = brake_tripped(cx, draft)
         .or_else(|| load_failed(cx, draft))
         .or_else(|| gate_failed(cx, draft))
         .or_else(|| deadline_exceeded(cx, draft))
         .or_else(|| never_answered(cx, draft))
         .or_else(|| held_too_long(cx, draft));
     let Some((reason, message)) = found else { return false };
-    abort(cx, draft, Outcome::RolledBack, reason, &message);
+    abort_rollout(cx, draft, Outcome::RolledBack, reason, &message);
     true
 }
 
 /// A person takes the candidate back; nothing when there is none.
-pub(super) fn by_person(cx: &Context<'_>, draft: &mut Draft, user: &str) {
-    if draft.active().is_some() {
+pub(super) fn abort_by_person(cx: &PlanContext<'_>, draft: &mut PlanDraft, user: &str) {
+    if draft.active_rollout().is_some() {
         let message = format!("aborted by {user} (annotation ml.slipway.dev/abort)");
-        abort(cx, draft, Outcome::Aborted, reason::USER_ABORTED, &message);
+        abort_rollout(cx, draft, Outcome::Aborted, reason::USER_ABORTED, &message);
     }
 }
 
 /// Notes since when nobody sends to the candidate any more.
-pub(crate) fn traffic_left(cx: &Context<'_>, draft: &mut Draft) {
+pub(crate) fn note_traffic_left(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let settled =
         traffic::is_confirmed(&draft.traffic) && traffic::is_settled(&cx.observed.gateway, draft.traffic.generation);
     let abort = draft.rollout.as_mut().and_then(|rollout| rollout.abort.as_mut());
     if let Some(abort) = abort.filter(|abort| settled && abort.traffic_left_time.is_none()) {
-        abort.traffic_left_time = Some(Time(cx.stamp()));
+        abort.traffic_left_time = Some(Time(cx.now_seconds()));
     }
 }
 
-fn abort(cx: &Context<'_>, draft: &mut Draft, outcome: Outcome, reason: &str, message: &str) {
+fn abort_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, outcome: Outcome, reason: &str, message: &str) {
     draft.close_step(cx, message);
-    draft.record(cx, outcome, reason, message);
+    draft.record_rollout(cx, outcome, reason, message);
     let index = draft.step_index();
-    draft.enter(cx, index, Stage::Aborted);
+    draft.enter_stage(cx, index, Stage::Aborted);
     let Some(rollout) = &mut draft.rollout else { return };
     (rollout.promote_full, rollout.paused_by) = (false, None);
     rollout.abort = Some(AbortStatus {
         reason: reason.to_owned(),
-        message: clipped(message),
-        time: Time(cx.stamp()),
+        message: clip_message(message),
+        time: Time(cx.now_seconds()),
         traffic_left_time: None,
     });
     let version = cx.version(&rollout.revision);
     draft.all_to_stable(cx);
-    draft.note(true, reason, "Abort", &format!("version {version} is taken back: {message}"));
+    draft.add_event(true, reason, "Abort", &format!("version {version} is taken back: {message}"));
 }
 
-type Found = Option<(&'static str, String)>;
+type AbortCause = Option<(&'static str, String)>;
 
 /// A brake that a gateway holds under the current weights, or that acted under them. One that is older was for weights that are gone.
-fn braked(cx: &Context<'_>, draft: &Draft) -> Found {
+fn brake_tripped(cx: &PlanContext<'_>, draft: &PlanDraft) -> AbortCause {
     let candidate = draft.candidate().filter(|_| draft.weight() > 0)?;
     let generation = draft.traffic.generation;
     cx.observed.gateway.pods.iter().find_map(|pod| {
@@ -95,7 +95,7 @@ pub(crate) struct LoadFailure {
 
 impl LoadFailure {
     /// The permanent failure that pods of a revision report, if any.
-    pub(crate) fn of(cx: &Context<'_>, revision: &str) -> Option<Self> {
+    pub(crate) fn for_revision(cx: &PlanContext<'_>, revision: &str) -> Option<Self> {
         let ours =
             cx.observed.pod_problems.iter().filter(|problem| problem.revision == revision && problem.restarts >= 1);
         ours.filter_map(|problem| Self::parse(&problem.message)).find(|it| it.permanent)
@@ -107,18 +107,18 @@ impl LoadFailure {
     }
 }
 
-fn load_failed(cx: &Context<'_>, draft: &Draft) -> Found {
+fn load_failed(cx: &PlanContext<'_>, draft: &PlanDraft) -> AbortCause {
     let candidate = draft.candidate()?;
     // With all its pods available, the line is of a pod that has been replaced.
     if sizing::has_capacity(cx, draft) {
         return None;
     }
-    let failure = LoadFailure::of(cx, candidate)?;
+    let failure = LoadFailure::for_revision(cx, candidate)?;
     Some((reason::MODEL_LOAD_FAILED, format!("{}: {}", failure.reason, failure.message)))
 }
 
-fn gate_failed(cx: &Context<'_>, draft: &mut Draft) -> Found {
-    let judgement = judging::judged(cx, draft)?;
+fn gate_failed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
+    let judgement = judging::judge_candidate(cx, draft)?;
     if judgement.verdict != GateVerdict::Fail {
         return None;
     }
@@ -127,17 +127,17 @@ fn gate_failed(cx: &Context<'_>, draft: &mut Draft) -> Found {
 }
 
 /// Counted from the start of the stage as status has it, so that pods that come and go do not start it again.
-fn deadline_exceeded(cx: &Context<'_>, draft: &mut Draft) -> Found {
-    let rollout = draft.active().filter(|rollout| rollout.stage == Stage::Scaling)?;
+fn deadline_exceeded(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
+    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == Stage::Scaling)?;
     let (since, candidate) = (rollout.stage_start_time.0, rollout.revision.clone());
     if sizing::has_capacity(cx, draft) {
         return None;
     }
-    draft.wake(after(since, cx.spec.progress_deadline));
-    if !cx.passed(since, cx.spec.progress_deadline) {
+    draft.wake_at(add_seconds(since, cx.spec.progress_deadline));
+    if !cx.has_elapsed(since, cx.spec.progress_deadline) {
         return None;
     }
-    let (have, want) = (cx.capacity(&candidate), sizing::candidate(cx, draft));
+    let (have, want) = (cx.capacity(&candidate), sizing::candidate_replicas(cx, draft));
     let mut message = format!("{have} of {want} pods are available after {} s", cx.spec.progress_deadline);
     if let Some(problem) = cx.observed.pod_problems.iter().find(|problem| problem.revision == candidate) {
         message.push_str(&format!("; pod {}: {}: {}", problem.pod, problem.reason, problem.message));
@@ -148,16 +148,16 @@ fn deadline_exceeded(cx: &Context<'_>, draft: &mut Draft) -> Found {
 /// A hold that is over, at a weight at which the candidate never answered anything. To wait there for a person would fail the share of the clients who are
 /// sent to it for as long as that takes, and whatever its gates wait for, they cannot pass. It takes requests to say so, and every gateway's word: no
 /// traffic and no report take nothing back.
-fn never_answered(cx: &Context<'_>, draft: &mut Draft) -> Found {
+fn never_answered(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
     let held = super::steps::is_held_too_long(cx, draft) || super::steps::waits_at_weight(cx, draft);
     // Who orders it on knows what it does.
-    let ordered = draft.skip || draft.active().is_some_and(|rollout| rollout.promote_full);
+    let ordered = draft.skip || draft.active_rollout().is_some_and(|rollout| rollout.promote_full);
     let candidate = draft.candidate().filter(|_| held && !ordered && draft.weight() > 0)?;
     let generation = draft.traffic.generation;
-    let (ended, answered) = traffic::ended(&cx.observed.gateway, generation, candidate)?;
+    let (ended, answered) = traffic::ended_requests(&cx.observed.gateway, generation, candidate)?;
     // A gateway that came new counts from 0; Prometheus may know of earlier answers.
     let known = cx.observed.evidence.as_ref().filter(|evidence| evidence.generation == generation);
-    let answers = answered > 0 || known.is_some_and(|evidence| judge::has_good(evidence, candidate));
+    let answers = answered > 0 || known.is_some_and(|evidence| judge::has_good_events(evidence, candidate));
     if answers || (ended as f64) < MIN_EVENTS_TO_FAIL {
         return None;
     }
@@ -167,10 +167,10 @@ fn never_answered(cx: &Context<'_>, draft: &mut Draft) -> Found {
 }
 
 /// Only where the user asked for it; otherwise the step waits for a person.
-fn held_too_long(cx: &Context<'_>, draft: &mut Draft) -> Found {
+fn held_too_long(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
     if cx.spec.on_hold_exceeded != HoldPolicy::Abort || !super::steps::is_held_too_long(cx, draft) {
         return None;
     }
-    let why = super::judging::judged(cx, draft).map(|judgement| judgement.message).unwrap_or_default();
+    let why = super::judging::judge_candidate(cx, draft).map(|judgement| judgement.message).unwrap_or_default();
     Some((reason::HOLD_EXCEEDED, format!("no verdict after {} s: {why}", cx.spec.max_hold)))
 }

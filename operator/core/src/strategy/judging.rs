@@ -2,25 +2,26 @@
 
 use slipway_crds::v1alpha1::{GateStatus, GateType, GateVerdict, Stage};
 
-use crate::context::Context;
-use crate::draft::Draft;
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
 use crate::evidence::EvidenceRequest;
 use crate::judge;
 use crate::traffic;
 
 /// One reading in so many has its numbers written down although no verdict changed: often enough to watch, seldom enough for the API server.
-const TOLD_EVERY: u64 = 6;
+const WRITE_EVERY_READINGS: u64 = 6;
 
 /// The judge's answer about the candidate at its confirmed weight, asked for once a plan and generation. Nothing while there is nothing to judge: no weight, no
 /// confirmation, no gates, or a person who wants none.
-pub(super) fn judged(cx: &Context<'_>, draft: &mut Draft) -> Option<judge::Judgement> {
-    let window = window(cx, draft)?;
-    if let Some((_, known)) = draft.judged.as_ref().filter(|(generation, _)| *generation == draft.traffic.generation) {
+pub(super) fn judge_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> Option<judge::Judgement> {
+    let window = evidence_window(cx, draft)?;
+    if let Some((_, known)) = draft.judgement.as_ref().filter(|(generation, _)| *generation == draft.traffic.generation)
+    {
         return Some(known.clone());
     }
     let evidence = cx.observed.evidence.as_ref();
     let evidence = evidence.filter(|it| it.generation == draft.traffic.generation && it.taken_at >= window.since);
-    let mut judgement = judge::judge(&judge::Input {
+    let mut judgement = judge::judge_gates(&judge::JudgeInput {
         gates: &cx.spec.gates,
         alpha: cx.spec.alpha(),
         candidate: &window.candidate,
@@ -31,19 +32,19 @@ pub(super) fn judged(cx: &Context<'_>, draft: &mut Draft) -> Option<judge::Judge
         now: cx.now,
         previous: &draft.gates,
     });
-    if draft.weight() == traffic::ALL {
-        keep_rates(cx, &draft.gates, &mut judgement.gates);
+    if draft.weight() == traffic::FULL_WEIGHT {
+        keep_rate_verdicts(cx, &draft.gates, &mut judgement.gates);
     }
-    let due = evidence.is_some_and(|evidence| evidence.serial % TOLD_EVERY == 0);
-    if due || is_news(cx, &draft.gates, &judgement.gates) {
+    let due = evidence.is_some_and(|evidence| evidence.serial % WRITE_EVERY_READINGS == 0);
+    if due || has_news(cx, &draft.gates, &judgement.gates) {
         draft.gates = judgement.gates.clone();
     }
-    draft.judged = Some((draft.traffic.generation, judgement.clone()));
+    draft.judgement = Some((draft.traffic.generation, judgement.clone()));
     Some(judgement)
 }
 
 /// With all traffic at the candidate nothing runs beside it to compare rates with. The verdict that it got while there was says more than the absence of one.
-fn keep_rates(cx: &Context<'_>, old: &[GateStatus], new: &mut [GateStatus]) {
+fn keep_rate_verdicts(cx: &PlanContext<'_>, old: &[GateStatus], new: &mut [GateStatus]) {
     for gate in new.iter_mut().filter(|gate| gate.verdict == GateVerdict::NoData) {
         let compares = cx.spec.gates.iter().any(|it| it.name == gate.name && it.type_ != GateType::PromQl);
         if let Some(earlier) = old.iter().find(|it| compares && it.name == gate.name) {
@@ -53,11 +54,12 @@ fn keep_rates(cx: &Context<'_>, old: &[GateStatus], new: &mut [GateStatus]) {
 }
 
 /// What the poller shall read, as long as the candidate has weight.
-pub(crate) fn evidence_request(cx: &Context<'_>, draft: &Draft) -> Option<EvidenceRequest> {
-    let window = window(cx, draft)?;
+pub(crate) fn evidence_request(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceRequest> {
+    let window = evidence_window(cx, draft)?;
     let namespace = cx.observed.object.metadata.namespace.as_deref().unwrap_or_default();
     let matchers = &cx.observed.settings.prometheus_matchers;
-    let gates = judge::queries(namespace, &cx.spec.name, &cx.spec.gates, &window.candidate, &window.stable, matchers);
+    let gates =
+        judge::gate_queries(namespace, &cx.spec.name, &cx.spec.gates, &window.candidate, &window.stable, matchers);
     Some(EvidenceRequest {
         generation: draft.traffic.generation,
         since: window.since,
@@ -66,7 +68,7 @@ pub(crate) fn evidence_request(cx: &Context<'_>, draft: &Draft) -> Option<Eviden
     })
 }
 
-struct Window {
+struct EvidenceWindow {
     stable: String,
     candidate: String,
     since: jiff::Timestamp,
@@ -74,28 +76,28 @@ struct Window {
 
 /// The window in which evidence counts. It is open in every stage, also in pauses and while the next step scales up: a candidate that turns bad is taken back
 /// at any time.
-fn window(cx: &Context<'_>, draft: &Draft) -> Option<Window> {
-    let rollout = draft.active().filter(|rollout| !rollout.promote_full)?;
+fn evidence_window(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceWindow> {
+    let rollout = draft.active_rollout().filter(|rollout| !rollout.promote_full)?;
     let candidate = rollout.revision.clone();
     let since = traffic::confirmed_time(&draft.traffic)?;
     let open = draft.weight() > 0 && !cx.spec.gates.is_empty() && cx.spec.problem.is_none();
     // With all traffic at the candidate there is only the probation to watch over.
-    let watched = draft.weight() < traffic::ALL || matches!(rollout.stage, Stage::Probation | Stage::Paused);
+    let watched = draft.weight() < traffic::FULL_WEIGHT || matches!(rollout.stage, Stage::Probation | Stage::Paused);
     let stable = draft.stable.clone()?;
-    (open && watched).then_some(Window { stable, candidate, since })
+    (open && watched).then_some(EvidenceWindow { stable, candidate, since })
 }
 
 /// Whether something changed that must not be lost: a gate, a verdict, a row of looks that is not complete yet, or what the first reading says.
-fn is_news(cx: &Context<'_>, old: &[GateStatus], new: &[GateStatus]) -> bool {
+fn has_news(cx: &PlanContext<'_>, old: &[GateStatus], new: &[GateStatus]) -> bool {
     let is_read = |gate: &GateStatus| !gate.message.starts_with(judge::NO_READING);
     let facts = |gates: &[GateStatus]| -> Vec<_> {
-        gates.iter().map(|gate| (gate.name.clone(), gate.verdict, row(cx, gate), is_read(gate))).collect()
+        gates.iter().map(|gate| (gate.name.clone(), gate.verdict, capped_streak(cx, gate), is_read(gate))).collect()
     };
     facts(old) != facts(new)
 }
 
 /// A row that is complete says no more when it grows.
-fn row(cx: &Context<'_>, gate: &GateStatus) -> i32 {
+fn capped_streak(cx: &PlanContext<'_>, gate: &GateStatus) -> i32 {
     let settings = cx.spec.gates.iter().find(|it| it.name == gate.name).and_then(|it| it.prom_ql.as_ref());
     let complete = settings.map_or(1, |settings| settings.consecutive_count.max(1));
     gate.consecutive.clamp(complete.saturating_neg(), complete)

@@ -5,14 +5,14 @@ use slipway_crds::conditions::reason;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{Outcome, RolloutStatus, Stage};
 
-use crate::command::Pending;
-use crate::context::Context;
-use crate::draft::Draft;
+use crate::command::PendingCommands;
+use crate::context::PlanContext;
+use crate::draft::PlanDraft;
 use crate::lost_status;
 use crate::traffic;
 
 /// Follows the spec: to its first revision, to a new candidate, or back to stable.
-pub(crate) fn retarget(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
+pub(crate) fn follow_spec(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
     // A spec that cannot be acted on starts nothing and stops nothing.
     if cx.spec.problem.is_some() {
         return;
@@ -20,73 +20,73 @@ pub(crate) fn retarget(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pendin
     let asked = cx.spec.revision.clone();
     let Some(stable) = draft.stable.clone() else {
         // Before anything serves there is nobody to protect: no split, no steps.
-        draft.write(cx, traffic::only(&asked), None);
-        pending.drop_all(&mut draft.handled);
+        draft.write_weights(cx, traffic::stable_only(&asked), None);
+        pending.drop_all(&mut draft.handled_commands);
         return;
     };
     if draft.candidate() == Some(asked.as_str()) {
         return;
     }
     if asked == stable {
-        revert(cx, draft);
+        revert_to_stable(cx, draft);
         return;
     }
-    if let Some(aborted) = lost_status::aborted(cx, &asked).filter(|_| lost_status::is_status_lost(cx)) {
+    if let Some(aborted) = lost_status::aborted_rollout(cx, &asked).filter(|_| lost_status::is_status_lost(cx)) {
         draft.all_to_stable(cx);
         draft.rollout = Some(aborted);
         return;
     }
     // They were for what was before.
-    pending.drop_bare(&mut draft.handled);
-    supersede(cx, draft, &asked);
+    pending.drop_untargeted(&mut draft.handled_commands);
+    supersede_rollout(cx, draft, &asked);
 }
 
 /// The candidate that was taken back starts again from its first step.
-pub(super) fn retry(cx: &Context<'_>, draft: &mut Draft, pending: &mut Pending) {
+pub(super) fn retry_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
     let aborted = draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Aborted);
     if aborted && draft.candidate() == Some(cx.spec.revision.as_str()) && cx.spec.problem.is_none() {
         let user = pending.user(labels::RETRY);
-        begin(cx, draft, &cx.spec.revision);
-        draft.obey(cx, pending, labels::RETRY);
-        draft.note(
+        begin_rollout(cx, draft, &cx.spec.revision);
+        draft.record_command(cx, pending, labels::RETRY);
+        draft.add_event(
             false,
             "RolloutRetried",
             "Retry",
             &format!("version {} starts again at its first step, by {user}", cx.spec.version),
         );
     }
-    pending.handle(labels::RETRY, &mut draft.handled);
+    pending.handle(labels::RETRY, &mut draft.handled_commands);
 }
 
-fn revert(cx: &Context<'_>, draft: &mut Draft) {
+fn revert_to_stable(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let Some(rollout) = &draft.rollout else { return };
     if rollout.stage != Stage::Aborted {
         let left = cx.version(&rollout.revision);
         let message =
             format!("the spec is back at version {}; version {left} is taken out without blame", cx.spec.version);
         draft.close_step(cx, &message);
-        draft.record(cx, Outcome::Superseded, reason::REVERTED, &message);
-        draft.note(false, reason::REVERTED, "Revert", &message);
+        draft.record_rollout(cx, Outcome::Superseded, reason::REVERTED, &message);
+        draft.add_event(false, reason::REVERTED, "Revert", &message);
     }
     draft.rollout = None;
     draft.gates.clear();
     draft.all_to_stable(cx);
 }
 
-fn supersede(cx: &Context<'_>, draft: &mut Draft, asked: &str) {
+fn supersede_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, asked: &str) {
     let mut message = format!("version {} is rolled out", cx.spec.version);
-    if let Some(old) = draft.active().map(|rollout| rollout.revision.clone()) {
+    if let Some(old) = draft.active_rollout().map(|rollout| rollout.revision.clone()) {
         let why = format!("version {} took the place of version {}", cx.spec.version, cx.version(&old));
         draft.close_step(cx, &why);
-        draft.record(cx, Outcome::Superseded, reason::SUPERSEDED, &why);
+        draft.record_rollout(cx, Outcome::Superseded, reason::SUPERSEDED, &why);
         message = why;
     }
-    begin(cx, draft, asked);
-    draft.note(false, "RolloutStarted", "Rollout", &message);
+    begin_rollout(cx, draft, asked);
+    draft.add_event(false, "RolloutStarted", "Rollout", &message);
 }
 
 /// Traffic first: whatever the weights were, a rollout begins with all of it at stable.
-fn begin(cx: &Context<'_>, draft: &mut Draft, revision: &str) {
+fn begin_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) {
     draft.all_to_stable(cx);
     draft.gates.clear();
     draft.rollout = Some(RolloutStatus {
@@ -95,8 +95,8 @@ fn begin(cx: &Context<'_>, draft: &mut Draft, revision: &str) {
         stage: Stage::Scaling,
         step_index: 0,
         step: String::new(),
-        start_time: Time(cx.stamp()),
-        stage_start_time: Time(cx.stamp()),
+        start_time: Time(cx.now_seconds()),
+        stage_start_time: Time(cx.now_seconds()),
         steps: Vec::new(),
         abort: None,
         promote_full: false,

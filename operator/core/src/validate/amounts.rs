@@ -11,59 +11,64 @@ const GIBIBYTE: i64 = 1 << 30;
 const SHARE: (f64, f64) = (0.01, 100.0);
 
 /// The first that is out of its range.
-pub(super) fn find(spec: &ModelDeploymentSpec) -> Option<String> {
+pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> {
     let traffic = &spec.traffic;
-    amount("spec.traffic.maxRequestSize", &traffic.max_request_size, (65_536, 128 * MEBIBYTE))
-        .or_else(|| share("spec.traffic.brake.failureRate", &traffic.brake.failure_rate, SHARE))
-        .or_else(|| share("spec.analysis.falseRollbackRate", &spec.analysis.false_rollback_rate, (0.01, 20.0)))
-        .or_else(|| share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE))
-        .or_else(|| cache(spec.server.cache.as_ref()?))
-        .or_else(|| spec.analysis.gates.iter().flatten().find_map(gate))
+    check_amount("spec.traffic.maxRequestSize", &traffic.max_request_size, (65_536, 128 * MEBIBYTE))
+        .or_else(|| check_share("spec.traffic.brake.failureRate", &traffic.brake.failure_rate, SHARE))
+        .or_else(|| check_share("spec.analysis.falseRollbackRate", &spec.analysis.false_rollback_rate, (0.01, 20.0)))
+        .or_else(|| check_share("spec.server.sampling.rate", &spec.server.sampling.as_ref()?.rate, SHARE))
+        .or_else(|| check_cache(spec.server.cache.as_ref()?))
+        .or_else(|| spec.analysis.gates.iter().flatten().find_map(check_gate))
 }
 
-fn cache(cache: &Cache) -> Option<String> {
+fn check_cache(cache: &Cache) -> Option<String> {
     let memory = (0, 64 * GIBIBYTE);
     let results = || {
         let results = cache.results.as_ref()?;
-        amount("spec.server.cache.results.maxEntrySize", &results.max_entry_size, (1, 64 * MEBIBYTE))
-            .or_else(|| amount("spec.server.cache.results.memory", &results.memory, memory))
+        check_amount("spec.server.cache.results.maxEntrySize", &results.max_entry_size, (1, 64 * MEBIBYTE))
+            .or_else(|| check_amount("spec.server.cache.results.memory", &results.memory, memory))
     };
-    let features = || amount("spec.server.cache.features.memory", &cache.features.as_ref()?.memory, memory);
+    let features = || check_amount("spec.server.cache.features.memory", &cache.features.as_ref()?.memory, memory);
     let sidecar = || {
         let sidecar = cache.sidecar.as_ref()?;
-        amount("spec.server.cache.sidecar.maxMemory", &sidecar.max_memory, (8 * MEBIBYTE, 64 * GIBIBYTE))
+        check_amount("spec.server.cache.sidecar.maxMemory", &sidecar.max_memory, (8 * MEBIBYTE, 64 * GIBIBYTE))
     };
     results().or_else(features).or_else(sidecar)
 }
 
-fn gate(gate: &Gate) -> Option<String> {
+fn check_gate(gate: &Gate) -> Option<String> {
     let field = |name: &str| format!("spec.analysis.gates[{}].{name}", gate.name);
-    let errors = || share(&field("errorRate.maxIncrease"), &gate.error_rate.as_ref()?.max_increase, SHARE);
-    let accuracy = || share(&field("accuracy.maxDrop"), &gate.accuracy.as_ref()?.max_drop, SHARE);
+    let errors = || check_share(&field("errorRate.maxIncrease"), &gate.error_rate.as_ref()?.max_increase, SHARE);
+    let accuracy = || check_share(&field("accuracy.maxDrop"), &gate.accuracy.as_ref()?.max_drop, SHARE);
     let latency = || {
         let latency = gate.latency.as_ref()?;
-        share(&field("latency.quantile"), &latency.quantile, (50.0, 99.9))
-            .or_else(|| share(&field("latency.maxRatio"), &latency.max_ratio, (100.0, 10_000.0)))
-            .or_else(|| share(&field("latency.maxIncrease"), &latency.max_increase, SHARE))
+        check_share(&field("latency.quantile"), &latency.quantile, (50.0, 99.9))
+            .or_else(|| check_share(&field("latency.maxRatio"), &latency.max_ratio, (100.0, 10_000.0)))
+            .or_else(|| check_share(&field("latency.maxIncrease"), &latency.max_increase, SHARE))
     };
     errors().or_else(accuracy).or_else(latency)
 }
 
-fn amount(field: &str, amount: &Quantity, (from, to): (i64, i64)) -> Option<String> {
+fn check_amount(field: &str, amount: &Quantity, (from, to): (i64, i64)) -> Option<String> {
     let fits = bytes(amount).is_some_and(|bytes| (from..=to).contains(&bytes));
     (!fits).then(|| {
-        format!("{field}: {:?} must be an amount of memory from {} to {}, as in 64Mi", amount.0, text(from), text(to))
+        format!(
+            "{field}: {:?} must be an amount of memory from {} to {}, as in 64Mi",
+            amount.0,
+            format_bytes(from),
+            format_bytes(to)
+        )
     })
 }
 
-fn share(field: &str, share: &Percentage, (from, to): (f64, f64)) -> Option<String> {
+fn check_share(field: &str, share: &Percentage, (from, to): (f64, f64)) -> Option<String> {
     let percent = share.fraction().map(|fraction| fraction * 100.0);
     let fits = percent.is_some_and(|percent| percent >= from - 1e-9 && percent <= to + 1e-9);
     (!fits)
         .then(|| format!("{field}: must be a percentage from {from} to {to}, as an integer (5) or a string (\"0.5%\")"))
 }
 
-fn text(bytes: i64) -> String {
+fn format_bytes(bytes: i64) -> String {
     [(GIBIBYTE, "Gi"), (MEBIBYTE, "Mi"), (1 << 10, "Ki")]
         .into_iter()
         .find(|(unit, _)| bytes >= *unit && bytes % unit == 0)
@@ -79,7 +84,7 @@ mod tests {
     fn problem(more: &Value) -> Option<String> {
         let mut spec = json!({ "model": { "uri": "https://store/m.onnx" } });
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        find(&serde_json::from_value(spec).unwrap())
+        find_amount_problem(&serde_json::from_value(spec).unwrap())
     }
 
     #[test]

@@ -9,17 +9,17 @@ use slipway_crds::v1alpha1::{AnalysisMode, Gate, GateType, ModelDeployment};
 use crate::judge::scope;
 
 /// The first problem, with its field and the remedy.
-pub(super) fn find(object: &ModelDeployment) -> Option<String> {
-    name(&object.name_any())
+pub(super) fn find_problem(object: &ModelDeployment) -> Option<String> {
+    check_name(&object.name_any())
         .or_else(|| object.spec.model.uri.is_empty().then(|| "spec.model.uri: must name the model file".to_owned()))
-        .or_else(|| super::template::find(&object.spec))
-        .or_else(|| autoscaling(object))
-        .or_else(|| queue(object))
-        .or_else(|| super::amounts::find(&object.spec))
-        .or_else(|| gates(object.spec.analysis.mode, object.spec.analysis.gates.as_deref().unwrap_or_default()))
+        .or_else(|| super::template::find_template_problem(&object.spec))
+        .or_else(|| check_autoscaling(object))
+        .or_else(|| check_queue(object))
+        .or_else(|| super::amounts::find_amount_problem(&object.spec))
+        .or_else(|| check_gates(object.spec.analysis.mode, object.spec.analysis.gates.as_deref().unwrap_or_default()))
 }
 
-fn name(name: &str) -> Option<String> {
+fn check_name(name: &str) -> Option<String> {
     let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     let framed = name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.ends_with('-');
     let fits = !name.is_empty() && name.len() <= 40;
@@ -30,20 +30,20 @@ fn name(name: &str) -> Option<String> {
     })
 }
 
-fn autoscaling(object: &ModelDeployment) -> Option<String> {
+fn check_autoscaling(object: &ModelDeployment) -> Option<String> {
     let autoscaling = object.spec.autoscaling.as_ref()?;
     (autoscaling.min_replicas > autoscaling.max_replicas)
         .then(|| "spec.autoscaling: minReplicas must not be greater than maxReplicas".to_owned())
 }
 
-fn queue(object: &ModelDeployment) -> Option<String> {
+fn check_queue(object: &ModelDeployment) -> Option<String> {
     (object.spec.queue.is_some() && object.spec.server.queue.is_none()).then(|| {
         "spec.queue: bounds of a queue that is not there; say in spec.server.queue which Redis or NATS keeps it"
             .to_owned()
     })
 }
 
-fn gates(mode: AnalysisMode, gates: &[Gate]) -> Option<String> {
+fn check_gates(mode: AnalysisMode, gates: &[Gate]) -> Option<String> {
     if (mode == AnalysisMode::Custom) == gates.is_empty() {
         return Some("spec.analysis.gates: required when mode is Custom, and only allowed then".to_owned());
     }
@@ -62,7 +62,7 @@ fn gates(mode: AnalysisMode, gates: &[Gate]) -> Option<String> {
             ));
         }
         let bounds = gate.prom_ql.as_ref()?;
-        if let Err(why) = scope::check(&bounds.query) {
+        if let Err(why) = scope::check_query(&bounds.query) {
             return Some(format!("spec.analysis.gates[{}].promQL.query: {why}", gate.name));
         }
         (bounds.min.is_none() && bounds.max.is_none()).then(|| {

@@ -7,7 +7,7 @@ const DEFAULT_WEIGHTS: [i32; 4] = [50, 250, 500, 1000];
 
 /// One resolved step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RolloutStep {
     /// Blue-green: green comes up whole and waits behind the preview address.
     Preview,
     /// The candidate gets this share, in thousandths.
@@ -19,65 +19,67 @@ pub enum Step {
 }
 
 /// The steps of a strategy, or what is wrong with them.
-pub(super) fn resolve(strategy: &Strategy) -> Result<Vec<Step>, String> {
+pub(super) fn resolve_steps(strategy: &Strategy) -> Result<Vec<RolloutStep>, String> {
     let steps = match strategy.type_ {
-        StrategyType::Canary => canary(&strategy.canary.clone().unwrap_or_default())?,
-        StrategyType::BlueGreen => blue_green(&strategy.blue_green.clone().unwrap_or_default())?,
+        StrategyType::Canary => canary_steps(&strategy.canary.clone().unwrap_or_default())?,
+        StrategyType::BlueGreen => blue_green_steps(&strategy.blue_green.clone().unwrap_or_default())?,
     };
-    growing(&steps, strategy.type_)?;
+    check_increasing(&steps, strategy.type_)?;
     Ok(steps)
 }
 
-fn canary(canary: &Canary) -> Result<Vec<Step>, String> {
+fn canary_steps(canary: &Canary) -> Result<Vec<RolloutStep>, String> {
     if canary.steps.is_empty() {
-        return Ok(DEFAULT_WEIGHTS.map(Step::Weight).to_vec());
+        return Ok(DEFAULT_WEIGHTS.map(RolloutStep::Weight).to_vec());
     }
-    let steps: Result<Vec<Step>, String> = canary.steps.iter().enumerate().map(|(at, step)| one(at, step)).collect();
-    steps.map(with_all)
+    let steps: Result<Vec<RolloutStep>, String> =
+        canary.steps.iter().enumerate().map(|(at, step)| parse_step(at, step)).collect();
+    steps.map(ensure_full_step)
 }
 
-fn blue_green(blue_green: &BlueGreen) -> Result<Vec<Step>, String> {
-    let switches =
-        blue_green.switch_steps.iter().enumerate().map(|(at, share)| {
-            weight(share).ok_or_else(|| format!("spec.strategy.blueGreen.switchSteps[{at}]: {WEIGHT}"))
-        });
-    [Ok(Step::Preview)].into_iter().chain(switches).collect::<Result<_, _>>().map(with_all)
+fn blue_green_steps(blue_green: &BlueGreen) -> Result<Vec<RolloutStep>, String> {
+    let switches = blue_green.switch_steps.iter().enumerate().map(|(at, share)| {
+        weight_step(share).ok_or_else(|| format!("spec.strategy.blueGreen.switchSteps[{at}]: {WEIGHT}"))
+    });
+    [Ok(RolloutStep::Preview)].into_iter().chain(switches).collect::<Result<_, _>>().map(ensure_full_step)
 }
 
 const WEIGHT: &str =
     "must be a percentage from 0 to 100, as an integer (5) or a string with at most one decimal (\"0.5%\")";
 
-fn weight(share: &Percentage) -> Option<Step> {
-    share.permille().map(Step::Weight)
+fn weight_step(share: &Percentage) -> Option<RolloutStep> {
+    share.permille().map(RolloutStep::Weight)
 }
 
 /// Adds the step that takes all traffic when it is missing.
-fn with_all(mut steps: Vec<Step>) -> Vec<Step> {
-    if !steps.contains(&Step::Weight(1000)) {
-        steps.push(Step::Weight(1000));
+fn ensure_full_step(mut steps: Vec<RolloutStep>) -> Vec<RolloutStep> {
+    if !steps.contains(&RolloutStep::Weight(1000)) {
+        steps.push(RolloutStep::Weight(1000));
     }
     steps
 }
 
-fn one(at: usize, step: &CanaryStep) -> Result<Step, String> {
+fn parse_step(at: usize, step: &CanaryStep) -> Result<RolloutStep, String> {
     let field = format!("spec.strategy.canary.steps[{at}]");
     match (&step.set_weight, &step.pause, &step.set_canary_scale) {
-        (Some(share), None, None) => weight(share).ok_or_else(|| format!("{field}.setWeight: {WEIGHT}")),
-        (None, Some(pause), None) => Ok(Step::Pause(pause.duration_seconds.map(|seconds| i64::from(seconds.max(0))))),
-        (None, None, Some(scale)) => Ok(Step::Scale(scale.replicas.max(1))),
+        (Some(share), None, None) => weight_step(share).ok_or_else(|| format!("{field}.setWeight: {WEIGHT}")),
+        (None, Some(pause), None) => {
+            Ok(RolloutStep::Pause(pause.duration_seconds.map(|seconds| i64::from(seconds.max(0)))))
+        }
+        (None, None, Some(scale)) => Ok(RolloutStep::Scale(scale.replicas.max(1))),
         _ => Err(format!("{field}: must have exactly one of setWeight, pause, setCanaryScale")),
     }
 }
 
 /// A weight that shrinks would take the candidate back by stealth, and one that repeats would be judged twice.
-fn growing(steps: &[Step], strategy: StrategyType) -> Result<(), String> {
+fn check_increasing(steps: &[RolloutStep], strategy: StrategyType) -> Result<(), String> {
     let field = match strategy {
         StrategyType::Canary => "spec.strategy.canary.steps",
         StrategyType::BlueGreen => "spec.strategy.blueGreen.switchSteps",
     };
     let mut last = None;
     for step in steps {
-        if let Step::Weight(weight) = *step {
+        if let RolloutStep::Weight(weight) = *step {
             if last.is_some_and(|last| weight <= last) {
                 return Err(format!("{field}: weights must grow from step to step, and none may come after 100"));
             }
@@ -98,9 +100,10 @@ mod tests {
             blue_green: Some(BlueGreen { switch_steps: vec![10.into(), 50.into()], ..BlueGreen::default() }),
             ..Strategy::default()
         };
-        let steps = [Step::Preview, Step::Weight(100), Step::Weight(500), Step::Weight(1000)];
-        assert_eq!(resolve(&strategy), Ok(steps.to_vec()));
-        assert_eq!(resolve(&Strategy::default()), Ok(DEFAULT_WEIGHTS.map(Step::Weight).to_vec()));
+        let steps =
+            [RolloutStep::Preview, RolloutStep::Weight(100), RolloutStep::Weight(500), RolloutStep::Weight(1000)];
+        assert_eq!(resolve_steps(&strategy), Ok(steps.to_vec()));
+        assert_eq!(resolve_steps(&Strategy::default()), Ok(DEFAULT_WEIGHTS.map(RolloutStep::Weight).to_vec()));
     }
 
     #[test]
@@ -109,7 +112,7 @@ mod tests {
         for list in [vec![5, 5], vec![50, 25], vec![100, 50]] {
             let steps = list.into_iter().map(weight).collect();
             let strategy = Strategy { canary: Some(Canary { steps }), ..Strategy::default() };
-            assert!(resolve(&strategy).is_err());
+            assert!(resolve_steps(&strategy).is_err());
         }
     }
 }

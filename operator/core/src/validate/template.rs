@@ -14,7 +14,7 @@ const LABELS: [&str; 3] = [COMPONENT, MANAGED_BY, PART_OF];
 const END_SECONDS: i64 = 10;
 
 /// The first thing that may not be.
-pub(super) fn find(spec: &ModelDeploymentSpec) -> Option<String> {
+pub(super) fn find_template_problem(spec: &ModelDeploymentSpec) -> Option<String> {
     let metadata = spec.template.metadata.as_ref();
     let ours = |name: &&String| name.starts_with("ml.slipway.dev/") || LABELS.contains(&name.as_str());
     if let Some(label) = metadata.and_then(|metadata| metadata.labels.keys().find(ours)) {
@@ -23,10 +23,10 @@ pub(super) fn find(spec: &ModelDeploymentSpec) -> Option<String> {
         ));
     }
     let pod = spec.template.spec.as_ref()?;
-    of_pod(pod, spec).map(|(field, why)| format!("spec.template.spec.{field}: {why}"))
+    find_pod_problem(pod, spec).map(|(field, why)| format!("spec.template.spec.{field}: {why}"))
 }
 
-fn of_pod(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String, String)> {
+fn find_pod_problem(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String, String)> {
     let refused = |field: &str, why: String| Some((field.to_owned(), why));
     if pod.restart_policy.as_deref().is_some_and(|policy| policy != "Always") {
         return refused("restartPolicy", "a model server is always restarted; leave it out".to_owned());
@@ -47,7 +47,7 @@ fn of_pod(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String, String)>
     let beside = pod.containers.iter().map(|container| ("containers", container));
     before.chain(beside).find_map(|(list, container)| {
         let found = match (list, container.name.as_str()) {
-            ("containers", SERVER) => of_server(container),
+            ("containers", SERVER) => find_server_problem(container),
             (_, name) if name == SERVER || CONTAINERS.contains(&name) => {
                 Some((String::new(), "is the name of a container of Slipway's; choose another name".to_owned()))
             }
@@ -71,7 +71,7 @@ const ARGUMENTS: [&str; 9] = [
     "--fetched-record",
 ];
 
-fn of_server(server: &Container) -> Option<(String, String)> {
+fn find_server_problem(server: &Container) -> Option<(String, String)> {
     let set = "is set by Slipway";
     let names = |argument: &str| ARGUMENTS.contains(&argument.split('=').next().unwrap_or_default());
     // The user's own image has arguments of its own.
@@ -116,7 +116,7 @@ mod tests {
 
     fn problem(template: Value) -> Option<String> {
         let spec = json!({ "model": { "uri": "https://store/m.onnx" }, "template": template });
-        find(&serde_json::from_value(spec).unwrap())
+        find_template_problem(&serde_json::from_value(spec).unwrap())
     }
 
     #[test]

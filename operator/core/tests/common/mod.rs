@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
-use slipway_core::action::Plan;
-use slipway_core::evidence::{Counts, Evidence, GateReading};
+use slipway_core::action::ReconcilePlan;
+use slipway_core::evidence::{GateCounts, GateEvidence, GateReading};
 use slipway_core::observed::{
-    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, Observed, PodProblem, PodView,
+    BrakeReport, FetchedModel, GatewayPod, GatewayReport, GatewayView, ModelDigest, ObservedState, PodProblem, PodView,
     ReplicaSetView,
 };
 use slipway_core::plan::plan;
-use slipway_core::settings::{NetworkPolicies, Settings};
+use slipway_core::settings::{NetworkPolicies, PlanSettings};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage, Template};
 
 /// The digest that the spec names.
@@ -28,12 +28,12 @@ pub const UID: &str = "4d2c1a9e-0000-4000-8000-000000000001";
 /// The world.
 #[derive(Clone, Debug)]
 pub struct World {
-    pub observed: Observed,
+    pub observed: ObservedState,
     pub now: Timestamp,
     /// Writes to the API server so far, by a word for each.
     pub writes: Vec<String>,
     pub events: Vec<String>,
-    pub last: Option<Plan>,
+    pub last: Option<ReconcilePlan>,
     created: i64,
     /// Pods that were made.
     made: u32,
@@ -51,7 +51,7 @@ impl World {
         });
         merge(&mut object["spec"], spec);
         let object: ModelDeployment = serde_json::from_value(object).unwrap();
-        let observed = Observed {
+        let observed = ObservedState {
             object,
             replica_sets: vec![],
             services: BTreeMap::new(),
@@ -63,12 +63,12 @@ impl World {
             gateway: GatewayView { pods: vec![pod("gateway-a"), pod("gateway-b")], ..GatewayView::default() },
             pods: vec![],
             pod_problems: vec![],
-            fetched: vec![],
+            fetched_models: vec![],
             conflicts: vec![],
             refusals: Some(BTreeMap::new()),
             disturbances: BTreeMap::new(),
             evidence: None,
-            settings: Settings {
+            settings: PlanSettings {
                 gateway_image: "gateway:1".into(),
                 operator_public_key: None,
                 gateway_replicas: 2,
@@ -123,15 +123,15 @@ impl World {
     }
 
     /// The plan for the world as it is; nothing is done.
-    pub fn plan(&self) -> Plan {
+    pub fn plan(&self) -> ReconcilePlan {
         let plan = plan(&self.observed, self.now);
-        let broken = slipway_core::check::check(&self.observed, &plan, self.now);
+        let broken = slipway_core::check::check_plan(&self.observed, &plan, self.now);
         assert!(broken.is_empty(), "{broken:#?}");
         plan
     }
 
     /// Plans and carries it out.
-    pub fn step(&mut self) -> Plan {
+    pub fn step(&mut self) -> ReconcilePlan {
         let plan = self.plan();
         if self.observed.object.status.as_ref() != Some(&plan.status) {
             self.writes.push("status".into());
@@ -149,7 +149,7 @@ impl World {
     }
 
     /// One round: a plan is carried out, pods follow, gateways follow, time passes.
-    pub fn tick(&mut self, seconds: i64) -> Plan {
+    pub fn tick(&mut self, seconds: i64) -> ReconcilePlan {
         let plan = self.step();
         self.pods_follow();
         self.gateways_follow();
@@ -179,10 +179,10 @@ impl World {
 
     /// All pods that are asked for are there and ready.
     pub fn pods_follow(&mut self) {
-        self.observed.fetched.clear();
+        self.observed.fetched_models.clear();
         for set in &mut self.observed.replica_sets {
-            (set.current, set.ready, set.available, set.observed) = (set.desired, set.desired, set.desired, true);
-            let of = |pod: &PodView| pod.set.as_ref() == Some(&set.uid);
+            (set.current, set.ready, set.available, set.is_observed) = (set.desired, set.desired, set.desired, true);
+            let of = |pod: &PodView| pod.replica_set_uid.as_ref() == Some(&set.uid);
             let (mut own, others) = std::mem::take(&mut self.observed.pods).into_iter().partition::<Vec<_>, _>(of);
             own.retain(|pod| !pod.deleting);
             own.truncate(usize::try_from(set.desired).unwrap());
@@ -190,14 +190,21 @@ impl World {
                 self.made += 1;
                 let name = format!("{}-{}", set.name, self.made);
                 let (uid, set) = (format!("pod-{}", self.made), Some(set.uid.clone()));
-                own.push(PodView { name, uid, set, created_at: self.now, ready: false, deleting: false });
+                own.push(PodView {
+                    name,
+                    uid,
+                    replica_set_uid: set,
+                    created_at: self.now,
+                    ready: false,
+                    deleting: false,
+                });
             }
             own.iter_mut().for_each(|pod| pod.ready = true);
             self.observed.pods = others.into_iter().chain(own).collect();
             if set.digest != ModelDigest::Unreported && set.desired > 0 {
-                let digest = set.digest.known().unwrap_or(FOUND).to_owned();
+                let digest = set.digest.known_digest().unwrap_or(FOUND).to_owned();
                 let (revision, pod) = (set.revision.clone(), format!("{}-x", set.name));
-                self.observed.fetched.push(FetchedModel { revision, pod, digest });
+                self.observed.fetched_models.push(FetchedModel { revision, pod, digest });
             }
         }
     }
@@ -225,7 +232,7 @@ impl World {
         let counts =
             [(&status.candidate, candidate), (&status.stable, stable)].into_iter().filter_map(|(it, counts)| {
                 let revision = it.as_ref()?.revision.clone();
-                Some((revision, Counts { bad: counts.0, good: counts.1 }))
+                Some((revision, GateCounts { bad: counts.0, good: counts.1 }))
             });
         let reading = GateReading::Counts(counts.collect());
         let generation = status.traffic.as_ref().map_or(0, |traffic| traffic.generation);
@@ -235,7 +242,7 @@ impl World {
     pub fn read(&mut self, generation: i64, gate: &str, reading: GateReading) {
         self.serial += 1;
         let gates = BTreeMap::from([(gate.to_owned(), reading)]);
-        self.observed.evidence = Some(Evidence { generation, taken_at: self.now, serial: self.serial, gates });
+        self.observed.evidence = Some(GateEvidence { generation, taken_at: self.now, serial: self.serial, gates });
     }
 
     pub fn good(&mut self) {

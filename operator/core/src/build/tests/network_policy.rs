@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// One rule of a policy, as it is compared: its ports, and who may reach them; nothing: everybody.
-fn rules(desired: &Desired) -> Vec<(Vec<i64>, Option<Value>)> {
+fn rules(desired: &DesiredObject) -> Vec<(Vec<i64>, Option<Value>)> {
     let spec = json_of(desired)["spec"].clone();
     assert_eq!((&spec["policyTypes"], &spec["egress"]), (&json!(["Ingress"]), &Value::Null), "what goes out is free");
     let rule = |rule: &Value| {
@@ -16,8 +16,8 @@ fn rules(desired: &Desired) -> Vec<(Vec<i64>, Option<Value>)> {
 }
 
 /// Settings where nobody is named and no mesh takes connections.
-fn plain() -> Settings {
-    Settings { network_policies: Some(NetworkPolicies::default()), ..settings() }
+fn plain() -> PlanSettings {
+    PlanSettings { network_policies: Some(NetworkPolicies::default()), ..settings() }
 }
 
 fn pods_with(labels: &[(&str, &str)]) -> Value {
@@ -30,7 +30,7 @@ fn namespace(name: &str) -> Value {
 
 #[test]
 fn the_gateways_answer_everybody_and_keep_their_private_port_to_the_namespace() {
-    let policy = |settings: &Settings| rules(&gateway_network_policy(&minimal(), settings).unwrap());
+    let policy = |settings: &PlanSettings| rules(&gateway_network_policy(&minimal(), settings).unwrap());
     let own = json!({"podSelector": {}});
     assert_eq!(policy(&plain()), [(vec![8080], None), (vec![8081], Some(json!([own.clone()]))), (vec![9091], None)]);
     let ours = pods_with(&[(labels::MANAGED_BY, labels::MANAGER)]);
@@ -49,11 +49,11 @@ fn the_gateways_answer_everybody_and_keep_their_private_port_to_the_namespace() 
 #[test]
 fn model_servers_answer_gateways_and_workers_nobody() {
     let gateways = pods_with(&[(labels::COMPONENT, "gateway"), (labels::MANAGED_BY, labels::MANAGER)]);
-    let policy = |settings: &Settings| rules(&network_policy(&minimal(), settings).unwrap());
+    let policy = |settings: &PlanSettings| rules(&network_policy(&minimal(), settings).unwrap());
     assert_eq!(policy(&plain()), [(vec![8080], Some(json!([gateways]))), (vec![9090], None)]);
     let alike = pods_with(&[(labels::COMPONENT, "runtime"), (labels::MODEL_DEPLOYMENT, "digits")]);
     assert_eq!(policy(&settings())[1], (vec![9090], Some(json!([alike, namespace("monitoring")]))));
-    let of_workers = |settings: &Settings| rules(&worker_network_policy(&minimal(), settings).unwrap());
+    let of_workers = |settings: &PlanSettings| rules(&worker_network_policy(&minimal(), settings).unwrap());
     assert_eq!(of_workers(&plain()), [(vec![9090], None)]);
     assert_eq!(of_workers(&settings())[0], (vec![9090], Some(json!([namespace("monitoring")]))));
 }
@@ -62,7 +62,7 @@ fn model_servers_answer_gateways_and_workers_nobody() {
 #[test]
 fn gateways_on_the_host_still_reach_the_models() {
     let gateway_template = serde_json::from_value(json!({"spec": {"hostNetwork": true}})).unwrap();
-    let settings = Settings { gateway_template, ..plain() };
+    let settings = PlanSettings { gateway_template, ..plain() };
     assert_eq!(rules(&network_policy(&minimal(), &settings).unwrap())[0], (vec![8080], None));
 }
 
@@ -76,7 +76,7 @@ fn ports_of_a_template_stay_open_in_its_revision() {
     assert_eq!(template_network_policy(&minimal(), &settings(), REVISION), None, "there is nothing to open");
     let beside = json!({"spec": {"containers": [{"name": "proxy", "image": "x", "ports": [{"containerPort": 8443}]}]}});
     let gateway_template = serde_json::from_value(beside).unwrap();
-    let settings = Settings { gateway_template, ..plain() };
+    let settings = PlanSettings { gateway_template, ..plain() };
     let of_gateway = rules(&gateway_network_policy(&minimal(), &settings).unwrap());
     assert_eq!(of_gateway.last(), Some(&(vec![8443], None)));
     // One of ours is not opened by being declared once more.
@@ -84,7 +84,7 @@ fn ports_of_a_template_stay_open_in_its_revision() {
     let again = json!({"spec": {"containers": [{"name": "proxy", "image": "x", "ports": ports}]}});
     let mut object = minimal();
     object.spec.template = serde_json::from_value(again.clone()).unwrap();
-    let settings = Settings { gateway_template: serde_json::from_value(again).unwrap(), ..plain() };
+    let settings = PlanSettings { gateway_template: serde_json::from_value(again).unwrap(), ..plain() };
     let of_revision = rules(&template_network_policy(&object, &settings, REVISION).unwrap());
     assert_eq!(of_revision, [(vec![8081, 9091], None)]);
     let of_gateway = rules(&gateway_network_policy(&object, &settings).unwrap());
@@ -93,7 +93,7 @@ fn ports_of_a_template_stay_open_in_its_revision() {
 
 #[test]
 fn without_network_policies_there_are_none() {
-    let settings = Settings { network_policies: None, ..settings() };
+    let settings = PlanSettings { network_policies: None, ..settings() };
     assert_eq!(policies_of(&full(), &settings), []);
 }
 
@@ -105,7 +105,7 @@ fn ports() -> Vec<(Value, BTreeSet<i64>)> {
         worker_deployment(&object, &object.spec.queue().unwrap().1, &settings(), REVISION, "v7", "", None),
         gateway_deployment(&object, &settings()),
     ];
-    let of = |desired: &Desired| {
+    let of = |desired: &DesiredObject| {
         let template = json_of(desired)["spec"]["template"].clone();
         let lists = ["containers", "initContainers"].map(|list| template["spec"][list].clone());
         let containers = lists.iter().filter_map(Value::as_array).flatten();
@@ -124,7 +124,7 @@ fn every_port_has_a_policy_and_a_row_in_the_document() {
     let policies = policies_of(&full(), &settings());
     for (pod, ports) in ports() {
         assert!(ports.contains(&9090) || ports.contains(&9091), "{ports:?}");
-        let selects = |policy: &&Desired| {
+        let selects = |policy: &&DesiredObject| {
             let selector = json_of(policy)["spec"]["podSelector"]["matchLabels"].clone();
             selector.as_object().unwrap().iter().all(|(key, value)| pod[key] == *value)
         };

@@ -120,7 +120,7 @@ fn images_are_pulled_with_the_secrets_of_spec_and_operator() {
 #[test]
 fn what_is_asked_to_be_kept_reaches_the_pods() {
     let mut object = minimal();
-    let environment = |object: &ModelDeployment, settings: &Settings| {
+    let environment = |object: &ModelDeployment, settings: &PlanSettings| {
         let value = json_of(&replica_set(object, settings, REVISION, "v7", 3, None));
         let pod = value["spec"]["template"]["spec"].clone();
         let env = pod["containers"][0]["env"].as_array().unwrap().clone();
@@ -138,8 +138,8 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     object.spec.server.sampling = serde_json::from_value(sampling).unwrap();
     object.spec.template.server_mut().env =
         serde_json::from_value(json!([{"name": "OTEL_TRACES_SAMPLER_ARG", "value": "1"}])).unwrap();
-    let tracing = Some(crate::settings::Tracing { endpoint: "http://collector:4318".into(), per_million: 500 });
-    let settings = Settings { tracing, ..settings() };
+    let tracing = Some(crate::settings::TracingSettings { endpoint: "http://collector:4318".into(), per_million: 500 });
+    let settings = PlanSettings { tracing, ..settings() };
     let (pod, env) = environment(&object, &settings);
     for (name, value) in [
         ("SLIPWAY_BATCHING", "disabled"),
@@ -156,7 +156,7 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
     }
     let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
     assert!(mounts.iter().any(|m| m["mountPath"] == "/mnt/models/claims"), "{mounts:?}");
-    let gateway = gateway_set(&object, &settings).iter().map(json_of).find(|v| v["kind"] == "Deployment").unwrap();
+    let gateway = gateway_objects(&object, &settings).iter().map(json_of).find(|v| v["kind"] == "Deployment").unwrap();
     let env = gateway["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
     assert!(env.contains("parentbased_traceidratio") && env.contains("0.000500"), "{env}");
 }

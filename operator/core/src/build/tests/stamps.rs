@@ -1,14 +1,14 @@
 //! The stamps by which it is known whether an object is what was applied last.
 
 use super::*;
-use crate::desired::APPLIED;
+use crate::desired::APPLIED_ANNOTATION;
 
 #[test]
 fn stamps_are_stable_and_tell_differences() {
     for desired in all(&full()) {
         let hash = applied_hash(&desired);
-        assert_eq!(json_of(&desired)["metadata"]["annotations"][APPLIED], json!(hash));
-        assert_eq!(applied_hash(&stamped(desired.clone())), hash, "stamping again changes nothing");
+        assert_eq!(json_of(&desired)["metadata"]["annotations"][APPLIED_ANNOTATION], json!(hash));
+        assert_eq!(applied_hash(&with_applied_hash(desired.clone())), hash, "stamping again changes nothing");
         assert_eq!(hash.len(), 16);
     }
     let mut other = full();
@@ -25,9 +25,9 @@ const PINNED: &str = "25291598b15146b2";
 fn model_deployments_do_not_fight_over_the_gateway() {
     let (mine, mut other) = (full(), minimal());
     other.metadata.namespace = mine.metadata.namespace.clone();
-    for (a, b) in gateway_set(&mine, &settings()).iter().zip(&gateway_set(&other, &settings())) {
+    for (a, b) in gateway_objects(&mine, &settings()).iter().zip(&gateway_objects(&other, &settings())) {
         assert_eq!(applied_hash(a), applied_hash(b));
-        let without_owners = |desired: &Desired| {
+        let without_owners = |desired: &DesiredObject| {
             let mut value = json_of(desired);
             value["metadata"].as_object_mut().unwrap().remove("ownerReferences");
             value

@@ -4,8 +4,8 @@
 use slipway_crds::v1alpha1::{Analysis, AnalysisMode, GateType, GateVerdict};
 
 use super::*;
-use crate::evidence::Queries;
-use crate::judge::{queries, resolved_gates};
+use crate::evidence::EvidenceQuery;
+use crate::judge::{gate_queries, resolved_gates};
 
 #[test]
 fn without_gates_nobody_asked_for_a_judge() {
@@ -63,8 +63,8 @@ fn the_missing_arm_is_named() {
 #[test]
 fn series_of_a_former_revision_are_not_the_candidates() {
     let reading = GateReading::Counts(BTreeMap::from([
-        ("0ld0ld0ld0".to_owned(), Counts { bad: 0.0, good: 1e6 }),
-        (STABLE.to_owned(), Counts { bad: 0.0, good: 1e6 }),
+        ("0ld0ld0ld0".to_owned(), GateCounts { bad: 0.0, good: 1e6 }),
+        (STABLE.to_owned(), GateCounts { bad: 0.0, good: 1e6 }),
     ]));
     assert_eq!(one(reading).0, GateVerdict::NoData);
 }
@@ -72,8 +72,8 @@ fn series_of_a_former_revision_are_not_the_candidates() {
 #[test]
 fn what_is_no_count_is_no_data() {
     for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 1e300] {
-        let broken = Counts { bad, good: 1000.0 };
-        let fine = Counts { bad: 1.0, good: 1000.0 };
+        let broken = GateCounts { bad, good: 1000.0 };
+        let fine = GateCounts { bad: 1.0, good: 1000.0 };
         for (candidate, stable) in [(broken, fine), (fine, broken)] {
             let reading =
                 GateReading::Counts(BTreeMap::from([(CANDIDATE.to_owned(), candidate), (STABLE.to_owned(), stable)]));
@@ -237,39 +237,39 @@ fn queries_name_both_revisions_and_the_window() {
           promQL: { query: 'x{r=\"{{candidate}}\",s=\"{{stable}}\",m=\"{{modeldeployment}}\",n=\"{{namespace}}\"}[{{window}}]', min: 1 }
         ",
     );
-    let asked = queries("shop", "churn", &all, "abc", "def", &[]);
+    let asked = gate_queries("shop", "churn", &all, "abc", "def", &[]);
     let pods = |pods: &str| format!(r#"namespace="shop",pod=~"{pods}",modeldeployment="churn",revision=~"abc|def""#);
     let gateway = pods("slipway-gateway-[a-z0-9]+-[a-z0-9]+");
     let roles = r#"role=~"stable|candidate""#;
     let expected = [
         (
             "errors",
-            Queries::Counts(format!(
+            EvidenceQuery::Counts(format!(
                 r#"sum by (revision, result) (label_replace(label_replace(max by (pod, revision, role, outcome) (increase(slipway_gateway_requests_total{{{gateway},{roles},outcome=~"success|client_error|contract_error|server_error|timeout|try_timeout|unavailable"}}[{{{{window}}}}])), "result", "bad", "outcome", "contract_error|server_error|timeout|try_timeout|unavailable"), "result", "good", "outcome", "success|client_error"))"#
             )),
         ),
         (
             "latency",
-            Queries::Buckets(format!(
+            EvidenceQuery::Buckets(format!(
                 "sum by (revision, le) (max by (pod, revision, role, le) (increase(slipway_gateway_request_duration_seconds_bucket{{{gateway},{roles}}}[{{{{window}}}}])))"
             )),
         ),
         (
             "accuracy",
-            Queries::Counts(format!(
+            EvidenceQuery::Counts(format!(
                 r#"sum by (revision, result) (label_replace(label_replace(max by (pod, revision, result) (increase(slipway_gateway_feedback_total{{{gateway},result=~"correct|incorrect"}}[{{{{window}}}}])), "result", "bad", "result", "incorrect"), "result", "good", "result", "correct"))"#
             )),
         ),
-        ("custom", Queries::Value(r#"x{r="abc",s="def",m="churn",n="shop"}[{{window}}]"#.to_owned())),
+        ("custom", EvidenceQuery::Value(r#"x{r="abc",s="def",m="churn",n="shop"}[{{window}}]"#.to_owned())),
     ];
     for (asked, (gate, query)) in asked.iter().zip(expected) {
         assert_eq!((asked.gate.as_str(), &asked.queries), (gate, &query));
     }
     // Of a store that holds several clusters, this one's.
-    let asked = queries("shop", "churn", &all, "abc", "def", &[r#"cluster="eu-1""#.to_owned()]);
+    let asked = gate_queries("shop", "churn", &all, "abc", "def", &[r#"cluster="eu-1""#.to_owned()]);
     let texts = asked.iter().filter_map(|asked| match &asked.queries {
-        Queries::Counts(text) | Queries::Buckets(text) => Some(text),
-        Queries::Value(_) => None,
+        EvidenceQuery::Counts(text) | EvidenceQuery::Buckets(text) => Some(text),
+        EvidenceQuery::Value(_) => None,
     });
     assert!(texts.clone().count() == 3 && texts.into_iter().all(|text| text.contains(r#"|def",cluster="eu-1""#)));
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use slipway_crds::v1alpha1::GateVerdict;
 
 use super::*;
-use crate::judge::rates::{Question, decide};
-use crate::judge::sequential::{Comparison, Events};
+use crate::judge::rates::{RateCriteria, decide_verdict};
+use crate::judge::sequential::{ArmComparison, ArmEvents};
 
 fn any_number() -> impl Strategy<Value = f64> {
     prop_oneof![
@@ -20,7 +20,7 @@ fn any_revision() -> impl Strategy<Value = String> {
 }
 
 fn any_reading() -> impl Strategy<Value = GateReading> {
-    let counts = (any_number(), any_number()).prop_map(|(bad, good)| Counts { bad, good });
+    let counts = (any_number(), any_number()).prop_map(|(bad, good)| GateCounts { bad, good });
     let buckets = prop::collection::vec((any_number(), any_number()), 0..6);
     prop_oneof![
         prop::collection::btree_map(any_revision(), counts, 0..3).prop_map(GateReading::Counts),
@@ -42,14 +42,14 @@ fn all_types() -> Vec<Gate> {
     )
 }
 
-fn events(most: u32) -> impl Strategy<Value = Events> {
+fn events(most: u32) -> impl Strategy<Value = ArmEvents> {
     (1..most)
         .prop_flat_map(|all| (0..=all, Just(all)))
-        .prop_map(|(bad, all)| Events { bad: bad.into(), all: all.into() })
+        .prop_map(|(bad, all)| ArmEvents { bad: bad.into(), all: all.into() })
 }
 
-fn question() -> Question {
-    Question { worth_catching: 0.02, min_events: 100.0, alpha: 0.00125, noun: "request", bad: "failed" }
+fn question() -> RateCriteria {
+    RateCriteria { worth_catching: 0.02, min_events: 100.0, alpha: 0.00125, noun: "request", bad: "failed" }
 }
 
 fn badness(verdict: GateVerdict) -> u8 {
@@ -68,7 +68,7 @@ proptest! {
         let gates = all_types();
         let names = ["errors", "latency", "accuracy", "score"];
         let evidence = evidence(seconds, names.into_iter().zip(readings.clone()));
-        let judgement = judge(&Input {
+        let judgement = judge_gates(&JudgeInput {
             gates: &gates, alpha, candidate: CANDIDATE, stable: STABLE, evidence: Some(&evidence), generation: 7,
             confirmed_time: confirmed_time(), now: after(seconds), previous: &[],
         });
@@ -89,24 +89,24 @@ proptest! {
     #[test]
     fn one_more_failure_of_the_candidate_never_looks_better(candidate in events(3000), stable in events(30_000)) {
         prop_assume!(candidate.bad < candidate.all);
-        let worse = Events { bad: candidate.bad + 1.0, ..candidate };
-        let before = badness(decide(candidate, stable, &question()));
-        let after = badness(decide(worse, stable, &question()));
+        let worse = ArmEvents { bad: candidate.bad + 1.0, ..candidate };
+        let before = badness(decide_verdict(candidate, stable, &question()));
+        let after = badness(decide_verdict(worse, stable, &question()));
         prop_assert!(after >= before, "{candidate:?} {stable:?}");
     }
 
     #[test]
     fn one_more_failure_of_stable_never_makes_the_candidate_look_worse(candidate in events(3000), stable in events(30_000)) {
         prop_assume!(stable.bad < stable.all);
-        let worse = Events { bad: stable.bad + 1.0, ..stable };
-        let before = badness(decide(candidate, stable, &question()));
-        let after = badness(decide(candidate, worse, &question()));
+        let worse = ArmEvents { bad: stable.bad + 1.0, ..stable };
+        let before = badness(decide_verdict(candidate, stable, &question()));
+        let after = badness(decide_verdict(candidate, worse, &question()));
         prop_assert!(after <= before, "{candidate:?} {stable:?}");
     }
 
     #[test]
     fn the_interval_holds_the_observed_difference_and_shrinks_with_alpha(candidate in events(3000), stable in events(30_000)) {
-        let comparison = Comparison::new(candidate, stable);
+        let comparison = ArmComparison::new(candidate, stable);
         let (low, high) = comparison.interval(0.05);
         let (lower, higher) = comparison.interval(0.001);
         let between = -1.0 <= lower && lower <= low && low <= comparison.difference() + 1e-9

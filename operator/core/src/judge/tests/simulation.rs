@@ -2,10 +2,10 @@
 
 use slipway_crds::v1alpha1::GateVerdict;
 
-use crate::judge::latency::{slower_than, threshold};
-use crate::judge::rates::{MISSED_REGRESSION, Question, decide};
-use crate::judge::reading::Histogram;
-use crate::judge::sequential::Events;
+use crate::judge::latency::{slow_threshold, slower_than};
+use crate::judge::rates::{MISSED_REGRESSION, RateCriteria, decide_verdict};
+use crate::judge::reading::ArmHistogram;
+use crate::judge::sequential::ArmEvents;
 
 /// SplitMix64: small, and the same everywhere.
 struct Random(u64);
@@ -30,7 +30,7 @@ struct Step {
     stable: f64,
     candidate: f64,
     share: f64,
-    question: Question,
+    question: RateCriteria,
     /// The candidate's requests between two looks, and at most.
     every: u32,
     most: f64,
@@ -40,13 +40,14 @@ struct Step {
 
 impl Step {
     fn new(stable: f64, candidate: f64, share: f64, worth_catching: f64) -> Self {
-        let question = Question { worth_catching, min_events: 100.0, alpha: 0.00125, noun: "request", bad: "failed" };
+        let question =
+            RateCriteria { worth_catching, min_events: 100.0, alpha: 0.00125, noun: "request", bad: "failed" };
         Self { stable, candidate, share, question, every: 10, most: 20_000.0, overstated: 1.0 }
     }
 
     /// The verdict and the candidate's requests that it took.
     fn run(&self, random: &mut Random) -> (GateVerdict, f64) {
-        let nothing = Events { bad: 0.0, all: 0.0 };
+        let nothing = ArmEvents { bad: 0.0, all: 0.0 };
         let (mut candidate, mut stable) = (nothing, nothing);
         let between_looks = (f64::from(self.every) / self.share) as u32;
         while candidate.all < self.most {
@@ -62,11 +63,11 @@ impl Step {
             if candidate.all < 1.0 || stable.all < 1.0 {
                 continue;
             }
-            let read = |of: Events| Events {
+            let read = |of: ArmEvents| ArmEvents {
                 bad: (of.bad * self.overstated).floor(),
                 all: (of.all * self.overstated).floor(),
             };
-            let verdict = decide(read(candidate), read(stable), &self.question);
+            let verdict = decide_verdict(read(candidate), read(stable), &self.question);
             if verdict != GateVerdict::NeedMoreData {
                 return (verdict, candidate.all);
             }
@@ -128,9 +129,9 @@ fn a_bound_that_follows_stables_quantile_costs_no_false_rollbacks() {
     let mut random = Random(3);
     let settings = Default::default();
     let question =
-        Question { worth_catching: 0.05, min_events: f64::INFINITY, alpha: 0.05, noun: "request", bad: "slow" };
+        RateCriteria { worth_catching: 0.05, min_events: f64::INFINITY, alpha: 0.05, noun: "request", bad: "slow" };
     let fails = count(1000, GateVerdict::Fail, || {
-        let empty = || Histogram { finite: BOUNDS.map(|bound| (bound, 0.0)).to_vec(), all: 0.0 };
+        let empty = || ArmHistogram { finite: BOUNDS.map(|bound| (bound, 0.0)).to_vec(), all: 0.0 };
         let (mut candidate, mut stable) = (empty(), empty());
         for look in 0..60 {
             for _ in 0..200 {
@@ -141,9 +142,12 @@ fn a_bound_that_follows_stables_quantile_costs_no_false_rollbacks() {
                 arm.all += 1.0;
                 arm.finite.iter_mut().filter(|(bound, _)| took <= *bound).for_each(|(_, count)| *count += 1.0);
             }
-            let bound = threshold(&stable, &settings).unwrap();
-            let verdict =
-                decide(slower_than(&candidate, bound).unwrap(), slower_than(&stable, bound).unwrap(), &question);
+            let bound = slow_threshold(&stable, &settings).unwrap();
+            let verdict = decide_verdict(
+                slower_than(&candidate, bound).unwrap(),
+                slower_than(&stable, bound).unwrap(),
+                &question,
+            );
             if look > 0 && verdict == GateVerdict::Fail {
                 return verdict;
             }

@@ -5,71 +5,71 @@ use serde_json::{Value, json};
 use slipway_crds::conditions::{STALLED, reason};
 use slipway_crds::v1alpha1::{ModelDeployment, Stage};
 
-use crate::rng::Rng;
-use crate::store::digest;
-use crate::truth::Quality;
-use crate::world::{Faults, START, World};
-use crate::{Outcome, expect};
+use crate::behavior::ModelQuality;
+use crate::rng::SeededRng;
+use crate::store::model_digest;
+use crate::world::{FaultSettings, START, SimulatedWorld};
+use crate::{SeedOutcome, invariants};
 
 /// Seconds with faults.
-const CHAOS: i64 = 270;
+const CHAOS_SECONDS: i64 = 270;
 /// Seconds that the last rollout may take without them.
-const CALM: i64 = 500;
+const CALM_SECONDS: i64 = 500;
 /// Seconds after the last fault in which the status may still say who kept changing our objects.
-const CONTESTED: i64 = 200;
+const CONTESTED_SECONDS: i64 = 200;
 /// Seconds at the end in which nothing may happen.
-const REST: i64 = 40;
+const REST_SECONDS: i64 = 40;
 
 /// Plays one seed.
-pub(crate) fn play(seed: u64) -> Outcome {
-    let mut rng = Rng::new(seed ^ 0xdead_beef);
-    let mut world = World::new(object(&mut rng), seed);
-    world.truth("v1", Quality::Good.truth());
+pub(crate) fn play_seed(seed: u64) -> SeedOutcome {
+    let mut rng = SeededRng::new(seed ^ 0xdead_beef);
+    let mut world = SimulatedWorld::new(random_object(&mut rng), seed);
+    world.set_behavior("v1", ModelQuality::Good.behavior());
     for _ in 0..60 {
         world.tick();
     }
-    world.faults = faults(&mut rng);
-    if let Some(kind) = world.faults.refused {
-        world.cluster.lose(kind);
+    world.faults = random_faults(&mut rng);
+    if let Some(kind) = world.faults.refused_kind {
+        world.cluster.delete_child(kind);
     }
     let mut versions = 1;
     // Of their own, so that the worlds of former seeds stay what they were.
-    let mut restarts = Rng::new(seed ^ 0x07e5_7a27);
-    for _ in 0..CHAOS {
+    let mut restarts = SeededRng::new(seed ^ 0x07e5_7a27);
+    for _ in 0..CHAOS_SECONDS {
         if restarts.chance(1.0 / 120.0) {
-            restart(&mut world);
+            request_restart(&mut world);
         }
         if rng.chance(1.0 / 25.0) {
-            meddle(&mut world, &mut rng, &mut versions);
+            act_randomly(&mut world, &mut rng, &mut versions);
         }
         world.tick();
     }
-    world.heal();
+    world.end_faults();
     // What came of restarts the scripts show; here they must break nothing.
     world.edit("no restart", |object| object.spec.restart_time = None);
     let healed = world.now;
-    let last = finale(&mut world, &mut rng, versions + 1);
+    let last = run_finale(&mut world, &mut rng, versions + 1);
     // Until nobody is said to keep changing our objects any more.
-    while world.now < healed + CONTESTED {
+    while world.now < healed + CONTESTED_SECONDS {
         world.tick();
     }
     let before = world.cost().1;
-    for _ in 0..REST {
+    for _ in 0..REST_SECONDS {
         world.tick();
     }
     let after = world.cost().1;
-    let serving = world.status().stable.and_then(|it| world.cluster.truths.get(&it.version).copied());
+    let serving = world.status().stable.and_then(|it| world.cluster.behaviors.get(&it.version).copied());
     // Pods that come and go are something that happens.
     if after != before && serving.is_some_and(|it| it.crash == 0.0) {
-        world.broken.push(format!("{} writes while nothing happens", after - before));
+        world.violations.push(format!("{} writes while nothing happens", after - before));
     }
-    judge(&mut world, last);
+    check_result(&mut world, last);
     let (plans, writes) = world.cost();
-    let (bad, good) = (world.expect.bad, world.expect.good);
-    Outcome { broken: world.broken, transcript: world.transcript, bad, good, plans, writes }
+    let (bad, good) = (world.invariants.bad, world.invariants.good);
+    SeedOutcome { violations: world.violations, transcript: world.transcript, bad, good, plans, writes }
 }
 
-fn object(rng: &mut Rng) -> ModelDeployment {
+fn random_object(rng: &mut SeededRng) -> ModelDeployment {
     let mut gates = vec![json!({ "name": "errors", "type": "ErrorRate",
         "errorRate": { "maxIncrease": "15%", "minRequests": 50 } })];
     if rng.chance(0.5) {
@@ -78,7 +78,7 @@ fn object(rng: &mut Rng) -> ModelDeployment {
     }
     let mut model = json!({ "uri": "http://store/v1", "version": "v1" });
     if rng.chance(0.5) {
-        model["digest"] = json!(digest("v1", 0));
+        model["digest"] = json!(model_digest("v1", 0));
     }
     let value = json!({
         "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
@@ -86,7 +86,7 @@ fn object(rng: &mut Rng) -> ModelDeployment {
         "spec": {
             "model": model,
             "replicas": rng.between(1, 5),
-            "strategy": strategy(rng),
+            "strategy": random_strategy(rng),
             "analysis": { "mode": "Custom", "gates": gates, "intervalSeconds": rng.between(4, 8), "maxHoldSeconds": rng.between(100, 300),
                           "onHoldExceeded": rng.pick(&["Pause", "Abort"]) },
             "revisionHistoryLimit": rng.between(0, 3),
@@ -95,7 +95,7 @@ fn object(rng: &mut Rng) -> ModelDeployment {
     serde_json::from_value(value).unwrap_or_else(|error| unreachable!("{error}"))
 }
 
-fn strategy(rng: &mut Rng) -> Value {
+fn random_strategy(rng: &mut SeededRng) -> Value {
     let mut strategy = json!({
         "type": "Canary",
         "progressDeadlineSeconds": rng.between(50, 120),
@@ -130,9 +130,9 @@ fn strategy(rng: &mut Rng) -> Value {
     strategy
 }
 
-fn faults(rng: &mut Rng) -> Faults {
+fn random_faults(rng: &mut SeededRng) -> FaultSettings {
     let mut some = |often: f64| if rng.chance(0.5) { often } else { 0.0 };
-    let mut faults = Faults {
+    let mut faults = FaultSettings {
         crash: some(0.05),
         lost_write: some(0.1),
         lost_answer: some(0.1),
@@ -142,58 +142,58 @@ fn faults(rng: &mut Rng) -> Faults {
         prometheus: some(0.02),
         clock: some(0.01),
         overwrite: some(0.01),
-        ..Faults::default()
+        ..FaultSettings::default()
     };
-    faults.stale = if rng.chance(0.5) { rng.between(1, 4) } else { 0 };
+    faults.max_view_lag = if rng.chance(0.5) { rng.between(1, 4) } else { 0 };
     faults.two_leaders = rng.chance(0.2);
     faults.wipe = if rng.chance(0.15) { 0.005 } else { 0.0 };
     faults.meddle = if rng.chance(0.1) { 0.01 } else { 0.0 };
     let kinds = ["PodDisruptionBudget", "ServiceAccount", "RoleBinding", "Deployment", "NetworkPolicy"];
     faults.alter = if rng.chance(0.5) { 0.02 } else { 0.0 };
     faults.orphan = if rng.chance(0.1) { 0.005 } else { 0.0 };
-    faults.refused = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };
-    faults.thaw = if faults.two_leaders && rng.chance(0.5) { 0.05 } else { 0.0 };
+    faults.refused_kind = if rng.chance(0.15) { Some(rng.pick(&kinds)) } else { None };
+    faults.suspend = if faults.two_leaders && rng.chance(0.5) { 0.05 } else { 0.0 };
     faults
 }
 
 /// A person, or the autoscaler, does something.
-fn meddle(world: &mut World, rng: &mut Rng, versions: &mut u32) {
-    let nonce = rng.number().to_string();
+fn act_randomly(world: &mut SimulatedWorld, rng: &mut SeededRng, versions: &mut u32) {
+    let nonce = rng.next_number().to_string();
     // Half of the people use the plug-in, whose commands say what they are for, as it was a moment ago.
-    let nonce = if rng.chance(0.5) { bound(world, &nonce) } else { nonce };
+    let nonce = if rng.chance(0.5) { bound_value(world, &nonce) } else { nonce };
     match rng.between(0, 11) {
         0..=3 => {
             *versions += 1;
             let kinds = [
-                Quality::Good,
-                Quality::Good,
-                Quality::Errors,
-                Quality::Wrong,
-                Quality::Hanging,
-                Quality::Deserted,
-                Quality::Unloadable,
-                Quality::Stuck,
-                Quality::Crashing,
+                ModelQuality::Good,
+                ModelQuality::Good,
+                ModelQuality::Errors,
+                ModelQuality::Wrong,
+                ModelQuality::Hanging,
+                ModelQuality::Deserted,
+                ModelQuality::Unloadable,
+                ModelQuality::Stuck,
+                ModelQuality::Crashing,
             ];
-            let quality = shippable(world, rng.pick(&kinds));
-            ship(world, *versions, quality);
+            let quality = detectable_quality(world, rng.pick(&kinds));
+            ship_version(world, *versions, quality);
         }
         4 => ship_again(world, rng.between(1, i64::from(*versions)) as u32),
-        5 => command(world, "abort", &nonce),
-        6 => command(world, "retry", &nonce),
+        5 => give_command(world, "abort", &nonce),
+        6 => give_command(world, "retry", &nonce),
         // Nobody orders on what answers nothing.
-        7 | 8 if hangs(world) => {}
+        7 | 8 if is_hanging(world) => {}
         7 => {
-            order(world);
-            command(world, "promote", &nonce);
+            order_promotion(world);
+            give_command(world, "promote", &nonce);
         }
         8 if rng.chance(0.3) => {
-            order(world);
-            command(world, "promote-full", &nonce);
+            order_promotion(world);
+            give_command(world, "promote-full", &nonce);
         }
         9 if rng.chance(0.5) => {
             let kind = rng.pick(&["pause", "resume"]);
-            command(world, kind, &nonce);
+            give_command(world, kind, &nonce);
         }
         9 => {
             let paused = rng.chance(0.3);
@@ -208,7 +208,7 @@ fn meddle(world: &mut World, rng: &mut Rng, versions: &mut u32) {
 }
 
 /// A person wants pods that are made anew.
-fn restart(world: &mut World) {
+fn request_restart(world: &mut SimulatedWorld) {
     let time = (START + SignedDuration::from_secs(world.now)).to_string();
     world.edit(&format!("restart {time}"), |object| {
         object.spec.restart_time = serde_json::from_value(json!(time)).ok();
@@ -216,29 +216,29 @@ fn restart(world: &mut World) {
 }
 
 /// What nobody is to blame for can be found at a step that is judged only.
-fn shippable(world: &World, quality: Quality) -> Quality {
-    let judged = expect::is_judged(&world.cluster.object);
-    if quality == Quality::Deserted && !judged { Quality::Hanging } else { quality }
+fn detectable_quality(world: &SimulatedWorld, quality: ModelQuality) -> ModelQuality {
+    let judged = invariants::is_judged(&world.cluster.object);
+    if quality == ModelQuality::Deserted && !judged { ModelQuality::Hanging } else { quality }
 }
 
 /// Whether the version that the spec asks for answers nothing.
-fn hangs(world: &World) -> bool {
+fn is_hanging(world: &SimulatedWorld) -> bool {
     let version = world.cluster.object.spec.model.version.as_ref();
-    version.and_then(|version| world.cluster.truths.get(version)).is_some_and(|truth| truth.hangs)
+    version.and_then(|version| world.cluster.behaviors.get(version)).is_some_and(|truth| truth.hangs)
 }
 
 /// From now on it is no fault of the judge's if this version is promoted.
-fn order(world: &mut World) {
+fn order_promotion(world: &mut SimulatedWorld) {
     let version = world.cluster.object.spec.model.version.clone().unwrap_or_default();
-    world.expect.ordered.insert(version);
+    world.invariants.ordered_promotions.insert(version);
 }
 
-fn ship(world: &mut World, version: u32, quality: Quality) {
-    world.truth(&format!("v{version}"), quality.truth());
+fn ship_version(world: &mut SimulatedWorld, version: u32, quality: ModelQuality) {
+    world.set_behavior(&format!("v{version}"), quality.behavior());
     world.edit(&format!("ship v{version} ({quality:?})"), |object| set_version(object, version));
 }
 
-fn ship_again(world: &mut World, version: u32) {
+fn ship_again(world: &mut SimulatedWorld, version: u32) {
     world.edit(&format!("ship v{version} again"), |object| set_version(object, version));
 }
 
@@ -247,17 +247,17 @@ pub(crate) fn set_version(object: &mut ModelDeployment, version: u32) {
     object.spec.model.uri = format!("http://store/v{version}");
     // Who names one digest names all.
     if object.spec.model.digest.is_some() {
-        object.spec.model.digest = Some(digest(&format!("v{version}"), 0));
+        object.spec.model.digest = Some(model_digest(&format!("v{version}"), 0));
     }
 }
 
 /// A value that names the revision and the step that are current.
-fn bound(world: &World, nonce: &str) -> String {
+fn bound_value(world: &SimulatedWorld, nonce: &str) -> String {
     let Some(rollout) = world.status().rollout else { return nonce.to_owned() };
     format!("{}/{}/{nonce}/ann", rollout.revision, rollout.step_index)
 }
 
-pub(crate) fn command(world: &mut World, command: &str, nonce: &str) {
+pub(crate) fn give_command(world: &mut SimulatedWorld, command: &str, nonce: &str) {
     world.edit(command, |object| {
         let annotations = object.metadata.annotations.get_or_insert_default();
         annotations.insert(format!("ml.slipway.dev/{command}"), nonce.to_owned());
@@ -265,17 +265,17 @@ pub(crate) fn command(world: &mut World, command: &str, nonce: &str) {
 }
 
 /// The last rollout, without faults, with a person who ends pauses. Returns what was shipped, and over what.
-fn finale(world: &mut World, rng: &mut Rng, version: u32) -> (u32, Quality, String) {
+fn run_finale(world: &mut SimulatedWorld, rng: &mut SeededRng, version: u32) -> (u32, ModelQuality, String) {
     let kinds = [
-        Quality::Good,
-        Quality::Good,
-        Quality::Good,
-        Quality::Errors,
-        Quality::Hanging,
-        Quality::Deserted,
-        Quality::Unloadable,
+        ModelQuality::Good,
+        ModelQuality::Good,
+        ModelQuality::Good,
+        ModelQuality::Errors,
+        ModelQuality::Hanging,
+        ModelQuality::Deserted,
+        ModelQuality::Unloadable,
     ];
-    let quality = shippable(world, rng.pick(&kinds));
+    let quality = detectable_quality(world, rng.pick(&kinds));
     world.edit("resume", |object| object.spec.paused = false);
     // Also until somebody who slept has put a status right that was wiped.
     for second in 0..100 {
@@ -285,12 +285,12 @@ fn finale(world: &mut World, rng: &mut Rng, version: u32) -> (u32, Quality, Stri
         world.tick();
     }
     let stable = world.status().stable.map(|it| it.version).unwrap_or_default();
-    ship(world, version, quality);
+    ship_version(world, version, quality);
     let mut over = 0;
-    for second in 0..CALM {
+    for second in 0..CALM_SECONDS {
         let waits = world.status().rollout.is_some_and(|it| matches!(it.stage, Stage::Paused | Stage::Preview));
         if waits && second % 40 == 39 {
-            command(world, "promote", &second.to_string());
+            give_command(world, "promote", &second.to_string());
         }
         world.tick();
         // Soon after the end the old pods are gone, too.
@@ -303,58 +303,58 @@ fn finale(world: &mut World, rng: &mut Rng, version: u32) -> (u32, Quality, Stri
 }
 
 /// What must have come of the last version.
-fn judge(world: &mut World, (version, quality, rival): (u32, Quality, String)) {
+fn check_result(world: &mut SimulatedWorld, (version, quality, rival): (u32, ModelQuality, String)) {
     let status = world.status();
     let version = format!("v{version}");
     let stable = status.stable.as_ref().map(|it| it.version.clone()).unwrap_or_default();
     let why =
         status.conditions.iter().find(|it| it.type_ == "RolledBack").map(|it| it.reason.clone()).unwrap_or_default();
-    let Some(ours) = world.cluster.truths.get(&rival).copied() else {
-        world.broken.push(format!("nothing serves in the end: {status:?}"));
+    let Some(ours) = world.cluster.behaviors.get(&rival).copied() else {
+        world.violations.push(format!("nothing serves in the end: {status:?}"));
         return;
     };
-    let theirs = quality.truth();
+    let theirs = quality.behavior();
     // By chance, and counted.
     let by_chance = why == reason::GATE_FAILED;
-    if quality == Quality::Good && stable != version && !by_chance {
-        world.broken.push(format!("good {version} was not promoted over {rival}: {why} {:?}", status.rollout));
+    if quality == ModelQuality::Good && stable != version && !by_chance {
+        world.violations.push(format!("good {version} was not promoted over {rival}: {why} {:?}", status.rollout));
     }
     // A rival whose pods cannot come up compares with nothing.
-    let rival_works = ours.load.is_none() && ours.crash == 0.0;
+    let rival_works = ours.load_failure.is_none() && ours.crash == 0.0;
     let object = &world.cluster.object;
-    let worse = expect::is_judged(object) && expect::is_worse(object, &theirs, &ours);
-    if (theirs.load.is_some() || worse) && rival_works && stable == version {
-        world.broken.push(format!("bad {version} was promoted over {rival}"));
+    let worse = invariants::is_judged(object) && invariants::is_worse(object, &theirs, &ours);
+    if (theirs.load_failure.is_some() || worse) && rival_works && stable == version {
+        world.violations.push(format!("bad {version} was promoted over {rival}"));
     }
-    if theirs.load.is_some() && rival_works && why != reason::MODEL_LOAD_FAILED {
-        world.broken.push(format!("unloadable {version} is said to be {why:?}"));
+    if theirs.load_failure.is_some() && rival_works && why != reason::MODEL_LOAD_FAILED {
+        world.violations.push(format!("unloadable {version} is said to be {why:?}"));
     }
     let said = status.conditions.iter().find(|it| it.type_ == STALLED).map(|it| it.reason.as_str()).unwrap_or_default();
-    if world.faults.refused.is_some() != (said == reason::WRITE_REFUSED) {
-        world.broken.push(format!("{:?} is refused, and Stalled says {said}", world.faults.refused));
+    if world.faults.refused_kind.is_some() != (said == reason::WRITE_REFUSED) {
+        world.violations.push(format!("{:?} is refused, and Stalled says {said}", world.faults.refused_kind));
     }
-    if world.altered() > 0 {
-        world.broken.push(format!("{} objects are not as they were applied in the end", world.altered()));
+    if world.altered_count() > 0 {
+        world.violations.push(format!("{} objects are not as they were applied in the end", world.altered_count()));
     }
-    at_rest(world);
+    check_at_rest(world);
 }
 
 /// Only the revision that serves has pods, and it has all of them.
-fn at_rest(world: &mut World) {
+fn check_at_rest(world: &mut SimulatedWorld) {
     let status = world.status();
     let serving = status.stable.map(|it| it.revision).unwrap_or_default();
     let Some(replicas) = world.cluster.object.spec.replicas else {
-        return world.broken.push("nobody wrote spec.replicas".to_owned());
+        return world.violations.push("nobody wrote spec.replicas".to_owned());
     };
-    for set in &world.cluster.sets {
+    for set in &world.cluster.replica_sets {
         let want = if set.view.revision == serving { replicas } else { 0 };
         if set.view.desired != want {
             let line = format!("{} has {} pods in the end instead of {want}", set.view.version, set.view.desired);
-            world.broken.push(line);
+            world.violations.push(line);
         }
     }
     let limit = usize::try_from(world.cluster.object.spec.revision_history_limit).unwrap_or_default();
-    if world.cluster.sets.len() > limit + 2 {
-        world.broken.push(format!("{} ReplicaSets are left", world.cluster.sets.len()));
+    if world.cluster.replica_sets.len() > limit + 2 {
+        world.violations.push(format!("{} ReplicaSets are left", world.cluster.replica_sets.len()));
     }
 }

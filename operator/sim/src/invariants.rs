@@ -2,29 +2,29 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use slipway_core::command::Pending;
-use slipway_core::sizing::need;
+use slipway_core::command::PendingCommands;
+use slipway_core::sizing::replicas_for_share;
 use slipway_core::traffic::CONFIRMATION_SECONDS;
-use slipway_core::validate::{Step, validate};
+use slipway_core::validate::{RolloutStep, validate_spec};
 use slipway_crds::conditions::reason;
 use slipway_crds::v1alpha1::{GateType, ModelDeployment, ModelDeploymentStatus, Outcome, Role, Stage};
 
-use crate::cluster::Cluster;
-use crate::gateway::Gateway;
-use crate::truth::Truth;
+use crate::behavior::ModelBehavior;
+use crate::cluster::SimulatedCluster;
+use crate::gateway::SimulatedGateway;
 
 /// Seconds of replicas that count: what was written for fewer replicas does not grow with them once it has no weight any more, and a gateway may
 /// lag by that much.
-const BEHIND: usize = 100;
+const REPLICAS_WINDOW_SECONDS: usize = 100;
 /// Longest time for which a candidate may have a weight that is not confirmed: what the plan allows, twice, because a gateway that died is looked for anew, and the
 /// lags of clocks, views and restarts.
-const CONFIRMATION: i64 = 2 * CONFIRMATION_SECONDS + 120;
+const MAX_UNCONFIRMED_SECONDS: i64 = 2 * CONFIRMATION_SECONDS + 120;
 /// Most writes within a minute, faults and all.
-const WRITES_A_MINUTE: u64 = 150;
+const MAX_WRITES_PER_MINUTE: u64 = 150;
 
 /// What is known of the past.
 #[derive(Default)]
-pub(crate) struct Expect {
+pub(crate) struct InvariantMonitor {
     replicas: Vec<i32>,
     writes: VecDeque<u64>,
     excused_until: i64,
@@ -34,9 +34,9 @@ pub(crate) struct Expect {
     /// The revision that was stable when the status was wiped, until the status names one again.
     wiped_stable: Option<String>,
     stable: Option<String>,
-    wiped: bool,
+    status_wiped: bool,
     /// Versions that a person ordered to be promoted, whatever the judge says.
-    pub(crate) ordered: BTreeSet<String>,
+    pub(crate) ordered_promotions: BTreeSet<String>,
     /// What is worth a line in the transcript.
     pub(crate) notes: Vec<String>,
     /// Since when the candidate has a weight that is not confirmed.
@@ -47,50 +47,55 @@ pub(crate) struct Expect {
     pub(crate) good: (u32, u32),
 }
 
-impl Expect {
+impl InvariantMonitor {
     /// The status was wiped: generations begin anew, and what serves is a guess for a while.
-    pub(crate) fn wiped(&mut self, now: i64) {
-        self.wiped = true;
+    pub(crate) fn note_wipe(&mut self, now: i64) {
+        self.status_wiped = true;
         self.wiped_stable = self.stable.take();
         self.excused_until = self.excused_until.max(now + 30);
     }
 
     /// Somebody scaled a ReplicaSet: sizes are wrong until the plan notices. What has no role any more is not given back its pods, and a gateway that lags may
     /// still send to it.
-    pub(crate) fn meddled(&mut self, now: i64) {
+    pub(crate) fn note_manual_scale(&mut self, now: i64) {
         self.excused_until = self.excused_until.max(now + 60);
     }
 
-    pub(crate) fn every_second(&mut self, now: i64, cluster: &Cluster, gateways: &[Gateway]) -> Vec<String> {
+    pub(crate) fn check_tick(
+        &mut self,
+        now: i64,
+        cluster: &SimulatedCluster,
+        gateways: &[SimulatedGateway],
+    ) -> Vec<String> {
         let mut broken = Vec::new();
         self.replicas.push(cluster.object.spec.replicas.unwrap_or(1));
         self.writes.push_back(cluster.writes);
         if self.writes.len() > 60 {
             let before = self.writes.pop_front().unwrap_or_default();
-            if cluster.writes - before > WRITES_A_MINUTE {
+            if cluster.writes - before > MAX_WRITES_PER_MINUTE {
                 broken.push(format!("{now}s: {} writes within a minute: a hot loop", cluster.writes - before));
             }
         }
         if let Some(status) = &cluster.object.status {
-            self.confirmed_in_time(now, status, &mut broken);
-            self.stored(now, status, &mut broken);
-            self.remembered(now, cluster, status, &mut broken);
+            self.check_confirmation(now, status, &mut broken);
+            self.check_stored(now, status, &mut broken);
+            self.check_remembered(now, cluster, status, &mut broken);
         }
-        for set in &cluster.sets {
-            let served = set.served();
+        for set in &cluster.replica_sets {
+            let served = set.served_digests();
             // Whoever scales a ReplicaSet before its first pod has told has pods of his own making, until the plan takes them away.
             if served.len() > 1 && now > self.excused_until {
                 broken.push(format!("{now}s: {} serves several models: {served:?}", set.view.version));
             }
         }
         if now > self.excused_until {
-            self.selected_have_pods(now, cluster, gateways, &mut broken);
+            self.check_selected_pods(now, cluster, gateways, &mut broken);
         }
         broken
     }
 
     /// A candidate has no weight for long that is not confirmed, unless a crashing operator has no time to look.
-    fn confirmed_in_time(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
+    fn check_confirmation(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
         let Some(traffic) = &status.traffic else { return };
         let has_weight = traffic.backends.iter().any(|it| it.role == Role::Candidate && it.weight_permille > 0);
         if !has_weight || traffic.confirmed_generation == traffic.generation || now <= self.excused_until {
@@ -98,14 +103,14 @@ impl Expect {
             return;
         }
         let since = *self.unconfirmed_since.get_or_insert(now);
-        if now - since > CONFIRMATION {
+        if now - since > MAX_UNCONFIRMED_SECONDS {
             broken.push(format!("{now}s: generation {} is not confirmed since {since}s", traffic.generation));
             self.unconfirmed_since = None;
         }
     }
 
     /// Of what is stored: an abort has moved the traffic in the same write, and generations only grow.
-    fn stored(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
+    fn check_stored(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
         let Some(traffic) = &status.traffic else { return };
         let sum: i32 = traffic.backends.iter().map(|it| it.weight_permille).sum();
         if sum != 1000 {
@@ -115,23 +120,30 @@ impl Expect {
         if aborted && traffic.backends.len() != 1 {
             broken.push(format!("{now}s: aborted, and the candidate has a weight"));
         }
-        if traffic.generation < self.generation && !self.wiped {
+        if traffic.generation < self.generation && !self.status_wiped {
             broken.push(format!("{now}s: generation {} after {}", traffic.generation, self.generation));
         }
-        (self.generation, self.wiped) = (traffic.generation, false);
+        (self.generation, self.status_wiped) = (traffic.generation, false);
     }
 
     /// What a status that was wiped said is still so, where a ReplicaSet says it too.
-    fn remembered(&mut self, now: i64, cluster: &Cluster, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
+    fn check_remembered(
+        &mut self,
+        now: i64,
+        cluster: &SimulatedCluster,
+        status: &ModelDeploymentStatus,
+        broken: &mut Vec<String>,
+    ) {
         let stable = status.stable.as_ref().map(|it| it.revision.clone());
         if let Some(now_stable) = &stable {
             let before = self.wiped_stable.take();
-            let before = before.filter(|it| cluster.set(it).is_some_and(|set| set.view.desired > 0));
+            let before = before.filter(|it| cluster.replica_set(it).is_some_and(|set| set.view.desired > 0));
             if let Some(before) = before.filter(|it| it != now_stable) {
                 broken.push(format!("{now}s: {now_stable} is stable after the status was wiped, and {before} was"));
             }
         }
-        let marked = stable.filter(|it| cluster.set(it).is_some_and(|set| set.view.marks.stable_since.is_some()));
+        let marked =
+            stable.filter(|it| cluster.replica_set(it).is_some_and(|set| set.view.marks.stable_since.is_some()));
         self.stable = marked;
         // Another spec, or a command, is a person's word.
         self.aborted.take_if(|(_, then)| {
@@ -139,8 +151,8 @@ impl Expect {
         });
         let Some(rollout) = &status.rollout else { return };
         if rollout.stage == Stage::Aborted {
-            let marked = cluster.set(&rollout.revision).is_some_and(|set| set.view.marks.aborted.is_some());
-            let waits = !Pending::of(&cluster.object).is_empty();
+            let marked = cluster.replica_set(&rollout.revision).is_some_and(|set| set.view.marks.aborted.is_some());
+            let waits = !PendingCommands::for_object(&cluster.object).is_empty();
             self.aborted = (marked && !waits).then(|| (rollout.revision.clone(), cluster.object.clone()));
         } else if self.aborted.as_ref().is_some_and(|(it, _)| *it == rollout.revision) {
             broken.push(format!("{now}s: {} was taken back, and goes on by itself", rollout.revision));
@@ -149,19 +161,28 @@ impl Expect {
     }
 
     /// Whatever a ready gateway sends to is asked to have the pods for it.
-    fn selected_have_pods(&self, now: i64, cluster: &Cluster, gateways: &[Gateway], broken: &mut Vec<String>) {
+    fn check_selected_pods(
+        &self,
+        now: i64,
+        cluster: &SimulatedCluster,
+        gateways: &[SimulatedGateway],
+        broken: &mut Vec<String>,
+    ) {
         let told = cluster.object.status.as_ref().and_then(|status| status.traffic.as_ref());
         for gateway in gateways.iter().filter(|gateway| gateway.ready) {
-            let Some(applied) = &gateway.applied else { continue };
+            let Some(applied) = &gateway.applied_traffic else { continue };
             // One that does not hear of other weights sends by those of old, for as long as it is deaf.
             let hears = told.is_some_and(|it| (it.generation, &it.backends) == (applied.generation, &applied.backends));
             let deaf = if hears { 0 } else { usize::try_from(now - gateway.applied_at).unwrap_or(0) };
-            let fewest = self.replicas.iter().rev().take(BEHIND.max(deaf)).copied().min().unwrap_or_default();
+            let fewest =
+                self.replicas.iter().rev().take(REPLICAS_WINDOW_SECONDS.max(deaf)).copied().min().unwrap_or_default();
             for backend in &applied.backends {
-                let want = need(fewest, backend.weight_permille);
-                let have = cluster.set(&backend.revision).map_or(0, |set| set.view.desired);
+                let want = replicas_for_share(fewest, backend.weight_permille);
+                let have = cluster.replica_set(&backend.revision).map_or(0, |set| set.view.desired);
                 // The first pod of a revision whose bytes nobody named stays alone until it has told.
-                let known = cluster.set(&backend.revision).is_none_or(|set| set.is_known(now, BEHIND as i64));
+                let known = cluster
+                    .replica_set(&backend.revision)
+                    .is_none_or(|set| set.is_known(now, REPLICAS_WINDOW_SECONDS as i64));
                 if have < want && known {
                     broken.push(format!(
                         "{now}s: {} sends {} to {} which has {have} of {want} pods",
@@ -173,7 +194,7 @@ impl Expect {
     }
 
     /// Keeps the score when rollouts end.
-    pub(crate) fn status(&mut self, before: Option<&ModelDeploymentStatus>, cluster: &Cluster) {
+    pub(crate) fn score_rollouts(&mut self, before: Option<&ModelDeploymentStatus>, cluster: &SimulatedCluster) {
         let Some(after) = &cluster.object.status else { return };
         let Some(record) = after.history.first().filter(|it| before.and_then(|old| old.history.first()) != Some(it))
         else {
@@ -181,9 +202,9 @@ impl Expect {
         };
         // The stable revision that it was compared with.
         let Some(rival) = before.and_then(|old| old.stable.as_ref()) else { return };
-        let truth = |version: &str| cluster.truths.get(version);
+        let truth = |version: &str| cluster.behaviors.get(version);
         let (Some(theirs), Some(ours)) = (truth(&record.version), truth(&rival.version)) else { return };
-        let ordered = self.ordered.contains(&record.version);
+        let ordered = self.ordered_promotions.contains(&record.version);
         if is_judged(&cluster.object)
             && is_worse(&cluster.object, theirs, ours)
             && record.outcome != Outcome::Superseded
@@ -204,17 +225,19 @@ impl Expect {
 
 /// Whether the strategy has a step at which both arms get traffic, so that the judge can compare them at all.
 pub(crate) fn is_judged(object: &ModelDeployment) -> bool {
-    validate(object)
+    validate_spec(object)
         .steps
         .iter()
-        .any(|step| matches!(step, Step::Weight(weight) if slipway_core::validate::is_judged(*weight)))
+        .any(|step| matches!(step, RolloutStep::Weight(weight) if slipway_core::validate::is_judged(*weight)))
 }
 
 /// Whether the gates must find a version much worse than another.
-pub(crate) fn is_worse(object: &ModelDeployment, theirs: &Truth, ours: &Truth) -> bool {
+pub(crate) fn is_worse(object: &ModelDeployment, theirs: &ModelBehavior, ours: &ModelBehavior) -> bool {
     let gates = object.spec.analysis.gates.as_deref().unwrap_or_default();
     let labels = gates.iter().any(|gate| gate.type_ == GateType::Accuracy);
     // A rival whose pods come and go fails in its own way.
     ours.crash == 0.0
-        && (theirs.hangs || theirs.errors > ours.errors + 0.2 || (labels && theirs.wrong > ours.wrong + 0.2))
+        && (theirs.hangs
+            || theirs.error_rate > ours.error_rate + 0.2
+            || (labels && theirs.wrong_rate > ours.wrong_rate + 0.2))
 }

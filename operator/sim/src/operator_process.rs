@@ -4,95 +4,95 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use jiff::{SignedDuration, Timestamp};
-use slipway_core::action::{Action, Plan};
+use slipway_core::action::{PlanAction, ReconcilePlan};
 use slipway_core::build::GATEWAY;
-use slipway_core::check::check;
-use slipway_core::desired::Desired;
-use slipway_core::evidence::{Evidence, EvidenceRequest};
-use slipway_core::fields::Change;
-use slipway_core::observed::{Disturbance, Observed};
+use slipway_core::check::check_plan;
+use slipway_core::desired::DesiredObject;
+use slipway_core::evidence::{EvidenceRequest, GateEvidence};
+use slipway_core::fields::ForeignChange;
+use slipway_core::observed::{ObjectDisturbance, ObservedState};
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 
-use crate::cluster::Cluster;
-use crate::metrics::Metrics;
-use crate::rng::Rng;
-use crate::world::{Faults, START};
+use crate::cluster::SimulatedCluster;
+use crate::metrics::SimulatedMetrics;
+use crate::rng::SeededRng;
+use crate::world::{FaultSettings, START};
 
 /// Seconds for which a status that may wait is held back.
-const WAIT: i64 = 3;
+const STATUS_WAIT_SECONDS: i64 = 3;
 
 /// The world at one time.
-pub(crate) struct Snapshot {
+pub(crate) struct ClusterSnapshot {
     pub(crate) at: i64,
     pub(crate) changes: u64,
     pub(crate) version: u64,
-    pub(crate) observed: Observed,
+    pub(crate) observed: ObservedState,
 }
 
 /// One operator.
 #[derive(Clone, Debug)]
-pub(crate) struct Shell {
+pub(crate) struct OperatorProcess {
     pub(crate) name: &'static str,
     /// It is dead until then.
-    pub(crate) alive_at: i64,
+    pub(crate) restart_at: i64,
     /// Seconds by which its view lags.
     pub(crate) lag: i64,
     /// Seconds by which its clock is wrong.
-    pub(crate) clock: i64,
+    pub(crate) clock_skew: i64,
     dirty: bool,
-    seen: u64,
+    seen_changes: u64,
     wake_at: Option<Timestamp>,
     held_since: Option<i64>,
     request: Option<(EvidenceRequest, [String; 2])>,
-    evidence: Option<Evidence>,
+    evidence: Option<GateEvidence>,
     next_read: i64,
     /// What was refused at the last plan.
     refusals: Option<BTreeMap<String, String>>,
     /// What others did to the objects that it writes.
-    disturbances: BTreeMap<String, Disturbance>,
+    disturbances: BTreeMap<String, ObjectDisturbance>,
     /// The ModelDeployment and its objects as they were at the last plan.
-    known: (Option<String>, BTreeSet<String>),
+    last_observed: (Option<String>, BTreeSet<String>),
     /// What it had planned when it fell asleep, and until when it sleeps.
-    asleep: Option<(i64, Box<Asleep>)>,
+    suspended: Option<(i64, Box<SuspendedPlan>)>,
     serial: u64,
     pub(crate) plans: u64,
     pub(crate) log: Vec<String>,
-    pub(crate) broken: Vec<String>,
+    pub(crate) violations: Vec<String>,
 }
 
 /// A plan that is not carried out yet.
 #[derive(Clone)]
-pub(crate) struct Asleep {
-    decided: Plan,
-    observed: Observed,
-    view: Rc<Snapshot>,
+pub(crate) struct SuspendedPlan {
+    plan: ReconcilePlan,
+    observed: ObservedState,
+    view: Rc<ClusterSnapshot>,
 }
 
-impl std::fmt::Debug for Asleep {
+impl std::fmt::Debug for SuspendedPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Asleep")
     }
 }
 
 /// What the process has to do with.
-pub(crate) struct Around<'a> {
+pub(crate) struct ProcessEnvironment<'a> {
     pub(crate) now: i64,
-    pub(crate) cluster: &'a mut Cluster,
-    pub(crate) metrics: &'a Metrics,
-    pub(crate) faults: &'a Faults,
-    pub(crate) rng: &'a mut Rng,
+    pub(crate) cluster: &'a mut SimulatedCluster,
+    pub(crate) metrics: &'a SimulatedMetrics,
+    pub(crate) faults: &'a FaultSettings,
+    pub(crate) rng: &'a mut SeededRng,
 }
 
-impl Shell {
+impl OperatorProcess {
     pub(crate) fn new(name: &'static str) -> Self {
         Self {
             name,
-            alive_at: 0,
+            restart_at: 0,
             lag: 0,
-            clock: 0,
+            clock_skew: 0,
             dirty: true,
-            seen: 0,
+            seen_changes: 0,
             wake_at: None,
             held_since: None,
             request: None,
@@ -100,78 +100,78 @@ impl Shell {
             next_read: 0,
             refusals: None,
             disturbances: BTreeMap::new(),
-            known: (None, BTreeSet::new()),
-            asleep: None,
+            last_observed: (None, BTreeSet::new()),
+            suspended: None,
             serial: 0,
             plans: 0,
             log: Vec::new(),
-            broken: Vec::new(),
+            violations: Vec::new(),
         }
     }
 
     /// One second with the view that the lag allows.
-    pub(crate) fn tick(&mut self, view: &Rc<Snapshot>, around: &mut Around<'_>) {
-        if around.now < self.alive_at {
+    pub(crate) fn tick(&mut self, view: &Rc<ClusterSnapshot>, around: &mut ProcessEnvironment<'_>) {
+        if around.now < self.restart_at {
             return;
         }
-        if let Some((until, asleep)) = self.asleep.take() {
+        if let Some((until, asleep)) = self.suspended.take() {
             if around.now < until {
-                self.asleep = Some((until, asleep));
+                self.suspended = Some((until, asleep));
                 return;
             }
             self.log.push("wakes up".to_owned());
             self.dirty = true;
-            self.write(&asleep.decided, &asleep.observed, &asleep.view, around);
+            self.write(&asleep.plan, &asleep.observed, &asleep.view, around);
             return;
         }
-        self.poll(around);
+        self.poll_evidence(around);
         let time = self.time(around.now);
         let due = self.wake_at.is_some_and(|at| time >= at);
-        let held = self.held_since.is_some_and(|since| around.now >= since + WAIT);
-        if !self.dirty && view.changes == self.seen && !due && !held {
+        let held = self.held_since.is_some_and(|since| around.now >= since + STATUS_WAIT_SECONDS);
+        if !self.dirty && view.changes == self.seen_changes && !due && !held {
             return;
         }
-        (self.dirty, self.seen) = (false, view.changes);
+        (self.dirty, self.seen_changes) = (false, view.changes);
         let mut observed = view.observed.clone();
         observed.evidence = self.evidence.clone();
         observed.refusals = self.refusals.clone();
-        self.miss(&observed, time);
+        self.note_removed(&observed, time);
         observed.disturbances = self.disturbances.clone();
         let decided = plan(&observed, time);
         self.plans += 1;
-        let broken = check(&observed, &decided, time);
-        self.broken.extend(broken.into_iter().map(|what| format!("{}s {}: {what}", around.now, self.name)));
+        let broken = check_plan(&observed, &decided, time);
+        self.violations.extend(broken.into_iter().map(|what| format!("{}s {}: {what}", around.now, self.name)));
         self.wake_at = decided.wake_at;
-        self.ask(&decided, around.now);
-        if around.faults.thaw > 0.0 && around.rng.chance(around.faults.thaw) {
+        self.schedule_evidence(&decided, around.now);
+        if around.faults.suspend > 0.0 && around.rng.chance(around.faults.suspend) {
             let until = around.now + around.rng.between(1, 60);
             self.log.push(format!("falls asleep until {until}"));
-            let asleep = Asleep { decided, observed, view: Rc::clone(view) };
-            self.asleep = Some((until, Box::new(asleep)));
+            let asleep = SuspendedPlan { plan: decided, observed, view: Rc::clone(view) };
+            self.suspended = Some((until, Box::new(asleep)));
             return;
         }
         self.write(&decided, &observed, view, around);
     }
 
     /// Notes which objects are gone since the last plan.
-    fn miss(&mut self, observed: &Observed, time: Timestamp) {
+    fn note_removed(&mut self, observed: &ObservedState, time: Timestamp) {
         let uid = observed.object.metadata.uid.clone();
-        if self.known.0 != uid {
-            (self.known, self.disturbances) = ((uid, BTreeSet::new()), BTreeMap::new());
+        if self.last_observed.0 != uid {
+            (self.last_observed, self.disturbances) = ((uid, BTreeSet::new()), BTreeMap::new());
         }
-        let now = targets(observed);
-        for gone in self.known.1.difference(&now) {
+        let now = object_targets(observed);
+        for gone in self.last_observed.1.difference(&now) {
             self.disturbances.entry(gone.clone()).or_default().removed = true;
         }
         self.disturbances.retain(|_, it| !it.is_over(time));
-        self.known.1 = now;
+        self.last_observed.1 = now;
     }
 
     fn time(&self, now: i64) -> Timestamp {
-        START + SignedDuration::from_secs(now + self.clock)
+        START + SignedDuration::from_secs(now + self.clock_skew)
     }
 
-    fn ask(&mut self, decided: &Plan, now: i64) {
+    fn schedule_evidence(&mut self, decided: &ReconcilePlan, now: i64) {
         let asked = self.request.as_ref().map(|(request, _)| request);
         if asked == decided.evidence.as_ref() {
             return;
@@ -184,7 +184,7 @@ impl Shell {
         self.next_read = now + 1;
     }
 
-    fn poll(&mut self, around: &mut Around<'_>) {
+    fn poll_evidence(&mut self, around: &mut ProcessEnvironment<'_>) {
         let Some((request, arms)) = self.request.clone().filter(|_| around.now >= self.next_read) else { return };
         self.next_read = around.now + i64::from(request.interval_seconds);
         let time = self.time(around.now);
@@ -196,17 +196,24 @@ impl Shell {
             .map(|gate| (gate.gate.clone(), around.metrics.read(&gate.gate, arms, age, around.rng)))
             .collect();
         self.serial += 1;
-        self.evidence = Some(Evidence { generation: request.generation, taken_at: time, serial: self.serial, gates });
+        self.evidence =
+            Some(GateEvidence { generation: request.generation, taken_at: time, serial: self.serial, gates });
         self.dirty = true;
     }
 
     /// Status and actions in the order of the plan, each write at the mercy of the faults.
-    fn write(&mut self, decided: &Plan, observed: &Observed, view: &Snapshot, around: &mut Around<'_>) {
+    fn write(
+        &mut self,
+        decided: &ReconcilePlan,
+        observed: &ObservedState,
+        view: &ClusterSnapshot,
+        around: &mut ProcessEnvironment<'_>,
+    ) {
         let changed = view.observed.object.status.as_ref() != Some(&decided.status);
         let wait = changed
             && decided.status_may_wait
             && decided.events.is_empty()
-            && around.now < *self.held_since.get_or_insert(around.now) + WAIT;
+            && around.now < *self.held_since.get_or_insert(around.now) + STATUS_WAIT_SECONDS;
         if !wait {
             self.held_since = None;
         }
@@ -219,13 +226,13 @@ impl Shell {
         }
         let mut refusals = BTreeMap::new();
         for action in &decided.actions {
-            if let Some(kind) = refused(action, around.faults) {
+            if let Some(kind) = refused_kind(action, around.faults) {
                 refusals.insert(format!("apply {kind}"), format!("apply {kind}: forbidden"));
             } else if self.write_action(action, around) {
-                if matches!(action, Action::WriteReplicas { .. }) {
+                if matches!(action, PlanAction::WriteReplicas { .. }) {
                     seen = around.cluster.version;
                 }
-            } else if around.now < self.alive_at {
+            } else if around.now < self.restart_at {
                 return;
             }
         }
@@ -233,7 +240,8 @@ impl Shell {
         self.refusals = Some(refusals.clone());
         if news {
             // What is refused is told by the same plan with that in its view.
-            let told = plan(&Observed { refusals: Some(refusals), ..observed.clone() }, self.time(around.now)).status;
+            let told =
+                plan(&ObservedState { refusals: Some(refusals), ..observed.clone() }, self.time(around.now)).status;
             let written =
                 if decided.status_first { Some(&decided.status) } else { view.observed.object.status.as_ref() };
             if written != Some(&told) && !self.write_status(&told, seen, around) {
@@ -253,48 +261,59 @@ impl Shell {
         }
     }
 
-    fn write_status(&mut self, status: &ModelDeploymentStatus, seen: u64, around: &mut Around<'_>) -> bool {
+    fn write_status(&mut self, status: &ModelDeploymentStatus, seen: u64, around: &mut ProcessEnvironment<'_>) -> bool {
         self.attempt("status", around, |around| around.cluster.write_status(status, seen, around.now).is_ok())
     }
 
-    fn write_action(&mut self, action: &Action, around: &mut Around<'_>) -> bool {
+    fn write_action(&mut self, action: &PlanAction, around: &mut ProcessEnvironment<'_>) -> bool {
         let word = match action {
-            Action::Apply(_) => "apply".to_owned(),
-            Action::Restore { desired, .. } => format!("put back {}", desired.target()),
-            Action::Adopt { kind, name, .. } => format!("adopt {kind:?} {name}"),
-            Action::WriteReplicas { replicas } => format!("write replicas {replicas}"),
-            Action::Scale { name, replicas, .. } => format!("scale {name} to {replicas}"),
-            Action::Pin { name, digest, .. } => {
+            PlanAction::Apply(_) => "apply".to_owned(),
+            PlanAction::Restore { desired, .. } => format!("put back {}", desired.target()),
+            PlanAction::Adopt { kind, name, .. } => format!("adopt {kind:?} {name}"),
+            PlanAction::WriteReplicas { replicas } => format!("write replicas {replicas}"),
+            PlanAction::Scale { name, replicas, .. } => format!("scale {name} to {replicas}"),
+            PlanAction::Pin { name, digest, .. } => {
                 format!("pin {name} to {}", digest.chars().take(15).collect::<String>())
             }
-            Action::Mark { name, .. } => format!("mark {name}"),
-            Action::Evict { name, .. } => format!("evict {name}"),
-            Action::Delete { kind, name, .. } => format!("delete {kind:?} {name}"),
+            PlanAction::Mark { name, .. } => format!("mark {name}"),
+            PlanAction::Evict { name, .. } => format!("evict {name}"),
+            PlanAction::Delete { kind, name, .. } => format!("delete {kind:?} {name}"),
         };
-        if let Action::Delete { kind, name, .. } = action {
-            self.known.1.remove(&format!("{kind:?} {name}"));
+        if let PlanAction::Delete { kind, name, .. } = action {
+            self.last_observed.1.remove(&format!("{kind:?} {name}"));
         }
         let done = self.attempt(&word, around, |around| {
             let time = START + SignedDuration::from_secs(around.now);
-            around.cluster.carry_out(action, time).is_ok()
+            around.cluster.execute(action, time).is_ok()
         });
-        if let Some((desired, change)) = applied(action).filter(|_| done) {
+        if let Some((desired, change)) = applied_object(action).filter(|_| done) {
             let (target, time) = (desired.target(), self.time(around.now));
-            let after = Disturbance::after(self.disturbances.get(&target), desired.stamp(), change, None, time);
+            let after = ObjectDisturbance::after_apply(
+                self.disturbances.get(&target),
+                desired.applied_hash(),
+                change,
+                None,
+                time,
+            );
             self.disturbances.insert(target, after);
         }
-        if let (Action::Restore { desired, change }, true) = (action, done) {
-            let note = change.note(&desired.target());
+        if let (PlanAction::Restore { desired, change }, true) = (action, done) {
+            let note = change.to_event(&desired.target());
             self.log.push(format!("event Warning {}: {}", note.reason, note.note));
         }
         done
     }
 
     /// A write may kill the process before or after it, fail, or happen and look as if it had failed.
-    fn attempt(&mut self, word: &str, around: &mut Around<'_>, write: impl FnOnce(&mut Around<'_>) -> bool) -> bool {
+    fn attempt(
+        &mut self,
+        word: &str,
+        around: &mut ProcessEnvironment<'_>,
+        write: impl FnOnce(&mut ProcessEnvironment<'_>) -> bool,
+    ) -> bool {
         let faults = *around.faults;
         if around.rng.chance(faults.crash) {
-            self.die(around);
+            self.crash(around);
             return false;
         }
         if around.rng.chance(faults.lost_write) {
@@ -308,7 +327,7 @@ impl Shell {
             self.dirty = true;
         }
         if around.rng.chance(faults.crash) {
-            self.die(around);
+            self.crash(around);
             return false;
         }
         if around.rng.chance(faults.lost_answer) {
@@ -319,16 +338,16 @@ impl Shell {
     }
 
     /// Whatever it held in memory is gone.
-    fn die(&mut self, around: &mut Around<'_>) {
+    fn crash(&mut self, around: &mut ProcessEnvironment<'_>) {
         self.log.push("dies".to_owned());
         let fresh = Self {
-            alive_at: around.now + around.rng.between(1, 15),
+            restart_at: around.now + around.rng.between(1, 15),
             lag: self.lag,
-            clock: self.clock,
+            clock_skew: self.clock_skew,
             plans: self.plans,
             log: std::mem::take(&mut self.log),
-            broken: std::mem::take(&mut self.broken),
-            serial: around.rng.number() % 1000,
+            violations: std::mem::take(&mut self.violations),
+            serial: around.rng.next_number() % 1000,
             ..Self::new(self.name)
         };
         *self = fresh;
@@ -336,16 +355,16 @@ impl Shell {
 }
 
 /// What an action applies, and what was done to it before.
-fn applied(action: &Action) -> Option<(&Desired, Option<&Change>)> {
+fn applied_object(action: &PlanAction) -> Option<(&DesiredObject, Option<&ForeignChange>)> {
     match action {
-        Action::Apply(desired) => Some((desired, None)),
-        Action::Restore { desired, change } => Some((desired, Some(change))),
+        PlanAction::Apply(desired) => Some((desired, None)),
+        PlanAction::Restore { desired, change } => Some((desired, Some(change))),
         _ => None,
     }
 }
 
 /// The objects that are there, by kind and name.
-fn targets(observed: &Observed) -> BTreeSet<String> {
+fn object_targets(observed: &ObservedState) -> BTreeSet<String> {
     let (name, gateway) = (observed.object.metadata.name.as_deref().unwrap_or_default(), &observed.gateway);
     let single = [
         ("PodDisruptionBudget", name, &observed.disruption_budget),
@@ -366,15 +385,15 @@ fn targets(observed: &Observed) -> BTreeSet<String> {
 }
 
 /// The kind that an action applies, when that is refused for good.
-fn refused(action: &Action, faults: &Faults) -> Option<&'static str> {
-    let (desired, _) = applied(action)?;
+fn refused_kind(action: &PlanAction, faults: &FaultSettings) -> Option<&'static str> {
+    let (desired, _) = applied_object(action)?;
     let kind = match desired {
-        Desired::PodDisruptionBudget(_) => "PodDisruptionBudget",
-        Desired::ServiceAccount(_) => "ServiceAccount",
-        Desired::RoleBinding(_) => "RoleBinding",
-        Desired::Deployment(_) => "Deployment",
-        Desired::NetworkPolicy(_) => "NetworkPolicy",
+        DesiredObject::PodDisruptionBudget(_) => "PodDisruptionBudget",
+        DesiredObject::ServiceAccount(_) => "ServiceAccount",
+        DesiredObject::RoleBinding(_) => "RoleBinding",
+        DesiredObject::Deployment(_) => "Deployment",
+        DesiredObject::NetworkPolicy(_) => "NetworkPolicy",
         _ => return None,
     };
-    faults.refused.filter(|it| *it == kind)
+    faults.refused_kind.filter(|it| *it == kind)
 }

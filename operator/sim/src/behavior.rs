@@ -2,26 +2,26 @@
 
 /// How a version behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Truth {
+pub struct ModelBehavior {
     /// Share of requests that fail.
-    pub errors: f64,
+    pub error_rate: f64,
     /// Whether it never answers.
     pub hangs: bool,
     /// Whether its clients wait long enough for an answer that somebody is to blame when there is none.
-    pub waited_for: bool,
+    pub clients_wait: bool,
     /// Share of predictions that are wrong.
-    pub wrong: f64,
+    pub wrong_rate: f64,
     /// Seconds until a pod is ready.
     pub start: i64,
     /// Whether the model can be loaded; the string is the runtime's last line.
-    pub load: Option<&'static str>,
+    pub load_failure: Option<&'static str>,
     /// Chance that a ready pod dies, a second.
     pub crash: f64,
 }
 
 /// Kinds of versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quality {
+pub enum ModelQuality {
     /// Nothing is wrong with it.
     Good,
     /// Answers with errors.
@@ -40,33 +40,40 @@ pub enum Quality {
     Crashing,
 }
 
-impl Quality {
+impl ModelQuality {
     /// How a version of this kind behaves.
-    pub fn truth(self) -> Truth {
-        let good =
-            Truth { errors: 0.01, hangs: false, waited_for: true, wrong: 0.05, start: 5, load: None, crash: 0.0 };
+    pub fn behavior(self) -> ModelBehavior {
+        let good = ModelBehavior {
+            error_rate: 0.01,
+            hangs: false,
+            clients_wait: true,
+            wrong_rate: 0.05,
+            start: 5,
+            load_failure: None,
+            crash: 0.0,
+        };
         match self {
             Self::Good => good,
-            Self::Errors => Truth { errors: 0.40, ..good },
-            Self::Hanging => Truth { hangs: true, ..good },
-            Self::Deserted => Truth { hangs: true, waited_for: false, ..good },
-            Self::Wrong => Truth { wrong: 0.45, ..good },
-            Self::Unloadable => Truth {
-                load: Some(
+            Self::Errors => ModelBehavior { error_rate: 0.40, ..good },
+            Self::Hanging => ModelBehavior { hangs: true, ..good },
+            Self::Deserted => ModelBehavior { hangs: true, clients_wait: false, ..good },
+            Self::Wrong => ModelBehavior { wrong_rate: 0.45, ..good },
+            Self::Unloadable => ModelBehavior {
+                load_failure: Some(
                     r#"{"reason":"DigestMismatch","message":"digest is sha256:ab, want sha256:cd","permanent":true}"#,
                 ),
                 ..good
             },
-            Self::Stuck => Truth {
-                load: Some(r#"{"reason":"DownloadFailed","message":"connection refused","permanent":false}"#),
+            Self::Stuck => ModelBehavior {
+                load_failure: Some(r#"{"reason":"DownloadFailed","message":"connection refused","permanent":false}"#),
                 ..good
             },
-            Self::Crashing => Truth { crash: 0.1, ..good },
+            Self::Crashing => ModelBehavior { crash: 0.1, ..good },
         }
     }
 
     /// A kind by its word in a script.
-    pub fn named(word: &str) -> Option<Self> {
+    pub fn from_word(word: &str) -> Option<Self> {
         Some(match word {
             "good" => Self::Good,
             "errors" => Self::Errors,
@@ -81,13 +88,13 @@ impl Quality {
     }
 }
 
-impl Truth {
+impl ModelBehavior {
     /// Whether no gate has a reason to prefer the other.
     pub fn is_as_good_as(&self, other: &Self) -> bool {
-        self.errors <= other.errors
+        self.error_rate <= other.error_rate
             && !self.hangs
-            && self.wrong <= other.wrong
-            && self.load.is_none()
+            && self.wrong_rate <= other.wrong_rate
+            && self.load_failure.is_none()
             && self.crash == 0.0
     }
 }
