@@ -12,12 +12,12 @@ use slipway_baseline::{
 use slipway_runtime::observe::golden;
 use slipway_runtime::tensor::{Tensor, TensorData};
 
-use crate::layout::{Layout, Rows};
-use crate::model::{Answers, Model};
-use crate::source::Source;
+use crate::layout::{ColumnLayout, DatasetRows};
+use crate::model::{LocalModel, ModelPredictions};
+use crate::source::TableReader;
 
 /// Named values of a categorical feature.
-const CATEGORIES: usize = 20;
+const MAX_CATEGORIES: usize = 20;
 
 /// Options of `kubectl slipway baseline`.
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ pub(crate) struct MakeArgs {
     #[arg(long, default_value_t = 16)]
     golden: usize,
     /// How far a number in a golden answer may be off, absolutely; relatively it is ten times that.
-    #[arg(long, default_value_t = 1e-5, value_parser = tolerance)]
+    #[arg(long, default_value_t = 1e-5, value_parser = parse_tolerance)]
     golden_tolerance: f64,
     /// Most rows to read.
     #[arg(long, default_value_t = 1_000_000)]
@@ -63,30 +63,30 @@ pub(crate) struct MakeArgs {
     output: PathBuf,
 }
 
-fn tolerance(text: &str) -> Result<f64, String> {
+fn parse_tolerance(text: &str) -> Result<f64, String> {
     let tolerance = text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0);
     tolerance.ok_or_else(|| "want a number, 0 or more".into())
 }
 
 /// Makes a baseline.
-pub(crate) fn run(args: &MakeArgs) -> Result<()> {
+pub(crate) fn build_baseline(args: &MakeArgs) -> Result<()> {
     if args.golden > MAX_GOLDEN {
         bail!("--golden: at most {MAX_GOLDEN}");
     }
     let uri = args.model.as_deref().context("--model is missing")?;
     let data = args.data.as_deref().context("--data is missing")?;
-    let mut model = Model::load(uri, args.onnxruntime.as_deref())?;
-    let mut source = Source::open(data)?;
-    let layout = Layout::new(&model.inputs, &source.columns, args.label.as_deref(), &args.ignore)?;
+    let mut model = LocalModel::load(uri, args.onnxruntime.as_deref())?;
+    let mut source = TableReader::open(data)?;
+    let layout = ColumnLayout::new(&model.inputs, &source.columns, args.label.as_deref(), &args.ignore)?;
     let rows = layout.read(&mut source, args.max_rows).with_context(|| data.display().to_string())?;
     if rows.rows == 0 {
         bail!("{}: there are no rows", data.display());
     }
-    if rows.cut {
+    if rows.truncated {
         eprintln!("note: only the first {} rows were read (--max-rows)", rows.rows);
     }
-    let features = features(args, &layout, &rows, &model)?;
-    let answers = model.all(&rows.inputs, rows.rows)?;
+    let features = describe_features(args, &layout, &rows, &model)?;
+    let answers = model.predict_all(&rows.inputs, rows.rows)?;
     let golden = golden_requests(args, &mut model, &rows)?;
     let mut baseline = ModelBaseline {
         format: FORMAT.to_owned(),
@@ -98,18 +98,23 @@ pub(crate) fn run(args: &MakeArgs) -> Result<()> {
         calibration: None,
         golden,
     };
-    describe(args, &mut baseline, &answers, &rows)?;
+    add_predictions(args, &mut baseline, &answers, &rows)?;
     let bytes = baseline.to_vec().map_err(|e| anyhow!("{e} (rename the column, or leave it out with --features)"))?;
     // What would not pass here would pass in no pod.
-    let buckets: &[usize] = if model.batches { &[2, 4, 8, 16, 32] } else { &[] };
+    let buckets: &[usize] = if model.batchable { &[2, 4, 8, 16, 32] } else { &[] };
     golden::replay(&mut model.engine, &baseline, buckets)
         .map_err(|e| anyhow!("the model does not repeat its own answers: {}", e.message))?;
     std::fs::write(&args.output, bytes).with_context(|| format!("cannot write {}", args.output.display()))?;
     // Not by `println!`, which panics when nobody reads.
-    std::io::stdout().write_all(summary(args, &baseline).as_bytes()).context("cannot write to standard output")
+    std::io::stdout().write_all(format_summary(args, &baseline).as_bytes()).context("cannot write to standard output")
 }
 
-fn features(args: &MakeArgs, layout: &Layout, rows: &Rows, model: &Model) -> Result<Vec<FeatureColumn>> {
+fn describe_features(
+    args: &MakeArgs,
+    layout: &ColumnLayout,
+    rows: &DatasetRows,
+    model: &LocalModel,
+) -> Result<Vec<FeatureColumn>> {
     let known = |name: &String| layout.features().any(|(_, _, n)| n == name);
     if let Some(name) = args.features.iter().chain(&args.categorical).find(|name| !known(name)) {
         bail!("there is no input column {name:?}");
@@ -119,19 +124,19 @@ fn features(args: &MakeArgs, layout: &Layout, rows: &Rows, model: &Model) -> Res
     let features = all.filter_map(|(input, column, name)| {
         let tensor = rows.inputs.get(input)?;
         let categorical = args.categorical.iter().any(|c| c == name);
-        let histogram = histogram(tensor, layout.width(input), column, categorical, usize::from(args.bins));
+        let histogram = build_histogram(tensor, layout.width(input), column, categorical, usize::from(args.bins));
         Some(FeatureColumn { name: name.to_owned(), input: model.inputs.get(input)?.name.clone(), column, histogram })
     });
     Ok(features.collect())
 }
 
-fn histogram(tensor: &Tensor, width: usize, column: usize, categorical: bool, bins: usize) -> ReferenceHistogram {
+fn build_histogram(tensor: &Tensor, width: usize, column: usize, categorical: bool, bins: usize) -> ReferenceHistogram {
     match column_of(tensor, width, column) {
-        Column::Texts(values) => ReferenceHistogram::categorical(values.iter().map(String::as_str), CATEGORIES),
+        Column::Texts(values) => ReferenceHistogram::categorical(values.iter().map(String::as_str), MAX_CATEGORIES),
         Column::Numbers(values) if categorical => {
             // Written as the model server writes a number that it looks up.
             let values: Vec<_> = values.iter().map(f64::to_string).collect();
-            ReferenceHistogram::categorical(values.iter().map(String::as_str), CATEGORIES)
+            ReferenceHistogram::categorical(values.iter().map(String::as_str), MAX_CATEGORIES)
         }
         Column::Numbers(values) => ReferenceHistogram::numeric(&values, bins),
     }
@@ -169,7 +174,12 @@ pub(crate) fn column_of(tensor: &Tensor, width: usize, column: usize) -> Column 
 }
 
 /// Adds what the model said.
-fn describe(args: &MakeArgs, baseline: &mut ModelBaseline, answers: &Answers, rows: &Rows) -> Result<()> {
+fn add_predictions(
+    args: &MakeArgs,
+    baseline: &mut ModelBaseline,
+    answers: &ModelPredictions,
+    rows: &DatasetRows,
+) -> Result<()> {
     let bins = usize::from(args.bins);
     if !answers.labels.is_empty() {
         let labels = answers.labels.iter().map(|l| l.as_deref().unwrap_or_default());
@@ -200,10 +210,10 @@ fn describe(args: &MakeArgs, baseline: &mut ModelBaseline, answers: &Answers, ro
 }
 
 /// Rows at equal distances, so that sorted files give all kinds.
-fn golden_requests(args: &MakeArgs, model: &mut Model, rows: &Rows) -> Result<GoldenSet> {
+fn golden_requests(args: &MakeArgs, model: &mut LocalModel, rows: &DatasetRows) -> Result<GoldenSet> {
     let (count, mut requests, mut skipped) = (args.golden.min(rows.rows), Vec::new(), 0);
     for i in 0..count {
-        let (inputs, outputs) = model.one(&rows.inputs, i * rows.rows / count)?;
+        let (inputs, outputs) = model.predict_row(&rows.inputs, i * rows.rows / count)?;
         // JSON has no infinity, and an answer of NaN is nothing to hold a model to.
         let infinite = |t: &Tensor| match &t.data {
             TensorData::F32(v) => v.iter().any(|x| x.is_infinite()),
@@ -230,7 +240,7 @@ fn golden_requests(args: &MakeArgs, model: &mut Model, rows: &Rows) -> Result<Go
     Ok(GoldenSet { tolerance, requests })
 }
 
-fn summary(args: &MakeArgs, baseline: &ModelBaseline) -> String {
+fn format_summary(args: &MakeArgs, baseline: &ModelBaseline) -> String {
     let calibration = baseline.calibration.as_ref().map_or_else(
         || "no calibration (give --label for expected accuracy)".to_owned(),
         |c| format!("calibrated on {} labels (error of the raw scores {:.3})", c.counts.iter().sum::<u64>(), c.ece),

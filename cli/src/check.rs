@@ -11,9 +11,9 @@ use slipway_baseline::stats::DriftStatistics;
 use slipway_baseline::{HistogramBinner, ModelBaseline, ReferenceHistogram};
 
 use crate::build::{Column, column_of};
-use crate::layout::Layout;
-use crate::model::Model;
-use crate::source::Source;
+use crate::layout::ColumnLayout;
+use crate::model::LocalModel;
+use crate::source::TableReader;
 
 /// Options of `kubectl slipway baseline check`.
 #[derive(Debug, Args)]
@@ -41,18 +41,18 @@ pub(crate) struct CheckArgs {
     onnxruntime: Option<PathBuf>,
 }
 
-struct Line {
+struct DriftRow {
     name: String,
     drift: DriftStatistics,
 }
 
 /// Prints the drift of every feature.
-pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
+pub(crate) fn check_baseline(args: &CheckArgs) -> Result<ExitCode> {
     let named = || args.baseline.display().to_string();
     let bytes = std::fs::read(&args.baseline).with_context(named)?;
     let baseline = ModelBaseline::from_slice(&bytes).with_context(named)?;
-    let mut source = Source::open(&args.data)?;
-    let layout = Layout::new(&baseline.model.inputs, &source.columns, None, &args.ignore)?;
+    let mut source = TableReader::open(&args.data)?;
+    let layout = ColumnLayout::new(&baseline.model.inputs, &source.columns, None, &args.ignore)?;
     let rows = layout.read(&mut source, args.max_rows).with_context(|| args.data.display().to_string())?;
     if rows.rows == 0 {
         bail!("{}: there are no rows", args.data.display());
@@ -61,39 +61,39 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     for feature in &baseline.features {
         let input = baseline.model.inputs.iter().position(|i| i.name == feature.input);
         let Some((input, tensor)) = input.and_then(|i| Some((i, rows.inputs.get(i)?))) else { continue };
-        let drift = compare(&feature.histogram, &column_of(tensor, layout.width(input), feature.column));
-        lines.push(Line { name: feature.name.clone(), drift });
+        let drift = measure_drift(&feature.histogram, &column_of(tensor, layout.width(input), feature.column));
+        lines.push(DriftRow { name: feature.name.clone(), drift });
     }
     if let Some(uri) = &args.model {
-        let mut model = Model::load(uri, args.onnxruntime.as_deref())?;
+        let mut model = LocalModel::load(uri, args.onnxruntime.as_deref())?;
         if model.digest != baseline.model.digest {
             bail!("{uri} has digest {}; the baseline is of {}", model.digest, baseline.model.digest);
         }
-        let answers = model.all(&rows.inputs, rows.rows)?;
+        let answers = model.predict_all(&rows.inputs, rows.rows)?;
         if let Some(histogram) = &baseline.predictions {
             let column = if answers.labels.is_empty() {
                 Column::Numbers(answers.values)
             } else {
                 Column::Texts(answers.labels.into_iter().map(Option::unwrap_or_default).collect())
             };
-            lines.push(Line { name: "(predictions)".to_owned(), drift: compare(histogram, &column) });
+            lines.push(DriftRow { name: "(predictions)".to_owned(), drift: measure_drift(histogram, &column) });
         }
         if let Some(histogram) = &baseline.scores {
-            let drift = compare(histogram, &Column::Numbers(answers.scores));
-            lines.push(Line { name: "(scores)".to_owned(), drift });
+            let drift = measure_drift(histogram, &Column::Numbers(answers.scores));
+            lines.push(DriftRow { name: "(scores)".to_owned(), drift });
         }
     }
     if lines.is_empty() {
         return Err(anyhow!("{}: the baseline describes no features", named()));
     }
-    let text = table(&mut lines, baseline.rows, rows.rows);
+    let text = render_table(&mut lines, baseline.rows, rows.rows);
     // Not by `print!`, which panics when nobody reads on.
     std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
     let drifted = lines.iter().any(|l| l.drift.has_drifted());
     Ok(if drifted && args.exit_code { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
-fn compare(histogram: &ReferenceHistogram, column: &Column) -> DriftStatistics {
+fn measure_drift(histogram: &ReferenceHistogram, column: &Column) -> DriftStatistics {
     let binner = HistogramBinner::new(&histogram.bins);
     let mut live = vec![0_u64; histogram.bins.len()];
     let mut add = |bin: usize| {
@@ -108,14 +108,14 @@ fn compare(histogram: &ReferenceHistogram, column: &Column) -> DriftStatistics {
     DriftStatistics::between(&histogram.counts, &live, histogram.bins.ordered_len())
 }
 
-fn table(lines: &mut [Line], reference: u64, live: usize) -> String {
+fn render_table(lines: &mut [DriftRow], reference: u64, live: usize) -> String {
     lines.sort_by(|a, b| (b.drift.psi - b.drift.threshold).total_cmp(&(a.drift.psi - a.drift.threshold)));
     let width = lines.iter().map(|l| l.name.chars().count()).chain([7]).max().unwrap_or(7);
     let mut text = format!(
         "{:width$}  {:>8}  {:>9}  {:>8}  {:>6}  {:>6}  VERDICT\n",
         "FEATURE", "PSI", "THRESHOLD", "EXCESS", "JS", "KS"
     );
-    for Line { name, drift } in lines.iter() {
+    for DriftRow { name, drift } in lines.iter() {
         let ks = drift.kolmogorov_smirnov.map_or_else(|| "-".to_owned(), |ks| format!("{ks:.3}"));
         // Writing to a String cannot fail.
         let _ = writeln!(

@@ -10,12 +10,12 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::await_condition;
 use kube::{Client, Config};
 use serde_json::json;
-use slipway_crds::commands::{CommandValue, Target};
+use slipway_crds::commands::{CommandTarget, CommandValue};
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{CommandRecord, ModelDeployment, ModelDeploymentStatus, RolloutStatus, Stage};
+use slipway_crds::v1alpha1::{CommandRecord, ModelDeployment, ModelDeploymentStatus, RolloutStage, RolloutStatus};
 
 /// How long the operator may take to see a command before that is said.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HANDLING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which ModelDeployment.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(crate) struct TargetArgs {
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
+pub(crate) enum RolloutCommand {
     /// Ends the current step.
     Promote,
     /// Ends all steps.
@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Resume,
 }
 
-impl Command {
+impl RolloutCommand {
     fn annotation(self) -> &'static str {
         match self {
             Self::Promote => labels::PROMOTE,
@@ -62,7 +62,7 @@ impl Command {
         }
     }
 
-    fn word(self) -> &'static str {
+    fn name(self) -> &'static str {
         self.annotation().rsplit('/').next().unwrap_or_default()
     }
 
@@ -70,9 +70,9 @@ impl Command {
     ///
     /// # Errors
     /// When there is nothing that it could be for.
-    fn target(self, status: &ModelDeploymentStatus) -> anyhow::Result<Target> {
+    fn target(self, status: &ModelDeploymentStatus) -> anyhow::Result<CommandTarget> {
         let Some(rollout) = &status.rollout else { bail!("nothing is rolled out: {}", status.message) };
-        let is_aborted = rollout.stage == Stage::Aborted;
+        let is_aborted = rollout.stage == RolloutStage::Aborted;
         match self {
             Self::Retry if !is_aborted => bail!("nothing was taken back: {}", status.message),
             Self::Retry => {}
@@ -83,7 +83,7 @@ impl Command {
             _ => {}
         }
         let step = (self == Self::Promote).then_some(rollout.step_index);
-        Ok(Target { revision: rollout.revision.clone(), step })
+        Ok(CommandTarget { revision: rollout.revision.clone(), step })
     }
 }
 
@@ -91,16 +91,16 @@ impl Command {
 ///
 /// # Errors
 /// When there is nothing that it could be for, when the API server refuses it, or when it came too late.
-pub(crate) fn run(command: Command, args: &TargetArgs) -> anyhow::Result<()> {
+pub(crate) fn run_command(command: RolloutCommand, args: &TargetArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(give(command, args))
+    runtime.block_on(send_command(command, args))
 }
 
 /// The API server and the namespace of a ModelDeployment.
 ///
 /// # Errors
 /// When the kubeconfig leads nowhere.
-pub(crate) async fn connect(args: &TargetArgs) -> anyhow::Result<(Client, String)> {
+pub(crate) async fn connect_cluster(args: &TargetArgs) -> anyhow::Result<(Client, String)> {
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     let kubeconfig = Kubeconfig::read().context("no kubeconfig: set KUBECONFIG, or write ~/.kube/config")?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
@@ -111,33 +111,33 @@ pub(crate) async fn connect(args: &TargetArgs) -> anyhow::Result<(Client, String
     Ok((Client::try_from(config)?, namespace))
 }
 
-async fn give(command: Command, args: &TargetArgs) -> anyhow::Result<()> {
-    let (client, namespace) = connect(args).await?;
+async fn send_command(command: RolloutCommand, args: &TargetArgs) -> anyhow::Result<()> {
+    let (client, namespace) = connect_cluster(args).await?;
     let api: Api<ModelDeployment> = Api::namespaced(client.clone(), &namespace);
     let status = api.get(&args.name).await?.status.context("the operator has not seen it yet")?;
     let target = command.target(&status)?;
-    let user = user(client).await?;
+    let user = current_user(client).await?;
     let nonce = format!("{:x}", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros());
-    let value = CommandValue::text(&target, &nonce, &user);
+    let value = CommandValue::format(&target, &nonce, &user);
     let body = json!({"metadata": {"annotations": {command.annotation(): value}}});
     api.patch(&args.name, &PatchParams::default(), &Patch::Merge(body)).await?;
     let is_handled = |object: Option<&ModelDeployment>| {
         let handled = object.and_then(|it| it.status.as_ref()?.handled_commands.get(command.annotation()));
         handled == Some(&value)
     };
-    let handled = tokio::time::timeout(PATIENCE, await_condition(api.clone(), &args.name, is_handled)).await;
+    let handled = tokio::time::timeout(HANDLING_TIMEOUT, await_condition(api.clone(), &args.name, is_handled)).await;
     let object = match handled {
         Ok(object) => object?.context("it is gone")?,
         Err(_) => api.get(&args.name).await?,
     };
     let status = object.status.clone().unwrap_or_default();
-    let outcome = outcome(command, &target, &user, is_handled(Some(&object)), &status)?;
+    let outcome = describe_outcome(command, &target, &user, is_handled(Some(&object)), &status)?;
     println!("modeldeployment/{} {outcome}", args.name);
     Ok(())
 }
 
 /// Whom the API server takes us for.
-async fn user(client: Client) -> anyhow::Result<String> {
+async fn current_user(client: Client) -> anyhow::Result<String> {
     let api: Api<SelfSubjectReview> = Api::all(client);
     let review = api.create(&PostParams::default(), &SelfSubjectReview::default()).await;
     let info = review.context("the API server does not say who you are")?.status.and_then(|status| status.user_info);
@@ -145,14 +145,14 @@ async fn user(client: Client) -> anyhow::Result<String> {
 }
 
 /// What came of it.
-fn outcome(
-    command: Command,
-    target: &Target,
+fn describe_outcome(
+    command: RolloutCommand,
+    target: &CommandTarget,
     user: &str,
     is_handled: bool,
     status: &ModelDeploymentStatus,
 ) -> anyhow::Result<String> {
-    let word = command.word();
+    let word = command.name();
     if !is_handled {
         return Ok(format!("{word}: noted, and not done yet: {}", status.message));
     }
@@ -186,24 +186,26 @@ mod tests {
 
     #[test]
     fn commands_are_for_what_is_there() {
-        let target = |step| Target { revision: "0123456789".to_owned(), step };
+        let target = |step| CommandTarget { revision: "0123456789".to_owned(), step };
         let (running, aborted) = (status(json!({})), status(json!({"stage": "Aborted"})));
-        assert_eq!(Command::Promote.target(&running).unwrap(), target(Some(2)));
-        for command in [Command::PromoteFull, Command::Abort, Command::Pause] {
+        assert_eq!(RolloutCommand::Promote.target(&running).unwrap(), target(Some(2)));
+        for command in [RolloutCommand::PromoteFull, RolloutCommand::Abort, RolloutCommand::Pause] {
             assert_eq!(command.target(&running).unwrap(), target(None));
             assert!(command.target(&aborted).unwrap_err().to_string().contains("as it is"));
         }
-        assert_eq!(Command::Retry.target(&aborted).unwrap(), target(None));
-        assert!(Command::Retry.target(&running).is_err());
-        assert!(Command::Resume.target(&running).unwrap_err().to_string().contains("spec.paused"));
-        assert!(Command::Resume.target(&status(json!({"pausedBy": "ann"}))).is_ok());
-        assert!(Command::Promote.target(&status(json!(null))).is_err());
+        assert_eq!(RolloutCommand::Retry.target(&aborted).unwrap(), target(None));
+        assert!(RolloutCommand::Retry.target(&running).is_err());
+        assert!(RolloutCommand::Resume.target(&running).unwrap_err().to_string().contains("spec.paused"));
+        assert!(RolloutCommand::Resume.target(&status(json!({"pausedBy": "ann"}))).is_ok());
+        assert!(RolloutCommand::Promote.target(&status(json!(null))).is_err());
     }
 
     #[test]
     fn a_command_that_came_too_late_is_an_error() {
-        let target = Target { revision: "0123456789".to_owned(), step: Some(2) };
-        let told = |handled, status: &ModelDeploymentStatus| outcome(Command::Promote, &target, "ann", handled, status);
+        let target = CommandTarget { revision: "0123456789".to_owned(), step: Some(2) };
+        let told = |handled, status: &ModelDeploymentStatus| {
+            describe_outcome(RolloutCommand::Promote, &target, "ann", handled, status)
+        };
         let record = json!({"command": "promote", "user": "ann", "step": "3/4", "time": "2026-01-01T00:00:00Z"});
         let done = status(json!({"commands": [record]}));
         assert!(told(true, &done).unwrap().contains("done at step 3/4"));

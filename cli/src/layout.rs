@@ -4,15 +4,15 @@ use anyhow::{Context as _, Result, bail};
 use slipway_baseline::BaselineTensorSpec;
 use slipway_runtime::tensor::{DataType, Tensor, TensorData};
 
-use crate::progress::Progress;
-use crate::source::{Cell, Source};
+use crate::progress::ProgressReporter;
+use crate::source::{TableCell, TableReader};
 
 /// Values that are held in memory: 1 GiB of float32.
 const MAX_CELLS: usize = 256 << 20;
 
 /// One input and the columns of the file that make a row of it.
 #[derive(Debug)]
-struct Place {
+struct InputColumns {
     spec: BaselineTensorSpec,
     datatype: DataType,
     /// Indices of columns in the file.
@@ -21,15 +21,15 @@ struct Place {
 
 /// Where the columns of a file go.
 #[derive(Debug)]
-pub(crate) struct Layout {
-    places: Vec<Place>,
+pub(crate) struct ColumnLayout {
+    inputs: Vec<InputColumns>,
     names: Vec<String>,
     label: Option<usize>,
 }
 
 /// What was read.
 #[derive(Debug)]
-pub(crate) struct Rows {
+pub(crate) struct DatasetRows {
     /// All rows of each input, in the model's order.
     pub(crate) inputs: Vec<Tensor>,
     /// Number of rows.
@@ -37,10 +37,10 @@ pub(crate) struct Rows {
     /// The labels by row; `None` where the field is empty. Empty without a label column.
     pub(crate) labels: Vec<Option<String>>,
     /// Whether there were more rows than were asked for.
-    pub(crate) cut: bool,
+    pub(crate) truncated: bool,
 }
 
-impl Layout {
+impl ColumnLayout {
     /// Finds a column for every element of a row of every input: by the names `input` or `input[i]`; or, where the model has one input, all
     /// columns in their order. `label` and `ignore` are columns that are no inputs.
     pub(crate) fn new(
@@ -57,9 +57,10 @@ impl Layout {
         let free: Vec<usize> = (0..columns.len()).filter(|i| Some(*i) != label && !ignored.contains(i)).collect();
         let mut places = Vec::new();
         for spec in inputs {
-            let width = width(spec, (inputs.len() == 1).then_some(free.len()))?;
-            let place =
-                |columns| Ok::<_, anyhow::Error>(Place { spec: spec.clone(), datatype: datatype(spec)?, columns });
+            let width = row_width(spec, (inputs.len() == 1).then_some(free.len()))?;
+            let place = |columns| {
+                Ok::<_, anyhow::Error>(InputColumns { spec: spec.clone(), datatype: parse_datatype(spec)?, columns })
+            };
             let by_name = (0..width).map(|i| {
                 let whole = if width == 1 { find(&spec.name) } else { None };
                 whole.or_else(|| find(&format!("{}[{i}]", spec.name)))
@@ -82,15 +83,15 @@ impl Layout {
                 bail!("input {:?} wants columns called {want}; the data has {columns:?}", spec.name);
             }
         }
-        Ok(Self { places, names: columns.to_owned(), label })
+        Ok(Self { inputs: places, names: columns.to_owned(), label })
     }
 
     /// Reads at most `most` rows.
-    pub(crate) fn read(&self, source: &mut Source, most: usize) -> Result<Rows> {
-        let width: usize = self.places.iter().map(|p| p.columns.len()).sum();
-        let mut data: Vec<TensorData> = self.places.iter().map(|p| TensorData::zeros(p.datatype, 0)).collect();
+    pub(crate) fn read(&self, source: &mut TableReader, most: usize) -> Result<DatasetRows> {
+        let width: usize = self.inputs.iter().map(|p| p.columns.len()).sum();
+        let mut data: Vec<TensorData> = self.inputs.iter().map(|p| TensorData::zeros(p.datatype, 0)).collect();
         let (mut rows, mut labels, mut cut) = (0, Vec::new(), false);
-        let mut progress = Progress::new("reading");
+        let mut progress = ProgressReporter::new("reading");
         let total = source.total;
         for cells in source {
             if rows == most {
@@ -102,35 +103,36 @@ impl Layout {
             if rows * width > MAX_CELLS {
                 bail!("{rows} rows of {width} values are more than fit into memory; set --max-rows to fewer");
             }
-            for (place, data) in self.places.iter().zip(&mut data) {
+            for (place, data) in self.inputs.iter().zip(&mut data) {
                 for column in &place.columns {
-                    let cell = cells.get(*column).unwrap_or(&Cell::Empty);
-                    push(data, cell).map_err(|problem| self.error(rows, *column, &problem, place.datatype))?;
+                    let cell = cells.get(*column).unwrap_or(&TableCell::Empty);
+                    push_cell(data, cell)
+                        .map_err(|problem| self.cell_error(rows, *column, &problem, place.datatype))?;
                 }
             }
             if let Some(column) = self.label {
-                labels.push(label(cells.get(column).unwrap_or(&Cell::Empty)));
+                labels.push(label_text(cells.get(column).unwrap_or(&TableCell::Empty)));
             }
-            progress.at(rows, total);
+            progress.update(rows, total);
         }
-        let shape = |place: &Place| {
+        let shape = |place: &InputColumns| {
             let trailing = place.spec.shape.get(1..).unwrap_or_default();
             // An open trailing dimension is what the width left for it.
             let trailing = trailing.iter().map(|d| usize::try_from(*d).unwrap_or(place.columns.len()));
             std::iter::once(rows).chain(trailing).collect()
         };
-        let inputs = self.places.iter().zip(data).map(|(place, data)| Tensor { shape: shape(place), data }).collect();
-        Ok(Rows { inputs, rows, labels, cut })
+        let inputs = self.inputs.iter().zip(data).map(|(place, data)| Tensor { shape: shape(place), data }).collect();
+        Ok(DatasetRows { inputs, rows, labels, truncated: cut })
     }
 
-    fn error(&self, row: usize, column: usize, problem: &str, datatype: DataType) -> anyhow::Error {
+    fn cell_error(&self, row: usize, column: usize, problem: &str, datatype: DataType) -> anyhow::Error {
         let name = self.names.get(column).map_or("?", String::as_str);
         anyhow::anyhow!("row {row}, column {name:?}: {problem}; the model wants {}", datatype.name())
     }
 
     /// The name of each element of each input: (input, place in its row, name).
     pub(crate) fn features(&self) -> impl Iterator<Item = (usize, usize, &str)> {
-        self.places.iter().enumerate().flat_map(|(input, place)| {
+        self.inputs.iter().enumerate().flat_map(|(input, place)| {
             let name = |column: &usize| self.names.get(*column).map_or("", String::as_str);
             place.columns.iter().enumerate().map(move |(at, column)| (input, at, name(column)))
         })
@@ -138,16 +140,16 @@ impl Layout {
 
     /// Values of a row of an input.
     pub(crate) fn width(&self, input: usize) -> usize {
-        self.places.get(input).map_or(0, |p| p.columns.len())
+        self.inputs.get(input).map_or(0, |p| p.columns.len())
     }
 }
 
-fn datatype(spec: &BaselineTensorSpec) -> Result<DataType> {
+fn parse_datatype(spec: &BaselineTensorSpec) -> Result<DataType> {
     DataType::parse(&spec.datatype).with_context(|| format!("input {:?}: no datatype {}", spec.name, spec.datatype))
 }
 
 /// Values of a row. One open dimension after the first is as long as there are columns for it.
-fn width(spec: &BaselineTensorSpec, columns: Option<usize>) -> Result<usize> {
+fn row_width(spec: &BaselineTensorSpec, columns: Option<usize>) -> Result<usize> {
     let trailing = spec.shape.get(1..).unwrap_or_default();
     let fixed: usize = trailing.iter().filter_map(|d| usize::try_from(*d).ok()).product();
     match (trailing.iter().filter(|d| **d < 0).count(), columns) {
@@ -162,42 +164,42 @@ fn width(spec: &BaselineTensorSpec, columns: Option<usize>) -> Result<usize> {
 }
 
 /// The text of a label: 3, 3.0 and "3" are one class.
-fn label(cell: &Cell) -> Option<String> {
+fn label_text(cell: &TableCell) -> Option<String> {
     let number = |x: f64| if x.fract() == 0.0 { format!("{x:.0}") } else { x.to_string() };
     match cell {
-        Cell::Empty | Cell::Other(_) => None,
-        Cell::Text(s) => Some(s.parse().ok().filter(|x: &f64| x.is_finite()).map_or_else(|| s.clone(), number)),
-        Cell::Number(x) => Some(number(*x)),
-        Cell::Integer(n) => Some(n.to_string()),
-        Cell::Bool(b) => Some(u8::from(*b).to_string()),
+        TableCell::Empty | TableCell::Other(_) => None,
+        TableCell::Text(s) => Some(s.parse().ok().filter(|x: &f64| x.is_finite()).map_or_else(|| s.clone(), number)),
+        TableCell::Number(x) => Some(number(*x)),
+        TableCell::Integer(n) => Some(n.to_string()),
+        TableCell::Bool(b) => Some(u8::from(*b).to_string()),
     }
 }
 
 /// Appends a cell.
-fn push(data: &mut TensorData, cell: &Cell) -> Result<(), String> {
+fn push_cell(data: &mut TensorData, cell: &TableCell) -> Result<(), String> {
     let shown = || match cell {
-        Cell::Empty => "empty (fill it, or leave the row out)".to_owned(),
-        Cell::Text(s) => format!("{:?}", s.chars().take(40).collect::<String>()),
-        Cell::Number(x) => x.to_string(),
-        Cell::Integer(n) => n.to_string(),
-        Cell::Bool(b) => b.to_string(),
-        Cell::Other(what) => (*what).to_owned(),
+        TableCell::Empty => "empty (fill it, or leave the row out)".to_owned(),
+        TableCell::Text(s) => format!("{:?}", s.chars().take(40).collect::<String>()),
+        TableCell::Number(x) => x.to_string(),
+        TableCell::Integer(n) => n.to_string(),
+        TableCell::Bool(b) => b.to_string(),
+        TableCell::Other(what) => (*what).to_owned(),
     };
     let float = || match cell {
         // What a missing number is to a model.
-        Cell::Empty => Some(f64::NAN),
-        Cell::Text(s) => s.parse().ok(),
-        Cell::Number(x) => Some(*x),
-        Cell::Integer(n) => Some(*n as f64),
-        Cell::Bool(b) => Some(f64::from(u8::from(*b))),
-        Cell::Other(_) => None,
+        TableCell::Empty => Some(f64::NAN),
+        TableCell::Text(s) => s.parse().ok(),
+        TableCell::Number(x) => Some(*x),
+        TableCell::Integer(n) => Some(*n as f64),
+        TableCell::Bool(b) => Some(f64::from(u8::from(*b))),
+        TableCell::Other(_) => None,
     };
     let integer = || match cell {
-        Cell::Text(s) => s.parse::<i128>().ok().or_else(|| s.parse::<f64>().ok().and_then(whole)),
-        Cell::Number(x) => whole(*x),
-        Cell::Integer(n) => Some(*n),
-        Cell::Bool(b) => Some(i128::from(*b)),
-        Cell::Empty | Cell::Other(_) => None,
+        TableCell::Text(s) => s.parse::<i128>().ok().or_else(|| s.parse::<f64>().ok().and_then(to_integer)),
+        TableCell::Number(x) => to_integer(*x),
+        TableCell::Integer(n) => Some(*n),
+        TableCell::Bool(b) => Some(i128::from(*b)),
+        TableCell::Empty | TableCell::Other(_) => None,
     };
     macro_rules! integers {
         ($values:expr) => {
@@ -205,7 +207,7 @@ fn push(data: &mut TensorData, cell: &Cell) -> Result<(), String> {
         };
     }
     match data {
-        TensorData::F16(v) => v.push(half(float().ok_or_else(shown)?)),
+        TensorData::F16(v) => v.push(to_f16(float().ok_or_else(shown)?)),
         TensorData::F32(v) => v.push(float().ok_or_else(shown)? as f32),
         TensorData::F64(v) => v.push(float().ok_or_else(shown)?),
         TensorData::U8(v) => integers!(v),
@@ -217,8 +219,8 @@ fn push(data: &mut TensorData, cell: &Cell) -> Result<(), String> {
         TensorData::I32(v) => integers!(v),
         TensorData::I64(v) => integers!(v),
         TensorData::Bool(v) => v.push(match cell {
-            Cell::Text(s) if s.eq_ignore_ascii_case("true") => true,
-            Cell::Text(s) if s.eq_ignore_ascii_case("false") => false,
+            TableCell::Text(s) if s.eq_ignore_ascii_case("true") => true,
+            TableCell::Text(s) if s.eq_ignore_ascii_case("false") => false,
             _ => match integer() {
                 Some(0) => false,
                 Some(1) => true,
@@ -226,19 +228,19 @@ fn push(data: &mut TensorData, cell: &Cell) -> Result<(), String> {
             },
         }),
         TensorData::Bytes(v) => v.push(match cell {
-            Cell::Empty => String::new(),
-            Cell::Text(s) => s.clone(),
-            Cell::Other(_) => return Err(shown()),
-            Cell::Number(_) | Cell::Integer(_) | Cell::Bool(_) => shown(),
+            TableCell::Empty => String::new(),
+            TableCell::Text(s) => s.clone(),
+            TableCell::Other(_) => return Err(shown()),
+            TableCell::Number(_) | TableCell::Integer(_) | TableCell::Bool(_) => shown(),
         }),
     }
     Ok(())
 }
 
-fn half(x: f64) -> half::f16 {
+fn to_f16(x: f64) -> half::f16 {
     half::f16::from_f64(x)
 }
 
-fn whole(x: f64) -> Option<i128> {
+fn to_integer(x: f64) -> Option<i128> {
     (x.fract() == 0.0 && x.abs() < 1e18).then_some(x as i128)
 }

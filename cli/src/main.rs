@@ -18,13 +18,13 @@ use command::TargetArgs;
 /// Ships machine-learning models safely.
 #[derive(Debug, Parser)]
 #[command(name = "kubectl slipway", bin_name = "kubectl slipway", version)]
-struct Cli {
+struct PluginCli {
     #[command(subcommand)]
-    command: Command,
+    command: PluginCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum PluginCommand {
     /// Describe a model by reference rows: what its inputs and outputs look like, and golden requests.
     Baseline(Box<BaselineArgs>),
     /// End the current pause, or what the current step waits for.
@@ -68,19 +68,21 @@ enum BaselineCommand {
 fn main() -> ExitCode {
     // The client that fetches models by HTTP uses whatever provider the process installs.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let give = |command, target: &TargetArgs| command::run(command, target).map(|()| ExitCode::SUCCESS);
-    let ended = match Cli::parse().command {
-        Command::Baseline(args) => match args.command {
-            Some(BaselineCommand::Check(check)) => check::run(&check),
-            None => build::run(&args.make).map(|()| ExitCode::SUCCESS),
+    let give = |command, target: &TargetArgs| command::run_command(command, target).map(|()| ExitCode::SUCCESS);
+    let ended = match PluginCli::parse().command {
+        PluginCommand::Baseline(args) => match args.command {
+            Some(BaselineCommand::Check(check)) => check::check_baseline(&check),
+            None => build::build_baseline(&args.make).map(|()| ExitCode::SUCCESS),
         },
-        Command::Promote(PromoteArgs { target, full: false }) => give(command::Command::Promote, &target),
-        Command::Promote(PromoteArgs { target, full: true }) => give(command::Command::PromoteFull, &target),
-        Command::Abort(target) => give(command::Command::Abort, &target),
-        Command::Retry(target) => give(command::Command::Retry, &target),
-        Command::Pause(target) => give(command::Command::Pause, &target),
-        Command::Resume(target) => give(command::Command::Resume, &target),
-        Command::Restart(target) => restart::run(&target).map(|()| ExitCode::SUCCESS),
+        PluginCommand::Promote(PromoteArgs { target, full: false }) => give(command::RolloutCommand::Promote, &target),
+        PluginCommand::Promote(PromoteArgs { target, full: true }) => {
+            give(command::RolloutCommand::PromoteFull, &target)
+        }
+        PluginCommand::Abort(target) => give(command::RolloutCommand::Abort, &target),
+        PluginCommand::Retry(target) => give(command::RolloutCommand::Retry, &target),
+        PluginCommand::Pause(target) => give(command::RolloutCommand::Pause, &target),
+        PluginCommand::Resume(target) => give(command::RolloutCommand::Resume, &target),
+        PluginCommand::Restart(target) => restart::run_restart(&target).map(|()| ExitCode::SUCCESS),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -95,12 +97,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
-        Cli::command().debug_assert();
-        assert!(Cli::try_parse_from(["x", "baseline"]).is_err());
-        assert!(Cli::try_parse_from(["x", "baseline", "--model", "m", "--data", "d"]).is_ok());
-        assert!(Cli::try_parse_from(["x", "baseline", "check", "--baseline", "b", "--data", "d"]).is_ok());
-        assert!(Cli::try_parse_from(["x", "promote", "digits", "--full", "-n", "team"]).is_ok());
-        assert!(Cli::try_parse_from(["x", "restart", "digits", "-n", "team"]).is_ok());
-        assert!(Cli::try_parse_from(["x", "abort"]).is_err());
+        PluginCli::command().debug_assert();
+        assert!(PluginCli::try_parse_from(["x", "baseline"]).is_err());
+        assert!(PluginCli::try_parse_from(["x", "baseline", "--model", "m", "--data", "d"]).is_ok());
+        assert!(PluginCli::try_parse_from(["x", "baseline", "check", "--baseline", "b", "--data", "d"]).is_ok());
+        assert!(PluginCli::try_parse_from(["x", "promote", "digits", "--full", "-n", "team"]).is_ok());
+        assert!(PluginCli::try_parse_from(["x", "restart", "digits", "-n", "team"]).is_ok());
+        assert!(PluginCli::try_parse_from(["x", "abort"]).is_err());
     }
 }

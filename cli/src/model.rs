@@ -13,28 +13,28 @@ use slipway_runtime::observe::{Rows, golden, regression};
 use slipway_runtime::prediction::{Label, Reader};
 use slipway_runtime::tensor::{Tensor, TensorData};
 
-use crate::progress::Progress;
+use crate::progress::ProgressReporter;
 
 /// Rows that run at once.
-const BATCH: usize = 256;
+const BATCH_ROWS: usize = 256;
 /// Largest model that is loaded.
-const MAX_MODEL: u64 = 4 << 30;
+const MAX_MODEL_BYTES: u64 = 4 << 30;
 
 /// A model with all that is asked of it here.
 #[derive(Debug)]
-pub(crate) struct Model {
+pub(crate) struct LocalModel {
     pub(crate) engine: Engine,
     pub(crate) digest: String,
     pub(crate) inputs: Vec<BaselineTensorSpec>,
     pub(crate) outputs: Vec<BaselineTensorSpec>,
     /// Whether rows run together.
-    pub(crate) batches: bool,
+    pub(crate) batchable: bool,
     reader: Reader,
 }
 
 /// What a model said about many rows.
 #[derive(Debug, Default)]
-pub(crate) struct Answers {
+pub(crate) struct ModelPredictions {
     /// Labels by row; empty for a model without labels.
     pub(crate) labels: Vec<Option<String>>,
     /// Highest probabilities by row; NaN where the scores are none. Empty for a model without scores.
@@ -43,7 +43,7 @@ pub(crate) struct Answers {
     pub(crate) values: Vec<f64>,
 }
 
-impl Model {
+impl LocalModel {
     /// Loads the model at `uri`.
     pub(crate) fn load(uri: &str, library: Option<&Path>) -> Result<Self> {
         let library = library.map_or_else(|| PathBuf::from("/usr/lib/libonnxruntime.so"), Path::to_owned);
@@ -51,7 +51,7 @@ impl Model {
         let options = Options {
             cache_dir: cache,
             volume_root: PathBuf::from("/mnt/models"),
-            max_bytes: MAX_MODEL,
+            max_bytes: MAX_MODEL_BYTES,
             timeout: Duration::from_secs(600),
             attempts: 3,
             external_data: true,
@@ -66,15 +66,15 @@ impl Model {
         let mut engine = engines.pop().context("the model has no session")?;
         let signature = &engine.signature().clone();
         // What mixes rows runs row by row, as it does for clients.
-        let batching = batching::decide(BatchingMode::Auto, &fetched.path, signature, &mut engine, BATCH);
+        let batching = batching::decide(BatchingMode::Auto, &fetched.path, signature, &mut engine, BATCH_ROWS);
         let specs = |all: &[engine::TensorSpec]| all.iter().map(golden::spec).collect::<Vec<_>>();
         let (inputs, outputs) = (specs(&signature.inputs), specs(&signature.outputs));
         let (batches, reader) = (batching.merged, Reader::new(signature));
-        Ok(Self { engine, digest: fetched.digest, inputs, outputs, batches, reader })
+        Ok(Self { engine, digest: fetched.digest, inputs, outputs, batchable: batches, reader })
     }
 
     /// Runs one row.
-    pub(crate) fn one(&mut self, inputs: &[Tensor], row: usize) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    pub(crate) fn predict_row(&mut self, inputs: &[Tensor], row: usize) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
         let inputs: Vec<_> = inputs.iter().map(|t| t.rows_slice(row, 1)).collect();
         let outputs = self.run(inputs.clone(), row)?;
         Ok((inputs, outputs))
@@ -85,15 +85,15 @@ impl Model {
     }
 
     /// Runs all rows.
-    pub(crate) fn all(&mut self, inputs: &[Tensor], rows: usize) -> Result<Answers> {
-        let mut answers = Answers::default();
+    pub(crate) fn predict_all(&mut self, inputs: &[Tensor], rows: usize) -> Result<ModelPredictions> {
+        let mut answers = ModelPredictions::default();
         let regression = regression(self.engine.signature(), self.reader);
-        let mut progress = Progress::new("running the model");
-        let (mut row, size) = (0, if self.batches { BATCH } else { 1 });
+        let mut progress = ProgressReporter::new("running the model");
+        let (mut row, size) = (0, if self.batchable { BATCH_ROWS } else { 1 });
         while row < rows {
             let count = size.min(rows - row);
             let outputs = self.run(inputs.iter().map(|t| t.rows_slice(row, count)).collect(), row)?;
-            self.read(&outputs, regression, &mut answers);
+            self.collect_predictions(&outputs, regression, &mut answers);
             row += count;
             let seen = answers.labels.len().max(answers.values.len()).max(answers.scores.len());
             if seen != 0 && seen != row {
@@ -101,12 +101,12 @@ impl Model {
                     "the model gives {seen} predictions for {row} rows; only models that predict row by row have a baseline"
                 );
             }
-            progress.at(row, Some(rows));
+            progress.update(row, Some(rows));
         }
         Ok(answers)
     }
 
-    fn read(&self, outputs: &[Tensor], regression: Option<usize>, answers: &mut Answers) {
+    fn collect_predictions(&self, outputs: &[Tensor], regression: Option<usize>, answers: &mut ModelPredictions) {
         let predictions = self.reader.read(outputs);
         answers.labels.extend(predictions.labels.iter().map(|l| l.as_ref().map(Label::to_string)));
         if let Some(scores) = self.reader.score_output().and_then(|i| outputs.get(i)) {

@@ -3,26 +3,26 @@
 use std::time::{Duration, Instant};
 
 /// Work is long from here on.
-const QUIET: Duration = Duration::from_secs(2);
-const EVERY: Duration = Duration::from_secs(1);
+const QUIET_PERIOD: Duration = Duration::from_secs(2);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The progress of one task.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct ProgressReporter {
     what: &'static str,
     next: Instant,
 }
 
-impl Progress {
+impl ProgressReporter {
     pub(crate) fn new(what: &'static str) -> Self {
-        Self { what, next: Instant::now() + QUIET }
+        Self { what, next: Instant::now() + QUIET_PERIOD }
     }
 
     /// Tells how far it is, of how many where that is known.
-    pub(crate) fn at(&mut self, rows: usize, of: Option<usize>) {
+    pub(crate) fn update(&mut self, rows: usize, of: Option<usize>) {
         let now = Instant::now();
         if now >= self.next {
-            self.next = now + EVERY;
+            self.next = now + REPORT_INTERVAL;
             let of = of.map(|n| format!(" of {n}")).unwrap_or_default();
             eprintln!("{}: {rows}{of} rows", self.what);
         }

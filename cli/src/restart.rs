@@ -5,30 +5,30 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::command::{TargetArgs, connect};
+use crate::command::{TargetArgs, connect_cluster};
 
 /// Asks for a restart, and says how to watch it.
 ///
 /// # Errors
 /// When the API server refuses it.
-pub(crate) fn run(args: &TargetArgs) -> anyhow::Result<()> {
+pub(crate) fn run_restart(args: &TargetArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(ask(args))
+    runtime.block_on(request_restart(args))
 }
 
-async fn ask(args: &TargetArgs) -> anyhow::Result<()> {
-    let (client, namespace) = connect(args).await?;
+async fn request_restart(args: &TargetArgs) -> anyhow::Result<()> {
+    let (client, namespace) = connect_cluster(args).await?;
     let api: Api<ModelDeployment> = Api::namespaced(client, &namespace);
     // The API knows whole seconds, and so does the creation of pods.
     let time = Timestamp::from_second(Timestamp::now().as_second())?.to_string();
     let body = json!({ "spec": { "restartTime": time } });
     let object = api.patch(&args.name, &PatchParams::default(), &Patch::Merge(body)).await?;
-    println!("{}", told(&args.name, &namespace, &time, &object));
+    println!("{}", restart_message(&args.name, &namespace, &time, &object));
     Ok(())
 }
 
 /// What was done, what it waits for, and how to watch it.
-fn told(name: &str, namespace: &str, time: &str, object: &ModelDeployment) -> String {
+fn restart_message(name: &str, namespace: &str, time: &str, object: &ModelDeployment) -> String {
     let rollout = object.status.as_ref().is_some_and(|status| status.candidate.is_some());
     let waits = if rollout { " when the rollout is over" } else { "" };
     format!(
@@ -50,7 +50,7 @@ mod tests {
         });
         let say = |object: &serde_json::Value| {
             let object: ModelDeployment = serde_json::from_value(object.clone()).unwrap();
-            told("digits", "team", "2026-01-01T00:00:00Z", &object)
+            restart_message("digits", "team", "2026-01-01T00:00:00Z", &object)
         };
         let text = say(&object);
         assert!(text.contains("spec.restartTime is 2026-01-01T00:00:00Z"), "{text}");

@@ -9,7 +9,7 @@ use parquet::record::Field;
 
 /// One value as its file has it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Cell {
+pub(crate) enum TableCell {
     /// Nothing: an empty field, a null.
     Empty,
     /// A text, also of a number in CSV.
@@ -25,44 +25,44 @@ pub(crate) enum Cell {
 }
 
 /// A file that is being read.
-pub(crate) struct Source {
+pub(crate) struct TableReader {
     /// Names of the columns.
     pub(crate) columns: Vec<String>,
     /// How many rows there are, where the file says so.
     pub(crate) total: Option<usize>,
-    rows: Box<dyn Iterator<Item = Result<Vec<Cell>>>>,
+    rows: Box<dyn Iterator<Item = Result<Vec<TableCell>>>>,
 }
 
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for TableReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source").field("columns", &self.columns).finish_non_exhaustive()
     }
 }
 
-impl Source {
+impl TableReader {
     /// Opens a file by the ending of its name.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         let opened = match ending.as_str() {
-            "csv" => Self::csv(path),
-            "parquet" | "pq" => Self::parquet(path),
+            "csv" => Self::open_csv(path),
+            "parquet" | "pq" => Self::open_parquet(path),
             _ => bail!("{}: the name must end in .csv or .parquet", path.display()),
         };
         opened.with_context(|| format!("cannot read {}", path.display()))
     }
 
-    fn csv(path: &Path) -> Result<Self> {
+    fn open_csv(path: &Path) -> Result<Self> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path)?;
         let columns = reader.headers()?.iter().map(|h| h.trim_start_matches('\u{feff}').to_owned()).collect();
         let rows = reader.into_records().enumerate().map(|(i, record)| {
             let record = record.with_context(|| format!("row {}", i + 1))?;
-            let cell = |text: &str| if text.is_empty() { Cell::Empty } else { Cell::Text(text.to_owned()) };
+            let cell = |text: &str| if text.is_empty() { TableCell::Empty } else { TableCell::Text(text.to_owned()) };
             Ok(record.iter().map(cell).collect())
         });
         Ok(Self { columns, total: None, rows: Box::new(rows) })
     }
 
-    fn parquet(path: &Path) -> Result<Self> {
+    fn open_parquet(path: &Path) -> Result<Self> {
         let reader = SerializedFileReader::new(File::open(path)?)?;
         let metadata = reader.metadata().file_metadata();
         let fields = metadata.schema().get_fields();
@@ -72,42 +72,44 @@ impl Source {
             let row = row.with_context(|| {
                 format!("row {}; of the codecs we read Snappy and none: write it with compression=\"snappy\"", i + 1)
             })?;
-            Ok(row.get_column_iter().map(|(_, field)| cell(field)).collect())
+            Ok(row.get_column_iter().map(|(_, field)| cell_from_field(field)).collect())
         });
         Ok(Self { columns, total, rows: Box::new(rows) })
     }
 }
 
-impl Iterator for Source {
-    type Item = Result<Vec<Cell>>;
+impl Iterator for TableReader {
+    type Item = Result<Vec<TableCell>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.rows.next()
     }
 }
 
-fn cell(field: &Field) -> Cell {
+fn cell_from_field(field: &Field) -> TableCell {
     match field {
-        Field::Null => Cell::Empty,
-        Field::Bool(b) => Cell::Bool(*b),
-        Field::Byte(n) => Cell::Integer((*n).into()),
-        Field::Short(n) => Cell::Integer((*n).into()),
-        Field::Int(n) => Cell::Integer((*n).into()),
-        Field::Long(n) => Cell::Integer((*n).into()),
-        Field::UByte(n) => Cell::Integer((*n).into()),
-        Field::UShort(n) => Cell::Integer((*n).into()),
-        Field::UInt(n) => Cell::Integer((*n).into()),
-        Field::ULong(n) => Cell::Integer((*n).into()),
-        Field::Float16(x) => Cell::Number(x.to_f64()),
-        Field::Float(x) => Cell::Number((*x).into()),
-        Field::Double(x) => Cell::Number(*x),
-        Field::Str(s) if s.is_empty() => Cell::Empty,
-        Field::Str(s) => Cell::Text(s.clone()),
-        Field::Bytes(b) => std::str::from_utf8(b.data()).map_or(Cell::Other("bytes"), |s| Cell::Text(s.to_owned())),
-        Field::Decimal(_) => Cell::Other("a decimal"),
-        Field::Group(_) => Cell::Other("a group"),
-        Field::ListInternal(_) => Cell::Other("a list"),
-        Field::MapInternal(_) => Cell::Other("a map"),
-        _ => Cell::Other("a date or time"),
+        Field::Null => TableCell::Empty,
+        Field::Bool(b) => TableCell::Bool(*b),
+        Field::Byte(n) => TableCell::Integer((*n).into()),
+        Field::Short(n) => TableCell::Integer((*n).into()),
+        Field::Int(n) => TableCell::Integer((*n).into()),
+        Field::Long(n) => TableCell::Integer((*n).into()),
+        Field::UByte(n) => TableCell::Integer((*n).into()),
+        Field::UShort(n) => TableCell::Integer((*n).into()),
+        Field::UInt(n) => TableCell::Integer((*n).into()),
+        Field::ULong(n) => TableCell::Integer((*n).into()),
+        Field::Float16(x) => TableCell::Number(x.to_f64()),
+        Field::Float(x) => TableCell::Number((*x).into()),
+        Field::Double(x) => TableCell::Number(*x),
+        Field::Str(s) if s.is_empty() => TableCell::Empty,
+        Field::Str(s) => TableCell::Text(s.clone()),
+        Field::Bytes(b) => {
+            std::str::from_utf8(b.data()).map_or(TableCell::Other("bytes"), |s| TableCell::Text(s.to_owned()))
+        }
+        Field::Decimal(_) => TableCell::Other("a decimal"),
+        Field::Group(_) => TableCell::Other("a group"),
+        Field::ListInternal(_) => TableCell::Other("a list"),
+        Field::MapInternal(_) => TableCell::Other("a map"),
+        _ => TableCell::Other("a date or time"),
     }
 }

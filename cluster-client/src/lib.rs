@@ -21,13 +21,13 @@ use kube::{
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
 /// Time in which a peer that is gone is noticed.
-pub const NOTICED: Duration = Duration::from_secs(25);
+pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(25);
 /// A connection that was silent for so long is asked.
-const SILENT: Duration = Duration::from_secs(10);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 /// Time between two questions.
-const AGAIN: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Questions without an answer before the connection is given up: `SILENT + QUESTIONS * AGAIN == NOTICED`.
-const QUESTIONS: u32 = 3;
+const KEEPALIVE_PROBES: u32 = 3;
 /// Longest time to connect, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,13 +39,13 @@ pub type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxE
 ///
 /// # Errors
 /// When TLS or credentials cannot be set up.
-pub fn builder(config: Config) -> Result<ClientBuilder<Transport>, Error> {
+pub fn client_builder(config: Config) -> Result<ClientBuilder<Transport>, Error> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
-    connector.set_keepalive(Some(SILENT));
-    connector.set_keepalive_interval(Some(AGAIN));
-    connector.set_keepalive_retries(Some(QUESTIONS));
-    connector.set_tcp_user_timeout(Some(NOTICED));
+    connector.set_keepalive(Some(KEEPALIVE_IDLE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+    connector.set_tcp_user_timeout(Some(DEAD_PEER_TIMEOUT));
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(connector)?);
     connector
         .set_connect_timeout(config.connect_timeout.map(|asked| asked.min(CONNECT_TIMEOUT)).or(Some(CONNECT_TIMEOUT)));
@@ -59,10 +59,10 @@ pub fn builder(config: Config) -> Result<ClientBuilder<Transport>, Error> {
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .service(transport);
-    Ok(ClientBuilder::new(boxed(service), config.default_namespace))
+    Ok(ClientBuilder::new(box_service(service), config.default_namespace))
 }
 
-fn boxed<S>(service: S) -> Transport
+fn box_service<S>(service: S) -> Transport
 where
     S: Service<Request<Body>, Response = Response<Incoming>> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
@@ -97,7 +97,7 @@ mod tests {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = silent.local_addr().unwrap();
         let config = Config::new(format!("http://{address}").parse().unwrap());
-        let client = builder(config).unwrap().build();
+        let client = client_builder(config).unwrap().build();
         let watch = tokio::spawn(async move { client.apiserver_version().await.map(drop) });
         let _connection = silent.accept().await.unwrap();
         let begun = std::time::Instant::now();
@@ -109,8 +109,8 @@ mod tests {
             }
             tokio::task::yield_now().await;
         };
-        assert!(due <= SILENT, "{due:?}");
-        assert_eq!(SILENT + QUESTIONS * AGAIN, NOTICED);
+        assert!(due <= KEEPALIVE_IDLE, "{due:?}");
+        assert_eq!(KEEPALIVE_IDLE + KEEPALIVE_PROBES * KEEPALIVE_INTERVAL, DEAD_PEER_TIMEOUT);
         watch.abort();
     }
 }

@@ -7,14 +7,14 @@
 //! does nothing.
 
 /// Whose a command is that does not say.
-pub const UNKNOWN: &str = "unknown";
+pub const UNKNOWN_USER: &str = "unknown";
 
 /// Hexadecimal digits of a revision.
 const REVISION_DIGITS: usize = 10;
 
 /// What a command is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct CommandTarget {
     /// Revision.
     pub revision: String,
     /// Index of the step; none for any.
@@ -25,7 +25,7 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandValue {
     /// What it is for; none when it does not say.
-    pub target: Option<Target>,
+    pub target: Option<CommandTarget>,
     /// Who gave it, or [`UNKNOWN`].
     pub user: String,
 }
@@ -34,7 +34,7 @@ impl CommandValue {
     /// Reads the value of an annotation. Total: what has another form has no target.
     pub fn parse(value: &str) -> Self {
         let parts: Vec<&str> = value.splitn(4, '/').collect();
-        let bare = Self { target: None, user: UNKNOWN.to_owned() };
+        let bare = Self { target: None, user: UNKNOWN_USER.to_owned() };
         let (Some(revision), Some(step), Some(nonce)) = (parts.first(), parts.get(1), parts.get(2)) else {
             return bare;
         };
@@ -49,12 +49,12 @@ impl CommandValue {
         if revision.len() != REVISION_DIGITS || !revision.bytes().all(hex) || nonce.is_empty() {
             return bare;
         }
-        let user = parts.get(3).filter(|user| !user.is_empty()).map_or(UNKNOWN, |user| user);
-        Self { target: Some(Target { revision: (*revision).to_owned(), step }), user: user.to_owned() }
+        let user = parts.get(3).filter(|user| !user.is_empty()).map_or(UNKNOWN_USER, |user| user);
+        Self { target: Some(CommandTarget { revision: (*revision).to_owned(), step }), user: user.to_owned() }
     }
 
     /// The value of a command.
-    pub fn text(target: &Target, nonce: &str, user: &str) -> String {
+    pub fn format(target: &CommandTarget, nonce: &str, user: &str) -> String {
         let step = target.step.map_or_else(|| "-".to_owned(), |step| step.to_string());
         format!("{}/{step}/{nonce}/{user}", target.revision)
     }
@@ -67,13 +67,13 @@ mod tests {
     #[test]
     fn values_come_back_as_they_were_written() {
         for step in [None, Some(0), Some(12)] {
-            let target = Target { revision: "0123456789".to_owned(), step };
-            let value = CommandValue::text(&target, "1a", "system:serviceaccount:team/bot");
+            let target = CommandTarget { revision: "0123456789".to_owned(), step };
+            let value = CommandValue::format(&target, "1a", "system:serviceaccount:team/bot");
             let read = CommandValue::parse(&value);
             assert_eq!(read, CommandValue { target: Some(target), user: "system:serviceaccount:team/bot".to_owned() });
         }
         let without_user = CommandValue::parse("0123456789/2/1764450000");
-        assert_eq!((without_user.target.unwrap().step, without_user.user.as_str()), (Some(2), UNKNOWN));
+        assert_eq!((without_user.target.unwrap().step, without_user.user.as_str()), (Some(2), UNKNOWN_USER));
     }
 
     #[test]
@@ -90,7 +90,11 @@ mod tests {
             "0123456789/1//u",
             "012345678g/1/x",
         ] {
-            assert_eq!(CommandValue::parse(value), CommandValue { target: None, user: UNKNOWN.to_owned() }, "{value}");
+            assert_eq!(
+                CommandValue::parse(value),
+                CommandValue { target: None, user: UNKNOWN_USER.to_owned() },
+                "{value}"
+            );
         }
     }
 }

@@ -21,8 +21,8 @@ use kube::CustomResourceExt;
 pub const GROUP: &str = "ml.slipway.dev";
 
 /// Every CustomResourceDefinition of this crate, as it is installed: API conventions applied (see [`schema`]).
-pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![schema::conventional(v1alpha1::ModelDeployment::crd())]
+pub fn all_crds() -> Vec<CustomResourceDefinition> {
+    vec![schema::apply_conventions(v1alpha1::ModelDeployment::crd())]
 }
 
 /// The YAML of one CustomResourceDefinition as it is committed and shipped.

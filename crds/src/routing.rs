@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use crate::v1alpha1::ModelDeployment;
 
 /// A host as it is compared: of `Host` or `:authority` without the port and the final dot, in lower case.
-pub fn host(authority: &str) -> Cow<'_, str> {
+pub fn normalize_host(authority: &str) -> Cow<'_, str> {
     let host = authority.split(':').next().unwrap_or_default();
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -35,16 +35,16 @@ pub fn service_name<'a>(host: &'a str, namespace: &str) -> Option<&'a str> {
 
 /// By what a ModelDeployment wants to be reached, besides the addresses of its Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
+pub struct RoutingClaims {
     /// Declared hosts, in the form of [`host`].
     pub hosts: BTreeSet<String>,
     /// Name of the model.
     pub model_name: String,
 }
 
-impl Claims {
+impl RoutingClaims {
     /// The claims of a ModelDeployment.
-    pub fn of(object: &ModelDeployment) -> Self {
+    pub fn from_object(object: &ModelDeployment) -> Self {
         let spec = &object.spec;
         let model_name = spec.model.name.clone().unwrap_or_else(|| object.name_any());
         Self::new(&object.namespace().unwrap_or_default(), &spec.traffic.hosts, model_name)
@@ -52,14 +52,14 @@ impl Claims {
 
     /// The claims of a ModelDeployment of a namespace that declares these hosts. Hosts of the form of a Service's address are none: see [`service_name`].
     pub fn new(namespace: &str, hosts: &[String], model_name: String) -> Self {
-        let declared = hosts.iter().map(|declared| host(declared).into_owned());
+        let declared = hosts.iter().map(|declared| normalize_host(declared).into_owned());
         Self { hosts: declared.filter(|host| service_name(host, namespace).is_none()).collect(), model_name }
     }
 }
 
 /// Who claims. Of several that claim the same, the least one holds it: the one that was created first, and of those of one second the one with the lesser UID.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Claimant {
+pub struct RouteClaimant {
     /// Creation in seconds since 1970, which is as exact as the API server tells it.
     pub created: i64,
     /// UID.
@@ -68,9 +68,9 @@ pub struct Claimant {
     pub name: String,
 }
 
-impl Claimant {
+impl RouteClaimant {
     /// A ModelDeployment. One that says no creation is younger than all others.
-    pub fn of(object: &impl ResourceExt) -> Self {
+    pub fn from_object(object: &impl ResourceExt) -> Self {
         Self {
             created: object.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second()),
             uid: object.uid().unwrap_or_default(),
@@ -79,28 +79,28 @@ impl Claimant {
     }
 }
 
-type Index = HashMap<String, BTreeSet<Arc<Claimant>>>;
+type ClaimIndex = HashMap<String, BTreeSet<Arc<RouteClaimant>>>;
 
 /// The claims of all ModelDeployments of one namespace.
 #[derive(Clone, Debug, Default)]
-pub struct Holders {
-    hosts: Index,
-    model_names: Index,
+pub struct ClaimRegistry {
+    hosts: ClaimIndex,
+    model_names: ClaimIndex,
 }
 
-impl Holders {
+impl ClaimRegistry {
     /// The ModelDeployment that holds a host in the form of [`host`].
-    pub fn of_host(&self, host: &str) -> Option<&Claimant> {
-        first(&self.hosts, host)
+    pub fn host_holder(&self, host: &str) -> Option<&RouteClaimant> {
+        first_claimant(&self.hosts, host)
     }
 
     /// The ModelDeployment that holds the name of a model.
-    pub fn of_model_name(&self, name: &str) -> Option<&Claimant> {
-        first(&self.model_names, name)
+    pub fn model_name_holder(&self, name: &str) -> Option<&RouteClaimant> {
+        first_claimant(&self.model_names, name)
     }
 
     /// Adds the claims of a ModelDeployment.
-    pub fn add(&mut self, claimant: &Arc<Claimant>, claims: &Claims) {
+    pub fn add(&mut self, claimant: &Arc<RouteClaimant>, claims: &RoutingClaims) {
         for host in &claims.hosts {
             self.hosts.entry(host.clone()).or_default().insert(Arc::clone(claimant));
         }
@@ -108,15 +108,15 @@ impl Holders {
     }
 
     /// Takes them away again.
-    pub fn remove(&mut self, claimant: &Claimant, claims: &Claims) {
+    pub fn remove(&mut self, claimant: &RouteClaimant, claims: &RoutingClaims) {
         for host in &claims.hosts {
-            remove(&mut self.hosts, host, claimant);
+            remove_claimant(&mut self.hosts, host, claimant);
         }
-        remove(&mut self.model_names, &claims.model_name, claimant);
+        remove_claimant(&mut self.model_names, &claims.model_name, claimant);
     }
 
     /// Names of those that claim what this one holds: whom it concerns when its claims change.
-    pub fn behind(&self, claimant: &Claimant, claims: &Claims) -> BTreeSet<String> {
+    pub fn waiting_claimants(&self, claimant: &RouteClaimant, claims: &RoutingClaims) -> BTreeSet<String> {
         let hosts = claims.hosts.iter().filter_map(|host| self.hosts.get(host));
         let all = hosts.chain(self.model_names.get(&claims.model_name));
         let held = all.filter(|claimants| claimants.first().is_some_and(|first| **first == *claimant));
@@ -124,11 +124,11 @@ impl Holders {
     }
 }
 
-fn first<'a>(index: &'a Index, key: &str) -> Option<&'a Claimant> {
+fn first_claimant<'a>(index: &'a ClaimIndex, key: &str) -> Option<&'a RouteClaimant> {
     index.get(key)?.first().map(AsRef::as_ref)
 }
 
-fn remove(index: &mut Index, key: &str, claimant: &Claimant) {
+fn remove_claimant(index: &mut ClaimIndex, key: &str, claimant: &RouteClaimant) {
     let Some(claimants) = index.get_mut(key) else { return };
     claimants.remove(claimant);
     if claimants.is_empty() {
@@ -150,8 +150,8 @@ mod tests {
         .unwrap()
     }
 
-    fn add(holders: &mut Holders, object: &ModelDeployment) -> (Arc<Claimant>, Claims) {
-        let (claimant, claims) = (Arc::new(Claimant::of(object)), Claims::of(object));
+    fn add(holders: &mut ClaimRegistry, object: &ModelDeployment) -> (Arc<RouteClaimant>, RoutingClaims) {
+        let (claimant, claims) = (Arc::new(RouteClaimant::from_object(object)), RoutingClaims::from_object(object));
         holders.add(&claimant, &claims);
         (claimant, claims)
     }
@@ -166,7 +166,7 @@ mod tests {
             (".", ""),
             ("[::1]:80", "["),
         ] {
-            assert_eq!(host(authority), expected, "{authority}");
+            assert_eq!(normalize_host(authority), expected, "{authority}");
         }
     }
 
@@ -182,14 +182,15 @@ mod tests {
 
     #[test]
     fn a_host_of_the_form_of_a_services_address_is_no_claim() {
-        let claims = Claims::of(&object("a", "1", "2026-01-01T00:00:00Z", &["b.team", "M.example.org"], "m"));
+        let claims =
+            RoutingClaims::from_object(&object("a", "1", "2026-01-01T00:00:00Z", &["b.team", "M.example.org"], "m"));
         assert_eq!(claims.hosts, BTreeSet::from(["m.example.org".to_owned()]));
         let unnamed: ModelDeployment = serde_json::from_value(json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "a"},
             "spec": {"model": {"uri": "https://store/m"}}
         }))
         .unwrap();
-        assert_eq!(Claims::of(&unnamed).model_name, "a");
+        assert_eq!(RoutingClaims::from_object(&unnamed).model_name, "a");
     }
 
     #[test]
@@ -198,18 +199,18 @@ mod tests {
         let same_second = object("y", "5", "2026-01-02T00:00:00Z", &["m.example.org"], "m");
         let young = object("a", "7", "2026-01-02T00:00:00Z", &["m.example.org"], "m");
         for order in [[&old, &same_second, &young], [&young, &same_second, &old], [&same_second, &old, &young]] {
-            let mut holders = Holders::default();
+            let mut holders = ClaimRegistry::default();
             let known: HashMap<String, _> =
                 order.iter().map(|object| (object.name_any(), add(&mut holders, object))).collect();
-            let held = |holders: &Holders| {
-                let host = holders.of_host("m.example.org").map(|it| it.name.clone());
-                assert_eq!(holders.of_model_name("m").map(|it| it.name.clone()), host);
+            let held = |holders: &ClaimRegistry| {
+                let host = holders.host_holder("m.example.org").map(|it| it.name.clone());
+                assert_eq!(holders.model_name_holder("m").map(|it| it.name.clone()), host);
                 host
             };
             assert_eq!(held(&holders).as_deref(), Some("z"));
             let (z, claims) = &known["z"];
-            assert_eq!(holders.behind(z, claims), BTreeSet::from(["a".to_owned(), "y".to_owned()]));
-            assert!(holders.behind(&known["y"].0, claims).is_empty(), "it holds nothing");
+            assert_eq!(holders.waiting_claimants(z, claims), BTreeSet::from(["a".to_owned(), "y".to_owned()]));
+            assert!(holders.waiting_claimants(&known["y"].0, claims).is_empty(), "it holds nothing");
             holders.remove(z, claims);
             assert_eq!(held(&holders).as_deref(), Some("y"), "of one second the lesser UID");
             holders.remove(&known["y"].0, claims);

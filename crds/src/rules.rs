@@ -8,22 +8,22 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 
 /// Places the rules of a schema and of all that is in it. `path` is that of the schema, without the indices of lists.
-pub(crate) fn place(schema: &mut JSONSchemaProps, path: &[String]) {
+pub(crate) fn place_rules(schema: &mut JSONSchemaProps, path: &[String]) {
     let mut rules = schema.x_kubernetes_validations.take();
     for rule in rules.iter_mut().flatten() {
         place_rule(rule, schema, path);
     }
     schema.x_kubernetes_validations = rules;
     for (name, field) in schema.properties.iter_mut().flatten() {
-        place(field, &[path, std::slice::from_ref(name)].concat());
+        place_rules(field, &[path, std::slice::from_ref(name)].concat());
     }
     match schema.items.as_mut() {
-        Some(JSONSchemaPropsOrArray::Schema(item)) => place(item, path),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(|item| place(item, path)),
+        Some(JSONSchemaPropsOrArray::Schema(item)) => place_rules(item, path),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(|item| place_rules(item, path)),
         None => {}
     }
     if let Some(JSONSchemaPropsOrBool::Schema(additional)) = schema.additional_properties.as_mut() {
-        place(additional, path);
+        place_rules(additional, path);
     }
 }
 
@@ -41,12 +41,12 @@ fn place_rule(rule: &mut ValidationRule, schema: &JSONSchemaProps, path: &[Strin
     }
     let (found, rest) = below.split_at(known);
     let text = if rest.is_empty() { text.to_owned() } else { format!("{}: {text}", rest.join(".")) };
-    rule.reason = Some(reason(&text).to_owned());
+    rule.reason = Some(rule_reason(&text).to_owned());
     rule.field_path = (!found.is_empty()).then(|| format!(".{}", found.join(".")));
     rule.message = Some(text);
 }
 
-fn reason(text: &str) -> &'static str {
+fn rule_reason(text: &str) -> &'static str {
     let forbidden = ["only allowed", "has become", "is not used any more", "cannot change"];
     if text.starts_with("required") || text.starts_with("give ") || text.starts_with("needs one") {
         "FieldValueRequired"

@@ -16,43 +16,43 @@ const RESOURCE_POLICY: (&str, &str) = ("helm.sh/resource-policy", "keep");
 const NAME_BOUND: i64 = 63;
 
 /// Applies the conventions to every schema of `crd`.
-pub fn conventional(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+pub fn apply_conventions(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let (key, value) = RESOURCE_POLICY;
     crd.metadata.annotations.get_or_insert_default().insert(key.into(), value.into());
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
-            root(schema);
-            walk(schema);
-            without_defaults_in_items(schema);
+            complete_root(schema);
+            normalize_schema(schema);
+            strip_item_defaults(schema);
             if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec")) {
-                of_spec(spec);
+                adjust_spec(spec);
             }
             if let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec")) {
-                bounds(spec);
+                set_bounds(spec);
             }
-            rules::place(schema, &[]);
+            rules::place_rules(schema, &[]);
         }
     }
     crd
 }
 
 /// The derive cannot know what the kind is for: that stands at its spec.
-fn root(schema: &mut JSONSchemaProps) {
+fn complete_root(schema: &mut JSONSchemaProps) {
     let properties = schema.properties.get_or_insert_default();
     schema.description = properties.get("spec").and_then(|spec| spec.description.clone());
     for field in ["apiVersion", "kind"] {
-        properties.insert(field.into(), string(None));
+        properties.insert(field.into(), string_schema(None));
     }
     let metadata = properties.entry("metadata".into()).or_default();
     metadata.type_ = Some("object".into());
     let names = metadata.properties.get_or_insert_default();
     for field in ["name", "generateName"] {
-        names.insert(field.into(), string(Some(NAME_BOUND)));
+        names.insert(field.into(), string_schema(Some(NAME_BOUND)));
     }
 }
 
 /// Members that had another place or unit before v1alpha1 was settled, and what is said to those who still fill them. `[]` goes into the items of a list.
-const MOVED: [(&str, &str); 16] = [
+const MOVED_FIELDS: [(&str, &str); 16] = [
     ("runtime", "has become spec.template, a part of a pod template; the model server is its container 'server'"),
     (
         "cache",
@@ -75,15 +75,15 @@ const MOVED: [(&str, &str); 16] = [
 ];
 
 /// Those of them that were objects; the others were numbers or strings.
-const OBJECTS: [&str; 6] =
+const MOVED_OBJECTS: [&str; 6] =
     ["runtime", "cache", "sampling", "queue.redis", "queue.nats", "queue.callbacks.signingKeyFrom"];
 
-fn of_spec(spec: &mut JSONSchemaProps) {
-    for (path, message) in MOVED {
-        moved(spec, path, message);
+fn adjust_spec(spec: &mut JSONSchemaProps) {
+    for (path, message) in MOVED_FIELDS {
+        refuse_moved_field(spec, path, message);
     }
     // As a rule, so that who still has the old name reads where it went and not only what is missing.
-    if let Some(callbacks) = member(spec, "queue").and_then(|queue| member(queue, "callbacks")) {
+    if let Some(callbacks) = member_schema(spec, "queue").and_then(|queue| member_schema(queue, "callbacks")) {
         let field = "signingKeySecretKeyRef";
         callbacks.required.iter_mut().for_each(|required| required.retain(|name| name != field));
         callbacks.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
@@ -92,24 +92,24 @@ fn of_spec(spec: &mut JSONSchemaProps) {
             ..Default::default()
         });
     }
-    let template = member(spec, "template").and_then(|template| member(template, "spec"));
+    let template = member_schema(spec, "template").and_then(|template| member_schema(template, "spec"));
     if let Some(template) = template {
-        pod_spec(template);
+        relax_pod_spec(template);
     }
-    for path in CORE {
+    for path in CORE_TYPE_PATHS {
         let mut at = Some(&mut *spec);
         for name in path.split('.') {
-            at = at.and_then(|schema| member(schema, name));
+            at = at.and_then(|schema| member_schema(schema, name));
         }
         if let Some(schema) = at {
-            children(schema, &mut undescribed);
+            visit_children(schema, &mut strip_descriptions);
         }
     }
 }
 
 /// Where the schema embeds types of Kubernetes, whose descriptions are those of `kubectl explain` for their own kinds. With them the definition would be larger than
 /// the annotation in which client-side apply keeps it.
-const CORE: [&str; 8] = [
+const CORE_TYPE_PATHS: [&str; 8] = [
     "template.spec",
     "autoscaling.metrics",
     "autoscaling.behavior",
@@ -121,15 +121,15 @@ const CORE: [&str; 8] = [
 ];
 
 /// Refuses a member that has another place now.
-fn moved(spec: &mut JSONSchemaProps, path: &str, message: &str) {
+fn refuse_moved_field(spec: &mut JSONSchemaProps, path: &str, message: &str) {
     let (parents, field) = path.rsplit_once('.').map_or((None, path), |(parents, field)| (Some(parents), field));
     let mut at = Some(spec);
     for name in parents.into_iter().flat_map(|parents| parents.split('.')) {
-        at = at.and_then(|schema| if name == "[]" { item(schema) } else { member(schema, name) });
+        at = at.and_then(|schema| if name == "[]" { item_schema(schema) } else { member_schema(schema, name) });
     }
     let Some(parent) = at else { return };
     // A rule sees only fields that have a type.
-    let is_object = OBJECTS.contains(&path);
+    let is_object = MOVED_OBJECTS.contains(&path);
     let refused = JSONSchemaProps {
         description: Some(format!("Refused: it {message}.")),
         type_: is_object.then(|| "object".into()),
@@ -145,20 +145,20 @@ fn moved(spec: &mut JSONSchemaProps, path: &str, message: &str) {
     });
 }
 
-fn item(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
+fn item_schema(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
     match schema.items.as_mut()? {
         JSONSchemaPropsOrArray::Schema(item) => Some(item),
         JSONSchemaPropsOrArray::Schemas(_) => None,
     }
 }
 
-fn member<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+fn member_schema<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
     schema.properties.as_mut()?.get_mut(name)
 }
 
-fn undescribed(schema: &mut JSONSchemaProps) {
+fn strip_descriptions(schema: &mut JSONSchemaProps) {
     schema.description = None;
-    children(schema, &mut undescribed);
+    visit_children(schema, &mut strip_descriptions);
 }
 
 /// Most containers of each kind in a template: rules over them have a cost that the apiserver can estimate.
@@ -166,20 +166,20 @@ const MAX_CONTAINERS: i64 = 16;
 
 /// A PodSpec that is merged over another one: nothing is required of it, and its lists are merged by the keys that core gives them, as far as these keys
 /// are always there.
-fn pod_spec(spec: &mut JSONSchemaProps) {
+fn relax_pod_spec(spec: &mut JSONSchemaProps) {
     spec.required = None;
     for field in ["ephemeralContainers", "nodeName"] {
         spec.properties.as_mut().map(|fields| fields.remove(field));
     }
-    list_types(spec);
+    set_list_types(spec);
     for field in ["containers", "initContainers"] {
-        if let Some(containers) = member(spec, field) {
+        if let Some(containers) = member_schema(spec, field) {
             containers.max_items = Some(MAX_CONTAINERS);
         }
     }
 }
 
-fn list_types(schema: &mut JSONSchemaProps) {
+fn set_list_types(schema: &mut JSONSchemaProps) {
     for (name, field) in schema.properties.iter_mut().flatten().filter(|(_, field)| field.items.is_some()) {
         let key = match name.as_str() {
             "containers" | "initContainers" | "env" | "imagePullSecrets" | "volumes" | "resourceClaims" | "claims" => {
@@ -196,14 +196,14 @@ fn list_types(schema: &mut JSONSchemaProps) {
         field.x_kubernetes_list_type = Some("map".into());
         field.x_kubernetes_list_map_keys = Some(vec![key.into()]);
     }
-    children(schema, &mut list_types);
+    visit_children(schema, &mut set_list_types);
 }
 
-fn string(max_length: Option<i64>) -> JSONSchemaProps {
+fn string_schema(max_length: Option<i64>) -> JSONSchemaProps {
     JSONSchemaProps { type_: Some("string".into()), max_length, ..Default::default() }
 }
 
-fn walk(schema: &mut JSONSchemaProps) {
+fn normalize_schema(schema: &mut JSONSchemaProps) {
     // A writer that has no opinion leaves the field out; null would break merge patches and apply round trips.
     schema.nullable = None;
     if let Some(values) = schema.enum_.as_mut() {
@@ -212,20 +212,20 @@ fn walk(schema: &mut JSONSchemaProps) {
     if schema.format.as_deref().is_some_and(|f| f.starts_with("uint")) {
         schema.format = None;
     }
-    children(schema, &mut walk);
+    visit_children(schema, &mut normalize_schema);
 }
 
 /// A default inside the items of a list is written into every object, and then a list in Git never again equals the list in the cluster. The operator has the same
 /// defaults.
-fn without_defaults_in_items(schema: &mut JSONSchemaProps) {
-    fn without_default(schema: &mut JSONSchemaProps) {
+fn strip_item_defaults(schema: &mut JSONSchemaProps) {
+    fn strip_default(schema: &mut JSONSchemaProps) {
         schema.default = None;
-        children(schema, &mut without_default);
+        visit_children(schema, &mut strip_default);
     }
-    if let Some(item) = item(schema) {
-        without_default(item);
+    if let Some(item) = item_schema(schema) {
+        strip_default(item);
     }
-    children(schema, &mut without_defaults_in_items);
+    visit_children(schema, &mut strip_item_defaults);
 }
 
 /// Bounds of what has none, of Kubernetes' own types above all: longest string (a script in an argument may be long), most items of a list, most members of a map.
@@ -234,7 +234,7 @@ const MAX_LENGTH: i64 = 16_384;
 const MAX_ITEMS: i64 = 128;
 const MAX_MEMBERS: i64 = 64;
 
-fn bounds(schema: &mut JSONSchemaProps) {
+fn set_bounds(schema: &mut JSONSchemaProps) {
     let is_number_or_string = schema.x_kubernetes_int_or_string == Some(true);
     match schema.type_.as_deref() {
         Some("string") if schema.enum_.is_none() => _ = schema.max_length.get_or_insert(MAX_LENGTH),
@@ -246,11 +246,11 @@ fn bounds(schema: &mut JSONSchemaProps) {
         None if is_number_or_string => _ = schema.max_length.get_or_insert(64),
         _ => {}
     }
-    children(schema, &mut bounds);
+    visit_children(schema, &mut set_bounds);
 }
 
 /// Does the same to all that is in a schema.
-fn children(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProps)) {
+fn visit_children(schema: &mut JSONSchemaProps, visit: &mut impl FnMut(&mut JSONSchemaProps)) {
     schema.properties.iter_mut().flat_map(|fields| fields.values_mut()).for_each(&mut *visit);
     match schema.items.as_mut() {
         Some(JSONSchemaPropsOrArray::Schema(item)) => visit(item),

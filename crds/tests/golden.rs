@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[test]
 fn generated_files_are_fresh() {
     let mut stale = Vec::new();
-    for crd in slipway_crds::all() {
+    for crd in slipway_crds::all_crds() {
         let text = slipway_crds::to_yaml(&crd).unwrap();
         let name = format!("{}.yaml", crd.spec.names.plural);
         for folder in ["crds", "charts/slipway-crds/files"] {
@@ -27,7 +27,7 @@ fn generated_files_are_fresh() {
 #[test]
 fn the_yaml_says_what_the_types_say() {
     let parsed = documents(&root().join("crds/modeldeployments.yaml")).remove(0);
-    assert_eq!(parsed, serde_json::to_value(&slipway_crds::all()[0]).unwrap());
+    assert_eq!(parsed, serde_json::to_value(&slipway_crds::all_crds()[0]).unwrap());
 }
 
 /// API conventions: see `schema.rs`.
@@ -56,7 +56,7 @@ fn the_root_says_what_the_kind_is_for() {
 
 #[test]
 fn uninstalling_the_chart_keeps_the_definition() {
-    let crd = serde_json::to_value(&slipway_crds::all()[0]).unwrap();
+    let crd = serde_json::to_value(&slipway_crds::all_crds()[0]).unwrap();
     assert_eq!(crd["metadata"]["annotations"], json!({"helm.sh/resource-policy": "keep"}));
 }
 
@@ -99,7 +99,7 @@ fn items_of_lists_have_no_defaults() {
 /// The whole definition fits into the annotation in which client-side apply keeps it, with room to grow.
 #[test]
 fn the_definition_is_small() {
-    let bytes = serde_json::to_vec(&slipway_crds::all()[0]).unwrap().len();
+    let bytes = serde_json::to_vec(&slipway_crds::all_crds()[0]).unwrap().len();
     assert!(bytes < 150_000, "{bytes} bytes");
 }
 

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use slipway_crds::routing::Claims;
+use slipway_crds::routing::RoutingClaims;
 use slipway_gateway::{
     app::{self, Ports},
     config::{
@@ -45,7 +45,7 @@ async fn gateway(
         name: "digits".into(),
         uid: "uid".into(),
         created: 0,
-        claims: Claims { model_name: "digits".into(), ..Claims::default() },
+        claims: RoutingClaims { model_name: "digits".into(), ..RoutingClaims::default() },
         weights: Some(Weights { generation: 1, backends, preview: None }),
         stable: None,
         timeout: Duration::from_secs(30),

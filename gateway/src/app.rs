@@ -42,7 +42,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let gateway = Gateway::new(args.settings());
     let (data, private) = (bind(args.listen).await?, bind(args.private_listen).await?);
     let ports = Ports { data, private, admin: bind(args.admin_listen).await? };
-    let client = slipway_cluster_client::builder(kube::Config::infer().await?)?.build();
+    let client = slipway_cluster_client::client_builder(kube::Config::infer().await?)?.build();
 
     let mut term = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut int = signal(SignalKind::interrupt()).map_err(Error::Signals)?;

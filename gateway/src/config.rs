@@ -8,7 +8,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use slipway_crds::routing::Claims;
+use slipway_crds::routing::RoutingClaims;
 use slipway_listener::OperatorPublicKey;
 
 /// Role of a revision in the split.
@@ -98,7 +98,7 @@ pub struct ModelConfig {
     /// Creation in seconds since 1970: of several that claim the same host or model name the oldest holds it.
     pub created: i64,
     /// By what it wants to be reached besides the addresses of its Services: declared hosts, and the name of the model.
-    pub claims: Claims,
+    pub claims: RoutingClaims,
     /// The weights; absent when the status has none (yet, or any more).
     pub weights: Option<Weights>,
     /// The revision that the status calls stable, for when there are no weights.

@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{ResourceExt, core::DeserializeGuard};
 use slipway_crds::{
     labels::{MODEL_DEPLOYMENT, REVISION},
-    routing::{Claimant, Claims},
-    v1alpha1::{Percentage, Queue, Traffic, units::bytes},
+    routing::{RouteClaimant, RoutingClaims},
+    v1alpha1::{Percentage, QueueSpec, TrafficSpec, units::quantity_bytes},
 };
 
 use crate::{
@@ -204,7 +204,7 @@ fn model_config(object: &RoutedModelDeployment, known: Option<&ModelConfig>) -> 
         (Ok(spec), _) => of_spec(object, &spec),
         (Err(error), Some(known)) => {
             tracing::warn!(modeldeployment = name, %error, "its spec is not understood: the last one stays in force");
-            ModelConfig { created: Claimant::of(object).created, ..known.clone() }
+            ModelConfig { created: RouteClaimant::from_object(object).created, ..known.clone() }
         }
         (Err(error), None) => {
             tracing::warn!(modeldeployment = name, %error, "its spec is not understood: defaults take the place of that");
@@ -231,12 +231,12 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
     let on = |part: &Option<resource::Switch>| part.as_ref().is_some_and(|part| part.mode != "Disabled");
     let cache = &spec.server.cache;
     let (shield, brake) = (&traffic.shield, &traffic.brake);
-    let default = Traffic::default();
+    let default = TrafficSpec::default();
     ModelConfig {
         name,
         uid: String::new(),
-        created: Claimant::of(object).created,
-        claims: Claims::new(&namespace, &traffic.hosts, model_name),
+        created: RouteClaimant::from_object(object).created,
+        claims: RoutingClaims::new(&namespace, &traffic.hosts, model_name),
         weights: None,
         stable: None,
         timeout: Duration::from_secs(positive(traffic.timeout_seconds.unwrap_or(default.timeout_seconds)).max(1)),
@@ -275,7 +275,7 @@ const MAX_SETTING: usize = 16 << 10;
 fn pod_settings(spec: &resource::Spec) -> PodSettings {
     let list = |list: &[String]| HeaderValue::try_from(list.join(",")).ok().filter(|list| list.len() <= MAX_SETTING);
     let (queue, queued) = (spec.queue.clone().unwrap_or_default(), spec.server.queue.is_some());
-    let default = Queue::default();
+    let default = QueueSpec::default();
     let max_jobs = u64::try_from(queue.max_jobs.unwrap_or(default.max_jobs)).unwrap_or(0);
     PodSettings {
         max_jobs: queued.then(|| max_jobs.into()),
@@ -288,7 +288,7 @@ fn millionths(share: &Percentage) -> Option<u64> {
 }
 
 fn size(amount: &Quantity) -> Option<usize> {
-    usize::try_from(bytes(amount)?).ok()
+    usize::try_from(quantity_bytes(amount)?).ok()
 }
 
 /// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them into huge ones.

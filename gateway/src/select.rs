@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use slipway_crds::routing::{Claimant, host, service_name};
+use slipway_crds::routing::{RouteClaimant, normalize_host, service_name};
 
 use crate::{
     model::Model,
@@ -56,19 +56,19 @@ pub fn select(table: &RouteTable, namespace: &str, authority: Option<&str>, path
 }
 
 fn by_host(table: &RouteTable, namespace: &str, authority: &str) -> Option<Route> {
-    let host = host(authority);
+    let host = normalize_host(authority);
     let found = |name: &str, preview| table.models.get(name).map(|model| Route { model: Arc::clone(model), preview });
     match service_name(&host, namespace) {
         Some(name) => found(name, false).or_else(|| found(name.strip_suffix(PREVIEW)?, true)),
-        None => route(table, table.holders.of_host(&host)),
+        None => route(table, table.holders.host_holder(&host)),
     }
 }
 
 /// The ModelDeployment that holds the name of a model.
 pub fn by_model_name(table: &RouteTable, name: &str) -> Option<Route> {
-    route(table, table.holders.of_model_name(name))
+    route(table, table.holders.model_name_holder(name))
 }
 
-fn route(table: &RouteTable, holder: Option<&Claimant>) -> Option<Route> {
+fn route(table: &RouteTable, holder: Option<&RouteClaimant>) -> Option<Route> {
     table.models.get(&holder?.name).map(|model| Route { model: Arc::clone(model), preview: false })
 }

@@ -111,7 +111,7 @@ async fn answer(
 mod tests {
     use std::collections::BTreeMap;
 
-    use slipway_crds::routing::Claims;
+    use slipway_crds::routing::RoutingClaims;
 
     use super::*;
     use crate::config::{self, BrakeConfig, ModelConfig, PodSettings, ShieldConfig, Snapshot};
@@ -124,7 +124,7 @@ mod tests {
                 name: name.clone(),
                 uid: name.clone(),
                 created: 0,
-                claims: Claims { model_name: name.clone(), ..Claims::default() },
+                claims: RoutingClaims { model_name: name.clone(), ..RoutingClaims::default() },
                 weights: None,
                 stable: None,
                 timeout: Duration::from_secs(*seconds),

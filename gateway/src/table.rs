@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use slipway_crds::routing::{Claimant, Holders};
+use slipway_crds::routing::{ClaimRegistry, RouteClaimant};
 use slipway_prediction_id::Report;
 use tokio::{sync::watch, time::Instant};
 
@@ -28,7 +28,7 @@ pub struct RouteTable {
     /// ModelDeployments by name.
     pub models: HashMap<String, Arc<Model>>,
     /// Who holds declared hosts and the names of models.
-    pub holders: Holders,
+    pub holders: ClaimRegistry,
 }
 
 /// Holds the current table and makes the next.
@@ -312,8 +312,8 @@ fn guess(config: &ModelConfig, endpoints: &Endpoints) -> Option<Weights> {
     Some(Weights { generation: 0, backends, preview: None })
 }
 
-fn claimant(config: &ModelConfig) -> Arc<Claimant> {
-    Arc::new(Claimant { created: config.created, uid: config.uid.clone(), name: config.name.clone() })
+fn claimant(config: &ModelConfig) -> Arc<RouteClaimant> {
+    Arc::new(RouteClaimant { created: config.created, uid: config.uid.clone(), name: config.name.clone() })
 }
 
 /// Remembers since when series belong to nothing. The weight is 0 from now on; the counters stay for a while, for the last scrape.

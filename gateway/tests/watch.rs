@@ -133,8 +133,8 @@ fn digits(generation: i64, candidate: i32) -> Value {
         "metadata": {"name": "digits", "namespace": "default", "uid": "1", "resourceVersion": format!("{}", generation + 1)},
         "spec": {"model": {"uri": "file:///models/digits"}},
         "status": {"traffic": {"generation": generation, "backends": [
-            {"revision": "aaa", "role": "Stable", "weight": permille::text(1000 - candidate)},
-            {"revision": "bbb", "role": "Candidate", "weight": permille::text(candidate)},
+            {"revision": "aaa", "role": "Stable", "weight": permille::format_permille(1000 - candidate)},
+            {"revision": "bbb", "role": "Candidate", "weight": permille::format_permille(candidate)},
         ]}},
     })
 }

@@ -16,20 +16,20 @@ use slipway_listener::{End, Server, Settings};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Running;
-use crate::telemetry::Metrics;
-use crate::views::Views;
+use crate::context::RunningReconciles;
+use crate::metrics::OperatorMetrics;
+use crate::views::ClusterViews;
 
 /// Every write has a time limit, so a reconcile that runs this long will never end.
-const STUCK: Duration = Duration::from_secs(300);
+const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// How long answers that are on their way may take at the end. Nobody may keep a process that lost its lease by taking one slowly.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Phase {
+pub enum ProcessPhase {
     /// It waits for the lease: ready to take over.
     Standby = 0,
     /// It leads.
@@ -40,36 +40,36 @@ pub enum Phase {
 
 /// What the probes look at.
 #[derive(Clone)]
-pub struct Health {
+pub struct OperatorHealth {
     /// Caches.
-    pub views: Arc<Views>,
+    pub views: Arc<ClusterViews>,
     /// Reconciles that run.
-    pub running: Arc<Running>,
+    pub running: Arc<RunningReconciles>,
     /// Metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<OperatorMetrics>,
     phase: Arc<AtomicU8>,
 }
 
-impl Health {
+impl OperatorHealth {
     /// Standing by.
-    pub fn new(views: Arc<Views>, running: Arc<Running>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(views: Arc<ClusterViews>, running: Arc<RunningReconciles>, metrics: Arc<OperatorMetrics>) -> Self {
         Self { views, running, metrics, phase: Arc::default() }
     }
 
     /// Notes what the process does.
-    pub fn set(&self, phase: Phase) {
+    pub fn set_phase(&self, phase: ProcessPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
-        self.metrics.leader.set(i64::from(phase == Phase::Leading));
+        self.metrics.leader.set(i64::from(phase == ProcessPhase::Leading));
     }
 
-    fn live(&self) -> Result<&'static str, String> {
-        match self.running.oldest() {
-            Some(age) if age > STUCK => Err(format!("a reconcile has run for {} s", age.as_secs())),
+    fn liveness(&self) -> Result<&'static str, String> {
+        match self.running.oldest_age() {
+            Some(age) if age > STUCK_AFTER => Err(format!("a reconcile has run for {} s", age.as_secs())),
             _ => Ok("ok"),
         }
     }
 
-    fn ready(&self) -> Result<&'static str, String> {
+    fn readiness(&self) -> Result<&'static str, String> {
         match self.phase.load(Ordering::Relaxed) {
             0 => Ok("standing by"),
             1 if self.views.are_synced() => Ok("leading"),
@@ -79,30 +79,33 @@ impl Health {
     }
 }
 
-fn probe(result: Result<&'static str, String>) -> (StatusCode, String) {
+fn probe_response(result: Result<&'static str, String>) -> (StatusCode, String) {
     match result {
         Ok(text) => (StatusCode::OK, text.to_owned()),
         Err(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
     }
 }
 
-async fn metrics(State(health): State<Health>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], health.metrics.text())
+async fn serve_metrics(State(health): State<OperatorHealth>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+        health.metrics.encode_text(),
+    )
 }
 
 /// Serves until `stop`, and then at most as long as [`DRAIN`].
-pub async fn serve(listener: TcpListener, health: Health, stop: CancellationToken) {
+pub async fn serve_admin(listener: TcpListener, health: OperatorHealth, stop: CancellationToken) {
     let router = Router::new()
-        .route("/livez", get(async |State(h): State<Health>| probe(h.live())))
-        .route("/readyz", get(async |State(h): State<Health>| probe(h.ready())))
-        .route("/metrics", get(metrics))
+        .route("/livez", get(async |State(h): State<OperatorHealth>| probe_response(h.liveness())))
+        .route("/readyz", get(async |State(h): State<OperatorHealth>| probe_response(h.readiness())))
+        .route("/metrics", get(serve_metrics))
         .with_state(health);
     let make = move |_| TowerToHyperService::new(router.clone());
     let builder = auto::Builder::new(TokioExecutor::new());
     let serving = Server::new(listener, Settings::admin(End::Drain), builder).serve(make, stop.cancelled());
     let drained = async {
         stop.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
     };
     tokio::select! {
         () = serving => {}
@@ -116,12 +119,12 @@ mod tests {
 
     #[test]
     fn readiness_follows_the_phase() {
-        let health = Health::new(Arc::default(), Arc::default(), Arc::default());
-        assert!(health.ready().is_ok(), "standing by");
-        health.set(Phase::Leading);
-        assert!(health.ready().is_err(), "no caches yet");
-        health.set(Phase::Ending);
-        assert!(health.ready().is_err());
-        assert!(health.live().is_ok());
+        let health = OperatorHealth::new(Arc::default(), Arc::default(), Arc::default());
+        assert!(health.readiness().is_ok(), "standing by");
+        health.set_phase(ProcessPhase::Leading);
+        assert!(health.readiness().is_err(), "no caches yet");
+        health.set_phase(ProcessPhase::Ending);
+        assert!(health.readiness().is_err());
+        assert!(health.liveness().is_ok());
     }
 }

@@ -20,15 +20,15 @@ use slipway_core::build::{DIGEST_VARIABLE, FETCH, GATEWAY};
 use slipway_core::desired::ChildKind;
 use slipway_core::marks::RevisionMarks;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, SERVER};
+use slipway_crds::v1alpha1::{ModelDeployment, SERVER_CONTAINER};
 
-use crate::cache::{Owner, version_of};
-use crate::children::{Awaited, Child, Expectation};
-use crate::error::{Fault, WriteError};
+use crate::cache::{ObjectOwner, version_of};
+use crate::children::{AwaitedState, ManagedKind, WriteExpectation};
+use crate::error::{WriteError, WriteFault};
 use crate::own_writes::OwnWrites;
-use crate::put::Turns;
 use crate::replicas;
-use crate::views::Views;
+use crate::server_side_apply::NamespaceLocks;
+use crate::views::ClusterViews;
 
 /// Field manager of `spec.replicas` of ReplicaSets.
 pub const SCALE_MANAGER: &str = "slipway-scale";
@@ -41,25 +41,25 @@ pub const OWNERS_MANAGER: &str = "slipway-owners";
 /// How long one write may take, connection included.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Verb, kind and name of what an action writes, as they stand in its [`WriteError`].
-pub fn target(action: &PlanAction) -> String {
+pub fn action_target(action: &PlanAction) -> String {
     let (verb, child, name) = match action {
         PlanAction::Apply(desired) | PlanAction::Restore { desired, .. } => {
             return format!("apply {}", desired.target());
         }
-        PlanAction::Adopt { kind, name, .. } => ("adopt", Child::from(*kind), name.clone()),
+        PlanAction::Adopt { kind, name, .. } => ("adopt", ManagedKind::from(*kind), name.clone()),
         PlanAction::WriteReplicas { .. } => return format!("scale {}", ModelDeployment::kind(&())),
-        PlanAction::Scale { name, .. } => ("scale", Child::ReplicaSet, name.clone()),
-        PlanAction::Pin { name, .. } => ("pin", Child::ReplicaSet, name.clone()),
-        PlanAction::Mark { name, .. } => ("mark", Child::ReplicaSet, name.clone()),
-        PlanAction::Evict { name, .. } => ("evict", Child::Pod, name.clone()),
-        PlanAction::Delete { kind, name, .. } => ("delete", Child::from(*kind), name.clone()),
+        PlanAction::Scale { name, .. } => ("scale", ManagedKind::ReplicaSet, name.clone()),
+        PlanAction::Pin { name, .. } => ("pin", ManagedKind::ReplicaSet, name.clone()),
+        PlanAction::Mark { name, .. } => ("mark", ManagedKind::ReplicaSet, name.clone()),
+        PlanAction::Evict { name, .. } => ("evict", ManagedKind::Pod, name.clone()),
+        PlanAction::Delete { kind, name, .. } => ("delete", ManagedKind::from(*kind), name.clone()),
     };
-    format!("{verb} {} {name}", child.kind())
+    format!("{verb} {} {name}", child.kind_name())
 }
 
 /// The ModelDeployment on whose behalf is written.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct ModelIdentity {
     /// Namespace.
     pub namespace: String,
     /// Name.
@@ -68,48 +68,52 @@ pub struct Subject {
     pub uid: String,
 }
 
-impl Subject {
+impl ModelIdentity {
     /// To whom an object of its namespace belongs that it deletes: one of the gateway's name, which no ModelDeployment may have, to the gateway.
-    pub fn owner_of(&self, name: &str) -> Owner {
-        if name == GATEWAY { Owner::gateway(&self.namespace) } else { Owner::model(&self.namespace, &self.name) }
+    pub fn owner_of(&self, name: &str) -> ObjectOwner {
+        if name == GATEWAY {
+            ObjectOwner::gateway(&self.namespace)
+        } else {
+            ObjectOwner::model(&self.namespace, &self.name)
+        }
     }
 }
 
 /// Carries actions out.
-pub struct Applier<'a> {
+pub struct ActionApplier<'a> {
     /// Client.
     pub client: &'a Client,
     /// What is known of the objects.
-    pub views: &'a Views,
+    pub views: &'a ClusterViews,
     /// On whose behalf.
-    pub subject: &'a Subject,
+    pub subject: &'a ModelIdentity,
     /// Turns at shared objects.
-    pub turns: &'a Turns,
+    pub locks: &'a NamespaceLocks,
     /// The ModelDeployment that was planned on.
     pub object: &'a ModelDeployment,
     /// What was written of it since.
-    pub own: &'a OwnWrites,
+    pub own_writes: &'a OwnWrites,
 }
 
 /// What came of an action.
 #[derive(Default)]
-pub struct Done {
+pub struct ApplyOutcome {
     /// What the watch of children shall bring back.
-    pub expectation: Option<Expectation>,
+    pub expectation: Option<WriteExpectation>,
     /// Content was written, by us and not already by another ModelDeployment that shares the object: to whom that belongs.
-    pub written: Option<Owner>,
+    pub written: Option<ObjectOwner>,
     /// A field that the API server did not take as it was applied.
     pub overridden: Option<String>,
 }
 
-impl From<Expectation> for Done {
-    fn from(expectation: Expectation) -> Self {
+impl From<WriteExpectation> for ApplyOutcome {
+    fn from(expectation: WriteExpectation) -> Self {
         Self { expectation: Some(expectation), ..Self::default() }
     }
 }
 
 /// Runs one request with a time limit and names the write in its error.
-pub async fn limited<T>(
+pub async fn with_timeout<T>(
     verb: &'static str,
     kind: &'static str,
     name: &str,
@@ -118,36 +122,36 @@ pub async fn limited<T>(
     let answer = tokio::time::timeout(WRITE_TIMEOUT, request).await;
     let fault = match answer {
         Ok(Ok(done)) => return Ok(done),
-        Ok(Err(error)) => Fault::from(error),
-        Err(_) => Fault::Timeout(WRITE_TIMEOUT),
+        Ok(Err(error)) => WriteFault::from(error),
+        Err(_) => WriteFault::Timeout(WRITE_TIMEOUT),
     };
     Err(WriteError { verb, kind, name: name.to_owned(), fault })
 }
 
-impl Applier<'_> {
+impl ActionApplier<'_> {
     /// Carries out one action; says what the watch shall bring back.
     ///
     /// # Errors
     /// When the API server refuses or does not answer, or when the object belongs to somebody else.
-    pub async fn carry_out(&self, action: &PlanAction) -> Result<Done, WriteError> {
+    pub async fn execute(&self, action: &PlanAction) -> Result<ApplyOutcome, WriteError> {
         let done = match action {
             PlanAction::Apply(desired) => return self.apply(desired, false).await,
             PlanAction::Restore { desired, .. } => return self.apply(desired, true).await,
             PlanAction::Adopt { kind, name, uid, owner } => self.adopt(*kind, name, uid, owner).await,
             PlanAction::WriteReplicas { replicas } => {
-                replicas::write(self, *replicas).await?;
-                return Ok(Done::default());
+                replicas::write_replicas(self, *replicas).await?;
+                return Ok(ApplyOutcome::default());
             }
             PlanAction::Scale { name, uid, replicas } => self.scale(name, uid, *replicas).await,
-            PlanAction::Pin { name, uid, digest } => self.pin(name, uid, digest).await,
+            PlanAction::Pin { name, uid, digest } => self.pin_digest(name, uid, digest).await,
             PlanAction::Mark { name, uid, marks } => self.mark(name, uid, marks).await,
             PlanAction::Evict { name, uid } => self.evict(name, uid).await,
             PlanAction::Delete { kind, name, uid } => self.delete(*kind, name, uid).await,
         };
-        done.map(Done::from)
+        done.map(ApplyOutcome::from)
     }
 
-    async fn scale(&self, name: &str, uid: &str, replicas: i32) -> Result<Expectation, WriteError> {
+    async fn scale(&self, name: &str, uid: &str, replicas: i32) -> Result<WriteExpectation, WriteError> {
         let api = Api::<ReplicaSet>::namespaced(self.client.clone(), &self.subject.namespace);
         let body = json!({
             "apiVersion": ReplicaSet::api_version(&()), "kind": ReplicaSet::kind(&()),
@@ -155,9 +159,14 @@ impl Applier<'_> {
         });
         let params = PatchParams::apply(SCALE_MANAGER).force();
         let answer =
-            limited("scale", "ReplicaSet", name, api.patch_metadata(name, &params, &Patch::Apply(&body))).await?;
-        let awaited = Awaited::Version(version_of(&answer));
-        Ok(Expectation { child: Child::ReplicaSet, owner: self.own(), name: name.to_owned(), awaited })
+            with_timeout("scale", "ReplicaSet", name, api.patch_metadata(name, &params, &Patch::Apply(&body))).await?;
+        let awaited = AwaitedState::Version(version_of(&answer));
+        Ok(WriteExpectation {
+            child: ManagedKind::ReplicaSet,
+            owner: self.model_owner(),
+            name: name.to_owned(),
+            awaited,
+        })
     }
 
     async fn adopt(
@@ -166,60 +175,63 @@ impl Applier<'_> {
         name: &str,
         uid: &str,
         owner: &OwnerReference,
-    ) -> Result<Expectation, WriteError> {
+    ) -> Result<WriteExpectation, WriteError> {
         // Where somebody else became the controller meanwhile the API server refuses a second one.
         let body = json!({"metadata": {"uid": uid, "ownerReferences": [owner]}});
         match kind {
-            ChildKind::ReplicaSet => self.merge::<ReplicaSet>("adopt", kind, name, OWNERS_MANAGER, &body).await,
-            ChildKind::Service => self.merge::<Service>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::ReplicaSet => self.merge_patch::<ReplicaSet>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::Service => self.merge_patch::<Service>("adopt", kind, name, OWNERS_MANAGER, &body).await,
             ChildKind::HorizontalPodAutoscaler => {
-                self.merge::<HorizontalPodAutoscaler>("adopt", kind, name, OWNERS_MANAGER, &body).await
+                self.merge_patch::<HorizontalPodAutoscaler>("adopt", kind, name, OWNERS_MANAGER, &body).await
             }
-            ChildKind::Deployment => self.merge::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await,
-            ChildKind::NetworkPolicy => self.merge::<NetworkPolicy>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::Deployment => self.merge_patch::<Deployment>("adopt", kind, name, OWNERS_MANAGER, &body).await,
+            ChildKind::NetworkPolicy => {
+                self.merge_patch::<NetworkPolicy>("adopt", kind, name, OWNERS_MANAGER, &body).await
+            }
         }
     }
 
     /// A merge and no apply: the content of the ReplicaSet is known only while the spec is of its revision.
-    async fn pin(&self, name: &str, uid: &str, digest: &str) -> Result<Expectation, WriteError> {
+    async fn pin_digest(&self, name: &str, uid: &str, digest: &str) -> Result<WriteExpectation, WriteError> {
         let container = |name| json!({"name": name, "env": [{"name": DIGEST_VARIABLE, "value": digest}]});
         let body = json!({
             "metadata": {"uid": uid, "annotations": {labels::MODEL_DIGEST: digest}},
-            "spec": {"template": {"spec": {"containers": [container(SERVER)], "initContainers": [container(FETCH)]}}}
+            "spec": {"template": {"spec": {"containers": [container(SERVER_CONTAINER)], "initContainers": [container(FETCH)]}}}
         });
-        self.merge::<ReplicaSet>("pin", ChildKind::ReplicaSet, name, DIGEST_MANAGER, &body).await
+        self.merge_patch::<ReplicaSet>("pin", ChildKind::ReplicaSet, name, DIGEST_MANAGER, &body).await
     }
 
-    async fn mark(&self, name: &str, uid: &str, marks: &RevisionMarks) -> Result<Expectation, WriteError> {
+    async fn mark(&self, name: &str, uid: &str, marks: &RevisionMarks) -> Result<WriteExpectation, WriteError> {
         let annotations: Map<_, _> =
             marks.to_annotations().into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
         let body = json!({"metadata": {"uid": uid, "annotations": annotations}});
-        self.merge::<ReplicaSet>("mark", ChildKind::ReplicaSet, name, MARK_MANAGER, &body).await
+        self.merge_patch::<ReplicaSet>("mark", ChildKind::ReplicaSet, name, MARK_MANAGER, &body).await
     }
 
     /// Merges a change into an object of ours.
-    async fn merge<K>(
+    async fn merge_patch<K>(
         &self,
         verb: &'static str,
         kind: ChildKind,
         name: &str,
         manager: &str,
         body: &Value,
-    ) -> Result<Expectation, WriteError>
+    ) -> Result<WriteExpectation, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     {
         let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
         let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-        let child = Child::from(kind);
+        let child = ManagedKind::from(kind);
         let answer =
-            limited(verb, child.kind(), name, api.patch_metadata(name, &params, &Patch::Strategic(body))).await?;
-        let awaited = Awaited::Version(version_of(&answer));
-        Ok(Expectation { child, owner: self.own(), name: name.to_owned(), awaited })
+            with_timeout(verb, child.kind_name(), name, api.patch_metadata(name, &params, &Patch::Strategic(body)))
+                .await?;
+        let awaited = AwaitedState::Version(version_of(&answer));
+        Ok(WriteExpectation { child, owner: self.model_owner(), name: name.to_owned(), awaited })
     }
 
     /// Not by `Api::evict`, which sends the precondition under a name that the API server does not know.
-    async fn evict(&self, name: &str, uid: &str) -> Result<Expectation, WriteError> {
+    async fn evict(&self, name: &str, uid: &str) -> Result<WriteExpectation, WriteError> {
         let body = json!({
             "apiVersion": Eviction::API_VERSION, "kind": Eviction::KIND, "metadata": {"name": name},
             "deleteOptions": {"preconditions": {"uid": uid}}
@@ -227,38 +239,43 @@ impl Applier<'_> {
         let api = Api::<Pod>::namespaced(self.client.clone(), &self.subject.namespace);
         let params = PostParams::default();
         let request = api.create_subresource::<Value, Value>("eviction", name, &params, &body);
-        match limited("evict", Child::Pod.kind(), name, request).await {
-            Ok(_) | Err(WriteError { fault: Fault::NotFound(_), .. }) => {
-                let awaited = Awaited::Gone(uid.to_owned());
-                Ok(Expectation { child: Child::Pod, owner: self.own(), name: name.to_owned(), awaited })
+        match with_timeout("evict", ManagedKind::Pod.kind_name(), name, request).await {
+            Ok(_) | Err(WriteError { fault: WriteFault::NotFound(_), .. }) => {
+                let awaited = AwaitedState::Deleted(uid.to_owned());
+                Ok(WriteExpectation {
+                    child: ManagedKind::Pod,
+                    owner: self.model_owner(),
+                    name: name.to_owned(),
+                    awaited,
+                })
             }
-            Err(WriteError { verb, kind, name, fault: Fault::Throttled(why) }) => {
-                Err(WriteError { verb, kind, name, fault: Fault::Budget(why) })
+            Err(WriteError { verb, kind, name, fault: WriteFault::Throttled(why) }) => {
+                Err(WriteError { verb, kind, name, fault: WriteFault::Budget(why) })
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn delete(&self, kind: ChildKind, name: &str, uid: &str) -> Result<Expectation, WriteError> {
+    async fn delete(&self, kind: ChildKind, name: &str, uid: &str) -> Result<WriteExpectation, WriteError> {
         let result = match kind {
-            ChildKind::ReplicaSet => self.delete_one::<ReplicaSet>(kind, name, uid).await,
-            ChildKind::Service => self.delete_one::<Service>(kind, name, uid).await,
-            ChildKind::HorizontalPodAutoscaler => self.delete_one::<HorizontalPodAutoscaler>(kind, name, uid).await,
-            ChildKind::Deployment => self.delete_one::<Deployment>(kind, name, uid).await,
-            ChildKind::NetworkPolicy => self.delete_one::<NetworkPolicy>(kind, name, uid).await,
+            ChildKind::ReplicaSet => self.delete_object::<ReplicaSet>(kind, name, uid).await,
+            ChildKind::Service => self.delete_object::<Service>(kind, name, uid).await,
+            ChildKind::HorizontalPodAutoscaler => self.delete_object::<HorizontalPodAutoscaler>(kind, name, uid).await,
+            ChildKind::Deployment => self.delete_object::<Deployment>(kind, name, uid).await,
+            ChildKind::NetworkPolicy => self.delete_object::<NetworkPolicy>(kind, name, uid).await,
         };
         match result {
-            Ok(()) | Err(WriteError { fault: Fault::NotFound(_), .. }) => Ok(Expectation {
-                child: Child::from(kind),
+            Ok(()) | Err(WriteError { fault: WriteFault::NotFound(_), .. }) => Ok(WriteExpectation {
+                child: ManagedKind::from(kind),
                 owner: self.subject.owner_of(name),
                 name: name.to_owned(),
-                awaited: Awaited::Gone(uid.to_owned()),
+                awaited: AwaitedState::Deleted(uid.to_owned()),
             }),
             Err(error) => Err(error),
         }
     }
 
-    async fn delete_one<K>(&self, kind: ChildKind, name: &str, uid: &str) -> Result<(), WriteError>
+    async fn delete_object<K>(&self, kind: ChildKind, name: &str, uid: &str) -> Result<(), WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     {
@@ -268,11 +285,11 @@ impl Applier<'_> {
             ..DeleteParams::default()
         };
         let api = Api::<K>::namespaced(self.client.clone(), &self.subject.namespace);
-        limited("delete", Child::from(kind).kind(), name, api.delete(name, &params)).await.map(drop)
+        with_timeout("delete", ManagedKind::from(kind).kind_name(), name, api.delete(name, &params)).await.map(drop)
     }
 
     /// The ModelDeployment as the owner of objects.
-    pub(crate) fn own(&self) -> Owner {
-        Owner::model(&self.subject.namespace, &self.subject.name)
+    pub(crate) fn model_owner(&self) -> ObjectOwner {
+        ObjectOwner::model(&self.subject.namespace, &self.subject.name)
     }
 }

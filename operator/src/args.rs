@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use slipway_core::gateway_settings::GatewaySettings;
 use slipway_core::settings::{GatewayAutoscaler, PlanSettings, TracingSettings};
-use slipway_crds::v1alpha1::Template;
+use slipway_crds::v1alpha1::PodTemplatePatch;
 
-use crate::error::RunError;
+use crate::error::OperatorError;
 use crate::namespace_settings;
 use crate::network_policies::NetworkPolicyArgs;
 use crate::prometheus::{PromQlGates, PrometheusArgs};
@@ -16,10 +16,10 @@ use crate::prometheus::{PromQlGates, PrometheusArgs};
 /// Ships machine-learning models by canary and blue-green.
 #[derive(Debug, Parser)]
 #[command(name = "slipway-operator", version, args_conflicts_with_subcommands = true)]
-pub struct Cli {
+pub struct OperatorCli {
     /// What to do; `run` when nothing is said.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<OperatorCommand>,
     /// Arguments of `run`.
     #[command(flatten)]
     pub run: RunArgs,
@@ -27,7 +27,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum OperatorCommand {
     /// Run the operator.
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinitions as YAML.
@@ -66,8 +66,8 @@ pub struct RunArgs {
     pub user_ids: UserIds,
 
     /// How gateways are updated to another version or other settings of the operator.
-    #[arg(long, env = "SLIPWAY_GATEWAY_UPDATE", value_enum, default_value_t = GatewayUpdate::Gradual)]
-    pub gateway_update: GatewayUpdate,
+    #[arg(long, env = "SLIPWAY_GATEWAY_UPDATE", value_enum, default_value_t = GatewayUpdateMode::Gradual)]
+    pub gateway_update: GatewayUpdateMode,
 
     /// When the images of gateway and model server are pulled.
     #[arg(long, env = "SLIPWAY_IMAGE_PULL_POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
@@ -143,7 +143,7 @@ pub enum UserIds {
 /// How gateways are updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
-pub enum GatewayUpdate {
+pub enum GatewayUpdateMode {
     /// Namespace by namespace, and no further ones while those that were updated do worse than before.
     Gradual,
     /// Not at all for now.
@@ -152,12 +152,12 @@ pub enum GatewayUpdate {
     Immediate,
 }
 
-impl From<GatewayUpdate> for slipway_core::gateway_rollout::UpdateMode {
-    fn from(update: GatewayUpdate) -> Self {
+impl From<GatewayUpdateMode> for slipway_core::gateway_rollout::UpdateMode {
+    fn from(update: GatewayUpdateMode) -> Self {
         match update {
-            GatewayUpdate::Gradual => Self::Gradual,
-            GatewayUpdate::Paused => Self::Paused,
-            GatewayUpdate::Immediate => Self::Immediate,
+            GatewayUpdateMode::Gradual => Self::Gradual,
+            GatewayUpdateMode::Paused => Self::Paused,
+            GatewayUpdateMode::Immediate => Self::Immediate,
         }
     }
 }
@@ -176,15 +176,15 @@ impl RunArgs {
     ///
     /// # Errors
     /// When the settings of gateways, or a peer of NetworkPolicies, cannot be read or understood.
-    pub fn settings(&self) -> Result<(PlanSettings, GatewaySettings), RunError> {
+    pub fn settings(&self) -> Result<(PlanSettings, GatewaySettings), OperatorError> {
         let policy = match self.image_pull_policy {
             PullPolicy::Always => "Always",
             PullPolicy::IfNotPresent => "IfNotPresent",
             PullPolicy::Never => "Never",
         };
-        let gateways = self.gateways()?;
+        let gateways = self.gateway_settings()?;
         let mut settings = PlanSettings {
-            gateway_template: Template::default(),
+            gateway_template: PodTemplatePatch::default(),
             gateway_autoscaler: GatewayAutoscaler::None,
             gateway_problem: None,
             fixed_user_ids: self.user_ids == UserIds::Fixed,
@@ -205,17 +205,17 @@ impl RunArgs {
                 .map(|endpoint| TracingSettings { endpoint, per_million: self.trace_per_million }),
             network_policies: self.policies.settings()?,
         };
-        let wrong = |why| RunError::Argument(format!("--gateway-settings-file: {why}"));
+        let wrong = |why| OperatorError::Argument(format!("--gateway-settings-file: {why}"));
         gateways.clone().apply_to(&mut settings).map_err(wrong)?;
         Ok((settings, gateways))
     }
 
     /// What the chart says of gateways.
-    fn gateways(&self) -> Result<GatewaySettings, RunError> {
+    fn gateway_settings(&self) -> Result<GatewaySettings, OperatorError> {
         let Some(path) = &self.gateway_settings_file else { return Ok(GatewaySettings::default()) };
-        let wrong = |why: String| RunError::Argument(format!("--gateway-settings-file {}: {why}", path.display()));
+        let wrong = |why: String| OperatorError::Argument(format!("--gateway-settings-file {}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-        namespace_settings::read(&text).map_err(wrong)
+        namespace_settings::parse_settings(&text).map_err(wrong)
     }
 }
 
@@ -230,7 +230,7 @@ mod tests {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), text).unwrap();
             let argument = format!("--gateway-settings-file={}", file.path().display());
-            Cli::try_parse_from(["x", &argument, "--user-ids=Platform"]).unwrap().run.settings()
+            OperatorCli::try_parse_from(["x", &argument, "--user-ids=Platform"]).unwrap().run.settings()
         };
         let text = "replicas: 3\ntemplate: { metadata: { labels: { team: ml } }, spec: { priorityClassName: high } }\n";
         let read = settings(text).unwrap().0;
@@ -249,18 +249,18 @@ mod tests {
 
     #[test]
     fn arguments_are_consistent() {
-        Cli::command().debug_assert();
+        OperatorCli::command().debug_assert();
     }
 
     #[test]
     fn run_is_the_default_and_takes_its_arguments_either_way() {
-        let plain = Cli::parse_from(["slipway-operator", "--namespace=a", "--image-pull-policy=Never"]);
+        let plain = OperatorCli::parse_from(["slipway-operator", "--namespace=a", "--image-pull-policy=Never"]);
         assert!(plain.command.is_none());
         assert_eq!(plain.run.namespace.as_deref(), Some("a"));
         assert_eq!(plain.run.settings().unwrap().0.image_pull_policy, "Never");
-        let secrets = Cli::parse_from(["slipway-operator", "--image-pull-secret=a", "--image-pull-secret=b"]);
+        let secrets = OperatorCli::parse_from(["slipway-operator", "--image-pull-secret=a", "--image-pull-secret=b"]);
         assert_eq!(secrets.run.settings().unwrap().0.image_pull_secrets, ["a", "b"]);
-        let named = Cli::parse_from(["slipway-operator", "run", "--leader-elect=false"]);
-        assert!(matches!(named.command, Some(Command::Run(args)) if !args.leader_elect));
+        let named = OperatorCli::parse_from(["slipway-operator", "run", "--leader-elect=false"]);
+        assert!(matches!(named.command, Some(OperatorCommand::Run(args)) if !args.leader_elect));
     }
 }

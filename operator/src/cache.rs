@@ -11,16 +11,16 @@ use tokio::sync::watch;
 
 /// To whom an object belongs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Owner {
+pub struct ObjectOwner {
     /// Namespace.
     pub namespace: String,
     /// The ModelDeployment; nothing for the gateway, which all ModelDeployments of the namespace share.
     pub model: Option<String>,
 }
 
-impl Owner {
+impl ObjectOwner {
     /// The owner that the labels of an object name, if they name one.
-    pub fn of(object: &impl ResourceExt) -> Option<Self> {
+    pub fn from_labels(object: &impl ResourceExt) -> Option<Self> {
         let namespace = object.namespace()?;
         let labels = object.labels();
         match labels.get(labels::MODEL_DEPLOYMENT) {
@@ -45,7 +45,7 @@ impl Owner {
 
 /// One object as kept.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry<V> {
+pub struct CacheEntry<V> {
     /// Resource version: tells whether one of our own writes has arrived. Numeric since ever, by contract since Kubernetes 1.35.
     pub version: u64,
     /// What a plan looks at.
@@ -54,9 +54,9 @@ pub struct Entry<V> {
 
 /// A view that changed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change<V> {
+pub struct ViewChange<V> {
     /// To whom the object belongs.
-    pub owner: Owner,
+    pub owner: ObjectOwner,
     /// Its name.
     pub name: String,
     /// The view before, if it was there.
@@ -65,25 +65,25 @@ pub struct Change<V> {
     pub after: Option<V>,
 }
 
-type Views<V> = HashMap<Owner, BTreeMap<String, Entry<V>>>;
+type OwnedViews<V> = HashMap<ObjectOwner, BTreeMap<String, CacheEntry<V>>>;
 
-struct Inner<V> {
-    views: Views<V>,
+struct CacheState<V> {
+    views: OwnedViews<V>,
     /// Owner by (namespace, name): labels can change.
-    owners: HashMap<(String, String), Owner>,
+    owners: HashMap<(String, String), ObjectOwner>,
     /// What a relist brought so far. It replaces the rest at its end, so that nobody sees half a list.
-    relist: Option<Vec<(Owner, String, Entry<V>)>>,
+    relist: Option<Vec<(ObjectOwner, String, CacheEntry<V>)>>,
 }
 
 /// The cache of one kind.
-pub struct Cache<V> {
-    inner: RwLock<Inner<V>>,
+pub struct ViewCache<V> {
+    inner: RwLock<CacheState<V>>,
     synced: watch::Sender<bool>,
 }
 
-impl<V> Default for Cache<V> {
+impl<V> Default for ViewCache<V> {
     fn default() -> Self {
-        let inner = Inner { views: HashMap::new(), owners: HashMap::new(), relist: None };
+        let inner = CacheState { views: HashMap::new(), owners: HashMap::new(), relist: None };
         Self { inner: RwLock::new(inner), synced: watch::Sender::new(false) }
     }
 }
@@ -93,24 +93,28 @@ pub fn version_of(object: &impl Resource) -> u64 {
     object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
-impl<V: Clone + PartialEq> Cache<V> {
+impl<V: Clone + PartialEq> ViewCache<V> {
     /// Takes in one event of the watch and says which views changed. `view` gives nothing for objects that are not looked at.
-    pub fn take<K: ResourceExt>(&self, event: Event<K>, view: impl Fn(&K) -> Option<(Owner, V)>) -> Vec<Change<V>> {
-        self.take_seen(event, view, |_| {})
+    pub fn apply_event<K: ResourceExt>(
+        &self,
+        event: Event<K>,
+        view: impl Fn(&K) -> Option<(ObjectOwner, V)>,
+    ) -> Vec<ViewChange<V>> {
+        self.apply_event_with(event, view, |_| {})
     }
 
     /// The same; `seen` looks at the changes before the cache counts as synced, so that what it makes of them is as whole as the cache.
-    pub fn take_seen<K: ResourceExt>(
+    pub fn apply_event_with<K: ResourceExt>(
         &self,
         event: Event<K>,
-        view: impl Fn(&K) -> Option<(Owner, V)>,
-        seen: impl FnOnce(&[Change<V>]),
-    ) -> Vec<Change<V>> {
+        view: impl Fn(&K) -> Option<(ObjectOwner, V)>,
+        seen: impl FnOnce(&[ViewChange<V>]),
+    ) -> Vec<ViewChange<V>> {
         let is_whole = matches!(event, Event::InitDone);
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let read = |object: &K| {
             let (owner, view) = view(object)?;
-            Some((owner, object.name_any(), Entry { version: version_of(object), view }))
+            Some((owner, object.name_any(), CacheEntry { version: version_of(object), view }))
         };
         let changes = match event {
             Event::Init => {
@@ -138,12 +142,12 @@ impl<V: Clone + PartialEq> Cache<V> {
     }
 
     /// Everything of one owner, by name.
-    pub fn of(&self, owner: &Owner) -> BTreeMap<String, Entry<V>> {
+    pub fn owned_by(&self, owner: &ObjectOwner) -> BTreeMap<String, CacheEntry<V>> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).views.get(owner).cloned().unwrap_or_default()
     }
 
     /// One object of an owner.
-    pub fn get(&self, owner: &Owner, name: &str) -> Option<Entry<V>> {
+    pub fn get(&self, owner: &ObjectOwner, name: &str) -> Option<CacheEntry<V>> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).views.get(owner)?.get(name).cloned()
     }
 
@@ -192,8 +196,8 @@ impl<V: Clone + PartialEq> Cache<V> {
     }
 }
 
-impl<V: Clone + PartialEq> Inner<V> {
-    fn put(&mut self, owner: Owner, name: String, entry: Entry<V>) -> Vec<Change<V>> {
+impl<V: Clone + PartialEq> CacheState<V> {
+    fn put(&mut self, owner: ObjectOwner, name: String, entry: CacheEntry<V>) -> Vec<ViewChange<V>> {
         let mut changes = Vec::new();
         let key = (owner.namespace.clone(), name.clone());
         if self.owners.get(&key).is_some_and(|before| *before != owner) {
@@ -203,12 +207,12 @@ impl<V: Clone + PartialEq> Inner<V> {
         let after = entry.view.clone();
         let before = self.views.entry(owner.clone()).or_default().insert(name.clone(), entry).map(|e| e.view);
         if before.as_ref() != Some(&after) {
-            changes.push(Change { owner, name, before, after: Some(after) });
+            changes.push(ViewChange { owner, name, before, after: Some(after) });
         }
         changes
     }
 
-    fn remove(&mut self, namespace: &str, name: &str) -> Vec<Change<V>> {
+    fn remove(&mut self, namespace: &str, name: &str) -> Vec<ViewChange<V>> {
         let Some(owner) = self.owners.remove(&(namespace.to_owned(), name.to_owned())) else {
             return Vec::new();
         };
@@ -220,12 +224,12 @@ impl<V: Clone + PartialEq> Inner<V> {
             self.views.remove(&owner);
         }
         before
-            .map(|view| Change { owner, name: name.to_owned(), before: Some(view), after: None })
+            .map(|view| ViewChange { owner, name: name.to_owned(), before: Some(view), after: None })
             .into_iter()
             .collect()
     }
 
-    fn replace_all(&mut self) -> Vec<Change<V>> {
+    fn replace_all(&mut self) -> Vec<ViewChange<V>> {
         let listed = self.relist.take().unwrap_or_default();
         let mut gone = std::mem::take(&mut self.owners);
         for (owner, name, _) in &listed {
@@ -260,28 +264,35 @@ mod tests {
         .unwrap()
     }
 
-    fn view(object: &ConfigMap) -> Option<(Owner, String)> {
-        Some((Owner::of(object)?, object.data.as_ref().and_then(|d| d.get("value")).cloned().unwrap_or_default()))
+    fn view(object: &ConfigMap) -> Option<(ObjectOwner, String)> {
+        Some((
+            ObjectOwner::from_labels(object)?,
+            object.data.as_ref().and_then(|d| d.get("value")).cloned().unwrap_or_default(),
+        ))
     }
 
-    fn take(cache: &Cache<String>, event: Event<ConfigMap>) -> Vec<(String, Option<String>)> {
-        cache.take(event, view).into_iter().map(|c| (format!("{:?}/{}", c.owner.model, c.name), c.after)).collect()
+    fn take(cache: &ViewCache<String>, event: Event<ConfigMap>) -> Vec<(String, Option<String>)> {
+        cache
+            .apply_event(event, view)
+            .into_iter()
+            .map(|c| (format!("{:?}/{}", c.owner.model, c.name), c.after))
+            .collect()
     }
 
     #[test]
     fn only_changes_of_views_are_reported_and_versions_follow() {
-        let cache = Cache::default();
+        let cache = ViewCache::default();
         assert_eq!(take(&cache, Event::Apply(object("a", "m", 1, "x"))).len(), 1);
         assert_eq!(take(&cache, Event::Apply(object("a", "m", 2, "x"))).len(), 0);
-        assert_eq!(cache.get(&Owner::model("ns", "m"), "a").map(|e| e.version), Some(2));
+        assert_eq!(cache.get(&ObjectOwner::model("ns", "m"), "a").map(|e| e.version), Some(2));
         assert_eq!(take(&cache, Event::Apply(object("a", "m", 3, "y"))).len(), 1);
         assert_eq!(take(&cache, Event::Delete(object("a", "m", 4, "y"))), [("Some(\"m\")/a".to_owned(), None)]);
-        assert!(cache.of(&Owner::model("ns", "m")).is_empty());
+        assert!(cache.owned_by(&ObjectOwner::model("ns", "m")).is_empty());
     }
 
     #[test]
     fn a_relist_reports_what_went_missing_and_shows_no_half_list() {
-        let cache = Cache::default();
+        let cache = ViewCache::default();
         for name in ["a", "b"] {
             take(&cache, Event::Apply(object(name, "m", 1, "x")));
         }
@@ -289,7 +300,11 @@ mod tests {
         take(&cache, Event::Init);
         assert!(take(&cache, Event::InitApply(object("b", "m", 5, "x"))).is_empty());
         assert!(take(&cache, Event::InitApply(object("c", "m", 6, "x"))).is_empty());
-        assert_eq!(cache.of(&Owner::model("ns", "m")).len(), 2, "the old view stands until the list is whole");
+        assert_eq!(
+            cache.owned_by(&ObjectOwner::model("ns", "m")).len(),
+            2,
+            "the old view stands until the list is whole"
+        );
         let mut changes = take(&cache, Event::InitDone);
         changes.sort();
         assert_eq!(changes, [("Some(\"m\")/a".to_owned(), None), ("Some(\"m\")/c".to_owned(), Some("x".to_owned()))]);
@@ -300,7 +315,7 @@ mod tests {
 
     #[test]
     fn an_object_that_changes_hands_is_reported_to_both() {
-        let cache = Cache::default();
+        let cache = ViewCache::default();
         take(&cache, Event::Apply(object("a", "m", 1, "x")));
         let changes = take(&cache, Event::Apply(object("a", "n", 2, "x")));
         assert_eq!(changes, [("Some(\"m\")/a".to_owned(), None), ("Some(\"n\")/a".to_owned(), Some("x".to_owned()))]);
@@ -310,8 +325,8 @@ mod tests {
     fn gateway_objects_belong_to_the_namespace() {
         let mut shared = object("g", "m", 1, "x");
         shared.metadata.labels = Some([(labels::COMPONENT.to_owned(), labels::COMPONENT_GATEWAY.to_owned())].into());
-        assert_eq!(Owner::of(&shared), Some(Owner::gateway("ns")));
+        assert_eq!(ObjectOwner::from_labels(&shared), Some(ObjectOwner::gateway("ns")));
         shared.metadata.labels = None;
-        assert_eq!(Owner::of(&shared), None);
+        assert_eq!(ObjectOwner::from_labels(&shared), None);
     }
 }

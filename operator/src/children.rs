@@ -8,17 +8,17 @@ use slipway_core::desired::{ChildKind, DesiredObject};
 use slipway_core::fields::ManagedFields;
 use slipway_core::observed::ObjectView;
 
-use crate::cache::{Cache, Owner};
-use crate::views::Views;
+use crate::cache::{ObjectOwner, ViewCache};
+use crate::views::ClusterViews;
 
 /// How long a plan waits for the watch to bring back what was written. A watch that is slower than this is broken, and the
 /// preconditions of the writes keep a stale plan harmless.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const EXPECTATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A kind that we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are those of the kinds")]
-pub enum Child {
+pub enum ManagedKind {
     ReplicaSet,
     Service,
     HorizontalPodAutoscaler,
@@ -30,9 +30,9 @@ pub enum Child {
     Pod,
 }
 
-impl Child {
+impl ManagedKind {
     /// Name of the kind.
-    pub fn kind(self) -> &'static str {
+    pub fn kind_name(self) -> &'static str {
         match self {
             Self::ReplicaSet => "ReplicaSet",
             Self::Service => "Service",
@@ -47,7 +47,7 @@ impl Child {
     }
 }
 
-impl From<&DesiredObject> for Child {
+impl From<&DesiredObject> for ManagedKind {
     fn from(desired: &DesiredObject) -> Self {
         match desired {
             DesiredObject::ReplicaSet(_) => Self::ReplicaSet,
@@ -62,7 +62,7 @@ impl From<&DesiredObject> for Child {
     }
 }
 
-impl From<ChildKind> for Child {
+impl From<ChildKind> for ManagedKind {
     fn from(kind: ChildKind) -> Self {
         match kind {
             ChildKind::ReplicaSet => Self::ReplicaSet,
@@ -76,7 +76,7 @@ impl From<ChildKind> for Child {
 
 /// What the caches know of an object.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Known {
+pub struct KnownObject {
     /// UID.
     pub uid: String,
     /// Resource version.
@@ -91,11 +91,11 @@ pub struct Known {
     pub managed: ManagedFields,
 }
 
-impl Views {
+impl ClusterViews {
     /// What is known of an object that carries our labels.
-    pub fn known(&self, child: Child, owner: &Owner, name: &str) -> Option<Known> {
-        let plain = |cache: &Cache<ObjectView>| {
-            cache.get(owner, name).map(|e| Known {
+    pub fn known_object(&self, child: ManagedKind, owner: &ObjectOwner, name: &str) -> Option<KnownObject> {
+        let plain = |cache: &ViewCache<ObjectView>| {
+            cache.get(owner, name).map(|e| KnownObject {
                 uid: e.view.uid,
                 version: e.version,
                 owners: e.view.owners,
@@ -105,7 +105,7 @@ impl Views {
             })
         };
         match child {
-            Child::ReplicaSet => self.replica_sets.get(owner, name).map(|e| Known {
+            ManagedKind::ReplicaSet => self.replica_sets.get(owner, name).map(|e| KnownObject {
                 uid: e.view.view.uid,
                 version: e.version,
                 owners: e.view.controller.iter().cloned().collect(),
@@ -113,15 +113,15 @@ impl Views {
                 applied: e.view.view.applied_hash,
                 managed: e.view.view.managed_fields,
             }),
-            Child::Service => plain(&self.services),
-            Child::HorizontalPodAutoscaler => plain(&self.autoscalers),
-            Child::PodDisruptionBudget => plain(&self.disruption_budgets),
-            Child::ServiceAccount => plain(&self.service_accounts),
-            Child::RoleBinding => plain(&self.role_bindings),
-            Child::Deployment => plain(&self.deployments),
-            Child::NetworkPolicy => plain(&self.network_policies),
+            ManagedKind::Service => plain(&self.services),
+            ManagedKind::HorizontalPodAutoscaler => plain(&self.autoscalers),
+            ManagedKind::PodDisruptionBudget => plain(&self.disruption_budgets),
+            ManagedKind::ServiceAccount => plain(&self.service_accounts),
+            ManagedKind::RoleBinding => plain(&self.role_bindings),
+            ManagedKind::Deployment => plain(&self.deployments),
+            ManagedKind::NetworkPolicy => plain(&self.network_policies),
             // Pods are evicted and never applied.
-            Child::Pod => self.pods.get(owner, name).map(|e| Known {
+            ManagedKind::Pod => self.pods.get(owner, name).map(|e| KnownObject {
                 uid: e.view.uid,
                 version: e.version,
                 owners: Vec::new(),
@@ -135,37 +135,37 @@ impl Views {
 
 /// A write that the watch shall bring back.
 #[derive(Clone, Debug)]
-pub struct Expectation {
+pub struct WriteExpectation {
     /// Kind.
-    pub child: Child,
+    pub child: ManagedKind,
     /// To whom it belongs.
-    pub owner: Owner,
+    pub owner: ObjectOwner,
     /// Name.
     pub name: String,
     /// What is awaited.
-    pub awaited: Awaited,
+    pub awaited: AwaitedState,
 }
 
 /// What is awaited of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Awaited {
+pub enum AwaitedState {
     /// This resource version or a later one.
     Version(u64),
     /// No object of this UID that is not being deleted.
-    Gone(String),
+    Deleted(String),
 }
 
-impl Expectation {
-    fn is_met(&self, views: &Views) -> bool {
-        let known = views.known(self.child, &self.owner, &self.name);
+impl WriteExpectation {
+    fn is_met(&self, views: &ClusterViews) -> bool {
+        let known = views.known_object(self.child, &self.owner, &self.name);
         match &self.awaited {
-            Awaited::Version(version) => known.is_some_and(|k| k.version >= *version),
-            Awaited::Gone(uid) => {
+            AwaitedState::Version(version) => known.is_some_and(|k| k.version >= *version),
+            AwaitedState::Deleted(uid) => {
                 let deleting = || match self.child {
-                    Child::ReplicaSet => {
+                    ManagedKind::ReplicaSet => {
                         views.replica_sets.get(&self.owner, &self.name).is_some_and(|e| e.view.view.deleting)
                     }
-                    Child::Pod => views.pods.get(&self.owner, &self.name).is_some_and(|e| e.view.deleting),
+                    ManagedKind::Pod => views.pods.get(&self.owner, &self.name).is_some_and(|e| e.view.deleting),
                     _ => false,
                 };
                 known.is_none_or(|k| k.uid != *uid) || deleting()
@@ -176,19 +176,19 @@ impl Expectation {
 
 /// Writes that have not come back yet, by UID of the ModelDeployment. Planning waits for them, so that nothing is done twice.
 #[derive(Default)]
-pub struct Expectations {
-    by_uid: Mutex<HashMap<String, Vec<(Expectation, Instant)>>>,
+pub struct WriteExpectations {
+    by_uid: Mutex<HashMap<String, Vec<(WriteExpectation, Instant)>>>,
 }
 
-impl Expectations {
+impl WriteExpectations {
     /// Notes a write.
-    pub fn expect(&self, uid: &str, expectation: Expectation, now: Instant) {
+    pub fn expect(&self, uid: &str, expectation: WriteExpectation, now: Instant) {
         let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(uid.to_owned()).or_default().push((expectation, now + PATIENCE));
+        all.entry(uid.to_owned()).or_default().push((expectation, now + EXPECTATION_TIMEOUT));
     }
 
     /// How long to wait at most for what is still missing; nothing: the caches have it all, or patience is over.
-    pub fn missing(&self, uid: &str, views: &Views, now: Instant) -> Option<Duration> {
+    pub fn remaining_wait(&self, uid: &str, views: &ClusterViews, now: Instant) -> Option<Duration> {
         let mut all = self.by_uid.lock().unwrap_or_else(PoisonError::into_inner);
         let open = all.get_mut(uid)?;
         open.retain(|(expectation, until)| *until > now && !expectation.is_met(views));
@@ -220,34 +220,41 @@ mod tests {
         .unwrap()
     }
 
-    fn put(views: &Views, event: Event<Service>) {
-        views.services.take(event, |s| Some((Owner::of(s)?, crate::observe::object(s, &Default::default())?)));
+    fn put(views: &ClusterViews, event: Event<Service>) {
+        views.services.apply_event(event, |s| {
+            Some((ObjectOwner::from_labels(s)?, crate::observe::object_view(s, &Default::default())?))
+        });
     }
 
-    fn expectation(awaited: Awaited) -> Expectation {
-        Expectation { child: Child::Service, owner: Owner::model("ns", "m"), name: "m".into(), awaited }
+    fn expectation(awaited: AwaitedState) -> WriteExpectation {
+        WriteExpectation {
+            child: ManagedKind::Service,
+            owner: ObjectOwner::model("ns", "m"),
+            name: "m".into(),
+            awaited,
+        }
     }
 
     #[test]
     fn a_plan_waits_for_its_own_writes_and_not_for_ever() {
-        let (views, expectations, now) = (Views::default(), Expectations::default(), Instant::now());
-        expectations.expect("x", expectation(Awaited::Version(7)), now);
-        assert_eq!(expectations.missing("x", &views, now), Some(PATIENCE));
+        let (views, expectations, now) = (ClusterViews::default(), WriteExpectations::default(), Instant::now());
+        expectations.expect("x", expectation(AwaitedState::Version(7)), now);
+        assert_eq!(expectations.remaining_wait("x", &views, now), Some(EXPECTATION_TIMEOUT));
         put(&views, Event::Apply(service(6)));
-        assert!(expectations.missing("x", &views, now).is_some(), "still the version before");
+        assert!(expectations.remaining_wait("x", &views, now).is_some(), "still the version before");
         put(&views, Event::Apply(service(7)));
-        assert_eq!(expectations.missing("x", &views, now), None);
-        expectations.expect("x", expectation(Awaited::Version(99)), now);
-        assert_eq!(expectations.missing("x", &views, now + PATIENCE), None, "patience is over");
+        assert_eq!(expectations.remaining_wait("x", &views, now), None);
+        expectations.expect("x", expectation(AwaitedState::Version(99)), now);
+        assert_eq!(expectations.remaining_wait("x", &views, now + EXPECTATION_TIMEOUT), None, "patience is over");
     }
 
     #[test]
     fn a_deleted_object_is_awaited_to_go() {
-        let (views, expectations, now) = (Views::default(), Expectations::default(), Instant::now());
+        let (views, expectations, now) = (ClusterViews::default(), WriteExpectations::default(), Instant::now());
         put(&views, Event::Apply(service(1)));
-        expectations.expect("x", expectation(Awaited::Gone("u".into())), now);
-        assert!(expectations.missing("x", &views, now).is_some());
+        expectations.expect("x", expectation(AwaitedState::Deleted("u".into())), now);
+        assert!(expectations.remaining_wait("x", &views, now).is_some());
         put(&views, Event::Delete(service(2)));
-        assert_eq!(expectations.missing("x", &views, now), None);
+        assert_eq!(expectations.remaining_wait("x", &views, now), None);
     }
 }

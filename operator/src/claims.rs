@@ -5,101 +5,112 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use kube::ResourceExt;
 use slipway_core::conflicts::{self, ClaimConflict};
-use slipway_crds::routing::{Claimant, Claims, Holders};
+use slipway_crds::routing::{ClaimRegistry, RouteClaimant, RoutingClaims};
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::cache::Change;
-use crate::main_watch::Print;
+use crate::cache::ViewChange;
+use crate::model_watch::ObjectFingerprint;
 
 /// The claims of one ModelDeployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claimed {
-    claimant: Arc<Claimant>,
-    claims: Arc<Claims>,
+pub struct ModelClaims {
+    claimant: Arc<RouteClaimant>,
+    claims: Arc<RoutingClaims>,
 }
 
-impl Claimed {
+impl ModelClaims {
     /// The claims of a ModelDeployment.
-    pub fn of(object: &ModelDeployment) -> Self {
-        Self { claimant: Arc::new(Claimant::of(object)), claims: Arc::new(Claims::of(object)) }
+    pub fn from_object(object: &ModelDeployment) -> Self {
+        Self {
+            claimant: Arc::new(RouteClaimant::from_object(object)),
+            claims: Arc::new(RoutingClaims::from_object(object)),
+        }
     }
 }
 
 #[derive(Default)]
-struct Namespace {
+struct NamespaceClaims {
     /// By name. One that can no longer be read keeps what it claimed, as it does in gateways.
-    claimed: HashMap<String, Claimed>,
-    holders: Holders,
+    by_name: HashMap<String, ModelClaims>,
+    holders: ClaimRegistry,
 }
 
 /// The claims of all ModelDeployments.
 #[derive(Default)]
 pub struct AllClaims {
-    namespaces: RwLock<HashMap<String, Namespace>>,
+    namespaces: RwLock<HashMap<String, NamespaceClaims>>,
 }
 
 impl AllClaims {
     /// Takes changes in. Gives whom they concern, as namespace and name: those that claim what now has another holder, or none.
     ///
     /// Those behind a holder are looked up before all changes and after all of them, so that a list of many with the same claims costs no more than its length.
-    pub fn take(&self, changes: &[Change<Print>]) -> BTreeSet<(String, String)> {
+    pub fn apply_changes(&self, changes: &[ViewChange<ObjectFingerprint>]) -> BTreeSet<(String, String)> {
         let mut all = self.namespaces.write().unwrap_or_else(PoisonError::into_inner);
         // Most of what a watch tells is of a status, and leaves the claims as they are.
-        let news = |change: &&Change<Print>| {
-            let known = all.get(&change.owner.namespace).and_then(|it| it.claimed.get(&change.name));
-            change.after.as_ref().map(|print| print.claimed.as_ref().or(known)) != Some(known)
+        let news = |change: &&ViewChange<ObjectFingerprint>| {
+            let known = all.get(&change.owner.namespace).and_then(|it| it.by_name.get(&change.name));
+            change.after.as_ref().map(|print| print.claims.as_ref().or(known)) != Some(known)
         };
         let changes: Vec<_> = changes.iter().filter(news).collect();
-        let mut concerned = behind(&all, &changes);
+        let mut concerned = waiting_claimants(&all, &changes);
         for change in &changes {
-            replace(&mut all, change);
+            replace_claims(&mut all, change);
         }
-        concerned.append(&mut behind(&all, &changes));
+        concerned.append(&mut waiting_claimants(&all, &changes));
         concerned
     }
 
     /// How many ModelDeployments a namespace has.
-    pub fn count(&self, namespace: &str) -> usize {
+    pub fn count_models(&self, namespace: &str) -> usize {
         let all = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(namespace).map_or(0, |namespace| namespace.claimed.len())
+        all.get(namespace).map_or(0, |namespace| namespace.by_name.len())
     }
 
     /// What of an object's claims others hold.
     pub fn conflicts(&self, object: &ModelDeployment) -> Vec<ClaimConflict> {
         let all = self.namespaces.read().unwrap_or_else(PoisonError::into_inner);
         let namespace = object.namespace().and_then(|namespace| all.get(&namespace));
-        let found =
-            namespace.map(|it| conflicts::find_conflicts(&it.holders, &Claimant::of(object), &Claims::of(object)));
+        let found = namespace.map(|it| {
+            conflicts::find_conflicts(
+                &it.holders,
+                &RouteClaimant::from_object(object),
+                &RoutingClaims::from_object(object),
+            )
+        });
         found.unwrap_or_default()
     }
 }
 
-fn behind(all: &HashMap<String, Namespace>, changes: &[&Change<Print>]) -> BTreeSet<(String, String)> {
+fn waiting_claimants(
+    all: &HashMap<String, NamespaceClaims>,
+    changes: &[&ViewChange<ObjectFingerprint>],
+) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
     for change in changes {
         let Some(namespace) = all.get(&change.owner.namespace) else { continue };
-        let Some(Claimed { claimant, claims }) = namespace.claimed.get(&change.name) else { continue };
-        let names = namespace.holders.behind(claimant, claims);
+        let Some(ModelClaims { claimant, claims }) = namespace.by_name.get(&change.name) else { continue };
+        let names = namespace.holders.waiting_claimants(claimant, claims);
         found.extend(names.into_iter().map(|name| (change.owner.namespace.clone(), name)));
     }
     found
 }
 
-fn replace(all: &mut HashMap<String, Namespace>, change: &Change<Print>) {
+fn replace_claims(all: &mut HashMap<String, NamespaceClaims>, change: &ViewChange<ObjectFingerprint>) {
     let namespace = all.entry(change.owner.namespace.clone()).or_default();
     let claimed = match &change.after {
-        Some(Print { claimed: None, .. }) => return,
-        Some(Print { claimed: Some(claimed), .. }) => Some(claimed),
+        Some(ObjectFingerprint { claims: None, .. }) => return,
+        Some(ObjectFingerprint { claims: Some(claimed), .. }) => Some(claimed),
         None => None,
     };
-    if let Some(before) = namespace.claimed.remove(&change.name) {
+    if let Some(before) = namespace.by_name.remove(&change.name) {
         namespace.holders.remove(&before.claimant, &before.claims);
     }
     if let Some(claimed) = claimed {
         namespace.holders.add(&claimed.claimant, &claimed.claims);
-        namespace.claimed.insert(change.name.clone(), claimed.clone());
+        namespace.by_name.insert(change.name.clone(), claimed.clone());
     }
-    if namespace.claimed.is_empty() {
+    if namespace.by_name.is_empty() {
         all.remove(&change.owner.namespace);
     }
 }
@@ -111,9 +122,9 @@ mod tests {
     use slipway_core::conflicts::NameClaim;
 
     use super::*;
-    use crate::main_watch::{Guarded, print};
+    use crate::model_watch::{GuardedModel, fingerprint_model};
     use crate::own_writes::OwnWrites;
-    use crate::views::Views;
+    use crate::views::ClusterViews;
 
     fn object(name: &str, day: u8, hosts: &[&str], model: &str) -> ModelDeployment {
         serde_json::from_value(json!({
@@ -124,24 +135,24 @@ mod tests {
         .unwrap()
     }
 
-    fn guarded(object: &ModelDeployment) -> Guarded {
+    fn guarded(object: &ModelDeployment) -> GuardedModel {
         serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap()
     }
 
-    fn take(views: &Views, event: Event<Guarded>) -> Vec<String> {
+    fn take(views: &ClusterViews, event: Event<GuardedModel>) -> Vec<String> {
         let mut concerned = BTreeSet::new();
-        let seen = |changes: &[Change<Print>]| concerned = views.claims.take(changes);
-        views.models.take_seen(event, |object| print(object, &OwnWrites::default()), seen);
+        let seen = |changes: &[ViewChange<ObjectFingerprint>]| concerned = views.claims.apply_changes(changes);
+        views.models.apply_event_with(event, |object| fingerprint_model(object, &OwnWrites::default()), seen);
         concerned.into_iter().map(|(_, name)| name).collect()
     }
 
-    fn holder(views: &Views, object: &ModelDeployment) -> Vec<(NameClaim, String)> {
+    fn holder(views: &ClusterViews, object: &ModelDeployment) -> Vec<(NameClaim, String)> {
         views.claims.conflicts(object).into_iter().map(|it| (it.claim, it.holder)).collect()
     }
 
     #[test]
     fn those_are_concerned_that_claim_what_has_another_holder() {
-        let views = Views::default();
+        let views = ClusterViews::default();
         let (old, young) = (object("z", 1, &["m.example.org"], "m"), object("a", 2, &["m.example.org"], "m"));
         let apart = object("b", 2, &["b.example.org"], "b");
         assert!(take(&views, Event::Apply(guarded(&young))).is_empty());
@@ -161,13 +172,13 @@ mod tests {
 
     #[test]
     fn one_that_cannot_be_read_any_more_keeps_what_it_claimed() {
-        let views = Views::default();
+        let views = ClusterViews::default();
         let (old, young) = (object("z", 1, &["m.example.org"], "z"), object("a", 2, &["m.example.org"], "a"));
         take(&views, Event::Apply(guarded(&old)));
         take(&views, Event::Apply(guarded(&young)));
         let mut broken = serde_json::to_value(&old).unwrap();
         broken["spec"]["replicas"] = json!("many");
-        let broken: Guarded = serde_json::from_value(broken).unwrap();
+        let broken: GuardedModel = serde_json::from_value(broken).unwrap();
         assert!(broken.0.is_err());
         assert!(take(&views, Event::Apply(broken.clone())).is_empty());
         assert_eq!(holder(&views, &young), [(NameClaim::Host("m.example.org".into()), "z".into())]);
@@ -177,7 +188,7 @@ mod tests {
     /// Else a thousand that are created one after the other would be reconciled half a million times.
     #[test]
     fn one_more_of_a_name_concerns_nobody_else() {
-        let views = Views::default();
+        let views = ClusterViews::default();
         take(&views, Event::Init);
         // From the youngest to the oldest: each of them is the holder for a moment.
         for number in (0..1000).rev() {

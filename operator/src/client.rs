@@ -10,46 +10,46 @@ use kube::client::Body;
 use kube::{Client, Config};
 use tower::{Layer, Service};
 
-use crate::error::RunError;
-use crate::telemetry::Metrics;
+use crate::error::OperatorError;
+use crate::metrics::OperatorMetrics;
 
 /// Finds the cluster: kubeconfig, else the service account of the pod.
 ///
 /// # Errors
 /// When there is neither.
-pub async fn configuration() -> Result<Config, RunError> {
-    Config::infer().await.map_err(|e| RunError::Config(e.to_string()))
+pub async fn infer_config() -> Result<Config, OperatorError> {
+    Config::infer().await.map_err(|e| OperatorError::Config(e.to_string()))
 }
 
 /// A client that counts its requests.
 ///
 /// # Errors
 /// When TLS or credentials cannot be set up.
-pub fn client(config: Config, metrics: Arc<Metrics>) -> Result<Client, RunError> {
-    let builder = slipway_cluster_client::builder(config).map_err(|e| RunError::Client(Box::new(e)))?;
-    Ok(builder.with_layer(&Counting { metrics }).build())
+pub fn build_client(config: Config, metrics: Arc<OperatorMetrics>) -> Result<Client, OperatorError> {
+    let builder = slipway_cluster_client::client_builder(config).map_err(|e| OperatorError::Client(Box::new(e)))?;
+    Ok(builder.with_layer(&CountingLayer { metrics }).build())
 }
 
 /// Counts requests.
-struct Counting {
-    metrics: Arc<Metrics>,
+struct CountingLayer {
+    metrics: Arc<OperatorMetrics>,
 }
 
-impl<S> Layer<S> for Counting {
-    type Service = Counted<S>;
+impl<S> Layer<S> for CountingLayer {
+    type Service = CountingService<S>;
 
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner, metrics: Arc::clone(&self.metrics) }
+    fn layer(&self, inner: S) -> CountingService<S> {
+        CountingService { inner, metrics: Arc::clone(&self.metrics) }
     }
 }
 
 /// A service whose requests are counted.
-struct Counted<S> {
+struct CountingService<S> {
     inner: S,
-    metrics: Arc<Metrics>,
+    metrics: Arc<OperatorMetrics>,
 }
 
-impl<S, B> Service<Request<Body>> for Counted<S>
+impl<S, B> Service<Request<Body>> for CountingService<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -63,18 +63,18 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (verb, kind) = classify(&request);
+        let (verb, kind) = classify_request(&request);
         let metrics = Arc::clone(&self.metrics);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            metrics.requested(verb, kind, answer.as_ref().map_or("error", |r| class(r.status())));
+            metrics.count_request(verb, kind, answer.as_ref().map_or("error", |r| status_class(r.status())));
             answer
         })
     }
 }
 
-fn class(status: StatusCode) -> &'static str {
+fn status_class(status: StatusCode) -> &'static str {
     match status.as_u16() {
         200..=299 => "ok",
         403 => "forbidden",
@@ -88,8 +88,8 @@ fn class(status: StatusCode) -> &'static str {
 }
 
 /// Verb and resource of a request, both from fixed sets.
-fn classify(request: &Request<Body>) -> (&'static str, &'static str) {
-    let (resource, has_name) = resource(request.uri().path());
+fn classify_request(request: &Request<Body>) -> (&'static str, &'static str) {
+    let (resource, has_name) = parse_resource(request.uri().path());
     let watches = request.uri().query().is_some_and(|q| q.split('&').any(|p| p == "watch=true" || p == "watch=1"));
     let applies = request
         .headers()
@@ -127,7 +127,7 @@ const RESOURCES: [&str; 14] = [
 ];
 
 /// Resource of a path such as `/apis/apps/v1/namespaces/ns/replicasets/name`, and whether the path names one object.
-fn resource(path: &str) -> (&'static str, bool) {
+fn parse_resource(path: &str) -> (&'static str, bool) {
     let mut parts = path.trim_matches('/').split('/');
     let skip = if parts.next() == Some("apis") { 2 } else { 1 };
     let rest: Vec<&str> = parts.skip(skip).collect();
@@ -150,7 +150,7 @@ mod tests {
 
     fn classified(method: Method, uri: &str, content: &str) -> (&'static str, &'static str) {
         let request = Request::builder().method(method).uri(uri).header(http::header::CONTENT_TYPE, content);
-        classify(&request.body(Body::empty()).unwrap())
+        classify_request(&request.body(Body::empty()).unwrap())
     }
 
     #[test]

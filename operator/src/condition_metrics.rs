@@ -88,7 +88,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
-    use crate::telemetry::Metrics;
+    use crate::metrics::OperatorMetrics;
 
     fn status(conditions: &[(&str, &str, &str)]) -> ModelDeploymentStatus {
         let condition = |(type_, status, reason): &(&str, &str, &str)| Condition {
@@ -103,14 +103,14 @@ mod tests {
         ModelDeploymentStatus { conditions, ..ModelDeploymentStatus::default() }
     }
 
-    fn series(metrics: &Metrics) -> Vec<String> {
-        let text = metrics.text();
+    fn series(metrics: &OperatorMetrics) -> Vec<String> {
+        let text = metrics.encode_text();
         text.lines().filter(|line| line.starts_with("slipway_operator_condition{")).map(str::to_owned).collect()
     }
 
     #[test]
     fn only_what_is_not_at_rest_has_a_series_and_none_outlives_its_object() {
-        let metrics = Metrics::default();
+        let metrics = OperatorMetrics::default();
         let show = |uid: &str, name: &str, conditions: &[_]| {
             metrics.conditions.show(uid, "team", name, &status(conditions));
         };

@@ -25,38 +25,38 @@ use slipway_core::observed::ObjectView;
 use slipway_crds::labels;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::cache::{Cache, Change, Owner};
-use crate::context::Context;
-use crate::main_watch::{Guarded, Print, print};
-use crate::managed::FieldSets;
+use crate::cache::{ObjectOwner, ViewCache, ViewChange};
+use crate::context::ReconcileContext;
+use crate::managed_fields::FieldSets;
+use crate::model_watch::{GuardedModel, ObjectFingerprint, fingerprint_model};
 use crate::observe;
 use crate::own_writes::OwnWrites;
-use crate::reconcile::{on_error, reconcile};
+use crate::reconcile::{on_error, reconcile_model};
 use crate::too_large;
-use crate::views::Views;
+use crate::views::ClusterViews;
 
 /// Gathers what changes together, such as a ReplicaSet and its pods, into one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Reconciles at one time. They wait for the API server most of the time.
 const CONCURRENCY: u16 = 16;
 /// Objects in one page of a list: bounds the memory of a start with many objects.
-const PAGE: u32 = 200;
+const PAGE_SIZE: u32 = 200;
 /// Of ModelDeployments fewer: each may have the 1.5 MB of an object in etcd before it is found to be too large.
-const PAGE_OF_MODELS: u32 = 25;
+const MODEL_PAGE_SIZE: u32 = 25;
 
-type Trigger = ObjectRef<Guarded>;
-type Triggers = BoxStream<'static, Trigger>;
+type ReconcileTrigger = ObjectRef<GuardedModel>;
+type TriggerStream = BoxStream<'static, ReconcileTrigger>;
 
 /// What is watched.
 #[derive(Clone)]
-pub struct Scope {
+pub struct WatchScope {
     /// Client.
     pub client: kube::Client,
     /// One namespace, or all.
     pub namespace: Option<String>,
 }
 
-impl Scope {
+impl WatchScope {
     /// Objects of a kind that are watched.
     pub fn api<K>(&self) -> Api<K>
     where
@@ -70,19 +70,23 @@ impl Scope {
 }
 
 /// Runs the controller until `ctx.stop`; reconciles that have begun are finished.
-pub async fn run(scope: Scope, ctx: Arc<Context>, pushed: UnboundedReceiver<Trigger>) {
-    let (reader, writer) = reflector::store::<Guarded>();
+pub async fn run_controller(
+    scope: WatchScope,
+    ctx: Arc<ReconcileContext>,
+    pushed: UnboundedReceiver<ReconcileTrigger>,
+) {
+    let (reader, writer) = reflector::store::<GuardedModel>();
     let pushed = stream::unfold(pushed, |mut from| async move { from.recv().await.map(|t| (t, from)) });
     // The main watch feeds the store; what triggers is decided by `print`, so the stream of objects itself triggers nothing.
     let controller = Controller::for_stream(stream::pending(), reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
-        .reconcile_on(models(&scope, &ctx, writer))
-        .reconcile_on(children(&scope, &ctx))
+        .reconcile_on(watch_models(&scope, &ctx, writer))
+        .reconcile_on(watch_children(&scope, &ctx))
         // Gateways that confirmed, braked, drained or went silent, and new evidence.
         .reconcile_on(pushed)
         .graceful_shutdown_on(ctx.stop.clone().cancelled_owned());
     controller
-        .run(reconcile, on_error, ctx)
+        .run(reconcile_model, on_error, ctx)
         .for_each(|result| async move {
             if let Err(error) = result {
                 // Failures of reconciles are logged where they happen; the rest is an object that has gone meanwhile.
@@ -93,25 +97,29 @@ pub async fn run(scope: Scope, ctx: Arc<Context>, pushed: UnboundedReceiver<Trig
 }
 
 /// ModelDeployments: specs, commands of people, statuses that others wrote.
-fn models(scope: &Scope, ctx: &Arc<Context>, writer: reflector::store::Writer<Guarded>) -> Triggers {
+fn watch_models(
+    scope: &WatchScope,
+    ctx: &Arc<ReconcileContext>,
+    writer: reflector::store::Writer<GuardedModel>,
+) -> TriggerStream {
     let ctx = Arc::clone(ctx);
-    watcher::watcher(scope.api::<Guarded>(), watcher::Config::default().page_size(PAGE_OF_MODELS))
+    watcher::watcher(scope.api::<GuardedModel>(), watcher::Config::default().page_size(MODEL_PAGE_SIZE))
         .default_backoff()
         // Of these only those that say whether an autoscaler wrote `spec.replicas`.
         .modify(|object| {
             object.managed_fields_mut().retain(|entry| entry.subresource.as_deref() == Some("scale"));
-            too_large::bounded(object);
+            too_large::reject_too_large(object);
         })
         .reflect(writer)
         .filter_map({
             let ctx = Arc::clone(&ctx);
-            move |event| std::future::ready(logged(event, &ctx))
+            move |event| std::future::ready(ok_or_log(event, &ctx))
         })
         .flat_map(move |event| {
-            let (changes, mut triggers) = taken(&ctx.views, &ctx.own, event);
+            let (changes, mut triggers) = apply_model_event(&ctx.views, &ctx.own_writes, event);
             for change in changes {
                 let object = ObjectRef::new(&change.name).within(&change.owner.namespace);
-                let uid = |p: &Option<Print>| p.as_ref().map(|p| p.uid.clone());
+                let uid = |p: &Option<ObjectFingerprint>| p.as_ref().map(|p| p.uid.clone());
                 match (uid(&change.before), uid(&change.after)) {
                     (Some(before), after) if Some(&before) != after.as_ref() => ctx.forget(&before, &object),
                     _ => {}
@@ -126,23 +134,27 @@ fn models(scope: &Scope, ctx: &Arc<Context>, writer: reflector::store::Writer<Gu
 }
 
 /// Takes in an event of the main watch. Gives what changed, and the neighbours to whom a host or the name of a model is lost or left.
-fn taken(views: &Views, own: &OwnWrites, event: Event<Guarded>) -> (Vec<Change<Print>>, Vec<Trigger>) {
+fn apply_model_event(
+    views: &ClusterViews,
+    own: &OwnWrites,
+    event: Event<GuardedModel>,
+) -> (Vec<ViewChange<ObjectFingerprint>>, Vec<ReconcileTrigger>) {
     let mut concerned = BTreeSet::new();
-    let seen = |changes: &[Change<Print>]| concerned = views.claims.take(changes);
-    let changes = views.models.take_seen(event, |object| print(object, own), seen);
+    let seen = |changes: &[ViewChange<ObjectFingerprint>]| concerned = views.claims.apply_changes(changes);
+    let changes = views.models.apply_event_with(event, |object| fingerprint_model(object, own), seen);
     let neighbours = concerned.iter().map(|(namespace, name)| ObjectRef::new(name).within(namespace));
     (changes, neighbours.collect())
 }
 
 /// Children: only those that carry our labels, and of most only the metadata.
-fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
-    let mut all: Vec<Triggers> = Vec::new();
+fn watch_children(scope: &WatchScope, ctx: &Arc<ReconcileContext>) -> TriggerStream {
+    let mut all: Vec<TriggerStream> = Vec::new();
     // Counts of pods, and ReplicaSets that somebody scaled or deleted.
-    all.push(watched(
+    all.push(watch_managed(
         scope,
         ctx,
         |v| &v.replica_sets,
-        |o: &ReplicaSet, fields| Some((Owner::of(o)?, observe::replica_set(o, fields)?)),
+        |o: &ReplicaSet, fields| Some((ObjectOwner::from_labels(o)?, observe::cached_replica_set(o, fields)?)),
     ));
     // Pods that cannot start, and gateways that come and go.
     let selector = format!(
@@ -153,8 +165,8 @@ fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
         labels::COMPONENT_RUNTIME,
         labels::COMPONENT_GATEWAY
     );
-    let pods = |o: &Pod, _: &FieldSets| Some((Owner::of(o)?, observe::pod(o)?));
-    all.push(selected(
+    let pods = |o: &Pod, _: &FieldSets| Some((ObjectOwner::from_labels(o)?, observe::cached_pod(o)?));
+    all.push(watch_selected(
         scope,
         ctx,
         &selector,
@@ -162,60 +174,69 @@ fn children(scope: &Scope, ctx: &Arc<Context>) -> Triggers {
         pods,
         |ctx, change| {
             if change.owner.model.is_none() {
-                ctx.links.follow(change);
+                ctx.gateway_streams.follow(change);
             }
         },
     ));
     // Which of the pods with the labels of gateways are gateways.
     let selector =
         format!("{}={},{}={}", labels::MANAGED_BY, labels::MANAGER, labels::COMPONENT, labels::COMPONENT_GATEWAY);
-    let sets =
-        |o: &PartialObjectMeta<ReplicaSet>, fields: &FieldSets| Some((Owner::of(o)?, observe::object(o, fields)?));
-    all.push(selected(scope, ctx, &selector, |v| &v.gateway_sets, sets, |_, _| {}));
+    let sets = |o: &PartialObjectMeta<ReplicaSet>, fields: &FieldSets| {
+        Some((ObjectOwner::from_labels(o)?, observe::object_view(o, fields)?))
+    };
+    all.push(watch_selected(scope, ctx, &selector, |v| &v.gateway_sets, sets, |_, _| {}));
     // Deployments: also why Kubernetes makes no pods for them.
-    let deployments = |o: &Deployment, fields: &FieldSets| Some((Owner::of(o)?, observe::deployment(o, fields)?));
-    all.push(watched(scope, ctx, |v| &v.deployments, deployments));
+    let deployments =
+        |o: &Deployment, fields: &FieldSets| Some((ObjectOwner::from_labels(o)?, observe::deployment_view(o, fields)?));
+    all.push(watch_managed(scope, ctx, |v| &v.deployments, deployments));
     // Autoscalers: also what they want, which is not told elsewhere while it is what `spec.replicas` says.
-    let autoscalers =
-        |o: &HorizontalPodAutoscaler, fields: &FieldSets| Some((Owner::of(o)?, observe::autoscaler(o, fields)?));
-    all.push(watched(scope, ctx, |v| &v.autoscalers, autoscalers));
+    let autoscalers = |o: &HorizontalPodAutoscaler, fields: &FieldSets| {
+        Some((ObjectOwner::from_labels(o)?, observe::autoscaler_view(o, fields)?))
+    };
+    all.push(watch_managed(scope, ctx, |v| &v.autoscalers, autoscalers));
     // The rest: only whether each is there, and as it was applied last, which the metadata tells (`managedFields`).
-    all.push(metadata::<Service>(scope, ctx, |v| &v.services));
-    all.push(metadata::<PodDisruptionBudget>(scope, ctx, |v| &v.disruption_budgets));
-    all.push(metadata::<ServiceAccount>(scope, ctx, |v| &v.service_accounts));
-    all.push(metadata::<RoleBinding>(scope, ctx, |v| &v.role_bindings));
-    all.push(metadata::<NetworkPolicy>(scope, ctx, |v| &v.network_policies));
+    all.push(watch_metadata::<Service>(scope, ctx, |v| &v.services));
+    all.push(watch_metadata::<PodDisruptionBudget>(scope, ctx, |v| &v.disruption_budgets));
+    all.push(watch_metadata::<ServiceAccount>(scope, ctx, |v| &v.service_accounts));
+    all.push(watch_metadata::<RoleBinding>(scope, ctx, |v| &v.role_bindings));
+    all.push(watch_metadata::<NetworkPolicy>(scope, ctx, |v| &v.network_policies));
     stream::select_all(all).boxed()
 }
 
-fn metadata<K>(scope: &Scope, ctx: &Arc<Context>, cache: fn(&Views) -> &Cache<ObjectView>) -> Triggers
+fn watch_metadata<K>(
+    scope: &WatchScope,
+    ctx: &Arc<ReconcileContext>,
+    cache: fn(&ClusterViews) -> &ViewCache<ObjectView>,
+) -> TriggerStream
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let view = |o: &PartialObjectMeta<K>, fields: &FieldSets| Some((Owner::of(o)?, observe::object(o, fields)?));
-    watched(scope, ctx, cache, view)
+    let view = |o: &PartialObjectMeta<K>, fields: &FieldSets| {
+        Some((ObjectOwner::from_labels(o)?, observe::object_view(o, fields)?))
+    };
+    watch_managed(scope, ctx, cache, view)
 }
 
-fn watched<K, V>(
-    scope: &Scope,
-    ctx: &Arc<Context>,
-    cache: fn(&Views) -> &Cache<V>,
-    view: impl Fn(&K, &FieldSets) -> Option<(Owner, V)> + Send + 'static,
-) -> Triggers
+fn watch_managed<K, V>(
+    scope: &WatchScope,
+    ctx: &Arc<ReconcileContext>,
+    cache: fn(&ClusterViews) -> &ViewCache<V>,
+    view: impl Fn(&K, &FieldSets) -> Option<(ObjectOwner, V)> + Send + 'static,
+) -> TriggerStream
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
-    V: Shared + Clone + PartialEq + Send + Sync + 'static,
+    V: SharedView + Clone + PartialEq + Send + Sync + 'static,
 {
-    let gone = |ctx: &Context, change: &Change<V>| {
-        if change.after.is_none() && is_missed(&ctx.views, &change.owner) {
-            ctx.disturbances.gone(&change.owner, format!("{} {}", K::kind(&()), change.name));
+    let gone = |ctx: &ReconcileContext, change: &ViewChange<V>| {
+        if change.after.is_none() && is_wanted(&ctx.views, &change.owner) {
+            ctx.disturbances.record_removed(&change.owner, format!("{} {}", K::kind(&()), change.name));
         }
     };
-    selected(scope, ctx, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, gone)
+    watch_selected(scope, ctx, &format!("{}={}", labels::MANAGED_BY, labels::MANAGER), cache, view, gone)
 }
 
 /// What goes is missed only where there is a ModelDeployment that would have it.
-fn is_missed(views: &Views, owner: &Owner) -> bool {
+fn is_wanted(views: &ClusterViews, owner: &ObjectOwner) -> bool {
     match &owner.model {
         Some(name) => views.models.get(owner, name).is_some(),
         None => !views.models.models_where(&owner.namespace, |_| true).is_empty(),
@@ -223,31 +244,31 @@ fn is_missed(views: &Views, owner: &Owner) -> bool {
 }
 
 /// One watch: feeds its cache, lets `seen` look at each change, and triggers whoever the change concerns.
-fn selected<K, V>(
-    scope: &Scope,
-    ctx: &Arc<Context>,
+fn watch_selected<K, V>(
+    scope: &WatchScope,
+    ctx: &Arc<ReconcileContext>,
     selector: &str,
-    cache: fn(&Views) -> &Cache<V>,
-    view: impl Fn(&K, &FieldSets) -> Option<(Owner, V)> + Send + 'static,
-    seen: impl Fn(&Context, &Change<V>) + Send + 'static,
-) -> Triggers
+    cache: fn(&ClusterViews) -> &ViewCache<V>,
+    view: impl Fn(&K, &FieldSets) -> Option<(ObjectOwner, V)> + Send + 'static,
+    seen: impl Fn(&ReconcileContext, &ViewChange<V>) + Send + 'static,
+) -> TriggerStream
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
-    V: Shared + Clone + PartialEq + Send + Sync + 'static,
+    V: SharedView + Clone + PartialEq + Send + Sync + 'static,
 {
-    let config = watcher::Config::default().labels(selector).page_size(PAGE);
+    let config = watcher::Config::default().labels(selector).page_size(PAGE_SIZE);
     let ctx = Arc::clone(ctx);
     watcher::watcher(scope.api::<K>(), config)
         .default_backoff()
         .flat_map(move |event| {
-            let Some(event) = logged(event, &ctx) else {
+            let Some(event) = ok_or_log(event, &ctx) else {
                 return stream::iter(Vec::new());
             };
-            let changes = cache(&ctx.views).take(event, |object| view(object, &ctx.views.fields));
+            let changes = cache(&ctx.views).apply_event(event, |object| view(object, &ctx.views.field_sets));
             let mut triggers = Vec::new();
             for change in &changes {
                 seen(&ctx, change);
-                triggers.extend(concerns(&ctx.views, change));
+                triggers.extend(affected_models(&ctx.views, change));
             }
             stream::iter(triggers)
         })
@@ -255,18 +276,18 @@ where
 }
 
 /// A view of an object that several ModelDeployments may share.
-trait Shared {
+trait SharedView {
     /// UIDs of the owners of the one and not of the other, when nothing else differs.
     fn owners_changed(&self, _other: &Self) -> Option<Vec<String>> {
         None
     }
 }
 
-impl Shared for observe::ReplicaSetKept {}
+impl SharedView for observe::CachedReplicaSet {}
 
-impl Shared for observe::PodKept {}
+impl SharedView for observe::CachedPod {}
 
-impl Shared for ObjectView {
+impl SharedView for ObjectView {
     fn owners_changed(&self, other: &Self) -> Option<Vec<String>> {
         let others = |view: &Self| Self { owners: Vec::new(), ..view.clone() };
         let same = others(self) == others(other);
@@ -278,7 +299,7 @@ impl Shared for ObjectView {
 }
 
 /// The ModelDeployments that a change concerns: a gateway concerns all of its namespace, but not with every owner that it gets or loses.
-fn concerns<V: Shared>(views: &Views, change: &Change<V>) -> Vec<Trigger> {
+fn affected_models<V: SharedView>(views: &ClusterViews, change: &ViewChange<V>) -> Vec<ReconcileTrigger> {
     let namespace = &change.owner.namespace;
     let names = match (&change.owner.model, &change.before, &change.after) {
         (Some(model), ..) => vec![model.clone()],
@@ -291,7 +312,7 @@ fn concerns<V: Shared>(views: &Views, change: &Change<V>) -> Vec<Trigger> {
     names.iter().map(|name| ObjectRef::new(name).within(namespace)).collect()
 }
 
-pub(crate) fn logged<K>(event: Result<Event<K>, watcher::Error>, ctx: &Context) -> Option<Event<K>>
+pub(crate) fn ok_or_log<K>(event: Result<Event<K>, watcher::Error>, ctx: &ReconcileContext) -> Option<Event<K>>
 where
     K: Resource<DynamicType = ()>,
 {
@@ -326,34 +347,34 @@ mod tests {
     }
 
     fn concerned(before: Option<ObjectView>, after: Option<ObjectView>) -> Vec<String> {
-        let views = Views::default();
+        let views = ClusterViews::default();
         for name in ["a", "b", "c"] {
-            let object: Guarded = serde_json::from_value(json!({
+            let object: GuardedModel = serde_json::from_value(json!({
                 "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
                 "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}")},
                 "spec": {"model": {"uri": "http://store/m"}}
             }))
             .unwrap();
-            views.models.take(Event::Apply(object), |o| print(o, &OwnWrites::default()));
+            views.models.apply_event(Event::Apply(object), |o| fingerprint_model(o, &OwnWrites::default()));
         }
-        let change = Change { owner: Owner::gateway("ns"), name: "slipway-gateway".into(), before, after };
-        let mut names: Vec<String> = concerns(&views, &change).into_iter().map(|t| t.name).collect();
+        let change = ViewChange { owner: ObjectOwner::gateway("ns"), name: "slipway-gateway".into(), before, after };
+        let mut names: Vec<String> = affected_models(&views, &change).into_iter().map(|t| t.name).collect();
         names.sort();
         names
     }
 
     #[test]
     fn a_neighbour_is_looked_at_when_a_host_is_left_to_it() {
-        let (views, own) = (Views::default(), OwnWrites::default());
+        let (views, own) = (ClusterViews::default(), OwnWrites::default());
         let take = |name: &str, day: u8, hosts: &[&str]| {
-            let object: Guarded = serde_json::from_value(json!({
+            let object: GuardedModel = serde_json::from_value(json!({
                 "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
                 "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "generation": hosts.len(),
                              "creationTimestamp": format!("2026-01-0{day}T00:00:00Z")},
                 "spec": {"model": {"uri": "https://store/m"}, "traffic": {"hosts": hosts}}
             }))
             .unwrap();
-            let (changes, neighbours) = taken(&views, &own, Event::Apply(object));
+            let (changes, neighbours) = apply_model_event(&views, &own, Event::Apply(object));
             let names: Vec<String> = neighbours.into_iter().map(|trigger| trigger.name).collect();
             (changes.len(), names)
         };

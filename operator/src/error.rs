@@ -16,12 +16,12 @@ pub struct WriteError {
     pub name: String,
     /// Why it did not happen.
     #[source]
-    pub fault: Fault,
+    pub fault: WriteFault,
 }
 
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum WriteFault {
     /// An object of that name is there and belongs to somebody else; it is never overwritten.
     #[error("an object of this name exists and is not managed by this ModelDeployment ({0}); delete or rename it")]
     Foreign(String),
@@ -54,7 +54,7 @@ pub enum Fault {
     Transport(Box<kube::Error>),
 }
 
-impl Fault {
+impl WriteFault {
     /// Static label for metrics.
     pub fn category(&self) -> &'static str {
         match self {
@@ -72,12 +72,12 @@ impl Fault {
     }
 
     /// Whether a person has to act: trying again alone does not help. Such faults are shown in the status at once.
-    pub fn needs_person(&self) -> bool {
+    pub fn needs_user_action(&self) -> bool {
         matches!(self, Self::Foreign(_) | Self::Forbidden(_) | Self::Refused(_))
     }
 }
 
-impl From<kube::Error> for Fault {
+impl From<kube::Error> for WriteFault {
     fn from(error: kube::Error) -> Self {
         let kube::Error::Api(status) = &error else {
             return Self::Transport(Box::new(error));
@@ -99,7 +99,7 @@ impl From<kube::Error> for Fault {
 
 /// Why a reconcile ended without success.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ReconcileError {
     /// A write failed.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -108,7 +108,7 @@ pub enum Error {
     CachesGone,
 }
 
-impl Error {
+impl ReconcileError {
     /// Static label for metrics.
     pub fn category(&self) -> &'static str {
         match self {
@@ -120,7 +120,7 @@ impl Error {
 
 /// Why the process ends with a failure.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub enum OperatorError {
     /// No usable configuration of the Kubernetes client.
     #[error("no access to a cluster: {0}")]
     Config(String),
@@ -142,7 +142,7 @@ pub enum RunError {
 }
 
 /// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -176,7 +176,7 @@ mod tests {
             (500, "InternalError", "server"),
             (503, "ServiceUnavailable", "server"),
         ] {
-            assert_eq!(Fault::from(api(code, reason)).category(), category, "{code}");
+            assert_eq!(WriteFault::from(api(code, reason)).category(), category, "{code}");
         }
     }
 
@@ -186,6 +186,6 @@ mod tests {
             "code": 422, "reason": "Invalid", "details": {"causes": [{"field": "metadata.uid"}]}
         }))
         .unwrap();
-        assert_eq!(Fault::from(kube::Error::Api(status.boxed())).category(), "conflict");
+        assert_eq!(WriteFault::from(kube::Error::Api(status.boxed())).category(), "conflict");
     }
 }

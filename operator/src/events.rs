@@ -14,29 +14,29 @@ use serde_json::json;
 use slipway_core::event::PlannedEvent;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::apply::{Subject, limited};
+use crate::apply::{ModelIdentity, with_timeout};
 use crate::error::WriteError;
 
 const CONTROLLER: &str = "ml.slipway.dev/operator";
 /// How long a repeat continues its series; the API server forgets events after an hour.
-const MEMORY: SignedDuration = SignedDuration::from_mins(6);
+const SERIES_TIMEOUT: SignedDuration = SignedDuration::from_mins(6);
 
-type Key = (String, String, String, String);
+type SeriesKey = (String, String, String, String);
 
-struct Known {
+struct PublishedEvent {
     name: String,
     count: i32,
     last: Timestamp,
 }
 
 /// Publishes events; shared by all reconciles.
-pub struct Events {
+pub struct EventPublisher {
     client: Client,
     instance: String,
-    known: Mutex<HashMap<Key, Known>>,
+    known: Mutex<HashMap<SeriesKey, PublishedEvent>>,
 }
 
-impl Events {
+impl EventPublisher {
     /// A publisher; `instance` names this process.
     pub fn new(client: Client, instance: String) -> Self {
         Self { client, instance, known: Mutex::default() }
@@ -46,34 +46,39 @@ impl Events {
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
-    pub async fn publish(&self, subject: &Subject, note: &PlannedEvent, now: Timestamp) -> Result<(), WriteError> {
+    pub async fn publish(
+        &self,
+        subject: &ModelIdentity,
+        note: &PlannedEvent,
+        now: Timestamp,
+    ) -> Result<(), WriteError> {
         let api = Api::<Event>::namespaced(self.client.clone(), &subject.namespace);
         let key = (subject.uid.clone(), note.reason.clone(), note.action.clone(), note.note.clone());
-        if let Some((name, count)) = self.repeat(&key, now) {
+        if let Some((name, count)) = self.continue_series(&key, now) {
             let series = EventSeries { count, last_observed_time: MicroTime(now) };
             let (patch, params) = (Patch::Merge(json!({"series": series})), PatchParams::default());
             let request = api.patch_metadata(&name, &params, &patch);
-            return limited("patch", "Event", &name, request).await.map(drop);
+            return with_timeout("patch", "Event", &name, request).await.map(drop);
         }
-        let event = self.event(subject, note, now);
+        let event = self.build_event(subject, note, now);
         let name = event.metadata.name.clone().unwrap_or_default();
-        limited("create", "Event", &name, api.create(&PostParams::default(), &event)).await?;
+        with_timeout("create", "Event", &name, api.create(&PostParams::default(), &event)).await?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(key, Known { name, count: 1, last: now });
+        known.insert(key, PublishedEvent { name, count: 1, last: now });
         Ok(())
     }
 
     /// Name and new count of the series that an event continues. Forgets old ones on the way.
-    fn repeat(&self, key: &Key, now: Timestamp) -> Option<(String, i32)> {
+    fn continue_series(&self, key: &SeriesKey, now: Timestamp) -> Option<(String, i32)> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, k| now.duration_since(k.last) < MEMORY);
+        known.retain(|_, k| now.duration_since(k.last) < SERIES_TIMEOUT);
         let before = known.get_mut(key)?;
         before.count = before.count.saturating_add(1);
         before.last = now;
         Some((before.name.clone(), before.count))
     }
 
-    fn event(&self, subject: &Subject, note: &PlannedEvent, now: Timestamp) -> Event {
+    fn build_event(&self, subject: &ModelIdentity, note: &PlannedEvent, now: Timestamp) -> Event {
         Event {
             metadata: ObjectMeta {
                 name: Some(format!("{}.{:x}{:04x}", subject.name, now.as_nanosecond(), rand::random::<u16>())),
@@ -89,19 +94,19 @@ impl Events {
                 ..ObjectReference::default()
             }),
             type_: Some(if note.warning { "Warning" } else { "Normal" }.into()),
-            reason: Some(bounded(&note.reason, 128)),
-            action: Some(bounded(&note.action, 128)),
-            note: Some(bounded(&note.note, 1024)),
+            reason: Some(truncate_bytes(&note.reason, 128)),
+            action: Some(truncate_bytes(&note.action, 128)),
+            note: Some(truncate_bytes(&note.note, 1024)),
             event_time: Some(MicroTime(now)),
             reporting_controller: Some(CONTROLLER.into()),
-            reporting_instance: Some(bounded(&self.instance, 128)),
+            reporting_instance: Some(truncate_bytes(&self.instance, 128)),
             ..Event::default()
         }
     }
 }
 
 /// The first `bytes` bytes at most, whole characters only: the API server counts bytes.
-fn bounded(text: &str, bytes: usize) -> String {
+fn truncate_bytes(text: &str, bytes: usize) -> String {
     let mut end = text.len().min(bytes);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -115,7 +120,7 @@ mod tests {
 
     #[test]
     fn text_is_cut_at_characters() {
-        assert_eq!(bounded("äöü", 3), "ä");
-        assert_eq!(bounded("abc", 128), "abc");
+        assert_eq!(truncate_bytes("äöü", 3), "ä");
+        assert_eq!(truncate_bytes("abc", 128), "abc");
     }
 }

@@ -20,32 +20,32 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::{Change, Owner};
-use crate::gateway_report::{Lines, Pace, StateLine, is_news};
-use crate::main_watch::Guarded;
-use crate::observe::PodKept;
-use crate::telemetry::Metrics;
-use crate::views::Views;
+use crate::cache::{ObjectOwner, ViewChange};
+use crate::gateway_report::{LineDecoder, StateLine, StreamRateLimiter, is_relevant_change};
+use crate::metrics::OperatorMetrics;
+use crate::model_watch::GuardedModel;
+use crate::observe::CachedPod;
+use crate::views::ClusterViews;
 
 /// Admin port of a gateway pod.
 pub const PORT: u16 = 9091;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A line comes at least every second.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+const INITIAL_RETRY_DELAY: Duration = Duration::from_millis(100);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// What the streams need to know of the cluster. A pod is followed only while it is a gateway: whoever writes its labels on a pod of theirs is not called.
-pub trait Gateways: Send + Sync {
+pub trait GatewayLookup: Send + Sync {
     /// Whether the pod of this name and UID is a gateway that the operator made.
     fn is_gateway(&self, namespace: &str, name: &str, uid: &str) -> bool;
     /// How many ModelDeployments there are in a namespace.
     fn count_models(&self, namespace: &str) -> usize;
 }
 
-impl Gateways for Views {
+impl GatewayLookup for ClusterViews {
     fn is_gateway(&self, namespace: &str, name: &str, uid: &str) -> bool {
-        let pod = self.pods.get(&Owner::gateway(namespace), name);
+        let pod = self.pods.get(&ObjectOwner::gateway(namespace), name);
         pod.is_some_and(|pod| pod.view.uid == uid && Self::is_gateway(self, namespace, &pod.view))
     }
 
@@ -55,10 +55,10 @@ impl Gateways for Views {
 }
 
 /// A pod tells of so many more ModelDeployments than there are: those that came or went just now.
-const MORE_MODELS: usize = 100;
+const MODEL_COUNT_SLACK: usize = 100;
 /// A gateway pod.
 #[derive(Clone, Debug)]
-struct Pod {
+struct GatewayEndpoint {
     uid: String,
     namespace: String,
     name: String,
@@ -66,27 +66,27 @@ struct Pod {
 }
 
 /// What one pod says, by UID of the ModelDeployment: its name, and the report.
-type Reports = HashMap<String, (String, GatewayReport)>;
+type PodReports = HashMap<String, (String, GatewayReport)>;
 
-struct Shared {
-    reports: RwLock<HashMap<String, Reports>>,
+struct StreamState {
+    reports: RwLock<HashMap<String, PodReports>>,
     /// Pods whose stream does not stand.
     unreachable: RwLock<HashMap<String, UnreachableGateway>>,
     /// What clients have asked of each pod, and its namespace.
     clients: RwLock<HashMap<String, (String, ClientRequests)>>,
     /// Revisions that get no traffic, by UID of the ModelDeployment.
     draining: RwLock<HashMap<String, BTreeSet<String>>>,
-    triggers: UnboundedSender<ObjectRef<Guarded>>,
-    metrics: Arc<Metrics>,
-    gateways: Arc<dyn Gateways>,
+    triggers: UnboundedSender<ObjectRef<GuardedModel>>,
+    metrics: Arc<OperatorMetrics>,
+    gateways: Arc<dyn GatewayLookup>,
     port: u16,
     /// Signs what is asked of gateways.
     key: Option<OperatorKey>,
 }
 
-impl Shared {
+impl StreamState {
     /// Notes why the stream to a pod does not stand; since when is known already unless it stood until now.
-    fn note_unreachable(&self, pod: &Pod, why: &str) {
+    fn mark_unreachable(&self, pod: &GatewayEndpoint, why: &str) {
         let error = format!("{}: {why}", SocketAddr::new(pod.ip, self.port));
         let mut all = self.unreachable.write().unwrap_or_else(PoisonError::into_inner);
         let entry = all.entry(pod.uid.clone());
@@ -95,54 +95,59 @@ impl Shared {
             .or_insert_with(|| UnreachableGateway { since: Timestamp::now(), error });
     }
 
-    fn note_reached(&self, pod: &Pod) {
+    fn mark_reachable(&self, pod: &GatewayEndpoint) {
         self.unreachable.write().unwrap_or_else(PoisonError::into_inner).remove(&pod.uid);
     }
 }
 
 /// The streams.
-pub struct Links {
-    shared: Arc<Shared>,
+pub struct GatewayStreams {
+    shared: Arc<StreamState>,
     streams: RwLock<HashMap<String, CancellationToken>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-impl Links {
+impl GatewayStreams {
     /// No streams yet; `triggers` gets the ModelDeployments about which there is news. All ends with `stop`.
     pub fn new(
-        triggers: UnboundedSender<ObjectRef<Guarded>>,
-        metrics: Arc<Metrics>,
-        gateways: Arc<dyn Gateways>,
+        triggers: UnboundedSender<ObjectRef<GuardedModel>>,
+        metrics: Arc<OperatorMetrics>,
+        gateways: Arc<dyn GatewayLookup>,
         stop: CancellationToken,
         port: u16,
         key: Option<OperatorKey>,
     ) -> Self {
         let (reports, unreachable, draining) = (RwLock::default(), RwLock::default(), RwLock::default());
         let clients = RwLock::default();
-        let shared = Shared { reports, unreachable, clients, draining, triggers, metrics, gateways, port, key };
+        let shared = StreamState { reports, unreachable, clients, draining, triggers, metrics, gateways, port, key };
         let shared = Arc::new(shared);
         Self { shared, streams: RwLock::default(), tasks: TaskTracker::new(), stop }
     }
 
     /// Follows a gateway pod: a stream begins when it is ready and stays until it is gone. One that leaves still finishes connections, and
     /// what it sends where must be known until its end.
-    pub fn follow(&self, change: &Change<PodKept>) {
-        let address = |view: &Option<PodKept>| {
+    pub fn follow(&self, change: &ViewChange<CachedPod>) {
+        let address = |view: &Option<CachedPod>| {
             let view = view.as_ref()?;
             Some((view.uid.clone(), view.ip.as_deref()?.parse::<IpAddr>().ok()?))
         };
         let (before, after) = (address(&change.before), address(&change.after));
         if let Some((uid, _)) = before.filter(|before| Some(before) != after.as_ref()) {
-            self.end(&uid);
+            self.close_stream(&uid);
         }
         let serves = change.after.as_ref().is_some_and(|view| view.ready || view.deleting);
-        if let Some((uid, ip)) = after.filter(|(uid, _)| serves && !self.has(uid)) {
-            self.begin(Pod { uid, namespace: change.owner.namespace.clone(), name: change.name.clone(), ip });
+        if let Some((uid, ip)) = after.filter(|(uid, _)| serves && !self.has_stream(uid)) {
+            self.open_stream(GatewayEndpoint {
+                uid,
+                namespace: change.owner.namespace.clone(),
+                name: change.name.clone(),
+                ip,
+            });
         }
     }
 
-    fn has(&self, pod_uid: &str) -> bool {
+    fn has_stream(&self, pod_uid: &str) -> bool {
         self.streams.read().unwrap_or_else(PoisonError::into_inner).contains_key(pod_uid)
     }
 
@@ -179,22 +184,22 @@ impl Links {
         self.tasks.wait().await;
     }
 
-    fn begin(&self, pod: Pod) {
+    fn open_stream(&self, pod: GatewayEndpoint) {
         let token = self.stop.child_token();
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(former) = streams.insert(pod.uid.clone(), token.clone()) {
             former.cancel();
         }
         drop(streams);
-        self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).insert(pod.uid.clone(), Reports::new());
-        self.shared.note_unreachable(&pod, "there is no connection yet");
+        self.shared.reports.write().unwrap_or_else(PoisonError::into_inner).insert(pod.uid.clone(), PodReports::new());
+        self.shared.mark_unreachable(&pod, "there is no connection yet");
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
-            token.run_until_cancelled(keep(&shared, &pod)).await;
+            token.run_until_cancelled(maintain_stream(&shared, &pod)).await;
         });
     }
 
-    fn end(&self, pod_uid: &str) {
+    fn close_stream(&self, pod_uid: &str) {
         if let Some(token) = self.streams.write().unwrap_or_else(PoisonError::into_inner).remove(pod_uid) {
             token.cancel();
         }
@@ -206,19 +211,19 @@ impl Links {
 }
 
 /// Keeps a stream to a pod, for ever.
-async fn keep(shared: &Shared, pod: &Pod) {
-    let mut wait = FIRST_RETRY;
+async fn maintain_stream(shared: &StreamState, pod: &GatewayEndpoint) {
+    let mut wait = INITIAL_RETRY_DELAY;
     loop {
         let mut spoke = false;
-        let error = stream(shared, pod, &mut spoke).await;
-        shared.note_unreachable(pod, &error.to_string());
-        lose(shared, pod);
+        let error = run_stream(shared, pod, &mut spoke).await;
+        shared.mark_unreachable(pod, &error.to_string());
+        clear_reports(shared, pod);
         if spoke {
-            wait = FIRST_RETRY;
+            wait = INITIAL_RETRY_DELAY;
         }
         tracing::debug!(pod = pod.name, namespace = pod.namespace, %error, "stream to a gateway ended");
         tokio::time::sleep(wait.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;
-        wait = (wait * 2).min(LAST_RETRY);
+        wait = (wait * 2).min(MAX_RETRY_DELAY);
     }
 }
 
@@ -239,7 +244,7 @@ enum StreamError {
     #[error("not a state line: {0}")]
     Line(#[from] serde_json::Error),
     #[error(transparent)]
-    TooLong(#[from] crate::gateway_report::TooLong),
+    TooLong(#[from] crate::gateway_report::LineTooLong),
     #[error("the address answers for pod {0}")]
     OtherPod(String),
     #[error("the gateway closed the stream")]
@@ -251,29 +256,29 @@ enum StreamError {
 }
 
 /// Counts a stream as long as it lives, however it ends.
-struct Standing<'a>(&'a Metrics);
+struct StreamGauge<'a>(&'a OperatorMetrics);
 
-impl<'a> Standing<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
+impl<'a> StreamGauge<'a> {
+    fn new(metrics: &'a OperatorMetrics) -> Self {
         metrics.gateway_streams.inc();
         Self(metrics)
     }
 }
 
-impl Drop for Standing<'_> {
+impl Drop for StreamGauge<'_> {
     fn drop(&mut self) {
         self.0.gateway_streams.dec();
     }
 }
 
-async fn stream(shared: &Shared, pod: &Pod, spoke: &mut bool) -> StreamError {
-    match read(shared, pod, spoke).await {
+async fn run_stream(shared: &StreamState, pod: &GatewayEndpoint, spoke: &mut bool) -> StreamError {
+    match read_stream(shared, pod, spoke).await {
         Ok(()) => StreamError::Closed,
         Err(error) => error,
     }
 }
 
-async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), StreamError> {
+async fn read_stream(shared: &StreamState, pod: &GatewayEndpoint, spoke: &mut bool) -> Result<(), StreamError> {
     if !shared.gateways.is_gateway(&pod.namespace, &pod.name, &pod.uid) {
         return Err(StreamError::NoGateway);
     }
@@ -292,22 +297,23 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
         let request = request.body(Empty::<Bytes>::new())?;
         let answer = timeout(READ_TIMEOUT, sender.send_request(request)).await.map_err(late)??;
         if answer.status() == http::StatusCode::UNAUTHORIZED {
-            return Err(StreamError::Unauthorized(words(answer.into_body()).await));
+            return Err(StreamError::Unauthorized(refusal_text(answer.into_body()).await));
         }
         if !answer.status().is_success() {
             return Err(StreamError::Answer(answer.status()));
         }
-        let standing = Standing::new(&shared.metrics);
-        let (mut body, mut lines, mut pace) = (answer.into_body(), Lines::default(), Pace::default());
+        let standing = StreamGauge::new(&shared.metrics);
+        let (mut body, mut lines, mut pace) =
+            (answer.into_body(), LineDecoder::default(), StreamRateLimiter::default());
         while let Some(frame) = timeout(READ_TIMEOUT, body.frame()).await.map_err(late)? {
             let Ok(data) = frame?.into_data() else { continue };
-            pace.take(data.len()).await;
+            pace.consume(data.len()).await;
             for line in lines.push(&data)? {
                 if !line.is_empty() {
-                    let more = take_in(shared, pod, serde_json::from_slice(&line)?)?;
+                    let more = handle_line(shared, pod, serde_json::from_slice(&line)?)?;
                     // After what it says is known: it is never neither.
                     if !more && !std::mem::replace(spoke, true) {
-                        shared.note_reached(pod);
+                        shared.mark_reachable(pod);
                     }
                 }
             }
@@ -322,7 +328,7 @@ async fn read(shared: &Shared, pod: &Pod, spoke: &mut bool) -> Result<(), Stream
 }
 
 /// Why a gateway refuses, in its words, which name clocks or another operator's key: for people, so bounded and on one line.
-async fn words(body: hyper::body::Incoming) -> String {
+async fn refusal_text(body: hyper::body::Incoming) -> String {
     let read = timeout(READ_TIMEOUT, Limited::new(body, 1024).collect()).await;
     let bytes = read.ok().and_then(Result::ok).map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
@@ -330,7 +336,7 @@ async fn words(body: hyper::body::Incoming) -> String {
 }
 
 /// Keeps a line and reports the ModelDeployments about which it has news. Gives whether it goes on in the next line.
-fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<bool, StreamError> {
+fn handle_line(shared: &StreamState, pod: &GatewayEndpoint, line: StateLine) -> Result<bool, StreamError> {
     // Addresses are given to new pods soon after the old ones are gone.
     if line.pod != pod.name {
         return Err(StreamError::OtherPod(line.pod));
@@ -351,12 +357,12 @@ fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<bool, StreamEr
         };
         let gone: Vec<_> = line.gone.iter().filter_map(|uid| known.remove(uid)).collect();
         news.extend(gone.into_iter().map(|(name, _)| name));
-        let mut fresh = Reports::with_capacity(line.models.len());
+        let mut fresh = PodReports::with_capacity(line.models.len());
         for model in line.models {
             let (uid, name) = (model.uid.clone(), model.name.clone());
-            let report = model.report();
+            let report = model.into_report();
             let before = known.remove(&uid).map(|(_, before)| before);
-            if is_news(before.as_ref(), &report, draining.get(&uid).unwrap_or(&none)) {
+            if is_relevant_change(before.as_ref(), &report, draining.get(&uid).unwrap_or(&none)) {
                 news.push(name.clone());
             }
             fresh.insert(uid, (name, report));
@@ -365,22 +371,22 @@ fn take_in(shared: &Shared, pod: &Pod, line: StateLine) -> Result<bool, StreamEr
             news.extend(known.drain().map(|(_, (name, _))| name));
         }
         known.extend(fresh);
-        let most = 2 * shared.gateways.count_models(&pod.namespace) + MORE_MODELS;
+        let most = 2 * shared.gateways.count_models(&pod.namespace) + MODEL_COUNT_SLACK;
         if known.len() > most {
             return Err(StreamError::TooMany(most));
         }
     }
-    notify(shared, pod, news);
+    trigger_models(shared, pod, news);
     Ok(line.more)
 }
 
 /// The stream is lost: what the pod said is no longer known.
-fn lose(shared: &Shared, pod: &Pod) {
+fn clear_reports(shared: &StreamState, pod: &GatewayEndpoint) {
     let lost = shared.reports.write().unwrap_or_else(PoisonError::into_inner).get_mut(&pod.uid).map(std::mem::take);
-    notify(shared, pod, lost.into_iter().flatten().map(|(_, (name, _))| name).collect());
+    trigger_models(shared, pod, lost.into_iter().flatten().map(|(_, (name, _))| name).collect());
 }
 
-fn notify(shared: &Shared, pod: &Pod, names: Vec<String>) {
+fn trigger_models(shared: &StreamState, pod: &GatewayEndpoint, names: Vec<String>) {
     for name in names {
         // The receiver is gone only when the operator ends.
         let _ = shared.triggers.send(ObjectRef::new(&name).within(&pod.namespace));

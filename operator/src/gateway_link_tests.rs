@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use super::*;
-use crate::cache::Owner;
+use crate::cache::ObjectOwner;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -36,8 +36,8 @@ async fn say(to: &mut OwnedWriteHalf, pod: &str, generation: i64) {
     to.write_all(line.as_bytes()).await.unwrap();
 }
 
-fn pod(uid: &str, address: SocketAddr, ready: bool, deleting: bool) -> PodKept {
-    PodKept {
+fn pod(uid: &str, address: SocketAddr, ready: bool, deleting: bool) -> CachedPod {
+    CachedPod {
         uid: uid.into(),
         ip: Some(address.ip().to_string()),
         created_at: jiff::Timestamp::UNIX_EPOCH,
@@ -50,8 +50,8 @@ fn pod(uid: &str, address: SocketAddr, ready: bool, deleting: bool) -> PodKept {
     }
 }
 
-fn change(before: Option<PodKept>, after: Option<PodKept>) -> Change<PodKept> {
-    Change { owner: Owner::gateway("ns"), name: "gw".into(), before, after }
+fn change(before: Option<CachedPod>, after: Option<CachedPod>) -> ViewChange<CachedPod> {
+    ViewChange { owner: ObjectOwner::gateway("ns"), name: "gw".into(), before, after }
 }
 
 /// A namespace with a few ModelDeployments, whose gateways are whatever `is_gateway` says.
@@ -59,7 +59,7 @@ struct Namespace {
     is_gateway: AtomicBool,
 }
 
-impl Gateways for Namespace {
+impl GatewayLookup for Namespace {
     fn is_gateway(&self, _: &str, _: &str, _: &str) -> bool {
         self.is_gateway.load(Ordering::Relaxed)
     }
@@ -69,12 +69,19 @@ impl Gateways for Namespace {
     }
 }
 
-async fn world() -> (TcpListener, Links, UnboundedReceiver<ObjectRef<Guarded>>) {
+async fn world() -> (TcpListener, GatewayStreams, UnboundedReceiver<ObjectRef<GuardedModel>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (triggers, triggered) = unbounded_channel();
     let port = listener.local_addr().unwrap().port();
     let gateways = Arc::new(Namespace { is_gateway: true.into() });
-    let links = Links::new(triggers, Arc::new(Metrics::default()), gateways, CancellationToken::new(), port, None);
+    let links = GatewayStreams::new(
+        triggers,
+        Arc::new(OperatorMetrics::default()),
+        gateways,
+        CancellationToken::new(),
+        port,
+        None,
+    );
     (listener, links, triggered)
 }
 
@@ -85,8 +92,15 @@ async fn a_pod_that_the_operator_did_not_make_is_not_called() {
     let (triggers, _triggered) = unbounded_channel();
     let gateways = Arc::new(Namespace { is_gateway: false.into() });
     let port = listener.local_addr().unwrap().port();
-    let known = Arc::clone(&gateways) as Arc<dyn Gateways>;
-    let links = Links::new(triggers, Arc::new(Metrics::default()), known, CancellationToken::new(), port, None);
+    let known = Arc::clone(&gateways) as Arc<dyn GatewayLookup>;
+    let links = GatewayStreams::new(
+        triggers,
+        Arc::new(OperatorMetrics::default()),
+        known,
+        CancellationToken::new(),
+        port,
+        None,
+    );
     links.follow(&change(None, Some(pod("p", listener.local_addr().unwrap(), true, false))));
     let told = async || {
         while !links.unreachable("p").is_some_and(|it| it.error.contains("Deployment slipway-gateway")) {
@@ -121,9 +135,9 @@ async fn a_pod_that_tells_of_more_than_there_is_is_not_listened_to() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_brings_too_much_is_read_slowly() {
     let begun = Instant::now();
-    let mut pace = Pace::default();
+    let mut pace = StreamRateLimiter::default();
     for _ in 0..20 {
-        pace.take(1 << 20).await;
+        pace.consume(1 << 20).await;
     }
     assert_eq!(begun.elapsed().as_secs(), 4, "16 MiB at once and 1 MiB a second");
 }
@@ -223,8 +237,8 @@ async fn the_operator_signs_what_it_asks_and_tells_why_it_is_refused() {
     let address = listener.local_addr().unwrap();
     let key = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
     let public: slipway_listener::OperatorPublicKey = key.public().parse().unwrap();
-    let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
-    let links = Links::new(triggers, metrics, gateways, stop, address.port(), Some(key));
+    let (metrics, stop) = (Arc::new(OperatorMetrics::default()), CancellationToken::new());
+    let links = GatewayStreams::new(triggers, metrics, gateways, stop, address.port(), Some(key));
     links.follow(&change(None, Some(pod("p", address, true, false))));
     let (mut socket, _) = soon(listener.accept()).await.unwrap();
     let mut head = Vec::new();

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 pub const MAX_LINE: usize = 1 << 20;
 
 /// Bytes that a stream may bring at once, and each second after that. Ten thousand ModelDeployments are 2 MB in all and take 64 KiB a second at rest.
-const BURST: u64 = 16 << 20;
-const BYTES_A_SECOND: u64 = 1 << 20;
+const BURST_BYTES: u64 = 16 << 20;
+const BYTES_PER_SECOND: u64 = 1 << 20;
 
 /// One line.
 #[derive(Debug, Deserialize)]
@@ -86,7 +86,7 @@ struct BrakeLine {
 
 impl ModelLine {
     /// The report in the words of the plan.
-    pub fn report(self) -> GatewayReport {
+    pub fn into_report(self) -> GatewayReport {
         GatewayReport {
             generation: self.generation,
             requests: self.requests,
@@ -108,7 +108,7 @@ impl ModelLine {
 
 /// Whether a plan could decide otherwise because of this change. Request counts grow all the time and are read when planning. Requests in flight
 /// matter when the last one leaves a revision that gets no new ones.
-pub fn is_news(before: Option<&GatewayReport>, after: &GatewayReport, draining: &BTreeSet<String>) -> bool {
+pub fn is_relevant_change(before: Option<&GatewayReport>, after: &GatewayReport, draining: &BTreeSet<String>) -> bool {
     let Some(before) = before else {
         return true;
     };
@@ -123,16 +123,16 @@ pub fn is_news(before: Option<&GatewayReport>, after: &GatewayReport, draining: 
 
 /// Cuts a stream of bytes into lines, none longer than [`MAX_LINE`].
 #[derive(Default)]
-pub struct Lines {
+pub struct LineDecoder {
     rest: Vec<u8>,
 }
 
-impl Lines {
+impl LineDecoder {
     /// Takes in bytes and gives the lines that are complete; an error when a line is too long.
     ///
     /// # Errors
     /// When a line is longer than [`MAX_LINE`].
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, TooLong> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, LineTooLong> {
         let mut lines = Vec::new();
         let mut bytes = bytes;
         while let Some(end) = bytes.iter().position(|b| *b == b'\n') {
@@ -140,41 +140,41 @@ impl Lines {
             line.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];
             if line.len() > MAX_LINE {
-                return Err(TooLong);
+                return Err(LineTooLong);
             }
             lines.push(line);
         }
         self.rest.extend_from_slice(bytes);
-        if self.rest.len() > MAX_LINE { Err(TooLong) } else { Ok(lines) }
+        if self.rest.len() > MAX_LINE { Err(LineTooLong) } else { Ok(lines) }
     }
 }
 
 /// Bytes that may still come at once. What comes faster waits in the pod.
-pub struct Pace {
-    left: u64,
+pub struct StreamRateLimiter {
+    available: u64,
     since: Instant,
 }
 
-impl Default for Pace {
+impl Default for StreamRateLimiter {
     fn default() -> Self {
-        Self { left: BURST, since: Instant::now() }
+        Self { available: BURST_BYTES, since: Instant::now() }
     }
 }
 
-impl Pace {
+impl StreamRateLimiter {
     /// Takes in so many bytes, and waits where they come too fast.
-    pub async fn take(&mut self, bytes: usize) {
+    pub async fn consume(&mut self, bytes: usize) {
         let now = Instant::now();
-        let gained = now.duration_since(self.since).as_millis() as u64 * BYTES_A_SECOND / 1000;
-        (self.left, self.since) = ((self.left + gained).min(BURST), now);
+        let gained = now.duration_since(self.since).as_millis() as u64 * BYTES_PER_SECOND / 1000;
+        (self.available, self.since) = ((self.available + gained).min(BURST_BYTES), now);
         let bytes = bytes as u64;
-        if bytes > self.left {
-            let millis = (bytes - self.left) * 1000 / BYTES_A_SECOND;
+        if bytes > self.available {
+            let millis = (bytes - self.available) * 1000 / BYTES_PER_SECOND;
             tokio::time::sleep(Duration::from_millis(millis)).await;
             // What was gained meanwhile is what was waited for.
-            (self.left, self.since) = (0, Instant::now());
+            (self.available, self.since) = (0, Instant::now());
         } else {
-            self.left -= bytes;
+            self.available -= bytes;
         }
     }
 }
@@ -182,7 +182,7 @@ impl Pace {
 /// A line is longer than [`MAX_LINE`].
 #[derive(Debug, thiserror::Error)]
 #[error("a line is longer than {MAX_LINE} bytes")]
-pub struct TooLong;
+pub struct LineTooLong;
 
 #[cfg(test)]
 mod tests {
@@ -196,12 +196,12 @@ mod tests {
     fn the_line_of_the_architecture_is_understood() {
         let line: StateLine = serde_json::from_str(LINE).unwrap();
         let mut models = line.models.into_iter();
-        let digits = models.next().unwrap().report();
+        let digits = models.next().unwrap().into_report();
         assert_eq!((digits.generation, digits.requests["a"], digits.in_flight["a"]), (12, 123, 2));
         assert_eq!(digits.answered, Some([("a".to_owned(), 120)].into()));
         assert_eq!(digits.brake.map(|b| (b.revision, b.failures)), Some(("b".to_owned(), 11)));
         // Of a gateway that does not tell.
-        let other = models.next().unwrap().report();
+        let other = models.next().unwrap().into_report();
         assert_eq!((other.brake, other.answered), (None, None));
     }
 
@@ -217,19 +217,22 @@ mod tests {
     #[test]
     fn only_what_a_plan_waits_for_is_news() {
         let (none, old) = (BTreeSet::new(), BTreeSet::from(["old".to_owned()]));
-        assert!(is_news(None, &report(1, 0, 0), &none), "the first word");
-        assert!(!is_news(Some(&report(1, 0, 3)), &report(1, 9, 2), &old), "counts");
-        assert!(is_news(Some(&report(1, 0, 3)), &report(2, 0, 3), &none), "confirmed");
-        assert!(!is_news(Some(&report(1, 0, 3)), &report(1, 0, 0), &none), "a quiet moment of a revision in use");
-        assert!(is_news(Some(&report(1, 0, 3)), &report(1, 0, 0), &old), "drained");
+        assert!(is_relevant_change(None, &report(1, 0, 0), &none), "the first word");
+        assert!(!is_relevant_change(Some(&report(1, 0, 3)), &report(1, 9, 2), &old), "counts");
+        assert!(is_relevant_change(Some(&report(1, 0, 3)), &report(2, 0, 3), &none), "confirmed");
+        assert!(
+            !is_relevant_change(Some(&report(1, 0, 3)), &report(1, 0, 0), &none),
+            "a quiet moment of a revision in use"
+        );
+        assert!(is_relevant_change(Some(&report(1, 0, 3)), &report(1, 0, 0), &old), "drained");
         let mut endpoints = report(1, 0, 3);
         endpoints.ready_endpoints.insert("old".into(), 1);
-        assert!(is_news(Some(&report(1, 0, 3)), &endpoints, &none), "endpoints");
+        assert!(is_relevant_change(Some(&report(1, 0, 3)), &endpoints, &none), "endpoints");
     }
 
     #[test]
     fn lines_are_cut_wherever_the_bytes_break() {
-        let mut lines = Lines::default();
+        let mut lines = LineDecoder::default();
         assert!(lines.push(b"ab").unwrap().is_empty());
         assert_eq!(lines.push(b"c\nd\n\ne").unwrap(), [b"abc".to_vec(), b"d".to_vec(), b"".to_vec()]);
         assert_eq!(lines.push(b"\n").unwrap(), [b"e".to_vec()]);

@@ -24,30 +24,30 @@ use slipway_core::settings::PlanSettings;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, interval};
 
-use crate::apply::limited;
-use crate::cache::{Cache, Owner};
-use crate::children::Child;
-use crate::context::Context;
-use crate::error::{Fault, WriteError};
-use crate::main_watch::Guarded;
-use crate::namespace_lease::Standing;
-use crate::views::Views;
+use crate::apply::with_timeout;
+use crate::cache::{ObjectOwner, ViewCache};
+use crate::children::ManagedKind;
+use crate::context::ReconcileContext;
+use crate::error::{WriteError, WriteFault};
+use crate::model_watch::GuardedModel;
+use crate::namespace_lease::NamespaceHolder;
+use crate::views::ClusterViews;
 
 /// How often is looked.
-const EVERY: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Requests are counted in buckets of so many looks, as many of them as make ten minutes.
-const LOOKS: u32 = 5;
+const POLLS_PER_BUCKET: u32 = 5;
 const BUCKETS: usize = 60;
 /// How long the gateway of a namespace without ModelDeployments stays. One that is replaced (`kubectl replace --force`) finds it there.
-const GRACE: Duration = Duration::from_secs(60);
+const UNUSED_GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// Which gateways may be updated now, by namespace.
 #[derive(Default)]
-pub struct Verdicts(RwLock<BTreeMap<String, UpdatePermission>>);
+pub struct UpdateVerdicts(RwLock<BTreeMap<String, UpdatePermission>>);
 
-impl Verdicts {
+impl UpdateVerdicts {
     /// What was decided for a namespace. Before anything was, it waits.
-    pub fn of(&self, namespace: &str) -> UpdatePermission {
+    pub fn for_namespace(&self, namespace: &str) -> UpdatePermission {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.get(namespace).cloned().unwrap_or(UpdatePermission::Waiting)
     }
@@ -69,16 +69,16 @@ impl Verdicts {
 
 /// Requests in the last minutes.
 #[derive(Default)]
-struct Recent(VecDeque<ClientRequests>);
+struct RecentRequests(VecDeque<ClientRequests>);
 
-impl Recent {
+impl RecentRequests {
     fn sum(&self) -> ClientRequests {
-        self.0.iter().fold(ClientRequests::default(), |sum, it| add(sum, *it))
+        self.0.iter().fold(ClientRequests::default(), |sum, it| add_requests(sum, *it))
     }
 
     fn add(&mut self, requests: ClientRequests) {
         match self.0.back_mut() {
-            Some(last) => *last = add(*last, requests),
+            Some(last) => *last = add_requests(*last, requests),
             None => self.0.push_back(requests),
         }
     }
@@ -91,83 +91,87 @@ impl Recent {
     }
 }
 
-fn add(a: ClientRequests, b: ClientRequests) -> ClientRequests {
+fn add_requests(a: ClientRequests, b: ClientRequests) -> ClientRequests {
     ClientRequests { ended: a.ended.saturating_add(b.ended), failed: a.failed.saturating_add(b.failed) }
 }
 
 /// What this process has seen of one gateway.
 #[derive(Default)]
-struct Seen {
+struct GatewayHistory {
     /// Since when it has been allowed to be updated and was not.
     allowed_at: Option<Timestamp>,
     /// It was up to date until the settings of its namespace changed: that is no version whose faults could spread.
-    own_change: bool,
+    settings_changed: bool,
     updated_at: Option<Timestamp>,
     /// Its pods were not ready when it had another template last.
     broken_before: bool,
     /// It had no other template since it came, which this process has seen.
-    made_with_it: bool,
+    created_with_template: bool,
     /// While it had another template.
-    before: Recent,
+    before: RecentRequests,
     /// Since then.
-    after: Recent,
+    after: RecentRequests,
 }
 
 /// What this process remembers.
 #[derive(Default)]
-struct Watcher {
-    gateways: BTreeMap<String, Seen>,
+struct UpdateWatcher {
+    gateways: BTreeMap<String, GatewayHistory>,
     /// By UID of a pod: what it told last.
     pods: HashMap<String, ClientRequests>,
-    looks: u32,
+    polls: u32,
     /// The settings of a namespace, and the stamp that its gateway has by them, by namespace.
     stamps: HashMap<String, (Arc<PlanSettings>, String)>,
     /// Since when a namespace has a gateway and no ModelDeployment.
-    unused: BTreeMap<String, Instant>,
+    unused_since: BTreeMap<String, Instant>,
 }
 
 /// Looks until the operator ends.
-pub async fn run(ctx: Arc<Context>, mode: UpdateMode, triggers: UnboundedSender<ObjectRef<Guarded>>) {
+pub async fn watch_updates(
+    ctx: Arc<ReconcileContext>,
+    mode: UpdateMode,
+    triggers: UnboundedSender<ObjectRef<GuardedModel>>,
+) {
     if ctx.stop.run_until_cancelled(ctx.wait_until_synced()).await != Some(true) {
         return;
     }
-    let (mut watcher, mut ticks) = (Watcher::default(), interval(EVERY));
+    let (mut watcher, mut ticks) = (UpdateWatcher::default(), interval(POLL_INTERVAL));
     while ctx.stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let gateways = watcher.look(&ctx, Timestamp::now());
+        let gateways = watcher.poll_gateways(&ctx, Timestamp::now());
         let mut decision = decide_updates(&gateways, mode, Timestamp::now());
-        watcher.decided(&mut decision.updates, Timestamp::now());
-        ctx.metrics.gateway_troubles(&decision.problems);
+        watcher.record_decisions(&mut decision.updates, Timestamp::now());
+        ctx.metrics.show_gateway_troubles(&decision.problems);
         let current = gateways.iter().filter(|it| it.updated_at.is_some()).map(|it| it.namespace.clone()).collect();
         for namespace in ctx.views.gateway_updates.replace(decision.updates, &current) {
             ctx.trigger_namespace(&namespace, &triggers);
         }
-        let unused = watcher.unused(&ctx.views, Instant::now()).into_iter();
-        for namespace in unused.filter(|namespace| !is_of_another(&ctx, namespace)) {
-            if let Err(error) = sweep(&ctx, &namespace).await {
+        let unused = watcher.unused_namespaces(&ctx.views, Instant::now()).into_iter();
+        for namespace in unused.filter(|namespace| !is_foreign_namespace(&ctx, namespace)) {
+            if let Err(error) = delete_gateway(&ctx, &namespace).await {
                 tracing::warn!(namespace, %error, "a gateway that nobody uses cannot be deleted: it is tried again");
             }
         }
     }
 }
 
-fn is_of_another(ctx: &Context, namespace: &str) -> bool {
-    matches!(ctx.leases.standing(namespace, Timestamp::now()), Standing::Theirs(_))
+fn is_foreign_namespace(ctx: &ReconcileContext, namespace: &str) -> bool {
+    matches!(ctx.leases.holder(namespace, Timestamp::now()), NamespaceHolder::OtherOperator(_))
 }
 
-impl Watcher {
-    fn look(&mut self, ctx: &Context, now: Timestamp) -> Vec<NamespaceGateway> {
-        self.looks += 1;
+impl UpdateWatcher {
+    fn poll_gateways(&mut self, ctx: &ReconcileContext, now: Timestamp) -> Vec<NamespaceGateway> {
+        self.polls += 1;
         let mut namespaces = ctx.views.deployments.gateways();
         // Another operator's are its own.
-        namespaces.retain(|(namespace, _)| !is_of_another(ctx, namespace));
+        namespaces.retain(|(namespace, _)| !is_foreign_namespace(ctx, namespace));
         let there: BTreeSet<_> = namespaces.iter().map(|(namespace, _)| namespace.as_str()).collect();
         self.gateways.retain(|namespace, _| there.contains(namespace.as_str()));
-        self.count(ctx);
+        self.count_requests(ctx);
         self.stamps.retain(|namespace, _| there.contains(namespace.as_str()));
         let looked = namespaces.iter().filter_map(|(namespace, view)| {
-            let new = || Seen { made_with_it: self.looks > 1, ..Seen::default() };
+            let new = || GatewayHistory { created_with_template: self.polls > 1, ..GatewayHistory::default() };
             let seen = self.gateways.entry(namespace.clone()).or_insert_with(new);
-            let settings = ctx.settings.of(namespace);
+            let settings = ctx.settings.for_namespace(namespace);
             // What cannot be read leaves the gateway as it is; it is in nobody's way.
             if settings.gateway_problem.is_some() {
                 return None;
@@ -175,27 +179,27 @@ impl Watcher {
             let stamp = || (Arc::clone(&settings), gateway_applied_hash(namespace, &settings));
             let known = self.stamps.entry(namespace.clone()).or_insert_with(stamp);
             if !Arc::ptr_eq(&known.0, &settings) {
-                seen.own_change |= view.applied_hash == known.1;
+                seen.settings_changed |= view.applied_hash == known.1;
                 *known = stamp();
             }
             if view.applied_hash == known.1 {
-                seen.own_change = false;
+                seen.settings_changed = false;
                 seen.updated_at.get_or_insert(now);
             } else {
                 // Another version of the operator had updated it meanwhile, or it was changed back.
                 if seen.updated_at.take().is_some() {
                     seen.before = std::mem::take(&mut seen.after);
                 }
-                (seen.broken_before, seen.made_with_it) = (!view.rolled_out, seen.own_change);
+                (seen.broken_before, seen.created_with_template) = (!view.rolled_out, seen.settings_changed);
             }
             Some(NamespaceGateway {
                 namespace: namespace.clone(),
                 allowed_at: seen.allowed_at,
-                models: ctx.views.claims.count(namespace),
+                models: ctx.views.claims.count_models(namespace),
                 updated_at: seen.updated_at,
                 rolled_out: view.rolled_out,
                 broken_before: seen.broken_before,
-                created_with_version: seen.made_with_it,
+                created_with_version: seen.created_with_template,
                 requests_before: seen.before.sum(),
                 requests_after: seen.after.sum(),
             })
@@ -204,10 +208,10 @@ impl Watcher {
     }
 
     /// Notes what was decided, and lets those go on that changed their own settings.
-    fn decided(&mut self, updates: &mut BTreeMap<String, UpdatePermission>, now: Timestamp) {
+    fn record_decisions(&mut self, updates: &mut BTreeMap<String, UpdatePermission>, now: Timestamp) {
         for (namespace, seen) in &mut self.gateways {
             let Some(update) = updates.get_mut(namespace) else { continue };
-            if seen.own_change {
+            if seen.settings_changed {
                 *update = UpdatePermission::Allowed;
             }
             let waits = *update == UpdatePermission::Allowed && seen.updated_at.is_none();
@@ -216,14 +220,14 @@ impl Watcher {
     }
 
     /// Adds what pods have told since the last look.
-    fn count(&mut self, ctx: &Context) {
-        if self.looks.is_multiple_of(LOOKS) {
+    fn count_requests(&mut self, ctx: &ReconcileContext) {
+        if self.polls.is_multiple_of(POLLS_PER_BUCKET) {
             self.gateways.values_mut().for_each(|seen| match seen.updated_at {
                 Some(_) => seen.after.next_bucket(),
                 None => seen.before.next_bucket(),
             });
         }
-        let told = ctx.links.client_requests();
+        let told = ctx.gateway_streams.client_requests();
         self.pods.retain(|uid, _| told.contains_key(uid));
         for (uid, (namespace, now)) in told {
             // What a pod had counted before it was heard first was not seen.
@@ -239,8 +243,8 @@ impl Watcher {
     }
 
     /// Namespaces whose gateway nobody has used for a while, and that the garbage collector does not see.
-    fn unused(&mut self, views: &Views, now: Instant) -> Vec<String> {
-        let left = |cache: &Cache<ObjectView>| {
+    fn unused_namespaces(&mut self, views: &ClusterViews, now: Instant) -> Vec<String> {
+        let left = |cache: &ViewCache<ObjectView>| {
             let all = cache.gateways().into_iter();
             all.filter(|(_, view)| view.owners.is_empty()).map(|(namespace, _)| namespace).collect::<Vec<_>>()
         };
@@ -256,31 +260,35 @@ impl Watcher {
         let all: BTreeSet<String> = caches.into_iter().flat_map(left).collect();
         let unused: BTreeSet<String> =
             all.into_iter().filter(|namespace| !views.models.has_models(namespace)).collect();
-        self.unused.retain(|namespace, _| unused.contains(namespace));
+        self.unused_since.retain(|namespace, _| unused.contains(namespace));
         for namespace in unused {
-            self.unused.entry(namespace).or_insert(now);
+            self.unused_since.entry(namespace).or_insert(now);
         }
-        self.unused.iter().filter(|(_, since)| now.duration_since(**since) >= GRACE).map(|(it, _)| it.clone()).collect()
+        self.unused_since
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= UNUSED_GRACE_PERIOD)
+            .map(|(it, _)| it.clone())
+            .collect()
     }
 }
 
 /// Deletes the objects of a gateway that have no owner.
-async fn sweep(ctx: &Context, namespace: &str) -> Result<(), WriteError> {
+async fn delete_gateway(ctx: &ReconcileContext, namespace: &str) -> Result<(), WriteError> {
     tracing::info!(namespace, "the gateway has no ModelDeployment any more and is deleted");
-    delete::<Deployment>(ctx, namespace, Child::Deployment).await?;
-    delete::<HorizontalPodAutoscaler>(ctx, namespace, Child::HorizontalPodAutoscaler).await?;
-    delete::<PodDisruptionBudget>(ctx, namespace, Child::PodDisruptionBudget).await?;
-    delete::<Service>(ctx, namespace, Child::Service).await?;
-    delete::<NetworkPolicy>(ctx, namespace, Child::NetworkPolicy).await?;
-    delete::<RoleBinding>(ctx, namespace, Child::RoleBinding).await?;
-    delete::<ServiceAccount>(ctx, namespace, Child::ServiceAccount).await
+    delete_orphan::<Deployment>(ctx, namespace, ManagedKind::Deployment).await?;
+    delete_orphan::<HorizontalPodAutoscaler>(ctx, namespace, ManagedKind::HorizontalPodAutoscaler).await?;
+    delete_orphan::<PodDisruptionBudget>(ctx, namespace, ManagedKind::PodDisruptionBudget).await?;
+    delete_orphan::<Service>(ctx, namespace, ManagedKind::Service).await?;
+    delete_orphan::<NetworkPolicy>(ctx, namespace, ManagedKind::NetworkPolicy).await?;
+    delete_orphan::<RoleBinding>(ctx, namespace, ManagedKind::RoleBinding).await?;
+    delete_orphan::<ServiceAccount>(ctx, namespace, ManagedKind::ServiceAccount).await
 }
 
-async fn delete<K>(ctx: &Context, namespace: &str, child: Child) -> Result<(), WriteError>
+async fn delete_orphan<K>(ctx: &ReconcileContext, namespace: &str, child: ManagedKind) -> Result<(), WriteError>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + std::fmt::Debug,
 {
-    let there = ctx.views.known(child, &Owner::gateway(namespace), GATEWAY);
+    let there = ctx.views.known_object(child, &ObjectOwner::gateway(namespace), GATEWAY);
     let Some(known) = there.filter(|known| known.owners.is_empty()) else { return Ok(()) };
     let params = DeleteParams {
         preconditions: Some(Preconditions {
@@ -291,8 +299,8 @@ where
         ..DeleteParams::background()
     };
     let api = Api::<K>::namespaced(ctx.client.clone(), namespace);
-    match limited("delete", child.kind(), GATEWAY, api.delete(GATEWAY, &params)).await {
-        Ok(_) | Err(WriteError { fault: Fault::NotFound(_) | Fault::Conflict(_), .. }) => Ok(()),
+    match with_timeout("delete", child.kind_name(), GATEWAY, api.delete(GATEWAY, &params)).await {
+        Ok(_) | Err(WriteError { fault: WriteFault::NotFound(_) | WriteFault::Conflict(_), .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -303,22 +311,22 @@ mod tests {
 
     #[test]
     fn before_anything_was_decided_gateways_stay_as_they_are() {
-        let verdicts = Verdicts::default();
-        assert_eq!(verdicts.of("a"), UpdatePermission::Waiting);
+        let verdicts = UpdateVerdicts::default();
+        assert_eq!(verdicts.for_namespace("a"), UpdatePermission::Waiting);
         let (none, a) = (BTreeSet::new(), BTreeSet::from(["a".to_owned()]));
         let all = |update: UpdatePermission| BTreeMap::from([("a".to_owned(), update)]);
         assert_eq!(verdicts.replace(all(UpdatePermission::Allowed), &none), ["a"]);
         assert!(verdicts.replace(all(UpdatePermission::Allowed), &none).is_empty());
-        assert_eq!(verdicts.of("a"), UpdatePermission::Allowed);
+        assert_eq!(verdicts.for_namespace("a"), UpdatePermission::Allowed);
         // What is up to date need not be looked at, unless it has said that it is not.
-        assert!(Verdicts::default().replace(all(UpdatePermission::Allowed), &a).is_empty());
+        assert!(UpdateVerdicts::default().replace(all(UpdatePermission::Allowed), &a).is_empty());
         verdicts.replace(all(UpdatePermission::Stopped("x".into())), &none);
         assert_eq!(verdicts.replace(all(UpdatePermission::Allowed), &a), ["a"]);
     }
 
     #[test]
     fn requests_are_forgotten_after_ten_minutes() {
-        let mut recent = Recent::default();
+        let mut recent = RecentRequests::default();
         recent.add(ClientRequests { ended: 7, failed: 3 });
         for _ in 0..BUCKETS - 1 {
             recent.next_bucket();

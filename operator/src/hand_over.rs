@@ -9,15 +9,15 @@ use kube::{Api, Client, Resource};
 use serde_json::json;
 use slipway_core::desired::DesiredObject;
 
-use crate::apply::limited;
-use crate::children::Known;
+use crate::apply::with_timeout;
+use crate::children::KnownObject;
 use crate::error::WriteError;
 
 /// Field manager of a number of pods that passes to an autoscaler.
 pub(crate) const HANDOVER_MANAGER: &str = "slipway-handover";
 
 /// Whether the apply of `desired` would take the number of pods away from an object that has it from us.
-pub(crate) fn is_due(desired: &DesiredObject, known: &Known) -> bool {
+pub(crate) fn needs_handover(desired: &DesiredObject, known: &KnownObject) -> bool {
     let DesiredObject::Deployment(deployment) = desired else { return false };
     let left_out = deployment.spec.as_ref().is_some_and(|spec| spec.replicas.is_none());
     let ours = known.managed.fields.as_ref().is_some_and(|fields| !fields["f:spec"]["f:replicas"].is_null());
@@ -28,9 +28,9 @@ pub(crate) fn is_due(desired: &DesiredObject, known: &Known) -> bool {
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub(crate) async fn replicas(client: Client, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError> {
+pub(crate) async fn claim_replicas(client: Client, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError> {
     let api = Api::<Deployment>::namespaced(client, namespace);
-    let there = limited("get", "Deployment", name, api.get(name)).await?;
+    let there = with_timeout("get", "Deployment", name, api.get(name)).await?;
     let Some(replicas) = there.spec.and_then(|spec| spec.replicas) else { return Ok(()) };
     let body = json!({
         "apiVersion": Deployment::api_version(&()),
@@ -39,7 +39,7 @@ pub(crate) async fn replicas(client: Client, namespace: &str, name: &str, uid: &
         "spec": {"replicas": replicas},
     });
     let params = PatchParams::apply(HANDOVER_MANAGER);
-    limited("apply", "Deployment", name, api.patch(name, &params, &Patch::Apply(body))).await?;
+    with_timeout("apply", "Deployment", name, api.patch(name, &params, &Patch::Apply(body))).await?;
     Ok(())
 }
 
@@ -56,7 +56,7 @@ mod tests {
             let spec = Some(DeploymentSpec { replicas, ..DeploymentSpec::default() });
             DesiredObject::Deployment(Deployment { spec, ..Deployment::default() })
         };
-        let known = |fields: Value| Known {
+        let known = |fields: Value| KnownObject {
             uid: String::new(),
             version: 1,
             owners: Vec::new(),
@@ -65,8 +65,11 @@ mod tests {
             managed: ManagedFields { fields: Some(fields.into()), changed_by: None },
         };
         let ours = json!({"f:spec": {"f:replicas": {}}});
-        assert!(is_due(&desired(None), &known(ours.clone())));
-        assert!(!is_due(&desired(Some(2)), &known(ours)), "it stays ours");
-        assert!(!is_due(&desired(None), &known(json!({"f:spec": {"f:template": {}}}))), "an autoscaler has written it");
+        assert!(needs_handover(&desired(None), &known(ours.clone())));
+        assert!(!needs_handover(&desired(Some(2)), &known(ours)), "it stays ours");
+        assert!(
+            !needs_handover(&desired(None), &known(json!({"f:spec": {"f:template": {}}}))),
+            "an autoscaler has written it"
+        );
     }
 }

@@ -16,19 +16,19 @@ use kube::{Api, Resource};
 use slipway_core::build::{GATEWAY, KEYS, KEYS_FILES};
 use slipway_crds::labels;
 
-use crate::apply::{Applier, limited};
-use crate::children::Child;
-use crate::error::{Fault, WriteError};
+use crate::apply::{ActionApplier, with_timeout};
+use crate::children::ManagedKind;
+use crate::error::{WriteError, WriteFault};
 
 /// What is tried, as it stands in a [`WriteError`].
 pub const TARGET: &str = "create Secret slipway-keys";
 /// After it was there it is not asked for again for so long: somebody may delete it.
-const AGAIN: Duration = Duration::from_secs(60);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// When the Secret of each namespace was last known to be there.
 #[derive(Default)]
 pub struct NamespaceKeys {
-    there: Mutex<HashMap<String, Instant>>,
+    last_seen: Mutex<HashMap<String, Instant>>,
 }
 
 impl NamespaceKeys {
@@ -36,33 +36,33 @@ impl NamespaceKeys {
     ///
     /// # Errors
     /// When the API server refuses or does not answer.
-    pub async fn ensure(&self, applier: &Applier<'_>) -> Result<(), WriteError> {
+    pub async fn ensure(&self, applier: &ActionApplier<'_>) -> Result<(), WriteError> {
         let namespace = &applier.subject.namespace;
-        if self.is_there(namespace, Instant::now()) {
+        if self.was_seen(namespace, Instant::now()) {
             return Ok(());
         }
-        let Some(owner) = applier.shared_uid(Child::ServiceAccount).await else { return Ok(()) };
-        let secret = secret(namespace, owner, rand::random(), rand::random());
+        let Some(owner) = applier.shared_uid(ManagedKind::ServiceAccount).await else { return Ok(()) };
+        let secret = build_secret(namespace, owner, rand::random(), rand::random());
         let api = Api::<Secret>::namespaced(applier.client.clone(), namespace);
         let params = PostParams { field_manager: Some(labels::MANAGER.to_owned()), ..PostParams::default() };
-        match limited("create", "Secret", KEYS, api.create(&params, &secret)).await {
+        match with_timeout("create", "Secret", KEYS, api.create(&params, &secret)).await {
             Ok(_) => tracing::info!(namespace, "keys made"),
-            Err(WriteError { fault: Fault::Conflict(_), .. }) => {}
+            Err(WriteError { fault: WriteFault::Conflict(_), .. }) => {}
             Err(error) => return Err(error),
         }
-        let mut there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
-        there.retain(|_, at| at.elapsed() < AGAIN);
+        let mut there = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        there.retain(|_, at| at.elapsed() < RECHECK_INTERVAL);
         there.insert(namespace.clone(), Instant::now());
         Ok(())
     }
 
-    fn is_there(&self, namespace: &str, now: Instant) -> bool {
-        let there = self.there.lock().unwrap_or_else(PoisonError::into_inner);
-        there.get(namespace).is_some_and(|at| now.saturating_duration_since(*at) < AGAIN)
+    fn was_seen(&self, namespace: &str, now: Instant) -> bool {
+        let there = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        there.get(namespace).is_some_and(|at| now.saturating_duration_since(*at) < RECHECK_INTERVAL)
     }
 }
 
-fn secret(namespace: &str, owner: String, master: [u8; 32], token: [u8; 32]) -> Secret {
+fn build_secret(namespace: &str, owner: String, master: [u8; 32], token: [u8; 32]) -> Secret {
     let labels = [
         (labels::MANAGED_BY, labels::MANAGER),
         (labels::PART_OF, GATEWAY),
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn keys_are_of_the_form_that_gateways_read() {
-        let secret = secret("lab", "uid".into(), [7; 32], [8; 32]);
+        let secret = build_secret("lab", "uid".into(), [7; 32], [8; 32]);
         let data = secret.data.unwrap();
         assert_eq!((data["master"].0.len(), data["token"].0.len()), (32, 43));
         assert!(data["token"].0.is_ascii());
@@ -107,8 +107,8 @@ mod tests {
     #[test]
     fn what_was_there_lately_is_not_asked_for() {
         let (keys, now) = (NamespaceKeys::default(), Instant::now());
-        keys.there.lock().unwrap().insert("lab".into(), now);
-        assert!(keys.is_there("lab", now) && !keys.is_there("other", now));
-        assert!(!keys.is_there("lab", now + AGAIN));
+        keys.last_seen.lock().unwrap().insert("lab".into(), now);
+        assert!(keys.was_seen("lab", now) && !keys.was_seen("other", now));
+        assert!(!keys.was_seen("lab", now + RECHECK_INTERVAL));
     }
 }

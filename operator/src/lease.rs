@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::RunError;
+use crate::error::OperatorError;
 
 /// How long a lease is good without renewal.
 const DURATION_SECONDS: u64 = 15;
@@ -17,15 +17,15 @@ const GRACE_SECONDS: u64 = 7;
 /// Renewals that fail for this long mean that the lease is as good as lost. Less than the grace, so that we stop before another begins.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// How often somebody who waits looks: a lease that was given back is taken within two seconds.
-const LOOK: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one attempt to take or renew the lease may take. The lease's client has a shorter read timeout.
-const ATTEMPT: Duration = Duration::from_secs(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Read timeout that the client of the lease should have: a renewal that hangs is a renewal that failed.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where the lease is, and who wants it.
 #[derive(Clone, Debug)]
-pub struct Candidacy {
+pub struct LeaseIdentity {
     /// Namespace of the lease.
     pub namespace: String,
     /// Name of the lease.
@@ -35,15 +35,19 @@ pub struct Candidacy {
 }
 
 /// The lease, held.
-pub struct Held {
+pub struct LeaderLease {
     manager: LeaseManager,
 }
 
 /// Waits until the lease is ours; nothing when `stop` came first.
-pub async fn acquire(client: &Client, candidacy: &Candidacy, stop: &CancellationToken) -> Option<Held> {
+pub async fn acquire_lease(
+    client: &Client,
+    candidacy: &LeaseIdentity,
+    stop: &CancellationToken,
+) -> Option<LeaderLease> {
     let mut told = false;
     loop {
-        match attempt(client, candidacy).await {
+        match try_acquire(client, candidacy).await {
             Ok(Some(held)) => return Some(held),
             Ok(None) if !told => {
                 told = true;
@@ -52,13 +56,13 @@ pub async fn acquire(client: &Client, candidacy: &Candidacy, stop: &Cancellation
             Ok(None) => {}
             Err(error) => tracing::warn!(lease = candidacy.name, %error, "cannot look at the lease"),
         }
-        let pause = LOOK.mul_f64(0.8 + 0.4 * rand::random::<f64>());
+        let pause = RETRY_INTERVAL.mul_f64(0.8 + 0.4 * rand::random::<f64>());
         stop.run_until_cancelled(tokio::time::sleep(pause)).await?;
     }
 }
 
 /// One try. The manager by itself would sleep until the holder's lease runs out, also when the holder has given it back long before.
-async fn attempt(client: &Client, candidacy: &Candidacy) -> Result<Option<Held>, String> {
+async fn try_acquire(client: &Client, candidacy: &LeaseIdentity) -> Result<Option<LeaderLease>, String> {
     let api = Api::<LeaseObject>::namespaced(client.clone(), &candidacy.namespace);
     let there = api.get_opt(&candidacy.name).await.map_err(|e| e.to_string())?;
     if there.is_some_and(|lease| is_held(&lease, Timestamp::now())) {
@@ -73,8 +77,8 @@ async fn attempt(client: &Client, candidacy: &Candidacy) -> Result<Option<Held>,
         .build()
         .await
         .map_err(|e| e.to_string())?;
-    match tokio::time::timeout(ATTEMPT, manager.changed()).await {
-        Ok(Ok(true)) => Ok(Some(Held { manager })),
+    match tokio::time::timeout(ATTEMPT_TIMEOUT, manager.changed()).await {
+        Ok(Ok(true)) => Ok(Some(LeaderLease { manager })),
         Ok(Err(error)) => Err(error.to_string()),
         // Somebody else was faster.
         Ok(Ok(false)) | Err(_) => Ok(None),
@@ -90,23 +94,23 @@ fn is_held(lease: &LeaseObject, now: Timestamp) -> bool {
     !holder.is_empty() && fresh
 }
 
-impl Held {
+impl LeaderLease {
     /// Renews the lease until `stop`, then gives it back so that a successor need not wait.
     ///
     /// # Errors
     /// When the lease is lost.
-    pub async fn keep(self, stop: &CancellationToken) -> Result<(), RunError> {
-        match stop.run_until_cancelled(self.renew()).await {
-            Some(why) => Err(RunError::LeaseLost(why)),
+    pub async fn renew_until(self, stop: &CancellationToken) -> Result<(), OperatorError> {
+        match stop.run_until_cancelled(self.renew_until_lost()).await {
+            Some(why) => Err(OperatorError::LeaseLost(why)),
             None => {
-                self.give_back().await;
+                self.release().await;
                 Ok(())
             }
         }
     }
 
-    async fn give_back(&self) {
-        match tokio::time::timeout(ATTEMPT, self.manager.release()).await {
+    async fn release(&self) {
+        match tokio::time::timeout(ATTEMPT_TIMEOUT, self.manager.release()).await {
             Ok(Ok(())) => tracing::info!("gave the lease back"),
             Ok(Err(error)) => tracing::warn!(%error, "lease not given back; it runs out by itself"),
             Err(_) => tracing::warn!("lease not given back in time; it runs out by itself"),
@@ -114,12 +118,12 @@ impl Held {
     }
 
     /// Renews until the lease is lost, and says why. The manager reports only changes and errors, so after an error silence means success.
-    async fn renew(&self) -> String {
+    async fn renew_until_lost(&self) -> String {
         let mut failing: Option<tokio::time::Instant> = None;
         loop {
             let change = async {
                 match failing {
-                    Some(_) => tokio::time::timeout(ATTEMPT, self.manager.changed()).await.ok(),
+                    Some(_) => tokio::time::timeout(ATTEMPT_TIMEOUT, self.manager.changed()).await.ok(),
                     None => Some(self.manager.changed().await),
                 }
             };

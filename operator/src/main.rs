@@ -4,23 +4,23 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
-use slipway_operator::args::{Cli, Command, LogFormat, RunArgs};
+use slipway_operator::args::{LogFormat, OperatorCli, OperatorCommand, RunArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = OperatorCli::parse();
     match cli.command {
-        Some(Command::Crd) => print_crds(),
-        Some(Command::Run(args)) => run(*args),
-        None => run(cli.run),
+        Some(OperatorCommand::Crd) => print_crds(),
+        Some(OperatorCommand::Run(args)) => run_process(*args),
+        None => run_process(cli.run),
     }
 }
 
 fn print_crds() -> ExitCode {
     let print = || -> Result<(), Box<dyn std::error::Error>> {
-        for crd in slipway_crds::all() {
+        for crd in slipway_crds::all_crds() {
             writeln!(std::io::stdout(), "---\n{}", slipway_crds::to_yaml(&crd)?)?;
         }
         Ok(())
@@ -35,7 +35,7 @@ fn print_crds() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(args: RunArgs) -> ExitCode {
+async fn run_process(args: RunArgs) -> ExitCode {
     let filter = EnvFilter::try_from_default_env();
     let wrong = filter.as_ref().err().filter(|_| std::env::var_os("RUST_LOG").is_some()).map(ToString::to_string);
     let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
@@ -64,7 +64,7 @@ async fn run(args: RunArgs) -> ExitCode {
         }
     });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    match slipway_operator::run::run(args, stop).await {
+    match slipway_operator::run::run_operator(args, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "ending");

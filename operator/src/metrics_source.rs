@@ -14,58 +14,58 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::error::chain;
-use crate::main_watch::Guarded;
-use crate::prometheus::{Connection, QUERY_TIMEOUT};
+use crate::error::error_chain;
+use crate::metrics::OperatorMetrics;
+use crate::model_watch::GuardedModel;
+use crate::prometheus::{PrometheusConnection, QUERY_TIMEOUT};
 use crate::promql;
-use crate::telemetry::Metrics;
 
 /// Largest body that is read: some ten thousand series.
 const MAX_BODY: usize = 4 << 20;
 /// Queries at one time, over all ModelDeployments.
-const CONCURRENT: usize = 8;
+const MAX_CONCURRENT: usize = 8;
 /// Queries of one namespace at one time: whose queries are slow, or many, does not hold up the others' judges.
-const OF_A_NAMESPACE: usize = 2;
+const MAX_PER_NAMESPACE: usize = 2;
 
 /// Asks Prometheus.
-struct Source {
-    connection: Option<Connection>,
+struct EvidenceReader {
+    connection: Option<PrometheusConnection>,
     permits: Semaphore,
     /// By namespace; of those that ask.
     shares: Mutex<HashMap<String, Arc<Semaphore>>>,
     serial: AtomicU64,
-    metrics: Arc<Metrics>,
-    triggers: UnboundedSender<ObjectRef<Guarded>>,
+    metrics: Arc<OperatorMetrics>,
+    triggers: UnboundedSender<ObjectRef<GuardedModel>>,
 }
 
-struct Polled {
+struct EvidencePoll {
     request: EvidenceRequest,
     evidence: Option<GateEvidence>,
     stop: CancellationToken,
 }
 
-type Requests = Mutex<HashMap<String, Polled>>;
+type EvidencePolls = Mutex<HashMap<String, EvidencePoll>>;
 
 /// The poller.
-pub struct Poller {
-    source: Arc<Source>,
-    requests: Arc<Requests>,
+pub struct EvidencePoller {
+    source: Arc<EvidenceReader>,
+    requests: Arc<EvidencePolls>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-impl Poller {
+impl EvidencePoller {
     /// A poller of a Prometheus; without one every reading says so. `triggers` gets the ModelDeployments that have new evidence.
     pub fn new(
-        connection: Option<Connection>,
-        triggers: UnboundedSender<ObjectRef<Guarded>>,
-        metrics: Arc<Metrics>,
+        connection: Option<PrometheusConnection>,
+        triggers: UnboundedSender<ObjectRef<GuardedModel>>,
+        metrics: Arc<OperatorMetrics>,
         stop: CancellationToken,
     ) -> Self {
-        let permits = Semaphore::new(CONCURRENT);
+        let permits = Semaphore::new(MAX_CONCURRENT);
         // A serial that a process before this one gave must not come again.
         let first = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
-        let source = Arc::new(Source {
+        let source = Arc::new(EvidenceReader {
             connection,
             permits,
             shares: Mutex::default(),
@@ -77,7 +77,7 @@ impl Poller {
     }
 
     /// Notes what the newest plan of a ModelDeployment asks for. The same request again changes nothing; none lets the poller rest.
-    pub fn ask(&self, uid: &str, object: &ObjectRef<Guarded>, request: Option<&EvidenceRequest>) {
+    pub fn set_request(&self, uid: &str, object: &ObjectRef<GuardedModel>, request: Option<&EvidenceRequest>) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let running = requests.get(uid);
         if running.map(|p| &p.request) == request {
@@ -91,10 +91,15 @@ impl Poller {
         }
         let Some(request) = request else { return };
         let stop = self.stop.child_token();
-        requests.insert(uid.to_owned(), Polled { request: request.clone(), evidence: kept, stop: stop.clone() });
+        requests.insert(uid.to_owned(), EvidencePoll { request: request.clone(), evidence: kept, stop: stop.clone() });
         drop(requests);
-        let task =
-            poll(Arc::clone(&self.source), Arc::clone(&self.requests), uid.to_owned(), object.clone(), request.clone());
+        let task = poll_evidence(
+            Arc::clone(&self.source),
+            Arc::clone(&self.requests),
+            uid.to_owned(),
+            object.clone(),
+            request.clone(),
+        );
         self.tasks.spawn(async move {
             stop.run_until_cancelled(task).await;
         });
@@ -115,15 +120,15 @@ impl Poller {
 
 /// The provider does not answer: the whole chain of reasons, of which the last says most.
 fn no_answer(error: &dyn std::error::Error) -> GateReading {
-    promql::down(chain(error))
+    promql::provider_down(error_chain(error))
 }
 
 /// Reads once an interval, for ever.
-async fn poll(
-    source: Arc<Source>,
-    requests: Arc<Requests>,
+async fn poll_evidence(
+    source: Arc<EvidenceReader>,
+    requests: Arc<EvidencePolls>,
     uid: String,
-    object: ObjectRef<Guarded>,
+    object: ObjectRef<GuardedModel>,
     request: EvidenceRequest,
 ) {
     let interval = Duration::from_secs(u64::try_from(request.interval_seconds).unwrap_or(1).max(1));
@@ -134,7 +139,7 @@ async fn poll(
     loop {
         // A tenth of jitter keeps ModelDeployments that were changed together from asking together.
         tokio::time::sleep(wait.mul_f64(0.9 + 0.1 * rand::random::<f64>())).await;
-        let evidence = source.read(&request, object.namespace.as_deref().unwrap_or_default()).await;
+        let evidence = source.read_evidence(&request, object.namespace.as_deref().unwrap_or_default()).await;
         if let Some(polled) = requests.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&uid)
             && polled.request == request
         {
@@ -146,10 +151,11 @@ async fn poll(
     }
 }
 
-impl Source {
-    async fn read(&self, request: &EvidenceRequest, namespace: &str) -> GateEvidence {
+impl EvidenceReader {
+    async fn read_evidence(&self, request: &EvidenceRequest, namespace: &str) -> GateEvidence {
         let now = Timestamp::now();
-        let gates = join_all(request.gates.iter().map(|gate| self.gate(gate, request.since, now, namespace))).await;
+        let gates =
+            join_all(request.gates.iter().map(|gate| self.read_gate(gate, request.since, now, namespace))).await;
         GateEvidence {
             generation: request.generation,
             taken_at: now,
@@ -158,20 +164,20 @@ impl Source {
         }
     }
 
-    async fn gate(
+    async fn read_gate(
         &self,
         gate: &GateQueries,
         since: Timestamp,
         now: Timestamp,
         namespace: &str,
     ) -> (String, GateReading) {
-        let query = promql::with_window(promql::text(&gate.queries), since, now);
-        let share = self.share(namespace);
+        let query = promql::with_window(promql::query_text(&gate.queries), since, now);
+        let share = self.namespace_share(namespace);
         let reading = match (share.acquire().await, self.permits.acquire().await) {
-            (Ok(_share), Ok(_permit)) => self.ask(&gate.queries, query, namespace).await,
-            _ => promql::down("the operator is ending"),
+            (Ok(_share), Ok(_permit)) => self.run_query(&gate.queries, query, namespace).await,
+            _ => promql::provider_down("the operator is ending"),
         };
-        self.metrics.queried(match reading {
+        self.metrics.count_query(match reading {
             GateReading::ProviderDown(_) => "provider_down",
             GateReading::NoData(_) => "no_data",
             _ => "ok",
@@ -180,24 +186,24 @@ impl Source {
     }
 
     /// The share of a namespace. Shares that nobody holds are forgotten.
-    fn share(&self, namespace: &str) -> Arc<Semaphore> {
+    fn namespace_share(&self, namespace: &str) -> Arc<Semaphore> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.retain(|name, share| name == namespace || Arc::strong_count(share) > 1);
-        let share = shares.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(OF_A_NAMESPACE)));
+        let share = shares.entry(namespace.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MAX_PER_NAMESPACE)));
         Arc::clone(share)
     }
 
-    async fn ask(&self, queries: &EvidenceQuery, query: String, namespace: &str) -> GateReading {
+    async fn run_query(&self, queries: &EvidenceQuery, query: String, namespace: &str) -> GateReading {
         let Some(connection) = &self.connection else {
-            return promql::down("the operator runs without --prometheus-url");
+            return promql::provider_down("the operator runs without --prometheus-url");
         };
-        let query = match connection.scoped(queries, query, namespace) {
+        let query = match connection.scope_query(queries, query, namespace) {
             Ok(query) => query,
             Err(why) => return promql::no_data(format!("the query {why}")),
         };
         let client = match connection.client() {
             Ok(client) => client,
-            Err(why) => return promql::down(why),
+            Err(why) => return promql::provider_down(why),
         };
         let asked = async {
             let timeout = i64::try_from(QUERY_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
@@ -206,14 +212,14 @@ impl Source {
             let mut body = Vec::new();
             while let Some(chunk) = answer.chunk().await.map_err(|e| no_answer(&e))? {
                 if body.len() + chunk.len() > MAX_BODY {
-                    return Err(promql::down(format!("answer is larger than {MAX_BODY} bytes")));
+                    return Err(promql::provider_down(format!("answer is larger than {MAX_BODY} bytes")));
                 }
                 body.extend_from_slice(&chunk);
             }
             Ok((status, body))
         };
         match asked.await {
-            Ok((status, body)) => promql::reading(queries, status, &body),
+            Ok((status, body)) => promql::parse_reading(queries, status, &body),
             Err(reading) => reading,
         }
     }

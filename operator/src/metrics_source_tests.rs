@@ -41,14 +41,14 @@ fn request(generation: i64) -> EvidenceRequest {
     }
 }
 
-async fn world() -> (TcpListener, Poller, UnboundedReceiver<ObjectRef<Guarded>>, ObjectRef<Guarded>) {
+async fn world() -> (TcpListener, EvidencePoller, UnboundedReceiver<ObjectRef<GuardedModel>>, ObjectRef<GuardedModel>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (triggers, triggered) = unbounded_channel();
     let args = PrometheusArgs { prometheus_url: Some(url), ..PrometheusArgs::default() };
-    let connection = Connection::open(&args).unwrap();
-    let poller = Poller::new(connection, triggers, Arc::default(), CancellationToken::new());
+    let connection = PrometheusConnection::open(&args).unwrap();
+    let poller = EvidencePoller::new(connection, triggers, Arc::default(), CancellationToken::new());
     (listener, poller, triggered, ObjectRef::new("m").within("ns"))
 }
 
@@ -57,7 +57,7 @@ const ONE: &str = r#"{"status":"success","data":{"resultType":"scalar","result":
 #[tokio::test]
 async fn a_request_is_polled_until_it_is_withdrawn() {
     let (listener, poller, mut triggered, object) = world().await;
-    poller.ask("u", &object, Some(&request(3)));
+    poller.set_request("u", &object, Some(&request(3)));
     let asked = answer(&listener, "200 OK", ONE).await;
     assert!(
         asked.contains("query=up%7Bnamespace%3D%22ns%22%7D%5B1m40s%5D")
@@ -74,7 +74,7 @@ async fn a_request_is_polled_until_it_is_withdrawn() {
     assert!(second.serial > first.serial);
     assert_eq!(second.gates["g"], GateReading::ProviderDown("HTTP 503".into()));
 
-    poller.ask("u", &object, None);
+    poller.set_request("u", &object, None);
     assert_eq!(poller.evidence("u"), None);
     timeout(DEADLINE, poller.tasks_ended()).await.expect("nothing polls any more");
 }
@@ -85,14 +85,14 @@ async fn a_namespace_with_slow_queries_holds_up_no_other() {
     // Nobody answers the first two, and a third one waits behind them.
     for model in 0..3 {
         let object = ObjectRef::new(&format!("m{model}")).within("slow");
-        poller.ask(&format!("slow-{model}"), &object, Some(&request(1)));
+        poller.set_request(&format!("slow-{model}"), &object, Some(&request(1)));
     }
     let mut held = Vec::new();
-    for _ in 0..OF_A_NAMESPACE {
+    for _ in 0..MAX_PER_NAMESPACE {
         held.push(timeout(DEADLINE, listener.accept()).await.expect("a query in time").unwrap());
     }
     let other = ObjectRef::new("m").within("other");
-    poller.ask("other", &other, Some(&request(1)));
+    poller.set_request("other", &other, Some(&request(1)));
     answer(&listener, "200 OK", ONE).await;
     let told = timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
     assert_eq!(told.namespace.as_deref(), Some("other"));
@@ -102,10 +102,10 @@ async fn a_namespace_with_slow_queries_holds_up_no_other() {
 #[tokio::test]
 async fn evidence_of_another_generation_is_dropped() {
     let (listener, poller, mut triggered, object) = world().await;
-    poller.ask("u", &object, Some(&request(3)));
+    poller.set_request("u", &object, Some(&request(3)));
     answer(&listener, "200 OK", ONE).await;
     timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
-    poller.ask("u", &object, Some(&request(4)));
+    poller.set_request("u", &object, Some(&request(4)));
     assert_eq!(poller.evidence("u"), None);
     timeout(DEADLINE, poller.close()).await.unwrap();
 }
@@ -113,15 +113,15 @@ async fn evidence_of_another_generation_is_dropped() {
 #[tokio::test]
 async fn no_prometheus_is_said_to_people() {
     let (triggers, mut triggered) = unbounded_channel();
-    let poller = Poller::new(None, triggers, Arc::default(), CancellationToken::new());
-    poller.ask("u", &ObjectRef::new("m").within("ns"), Some(&request(1)));
+    let poller = EvidencePoller::new(None, triggers, Arc::default(), CancellationToken::new());
+    poller.set_request("u", &ObjectRef::new("m").within("ns"), Some(&request(1)));
     timeout(DEADLINE, triggered.recv()).await.unwrap().unwrap();
     let reading = poller.evidence("u").unwrap().gates["g"].clone();
     assert_eq!(reading, GateReading::ProviderDown("the operator runs without --prometheus-url".into()));
     timeout(DEADLINE, poller.close()).await.unwrap();
 }
 
-impl Poller {
+impl EvidencePoller {
     async fn tasks_ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;

@@ -17,15 +17,15 @@ use slipway_crds::labels::GATEWAY_SETTINGS;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-use crate::context::Context;
-use crate::controller::logged;
-use crate::main_watch::Guarded;
+use crate::context::ReconcileContext;
+use crate::controller::ok_or_log;
+use crate::model_watch::GuardedModel;
 
 /// Reads settings of gateways.
 ///
 /// # Errors
 /// Names what is not understood, also a field that there is not: it would be passed over in silence.
-pub fn read(text: &str) -> Result<GatewaySettings, String> {
+pub fn parse_settings(text: &str) -> Result<GatewaySettings, String> {
     // Nothing but blanks and comments.
     if serde_yaml::from_str::<serde_yaml::Value>(text).is_ok_and(|value| value.is_null()) {
         return Ok(GatewaySettings::default());
@@ -41,7 +41,7 @@ pub fn read(text: &str) -> Result<GatewaySettings, String> {
 }
 
 /// What is kept of a namespace with an annotation.
-struct Own {
+struct NamespaceOverride {
     text: String,
     settings: Arc<PlanSettings>,
 }
@@ -52,19 +52,19 @@ pub struct NamespaceSettings {
     common: Arc<PlanSettings>,
     /// What the chart says of gateways.
     gateways: GatewaySettings,
-    own: RwLock<HashMap<String, Own>>,
+    overrides: RwLock<HashMap<String, NamespaceOverride>>,
     synced: watch::Sender<bool>,
 }
 
 impl NamespaceSettings {
     /// With these for all namespaces, of which `gateways` says what is said of gateways.
     pub fn new(common: PlanSettings, gateways: GatewaySettings) -> Self {
-        Self { common: Arc::new(common), gateways, own: RwLock::default(), synced: watch::Sender::new(false) }
+        Self { common: Arc::new(common), gateways, overrides: RwLock::default(), synced: watch::Sender::new(false) }
     }
 
     /// Those of a namespace. The same pointer as long as they do not change.
-    pub fn of(&self, namespace: &str) -> Arc<PlanSettings> {
-        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn for_namespace(&self, namespace: &str) -> Arc<PlanSettings> {
+        let own = self.overrides.read().unwrap_or_else(PoisonError::into_inner);
         own.get(namespace).map_or_else(|| Arc::clone(&self.common), |own| Arc::clone(&own.settings))
     }
 
@@ -74,24 +74,24 @@ impl NamespaceSettings {
     }
 
     /// Takes in what a namespace says. Gives whether that is news.
-    fn take(&self, namespace: &str, text: Option<&str>) -> bool {
-        let mut own = self.own.write().unwrap_or_else(PoisonError::into_inner);
+    fn update_namespace(&self, namespace: &str, text: Option<&str>) -> bool {
+        let mut own = self.overrides.write().unwrap_or_else(PoisonError::into_inner);
         if own.get(namespace).map(|own| own.text.as_str()) == text {
             return false;
         }
         match text {
             Some(text) => {
-                let settings = Arc::new(self.merged(namespace, text));
-                own.insert(namespace.to_owned(), Own { text: text.to_owned(), settings });
+                let settings = Arc::new(self.merge_settings(namespace, text));
+                own.insert(namespace.to_owned(), NamespaceOverride { text: text.to_owned(), settings });
             }
             None => drop(own.remove(namespace)),
         }
         true
     }
 
-    fn merged(&self, namespace: &str, text: &str) -> PlanSettings {
+    fn merge_settings(&self, namespace: &str, text: &str) -> PlanSettings {
         let mut settings = PlanSettings::clone(&self.common);
-        let problem = read(text).and_then(|read| read.or(&self.gateways).apply_to(&mut settings)).err();
+        let problem = parse_settings(text).and_then(|read| read.or(&self.gateways).apply_to(&mut settings)).err();
         settings.gateway_problem = problem.map(|why| {
             tracing::warn!(namespace, why, "the settings that a namespace has for its gateway cannot be followed");
             format!(
@@ -102,10 +102,10 @@ impl NamespaceSettings {
     }
 
     /// Takes in an event of the watch. Gives the namespaces whose settings changed.
-    fn note(&self, event: Event<PartialObjectMeta<Namespace>>, listed: &mut BTreeSet<String>) -> Vec<String> {
+    fn apply_event(&self, event: Event<PartialObjectMeta<Namespace>>, listed: &mut BTreeSet<String>) -> Vec<String> {
         let said = |object: &PartialObjectMeta<Namespace>| {
             let (name, text) = (object.name_any(), object.annotations().get(GATEWAY_SETTINGS).map(String::as_str));
-            self.take(&name, text).then_some(name)
+            self.update_namespace(&name, text).then_some(name)
         };
         match event {
             Event::Init => {
@@ -117,18 +117,18 @@ impl NamespaceSettings {
                 said(&object).into_iter().collect()
             }
             Event::InitDone => {
-                let known = self.own.read().unwrap_or_else(PoisonError::into_inner);
+                let known = self.overrides.read().unwrap_or_else(PoisonError::into_inner);
                 let gone: Vec<String> = known.keys().filter(|name| !listed.contains(*name)).cloned().collect();
                 drop(known);
                 for name in &gone {
-                    self.take(name, None);
+                    self.update_namespace(name, None);
                 }
                 self.synced.send_replace(true);
                 gone
             }
             Event::Apply(object) => said(&object).into_iter().collect(),
             Event::Delete(object) => {
-                self.take(&object.name_any(), None);
+                self.update_namespace(&object.name_any(), None);
                 Vec::new()
             }
         }
@@ -136,7 +136,11 @@ impl NamespaceSettings {
 }
 
 /// Watches the namespaces, or the one that is looked after, until the operator ends, and has ModelDeployments looked at whose settings change.
-pub async fn run(ctx: Arc<Context>, namespace: Option<String>, triggers: UnboundedSender<ObjectRef<Guarded>>) {
+pub async fn watch_settings(
+    ctx: Arc<ReconcileContext>,
+    namespace: Option<String>,
+    triggers: UnboundedSender<ObjectRef<GuardedModel>>,
+) {
     let config = namespace.map_or_else(watcher::Config::default, |namespace| {
         watcher::Config::default().fields(&format!("metadata.name={namespace}"))
     });
@@ -145,8 +149,8 @@ pub async fn run(ctx: Arc<Context>, namespace: Option<String>, triggers: Unbound
     let follow = async {
         let (mut events, mut listed) = (pin!(events), BTreeSet::new());
         while let Some(event) = events.next().await {
-            let Some(event) = logged(event, &ctx) else { continue };
-            for namespace in ctx.settings.note(event, &mut listed) {
+            let Some(event) = ok_or_log(event, &ctx) else { continue };
+            for namespace in ctx.settings.apply_event(event, &mut listed) {
                 ctx.trigger_namespace(&namespace, &triggers);
             }
         }
@@ -167,7 +171,7 @@ mod tests {
 
     fn settings(gateways: &str) -> NamespaceSettings {
         let mut common = crate::observe::tests::settings();
-        let gateways = read(gateways).unwrap();
+        let gateways = parse_settings(gateways).unwrap();
         gateways.clone().apply_to(&mut common).unwrap();
         NamespaceSettings::new(common, gateways)
     }
@@ -175,32 +179,35 @@ mod tests {
     #[test]
     fn a_namespace_speaks_of_its_own_gateway_alone() {
         let (settings, mut listed) = (settings("replicas: 3\nautoscaling: { maxReplicas: 20 }"), BTreeSet::new());
-        let mut note = |event| settings.note(event, &mut listed);
+        let mut note = |event| settings.apply_event(event, &mut listed);
         assert!(note(Event::Init).is_empty());
         assert_eq!(note(Event::InitApply(namespace("a", Some("autoscaling: { mode: Enabled }")))), ["a"]);
         assert!(note(Event::InitApply(namespace("b", None))).is_empty(), "it says nothing");
         assert!(note(Event::InitDone).is_empty());
-        let scaled = settings.of("a");
+        let scaled = settings.for_namespace("a");
         let GatewayAutoscaler::Ours { min_replicas, max_replicas, .. } = &scaled.gateway_autoscaler else {
             panic!("{scaled:?}")
         };
         assert_eq!((scaled.gateway_replicas, *min_replicas, *max_replicas), (3, 2, 20));
-        assert_eq!(settings.of("b").gateway_autoscaler, GatewayAutoscaler::None);
+        assert_eq!(settings.for_namespace("b").gateway_autoscaler, GatewayAutoscaler::None);
         assert!(note(Event::Apply(namespace("a", Some("autoscaling: { mode: Enabled }")))).is_empty(), "no news");
-        assert!(Arc::ptr_eq(&scaled, &settings.of("a")));
+        assert!(Arc::ptr_eq(&scaled, &settings.for_namespace("a")));
         assert_eq!(note(Event::Apply(namespace("a", None))), ["a"]);
-        assert_eq!(settings.of("a").gateway_autoscaler, GatewayAutoscaler::None);
+        assert_eq!(settings.for_namespace("a").gateway_autoscaler, GatewayAutoscaler::None);
     }
 
     #[test]
     fn what_a_namespace_said_while_the_watch_was_away_is_news() {
         let (settings, mut listed) = (settings(""), BTreeSet::new());
-        let mut note = |event| settings.note(event, &mut listed);
+        let mut note = |event| settings.apply_event(event, &mut listed);
         note(Event::Apply(namespace("a", Some("replicas: 5"))));
         note(Event::Init);
         assert_eq!(note(Event::InitApply(namespace("b", Some("replicas: 4")))), ["b"]);
         assert_eq!(note(Event::InitDone), ["a"], "it is gone");
-        assert_eq!((settings.of("a").gateway_replicas, settings.of("b").gateway_replicas), (2, 4));
+        assert_eq!(
+            (settings.for_namespace("a").gateway_replicas, settings.for_namespace("b").gateway_replicas),
+            (2, 4)
+        );
     }
 
     #[test]
@@ -217,12 +224,12 @@ mod tests {
             ("template: { spec: { containers: [{ name: gateway, arg: [] }] } }", "spec.containers.0.arg"),
             ("{", "did not find"),
         ] {
-            settings.take("lab", Some(text));
-            let problem = settings.of("lab").gateway_problem.clone().unwrap();
+            settings.update_namespace("lab", Some(text));
+            let problem = settings.for_namespace("lab").gateway_problem.clone().unwrap();
             assert!(problem.starts_with("annotation ml.slipway.dev/gateway of namespace lab: "), "{problem}");
             assert!(problem.contains(word), "{text}: {problem}");
         }
-        settings.take("lab", Some("# nothing yet"));
-        assert_eq!(settings.of("lab").gateway_problem, None);
+        settings.update_namespace("lab", Some("# nothing yet"));
+        assert_eq!(settings.for_namespace("lab").gateway_problem, None);
     }
 }

@@ -5,12 +5,12 @@ use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use serde_json::Value;
 use slipway_core::settings::NetworkPolicies;
 
-use crate::error::RunError;
+use crate::error::OperatorError;
 
 /// Whether NetworkPolicies are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "PascalCase")]
-pub enum Mode {
+pub enum NetworkPolicyMode {
     /// Over gateways, model servers and workers.
     Enabled,
     /// None, and those that were made are deleted.
@@ -23,8 +23,8 @@ pub enum Mode {
 #[derive(Args, Clone, Debug, Default)]
 pub struct NetworkPolicyArgs {
     /// Whether gateways, model servers and workers get NetworkPolicies.
-    #[arg(long, env = "SLIPWAY_NETWORK_POLICIES", value_enum, default_value_t = Mode::Disabled)]
-    pub network_policies: Mode,
+    #[arg(long, env = "SLIPWAY_NETWORK_POLICIES", value_enum, default_value_t = NetworkPolicyMode::Disabled)]
+    pub network_policies: NetworkPolicyMode,
 
     /// Who may reach the data port of gateways; everybody when empty.
     #[arg(long, env = "SLIPWAY_NETWORK_POLICY_DATA_FROM", value_name = "PEERS", default_value = "")]
@@ -52,19 +52,19 @@ impl NetworkPolicyArgs {
     ///
     /// # Errors
     /// When a list of peers is none, or the operator would shut itself out.
-    pub fn settings(&self) -> Result<Option<NetworkPolicies>, RunError> {
+    pub fn settings(&self) -> Result<Option<NetworkPolicies>, OperatorError> {
         let policies = NetworkPolicies {
-            data_from: peers(&self.network_policy_data_from, "data-from", "dataFrom")?,
-            private_from: peers(&self.network_policy_private_from, "private-from", "privateFrom")?,
-            metrics_from: peers(&self.network_policy_metrics_from, "metrics-from", "metricsFrom")?,
-            operator: peers(&self.network_policy_operator, "operator", "mode")?,
+            data_from: parse_peers(&self.network_policy_data_from, "data-from", "dataFrom")?,
+            private_from: parse_peers(&self.network_policy_private_from, "private-from", "privateFrom")?,
+            metrics_from: parse_peers(&self.network_policy_metrics_from, "metrics-from", "metricsFrom")?,
+            operator: parse_peers(&self.network_policy_operator, "operator", "mode")?,
             open_ports: self.network_policy_open_ports.clone(),
         };
-        if self.network_policies == Mode::Disabled {
+        if self.network_policies == NetworkPolicyMode::Disabled {
             return Ok(None);
         }
         if !policies.metrics_from.is_empty() && policies.operator.is_empty() {
-            return Err(RunError::Argument(
+            return Err(OperatorError::Argument(
                 "--network-policy-metrics-from: without --network-policy-operator the operator could not hear gateways any more, whose metrics and state streams have one port; name its pods there"
                     .to_owned(),
             ));
@@ -74,12 +74,12 @@ impl NetworkPolicyArgs {
 }
 
 /// Reads a list of peers. What the API server would refuse, or drop without a word, is refused at the start, once, and not at every ModelDeployment.
-fn peers(text: &str, argument: &str, value: &str) -> Result<Vec<NetworkPolicyPeer>, RunError> {
+fn parse_peers(text: &str, argument: &str, value: &str) -> Result<Vec<NetworkPolicyPeer>, OperatorError> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
     let wrong = |why: String| {
-        RunError::Argument(format!("--network-policy-{argument} (networkPolicies.{value} of the chart): {why}"))
+        OperatorError::Argument(format!("--network-policy-{argument} (networkPolicies.{value} of the chart): {why}"))
     };
     let given: Value = serde_json::from_str(text).map_err(|e| wrong(format!("is no JSON: {e}")))?;
     let peers: Vec<NetworkPolicyPeer> =

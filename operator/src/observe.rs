@@ -20,9 +20,9 @@ use slipway_core::settings::PlanSettings;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::cache::{Cache, Entry, Owner};
-use crate::managed::FieldSets;
-use crate::views::Views;
+use crate::cache::{CacheEntry, ObjectOwner, ViewCache};
+use crate::managed_fields::FieldSets;
+use crate::views::ClusterViews;
 
 /// Longest message of a pod that is kept.
 const MESSAGE_CHARS: usize = 1024;
@@ -35,7 +35,7 @@ const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// A ReplicaSet as kept: the controller's UID instead of the answer whether it is ours, which depends on who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicaSetKept {
+pub struct CachedReplicaSet {
     /// The view, `owned` unset.
     pub view: ReplicaSetView,
     /// UID of its controller.
@@ -44,7 +44,7 @@ pub struct ReplicaSetKept {
 
 /// A pod as kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodKept {
+pub struct CachedPod {
     /// UID.
     pub uid: String,
     /// Creation.
@@ -66,13 +66,13 @@ pub struct PodKept {
 }
 
 /// View of a ReplicaSet; nothing without our revision label.
-pub fn replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<ReplicaSetKept> {
+pub fn cached_replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<CachedReplicaSet> {
     let status = object.status.as_ref();
     let view = ReplicaSetView {
         name: object.name_any(),
         uid: object.uid()?,
         revision: object.labels().get(labels::REVISION)?.clone(),
-        failure: failure(
+        failure: replica_failure(
             status
                 .and_then(|s| s.conditions.as_deref())
                 .unwrap_or_default()
@@ -92,24 +92,24 @@ pub fn replica_set(object: &ReplicaSet, fields: &FieldSets) -> Option<ReplicaSet
         orphaned: false,
         applied_hash: object.annotations().get(APPLIED_ANNOTATION).cloned().unwrap_or_default(),
         images: container_images(object),
-        managed_fields: fields.managed(object),
+        managed_fields: fields.managed_fields(object),
         deleting: object.metadata.deletion_timestamp.is_some(),
     };
-    Some(ReplicaSetKept { view, controller: controller(object) })
+    Some(CachedReplicaSet { view, controller: controller_uid(object) })
 }
 
-fn controller(object: &impl ResourceExt) -> Option<String> {
+fn controller_uid(object: &impl ResourceExt) -> Option<String> {
     object.owner_references().iter().find(|o| o.controller == Some(true)).map(|o| o.uid.clone())
 }
 
 /// View of any other child, from its metadata alone.
-pub fn object(object: &impl ResourceExt, fields: &FieldSets) -> Option<ObjectView> {
+pub fn object_view(object: &impl ResourceExt, fields: &FieldSets) -> Option<ObjectView> {
     Some(ObjectView {
         uid: object.uid()?,
         applied_hash: object.annotations().get(APPLIED_ANNOTATION).cloned().unwrap_or_default(),
-        managed_fields: fields.managed(object),
+        managed_fields: fields.managed_fields(object),
         owners: object.owner_references().iter().map(|o| o.uid.clone()).collect(),
-        controller: controller(object),
+        controller: controller_uid(object),
         failure: String::new(),
         desired_replicas: None,
         rolled_out: false,
@@ -117,43 +117,43 @@ pub fn object(object: &impl ResourceExt, fields: &FieldSets) -> Option<ObjectVie
 }
 
 /// View of an autoscaler.
-pub fn autoscaler(object: &HorizontalPodAutoscaler, fields: &FieldSets) -> Option<ObjectView> {
+pub fn autoscaler_view(object: &HorizontalPodAutoscaler, fields: &FieldSets) -> Option<ObjectView> {
     let status = object.status.as_ref();
     let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     // Without metrics it repeats what it was told.
     let speaks = conditions.iter().any(|c| c.type_ == "ScalingActive" && c.status == "True");
     let desired_replicas = status.filter(|_| speaks).map(|s| s.desired_replicas);
-    Some(ObjectView { desired_replicas, ..self::object(object, fields)? })
+    Some(ObjectView { desired_replicas, ..self::object_view(object, fields)? })
 }
 
 /// View of a Deployment.
-pub fn deployment(object: &Deployment, fields: &FieldSets) -> Option<ObjectView> {
+pub fn deployment_view(object: &Deployment, fields: &FieldSets) -> Option<ObjectView> {
     let conditions = object.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    let failure = failure(conditions.iter().map(|c| (&c.type_, &c.status, &c.message)));
+    let failure = replica_failure(conditions.iter().map(|c| (&c.type_, &c.status, &c.message)));
     let wanted = object.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let rolled_out = object.status.as_ref().is_some_and(|status| {
         let all = [status.replicas, status.updated_replicas, status.ready_replicas];
         status.observed_generation >= object.metadata.generation && all.iter().all(|it| it.unwrap_or(0) == wanted)
     });
-    Some(ObjectView { failure, rolled_out, ..self::object(object, fields)? })
+    Some(ObjectView { failure, rolled_out, ..self::object_view(object, fields)? })
 }
 
 /// What Kubernetes says when it makes no pods: the condition `ReplicaFailure` of a ReplicaSet or a Deployment.
-fn failure<'a>(mut conditions: impl Iterator<Item = (&'a String, &'a String, &'a Option<String>)>) -> String {
+fn replica_failure<'a>(mut conditions: impl Iterator<Item = (&'a String, &'a String, &'a Option<String>)>) -> String {
     let found = conditions.find(|(type_, status, _)| *type_ == "ReplicaFailure" && *status == "True");
     let message = found.and_then(|(_, _, message)| message.as_deref()).unwrap_or_default();
     message.chars().take(MESSAGE_CHARS).collect()
 }
 
 /// View of a pod of the gateway or of the runtime.
-pub fn pod(object: &Pod) -> Option<PodKept> {
+pub fn cached_pod(object: &Pod) -> Option<CachedPod> {
     let status = object.status.as_ref();
     let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let deleting = object.metadata.deletion_timestamp.is_some();
     let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
     let ended = matches!(status.and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"));
     let controller = object.owner_references().iter().find(|owner| owner.controller == Some(true));
-    Some(PodKept {
+    Some(CachedPod {
         uid: object.uid()?,
         created_at: object.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
         controller: controller.filter(|it| it.kind == "ReplicaSet").map(|it| (it.name.clone(), it.uid.clone())),
@@ -162,22 +162,22 @@ pub fn pod(object: &Pod) -> Option<PodKept> {
         ready,
         deleting,
         ended,
-        problem: if deleting || ready { None } else { problem(object) },
-        fetched: fetched(object),
+        problem: if deleting || ready { None } else { pod_problem(object) },
+        fetched: fetched_model(object),
     })
 }
 
 /// What the step before the server has told, if it has ended well.
-fn fetched(pod: &Pod) -> Option<FetchedModel> {
+fn fetched_model(pod: &Pod) -> Option<FetchedModel> {
     #[derive(Deserialize)]
-    struct Told {
+    struct FetchReport {
         digest: String,
     }
     let revision = pod.labels().get(labels::REVISION)?.clone();
     let mut steps = pod.status.as_ref()?.init_container_statuses.iter().flatten();
     let ended = steps.find(|step| step.name == FETCH)?.state.as_ref()?.terminated.as_ref()?;
     let message = ended.message.as_deref().filter(|_| ended.exit_code == 0)?;
-    let told: Told = serde_json::from_str(message.trim()).ok()?;
+    let told: FetchReport = serde_json::from_str(message.trim()).ok()?;
     // It goes into a template and into status: nothing else than a digest may.
     let hex = told.digest.strip_prefix("sha256:")?;
     let valid = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -185,7 +185,7 @@ fn fetched(pod: &Pod) -> Option<FetchedModel> {
 }
 
 /// What keeps a pod from running: first what a container says, then the phase, then the scheduler.
-fn problem(pod: &Pod) -> Option<PodProblem> {
+fn pod_problem(pod: &Pod) -> Option<PodProblem> {
     let revision = pod.labels().get(labels::REVISION)?;
     let status = pod.status.as_ref()?;
     let made = |reason: &str, message: &str, restarts: i32| PodProblem {
@@ -217,15 +217,15 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
     let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref()).filter(|t| t.exit_code != 0);
     let word = |t: &ContainerStateTerminated| match &t.message {
         // What stands in the log was written before the kernel ended it.
-        _ if out_of_memory(t) => format!("it needs more than its memory limit (exit code {})", t.exit_code),
-        Some(message) if !message.is_empty() => said(message),
+        _ if is_out_of_memory(t) => format!("it needs more than its memory limit (exit code {})", t.exit_code),
+        Some(message) if !message.is_empty() => termination_text(message),
         _ => format!("exit code {}", t.exit_code),
     };
     if let Some(waiting) = state.and_then(|s| s.waiting.as_ref()) {
         let reason = waiting.reason.clone().unwrap_or_default();
         if !reason.is_empty() && !STARTING.contains(&reason.as_str()) {
             let message = last.map(word).or_else(|| waiting.message.clone()).unwrap_or_default();
-            let reason = if last.is_some_and(out_of_memory) { OOM_KILLED.to_owned() } else { reason };
+            let reason = if last.is_some_and(is_out_of_memory) { OOM_KILLED.to_owned() } else { reason };
             return Some((reason, message, restarts));
         }
     }
@@ -235,32 +235,32 @@ fn container_problem(container: &ContainerStatus) -> Option<(String, String, i32
 
 /// What a container has said at its end. The model server says a line of JSON; where there is none the kubelet gives the end of the log, which whoever may read the
 /// ModelDeployment would read with it. Of that the last line is told, and not all of a long one.
-fn said(message: &str) -> String {
+fn termination_text(message: &str) -> String {
     #[derive(Deserialize)]
     #[expect(dead_code, reason = "only whether they are there")]
-    struct Failure {
+    struct FailureReport {
         reason: String,
         permanent: bool,
     }
-    if serde_json::from_str::<Failure>(message.trim()).is_ok() {
+    if serde_json::from_str::<FailureReport>(message.trim()).is_ok() {
         return message.to_owned();
     }
     let last = message.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
     last.chars().filter(|c| !c.is_control()).take(LOG_CHARS).collect()
 }
 
-fn out_of_memory(ended: &ContainerStateTerminated) -> bool {
+fn is_out_of_memory(ended: &ContainerStateTerminated) -> bool {
     ended.reason.as_deref() == Some(OOM_KILLED)
 }
 
 /// What a gateway pod says of a ModelDeployment, and why it cannot be heard if it cannot.
-pub type Heard = (Option<GatewayReport>, Option<UnreachableGateway>);
+pub type HeardReport = (Option<GatewayReport>, Option<UnreachableGateway>);
 
 /// Puts together what the plan sees of one ModelDeployment. `heard` gives the newest word of a gateway pod, by the pod's UID.
-pub fn observe(
+pub fn observe_model(
     object: ModelDeployment,
-    views: &Views,
-    heard: impl Fn(&str) -> Heard,
+    views: &ClusterViews,
+    heard: impl Fn(&str) -> HeardReport,
     evidence: Option<GateEvidence>,
     refusals: Option<BTreeMap<String, String>>,
     disturbances: BTreeMap<String, ObjectDisturbance>,
@@ -269,20 +269,20 @@ pub fn observe(
     let namespace = object.namespace().unwrap_or_default();
     let name = object.name_any();
     let uid = object.uid().unwrap_or_default();
-    let owner = Owner::model(&namespace, &name);
-    let kept = views.pods.of(&owner);
+    let owner = ObjectOwner::model(&namespace, &name);
+    let kept = views.pods.owned_by(&owner);
     let seen = kept.iter().map(|(name, e)| pod_view(name, &e.view)).collect();
-    let pods: Vec<PodKept> = kept.into_values().map(|e| e.view).collect();
-    let replica_sets = views.replica_sets.of(&owner).into_values();
+    let pods: Vec<CachedPod> = kept.into_values().map(|e| e.view).collect();
+    let replica_sets = views.replica_sets.owned_by(&owner).into_values();
     ObservedState {
-        replica_sets: replica_sets.map(|e| whose(e.view, &name, &uid)).collect(),
-        services: plain(views.services.of(&owner)),
-        autoscaler: one(&views.autoscalers, &owner, &name),
-        worker: one(&views.deployments, &owner, &worker_name(&name)),
-        worker_autoscaler: one(&views.autoscalers, &owner, &worker_name(&name)),
-        disruption_budget: one(&views.disruption_budgets, &owner, &name),
-        network_policies: plain(views.network_policies.of(&owner)),
-        gateway: gateway(views, &namespace, heard),
+        replica_sets: replica_sets.map(|e| resolve_ownership(e.view, &name, &uid)).collect(),
+        services: into_views(views.services.owned_by(&owner)),
+        autoscaler: cached_view(&views.autoscalers, &owner, &name),
+        worker: cached_view(&views.deployments, &owner, &worker_name(&name)),
+        worker_autoscaler: cached_view(&views.autoscalers, &owner, &worker_name(&name)),
+        disruption_budget: cached_view(&views.disruption_budgets, &owner, &name),
+        network_policies: into_views(views.network_policies.owned_by(&owner)),
+        gateway: gateway_view(views, &namespace, heard),
         pods: seen,
         fetched_models: pods.iter().filter_map(|pod| pod.fetched.clone()).collect(),
         pod_problems: pods.into_iter().filter_map(|pod| pod.problem).collect(),
@@ -295,7 +295,7 @@ pub fn observe(
     }
 }
 
-fn pod_view(name: &str, kept: &PodKept) -> PodView {
+fn pod_view(name: &str, kept: &CachedPod) -> PodView {
     PodView {
         name: name.to_owned(),
         uid: kept.uid.clone(),
@@ -308,17 +308,17 @@ fn pod_view(name: &str, kept: &PodKept) -> PodView {
 
 /// Whether a ReplicaSet with our labels is that of the ModelDeployment, or was left by one of the same name: then nobody controls it, and its name is the one that
 /// we would give it.
-fn whose(kept: ReplicaSetKept, name: &str, uid: &str) -> ReplicaSetView {
+fn resolve_ownership(kept: CachedReplicaSet, name: &str, uid: &str) -> ReplicaSetView {
     let orphaned = kept.controller.is_none() && kept.view.name == revision_name(name, &kept.view.revision);
     ReplicaSetView { owned: orphaned || kept.controller.as_deref() == Some(uid), orphaned, ..kept.view }
 }
 
-fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> GatewayView {
-    let owner = Owner::gateway(namespace);
+fn gateway_view(views: &ClusterViews, namespace: &str, heard: impl Fn(&str) -> HeardReport) -> GatewayView {
+    let owner = ObjectOwner::gateway(namespace);
     // The name is fixed; whatever else carries our labels is not the gateway.
     let name = GATEWAY;
     // A pod that leaves counts as long as it says what it still does.
-    let ours = views.pods.of(&owner).into_iter().filter(|(_, e)| views.is_gateway(namespace, &e.view));
+    let ours = views.pods.owned_by(&owner).into_iter().filter(|(_, e)| views.is_gateway(namespace, &e.view));
     let pods = ours.map(|(name, e)| {
         let (report, unreachable) = heard(&e.view.uid);
         let pod = GatewayPod { name, ready: e.view.ready, report, unreachable };
@@ -326,24 +326,24 @@ fn gateway(views: &Views, namespace: &str, heard: impl Fn(&str) -> Heard) -> Gat
     });
     let pods = pods.filter(|(deleting, pod)| !deleting || pod.ready || pod.report.is_some());
     GatewayView {
-        service_account: one(&views.service_accounts, &owner, name),
-        role_binding: one(&views.role_bindings, &owner, name),
-        service: one(&views.services, &owner, name),
-        deployment: one(&views.deployments, &owner, name),
-        disruption_budget: one(&views.disruption_budgets, &owner, name),
-        network_policy: one(&views.network_policies, &owner, name),
-        autoscaler: one(&views.autoscalers, &owner, name),
+        service_account: cached_view(&views.service_accounts, &owner, name),
+        role_binding: cached_view(&views.role_bindings, &owner, name),
+        service: cached_view(&views.services, &owner, name),
+        deployment: cached_view(&views.deployments, &owner, name),
+        disruption_budget: cached_view(&views.disruption_budgets, &owner, name),
+        network_policy: cached_view(&views.network_policies, &owner, name),
+        autoscaler: cached_view(&views.autoscalers, &owner, name),
         pods: pods.map(|(_, pod)| pod).collect(),
-        sharing_models: views.claims.count(namespace),
-        update: views.gateway_updates.of(namespace),
+        sharing_models: views.claims.count_models(namespace),
+        update: views.gateway_updates.for_namespace(namespace),
     }
 }
 
-fn plain<V>(entries: BTreeMap<String, Entry<V>>) -> BTreeMap<String, V> {
+fn into_views<V>(entries: BTreeMap<String, CacheEntry<V>>) -> BTreeMap<String, V> {
     entries.into_iter().map(|(name, e)| (name, e.view)).collect()
 }
 
-fn one<V: Clone + PartialEq>(cache: &Cache<V>, owner: &Owner, name: &str) -> Option<V> {
+fn cached_view<V: Clone + PartialEq>(cache: &ViewCache<V>, owner: &ObjectOwner, name: &str) -> Option<V> {
     cache.get(owner, name).map(|e| e.view)
 }
 

@@ -13,7 +13,7 @@ pub(crate) fn settings() -> PlanSettings {
         gateway_replicas: 2,
         gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
         gateway_problem: None,
-        gateway_template: slipway_crds::v1alpha1::Template::default(),
+        gateway_template: slipway_crds::v1alpha1::PodTemplatePatch::default(),
         fixed_user_ids: true,
         runtime_image: "runtime:1".into(),
         redis_image: "redis:1".into(),
@@ -73,7 +73,7 @@ status:
 }
 
 fn problem_of(status: &str) -> Option<(String, String, i32)> {
-    pod(&pod_with(status)).unwrap().problem.map(|p| (p.reason, p.message, p.restarts))
+    cached_pod(&pod_with(status)).unwrap().problem.map(|p| (p.reason, p.message, p.restarts))
 }
 
 fn found(reason: &str, message: &str, restarts: i32) -> Option<(String, String, i32)> {
@@ -82,7 +82,7 @@ fn found(reason: &str, message: &str, restarts: i32) -> Option<(String, String, 
 
 #[test]
 fn a_replica_set_is_read_in_full() {
-    let kept = replica_set(&replica_set_of("u-digits"), &FieldSets::default()).unwrap();
+    let kept = cached_replica_set(&replica_set_of("u-digits"), &FieldSets::default()).unwrap();
     let view = kept.view;
     assert_eq!((view.name.as_str(), view.revision.as_str(), view.version.as_str()), ("digits-aaaa", "aaaa", "v1"));
     assert_eq!((view.desired, view.current, view.ready, view.available), (4, 3, 2, 1));
@@ -93,10 +93,10 @@ fn a_replica_set_is_read_in_full() {
 #[test]
 fn a_replica_set_of_somebody_else_is_not_owned() {
     for (controller, owned) in [("u-digits", true), ("u-former", false)] {
-        let views = Views::default();
-        let read = |o: &ReplicaSet| Some((Owner::of(o)?, replica_set(o, &FieldSets::default())?));
-        views.replica_sets.take(Event::Apply(replica_set_of(controller)), read);
-        let observed = observe(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
+        let views = ClusterViews::default();
+        let read = |o: &ReplicaSet| Some((ObjectOwner::from_labels(o)?, cached_replica_set(o, &FieldSets::default())?));
+        views.replica_sets.apply_event(Event::Apply(replica_set_of(controller)), read);
+        let observed = observe_model(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
         assert_eq!(observed.replica_sets[0].owned, owned, "{controller}");
     }
 }
@@ -220,8 +220,8 @@ metadata:
 }
 
 /// A namespace with a ModelDeployment, and the gateway that the operator made there: Deployment `slipway-gateway`, of which `u-set` is a ReplicaSet.
-fn views_of_gateway() -> Views {
-    let views = Views::default();
+fn views_of_gateway() -> ClusterViews {
+    let views = ClusterViews::default();
     let kept = |meta: &str| -> kube::core::PartialObjectMeta<ReplicaSet> {
         yaml(&format!(
             "
@@ -233,16 +233,18 @@ metadata:
         ))
     };
     let fields = FieldSets::default();
-    let view = |o: &kube::core::PartialObjectMeta<ReplicaSet>| Some((Owner::of(o)?, object(o, &fields)?));
-    views.deployments.take(Event::Apply(kept("  name: slipway-gateway\n  uid: u-deployment")), view);
+    let view =
+        |o: &kube::core::PartialObjectMeta<ReplicaSet>| Some((ObjectOwner::from_labels(o)?, object_view(o, &fields)?));
+    views.deployments.apply_event(Event::Apply(kept("  name: slipway-gateway\n  uid: u-deployment")), view);
     for (set, deployment) in [("u-set", "u-deployment"), ("u-foreign", "u-other")] {
         let owner = format!("apiVersion: apps/v1, kind: Deployment, name: d, uid: {deployment}, controller: true");
         let meta = format!("  name: {set}\n  uid: {set}\n  ownerReferences: [{{{owner}}}]");
-        views.gateway_sets.take(Event::Apply(kept(&meta)), view);
+        views.gateway_sets.apply_event(Event::Apply(kept(&meta)), view);
     }
     let own = crate::own_writes::OwnWrites::default();
-    let guarded: crate::main_watch::Guarded = serde_json::from_value(serde_json::to_value(model()).unwrap()).unwrap();
-    views.models.take(Event::Apply(guarded), |o| crate::main_watch::print(o, &own));
+    let guarded: crate::model_watch::GuardedModel =
+        serde_json::from_value(serde_json::to_value(model()).unwrap()).unwrap();
+    views.models.apply_event(Event::Apply(guarded), |o| crate::model_watch::fingerprint_model(o, &own));
     views
 }
 
@@ -250,15 +252,17 @@ metadata:
 #[test]
 fn only_pods_of_the_operators_deployment_are_gateways() {
     let ready = "status: {podIP: 10.0.0.1, conditions: [{type: Ready, status: 'True'}]}";
-    let seen = |views: &Views| {
+    let seen = |views: &ClusterViews| {
         for (set, name) in [("u-set", "ours"), ("u-foreign", "theirs"), ("u-unknown", "nobodys")] {
-            views.pods.take(Event::Apply(made_by(set, name, ready)), |o| Some((Owner::of(o)?, pod(o)?)));
+            views.pods.apply_event(Event::Apply(made_by(set, name, ready)), |o| {
+                Some((ObjectOwner::from_labels(o)?, cached_pod(o)?))
+            });
         }
-        let observed = observe(model(), views, |_| (None, None), None, None, BTreeMap::new(), &settings());
+        let observed = observe_model(model(), views, |_| (None, None), None, None, BTreeMap::new(), &settings());
         observed.gateway.pods.into_iter().map(|pod| pod.name).collect::<Vec<_>>()
     };
     assert_eq!(seen(&views_of_gateway()), ["ours"]);
-    assert!(seen(&Views::default()).is_empty(), "there is no Deployment, and no ModelDeployment");
+    assert!(seen(&ClusterViews::default()).is_empty(), "there is no Deployment, and no ModelDeployment");
 }
 
 #[test]
@@ -272,10 +276,10 @@ fn a_gateway_pod_that_leaves_counts_while_it_speaks() {
         gateway_pod("leaves", leaving),
         gateway_pod("left", leaving),
     ] {
-        views.pods.take(Event::Apply(pod_), |o| Some((Owner::of(o)?, pod(o)?)));
+        views.pods.apply_event(Event::Apply(pod_), |o| Some((ObjectOwner::from_labels(o)?, cached_pod(o)?)));
     }
     let heard = |uid: &str| (matches!(uid, "u-ready" | "u-leaves").then(GatewayReport::default), None);
-    let observed = observe(model(), &views, heard, None, None, BTreeMap::new(), &settings());
+    let observed = observe_model(model(), &views, heard, None, None, BTreeMap::new(), &settings());
     let seen: Vec<_> = observed.gateway.pods.iter().map(|p| (p.name.as_str(), p.ready, p.report.is_some())).collect();
     assert_eq!(seen, [("leaves", false, true), ("ready", true, true), ("starting", false, false)]);
     assert!(observed.pod_problems.is_empty(), "pods of the gateway are not the model's");
@@ -283,14 +287,15 @@ fn a_gateway_pod_that_leaves_counts_while_it_speaks() {
 
 #[test]
 fn a_gateway_pod_that_has_ended_has_no_address() {
-    let kept = |phase: &str| pod(&gateway_pod("gw", &format!("status: {{podIP: 10.0.0.1, phase: {phase}}}"))).unwrap();
+    let kept =
+        |phase: &str| cached_pod(&gateway_pod("gw", &format!("status: {{podIP: 10.0.0.1, phase: {phase}}}"))).unwrap();
     assert_eq!(kept("Running").ip.as_deref(), Some("10.0.0.1"));
     assert_eq!(kept("Failed").ip, None);
 }
 
 #[test]
 fn other_children_are_known_by_name() {
-    let views = Views::default();
+    let views = ClusterViews::default();
     let service: k8s_openapi::api::core::v1::Service = yaml(
         "
 metadata:
@@ -302,8 +307,10 @@ metadata:
   ownerReferences: [{apiVersion: v, kind: k, name: n, uid: u-digits}]
 ",
     );
-    views.services.take(Event::Apply(service), |o| Some((Owner::of(o)?, object(o, &FieldSets::default())?)));
-    let observed = observe(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
+    views.services.apply_event(Event::Apply(service), |o| {
+        Some((ObjectOwner::from_labels(o)?, object_view(o, &FieldSets::default())?))
+    });
+    let observed = observe_model(model(), &views, |_| (None, None), None, None, BTreeMap::new(), &settings());
     let expected = ObjectView {
         managed_fields: Default::default(),
         controller: None,
@@ -332,7 +339,7 @@ fn what_a_pod_has_fetched_is_read_from_its_first_step() {
     state: {{terminated: {{exitCode: {exit}, message: '{message}'}}}}
 "
         );
-        pod(&pod_with(&status)).unwrap().fetched.map(|it| (it.revision, it.pod, it.digest))
+        cached_pod(&pod_with(&status)).unwrap().fetched.map(|it| (it.revision, it.pod, it.digest))
     };
     let message = format!(r#"{{"digest":"sha256:{hex}","bytes":7,"files":1}}"#);
     let want = Some(("aaaa".to_owned(), "digits-aaaa-x".to_owned(), format!("sha256:{hex}")));
@@ -354,7 +361,7 @@ fn the_annotation_tells_what_is_known_of_the_model() {
             let value = annotation.trim_matches('"').to_owned();
             set.metadata.annotations.get_or_insert_default().insert(labels::MODEL_DIGEST.into(), value);
         }
-        replica_set(&set, &FieldSets::default()).unwrap().view.digest
+        cached_replica_set(&set, &FieldSets::default()).unwrap().view.digest
     };
     assert_eq!(digest(""), ModelDigest::Unreported);
     assert_eq!(digest("\"\""), ModelDigest::Pending);

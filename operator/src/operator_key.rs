@@ -8,36 +8,38 @@ use kube::{Api, Client};
 use serde_json::json;
 use slipway_listener::OperatorKey;
 
-use crate::apply::limited;
-use crate::error::{Fault, RunError};
+use crate::apply::with_timeout;
+use crate::error::{OperatorError, WriteFault};
 
 /// The member of the Secret.
-const MEMBER: &str = "ed25519.pkcs8";
+const KEY_FIELD: &str = "ed25519.pkcs8";
 /// Tries against others that write the Secret.
-const TRIES: usize = 5;
+const MAX_TRIES: usize = 5;
 
 /// The key of the Secret; where that has none, a new one is put there. Of two operators that find none the later one takes what the earlier one put there.
 ///
 /// # Errors
 /// When the Secret is not there or cannot be read or written, or what it holds is no key.
-pub async fn load(client: &Client, namespace: &str, name: &str) -> Result<OperatorKey, RunError> {
+pub async fn load_key(client: &Client, namespace: &str, name: &str) -> Result<OperatorKey, OperatorError> {
     let wrong = |why: &dyn std::fmt::Display| {
-        RunError::Argument(format!("--key-secret {namespace}/{name}: {why}; the chart makes the Secret, empty"))
+        OperatorError::Argument(format!("--key-secret {namespace}/{name}: {why}; the chart makes the Secret, empty"))
     };
     let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    for _ in 0..TRIES {
-        let secret = limited("get", "Secret", name, api.get(name)).await.map_err(|e| wrong(&e))?;
-        if let Some(kept) = secret.data.as_ref().and_then(|data| data.get(MEMBER)) {
-            return OperatorKey::from_pkcs8(&kept.0).map_err(|e| wrong(&format_args!("{MEMBER}: {e}")));
+    for _ in 0..MAX_TRIES {
+        let secret = with_timeout("get", "Secret", name, api.get(name)).await.map_err(|e| wrong(&e))?;
+        if let Some(kept) = secret.data.as_ref().and_then(|data| data.get(KEY_FIELD)) {
+            return OperatorKey::from_pkcs8(&kept.0).map_err(|e| wrong(&format_args!("{KEY_FIELD}: {e}")));
         }
         let made = OperatorKey::generate().map_err(|e| wrong(&e))?;
         // The version makes this a conflict when somebody else has written meanwhile.
         let body = json!({
-            "metadata": {"resourceVersion": secret.metadata.resource_version}, "data": {MEMBER: STANDARD.encode(&made)}
+            "metadata": {"resourceVersion": secret.metadata.resource_version}, "data": {KEY_FIELD: STANDARD.encode(&made)}
         });
-        match limited("patch", "Secret", name, api.patch(name, &PatchParams::default(), &Patch::Merge(&body))).await {
+        match with_timeout("patch", "Secret", name, api.patch(name, &PatchParams::default(), &Patch::Merge(&body)))
+            .await
+        {
             Ok(_) => tracing::info!(namespace, name, "made the operator's key"),
-            Err(error) if matches!(error.fault, Fault::Conflict(_)) => {}
+            Err(error) if matches!(error.fault, WriteFault::Conflict(_)) => {}
             Err(error) => return Err(wrong(&error)),
         }
         // What counts is what is stored.
@@ -95,18 +97,18 @@ mod tests {
     async fn operators_that_find_no_key_agree_on_one() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (client, stored) = world(Value::Null).await;
-        let all = futures::future::join_all((0..4).map(|_| load(&client, "ns", "key"))).await;
+        let all = futures::future::join_all((0..4).map(|_| load_key(&client, "ns", "key"))).await;
         let all: Vec<String> = all.into_iter().map(|key| key.unwrap().public()).collect();
         assert!(all.iter().all(|key| *key == all[0]), "{all:?}");
         assert_eq!(stored.lock().unwrap().0, 2, "it was written once");
-        assert_eq!(load(&client, "ns", "key").await.unwrap().public(), all[0], "and stays");
+        assert_eq!(load_key(&client, "ns", "key").await.unwrap().public(), all[0], "and stays");
     }
 
     #[tokio::test]
     async fn what_is_no_key_is_told_and_not_written_over() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (client, stored) = world(json!({MEMBER: "AAAA"})).await;
-        let error = load(&client, "ns", "key").await.unwrap_err().to_string();
+        let (client, stored) = world(json!({KEY_FIELD: "AAAA"})).await;
+        let error = load_key(&client, "ns", "key").await.unwrap_err().to_string();
         assert!(error.contains("ns/key") && error.contains("PKCS#8"), "{error}");
         assert_eq!(stored.lock().unwrap().0, 1);
     }

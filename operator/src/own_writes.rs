@@ -10,7 +10,7 @@ use slipway_crds::v1alpha1::ModelDeployment;
 use crate::cache::version_of;
 
 #[derive(Default)]
-struct Own {
+struct LastStatusWrite {
     /// Hash of the status that was sent last, noted before sending: the watch may be faster than the answer.
     sent: Option<u64>,
     /// The answer to the last write, until the store is as new.
@@ -20,17 +20,17 @@ struct Own {
 /// Our last writes of ModelDeployment statuses, by UID.
 #[derive(Default)]
 pub struct OwnWrites {
-    by_uid: Mutex<HashMap<String, Own>>,
+    by_uid: Mutex<HashMap<String, LastStatusWrite>>,
 }
 
 impl OwnWrites {
     /// Notes that a status goes out.
-    pub fn sending(&self, uid: &str, status: u64) {
+    pub fn record_sent(&self, uid: &str, status: u64) {
         self.lock().entry(uid.to_owned()).or_default().sent = Some(status);
     }
 
     /// Keeps the server's answer to a write.
-    pub fn written(&self, uid: &str, answer: ModelDeployment) {
+    pub fn record_answer(&self, uid: &str, answer: ModelDeployment) {
         self.lock().entry(uid.to_owned()).or_default().answer = Some(answer);
     }
 
@@ -44,7 +44,9 @@ impl OwnWrites {
         let mut all = self.lock();
         let own = stored.uid().and_then(|uid| all.get_mut(&uid));
         match own {
-            Some(Own { answer: Some(answer), .. }) if version_of(answer) > version_of(stored) => answer.clone(),
+            Some(LastStatusWrite { answer: Some(answer), .. }) if version_of(answer) > version_of(stored) => {
+                answer.clone()
+            }
             Some(own) => {
                 own.answer = None;
                 stored.clone()
@@ -58,7 +60,7 @@ impl OwnWrites {
         self.lock().remove(uid);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Own>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, LastStatusWrite>> {
         self.by_uid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn a_stale_store_never_hides_our_own_write() {
         let own = OwnWrites::default();
-        own.written("u", object("u", 9, 2));
+        own.record_answer("u", object("u", 9, 2));
         assert_eq!(replicas(&own, &object("u", 5, 1)), 2, "the store is older: our answer stands");
         assert_eq!(replicas(&own, &object("u", 10, 3)), 3, "the store is newer");
         assert_eq!(replicas(&own, &object("u", 9, 4)), 4, "the answer was dropped once the store was as new");

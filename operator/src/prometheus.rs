@@ -14,14 +14,14 @@ use sha2::{Digest, Sha256};
 use slipway_core::evidence::EvidenceQuery;
 use slipway_core::judge::scope;
 
-use crate::error::{RunError, chain};
+use crate::error::{OperatorError, error_chain};
 
 /// How long one query may take, body included.
 pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what was read of the files is believed.
-const FRESH: Duration = Duration::from_secs(5);
+const FILES_TTL: Duration = Duration::from_secs(5);
 /// Largest file that is read.
-const MAX_FILE: u64 = 256 << 10;
+const MAX_FILE_BYTES: u64 = 256 << 10;
 
 /// Where Prometheus is, and how to log in there.
 #[derive(Args, Clone, Debug, Default)]
@@ -49,11 +49,11 @@ pub struct PrometheusArgs {
     pub prometheus_password_file: Option<PathBuf>,
 
     /// Header that is sent with every query, for example X-Scope-OrgID=team-a; may be given several times.
-    #[arg(long = "prometheus-header", value_name = "NAME=VALUE", value_parser = pair)]
+    #[arg(long = "prometheus-header", value_name = "NAME=VALUE", value_parser = parse_header)]
     pub prometheus_headers: Vec<(String, String)>,
 
     /// The same with the value in a file; may be given several times.
-    #[arg(long = "prometheus-header-file", value_name = "NAME=PATH", value_parser = pair)]
+    #[arg(long = "prometheus-header-file", value_name = "NAME=PATH", value_parser = parse_header)]
     pub prometheus_header_files: Vec<(String, String)>,
 
     /// File with certificates (PEM) of authorities that are trusted besides those of the system.
@@ -79,7 +79,7 @@ pub struct PrometheusArgs {
     pub prometheus_client_key_file: Option<PathBuf>,
 
     /// Further matcher of the operator's own queries, for example cluster="eu-1", where one store holds the metrics of several clusters; may be given several times.
-    #[arg(long = "prometheus-matcher", value_name = "MATCHER", value_parser = matcher)]
+    #[arg(long = "prometheus-matcher", value_name = "MATCHER", value_parser = parse_matcher)]
     pub prometheus_matchers: Vec<String>,
 
     /// What the queries of gates of type PromQL may see.
@@ -100,14 +100,14 @@ pub enum PromQlGates {
     Disabled,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("want NAME=VALUE, as in X-Scope-OrgID=team-a")?;
     HeaderName::try_from(name).map_err(|_| format!("{name:?} is no name of a header"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
 /// A matcher of labels as PromQL writes it.
-fn matcher(text: &str) -> Result<String, String> {
+fn parse_matcher(text: &str) -> Result<String, String> {
     let wrong = || {
         format!(
             "{text:?}: want a matcher such as cluster=\"eu-1\", with one of =, !=, =~ and !~ and a value in double quotes"
@@ -124,7 +124,7 @@ fn matcher(text: &str) -> Result<String, String> {
 }
 
 /// What was read of all files.
-struct Files {
+struct ConnectionFiles {
     authorization: Option<HeaderValue>,
     headers: HeaderMap,
     authorities: Vec<Certificate>,
@@ -133,27 +133,27 @@ struct Files {
     hash: [u8; 32],
 }
 
-struct Cached {
-    read: Instant,
+struct CachedClient {
+    read_at: Instant,
     hash: [u8; 32],
     client: Client,
 }
 
 /// The connection.
-pub struct Connection {
+pub struct PrometheusConnection {
     url: String,
     args: PrometheusArgs,
-    cached: Mutex<Option<Cached>>,
+    cached: Mutex<Option<CachedClient>>,
 }
 
-impl Connection {
+impl PrometheusConnection {
     /// The connection that the arguments describe, if they name a Prometheus.
     ///
     /// # Errors
     /// When an argument is wrong, or a file cannot be read or understood: better at the start than at the first rollout.
-    pub fn open(args: &PrometheusArgs) -> Result<Option<Self>, RunError> {
+    pub fn open(args: &PrometheusArgs) -> Result<Option<Self>, OperatorError> {
         let Some(url) = args.prometheus_url.clone() else { return Ok(None) };
-        let wrong = |why: String| RunError::Argument(why);
+        let wrong = |why: String| OperatorError::Argument(why);
         let parsed = reqwest::Url::parse(&url).map_err(|e| wrong(format!("--prometheus-url {url}: {e}")))?;
         if !["http", "https"].contains(&parsed.scheme()) {
             return Err(wrong(format!("--prometheus-url {url}: must begin with http:// or https://")));
@@ -172,7 +172,7 @@ impl Connection {
     ///
     /// # Errors
     /// Why it may not be asked.
-    pub fn scoped(&self, queries: &EvidenceQuery, query: String, namespace: &str) -> Result<String, String> {
+    pub fn scope_query(&self, queries: &EvidenceQuery, query: String, namespace: &str) -> Result<String, String> {
         match (queries, self.args.promql_gates) {
             (EvidenceQuery::Counts(_) | EvidenceQuery::Buckets(_), _) | (_, PromQlGates::Everything) => Ok(query),
             (EvidenceQuery::Value(_), PromQlGates::Namespace) => {
@@ -188,23 +188,23 @@ impl Connection {
     /// Which file cannot be read or understood, and why.
     pub fn client(&self) -> Result<Client, String> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = cached.as_ref().filter(|known| known.read.elapsed() < FRESH) {
+        if let Some(known) = cached.as_ref().filter(|known| known.read_at.elapsed() < FILES_TTL) {
             return Ok(known.client.clone());
         }
-        let files = self.args.read()?;
+        let files = self.args.read_files()?;
         if let Some(known) = cached.as_mut().filter(|known| known.hash == files.hash) {
-            known.read = Instant::now();
+            known.read_at = Instant::now();
             return Ok(known.client.clone());
         }
         let hash = files.hash;
-        let client = connect(&self.url, files)?;
-        *cached = Some(Cached { read: Instant::now(), hash, client: client.clone() });
+        let client = build_http_client(&self.url, files)?;
+        *cached = Some(CachedClient { read_at: Instant::now(), hash, client: client.clone() });
         Ok(client)
     }
 }
 
-fn connect(url: &str, files: Files) -> Result<Client, String> {
-    let wrong = |e: &dyn std::error::Error| format!("--prometheus-url {url}: {}", chain(e));
+fn build_http_client(url: &str, files: ConnectionFiles) -> Result<Client, String> {
+    let wrong = |e: &dyn std::error::Error| format!("--prometheus-url {url}: {}", error_chain(e));
     let mut headers = files.headers;
     if let Some(authorization) = files.authorization {
         headers.insert(AUTHORIZATION, authorization);
@@ -224,10 +224,10 @@ fn connect(url: &str, files: Files) -> Result<Client, String> {
 }
 
 impl PrometheusArgs {
-    fn read(&self) -> Result<Files, String> {
+    fn read_files(&self) -> Result<ConnectionFiles, String> {
         let mut hash = Sha256::new();
         let mut take = |flag: &str, path: &Path| {
-            let bytes = read(path).map_err(|why| format!("--prometheus-{flag} {}: {why}", path.display()))?;
+            let bytes = read_file(path).map_err(|why| format!("--prometheus-{flag} {}: {why}", path.display()))?;
             hash.update((bytes.len() as u64).to_be_bytes());
             hash.update(&bytes);
             Ok::<_, String>(bytes)
@@ -255,17 +255,17 @@ impl PrometheusArgs {
         }
         let mut headers = HeaderMap::new();
         for (name, said) in &self.prometheus_headers {
-            insert(&mut headers, name, value("header", said, false)?);
+            insert_header(&mut headers, name, value("header", said, false)?);
         }
         for (name, path) in &self.prometheus_header_files {
             let said = text("header-file", take("header-file", Path::new(path))?)?;
-            insert(&mut headers, name, value("header-file", &said, true)?);
+            insert_header(&mut headers, name, value("header-file", &said, true)?);
         }
         let mut authorities = Vec::new();
         if let Some(path) = &self.prometheus_ca_file {
             let pem = take("ca-file", path)?;
             authorities =
-                Certificate::from_pem_bundle(&pem).map_err(|e| format!("--prometheus-ca-file: {}", chain(&e)))?;
+                Certificate::from_pem_bundle(&pem).map_err(|e| format!("--prometheus-ca-file: {}", error_chain(&e)))?;
             if authorities.is_empty() {
                 return Err(format!("--prometheus-ca-file {}: holds no certificate in PEM", path.display()));
             }
@@ -278,27 +278,28 @@ impl PrometheusArgs {
             pem.push(b'\n');
             pem.extend(take("client-key-file", key)?);
             identity = Some(
-                Identity::from_pem(&pem).map_err(|e| format!("--prometheus-client-certificate-file: {}", chain(&e)))?,
+                Identity::from_pem(&pem)
+                    .map_err(|e| format!("--prometheus-client-certificate-file: {}", error_chain(&e)))?,
             );
         }
-        Ok(Files { authorization, headers, authorities, identity, hash: hash.finalize().into() })
+        Ok(ConnectionFiles { authorization, headers, authorities, identity, hash: hash.finalize().into() })
     }
 }
 
-fn insert(headers: &mut HeaderMap, name: &str, value: HeaderValue) {
+fn insert_header(headers: &mut HeaderMap, name: &str, value: HeaderValue) {
     // Its form was checked with the arguments.
     if let Ok(name) = HeaderName::try_from(name) {
         headers.insert(name, value);
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     use std::io::Read as _;
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("is larger than {MAX_FILE} bytes"));
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(format!("is larger than {MAX_FILE_BYTES} bytes"));
     }
     Ok(bytes)
 }
@@ -310,7 +311,7 @@ mod tests {
     #[test]
     fn matchers_are_those_of_promql() {
         for good in [r#"cluster="eu-1""#, r#"cluster!="eu""#, r#"_c=~"eu.*""#, r#"cluster!~"""#] {
-            assert_eq!(matcher(good).as_deref(), Ok(good));
+            assert_eq!(parse_matcher(good).as_deref(), Ok(good));
         }
         for bad in [
             "cluster=eu",
@@ -322,14 +323,14 @@ mod tests {
             r#"="a""#,
             r#"c="a\"""#,
         ] {
-            assert!(matcher(bad).is_err(), "{bad}");
+            assert!(parse_matcher(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn headers_have_names_and_values() {
-        assert_eq!(pair("X-Scope-OrgID=a=b"), Ok(("X-Scope-OrgID".into(), "a=b".into())));
-        assert!(pair("X-Scope-OrgID").is_err() && pair("a b=c").is_err());
+        assert_eq!(parse_header("X-Scope-OrgID=a=b"), Ok(("X-Scope-OrgID".into(), "a=b".into())));
+        assert!(parse_header("X-Scope-OrgID").is_err() && parse_header("a b=c").is_err());
     }
 
     #[test]
@@ -337,7 +338,7 @@ mod tests {
         let open = |change: &dyn Fn(&mut PrometheusArgs)| {
             let mut args = PrometheusArgs { prometheus_url: Some("http://p:9090".into()), ..PrometheusArgs::default() };
             change(&mut args);
-            Connection::open(&args).err().map(|error| error.to_string()).unwrap_or_default()
+            PrometheusConnection::open(&args).err().map(|error| error.to_string()).unwrap_or_default()
         };
         let _ = rustls::crypto::ring::default_provider().install_default();
         assert_eq!(open(&|_| {}), "");

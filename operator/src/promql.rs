@@ -12,7 +12,7 @@ const TEXT_CHARS: usize = 200;
 
 /// Answer of the HTTP API.
 #[derive(Deserialize)]
-struct Envelope {
+struct PrometheusResponse {
     status: String,
     data: Option<PromqlResult>,
     error: Option<String>,
@@ -25,14 +25,14 @@ pub fn with_window(query: &str, since: Timestamp, now: Timestamp) -> String {
 }
 
 /// The text of a query, whatever its shape.
-pub fn text(queries: &EvidenceQuery) -> &str {
+pub fn query_text(queries: &EvidenceQuery) -> &str {
     match queries {
         EvidenceQuery::Counts(query) | EvidenceQuery::Buckets(query) | EvidenceQuery::Value(query) => query,
     }
 }
 
 /// The provider cannot be used, and why.
-pub fn down(why: impl std::fmt::Display) -> GateReading {
+pub fn provider_down(why: impl std::fmt::Display) -> GateReading {
     GateReading::ProviderDown(why.to_string().chars().take(TEXT_CHARS).collect())
 }
 
@@ -42,21 +42,23 @@ pub fn no_data(why: impl std::fmt::Display) -> GateReading {
 }
 
 /// Reads the body of an answer. A refused query (400, 422) is an answer of a provider that works: it has no usable data.
-pub fn reading(queries: &EvidenceQuery, http_status: u16, body: &[u8]) -> GateReading {
-    let envelope = serde_json::from_slice::<Envelope>(body);
+pub fn parse_reading(queries: &EvidenceQuery, http_status: u16, body: &[u8]) -> GateReading {
+    let envelope = serde_json::from_slice::<PrometheusResponse>(body);
     if !(200..300).contains(&http_status) {
         return match (http_status, envelope) {
             (400 | 422, Ok(e)) if e.status == "error" => {
                 no_data(format!("query refused: {}", e.error.unwrap_or_default()))
             }
-            (_, Ok(Envelope { error: Some(error), .. })) => down(format!("HTTP {http_status}: {error}")),
-            _ => down(format!("HTTP {http_status}")),
+            (_, Ok(PrometheusResponse { error: Some(error), .. })) => {
+                provider_down(format!("HTTP {http_status}: {error}"))
+            }
+            _ => provider_down(format!("HTTP {http_status}")),
         };
     }
     match envelope {
-        Ok(Envelope { data: Some(result), .. }) => from_data(queries, result.data()),
-        Ok(Envelope { error, .. }) => down(error.unwrap_or_else(|| "answer without data".into())),
-        Err(error) => down(format!("answer cannot be read: {error}")),
+        Ok(PrometheusResponse { data: Some(result), .. }) => from_data(queries, result.data()),
+        Ok(PrometheusResponse { error, .. }) => provider_down(error.unwrap_or_else(|| "answer without data".into())),
+        Err(error) => provider_down(format!("answer cannot be read: {error}")),
     }
 }
 
@@ -69,22 +71,23 @@ fn from_data(queries: &EvidenceQuery, data: &Data) -> GateReading {
             many => no_data(format!("query returned {} series, needs exactly one", many.len())),
         },
         (_, Data::Vector(series)) if series.is_empty() => no_data("query returned no series"),
-        (EvidenceQuery::Counts(_), Data::Vector(series)) => counts(series),
-        (EvidenceQuery::Buckets(_), Data::Vector(series)) => buckets(series),
+        (EvidenceQuery::Counts(_), Data::Vector(series)) => read_counts(series),
+        (EvidenceQuery::Buckets(_), Data::Vector(series)) => read_buckets(series),
         (EvidenceQuery::Value(_), _) => no_data("query returned neither a number nor a vector"),
         _ => no_data("query did not return a vector"),
     }
 }
 
-fn label<'a>(metric: &'a HashMap<String, String>, name: &str) -> Result<&'a str, GateReading> {
+fn series_label<'a>(metric: &'a HashMap<String, String>, name: &str) -> Result<&'a str, GateReading> {
     metric.get(name).map(String::as_str).ok_or_else(|| no_data(format!("a series lacks the label {name}")))
 }
 
-fn counts(series: &[InstantVector]) -> GateReading {
+fn read_counts(series: &[InstantVector]) -> GateReading {
     let mut all: BTreeMap<String, GateCounts> = BTreeMap::new();
     for one in series {
-        let read =
-            || -> Result<_, GateReading> { Ok((label(one.metric(), "revision")?, label(one.metric(), "result")?)) };
+        let read = || -> Result<_, GateReading> {
+            Ok((series_label(one.metric(), "revision")?, series_label(one.metric(), "result")?))
+        };
         let (revision, result) = match read() {
             Ok(labels) => labels,
             Err(reading) => return reading,
@@ -99,14 +102,14 @@ fn counts(series: &[InstantVector]) -> GateReading {
     GateReading::Counts(all)
 }
 
-fn buckets(series: &[InstantVector]) -> GateReading {
+fn read_buckets(series: &[InstantVector]) -> GateReading {
     let mut all: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for one in series {
         let read = || -> Result<_, GateReading> {
-            let le = label(one.metric(), "le")?;
+            let le = series_label(one.metric(), "le")?;
             // Rust reads "+Inf" as Prometheus writes it.
             let bound: f64 = le.parse().map_err(|_| no_data(format!("label le is {le:?}, not a number")))?;
-            Ok((label(one.metric(), "revision")?, bound))
+            Ok((series_label(one.metric(), "revision")?, bound))
         };
         match read() {
             Ok((revision, bound)) => all.entry(revision.to_owned()).or_default().push((bound, one.sample().value())),
@@ -132,7 +135,7 @@ mod tests {
 
     fn read(queries: &EvidenceQuery, data: Value) -> GateReading {
         let body = json!({"status": "success", "data": data});
-        reading(queries, 200, body.to_string().as_bytes())
+        parse_reading(queries, 200, body.to_string().as_bytes())
     }
 
     fn vector(series: &[(Value, &str)]) -> Value {
@@ -208,14 +211,14 @@ mod tests {
     #[test]
     fn a_provider_that_fails_is_down_and_one_that_refuses_has_no_data() {
         let refused = json!({"status": "error", "errorType": "bad_data", "error": "parse error"}).to_string();
-        assert_eq!(says(&reading(&value(), 400, refused.as_bytes())), "no data: query refused: parse error");
+        assert_eq!(says(&parse_reading(&value(), 400, refused.as_bytes())), "no data: query refused: parse error");
         for (code, body) in
             [(400, "nonsense"), (401, "x"), (429, ""), (500, "{}"), (503, refused.as_str()), (200, "<html>")]
         {
-            assert!(says(&reading(&value(), code, body.as_bytes())).starts_with("down: "), "{code} {body}");
+            assert!(says(&parse_reading(&value(), code, body.as_bytes())).starts_with("down: "), "{code} {body}");
         }
         let long = json!({"status": "error", "error": "x".repeat(5000)}).to_string();
-        assert!(says(&reading(&value(), 500, long.as_bytes())).len() < 220);
+        assert!(says(&parse_reading(&value(), 500, long.as_bytes())).len() < 220);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 /// Verbs on one resource.
 #[derive(Clone, Copy, Debug)]
-pub struct Rule {
+pub struct RbacRule {
     /// API group.
     pub group: &'static str,
     /// Resource, with its subresource.
@@ -11,8 +11,8 @@ pub struct Rule {
     pub verbs: &'static [&'static str],
 }
 
-const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Rule {
-    Rule { group, resource, verbs }
+const fn rbac_rule(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> RbacRule {
+    RbacRule { group, resource, verbs }
 }
 
 /// A watch lists first.
@@ -23,39 +23,39 @@ const READ: &[&str] = &["list", "watch"];
 const OWNED: &[&str] = &["list", "watch", "get", "create", "patch", "delete"];
 
 /// In the namespaces that are looked after.
-pub const CLUSTER: &[Rule] = &[
-    rule("ml.slipway.dev", "modeldeployments", READ),
-    rule("ml.slipway.dev", "modeldeployments/status", &["patch"]),
+pub const CLUSTER_RULES: &[RbacRule] = &[
+    rbac_rule("ml.slipway.dev", "modeldeployments", READ),
+    rbac_rule("ml.slipway.dev", "modeldeployments/status", &["patch"]),
     // `spec.replicas` where it is left out.
-    rule("ml.slipway.dev", "modeldeployments/scale", &["update"]),
+    rbac_rule("ml.slipway.dev", "modeldeployments/scale", &["update"]),
     // Owner references that block the owner's deletion.
-    rule("ml.slipway.dev", "modeldeployments/finalizers", &["update"]),
-    rule("apps", "replicasets", OWNED),
-    rule("", "services", OWNED),
-    rule("autoscaling", "horizontalpodautoscalers", OWNED),
-    rule("policy", "poddisruptionbudgets", OWNED),
+    rbac_rule("ml.slipway.dev", "modeldeployments/finalizers", &["update"]),
+    rbac_rule("apps", "replicasets", OWNED),
+    rbac_rule("", "services", OWNED),
+    rbac_rule("autoscaling", "horizontalpodautoscalers", OWNED),
+    rbac_rule("policy", "poddisruptionbudgets", OWNED),
     // Also where none are made: those that were made before are taken away.
-    rule("networking.k8s.io", "networkpolicies", OWNED),
-    rule("apps", "deployments", OWNED),
-    rule("", "serviceaccounts", OWNED),
+    rbac_rule("networking.k8s.io", "networkpolicies", OWNED),
+    rbac_rule("apps", "deployments", OWNED),
+    rbac_rule("", "serviceaccounts", OWNED),
     // The keys of a namespace: made, and never read.
-    rule("", "secrets", &["create"]),
-    rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
+    rbac_rule("", "secrets", &["create"]),
+    rbac_rule("rbac.authorization.k8s.io", "rolebindings", OWNED),
     // Which of several operators looks after a namespace. `delete`, as above: it gets another owner.
-    rule("coordination.k8s.io", "leases", &["list", "watch", "get", "create", "update", "delete"]),
+    rbac_rule("coordination.k8s.io", "leases", &["list", "watch", "get", "create", "update", "delete"]),
     // Which settings a namespace has for its gateway.
-    rule("", "namespaces", READ),
-    rule("", "pods", READ),
+    rbac_rule("", "namespaces", READ),
+    rbac_rule("", "pods", READ),
     // Restarts: by eviction, so that disruption budgets hold.
-    rule("", "pods/eviction", &["create"]),
-    rule("events.k8s.io", "events", &["create", "patch"]),
+    rbac_rule("", "pods/eviction", &["create"]),
+    rbac_rule("events.k8s.io", "events", &["create", "patch"]),
     // The gateways' RoleBinding names this ClusterRole.
-    rule("rbac.authorization.k8s.io", "clusterroles", &["bind"]),
+    rbac_rule("rbac.authorization.k8s.io", "clusterroles", &["bind"]),
 ];
 
 /// In the namespace of the lease.
-pub const LEASE: &[Rule] = &[
-    rule("coordination.k8s.io", "leases", &["get", "create", "patch"]),
+pub const LEASE_RULES: &[RbacRule] = &[
+    rbac_rule("coordination.k8s.io", "leases", &["get", "create", "patch"]),
     // The operator's own key: one Secret, by its name, which the chart makes.
-    rule("", "secrets", &["get", "patch"]),
+    rbac_rule("", "secrets", &["get", "patch"]),
 ];

@@ -1,4 +1,4 @@
-use slipway_crds::v1alpha1::{Backend, Outcome, RevisionStatus, Role, TrafficStatus};
+use slipway_crds::v1alpha1::{RevisionRole, RevisionStatus, RolloutOutcome, TrafficBackend, TrafficStatus};
 
 use super::*;
 
@@ -17,30 +17,30 @@ fn empty() -> ReconcilePlan {
 #[test]
 fn the_next_look_is_the_earliest_reason_for_one() {
     let now = Timestamp::now();
-    let net = next_look(&empty(), None, now);
-    assert!((SAFETY_NET.mul_f64(0.9)..=SAFETY_NET.mul_f64(1.1)).contains(&net));
+    let net = requeue_after(&empty(), None, now);
+    assert!((RESYNC_INTERVAL.mul_f64(0.9)..=RESYNC_INTERVAL.mul_f64(1.1)).contains(&net));
     let plan = ReconcilePlan { wake_at: Some(now + Duration::from_secs(30)), ..empty() };
-    assert_eq!(next_look(&plan, None, now), Duration::from_secs(30));
-    assert_eq!(next_look(&plan, Some(Duration::from_secs(2)), now), Duration::from_secs(2));
+    assert_eq!(requeue_after(&plan, None, now), Duration::from_secs(30));
+    assert_eq!(requeue_after(&plan, Some(Duration::from_secs(2)), now), Duration::from_secs(2));
     let past = ReconcilePlan { wake_at: Some(now - Duration::from_secs(5)), ..empty() };
-    assert_eq!(next_look(&past, None, now), Duration::ZERO);
+    assert_eq!(requeue_after(&past, None, now), Duration::ZERO);
 }
 
-fn backend(revision: &str, role: Role, weight_permille: i32) -> Backend {
-    Backend { revision: revision.into(), role, weight_permille }
+fn backend(revision: &str, role: RevisionRole, weight_permille: i32) -> TrafficBackend {
+    TrafficBackend { revision: revision.into(), role, weight_permille }
 }
 
 #[test]
 fn what_has_no_weight_drains() {
     let revision = |name: &str| Some(RevisionStatus { revision: name.into(), ..RevisionStatus::default() });
-    let backends = vec![backend("a", Role::Stable, 1000), backend("b", Role::Candidate, 0)];
+    let backends = vec![backend("a", RevisionRole::Stable, 1000), backend("b", RevisionRole::Candidate, 0)];
     let status = ModelDeploymentStatus {
         stable: revision("a"),
         candidate: revision("c"),
         traffic: Some(TrafficStatus { backends, ..TrafficStatus::default() }),
         ..ModelDeploymentStatus::default()
     };
-    assert_eq!(draining(&status), BTreeSet::from(["b".to_owned(), "c".to_owned()]));
+    assert_eq!(draining_revisions(&status), BTreeSet::from(["b".to_owned(), "c".to_owned()]));
 }
 
 fn record(revision: &str, started: i64) -> RolloutRecord {
@@ -48,7 +48,7 @@ fn record(revision: &str, started: i64) -> RolloutRecord {
     RolloutRecord {
         revision: revision.into(),
         version: String::new(),
-        outcome: Outcome::Promoted,
+        outcome: RolloutOutcome::Promoted,
         reason: String::new(),
         message: String::new(),
         start_time: at(started),
@@ -62,7 +62,7 @@ fn record(revision: &str, started: i64) -> RolloutRecord {
 fn a_rollout_that_ended_is_counted_once() {
     let with = |history| ModelDeploymentStatus { history, ..ModelDeploymentStatus::default() };
     let (one, two) = (with(vec![record("a", 1)]), with(vec![record("a", 9), record("a", 1)]));
-    assert_eq!(ended(None, &one).len(), 1);
-    assert_eq!(ended(Some(&one), &one).len(), 0);
-    assert_eq!(ended(Some(&one), &two).len(), 1, "the same revision again");
+    assert_eq!(ended_rollouts(None, &one).len(), 1);
+    assert_eq!(ended_rollouts(Some(&one), &one).len(), 0);
+    assert_eq!(ended_rollouts(Some(&one), &two).len(), 1, "the same revision again");
 }

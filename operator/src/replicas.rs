@@ -6,7 +6,7 @@ use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use slipway_crds::v1alpha1::ModelDeployment;
 
-use crate::apply::{Applier, SCALE_MANAGER, limited};
+use crate::apply::{ActionApplier, SCALE_MANAGER, with_timeout};
 use crate::error::WriteError;
 
 /// Writes it by the scale subresource, as an autoscaler does: the right to do so covers no other field of the spec. At another version of the object the API server
@@ -14,10 +14,10 @@ use crate::error::WriteError;
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub(crate) async fn write(applier: &Applier<'_>, replicas: i32) -> Result<(), WriteError> {
+pub(crate) async fn write_replicas(applier: &ActionApplier<'_>, replicas: i32) -> Result<(), WriteError> {
     let subject = applier.subject;
     // The status that was written before has made the object newer.
-    let mut object = applier.own.newest(applier.object);
+    let mut object = applier.own_writes.newest(applier.object);
     let metadata = ObjectMeta {
         name: Some(subject.name.clone()),
         namespace: Some(subject.namespace.clone()),
@@ -29,9 +29,9 @@ pub(crate) async fn write(applier: &Applier<'_>, replicas: i32) -> Result<(), Wr
     let params = PostParams { field_manager: Some(SCALE_MANAGER.to_owned()), ..PostParams::default() };
     let api = Api::<ModelDeployment>::namespaced(applier.client.clone(), &subject.namespace);
     let request = api.replace_scale(&subject.name, &params, &scale);
-    let answer = limited("scale", "ModelDeployment", &subject.name, request).await?;
+    let answer = with_timeout("scale", "ModelDeployment", &subject.name, request).await?;
     object.spec.replicas = Some(replicas);
     object.metadata.resource_version = answer.metadata.resource_version;
-    applier.own.written(&subject.uid, object);
+    applier.own_writes.record_answer(&subject.uid, object);
     Ok(())
 }

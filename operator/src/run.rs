@@ -7,88 +7,93 @@ use slipway_listener::OperatorKey;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Health, Phase};
+use crate::admin::{self, OperatorHealth, ProcessPhase};
 use crate::args::RunArgs;
 use crate::client;
-use crate::context::{Context, Running};
-use crate::controller::{self, Scope};
-use crate::error::RunError;
-use crate::events::Events;
-use crate::gateway_link::{Gateways, Links};
+use crate::context::{ReconcileContext, RunningReconciles};
+use crate::controller::{self, WatchScope};
+use crate::error::OperatorError;
+use crate::events::EventPublisher;
+use crate::gateway_link::{GatewayLookup, GatewayStreams};
 use crate::gateway_updates;
-use crate::lease::{self, Candidacy};
-use crate::metrics_source::Poller;
+use crate::lease::{self, LeaseIdentity};
+use crate::metrics::OperatorMetrics;
+use crate::metrics_source::EvidencePoller;
 use crate::namespace_lease::{self, NamespaceLeases};
 use crate::namespace_settings::{self, NamespaceSettings};
 use crate::operator_key;
 use crate::own_writes::OwnWrites;
-use crate::prometheus::Connection;
-use crate::refusals::Refusals;
-use crate::telemetry::Metrics;
-use crate::views::Views;
+use crate::prometheus::PrometheusConnection;
+use crate::refusals::RefusedWrites;
+use crate::views::ClusterViews;
 
 /// Runs the operator in the cluster that the environment names, until `stop`.
 ///
 /// # Errors
 /// When it cannot start, or must end because it lost the lease.
-pub async fn run(args: RunArgs, stop: CancellationToken) -> Result<(), RunError> {
+pub async fn run_operator(args: RunArgs, stop: CancellationToken) -> Result<(), OperatorError> {
     // Two providers could be compiled in; kube and reqwest must find one. An error means that one is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    run_in(client::configuration().await?, args, stop).await
+    run_in_cluster(client::infer_config().await?, args, stop).await
 }
 
 /// Runs the operator in a given cluster, until `stop`.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_in(config: kube::Config, args: RunArgs, stop: CancellationToken) -> Result<(), RunError> {
+pub async fn run_in_cluster(config: kube::Config, args: RunArgs, stop: CancellationToken) -> Result<(), OperatorError> {
     // A wrong address, template or peer is told at once, and not only when this process leads.
-    drop(Connection::open(&args.prometheus)?);
+    drop(PrometheusConnection::open(&args.prometheus)?);
     drop(args.settings()?);
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(OperatorMetrics::default());
     let mut of_lease = config.clone();
     of_lease.connect_timeout = Some(lease::READ_TIMEOUT);
     of_lease.read_timeout = Some(lease::READ_TIMEOUT);
     of_lease.reset_reader_on_write = true;
-    let clients = (client::client(config, Arc::clone(&metrics))?, client::client(of_lease, Arc::clone(&metrics))?);
-    let health = Health::new(Arc::new(Views::default()), Arc::new(Running::default()), Arc::clone(&metrics));
+    let clients =
+        (client::build_client(config, Arc::clone(&metrics))?, client::build_client(of_lease, Arc::clone(&metrics))?);
+    let health = OperatorHealth::new(
+        Arc::new(ClusterViews::default()),
+        Arc::new(RunningReconciles::default()),
+        Arc::clone(&metrics),
+    );
 
-    let listen = |e| RunError::Listen(args.admin_listen, e);
+    let listen = |e| OperatorError::Listen(args.admin_listen, e);
     let listener = slipway_listener::bind(args.admin_listen).map_err(listen)?;
     // The probes answer until the very end.
     let ended = CancellationToken::new();
-    let server = tokio::spawn(admin::serve(listener, health.clone(), ended.clone()));
-    let result = lead(&args, clients, &health, &stop).await;
-    health.set(Phase::Ending);
+    let server = tokio::spawn(admin::serve_admin(listener, health.clone(), ended.clone()));
+    let result = run_with_lease(&args, clients, &health, &stop).await;
+    health.set_phase(ProcessPhase::Ending);
     ended.cancel();
     let _ = server.await;
     result
 }
 
 /// Waits for the lease if one is wanted, and acts as long as it is held.
-async fn lead(
+async fn run_with_lease(
     args: &RunArgs,
     (main, of_lease): (Client, Client),
-    health: &Health,
+    health: &OperatorHealth,
     stop: &CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<(), OperatorError> {
     if !args.leader_elect {
-        return act(args, main, health, stop.child_token()).await;
+        return run_controllers(args, main, health, stop.child_token()).await;
     }
-    let candidacy = candidacy(args);
-    let Some(held) = lease::acquire(&of_lease, &candidacy, stop).await else {
+    let candidacy = lease_identity(args);
+    let Some(held) = lease::acquire_lease(&of_lease, &candidacy, stop).await else {
         return Ok(());
     };
     tracing::info!(lease = candidacy.name, identity = candidacy.identity, "leading");
     // The controller ends first; the lease is given back only then.
     let (acting, kept) = (stop.child_token(), CancellationToken::new());
     let keep = async {
-        let result = held.keep(&kept).await;
+        let result = held.renew_until(&kept).await;
         acting.cancel();
         result
     };
     let act = async {
-        let result = act(args, main, health, acting.clone()).await;
+        let result = run_controllers(args, main, health, acting.clone()).await;
         kept.cancel();
         result
     };
@@ -104,19 +109,19 @@ async fn lead(
     }
 }
 
-fn env(name: &str) -> Option<String> {
+fn env_value(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Where the lease and the operator's key are.
 fn own_namespace(args: &RunArgs) -> String {
-    args.lease_namespace.clone().or_else(|| env("POD_NAMESPACE")).unwrap_or_else(|| "default".into())
+    args.lease_namespace.clone().or_else(|| env_value("POD_NAMESPACE")).unwrap_or_else(|| "default".into())
 }
 
 /// The operator's key, where there shall be one. Read by the one that leads, so that gateways are made with the key that it signs with.
-async fn key(args: &RunArgs, client: &Client) -> Result<Option<OperatorKey>, RunError> {
+async fn load_operator_key(args: &RunArgs, client: &Client) -> Result<Option<OperatorKey>, OperatorError> {
     match args.key_secret.as_deref().filter(|name| !name.is_empty()) {
-        Some(name) => operator_key::load(client, &own_namespace(args), name).await.map(Some),
+        Some(name) => operator_key::load_key(client, &own_namespace(args), name).await.map(Some),
         None => Ok(None),
     }
 }
@@ -126,60 +131,65 @@ fn operator_name(args: &RunArgs) -> String {
     format!("{}/{}", own_namespace(args), args.lease_name)
 }
 
-fn candidacy(args: &RunArgs) -> Candidacy {
+fn lease_identity(args: &RunArgs) -> LeaseIdentity {
     let namespace = own_namespace(args);
-    let pod = env("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
+    let pod = env_value("POD_NAME").unwrap_or_else(|| "slipway-operator".into());
     // A container that restarts keeps its pod's name, and must not mistake its predecessor's lease for its own.
     let identity = format!("{pod}-{:08x}", rand::random::<u32>());
-    Candidacy { namespace, name: args.lease_name.clone(), identity }
+    LeaseIdentity { namespace, name: args.lease_name.clone(), identity }
 }
 
 /// Runs controller, streams and poller until `stop`.
-async fn act(args: &RunArgs, client: Client, health: &Health, stop: CancellationToken) -> Result<(), RunError> {
+async fn run_controllers(
+    args: &RunArgs,
+    client: Client,
+    health: &OperatorHealth,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
     let (push, pushed) = mpsc::unbounded_channel();
     let metrics = Arc::clone(&health.metrics);
-    let gateways = Arc::clone(&health.views) as Arc<dyn Gateways>;
-    let key = key(args, &client).await?;
+    let gateways = Arc::clone(&health.views) as Arc<dyn GatewayLookup>;
+    let key = load_operator_key(args, &client).await?;
     let (mut settings, of_gateways) = args.settings()?;
     settings.operator_public_key = key.as_ref().map(OperatorKey::public);
     let port = args.gateway_admin_port;
-    let links = Links::new(push.clone(), Arc::clone(&metrics), gateways, stop.child_token(), port, key);
-    let connection = Connection::open(&args.prometheus)?;
-    let poller = Poller::new(connection, push.clone(), Arc::clone(&metrics), stop.child_token());
+    let links = GatewayStreams::new(push.clone(), Arc::clone(&metrics), gateways, stop.child_token(), port, key);
+    let connection = PrometheusConnection::open(&args.prometheus)?;
+    let poller = EvidencePoller::new(connection, push.clone(), Arc::clone(&metrics), stop.child_token());
     let instance = std::env::var("POD_NAME").unwrap_or_else(|_| "slipway-operator".into());
-    let ctx = Arc::new(Context {
-        events: Events::new(client.clone(), instance),
+    let ctx = Arc::new(ReconcileContext {
+        events: EventPublisher::new(client.clone(), instance),
         views: Arc::clone(&health.views),
-        links: Arc::new(links),
+        gateway_streams: Arc::new(links),
         poller: Arc::new(poller),
         metrics,
         settings: NamespaceSettings::new(settings, of_gateways),
-        backoff: crate::backoff::Backoff::default(),
-        refusals: Refusals::default(),
-        disturbances: crate::disturbances::Disturbances::default(),
-        own: Arc::new(OwnWrites::default()),
-        expectations: crate::children::Expectations::default(),
-        waiting: crate::status::Waiting::default(),
-        turns: crate::put::Turns::default(),
+        backoff: crate::backoff::ObjectBackoff::default(),
+        refusals: RefusedWrites::default(),
+        disturbances: crate::disturbances::DisturbanceLog::default(),
+        own_writes: Arc::new(OwnWrites::default()),
+        expectations: crate::children::WriteExpectations::default(),
+        status_debounce: crate::status::StatusDebounce::default(),
+        namespace_locks: crate::server_side_apply::NamespaceLocks::default(),
         keys: crate::keys::NamespaceKeys::default(),
         leases: NamespaceLeases::new(operator_name(args)),
         running: Arc::clone(&health.running),
         stop: stop.clone(),
         client: client.clone(),
     });
-    health.set(Phase::Leading);
-    let scope = Scope { client, namespace: args.namespace.clone() };
-    let settings = namespace_settings::run(Arc::clone(&ctx), args.namespace.clone(), push.clone());
+    health.set_phase(ProcessPhase::Leading);
+    let scope = WatchScope { client, namespace: args.namespace.clone() };
+    let settings = namespace_settings::watch_settings(Arc::clone(&ctx), args.namespace.clone(), push.clone());
     let settings = tokio::spawn(settings);
-    let leases = tokio::spawn(namespace_lease::run(Arc::clone(&ctx), scope.api(), push.clone()));
-    let updates = tokio::spawn(gateway_updates::run(Arc::clone(&ctx), args.gateway_update.into(), push));
-    controller::run(scope, Arc::clone(&ctx), pushed).await;
-    health.set(Phase::Ending);
+    let leases = tokio::spawn(namespace_lease::watch_leases(Arc::clone(&ctx), scope.api(), push.clone()));
+    let updates = tokio::spawn(gateway_updates::watch_updates(Arc::clone(&ctx), args.gateway_update.into(), push));
+    controller::run_controller(scope, Arc::clone(&ctx), pushed).await;
+    health.set_phase(ProcessPhase::Ending);
     // Ends with `stop`; where the controller ended by itself nothing is left to watch over.
     updates.abort();
     leases.abort();
     settings.abort();
-    ctx.links.close().await;
+    ctx.gateway_streams.close().await;
     ctx.poller.close().await;
-    if stop.is_cancelled() { Ok(()) } else { Err(RunError::ControllerEnded) }
+    if stop.is_cancelled() { Ok(()) } else { Err(OperatorError::ControllerEnded) }
 }

@@ -9,18 +9,18 @@ use kube::{Api, Client, Resource};
 use serde_json::json;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
-use crate::apply::{Subject, limited};
+use crate::apply::{ModelIdentity, with_timeout};
 use crate::error::WriteError;
-use crate::main_watch::status_hash;
+use crate::model_watch::status_hash;
 use crate::own_writes::OwnWrites;
 
 /// Field manager of the status.
 pub const STATUS_MANAGER: &str = "slipway-status";
 /// How long a status may wait whose difference is only in counts of pods, so that a burst of changes becomes one write.
-pub const MAY_WAIT: Duration = Duration::from_secs(2);
+pub const MAX_STATUS_DELAY: Duration = Duration::from_secs(2);
 
 /// Whether two statuses differ on the wire.
-pub fn differs(stored: Option<&ModelDeploymentStatus>, wanted: &ModelDeploymentStatus) -> bool {
+pub fn status_differs(stored: Option<&ModelDeploymentStatus>, wanted: &ModelDeploymentStatus) -> bool {
     status_hash(stored) != status_hash(Some(wanted))
 }
 
@@ -29,10 +29,10 @@ pub fn differs(stored: Option<&ModelDeploymentStatus>, wanted: &ModelDeploymentS
 ///
 /// # Errors
 /// When the API server refuses or does not answer.
-pub async fn write(
+pub async fn apply_status(
     client: &Client,
     own: &OwnWrites,
-    subject: &Subject,
+    subject: &ModelIdentity,
     version: Option<&str>,
     status: &ModelDeploymentStatus,
 ) -> Result<(), WriteError> {
@@ -42,27 +42,27 @@ pub async fn write(
         "apiVersion": ModelDeployment::api_version(&()), "kind": ModelDeployment::kind(&()),
         "metadata": {"name": subject.name, "uid": subject.uid, "resourceVersion": version}, "status": status
     });
-    own.sending(&subject.uid, status_hash(Some(status)));
+    own.record_sent(&subject.uid, status_hash(Some(status)));
     let params = PatchParams::apply(STATUS_MANAGER).force();
     let patch = Patch::Apply(&body);
     let request = api.patch_status(&subject.name, &params, &patch);
-    let answer = limited("status", "ModelDeployment", &subject.name, request).await?;
-    own.written(&subject.uid, answer);
+    let answer = with_timeout("status", "ModelDeployment", &subject.name, request).await?;
+    own.record_answer(&subject.uid, answer);
     Ok(())
 }
 
 /// Statuses that wait, by UID: since when.
 #[derive(Default)]
-pub struct Waiting {
+pub struct StatusDebounce {
     since: Mutex<HashMap<String, Instant>>,
 }
 
-impl Waiting {
+impl StatusDebounce {
     /// How long a status of this object may still wait; nothing: write it now. The first call starts the clock.
-    pub fn wait(&self, uid: &str, now: Instant) -> Option<Duration> {
+    pub fn time_left(&self, uid: &str, now: Instant) -> Option<Duration> {
         let mut all = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         let since = *all.entry(uid.to_owned()).or_insert(now);
-        let left = MAY_WAIT.checked_sub(now.duration_since(since)).filter(|left| !left.is_zero());
+        let left = MAX_STATUS_DELAY.checked_sub(now.duration_since(since)).filter(|left| !left.is_zero());
         if left.is_none() {
             all.remove(uid);
         }
@@ -70,7 +70,7 @@ impl Waiting {
     }
 
     /// Nothing waits any more: it was written, or the difference went away, or the object.
-    pub fn done(&self, uid: &str) {
+    pub fn clear(&self, uid: &str) {
         self.since.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 }
@@ -90,16 +90,16 @@ mod tests {
             let time = TrafficStatus { confirmed_time: Some(Time(at)), ..TrafficStatus::default() };
             ModelDeploymentStatus { traffic: Some(time), ..ModelDeploymentStatus::default() }
         };
-        assert!(!differs(Some(&status(0)), &status(300)));
-        assert!(differs(None, &status(0)));
+        assert!(!status_differs(Some(&status(0)), &status(300)));
+        assert!(status_differs(None, &status(0)));
     }
 
     #[test]
     fn bursts_become_one_write() {
-        let (waiting, start) = (Waiting::default(), Instant::now());
-        assert_eq!(waiting.wait("u", start), Some(MAY_WAIT));
-        assert_eq!(waiting.wait("u", start + Duration::from_millis(500)), Some(Duration::from_millis(1500)));
-        assert_eq!(waiting.wait("u", start + MAY_WAIT), None);
-        assert_eq!(waiting.wait("u", start + MAY_WAIT), Some(MAY_WAIT), "the clock starts anew");
+        let (waiting, start) = (StatusDebounce::default(), Instant::now());
+        assert_eq!(waiting.time_left("u", start), Some(MAX_STATUS_DELAY));
+        assert_eq!(waiting.time_left("u", start + Duration::from_millis(500)), Some(Duration::from_millis(1500)));
+        assert_eq!(waiting.time_left("u", start + MAX_STATUS_DELAY), None);
+        assert_eq!(waiting.time_left("u", start + MAX_STATUS_DELAY), Some(MAX_STATUS_DELAY), "the clock starts anew");
     }
 }

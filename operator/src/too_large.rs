@@ -11,22 +11,22 @@ use slipway_core::text::clip_message;
 use slipway_crds::conditions::reason::TOO_LARGE;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
-use crate::apply::{Subject, limited};
-use crate::context::Context;
+use crate::apply::{ModelIdentity, with_timeout};
+use crate::context::ReconcileContext;
 use crate::error::WriteError;
-use crate::main_watch::Guarded;
+use crate::model_watch::GuardedModel;
 use crate::status;
 
 /// Most bytes as JSON of labels, annotations, spec and status together. The largest of our examples has 4 KiB, a full history of rollouts about 60; Kubernetes bounds
 /// annotations alone to 256 KiB. Ten thousand at this bound would still be too many, and those of one namespace are bounded by its quota of objects.
-pub const MOST: usize = 256 << 10;
+pub const MAX_OBJECT_BYTES: usize = 256 << 10;
 /// How the error of such an object begins, by which it is told from one that cannot be read.
-const BEGINS: &str = "labels, annotations, spec and status have";
+const PROBLEM_PREFIX: &str = "labels, annotations, spec and status have";
 
 /// Puts a note in the place of what is too large, and keeps of the metadata of what is not read what identifies it.
-pub fn bounded(object: &mut Guarded) {
+pub fn reject_too_large(object: &mut GuardedModel) {
     if let Ok(valid) = &object.0
-        && let Some(error) = problem(valid)
+        && let Some(error) = size_problem(valid)
     {
         object.0 = Err(InvalidObject { error, metadata: valid.metadata.clone() });
     }
@@ -39,16 +39,17 @@ pub fn bounded(object: &mut Guarded) {
 }
 
 /// Whether an object that cannot be planned is one that is too large.
-pub fn is_one(error: &str) -> bool {
-    error.starts_with(BEGINS)
+pub fn is_too_large(error: &str) -> bool {
+    error.starts_with(PROBLEM_PREFIX)
 }
 
 /// What is told of one that is too large.
-fn problem(object: &ModelDeployment) -> Option<String> {
+fn size_problem(object: &ModelDeployment) -> Option<String> {
     let status = object.status.as_ref();
-    let bytes =
-        |status: Option<&ModelDeploymentStatus>| length(&(object.labels(), object.annotations(), &object.spec, status));
-    if bytes(status) <= MOST {
+    let bytes = |status: Option<&ModelDeploymentStatus>| {
+        json_length(&(object.labels(), object.annotations(), &object.spec, status))
+    };
+    if bytes(status) <= MAX_OBJECT_BYTES {
         return None;
     }
     // What is written of it must not change what is written of it.
@@ -58,11 +59,11 @@ fn problem(object: &ModelDeployment) -> Option<String> {
         message: String::new(),
         ..status.clone()
     });
-    let parts = [length(&(object.labels(), object.annotations())), length(&object.spec), length(&quiet)];
+    let parts = [json_length(&(object.labels(), object.annotations())), json_length(&object.spec), json_length(&quiet)];
     let [meta, spec, status] = parts.map(|bytes| bytes.div_ceil(1024));
-    let most = MOST >> 10;
+    let most = MAX_OBJECT_BYTES >> 10;
     Some(format!(
-        "{BEGINS} {} KiB as JSON, and {most} KiB is the most (metadata {meta}, spec {spec}, status {status}): \
+        "{PROBLEM_PREFIX} {} KiB as JSON, and {most} KiB is the most (metadata {meta}, spec {spec}, status {status}): \
          move large values of spec.template into a ConfigMap or Secret, and large annotations elsewhere; until then everything stays as it is",
         meta + spec + status
     ))
@@ -72,30 +73,35 @@ fn problem(object: &ModelDeployment) -> Option<String> {
 ///
 /// # Errors
 /// When it cannot be read or written.
-pub async fn report(error: &str, subject: &Subject, ctx: &Context) -> Result<bool, WriteError> {
+pub async fn report_too_large(
+    error: &str,
+    subject: &ModelIdentity,
+    ctx: &ReconcileContext,
+) -> Result<bool, WriteError> {
     let api = Api::<ModelDeployment>::namespaced(ctx.client.clone(), &subject.namespace);
     // The rest of the status is the weights that gateways follow, and nothing of it is kept here.
     // Of `modeldeployments` the operator may list, and not get.
     let one = ListParams::default().fields(&format!("metadata.name={}", subject.name));
-    let found = limited("list", "ModelDeployment", &subject.name, api.list(&one)).await?.items.pop();
-    let same = |object: &ModelDeployment| object.uid().as_deref() == Some(&subject.uid) && problem(object).is_some();
+    let found = with_timeout("list", "ModelDeployment", &subject.name, api.list(&one)).await?.items.pop();
+    let same =
+        |object: &ModelDeployment| object.uid().as_deref() == Some(&subject.uid) && size_problem(object).is_some();
     let Some(object) = found.filter(same) else { return Ok(false) };
     let stored = object.status.clone().unwrap_or_default();
     let said = stalled_status(stored, TOO_LARGE, error, object.metadata.generation, Timestamp::now());
-    if !status::differs(object.status.as_ref(), &said) {
+    if !status::status_differs(object.status.as_ref(), &said) {
         return Ok(false);
     }
     let version = object.resource_version();
-    let written = status::write(&ctx.client, &ctx.own, subject, version.as_deref(), &said).await;
+    let written = status::apply_status(&ctx.client, &ctx.own_writes, subject, version.as_deref(), &said).await;
     // The answer is as large as the object.
-    ctx.own.forget(&subject.uid);
+    ctx.own_writes.forget(&subject.uid);
     written.map(|()| true)
 }
 
 /// Bytes as JSON, without making the text.
-fn length(value: &impl Serialize) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
+fn json_length(value: &impl Serialize) -> usize {
+    struct ByteCounter(usize);
+    impl std::io::Write for ByteCounter {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0 = self.0.saturating_add(bytes.len());
             Ok(bytes.len())
@@ -104,7 +110,7 @@ fn length(value: &impl Serialize) -> usize {
             Ok(())
         }
     }
-    let mut count = Count(0);
+    let mut count = ByteCounter(0);
     // What cannot be written has no length to speak of; the types here can.
     serde_json::to_writer(&mut count, value).map_or(usize::MAX, |()| count.0)
 }
@@ -115,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    fn object(variable: usize) -> Guarded {
+    fn object(variable: usize) -> GuardedModel {
         serde_json::from_value(json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": {"name": "m", "namespace": "ns", "uid": "u", "annotations": {"a": "b"}},
@@ -131,12 +137,12 @@ mod tests {
     #[test]
     fn of_what_is_too_large_only_its_name_is_kept() {
         let mut good = object(200 << 10);
-        bounded(&mut good);
+        reject_too_large(&mut good);
         assert!(good.0.is_ok());
         let mut large = object(300 << 10);
-        bounded(&mut large);
+        reject_too_large(&mut large);
         let invalid = large.0.unwrap_err();
-        assert!(is_one(&invalid.error) && invalid.error.contains("spec 301"), "{}", invalid.error);
+        assert!(is_too_large(&invalid.error) && invalid.error.contains("spec 301"), "{}", invalid.error);
         assert!(invalid.error.contains("ConfigMap"), "it names the remedy: {}", invalid.error);
         assert_eq!((invalid.metadata.name.as_deref(), invalid.metadata.annotations), (Some("m"), None));
     }
@@ -144,24 +150,24 @@ mod tests {
     #[test]
     fn what_is_said_of_it_does_not_change_by_being_said() {
         let large = object(300 << 10).0.unwrap();
-        let error = problem(&large).unwrap();
+        let error = size_problem(&large).unwrap();
         let stored = large.status.clone().unwrap();
         let said = stalled_status(stored, TOO_LARGE, &error, Some(2), Timestamp::UNIX_EPOCH);
         let told = ModelDeployment { status: Some(said.clone()), ..large };
-        assert_eq!(problem(&told), Some(error.clone()));
+        assert_eq!(size_problem(&told), Some(error.clone()));
         let later = Timestamp::from_second(60).unwrap();
         assert_eq!(stalled_status(said.clone(), TOO_LARGE, &error, Some(2), later), said, "no second write");
     }
 
     #[test]
     fn the_text_of_an_error_is_bounded_too() {
-        let mut broken: Guarded = serde_json::from_value(json!({
+        let mut broken: GuardedModel = serde_json::from_value(json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "m"},
             "spec": {"model": {"uri": "https://store/m", "batching": "x".repeat(300 << 10)}}
         }))
         .unwrap();
-        bounded(&mut broken);
+        reject_too_large(&mut broken);
         let invalid = broken.0.unwrap_err();
-        assert!(invalid.error.len() < 2048 && !is_one(&invalid.error));
+        assert!(invalid.error.len() < 2048 && !is_too_large(&invalid.error));
     }
 }

@@ -3,49 +3,49 @@
 use slipway_core::build::GATEWAY;
 use slipway_core::observed::ObjectView;
 
-use crate::cache::{Cache, Owner};
+use crate::cache::{ObjectOwner, ViewCache};
 use crate::claims::AllClaims;
-use crate::managed::FieldSets;
-use crate::observe::{PodKept, ReplicaSetKept};
+use crate::managed_fields::FieldSets;
+use crate::observe::{CachedPod, CachedReplicaSet};
 
 /// One cache a kind, and what their views have in common. The ModelDeployments themselves are in kube's store, which the Controller needs.
 #[derive(Default)]
-pub struct Views {
+pub struct ClusterViews {
     /// What is known of each ModelDeployment besides the object: whether it changed.
-    pub models: Cache<crate::main_watch::Print>,
+    pub models: ViewCache<crate::model_watch::ObjectFingerprint>,
     /// Who holds hosts and the names of models; of the same watch.
     pub claims: AllClaims,
     /// ReplicaSets.
-    pub replica_sets: Cache<ReplicaSetKept>,
+    pub replica_sets: ViewCache<CachedReplicaSet>,
     /// Services.
-    pub services: Cache<ObjectView>,
+    pub services: ViewCache<ObjectView>,
     /// HorizontalPodAutoscalers.
-    pub autoscalers: Cache<ObjectView>,
+    pub autoscalers: ViewCache<ObjectView>,
     /// PodDisruptionBudgets, of ModelDeployments and of gateways.
-    pub disruption_budgets: Cache<ObjectView>,
+    pub disruption_budgets: ViewCache<ObjectView>,
     /// ReplicaSets of gateways, which the Deployment controller makes.
-    pub gateway_sets: Cache<ObjectView>,
+    pub gateway_sets: ViewCache<ObjectView>,
     /// Deployments of gateways.
-    pub deployments: Cache<ObjectView>,
+    pub deployments: ViewCache<ObjectView>,
     /// ServiceAccounts of gateways.
-    pub service_accounts: Cache<ObjectView>,
+    pub service_accounts: ViewCache<ObjectView>,
     /// RoleBindings of gateways.
-    pub role_bindings: Cache<ObjectView>,
+    pub role_bindings: ViewCache<ObjectView>,
     /// NetworkPolicies, of ModelDeployments and of gateways.
-    pub network_policies: Cache<ObjectView>,
+    pub network_policies: ViewCache<ObjectView>,
     /// Which gateways may be updated now.
-    pub gateway_updates: crate::gateway_updates::Verdicts,
+    pub gateway_updates: crate::gateway_updates::UpdateVerdicts,
     /// Pods of runtimes and gateways.
-    pub pods: Cache<PodKept>,
+    pub pods: ViewCache<CachedPod>,
     /// Which fields of the objects are ours.
-    pub fields: FieldSets,
+    pub field_sets: FieldSets,
 }
 
-impl Views {
+impl ClusterViews {
     /// Whether a pod with the labels of a gateway is one: made by a ReplicaSet of the Deployment that the operator made, in a namespace with a ModelDeployment.
     /// Labels are anybody's to write.
-    pub fn is_gateway(&self, namespace: &str, pod: &PodKept) -> bool {
-        let owner = Owner::gateway(namespace);
+    pub fn is_gateway(&self, namespace: &str, pod: &CachedPod) -> bool {
+        let owner = ObjectOwner::gateway(namespace);
         let Some((name, uid)) = &pod.controller else { return false };
         let set = self.gateway_sets.get(&owner, name).map(|entry| entry.view).filter(|set| set.uid == *uid);
         let deployment = self.deployments.get(&owner, GATEWAY).map(|entry| entry.view.uid);

@@ -32,8 +32,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
-use slipway_operator::apply::Subject;
-use slipway_operator::error::{Fault, RunError};
+use slipway_operator::apply::ModelIdentity;
+use slipway_operator::error::{OperatorError, WriteFault};
 use slipway_operator::own_writes::OwnWrites;
 use slipway_operator::status;
 
@@ -278,15 +278,15 @@ async fn a_status_planned_on_an_older_view_is_refused() {
     let world = World::new("stale").await;
     world.create("m", spec("v1")).await;
     let seen = world.api::<ModelDeployment>().get("m").await.unwrap();
-    let subject = Subject { namespace: seen.namespace().unwrap(), name: "m".into(), uid: seen.uid().unwrap() };
+    let subject = ModelIdentity { namespace: seen.namespace().unwrap(), name: "m".into(), uid: seen.uid().unwrap() };
     let (client, own) = (world.admin.clone(), OwnWrites::default());
     let (old, status) = (seen.resource_version(), |replicas| ModelDeploymentStatus { replicas, ..Default::default() });
-    status::write(&client, &own, &subject, old.as_deref(), &status(1)).await.unwrap();
+    status::apply_status(&client, &own, &subject, old.as_deref(), &status(1)).await.unwrap();
     // A second leader, or we ourselves with a cache that lags.
-    let refused = status::write(&client, &own, &subject, old.as_deref(), &status(2)).await.unwrap_err();
-    assert!(matches!(refused.fault, Fault::Conflict(_)), "{refused}");
+    let refused = status::apply_status(&client, &own, &subject, old.as_deref(), &status(2)).await.unwrap_err();
+    assert!(matches!(refused.fault, WriteFault::Conflict(_)), "{refused}");
     let newest = own.newest(&seen).resource_version();
-    status::write(&client, &own, &subject, newest.as_deref(), &status(3)).await.unwrap();
+    status::apply_status(&client, &own, &subject, newest.as_deref(), &status(3)).await.unwrap();
 }
 
 #[tokio::test]
@@ -330,7 +330,7 @@ async fn an_operator_that_lost_the_lease_ends() {
     let leases = world.api::<Lease>();
     leases.patch("slipway-operator", &PatchParams::default(), &Patch::Merge(theirs)).await.unwrap();
     let end = operator.ended().await;
-    assert!(matches!(end, Err(RunError::LeaseLost(_))), "{end:?}");
+    assert!(matches!(end, Err(OperatorError::LeaseLost(_))), "{end:?}");
 }
 
 /// What one canary may cost: two weights, three replicas, events included, renewals of the lease left out.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_operator::admin::{self, Health};
+use slipway_operator::admin::{self, OperatorHealth};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -17,8 +17,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 async fn start() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let health = Health::new(Arc::default(), Arc::default(), Arc::default());
-    (address, stop.clone(), tokio::spawn(admin::serve(listener, health, stop)))
+    let health = OperatorHealth::new(Arc::default(), Arc::default(), Arc::default());
+    (address, stop.clone(), tokio::spawn(admin::serve_admin(listener, health, stop)))
 }
 
 /// Connections from an address of their own, which say this and no more.

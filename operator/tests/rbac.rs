@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
-use slipway_operator::rbac::{self, Rule};
+use slipway_operator::rbac::{self, RbacRule};
 
 /// A rule of RBAC, as far as it is compared.
 #[derive(Debug, Deserialize)]
@@ -46,8 +46,8 @@ fn chart(kind: &str) -> Grants {
         .collect()
 }
 
-fn table(rules: &[Rule]) -> Grants {
-    let of = |rule: &Rule| {
+fn table(rules: &[RbacRule]) -> Grants {
+    let of = |rule: &RbacRule| {
         let (group, resource) = (rule.group.to_owned(), rule.resource.to_owned());
         rule.verbs.iter().map(move |verb| (group.clone(), resource.clone(), (*verb).to_owned()))
     };
@@ -56,7 +56,7 @@ fn table(rules: &[Rule]) -> Grants {
 
 #[test]
 fn the_chart_grants_what_the_operator_does_and_no_more() {
-    for (kind, rules) in [("ClusterRole", rbac::CLUSTER), ("Role", rbac::LEASE)] {
+    for (kind, rules) in [("ClusterRole", rbac::CLUSTER_RULES), ("Role", rbac::LEASE_RULES)] {
         let granted = chart(kind);
         assert!(!granted.is_empty(), "no {kind} in the chart");
         let used = table(rules);

@@ -162,7 +162,9 @@ async fn check_compression(runner: &mut CheckRunner, rest: &RestClient, model: &
             match answer.headers.get("content-encoding").and_then(|v| v.to_str().ok()) {
                 None | Some("identity") => plain = answer.body.to_vec(),
                 Some("gzip") => _ = GzDecoder::new(answer.body.as_ref()).read_to_end(&mut plain).map_err(io_failure)?,
-                Some("deflate") => _ = ZlibDecoder::new(answer.body.as_ref()).read_to_end(&mut plain).map_err(io_failure)?,
+                Some("deflate") => {
+                    _ = ZlibDecoder::new(answer.body.as_ref()).read_to_end(&mut plain).map_err(io_failure)?
+                }
                 Some(other) => return Err(Stop::Fail(format!("content encoding {other:?} was not asked for"))),
             }
             let json: Value = serde_json::from_slice(&plain).map_err(|e| Stop::Fail(e.to_string()))?;

@@ -16,7 +16,7 @@ Options:
 fn main() -> ExitCode {
     // By hand: what the library of the API types depends on, everybody compiles.
     let output = match std::env::args_os().nth(1) {
-        None => crds(),
+        None => render_crds(),
         Some(word) if word == "-h" || word == "--help" => Ok(HELP.to_owned()),
         Some(word) if word == "-V" || word == "--version" => Ok(format!("crdgen {}\n", env!("CARGO_PKG_VERSION"))),
         Some(word) => {
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn crds() -> Result<String, String> {
-    let texts = slipway_crds::all().iter().map(slipway_crds::to_yaml).collect::<Result<Vec<_>, _>>();
+fn render_crds() -> Result<String, String> {
+    let texts = slipway_crds::all_crds().iter().map(slipway_crds::to_yaml).collect::<Result<Vec<_>, _>>();
     texts.map(|texts| texts.concat()).map_err(|error| format!("a definition cannot be written as YAML: {error}"))
 }

@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{Percentage, SHARE};
 
-fn ten() -> i32 {
+fn ten_seconds() -> i32 {
     10
 }
 
-fn hour() -> i32 {
+fn one_hour() -> i32 {
     3600
 }
 
-fn hundred() -> i32 {
+fn default_min_samples() -> i32 {
     100
 }
 
@@ -23,7 +23,7 @@ fn hundred() -> i32 {
 const QUANTITY: &str = r"^[-+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$";
 
 fn one_percent() -> Percentage {
-    Percentage::text("1%")
+    Percentage::from_text("1%")
 }
 
 /// The judge's settings. Evidence are counts of both arms over the same window, from the moment the weight was confirmed.
@@ -34,15 +34,15 @@ fn one_percent() -> Percentage {
     validation = Rule::new("(self.mode == 'Custom') == (has(self.gates) && size(self.gates) > 0)").message("spec.analysis.gates: required when mode is Custom, and only allowed then; mode Default judges errors and latency, mode Disabled judges nothing"),
     validation = Rule::new("self.maxHoldSeconds >= self.intervalSeconds").message("spec.analysis.maxHoldSeconds: must not be less than intervalSeconds, or a step could end before its first look")
 )]
-pub struct Analysis {
+pub struct AnalysisSpec {
     /// How often the evidence is read, in seconds.
-    #[serde(default = "ten")]
+    #[serde(default = "ten_seconds")]
     #[schemars(range(min = 1, max = 3600))]
     pub interval_seconds: i32,
 
     /// How long a step may hold without a verdict, in seconds; then `onHoldExceeded` applies. A candidate that answered none of its requests
     /// until then is taken back in any case.
-    #[serde(default = "hour")]
+    #[serde(default = "one_hour")]
     #[schemars(range(min = 1, max = 2_592_000))]
     pub max_hold_seconds: i32,
 
@@ -65,10 +65,10 @@ pub struct Analysis {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub gates: Option<Vec<Gate>>,
+    pub gates: Option<Vec<GateSpec>>,
 }
 
-impl Default for Analysis {
+impl Default for AnalysisSpec {
     fn default() -> Self {
         Self {
             interval_seconds: 10,
@@ -112,7 +112,7 @@ pub enum HoldPolicy {
     validation = Rule::new("!has(self.accuracy) || self.type == 'Accuracy'").message("spec.analysis.gates.accuracy: only allowed when the gate's type is Accuracy"),
     validation = Rule::new("(self.type == 'PromQL') == has(self.promQL)").message("spec.analysis.gates.promQL: required when the gate's type is PromQL, and only allowed then")
 )]
-pub struct Gate {
+pub struct GateSpec {
     /// Name of the gate, unique in the list; shown in status and events.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
@@ -163,14 +163,14 @@ pub struct ErrorRateGate {
     pub max_increase: Percentage,
 
     /// Fewest requests of each arm. Default: 100.
-    #[serde(default = "hundred")]
+    #[serde(default = "default_min_samples")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i32,
 }
 
 impl ErrorRateGate {
     fn default_increase() -> Percentage {
-        Percentage::text("2%")
+        Percentage::from_text("2%")
     }
 }
 
@@ -207,23 +207,23 @@ pub struct LatencyGate {
     pub max_increase: Percentage,
 
     /// Fewest requests of each arm. Default: 100.
-    #[serde(default = "hundred")]
+    #[serde(default = "default_min_samples")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_requests: i32,
 }
 
 impl LatencyGate {
     fn default_quantile() -> Percentage {
-        Percentage::text("95%")
+        Percentage::from_text("95%")
     }
     fn default_ratio() -> Percentage {
-        Percentage::text("150%")
+        Percentage::from_text("150%")
     }
     fn default_floor() -> i32 {
         10
     }
     fn default_increase() -> Percentage {
-        Percentage::text("5%")
+        Percentage::from_text("5%")
     }
 }
 
@@ -249,14 +249,14 @@ pub struct AccuracyGate {
     pub max_drop: Percentage,
 
     /// Fewest labelled predictions of each arm. Default: 100.
-    #[serde(default = "hundred")]
+    #[serde(default = "default_min_samples")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub min_labels: i32,
 }
 
 impl AccuracyGate {
     fn default_drop() -> Percentage {
-        Percentage::text("5%")
+        Percentage::from_text("5%")
     }
 }
 
@@ -292,7 +292,7 @@ pub struct PromQlGate {
     pub max: Option<Quantity>,
 
     /// How long the weight must have been confirmed before the first look, in seconds. Default: 10.
-    #[serde(default = "ten")]
+    #[serde(default = "ten_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub initial_delay_seconds: i32,
 

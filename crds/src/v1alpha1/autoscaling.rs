@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-fn one() -> i32 {
+fn one_replica() -> i32 {
     1
 }
 
@@ -14,9 +14,9 @@ fn one() -> i32 {
 /// Its metrics cover the pods of all revisions, so that what it asks for is what the whole traffic needs, also in the middle of a rollout.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Autoscaling {
+pub struct AutoscalingSpec {
     /// Fewest replicas.
-    #[serde(default = "one")]
+    #[serde(default = "one_replica")]
     #[schemars(range(min = 1, max = 1000))]
     pub min_replicas: i32,
 

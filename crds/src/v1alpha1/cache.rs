@@ -6,10 +6,10 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::SecretKey;
+use super::SecretKeyRef;
 use super::units::MEMORY;
 
-fn two() -> i32 {
+fn two_milliseconds() -> i32 {
     2
 }
 
@@ -17,7 +17,7 @@ fn five_minutes() -> i32 {
     300
 }
 
-fn hour() -> i32 {
+fn one_hour() -> i32 {
     3600
 }
 
@@ -25,11 +25,11 @@ fn half_a_second() -> i32 {
     500
 }
 
-fn mebibytes() -> Quantity {
+fn default_memory() -> Quantity {
     Quantity("64Mi".to_owned())
 }
 
-fn mebibyte() -> Quantity {
+fn default_entry_size() -> Quantity {
     Quantity("1Mi".to_owned())
 }
 
@@ -41,14 +41,14 @@ fn mebibyte() -> Quantity {
     validation = Rule::new("!(has(self.sidecar) || has(self.redis)) || (has(self.results) && self.results.mode == 'Enabled') || (has(self.features) && self.features.mode == 'Enabled')").message("spec.server.cache: nothing would use the Redis; add results or features, or leave sidecar and redis out"),
     validation = Rule::new("!has(self.features) || self.features.mode != 'Enabled' || has(self.features.source) || has(self.redis)").message("spec.server.cache.features: what is written to one pod must be found by the others; add spec.server.cache.redis, or a source that every pod can ask")
 )]
-pub struct Cache {
+pub struct CacheSpec {
     /// Answers to inputs that were seen before. Only for models that always give the same answer to the same input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub results: Option<ResultCache>,
+    pub results: Option<ResultCacheSpec>,
 
     /// Rows of inputs by entity: a request that names an entity is filled with its row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub features: Option<FeatureCache>,
+    pub features: Option<FeatureCacheSpec>,
 
     /// A Redis beside every pod, behind the pod's own memory. The gateway sends equal requests to the same pod, so that together they are one cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,10 +60,10 @@ pub struct Cache {
 
     /// A volume that keeps model files beyond the life of a pod. Without it, each pod keeps its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub models: Option<ModelCache>,
+    pub models: Option<ModelCacheSpec>,
 
     /// Longest time in milliseconds that one request waits for Redis before it goes on without.
-    #[serde(default = "two")]
+    #[serde(default = "two_milliseconds")]
     #[schemars(range(min = 1, max = 1000))]
     pub latency_budget_milliseconds: i32,
 }
@@ -71,7 +71,7 @@ pub struct Cache {
 /// The result cache.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct ResultCache {
+pub struct ResultCacheSpec {
     /// Enabled (default): answers are kept. Disabled: none are.
     #[serde(default)]
     pub mode: CacheMode,
@@ -82,12 +82,12 @@ pub struct ResultCache {
     pub ttl_seconds: i32,
 
     /// Largest answer that is kept, by its tensors; at most 64Mi.
-    #[serde(default = "mebibyte")]
+    #[serde(default = "default_entry_size")]
     #[schemars(extend("minimum" = 1, "maximum" = 67_108_864, "pattern" = MEMORY))]
     pub max_entry_size: Quantity,
 
     /// Memory of the model server that answers may take, at most 64Gi; it is part of what the limits of the container `server` bound. 0 keeps them in Redis only.
-    #[serde(default = "mebibytes")]
+    #[serde(default = "default_memory")]
     #[schemars(extend("minimum" = 0, "pattern" = MEMORY))]
     pub memory: Quantity,
 
@@ -106,18 +106,18 @@ pub struct ResultCache {
 /// The feature cache. Rows are written by `PUT /v2/models/<model>/features/<entity>`, and by misses that the source answers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct FeatureCache {
+pub struct FeatureCacheSpec {
     /// Enabled (default): rows are kept. Disabled: none are.
     #[serde(default)]
     pub mode: CacheMode,
 
     /// Age in seconds at which a row is not used any more.
-    #[serde(default = "hour")]
+    #[serde(default = "one_hour")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub ttl_seconds: i32,
 
     /// Memory of the model server that rows may take, at most 64Gi.
-    #[serde(default = "mebibytes")]
+    #[serde(default = "default_memory")]
     #[schemars(extend("minimum" = 0, "pattern" = MEMORY))]
     pub memory: Quantity,
 
@@ -166,7 +166,7 @@ pub enum CacheBypass {
 /// The cache of model files, addressed by their digest. Pods of all revisions may share it: files appear whole or not at all, and are hashed again before use.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct ModelCache {
+pub struct ModelCacheSpec {
     /// PersistentVolumeClaim of this namespace that all pods mount for writing: ReadWriteMany, or ReadWriteOnce where one node runs them all.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"))]
     pub claim_name: String,
@@ -185,7 +185,7 @@ pub struct RedisSidecar {
     pub image: Option<String>,
 
     /// Memory for what is kept, from 8Mi to 64Gi. The container's limit is a quarter and 32Mi more.
-    #[serde(default = "mebibytes")]
+    #[serde(default = "default_memory")]
     #[schemars(extend("minimum" = 8_388_608, "pattern" = MEMORY))]
     pub max_memory: Quantity,
 
@@ -225,5 +225,5 @@ pub struct CacheRedis {
 
     /// Key of a Secret of this namespace that holds its address, `redis[s]://user:password@host:port/db`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_secret_key_ref: Option<SecretKey>,
+    pub url_secret_key_ref: Option<SecretKeyRef>,
 }

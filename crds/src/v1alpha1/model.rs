@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Baseline;
+use super::BaselineSource;
 
 /// A model: where its bytes are and which bytes they must be.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -19,7 +19,7 @@ use super::Baseline;
     validation = Rule::new("!self.uri.startsWith('http://') || has(self.digest)").message("spec.model.digest: required with http://, where anybody on the way could choose the model; write what `sha256sum model.onnx` prints, or use https://"),
     validation = Rule::new("!has(self.digest) || self.digest.matches('^sha256:[0-9a-f]{64}$')").message("spec.model.digest: must be sha256: and 64 lower-case hex digits, as `sha256sum model.onnx` prints them")
 )]
-pub struct Model {
+pub struct ModelSpec {
     /// Name of the model in the Open Inference Protocol (`/v2/models/<name>`). Default: the name of the ModelDeployment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$"))]
@@ -44,18 +44,18 @@ pub struct Model {
     /// Whether requests of different clients may run as one batch. Auto (default): where the graph and a trial at load prove that the model keeps rows
     /// apart. Enabled: always, because you know that the first axis is one of independent rows. Disabled: every request runs alone.
     /// The metadata of the model (`/v2/models/<name>`) tells what was decided, and why.
-    #[serde(default, skip_serializing_if = "Batching::is_auto")]
-    pub batching: Batching,
+    #[serde(default, skip_serializing_if = "BatchingPolicy::is_auto")]
+    pub batching: BatchingPolicy,
 
     /// What the model's traffic is compared with, and the requests whose answers it must reproduce before a pod serves. Without it there are
     /// no metrics of drift and of expected accuracy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<Baseline>,
+    pub baseline: Option<BaselineSource>,
 }
 
 /// Whether requests of different clients may run as one batch.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Batching {
+pub enum BatchingPolicy {
     /// Where it is proven that the model keeps rows apart.
     #[default]
     Auto,
@@ -65,7 +65,7 @@ pub enum Batching {
     Disabled,
 }
 
-impl Batching {
+impl BatchingPolicy {
     /// Whether it is what an absent field means: such a field is not written, so that writing the default makes no other revision.
     pub const fn is_auto(&self) -> bool {
         matches!(self, Self::Auto)

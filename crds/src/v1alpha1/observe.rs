@@ -13,7 +13,7 @@ use super::units::{Percentage, SHARE};
     validation = Rule::new("!self.uri.matches('(^|/)[.][.](/|$)')").message("spec.model.baseline.uri: must not contain '..'; write the path that is meant"),
     validation = Rule::new("!has(self.digest) || self.digest.matches('^sha256:[0-9a-f]{64}$')").message("spec.model.baseline.digest: must be sha256: and 64 lower-case hex digits, as `sha256sum baseline.json` prints them")
 )]
-pub struct Baseline {
+pub struct BaselineSource {
     /// Where baseline.json is; the same schemes as the model.
     #[schemars(length(min = 8, max = 2048))]
     pub uri: String,
@@ -30,7 +30,7 @@ pub struct Baseline {
 #[x_kube(
     validation = Rule::new("!has(self.outcomes) || self.outcomes.all(o, o.matches('^[a-z][a-z0-9_]{0,31}$'))").message("spec.feedback.outcomes: names of at most 32 of a-z, 0-9 and _, starting with a letter, as in conversion or revenue")
 )]
-pub struct Feedback {
+pub struct FeedbackSpec {
     /// Names of the outcomes that are counted for each revision. Others are refused, because every name is a label's value in the metrics.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 32)))]
@@ -39,7 +39,7 @@ pub struct Feedback {
 }
 
 fn one_percent() -> Percentage {
-    Percentage::text("1%")
+    Percentage::from_text("1%")
 }
 
 /// Samples of requests and answers, written as JSON lines. A sample never delays a request: what the sink cannot take is dropped and counted.
@@ -48,7 +48,7 @@ fn one_percent() -> Percentage {
 #[x_kube(
     validation = Rule::new("self.sink.matches('^(s3|gs|az)://[^/ ]+/[^ ]*$') || self.sink.matches('^file:///[^/ ][^ ]*$')").message("spec.server.sampling.sink: a folder of an object store, as in s3://bucket/samples, or of the pod's /tmp, as in file:///tmp/samples")
 )]
-pub struct Sampling {
+pub struct SamplingSpec {
     /// Share of the requests that is sampled.
     #[serde(default = "one_percent")]
     #[schemars(extend("minimum" = 1, "maximum" = 100, "pattern" = SHARE))]

@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-fn one() -> i32 {
+fn one_replica() -> i32 {
     1
 }
 
-fn three() -> i32 {
+fn default_deliveries() -> i32 {
     3
 }
 
@@ -41,14 +41,14 @@ fn default_drain() -> i32 {
 /// has none. Changes here reach the workers when the spec's revision is the stable one.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Queue {
+pub struct QueueSpec {
     /// Jobs that may be queued or running before others are refused with 429.
     #[serde(default = "default_jobs")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_jobs: i64,
 
     /// How often a job is handed to a worker before it goes to the dead-letter stream.
-    #[serde(default = "three")]
+    #[serde(default = "default_deliveries")]
     #[schemars(range(min = 1, max = 100))]
     pub max_deliveries: i32,
 
@@ -59,21 +59,21 @@ pub struct Queue {
 
     /// Callbacks with results. Without it jobs with a callback are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub callbacks: Option<Callbacks>,
+    pub callbacks: Option<CallbackSpec>,
 
     /// The pods that run the jobs.
     #[serde(default)]
-    pub worker: Worker,
+    pub worker: WorkerSpec,
 }
 
-impl Default for Queue {
+impl Default for QueueSpec {
     fn default() -> Self {
         Self {
             max_jobs: default_jobs(),
-            max_deliveries: three(),
+            max_deliveries: default_deliveries(),
             result_ttl_seconds: a_day(),
             callbacks: None,
-            worker: Worker::default(),
+            worker: WorkerSpec::default(),
         }
     }
 }
@@ -109,7 +109,7 @@ pub struct QueueRedis {
 
     /// A Secret that holds the URL, as `redis://user:password@host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_secret_key_ref: Option<SecretKey>,
+    pub url_secret_key_ref: Option<SecretKeyRef>,
 }
 
 /// A NATS server 2.12 or newer, or a cluster of them, with JetStream.
@@ -127,10 +127,10 @@ pub struct QueueNats {
 
     /// A Secret that holds the URL, as `nats://user:password@host:port` or `nats://token@host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url_secret_key_ref: Option<SecretKey>,
+    pub url_secret_key_ref: Option<SecretKeyRef>,
 
     /// Servers that keep the stream of the queue, when it is not there yet and made by us. With one, a lost disk is a lost queue.
-    #[serde(default = "one")]
+    #[serde(default = "one_replica")]
     #[schemars(range(min = 1, max = 5))]
     pub replicas: i32,
 }
@@ -138,7 +138,7 @@ pub struct QueueNats {
 /// A key of a Secret in the namespace of the ModelDeployment.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct SecretKey {
+pub struct SecretKeyRef {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
@@ -154,14 +154,14 @@ pub struct SecretKey {
 #[x_kube(
     validation = Rule::new("self.allow.all(a, a.matches('^([*]|([*]?[.])?[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?|[0-9A-Fa-f.:]+(/[0-9]{1,3})?)$'))").message("spec.queue.callbacks.allow: each is a host name, .suffix, address, network/prefix, or * for any public address")
 )]
-pub struct Callbacks {
+pub struct CallbackSpec {
     /// Where callbacks may go: host names, `.suffix`, networks, or `*`. Addresses that are not public need a network.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub allow: Vec<String>,
 
     /// What callbacks are signed with: one or several keys, separated by spaces.
-    pub signing_key_secret_key_ref: SecretKey,
+    pub signing_key_secret_key_ref: SecretKeyRef,
 }
 
 /// The pods that run jobs. They are made from `spec.template`; what is given here takes the place of what is there.
@@ -170,9 +170,9 @@ pub struct Callbacks {
 #[x_kube(
     validation = Rule::new("!has(self.autoscaling) || self.autoscaling.minReplicas <= self.autoscaling.maxReplicas").message("spec.queue.worker.autoscaling: minReplicas must not be greater than maxReplicas")
 )]
-pub struct Worker {
+pub struct WorkerSpec {
     /// Workers, unless `autoscaling` is set.
-    #[serde(default = "one")]
+    #[serde(default = "one_replica")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: i32,
 
@@ -211,10 +211,10 @@ pub struct Worker {
     pub affinity: Option<Affinity>,
 }
 
-impl Default for Worker {
+impl Default for WorkerSpec {
     fn default() -> Self {
         Self {
-            replicas: one(),
+            replicas: one_replica(),
             autoscaling: None,
             max_batch_jobs: default_batch(),
             drain_seconds: default_drain(),
@@ -232,7 +232,7 @@ impl Default for Worker {
 #[serde(rename_all = "camelCase")]
 pub struct WorkerAutoscaling {
     /// Fewest workers.
-    #[serde(default = "one")]
+    #[serde(default = "one_replica")]
     #[schemars(range(min = 1, max = 1000))]
     pub min_replicas: i32,
 

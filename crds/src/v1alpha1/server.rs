@@ -3,15 +3,15 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, QueueStore, Sampling};
+use super::{CacheSpec, QueueStore, SamplingSpec};
 
 /// The model server: what it keeps, where its jobs wait, what it samples.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Server {
+pub struct ModelServerSpec {
     /// What the pods keep so that it need not be done again: answers, in memory and in Redis. Off when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache: Option<Cache>,
+    pub cache: Option<CacheSpec>,
 
     /// Where jobs wait for a worker. Without it there are no jobs. Its bounds and its workers are `spec.queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,10 +19,10 @@ pub struct Server {
 
     /// Samples of requests and answers. Off when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sampling: Option<Sampling>,
+    pub sampling: Option<SamplingSpec>,
 }
 
-impl Server {
+impl ModelServerSpec {
     /// Whether nothing is said, so that it makes no other revision.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -5,11 +5,11 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Analysis, Autoscaling, DisruptionBudget, Feedback, Model, ModelDeploymentStatus, Queue, QueueStore, Server,
-    Strategy, Template, Traffic,
+    AnalysisSpec, AutoscalingSpec, DisruptionBudget, FeedbackSpec, ModelDeploymentStatus, ModelServerSpec, ModelSpec,
+    PodTemplatePatch, QueueSpec, QueueStore, RolloutStrategy, TrafficSpec,
 };
 
-fn ten() -> i32 {
+fn default_history_limit() -> i32 {
     10
 }
 
@@ -61,15 +61,15 @@ fn ten() -> i32 {
 )]
 pub struct ModelDeploymentSpec {
     /// What is served. A change makes a new revision.
-    pub model: Model,
+    pub model: ModelSpec,
 
     /// The pods of every revision: what is given here is merged over Slipway's own. A change makes a new revision.
-    #[serde(default, skip_serializing_if = "Template::is_empty")]
-    pub template: Template,
+    #[serde(default, skip_serializing_if = "PodTemplatePatch::is_empty")]
+    pub template: PodTemplatePatch,
 
     /// What serves the model, and how. A change makes a new revision.
-    #[serde(default, skip_serializing_if = "Server::is_empty")]
-    pub server: Server,
+    #[serde(default, skip_serializing_if = "ModelServerSpec::is_empty")]
+    pub server: ModelServerSpec,
 
     /// Replicas of the stable revision. The candidate is sized from its share of the traffic. Leave it out when `autoscaling` is set: the
     /// HorizontalPodAutoscaler writes it through the scale subresource. When it is left out, as many as run stay, and at least `autoscaling.minReplicas`; a new
@@ -84,27 +84,27 @@ pub struct ModelDeploymentSpec {
 
     /// A HorizontalPodAutoscaler on this ModelDeployment's scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub autoscaling: Option<Autoscaling>,
+    pub autoscaling: Option<AutoscalingSpec>,
 
     /// Bounds and workers of the queue of `server.queue`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub queue: Option<Queue>,
+    pub queue: Option<QueueSpec>,
 
     /// How a new revision takes over.
     #[serde(default)]
-    pub strategy: Strategy,
+    pub strategy: RolloutStrategy,
 
     /// How traffic is split and protected.
     #[serde(default)]
-    pub traffic: Traffic,
+    pub traffic: TrafficSpec,
 
     /// What a new revision is judged by at every step.
     #[serde(default)]
-    pub analysis: Analysis,
+    pub analysis: AnalysisSpec,
 
     /// What feedback may report besides labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub feedback: Option<Feedback>,
+    pub feedback: Option<FeedbackSpec>,
 
     /// Pods that were made before this moment are replaced, one at a time, by eviction: the next one when all are ready. Set it to now to make pods anew, for example
     /// after a Secret was rotated; a newer image of the operator's reaches them with it. A moment to come is waited for, and so is the end of a rollout. When all pods
@@ -117,14 +117,14 @@ pub struct ModelDeploymentSpec {
     pub paused: bool,
 
     /// How many old revisions (ReplicaSets scaled to 0) are kept.
-    #[serde(default = "ten")]
+    #[serde(default = "default_history_limit")]
     #[schemars(range(min = 0, max = 50))]
     pub revision_history_limit: i32,
 }
 
 impl ModelDeploymentSpec {
     /// The queue: where it is kept, and its bounds and workers; none when there is none.
-    pub fn queue(&self) -> Option<(&QueueStore, Queue)> {
+    pub fn queue(&self) -> Option<(&QueueStore, QueueSpec)> {
         Some((self.server.queue.as_ref()?, self.queue.clone().unwrap_or_default()))
     }
 }

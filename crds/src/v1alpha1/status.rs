@@ -128,7 +128,7 @@ pub struct TrafficStatus {
     #[serde(default)]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["revision".into()]))]
-    pub backends: Vec<Backend>,
+    pub backends: Vec<TrafficBackend>,
     /// The revision behind the preview address, blue-green only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -148,13 +148,13 @@ pub struct TrafficStatus {
 /// One revision's share.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct Backend {
+pub struct TrafficBackend {
     /// The revision.
     #[schemars(length(max = 63))]
     pub revision: String,
     /// Its role: `Stable`, to which traffic returns, or `Candidate`, on trial.
     #[schemars(with = "String", length(min = 1, max = 32))]
-    pub role: Role,
+    pub role: RevisionRole,
     /// Its share: a percentage with at most one decimal (`5%`).
     #[serde(rename = "weight", with = "permille")]
     #[schemars(with = "String", length(max = 16))]
@@ -163,7 +163,7 @@ pub struct Backend {
 
 /// Role of a revision in the split.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
+pub enum RevisionRole {
     /// The revision to which traffic returns.
     Stable,
     /// The revision on trial.
@@ -184,7 +184,7 @@ pub struct RolloutStatus {
     /// What the rollout does: `Scaling` (pods come up), `Confirming` (gateways take the weight), `Analyzing` (evidence is collected), `Paused`, `Preview` (green is up
     /// behind its address), `Probation` (all traffic is at the candidate, rollback is armed) or `Aborted`.
     #[schemars(with = "String", length(min = 1, max = 32))]
-    pub stage: Stage,
+    pub stage: RolloutStage,
     /// Index of the current step in the resolved list of steps, from 0.
     #[serde(default)]
     pub step_index: i32,
@@ -238,7 +238,7 @@ pub struct CommandRecord {
 
 /// What a rollout does.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum RolloutStage {
     /// The candidate's pods come up for the weight of the step.
     Scaling,
     /// The weight was written and is not confirmed by every gateway yet.
@@ -312,7 +312,7 @@ pub struct RolloutRecord {
     pub version: String,
     /// How it ended: `Promoted`, `RolledBack` (by a gate, the brake or a deadline), `Aborted` (by a person) or `Superseded` (by another spec).
     #[schemars(with = "String", length(min = 1, max = 32))]
-    pub outcome: Outcome,
+    pub outcome: RolloutOutcome,
     /// CamelCase reason.
     #[schemars(length(max = 64))]
     pub reason: String,
@@ -338,7 +338,7 @@ pub struct RolloutRecord {
 
 /// How a rollout ended.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RolloutOutcome {
     /// The candidate became stable.
     Promoted,
     /// The candidate was taken back by a gate, the brake or a deadline.

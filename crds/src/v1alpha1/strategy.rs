@@ -9,7 +9,7 @@ use super::Percentage;
 /// How a weight in a string looks.
 const WEIGHT: &str = r"^(100([.]0)?|[0-9]{1,2}([.][0-9])?)%$";
 
-fn thirty() -> i32 {
+fn thirty_seconds() -> i32 {
     30
 }
 
@@ -17,7 +17,7 @@ fn ten_minutes() -> i32 {
     600
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
@@ -28,7 +28,7 @@ fn yes() -> bool {
     validation = Rule::new("!has(self.canary) || self.type == 'Canary'").message("spec.strategy.canary: only allowed when spec.strategy.type is Canary"),
     validation = Rule::new("!has(self.blueGreen) || self.type == 'BlueGreen'").message("spec.strategy.blueGreen: only allowed when spec.strategy.type is BlueGreen")
 )]
-pub struct Strategy {
+pub struct RolloutStrategy {
     /// Kind of the strategy. Canary (default): the weight grows step by step, each step judged. BlueGreen: the new revision comes up whole behind a preview address
     /// and takes the traffic in one or several switches.
     #[serde(default, rename = "type")]
@@ -36,11 +36,11 @@ pub struct Strategy {
 
     /// Settings of a canary; only with type Canary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub canary: Option<Canary>,
+    pub canary: Option<CanaryStrategy>,
 
     /// Settings of blue-green; only with type BlueGreen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blue_green: Option<BlueGreen>,
+    pub blue_green: Option<BlueGreenStrategy>,
 
     /// How long a new revision may take to become available before it is aborted, in seconds. Restarts of its pods do not reset it.
     #[serde(default = "ten_minutes")]
@@ -48,7 +48,7 @@ pub struct Strategy {
     pub progress_deadline_seconds: i32,
 
     /// How long the old revision keeps its pods after the traffic has left it, in seconds.
-    #[serde(default = "thirty")]
+    #[serde(default = "thirty_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub scale_down_delay_seconds: i32,
 
@@ -59,7 +59,7 @@ pub struct Strategy {
     pub probation_seconds: i32,
 }
 
-impl Default for Strategy {
+impl Default for RolloutStrategy {
     fn default() -> Self {
         Self {
             type_: StrategyType::default(),
@@ -90,7 +90,7 @@ pub enum StrategyType {
     validation = Rule::new("!has(self.steps) || self.steps.filter(s, has(s.setWeight) && type(s.setWeight) == int).map(s, int(s.setWeight)).isSorted()").message("spec.strategy.canary.steps.setWeight: weights must grow from step to step; sort them"),
     validation = Rule::new("!has(self.steps) || self.steps.all(s, !has(s.setWeight) || type(s.setWeight) != int || self.steps.exists_one(t, has(t.setWeight) && type(t.setWeight) == int && int(t.setWeight) == int(s.setWeight)))").message("spec.strategy.canary.steps.setWeight: weights must grow from step to step; this list has one twice")
 )]
-pub struct Canary {
+pub struct CanaryStrategy {
     /// Steps, in order. Weights must grow; a last step of 100 is added when it is missing. Default: 5, 25, 50, 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50))]
@@ -114,7 +114,7 @@ pub struct CanaryStep {
 
     /// Waits: for a time, or for a person when `durationSeconds` is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pause: Option<Pause>,
+    pub pause: Option<RolloutPause>,
 
     /// Sizes the candidate apart from its weight, until the next `setWeight`. It never gets fewer replicas than its weight needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,7 +124,7 @@ pub struct CanaryStep {
 /// A wait.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Pause {
+pub struct RolloutPause {
     /// How long, in seconds. Missing: until a person promotes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2_592_000))]
@@ -148,9 +148,9 @@ pub struct SetCanaryScale {
     validation = Rule::new("!has(self.switchSteps) || self.switchSteps.filter(s, type(s) == int).map(s, int(s)).isSorted()").message("spec.strategy.blueGreen.switchSteps: weights must grow from switch to switch; sort them"),
     validation = Rule::new("!has(self.switchSteps) || self.switchSteps.all(s, type(s) != int || self.switchSteps.exists_one(t, type(t) == int && int(t) == int(s)))").message("spec.strategy.blueGreen.switchSteps: weights must grow from switch to switch; this list has one twice")
 )]
-pub struct BlueGreen {
+pub struct BlueGreenStrategy {
     /// Whether green takes the traffic by itself once it is up (and `autoPromotionSeconds` are over). False: a person promotes.
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub auto_promotion_enabled: bool,
 
     /// How long green stays behind the preview address at least, once it is fully available, in seconds.
@@ -165,7 +165,7 @@ pub struct BlueGreen {
     pub switch_steps: Vec<Percentage>,
 }
 
-impl Default for BlueGreen {
+impl Default for BlueGreenStrategy {
     fn default() -> Self {
         Self { auto_promotion_enabled: true, auto_promotion_seconds: 0, switch_steps: Vec::new() }
     }

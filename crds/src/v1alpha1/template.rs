@@ -7,7 +7,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 /// Name of the container of the model server.
-pub const SERVER: &str = "server";
+pub const SERVER_CONTAINER: &str = "server";
 
 /// A part of a pod template, merged over the operator's own as server-side apply merges.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -15,7 +15,7 @@ pub const SERVER: &str = "server";
 #[x_kube(
     validation = Rule::new("!has(self.spec) || !has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Always'").message("spec.template.spec.restartPolicy: a model server is always restarted; leave it out")
 )]
-pub struct Template {
+pub struct PodTemplatePatch {
     /// Labels and annotations of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<TemplateMetadata>,
@@ -46,29 +46,29 @@ pub struct TemplateMetadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-impl Template {
+impl PodTemplatePatch {
     /// Whether it says nothing: an absent template and an empty one make the same revision.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// What it says about the model server.
-    pub fn server(&self) -> Option<&Container> {
-        self.spec.as_ref()?.containers.iter().find(|container| container.name == SERVER)
+    pub fn server_container(&self) -> Option<&Container> {
+        self.spec.as_ref()?.containers.iter().find(|container| container.name == SERVER_CONTAINER)
     }
 
     /// The same, to be changed; added when it says nothing.
-    pub fn server_mut(&mut self) -> &mut Container {
+    pub fn server_container_mut(&mut self) -> &mut Container {
         let containers = &mut self.spec.get_or_insert_default().containers;
-        let place = containers.iter().position(|container| container.name == SERVER).unwrap_or_else(|| {
-            containers.push(Container { name: SERVER.to_owned(), ..Container::default() });
+        let place = containers.iter().position(|container| container.name == SERVER_CONTAINER).unwrap_or_else(|| {
+            containers.push(Container { name: SERVER_CONTAINER.to_owned(), ..Container::default() });
             containers.len() - 1
         });
         &mut containers[place]
     }
 
     /// The image of the model server, where it is not the operator's.
-    pub fn image(&self) -> Option<&str> {
-        self.server()?.image.as_deref()
+    pub fn server_image(&self) -> Option<&str> {
+        self.server_container()?.image.as_deref()
     }
 }

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Millionths of a whole in one percent.
-const PER_PERCENT: i64 = 10_000;
+const MILLIONTHS_PER_PERCENT: i64 = 10_000;
 
 /// What `pattern` of a schema says of a percentage from above 0 to 100 that is written as a string: up to four decimals.
 pub const SHARE: &str = r"^(100([.]0{1,4})?|[1-9][0-9]?([.][0-9]{1,4})?|0[.]0{0,3}[1-9][0-9]{0,3})%$";
@@ -21,14 +21,14 @@ pub struct Percentage(IntOrString);
 
 impl Percentage {
     /// A percentage as people write it, `"0.5%"`.
-    pub fn text(text: &str) -> Self {
+    pub fn from_text(text: &str) -> Self {
         Self(IntOrString::String(text.to_owned()))
     }
 
     /// In millionths of the whole: 50,000 for 5 %. None when it is no percentage, or more than 1,000,000 %.
     pub fn millionths(&self) -> Option<i64> {
         match &self.0 {
-            IntOrString::Int(percent) => Some(i64::from(*percent) * PER_PERCENT),
+            IntOrString::Int(percent) => Some(i64::from(*percent) * MILLIONTHS_PER_PERCENT),
             IntOrString::String(text) => {
                 let text = text.strip_suffix('%')?;
                 let (whole, decimals) = text.split_once('.').map_or((text, "0"), |(whole, decimals)| (whole, decimals));
@@ -37,7 +37,7 @@ impl Percentage {
                     return None;
                 }
                 let decimals = format!("{decimals:0<4}");
-                Some(whole.parse::<i64>().ok()? * PER_PERCENT + decimals.parse::<i64>().ok()?)
+                Some(whole.parse::<i64>().ok()? * MILLIONTHS_PER_PERCENT + decimals.parse::<i64>().ok()?)
             }
         }
     }
@@ -77,7 +77,7 @@ impl JsonSchema for Percentage {
 }
 
 /// The bytes of an amount of memory (`64Mi`, `100k`, `4096`); none when it has another form or does not fit.
-pub fn bytes(quantity: &Quantity) -> Option<i64> {
+pub fn quantity_bytes(quantity: &Quantity) -> Option<i64> {
     let text = quantity.0.as_str();
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
@@ -107,7 +107,7 @@ pub mod permille {
     pub const UNREADABLE: i32 = -1;
 
     /// As people read it.
-    pub fn text(permille: i32) -> String {
+    pub fn format_permille(permille: i32) -> String {
         match permille % 10 {
             _ if permille < 0 => "unreadable".to_owned(),
             0 => format!("{}%", permille / 10),
@@ -121,7 +121,7 @@ pub mod permille {
     /// Those of the serializer.
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
     pub fn serialize<S: Serializer>(permille: &i32, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&text(*permille))
+        serializer.serialize_str(&format_permille(*permille))
     }
 
     /// Reads it.
@@ -167,17 +167,17 @@ mod tests {
         for (text, millionths) in
             [("5%", 50_000), ("0.5%", 5000), ("99.9%", 999_000), ("0.0001%", 1), ("150%", 1_500_000)]
         {
-            assert_eq!(Percentage::text(text).millionths(), Some(millionths), "{text}");
+            assert_eq!(Percentage::from_text(text).millionths(), Some(millionths), "{text}");
         }
         assert_eq!(Percentage::from(5).millionths(), Some(50_000));
         for wrong in ["", "%", "5", "-1%", "0.55555%", ".5%", "5.%", "a%", "1e1%", "+5%", "99999999999%"] {
-            assert_eq!(Percentage::text(wrong).millionths(), None, "{wrong}");
+            assert_eq!(Percentage::from_text(wrong).millionths(), None, "{wrong}");
         }
     }
 
     #[test]
     fn weights_are_thousandths() {
-        let of = |text: &str| Percentage::text(text).permille();
+        let of = |text: &str| Percentage::from_text(text).permille();
         assert_eq!((of("0.5%"), of("5%"), of("100%"), of("100.0%")), (Some(5), Some(50), Some(1000), Some(1000)));
         for wrong in ["100.1%", "0.55%", "101%"] {
             assert_eq!(of(wrong), None, "{wrong}");
@@ -185,13 +185,13 @@ mod tests {
         assert_eq!(Percentage::from(25).permille(), Some(250));
         assert_eq!((Percentage::from(101).permille(), Percentage::from(i32::MIN).permille()), (None, None));
         for permille in 0..=1000 {
-            assert_eq!(of(&permille::text(permille)), Some(permille));
+            assert_eq!(of(&permille::format_permille(permille)), Some(permille));
         }
     }
 
     #[test]
     fn memory_has_the_suffixes_of_kubernetes() {
-        let of = |text: &str| bytes(&Quantity(text.to_owned()));
+        let of = |text: &str| quantity_bytes(&Quantity(text.to_owned()));
         assert_eq!((of("4096"), of("64Mi"), of("100k"), of("0")), (Some(4096), Some(64 << 20), Some(100_000), Some(0)));
         for wrong in ["", "Mi", "-1", "1.5Gi", "64MB", "64m", "9999999999999999Ti", "1 Mi"] {
             assert_eq!(of(wrong), None, "{wrong}");

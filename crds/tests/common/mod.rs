@@ -18,7 +18,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// The schema of ModelDeployment as it is shipped.
 pub(crate) fn schema() -> Value {
-    let crd = serde_json::to_value(&slipway_crds::all()[0]).unwrap();
+    let crd = serde_json::to_value(&slipway_crds::all_crds()[0]).unwrap();
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 

@@ -7,7 +7,7 @@ mod table;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use slipway_crds::v1alpha1::Outcome;
+use slipway_crds::v1alpha1::RolloutOutcome;
 
 use crate::cluster::Cluster;
 use crate::product::{self, Prometheus};
@@ -95,11 +95,11 @@ async fn all_scenes(stage: &Stage, rate: u32) -> anyhow::Result<(Vec<Row>, Kept,
 /// What the demo claims of each rollout.
 fn check(rows: &[Row]) -> anyhow::Result<()> {
     let expected = [
-        ("v2", Outcome::Promoted),
-        ("v3", Outcome::RolledBack),
-        ("v4", Outcome::RolledBack),
-        ("v4-errors", Outcome::RolledBack),
-        ("v2", Outcome::Aborted),
+        ("v2", RolloutOutcome::Promoted),
+        ("v3", RolloutOutcome::RolledBack),
+        ("v4", RolloutOutcome::RolledBack),
+        ("v4-errors", RolloutOutcome::RolledBack),
+        ("v2", RolloutOutcome::Aborted),
     ];
     ensure!(rows.len() == expected.len(), "{} rollouts instead of {}", rows.len(), expected.len());
     for (row, (version, outcome)) in rows.iter().zip(expected) {
@@ -113,7 +113,7 @@ fn check(rows: &[Row]) -> anyhow::Result<()> {
                 json(step)
             );
         }
-        if outcome != Outcome::Promoted {
+        if outcome != RolloutOutcome::Promoted {
             let late = row.after_abort.context("nothing was measured after the abort")?;
             ensure!(late.as_secs_f64() < 1.0, "{version}: {late:?} from the abort to the last request at it");
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use jiff::Timestamp;
-use slipway_crds::v1alpha1::{ModelDeploymentStatus, Stage as RolloutStage};
+use slipway_crds::v1alpha1::{ModelDeploymentStatus, RolloutStage};
 
 use super::table::Row;
 use crate::world::{self, World};

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RevisionHeader, Stage};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RevisionHeader, RolloutStage};
 
 pub use account::{Account, ByRevision, SingleRequest};
 pub use http::{Answer, Http};
@@ -192,7 +192,7 @@ impl World {
         let what = format!("the candidate to have {permille} thousandths");
         self.wait_status(name, &what, ROLLOUT, |status| {
             let settled = status.rollout.as_ref().is_some_and(|rollout| {
-                matches!(rollout.stage, Stage::Analyzing | Stage::Paused | Stage::Probation)
+                matches!(rollout.stage, RolloutStage::Analyzing | RolloutStage::Paused | RolloutStage::Probation)
                     && rollout
                         .steps
                         .last()

@@ -2,13 +2,13 @@
 //! that is to be expected without labels is the one that labels show. A baseline of another model is never served with.
 
 use anyhow::{Context, ensure};
-use slipway_crds::v1alpha1::{Baseline, ModelDeployment};
+use slipway_crds::v1alpha1::{BaselineSource, ModelDeployment};
 use slipway_e2e::world::{self, World, weights};
 
 /// Rows before anything is concluded from them: the held-out rows twice.
 const ROWS: f64 = 1800.0;
 
-fn watched(world: &World, file: &str, baseline: Option<Baseline>) -> anyhow::Result<ModelDeployment> {
+fn watched(world: &World, file: &str, baseline: Option<BaselineSource>) -> anyhow::Result<ModelDeployment> {
     let mut object = world.quick(file)?;
     object.spec.model.baseline = baseline;
     Ok(object)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use slipway_crds::v1alpha1::{ModelDeployment, Stage};
+use slipway_crds::v1alpha1::{ModelDeployment, RolloutStage};
 use slipway_e2e::world::{self, World, candidate_revision, stable_revision, weights};
 
 const NAME: &str = "digits-bg";
@@ -32,7 +32,10 @@ async fn ask_preview(world: &World) -> anyhow::Result<String> {
     Ok(answer.header("x-slipway-revision").to_owned())
 }
 
-async fn until_stage(world: &World, stage: Stage) -> anyhow::Result<slipway_crds::v1alpha1::ModelDeploymentStatus> {
+async fn until_stage(
+    world: &World,
+    stage: RolloutStage,
+) -> anyhow::Result<slipway_crds::v1alpha1::ModelDeploymentStatus> {
     let what = format!("stage {stage:?}");
     world
         .wait_status(NAME, &what, world::ROLLOUT, |status| match &status.rollout {
@@ -51,7 +54,7 @@ async fn blue_green() -> anyhow::Result<()> {
         world.apply(&by_hand(&world, "digits/blue-green-v2.yaml")?).await?;
 
         // Preview: green is whole, and only the preview address reaches it.
-        let status = until_stage(&world, Stage::Preview).await?;
+        let status = until_stage(&world, RolloutStage::Preview).await?;
         let green = candidate_revision(&status);
         assert_eq!(weights(&status).get(&blue), Some(&1000));
         let seen = || async {
@@ -63,7 +66,7 @@ async fn blue_green() -> anyhow::Result<()> {
 
         // Switch: all traffic at green, blue warm and whole.
         world.annotate(NAME, "ml.slipway.dev/promote", "1").await?;
-        let status = until_stage(&world, Stage::Probation).await?;
+        let status = until_stage(&world, RolloutStage::Probation).await?;
         assert_eq!(weights(&status).get(&green), Some(&1000));
         assert_eq!(stable_revision(&status), blue);
         let kept = status.stable.as_ref().map(|stable| stable.ready_replicas);
@@ -76,7 +79,7 @@ async fn blue_green() -> anyhow::Result<()> {
 
         // Again, and this time to the end.
         world.annotate(NAME, "ml.slipway.dev/retry", "2").await?;
-        until_stage(&world, Stage::Preview).await?;
+        until_stage(&world, RolloutStage::Preview).await?;
         world.patch_spec(NAME, json!({"strategy": {"probationSeconds": 3}})).await?;
         world.annotate(NAME, "ml.slipway.dev/promote", "2").await?;
         let status = world.promoted(NAME, "v2").await?;

@@ -1,6 +1,6 @@
 //! A worse version is taken back, whatever makes it worse, and no client sees a failure.
 
-use slipway_crds::v1alpha1::Outcome;
+use slipway_crds::v1alpha1::RolloutOutcome;
 use slipway_e2e::world::{self, World, stable_revision, weights};
 
 /// Rolls `file` out over version 2 and returns the reason for which it was taken back.
@@ -12,7 +12,10 @@ async fn rolls_back(world: &World, file: &str, version: &str) -> anyhow::Result<
     assert_eq!(stable_revision(&status), stable);
     assert_eq!(weights(&status).get(&stable), Some(&1000), "{}", world::brief(&status));
     assert_eq!(world::condition(&status, "RolledBack").map(|(status, _)| status), Some("True"));
-    assert!(matches!(status.history.first().map(|record| record.outcome), Some(Outcome::RolledBack)), "{status:?}");
+    assert!(
+        matches!(status.history.first().map(|record| record.outcome), Some(RolloutOutcome::RolledBack)),
+        "{status:?}"
+    );
 
     // From the moment at which all gateways confirmed it, nobody is answered by the bad version.
     let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");

@@ -1,7 +1,9 @@
 //! A command is for one revision and one step, each command is a right of its own, and the history tells who gave it.
 
 use anyhow::{Context, ensure};
-use slipway_crds::v1alpha1::{AnalysisMode, Canary, CanaryStep, ModelDeploymentStatus, Pause, Stage};
+use slipway_crds::v1alpha1::{
+    AnalysisMode, CanaryStep, CanaryStrategy, ModelDeploymentStatus, RolloutPause, RolloutStage,
+};
 use slipway_e2e::world::{self, World};
 
 const PROMOTE: &str = "ml.slipway.dev/promote";
@@ -12,7 +14,7 @@ fn weight(percent: i32) -> CanaryStep {
 
 fn paused_at(step: i32) -> impl Fn(&ModelDeploymentStatus) -> Result<(), String> {
     move |status| match &status.rollout {
-        Some(rollout) if rollout.stage == Stage::Paused && rollout.step_index == step => Ok(()),
+        Some(rollout) if rollout.stage == RolloutStage::Paused && rollout.step_index == step => Ok(()),
         _ => Err(world::brief(status)),
     }
 }
@@ -53,9 +55,9 @@ async fn commands_are_bound() -> anyhow::Result<()> {
         world.start(&world.quick("digits/v1.yaml")?).await?;
         world.load("digits", 50).await?;
         let mut second = world.quick("digits/v2.yaml")?;
-        let pause = || CanaryStep { pause: Some(Pause::default()), ..CanaryStep::default() };
+        let pause = || CanaryStep { pause: Some(RolloutPause::default()), ..CanaryStep::default() };
         let steps = vec![weight(20), pause(), weight(60), pause(), weight(100)];
-        second.spec.strategy.canary = Some(Canary { steps });
+        second.spec.strategy.canary = Some(CanaryStrategy { steps });
         (second.spec.analysis.gates, second.spec.analysis.mode) = (None, AnalysisMode::Disabled);
         world.apply(&second).await?;
         let status = world.wait_status("digits", "the first pause", world::ROLLOUT, paused_at(1)).await?;

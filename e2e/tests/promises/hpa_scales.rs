@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::autoscaling::v2::{
     HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior, MetricSpec, MetricTarget, ResourceMetricSource,
 };
-use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment};
+use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment};
 use slipway_e2e::world::{self, World};
 
 /// Twenty millicores a pod are soon used up, and both directions are quick.
@@ -21,7 +21,7 @@ fn autoscaled(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
         average_value: Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity("30m".into())),
         ..MetricTarget::default()
     };
-    object.spec.autoscaling = Some(Autoscaling {
+    object.spec.autoscaling = Some(AutoscalingSpec {
         min_replicas: 1,
         max_replicas: 3,
         metrics: vec![MetricSpec {

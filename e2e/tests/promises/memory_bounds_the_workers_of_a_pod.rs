@@ -10,7 +10,7 @@ async fn memory_bounds_the_workers_of_a_pod() -> anyhow::Result<()> {
     world::run("memory", async |world| {
         let mut object = world.quick("digits/v2.yaml")?;
         object.spec.replicas = Some(1);
-        let server = object.spec.template.server_mut();
+        let server = object.spec.template.server_container_mut();
         server.args = Some(vec!["--workers=400".into()]);
         server.resources =
             serde_json::from_value(json!({"requests": {"memory": "256Mi"}, "limits": {"memory": "256Mi"}}))?;

@@ -1,7 +1,7 @@
 //! A third version in the middle of the second's rollout: traffic goes to stable, the second goes, the third starts at its first
 //! step. Going back to the stable content ends the rollout without blame.
 
-use slipway_crds::v1alpha1::Outcome;
+use slipway_crds::v1alpha1::RolloutOutcome;
 use slipway_e2e::world::{self, candidate_revision, stable_revision};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +42,7 @@ async fn new_version_midway() -> anyhow::Result<()> {
         let status = world.promoted("digits", "v2").await?;
         let superseded =
             status.history.iter().find(|record| record.revision == middle).expect("a record of the second");
-        assert_eq!(superseded.outcome, Outcome::Superseded);
+        assert_eq!(superseded.outcome, RolloutOutcome::Superseded);
         let third = stable_revision(&status);
 
         // Back to stable in the middle: the first content over the running one, and back.

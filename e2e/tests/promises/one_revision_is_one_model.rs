@@ -50,7 +50,7 @@ fn model(world: &World) -> anyhow::Result<ModelDeployment> {
     object.spec.model.uri = "s3://models/latest.onnx".into();
     object.spec.model.digest = None;
     object.spec.replicas = Some(2);
-    object.spec.template.server_mut().env = serde_json::from_value(json!([
+    object.spec.template.server_container_mut().env = serde_json::from_value(json!([
         {"name": "AWS_ENDPOINT", "value": "http://latest-store"}, {"name": "AWS_ALLOW_HTTP", "value": "true"},
         {"name": "AWS_SKIP_SIGNATURE", "value": "true"}, {"name": "AWS_REGION", "value": "none"}
     ]))?;

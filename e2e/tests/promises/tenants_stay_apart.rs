@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-use slipway_crds::v1alpha1::{AnalysisMode, Gate, ModelDeployment, ModelDeploymentStatus};
+use slipway_crds::v1alpha1::{AnalysisMode, GateSpec, ModelDeployment, ModelDeploymentStatus};
 use slipway_e2e::product::NAMESPACE;
 use slipway_e2e::world::{self, World};
 
@@ -13,7 +13,7 @@ fn asking(world: &World, query: &str) -> anyhow::Result<ModelDeployment> {
     let mut object = world.quick("digits/v2.yaml")?;
     object.spec.model.version = Some(format!("v{:x}", query.len()));
     let gate = json!({"name": "spy", "type": "PromQL", "promQL": {"query": query, "min": 0, "initialDelaySeconds": 0, "consecutiveCount": 1}});
-    let gate: Gate = serde_json::from_value(gate)?;
+    let gate: GateSpec = serde_json::from_value(gate)?;
     (object.spec.analysis.mode, object.spec.analysis.gates) = (AnalysisMode::Custom, Some(vec![gate]));
     Ok(object)
 }

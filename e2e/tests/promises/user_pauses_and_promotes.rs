@@ -1,7 +1,7 @@
 //! A pause step waits for a person, `spec.paused` holds a rollout, `promote` goes on, `promote-full` goes to the end.
 
 use serde_json::json;
-use slipway_crds::v1alpha1::{AnalysisMode, Canary, CanaryStep, Pause, Stage};
+use slipway_crds::v1alpha1::{AnalysisMode, CanaryStep, CanaryStrategy, RolloutPause, RolloutStage};
 use slipway_e2e::world;
 
 fn weight(percent: i32) -> CanaryStep {
@@ -15,14 +15,14 @@ async fn user_pauses_and_promotes() -> anyhow::Result<()> {
         world.start(&world.quick("digits/v1.yaml")?).await?;
         world.load("digits", 100).await?;
         let mut second = world.quick("digits/v2.yaml")?;
-        let pause = CanaryStep { pause: Some(Pause::default()), ..CanaryStep::default() };
-        second.spec.strategy.canary = Some(Canary { steps: vec![weight(20), pause, weight(60), weight(100)] });
+        let pause = CanaryStep { pause: Some(RolloutPause::default()), ..CanaryStep::default() };
+        second.spec.strategy.canary = Some(CanaryStrategy { steps: vec![weight(20), pause, weight(60), weight(100)] });
         second.spec.analysis.gates = None;
         second.spec.analysis.mode = AnalysisMode::Disabled;
         world.apply(&second).await?;
 
         let paused = |status: &slipway_crds::v1alpha1::ModelDeploymentStatus| match &status.rollout {
-            Some(rollout) if rollout.stage == Stage::Paused => Ok(()),
+            Some(rollout) if rollout.stage == RolloutStage::Paused => Ok(()),
             _ => Err(world::brief(status)),
         };
         let status = world.wait_status("digits", "the pause step", world::ROLLOUT, paused).await?;

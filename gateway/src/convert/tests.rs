@@ -83,7 +83,7 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
         name: "digits".into(),
         uid: "1-2-3".into(),
         created: "2026-01-02T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second(),
-        claims: Claims { hosts: ["digits.example.org".to_owned()].into(), model_name: "digits-model".into() },
+        claims: RoutingClaims { hosts: ["digits.example.org".to_owned()].into(), model_name: "digits-model".into() },
         weights: Some(Weights {
             generation: 12,
             backends: vec![backend("aaa", Role::Stable, 950), backend("bbb", Role::Candidate, 50)],

@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
-use slipway_crds::routing::Claims;
+use slipway_crds::routing::RoutingClaims;
 
 use super::*;
 use crate::config::{BrakeConfig, PodSettings, ShieldConfig};
@@ -21,7 +21,7 @@ impl Fixture {
             name: "digits".into(),
             uid: "uid".into(),
             created: 0,
-            claims: Claims { model_name: "digits".into(), ..Claims::default() },
+            claims: RoutingClaims { model_name: "digits".into(), ..RoutingClaims::default() },
             weights: None,
             stable: None,
             timeout: Duration::from_secs(30),

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use slipway_crds::routing::Claims;
+use slipway_crds::routing::RoutingClaims;
 use slipway_gateway::{
     app::{self, Ports},
     config::{
@@ -150,7 +150,7 @@ pub fn model(name: &str) -> ModelConfig {
         max_request: 16 << 20,
         scaled_to_zero: false,
         created: 0,
-        claims: Claims { model_name: name.into(), ..Claims::default() },
+        claims: RoutingClaims { model_name: name.into(), ..RoutingClaims::default() },
         weights: None,
         stable: None,
         timeout: Duration::from_secs(5),

@@ -8,7 +8,7 @@ mod steps;
 mod writes;
 
 use jiff::Timestamp;
-use slipway_crds::v1alpha1::{ModelDeploymentStatus, Role, Stage};
+use slipway_crds::v1alpha1::{ModelDeploymentStatus, RevisionRole, RolloutStage};
 
 use crate::action::ReconcilePlan;
 use crate::observed::ObservedState;
@@ -83,7 +83,7 @@ fn check_weights(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
     let inside = written.backends.iter().all(|backend| (0..=1000).contains(&backend.weight_permille));
     report_unless(broken, inside, || "I1: a weight is out of range".to_owned());
     let stable: Vec<&str> =
-        written.backends.iter().filter(|it| it.role == Role::Stable).map(|it| it.revision.as_str()).collect();
+        written.backends.iter().filter(|it| it.role == RevisionRole::Stable).map(|it| it.revision.as_str()).collect();
     report_unless(broken, stable.len() == 1, || format!("I1: {} stable backends", stable.len()));
     if let Some(told) = &case.new.stable {
         report_unless(broken, stable == [told.revision.as_str()], || {
@@ -91,9 +91,9 @@ fn check_weights(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
         });
     }
     let rollout = case.new.rollout.as_ref();
-    let candidates = written.backends.iter().filter(|it| it.role == Role::Candidate);
+    let candidates = written.backends.iter().filter(|it| it.role == RevisionRole::Candidate);
     for backend in candidates {
-        let active = rollout.filter(|it| it.revision == backend.revision && it.stage != Stage::Aborted);
+        let active = rollout.filter(|it| it.revision == backend.revision && it.stage != RolloutStage::Aborted);
         report_unless(broken, active.is_some(), || format!("I7: {} has a weight without a rollout", backend.revision));
     }
 }

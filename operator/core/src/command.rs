@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
-use slipway_crds::commands::{CommandValue, UNKNOWN};
+use slipway_crds::commands::{CommandValue, UNKNOWN_USER};
 use slipway_crds::labels::{self, PAUSE, RESUME};
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, RolloutStage};
 
 /// Commands that wait to be carried out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl PendingCommands {
 
     /// Who gave a command.
     pub fn user(&self, command: &str) -> String {
-        self.0.get(command).map_or_else(|| UNKNOWN.to_owned(), |value| CommandValue::parse(value).user)
+        self.0.get(command).map_or_else(|| UNKNOWN_USER.to_owned(), |value| CommandValue::parse(value).user)
     }
 
     /// Takes a command out and notes it as handled.
@@ -79,7 +79,7 @@ pub fn mark_all_handled(object: &ModelDeployment, handled: &mut BTreeMap<String,
 /// Whether the rollout is held by the command `pause`, that of this plan included: a `resume` beside it wins, because it is what lets traffic move as the spec says.
 pub(crate) fn is_held_by_command(object: &ModelDeployment, stored: &ModelDeploymentStatus, revision: &str) -> bool {
     let Some(rollout) = &stored.rollout else { return false };
-    if rollout.revision != revision || rollout.stage == Stage::Aborted {
+    if rollout.revision != revision || rollout.stage == RolloutStage::Aborted {
         return false;
     }
     let pending = PendingCommands::for_object(object);

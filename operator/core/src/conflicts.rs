@@ -1,6 +1,6 @@
 //! What of a ModelDeployment's hosts and of its model's name is another's.
 
-use slipway_crds::routing::{Claimant, Claims, Holders};
+use slipway_crds::routing::{ClaimRegistry, RouteClaimant, RoutingClaims};
 
 /// What is claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,15 +21,14 @@ pub struct ClaimConflict {
 }
 
 /// The claims that others hold, in order. `holders` may not know of this claim yet; a holder that is younger will lose it, so it is no conflict.
-pub fn find_conflicts(holders: &Holders, claimant: &Claimant, claims: &Claims) -> Vec<ClaimConflict> {
+pub fn find_conflicts(holders: &ClaimRegistry, claimant: &RouteClaimant, claims: &RoutingClaims) -> Vec<ClaimConflict> {
     let older =
-        |holder: Option<&Claimant>| holder.filter(|holder| *holder < claimant).map(|holder| holder.name.clone());
+        |holder: Option<&RouteClaimant>| holder.filter(|holder| *holder < claimant).map(|holder| holder.name.clone());
     let conflict = |claim, holder| ClaimConflict { claim, holder };
-    let hosts = claims
-        .hosts
-        .iter()
-        .filter_map(|host| older(holders.of_host(host)).map(|holder| conflict(NameClaim::Host(host.clone()), holder)));
-    let name = older(holders.of_model_name(&claims.model_name));
+    let hosts = claims.hosts.iter().filter_map(|host| {
+        older(holders.host_holder(host)).map(|holder| conflict(NameClaim::Host(host.clone()), holder))
+    });
+    let name = older(holders.model_name_holder(&claims.model_name));
     let name = name.map(|holder| conflict(NameClaim::ModelName(claims.model_name.clone()), holder));
     hosts.chain(name).collect()
 }

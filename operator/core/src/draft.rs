@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::labels;
 use slipway_crds::v1alpha1::{
-    Backend, CommandRecord, GateStatus, Outcome, RolloutRecord, RolloutStatus, Stage, TrafficStatus,
+    CommandRecord, GateStatus, RolloutOutcome, RolloutRecord, RolloutStage, RolloutStatus, TrafficBackend,
+    TrafficStatus,
 };
 
 use crate::command::PendingCommands;
@@ -118,7 +119,7 @@ impl PlanDraft {
 
     /// The rollout, unless it was taken back.
     pub(crate) fn active_rollout(&self) -> Option<&RolloutStatus> {
-        self.rollout.as_ref().filter(|rollout| rollout.stage != Stage::Aborted)
+        self.rollout.as_ref().filter(|rollout| rollout.stage != RolloutStage::Aborted)
     }
 
     /// Index of the current step.
@@ -141,7 +142,7 @@ impl PlanDraft {
     pub(crate) fn write_weights(
         &mut self,
         cx: &PlanContext<'_>,
-        backends: Vec<Backend>,
+        backends: Vec<TrafficBackend>,
         preview: Option<String>,
     ) -> bool {
         traffic::write_weights(&mut self.traffic, backends, preview, &cx.observed.gateway)
@@ -155,7 +156,7 @@ impl PlanDraft {
     }
 
     /// Enters a stage of a step now.
-    pub(crate) fn enter_stage(&mut self, cx: &PlanContext<'_>, index: usize, stage: Stage) {
+    pub(crate) fn enter_stage(&mut self, cx: &PlanContext<'_>, index: usize, stage: RolloutStage) {
         if let Some(rollout) = &mut self.rollout {
             rollout.step_index = i32::try_from(index).unwrap_or(i32::MAX);
             rollout.stage = stage;
@@ -175,7 +176,13 @@ impl PlanDraft {
     }
 
     /// Puts the rollout into the history.
-    pub(crate) fn record_rollout(&mut self, cx: &PlanContext<'_>, outcome: Outcome, reason: &str, message: &str) {
+    pub(crate) fn record_rollout(
+        &mut self,
+        cx: &PlanContext<'_>,
+        outcome: RolloutOutcome,
+        reason: &str,
+        message: &str,
+    ) {
         let Some(rollout) = &self.rollout else { return };
         let record = RolloutRecord {
             revision: rollout.revision.clone(),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::Deserialize;
-use slipway_crds::v1alpha1::Template;
+use slipway_crds::v1alpha1::PodTemplatePatch;
 
 use crate::build::template;
 use crate::quantity;
@@ -22,7 +22,7 @@ pub struct GatewaySettings {
     pub autoscaling: GatewayAutoscaling,
     /// A part of a pod template, whose container is `gateway`.
     #[serde(default)]
-    pub template: Template,
+    pub template: PodTemplatePatch,
 }
 
 /// What is said of an autoscaler of gateways.

@@ -27,7 +27,7 @@ mod value;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use slipway_crds::v1alpha1::{Analysis, AnalysisMode, Gate, GateStatus, GateType, GateVerdict};
+use slipway_crds::v1alpha1::{AnalysisMode, AnalysisSpec, GateSpec, GateStatus, GateType, GateVerdict};
 
 use crate::evidence::{GateEvidence, GateReading};
 
@@ -41,7 +41,7 @@ const MAX_MESSAGE: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub struct JudgeInput<'a> {
     /// The gates, as [`resolved_gates`] yields them.
-    pub gates: &'a [Gate],
+    pub gates: &'a [GateSpec],
     /// Chance that a candidate as good as stable fails in this step, all gates together.
     pub alpha: f64,
     /// Revision of the candidate.
@@ -81,8 +81,8 @@ pub fn has_good_events(evidence: &GateEvidence, revision: &str) -> bool {
 }
 
 /// The gates of an analysis: with mode Default `errors` and `latency` with their defaults, with mode Custom those it names, with mode Disabled none: no judge.
-pub fn resolved_gates(analysis: &Analysis) -> Vec<Gate> {
-    let default = |name: &str, type_| Gate {
+pub fn resolved_gates(analysis: &AnalysisSpec) -> Vec<GateSpec> {
+    let default = |name: &str, type_| GateSpec {
         name: name.to_owned(),
         type_,
         error_rate: None,
@@ -125,7 +125,7 @@ fn usable_evidence<'a>(input: &JudgeInput<'a>) -> Result<&'a GateEvidence, &'sta
 
 fn gate_status(
     input: &JudgeInput<'_>,
-    gate: &Gate,
+    gate: &GateSpec,
     evidence: Result<&GateEvidence, &'static str>,
     alpha: f64,
 ) -> GateStatus {

@@ -1,7 +1,7 @@
 //! What ReplicaSets say of the past when the status was lost.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use slipway_crds::v1alpha1::{AbortStatus, RolloutStatus, Stage};
+use slipway_crds::v1alpha1::{AbortStatus, RolloutStage, RolloutStatus};
 
 use crate::context::PlanContext;
 use crate::observed::ReplicaSetView;
@@ -25,7 +25,7 @@ pub(crate) fn aborted_rollout(cx: &PlanContext<'_>, revision: &str) -> Option<Ro
     Some(RolloutStatus {
         revision: revision.to_owned(),
         version: cx.version(revision),
-        stage: Stage::Aborted,
+        stage: RolloutStage::Aborted,
         step_index: 0,
         step: String::new(),
         start_time: Time(at),

@@ -1,7 +1,7 @@
 //! How many pods carry all of the traffic, where an autoscaler has a word in it.
 
 use kube::ResourceExt;
-use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment};
+use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment};
 
 /// `spec.replicas` as the plan takes it.
 ///
@@ -13,11 +13,11 @@ use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment};
 /// `running` are those of the stable revision now, `told` is what the autoscaler wants.
 pub(crate) fn effective_replicas(
     object: &ModelDeployment,
-    autoscaling: Option<&Autoscaling>,
+    autoscaling: Option<&AutoscalingSpec>,
     running: i32,
     told: Option<i32>,
 ) -> i32 {
-    let floor = |autoscaling: &Autoscaling| running.min(autoscaling.max_replicas).max(autoscaling.min_replicas);
+    let floor = |autoscaling: &AutoscalingSpec| running.min(autoscaling.max_replicas).max(autoscaling.min_replicas);
     match (object.spec.replicas.map(|asked| asked.max(0)), autoscaling) {
         (None, None) => running.max(1),
         (None, Some(autoscaling)) => floor(autoscaling),

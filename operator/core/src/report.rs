@@ -9,7 +9,7 @@ mod stalled;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use slipway_crds::conditions::{self, reason};
-use slipway_crds::v1alpha1::{GateVerdict, ModelDeploymentStatus, Stage};
+use slipway_crds::v1alpha1::{GateVerdict, ModelDeploymentStatus, RolloutStage};
 
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
@@ -159,7 +159,7 @@ fn gateway_outdated(cx: &PlanContext<'_>) -> Option<ConditionDraft> {
 }
 
 fn rolled_back(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted)?;
+    let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == RolloutStage::Aborted)?;
     let (abort, version) = (rollout.abort.as_ref()?, cx.version(&rollout.revision));
     Some(ConditionDraft::new_true(&abort.reason, format!("version {version} was taken back: {}", abort.message)))
 }

@@ -77,7 +77,7 @@ mod tests {
     /// The API server says it first, in its own language.
     #[test]
     fn the_schema_refuses_the_same_names() {
-        let crd = serde_json::to_string(&slipway_crds::all()).unwrap();
+        let crd = serde_json::to_string(&slipway_crds::all_crds()).unwrap();
         for rule in [
             format!("!self.metadata.name.endsWith('{}')", preview_name("")),
             format!("!self.metadata.name.endsWith('{}')", worker_name("")),

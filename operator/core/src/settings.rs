@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use slipway_crds::v1alpha1::Template;
+use slipway_crds::v1alpha1::PodTemplatePatch;
 
 /// Settings of the operator that decisions depend on.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub struct PlanSettings {
     /// Why the settings of the namespace's own cannot be followed: then its gateway stays as it is.
     pub gateway_problem: Option<String>,
     /// A part of a pod template that is merged over the gateway's pods, whose container is `gateway`.
-    pub gateway_template: Template,
+    pub gateway_template: PodTemplatePatch,
     /// Whether pods name their user and group. Not where the platform gives each namespace its own range of them.
     pub fixed_user_ids: bool,
     /// Image of the model server when the spec names none.

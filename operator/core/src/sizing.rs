@@ -1,6 +1,6 @@
 //! How many pods each revision needs.
 
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
@@ -67,7 +67,7 @@ fn wanted_replicas(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) 
 
 /// While the gateways still send to a candidate that was taken back, it keeps the pods for its last weight, also when the autoscaler asks for more.
 fn replicas_until_drained(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> i32 {
-    let aborted = draft.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && it.revision == revision);
+    let aborted = draft.rollout.as_ref().filter(|it| it.stage == RolloutStage::Aborted && it.revision == revision);
     let left = aborted.is_none_or(|it| it.abort.as_ref().is_some_and(|abort| abort.traffic_left_time.is_some()));
     let last = aborted.filter(|_| !left).and_then(|it| it.steps.last()).map_or(0, |step| step.weight_permille);
     replicas_for_share(cx.spec.replicas, last)
@@ -94,7 +94,7 @@ pub(crate) fn is_drained(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: 
 /// When the last gateway stopped sending to a revision, and for how long its pods are kept after that.
 fn drained_since(cx: &PlanContext<'_>, draft: &PlanDraft, revision: &str) -> Option<(jiff::Timestamp, i64)> {
     let rollout = draft.rollout.as_ref();
-    if let Some(aborted) = rollout.filter(|it| it.stage == Stage::Aborted && it.revision == revision) {
+    if let Some(aborted) = rollout.filter(|it| it.stage == RolloutStage::Aborted && it.revision == revision) {
         return aborted.abort.as_ref()?.traffic_left_time.as_ref().map(|time| (time.0, 0));
     }
     // The weights of the current rollout never named it, so their first confirmation counts; later ones do not start the delay again.

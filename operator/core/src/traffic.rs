@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
+use slipway_crds::v1alpha1::{RevisionRole, TrafficBackend, TrafficStatus};
 
 use crate::observed::{GatewayPod, GatewayReport, GatewayView};
 
@@ -18,25 +18,36 @@ pub const CONFIRMATION_SECONDS: i64 = 60;
 pub const LATE_SECONDS: i64 = 10;
 
 /// All traffic to one revision.
-pub fn stable_only(stable: &str) -> Vec<Backend> {
-    vec![Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: FULL_WEIGHT }]
+pub fn stable_only(stable: &str) -> Vec<TrafficBackend> {
+    vec![TrafficBackend { revision: stable.to_owned(), role: RevisionRole::Stable, weight_permille: FULL_WEIGHT }]
 }
 
 /// `weight` thousandths to the candidate, the rest to stable, which stays in the list at 0: it answers what the shield replays.
-pub fn split_weights(stable: &str, candidate: &str, weight: i32) -> Vec<Backend> {
+pub fn split_weights(stable: &str, candidate: &str, weight: i32) -> Vec<TrafficBackend> {
     let weight = weight.clamp(0, FULL_WEIGHT);
     vec![
-        Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: FULL_WEIGHT - weight },
-        Backend { revision: candidate.to_owned(), role: Role::Candidate, weight_permille: weight },
+        TrafficBackend {
+            revision: stable.to_owned(),
+            role: RevisionRole::Stable,
+            weight_permille: FULL_WEIGHT - weight,
+        },
+        TrafficBackend { revision: candidate.to_owned(), role: RevisionRole::Candidate, weight_permille: weight },
     ]
 }
 
 /// Whether the weights are some that we would write for these two revisions.
-pub fn is_well_formed(backends: &[Backend], stable: &str, candidate: Option<&str>) -> bool {
+pub fn is_well_formed(backends: &[TrafficBackend], stable: &str, candidate: Option<&str>) -> bool {
     match backends {
-        [only] => *only == Backend { revision: stable.to_owned(), role: Role::Stable, weight_permille: FULL_WEIGHT },
+        [only] => {
+            *only
+                == TrafficBackend {
+                    revision: stable.to_owned(),
+                    role: RevisionRole::Stable,
+                    weight_permille: FULL_WEIGHT,
+                }
+        }
         [first, second] => candidate.is_some_and(|candidate| {
-            let [ours, theirs] = if first.role == Role::Stable { [first, second] } else { [second, first] };
+            let [ours, theirs] = if first.role == RevisionRole::Stable { [first, second] } else { [second, first] };
             (0..=FULL_WEIGHT).contains(&theirs.weight_permille)
                 && split_weights(stable, candidate, theirs.weight_permille) == [ours.clone(), theirs.clone()]
         }),
@@ -70,7 +81,7 @@ pub fn confirmed_time(traffic: &TrafficStatus) -> Option<Timestamp> {
 /// confirmation. False when they are what they were.
 pub fn write_weights(
     traffic: &mut TrafficStatus,
-    backends: Vec<Backend>,
+    backends: Vec<TrafficBackend>,
     preview: Option<String>,
     gateway: &GatewayView,
 ) -> bool {
@@ -168,7 +179,7 @@ pub fn ended_requests(gateway: &GatewayView, generation: i64, revision: &str) ->
     Some(sums)
 }
 
-pub use slipway_crds::v1alpha1::units::permille::text as percent;
+pub use slipway_crds::v1alpha1::units::permille::format_permille as percent;
 
 fn gateway_reports(gateway: &GatewayView) -> impl Iterator<Item = &GatewayReport> {
     gateway.pods.iter().filter_map(|pod| pod.report.as_ref())

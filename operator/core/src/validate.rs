@@ -6,7 +6,7 @@ mod steps;
 mod template;
 
 use kube::ResourceExt;
-use slipway_crds::v1alpha1::{Autoscaling, Gate, HoldPolicy, ModelDeployment, StrategyType};
+use slipway_crds::v1alpha1::{AutoscalingSpec, GateSpec, HoldPolicy, ModelDeployment, StrategyType};
 
 pub use steps::RolloutStep;
 
@@ -29,7 +29,7 @@ pub struct ValidatedSpec {
     /// Replicas of the stable revision.
     pub replicas: i32,
     /// The autoscaler, if one is asked for.
-    pub autoscaling: Option<Autoscaling>,
+    pub autoscaling: Option<AutoscalingSpec>,
     /// Kind of strategy.
     pub strategy: StrategyType,
     /// Steps of a rollout, in order; one of them is [`Step::Weight`] 1000, and no weight comes after it.
@@ -43,7 +43,7 @@ pub struct ValidatedSpec {
     /// Blue-green: seconds behind the preview address after which green is promoted; nothing: a person promotes.
     pub auto_promotion: Option<i64>,
     /// Gates, defaults resolved. Empty: no judge.
-    pub gates: Vec<Gate>,
+    pub gates: Vec<GateSpec>,
     /// Seconds between two readings of the evidence.
     pub interval: i32,
     /// Seconds that a step may hold without a verdict.

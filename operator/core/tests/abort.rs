@@ -5,7 +5,7 @@ mod common;
 
 use common::World;
 use serde_json::json;
-use slipway_crds::v1alpha1::{Outcome, Stage};
+use slipway_crds::v1alpha1::{RolloutOutcome, RolloutStage};
 
 fn canary() -> World {
     let mut world = World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }] } } }));
@@ -20,7 +20,7 @@ fn all_at(world: &World, version: &str) -> bool {
 #[test]
 fn a_failing_gate_takes_the_candidate_back() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.bad();
     let plan = world.step();
     assert!(plan.status_first && plan.evidence.is_none());
@@ -29,7 +29,7 @@ fn a_failing_gate_takes_the_candidate_back() {
     assert_eq!(world.says("GatePassed"), "False Fail");
     assert_eq!(world.says("Stalled"), "True GateFailed");
     let record = world.status().history[0].clone();
-    assert_eq!((record.outcome, record.reason.as_str()), (Outcome::RolledBack, "GateFailed"));
+    assert_eq!((record.outcome, record.reason.as_str()), (RolloutOutcome::RolledBack, "GateFailed"));
     assert!(record.message.contains("errors"), "{}", record.message);
     assert_eq!(plan.events.len(), 1);
     assert!(plan.events[0].warning);
@@ -40,7 +40,7 @@ fn a_gate_that_fails_during_a_pause_takes_the_candidate_back() {
     let mut world =
         World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }, { "pause": {} }] } } }));
     world.version("v2");
-    world.until(Stage::Paused, 1);
+    world.until(RolloutStage::Paused, 1);
     world.bad();
     world.step();
     assert_eq!(world.says("RolledBack"), "True GateFailed");
@@ -49,11 +49,11 @@ fn a_gate_that_fails_during_a_pause_takes_the_candidate_back() {
 #[test]
 fn a_gate_that_fails_while_a_person_holds_the_rollout_takes_the_candidate_back() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.edit(json!({ "paused": true }));
     world.good();
     world.step();
-    assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(Stage::Analyzing), "True UserPaused"));
+    assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(RolloutStage::Analyzing), "True UserPaused"));
     world.bad();
     world.step();
     assert_eq!(world.says("RolledBack"), "True GateFailed");
@@ -62,7 +62,7 @@ fn a_gate_that_fails_while_a_person_holds_the_rollout_takes_the_candidate_back()
 #[test]
 fn a_brake_of_any_gateway_takes_the_candidate_back() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.brake(1);
     world.step();
     assert!(all_at(&world, "v1"));
@@ -73,7 +73,7 @@ fn a_brake_of_any_gateway_takes_the_candidate_back() {
 #[test]
 fn a_brake_that_is_kept_into_the_next_weight_counts() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.brake(0);
     let generation = world.status().traffic.unwrap().generation;
     // The weight moved on while the report was on its way; the gateway keeps its brake.
@@ -86,7 +86,7 @@ fn a_brake_that_is_kept_into_the_next_weight_counts() {
 #[test]
 fn an_old_brake_does_not_meet_a_retry() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.brake(0);
     world.step();
     // A gateway that lags still reports it.
@@ -97,16 +97,16 @@ fn an_old_brake_does_not_meet_a_retry() {
         world.pods_follow();
         world.gateway_follows(1);
     }
-    assert_eq!(world.stage(), Some(Stage::Scaling), "it waits for the gateway that lags");
+    assert_eq!(world.stage(), Some(RolloutStage::Scaling), "it waits for the gateway that lags");
     world.gateway_follows(0);
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Confirming));
+    assert_eq!(world.stage(), Some(RolloutStage::Confirming));
 }
 
 #[test]
 fn an_abort_waits_for_nothing_and_pods_wait_for_every_gateway() {
     let mut world = canary();
-    world.until(Stage::Confirming, 0);
+    world.until(RolloutStage::Confirming, 0);
     // Half confirmed, held by a person, Prometheus silent, pods gone, replicas changed: it does not matter.
     world.gateway_follows(0);
     world.edit(json!({ "paused": true, "replicas": 7 }));
@@ -131,7 +131,7 @@ fn an_abort_waits_for_nothing_and_pods_wait_for_every_gateway() {
 #[test]
 fn requests_in_flight_keep_the_pods_for_as_long_as_a_request_may_take() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     let candidate = world.status().candidate.unwrap().revision;
     world.command("abort", "1");
     world.step();
@@ -152,7 +152,7 @@ fn requests_in_flight_keep_the_pods_for_as_long_as_a_request_may_take() {
 #[test]
 fn a_gateway_that_is_leaving_with_old_weights_keeps_the_pods() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.observed.gateway.pods[0].ready = false;
     world.command("abort", "1");
     world.step();
@@ -172,7 +172,7 @@ fn a_model_that_cannot_be_loaded_is_taken_back_at_once() {
     let line = r#"{"reason":"DigestMismatch","message":"digest is sha256:ab, want sha256:cd","permanent":true}"#;
     world.problem("v2", line, 0);
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Scaling), "the first failure may be the last");
+    assert_eq!(world.stage(), Some(RolloutStage::Scaling), "the first failure may be the last");
     world.observed.pod_problems[0].restarts = 1;
     world.step();
     assert_eq!(world.says("RolledBack"), "True ModelLoadFailed");
@@ -187,7 +187,7 @@ fn a_failure_that_may_pass_is_given_the_deadline() {
     world.step();
     world.pass(599);
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Scaling));
+    assert_eq!(world.stage(), Some(RolloutStage::Scaling));
     assert!(world.condition("Reconciling").message.contains("DownloadFailed"));
     world.pass(1);
     world.step();
@@ -223,17 +223,17 @@ fn the_first_revision_is_tried_until_it_comes_up() {
 #[test]
 fn a_step_that_is_held_too_long_waits_for_a_person() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.pass(3598);
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Analyzing));
+    assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
     world.pass(2);
     let plan = world.step();
-    assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(Stage::Paused), "True HoldExceeded"));
+    assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(RolloutStage::Paused), "True HoldExceeded"));
     assert!(plan.events[0].warning);
     world.good();
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Paused), "only a person ends it");
+    assert_eq!(world.stage(), Some(RolloutStage::Paused), "only a person ends it");
     world.command("promote", "1");
     world.finish();
     assert_eq!(world.stable(), "v2");
@@ -243,7 +243,7 @@ fn a_step_that_is_held_too_long_waits_for_a_person() {
 fn a_step_that_is_held_too_long_may_be_taken_back() {
     let mut world = canary();
     world.edit(json!({ "analysis": { "onHoldExceeded": "Abort", "maxHoldSeconds": 60 } }));
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.pass(61);
     world.step();
     assert_eq!(world.says("RolledBack"), "True HoldExceeded");
@@ -255,14 +255,17 @@ fn a_weight_at_which_nothing_was_ever_answered_is_left_when_its_hold_ends() {
     for policy in ["Pause", "Abort"] {
         let mut world = canary();
         world.edit(json!({ "analysis": { "onHoldExceeded": policy, "maxHoldSeconds": 60 } }));
-        world.until(Stage::Analyzing, 0);
+        world.until(RolloutStage::Analyzing, 0);
         world.answers(40, 10, Some(0));
         world.pass(58);
         world.step();
-        assert_eq!(world.stage(), Some(Stage::Analyzing), "not before");
+        assert_eq!(world.stage(), Some(RolloutStage::Analyzing), "not before");
         world.pass(2);
         let plan = world.step();
-        assert_eq!((world.stage(), world.says("RolledBack").as_str()), (Some(Stage::Aborted), "True NeverAnswered"));
+        assert_eq!(
+            (world.stage(), world.says("RolledBack").as_str()),
+            (Some(RolloutStage::Aborted), "True NeverAnswered")
+        );
         assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
         let why = "no verdict after 60 s at weight 50%, and none of 60 requests to the candidate was answered";
         assert!(world.condition("RolledBack").message.contains(why), "{}", world.condition("RolledBack").message);
@@ -275,11 +278,11 @@ fn what_is_not_known_to_have_failed_is_waited_for() {
     let waits = |tell: &dyn Fn(&mut World)| {
         let mut world = canary();
         world.edit(json!({ "analysis": { "maxHoldSeconds": 60 } }));
-        world.until(Stage::Analyzing, 0);
+        world.until(RolloutStage::Analyzing, 0);
         tell(&mut world);
         world.pass(61);
         world.step();
-        assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(Stage::Paused), "True HoldExceeded"));
+        assert_eq!((world.stage(), world.says("Paused").as_str()), (Some(RolloutStage::Paused), "True HoldExceeded"));
         world
     };
     waits(&|world| world.answers(0, 0, Some(0)));
@@ -302,18 +305,18 @@ fn what_is_not_known_to_have_failed_is_waited_for() {
     assert_eq!(world.says("RolledBack"), "True NeverAnswered");
     ordered.command("promote", "1");
     ordered.step();
-    assert_eq!((ordered.stage(), ordered.says("RolledBack").as_str()), (Some(Stage::Scaling), "absent"));
+    assert_eq!((ordered.stage(), ordered.says("RolledBack").as_str()), (Some(RolloutStage::Scaling), "absent"));
 }
 
 #[test]
 fn a_pass_that_comes_with_the_bell_counts() {
     let mut world = canary();
     world.edit(json!({ "analysis": { "onHoldExceeded": "Abort", "maxHoldSeconds": 60 } }));
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.pass(61);
     world.good();
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Scaling));
+    assert_eq!(world.stage(), Some(RolloutStage::Scaling));
 }
 
 #[test]
@@ -324,7 +327,7 @@ fn rollback_is_armed_during_probation() {
             "promQL": { "query": "x{r='{{candidate}}'}", "min": "900m", "consecutiveCount": 1, "initialDelaySeconds": 0 } }] } }),
     );
     world.version("v2");
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     let read = |world: &mut World, value: f64| {
         world.pass(1);
         let generation = world.status().traffic.unwrap().generation;
@@ -332,7 +335,7 @@ fn rollback_is_armed_during_probation() {
     };
     read(&mut world, 0.95);
     world.step();
-    world.until(Stage::Probation, 1);
+    world.until(RolloutStage::Probation, 1);
     assert_eq!((world.size("v1"), world.size("v2")), (3, 3));
     assert!(world.plan().evidence.is_some());
     read(&mut world, 0.5);

@@ -87,10 +87,10 @@ fn an_autoscaler_does_not_chase_a_rollout() {
         world.step();
         let mut seconds = 0;
         while world.status().rollout.is_some() {
-            if world.stage() == Some(slipway_crds::v1alpha1::Stage::Analyzing) {
+            if world.stage() == Some(slipway_crds::v1alpha1::RolloutStage::Analyzing) {
                 world.good();
             }
-            if world.stage() == Some(slipway_crds::v1alpha1::Stage::Preview) {
+            if world.stage() == Some(slipway_crds::v1alpha1::RolloutStage::Preview) {
                 world.command("promote", "1");
             }
             world.tick(1);

@@ -5,7 +5,7 @@ mod common;
 
 use common::World;
 use serde_json::{Value, json};
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 fn blue_green(settings: Value) -> World {
     let mut world =
@@ -19,24 +19,24 @@ fn green_comes_up_whole_behind_the_preview_and_waits_for_a_person() {
     let mut world = blue_green(json!({ "autoPromotionEnabled": false }));
     assert!(world.observed.services.contains_key("digits-preview"));
     world.step();
-    assert_eq!((world.stage(), world.size("v2")), (Some(Stage::Scaling), 3));
+    assert_eq!((world.stage(), world.size("v2")), (Some(RolloutStage::Scaling), 3));
     assert_eq!(world.status().traffic.unwrap().preview_revision, None);
     world.pods_follow();
     world.step();
     let traffic = world.status().traffic.unwrap();
     assert_eq!(
         (world.stage(), traffic.preview_revision),
-        (Some(Stage::Preview), world.status().candidate.map(|it| it.revision))
+        (Some(RolloutStage::Preview), world.status().candidate.map(|it| it.revision))
     );
     assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
     world.gateways_follow();
     world.tick(100_000);
-    assert_eq!(world.stage(), Some(Stage::Preview));
+    assert_eq!(world.stage(), Some(RolloutStage::Preview));
     world.command("promote", "1");
-    world.until(Stage::Probation, 1);
+    world.until(RolloutStage::Probation, 1);
     assert_eq!((world.size("v1"), world.size("v2")), (3, 3));
     world.tick(29);
-    assert_eq!(world.stage(), Some(Stage::Probation));
+    assert_eq!(world.stage(), Some(RolloutStage::Probation));
     world.finish();
     assert_eq!((world.stable().as_str(), world.status().traffic.unwrap().preview_revision), ("v2", None));
     world.settle();
@@ -48,13 +48,13 @@ fn green_comes_up_whole_behind_the_preview_and_waits_for_a_person() {
 #[test]
 fn green_takes_over_by_itself_after_its_time() {
     let mut world = blue_green(json!({ "autoPromotionSeconds": 120 }));
-    world.until(Stage::Preview, 0);
+    world.until(RolloutStage::Preview, 0);
     world.pass(118);
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Preview));
+    assert_eq!(world.stage(), Some(RolloutStage::Preview));
     world.pass(2);
     world.step();
-    assert_eq!((world.stage(), world.weights()[1].1), (Some(Stage::Confirming), 1000));
+    assert_eq!((world.stage(), world.weights()[1].1), (Some(RolloutStage::Confirming), 1000));
 }
 
 #[test]
@@ -63,17 +63,17 @@ fn without_a_wait_preview_costs_no_write() {
     world.step();
     world.pods_follow();
     world.step();
-    assert_eq!((world.stage(), world.weights()[1].1), (Some(Stage::Confirming), 1000));
+    assert_eq!((world.stage(), world.weights()[1].1), (Some(RolloutStage::Confirming), 1000));
 }
 
 #[test]
 fn switches_below_all_are_judged() {
     let mut world = blue_green(json!({ "switchSteps": [10, 50] }));
-    world.until(Stage::Analyzing, 1);
+    world.until(RolloutStage::Analyzing, 1);
     assert_eq!((world.weights()[1].1, world.size("v2")), (100, 3));
     world.tick(60);
-    assert_eq!(world.stage(), Some(Stage::Analyzing));
-    world.until(Stage::Analyzing, 2);
+    assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
+    world.until(RolloutStage::Analyzing, 2);
     world.bad();
     world.step();
     assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
@@ -83,7 +83,7 @@ fn switches_below_all_are_judged() {
 #[test]
 fn an_abort_during_probation_sends_everything_back() {
     let mut world = blue_green(json!({}));
-    world.until(Stage::Probation, 1);
+    world.until(RolloutStage::Probation, 1);
     world.command("abort", "1");
     world.step();
     assert_eq!(world.weights(), [("v1".to_owned(), 1000)]);
@@ -92,11 +92,11 @@ fn an_abort_during_probation_sends_everything_back() {
 
 #[test]
 fn a_change_of_strategy_in_the_middle_is_survived() {
-    for stage in [Stage::Scaling, Stage::Preview, Stage::Analyzing, Stage::Probation] {
+    for stage in [RolloutStage::Scaling, RolloutStage::Preview, RolloutStage::Analyzing, RolloutStage::Probation] {
         let mut world = blue_green(json!({ "autoPromotionSeconds": 10, "switchSteps": [10] }));
         let step = match stage {
-            Stage::Analyzing => 1,
-            Stage::Probation => 2,
+            RolloutStage::Analyzing => 1,
+            RolloutStage::Probation => 2,
             _ => 0,
         };
         world.until(stage, step);

@@ -5,7 +5,7 @@ mod common;
 
 use common::World;
 use serde_json::json;
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 #[test]
 fn a_canary_with_two_weights_and_three_replicas_costs_at_most_16_writes() {
@@ -13,7 +13,7 @@ fn a_canary_with_two_weights_and_three_replicas_costs_at_most_16_writes() {
         World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "setWeight": 100 }] } } }));
     world.version("v2");
     for round in 0..200 {
-        if world.stage() == Some(Stage::Analyzing) {
+        if world.stage() == Some(RolloutStage::Analyzing) {
             // Six readings that do not suffice, then one that does.
             let good = if round % 7 == 0 { 9990.0 } else { 40.0 };
             world.pass(10);
@@ -33,7 +33,7 @@ fn a_canary_with_two_weights_and_three_replicas_costs_at_most_16_writes() {
 fn an_abort_costs_few_writes() {
     let mut world = World::serving(json!({}));
     world.version("v2");
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.writes.clear();
     world.command("abort", "1");
     for _ in 0..20 {

@@ -5,7 +5,7 @@ mod common;
 
 use common::World;
 use serde_json::json;
-use slipway_crds::v1alpha1::{Outcome, Stage};
+use slipway_crds::v1alpha1::{RolloutOutcome, RolloutStage};
 
 fn sizes(world: &World) -> Vec<i32> {
     world.sizes().into_iter().map(|(_, size)| size).collect()
@@ -39,27 +39,30 @@ fn a_good_candidate_goes_through_every_step_to_promotion() {
     let mut world = World::serving(two_weights());
     world.version("v2");
     world.step();
-    assert_eq!((world.stage(), sizes(&world), weights(&world)), (Some(Stage::Scaling), vec![3, 1], vec![1000]));
+    assert_eq!((world.stage(), sizes(&world), weights(&world)), (Some(RolloutStage::Scaling), vec![3, 1], vec![1000]));
     world.step();
     assert_eq!(weights(&world), [1000], "no weight without capacity");
     world.pods_follow();
     world.step();
-    assert_eq!((world.stage(), weights(&world)), (Some(Stage::Confirming), vec![950, 50]));
+    assert_eq!((world.stage(), weights(&world)), (Some(RolloutStage::Confirming), vec![950, 50]));
     world.gateway_follows(0);
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Confirming), "one gateway is not all");
+    assert_eq!(world.stage(), Some(RolloutStage::Confirming), "one gateway is not all");
     world.gateways_follow();
     let plan = world.step();
-    assert_eq!(world.stage(), Some(Stage::Analyzing));
+    assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
     assert!(plan.evidence.is_some());
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Analyzing), "no evidence, no advance");
+    assert_eq!(world.stage(), Some(RolloutStage::Analyzing), "no evidence, no advance");
     world.good();
     world.step();
-    assert_eq!((world.stage(), sizes(&world), weights(&world)), (Some(Stage::Scaling), vec![3, 3], vec![950, 50]));
+    assert_eq!(
+        (world.stage(), sizes(&world), weights(&world)),
+        (Some(RolloutStage::Scaling), vec![3, 3], vec![950, 50])
+    );
     world.pods_follow();
     world.step();
-    assert_eq!((world.stage(), weights(&world)), (Some(Stage::Confirming), vec![0, 1000]));
+    assert_eq!((world.stage(), weights(&world)), (Some(RolloutStage::Confirming), vec![0, 1000]));
     world.gateways_follow();
     world.step();
     assert_eq!((world.stage(), world.stable().as_str(), weights(&world)), (None, "v2", vec![1000]));
@@ -73,6 +76,6 @@ fn a_good_candidate_goes_through_every_step_to_promotion() {
     world.settle();
     assert!(world.plan().actions.is_empty());
     let history = world.status().history;
-    assert_eq!((history.len(), history[0].outcome, history[0].steps.len()), (1, Outcome::Promoted, 2));
+    assert_eq!((history.len(), history[0].outcome, history[0].steps.len()), (1, RolloutOutcome::Promoted, 2));
     assert_eq!(world.says("Reconciling"), "absent");
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use common::World;
 use serde_json::json;
 use slipway_core::evidence::{GateCounts, GateReading};
-use slipway_crds::v1alpha1::{GateVerdict, Stage};
+use slipway_crds::v1alpha1::{GateVerdict, RolloutStage};
 
 fn canary(version: &str) -> World {
     let steps = json!([{ "setWeight": 5 }, { "setWeight": 50 }, { "setWeight": 100 }]);
@@ -20,13 +20,13 @@ fn canary(version: &str) -> World {
 #[test]
 fn b02_an_unready_pod_neither_ends_nor_passes_an_analysis() {
     let mut world = canary("v2");
-    world.until(Stage::Analyzing, 1);
+    world.until(RolloutStage::Analyzing, 1);
     let set = world.set_mut("v2");
     (set.ready, set.available) = (0, 0);
     for _ in 0..10 {
         world.step();
         world.pass(1);
-        assert_eq!(world.stage(), Some(Stage::Analyzing));
+        assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
     }
     assert_eq!(world.weights(), [("v1".to_owned(), 500), ("v2".to_owned(), 500)]);
 }
@@ -34,23 +34,23 @@ fn b02_an_unready_pod_neither_ends_nor_passes_an_analysis() {
 #[test]
 fn b03_no_sample_is_no_pass() {
     let mut world = canary("v2");
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     for _ in 0..20 {
         world.observed.evidence = None;
         world.tick(60);
-        assert_eq!((world.stage(), world.status().rollout.unwrap().step_index), (Some(Stage::Analyzing), 0));
+        assert_eq!((world.stage(), world.status().rollout.unwrap().step_index), (Some(RolloutStage::Analyzing), 0));
     }
     // A few samples are not enough either.
     world.errors((0.0, 5.0), (0.0, 95.0));
     world.tick(1);
-    assert_eq!(world.stage(), Some(Stage::Analyzing));
+    assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
     assert_eq!(world.says("GatePassed"), "Unknown NeedMoreData");
 }
 
 #[test]
 fn b04_unusable_metrics_hold() {
     let mut world = canary("v2");
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     let generation = world.status().traffic.unwrap().generation;
     let candidate = world.status().candidate.unwrap().revision;
     let stable = world.status().stable.unwrap().revision;
@@ -74,46 +74,46 @@ fn b04_unusable_metrics_hold() {
         world.pass(1);
         world.read(generation, "errors", reading.clone());
         world.step();
-        assert_eq!(world.stage(), Some(Stage::Analyzing), "{reading:?}");
+        assert_eq!(world.stage(), Some(RolloutStage::Analyzing), "{reading:?}");
         assert_ne!(world.status().gates[0].verdict, GateVerdict::Pass, "{reading:?}");
     }
     // Everything failed and there is no series of successes: that is the worst, not the best.
     world.pass(1);
     world.read(generation, "errors", counts(&[(&candidate, 500.0, 0.0), (&stable, 1.0, 9999.0)]));
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Aborted));
+    assert_eq!(world.stage(), Some(RolloutStage::Aborted));
 }
 
 #[test]
 fn b04_evidence_of_another_weight_or_time_is_ignored() {
     let mut world = canary("v2");
-    world.until(Stage::Confirming, 0);
+    world.until(RolloutStage::Confirming, 0);
     world.errors((0.0, 99999.0), (0.0, 99999.0));
     let early = world.observed.evidence.clone();
     world.pass(2);
     world.step();
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Analyzing), "it was taken before the confirmation");
+    assert_eq!(world.stage(), Some(RolloutStage::Analyzing), "it was taken before the confirmation");
     world.good();
     let generation = world.status().traffic.unwrap().generation;
     world.observed.evidence.as_mut().unwrap().generation = generation - 1;
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Analyzing), "it is about the weight before");
+    assert_eq!(world.stage(), Some(RolloutStage::Analyzing), "it is about the weight before");
     world.observed.evidence = early;
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Analyzing));
+    assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
 }
 
 #[test]
 fn b05_an_outage_of_the_provider_holds_and_says_so() {
     let mut world = canary("v2");
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     let generation = world.status().traffic.unwrap().generation;
     for _ in 0..50 {
         world.pass(60);
         world.read(generation, "errors", GateReading::ProviderDown("connection refused".into()));
         world.step();
-        assert_eq!(world.stage(), Some(Stage::Analyzing));
+        assert_eq!(world.stage(), Some(RolloutStage::Analyzing));
     }
     assert_eq!(world.says("GatePassed"), "Unknown ProviderDown");
     assert!(world.condition("Reconciling").message.contains("connection refused"));
@@ -124,14 +124,14 @@ fn b05_an_outage_of_the_provider_holds_and_says_so() {
 #[test]
 fn b06_no_judgement_before_every_gateway_sends() {
     let mut world = canary("v2");
-    world.until(Stage::Confirming, 0);
+    world.until(RolloutStage::Confirming, 0);
     let generation = world.status().traffic.unwrap().generation;
     world.observed.gateway.pods[1].report = None;
     world.gateway_follows(0);
     world.read(generation, "errors", GateReading::NoData("no series".into()));
     let plan = world.step();
     assert!(plan.evidence.is_none());
-    assert_eq!(world.stage(), Some(Stage::Confirming));
+    assert_eq!(world.stage(), Some(RolloutStage::Confirming));
     assert!(world.condition("Reconciling").message.contains("1 of 2 gateways"));
 }
 
@@ -142,7 +142,7 @@ fn what_the_first_reading_says_is_told_until_it_is_written() {
         json!({ "name": "spy", "type": "PromQL", "promQL": { "query": "count(up{x!='{{candidate}}'})", "min": 0 } });
     let mut world = World::serving(json!({ "analysis": { "mode": "Custom", "gates": [query] } }));
     world.version("v2");
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     let generation = world.status().traffic.unwrap().generation;
     for _ in 0..3 {
         world.pass(1);

@@ -338,7 +338,7 @@ fn orphans_are_asked_what_was_stable_and_what_was_taken_back() {
     // The spec says v2, which was taken back.
     let mut world = World::serving(json!({}));
     world.version("v2");
-    world.until(slipway_crds::v1alpha1::Stage::Analyzing, 0);
+    world.until(slipway_crds::v1alpha1::RolloutStage::Analyzing, 0);
     world.command("abort", "1");
     world.settle();
     orphan(&mut world);

@@ -6,7 +6,7 @@ mod common;
 use common::World;
 use serde_json::json;
 use slipway_core::action::PlanAction;
-use slipway_crds::v1alpha1::{Backend, Role, Stage};
+use slipway_crds::v1alpha1::{RevisionRole, RolloutStage, TrafficBackend};
 
 fn canary() -> World {
     let mut world =
@@ -20,7 +20,7 @@ fn canary() -> World {
 #[test]
 fn decisions_are_stored_before_their_consequences() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.good();
     let plan = world.plan();
     assert!(plan.actions.iter().any(|it| matches!(it, PlanAction::Scale { replicas: 3, .. })));
@@ -35,18 +35,22 @@ fn pods_that_nobody_asked_for_are_no_capacity() {
     world.settle();
     world.version("v1");
     world.step();
-    assert_eq!((world.stage(), world.size("v1")), (Some(Stage::Scaling), 1), "its three pods may be about to go");
+    assert_eq!(
+        (world.stage(), world.size("v1")),
+        (Some(RolloutStage::Scaling), 1),
+        "its three pods may be about to go"
+    );
     assert_eq!(world.weights().len(), 1);
     world.pods_follow();
     world.step();
-    assert_eq!(world.stage(), Some(Stage::Confirming));
+    assert_eq!(world.stage(), Some(RolloutStage::Confirming));
 }
 
 /// Simulator: what must be written first was held back because only counts differed.
 #[test]
 fn what_is_taken_away_does_not_wait() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.command("abort", "1");
     world.step();
     world.gateways_follow();
@@ -59,7 +63,7 @@ fn what_is_taken_away_does_not_wait() {
 #[test]
 fn full_promotion_is_held_too() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.command("promote-full", "1");
     world.edit(
         json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }, { "pause": {} }, { "setWeight": 100 }] } } }),
@@ -78,7 +82,8 @@ fn absurd_weights_do_not_stay() {
         World::new(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 50 }, { "setWeight": 5 }] } } }));
     world.step();
     let traffic = world.observed.object.status.as_mut().unwrap().traffic.get_or_insert_default();
-    traffic.backends = vec![Backend { revision: "ffffffffff".into(), role: Role::Candidate, weight_permille: 70 }];
+    traffic.backends =
+        vec![TrafficBackend { revision: "ffffffffff".into(), role: RevisionRole::Candidate, weight_permille: 70 }];
     world.step();
     assert_eq!(world.status().traffic, None, "a gateway without weights keeps the last ones");
 }
@@ -88,7 +93,7 @@ fn absurd_weights_do_not_stay() {
 #[test]
 fn a_lost_status_while_stable_is_down_keeps_stable() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.observed.object.status = None;
     for set in &mut world.observed.replica_sets {
         (set.ready, set.available) = (0, 0);

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use slipway_core::observed::UnreachableGateway;
 use slipway_core::traffic::CONFIRMATION_SECONDS;
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 /// A rollout whose first weight is written; nobody has confirmed it yet.
 fn written() -> World {
@@ -17,7 +17,7 @@ fn written() -> World {
     for _ in 0..20 {
         world.step();
         world.pods_follow();
-        if world.stage() == Some(Stage::Confirming) {
+        if world.stage() == Some(RolloutStage::Confirming) {
             return world;
         }
         world.gateways_follow();
@@ -50,7 +50,7 @@ fn weights_that_are_not_confirmed_go_back_without_blame_and_come_again() {
     world.pass(5);
     world.step();
     assert!(all_at_stable(&world), "{:?}", world.weights());
-    assert_eq!((world.stage(), world.status().rollout.unwrap().abort), (Some(Stage::Scaling), None), "no blame");
+    assert_eq!((world.stage(), world.status().rollout.unwrap().abort), (Some(RolloutStage::Scaling), None), "no blame");
     let event = world.events.iter().find(|event| event.starts_with("GatewaysUnreachable")).unwrap();
     assert!(event.contains("gateway gateway-b still uses generation"), "{event}");
 
@@ -60,7 +60,7 @@ fn weights_that_are_not_confirmed_go_back_without_blame_and_come_again() {
     assert!(all_at_stable(&world), "one of two has confirmed that all is at stable");
     assert_eq!(world.says("Reconciling"), "True GatewaysUnreachable");
     world.gateways_follow();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     assert_eq!(world.weights(), [("v1".to_owned(), 950), ("v2".to_owned(), 50)]);
     world.finish();
     assert_eq!(world.stable(), "v2");
@@ -93,7 +93,7 @@ fn an_operator_that_was_away_listens_first() {
     world.step();
     assert!(!all_at_stable(&world), "it has just begun to listen");
     world.gateways_follow();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     assert!(!world.events.iter().any(|event| event.starts_with("GatewaysUnreachable")), "{:#?}", world.events);
 }
 
@@ -137,7 +137,7 @@ fn no_gateway_at_all_takes_nothing_back() {
 fn a_step_without_evidence_says_when_requests_are_too_large() {
     let mut world = World::serving(json!({ "traffic": { "maxRequestSize": "1M" } }));
     world.version("v2");
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     let said = |world: &mut World| {
         world.step();
         world.condition("Reconciling").message

@@ -6,7 +6,7 @@ mod common;
 use common::{World, stored};
 use serde_json::json;
 use slipway_core::observed::{GatewayReport, ReplicaSetView};
-use slipway_crds::v1alpha1::{ModelDeploymentStatus, Stage};
+use slipway_crds::v1alpha1::{ModelDeploymentStatus, RolloutStage};
 
 fn canary() -> World {
     let mut world =
@@ -27,7 +27,7 @@ fn requests(world: &mut World, counts: &[(&str, u64)]) {
 #[test]
 fn a_lost_status_in_the_middle_keeps_stable_and_starts_the_candidate_again() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 1);
+    world.until(RolloutStage::Analyzing, 1);
     let generation = world.status().traffic.unwrap().generation;
     requests(&mut world, &[("v1", 100), ("v2", 100)]);
     world.observed.object.status = None;
@@ -35,7 +35,7 @@ fn a_lost_status_in_the_middle_keeps_stable_and_starts_the_candidate_again() {
     assert_eq!((world.stable().as_str(), world.weights()), ("v1", vec![("v1".to_owned(), 1000)]));
     assert!(world.status().traffic.unwrap().generation > generation, "no old report may count as a confirmation");
     let rollout = world.status().rollout.unwrap();
-    assert_eq!((rollout.stage, rollout.step_index), (Stage::Scaling, 0));
+    assert_eq!((rollout.stage, rollout.step_index), (RolloutStage::Scaling, 0));
     world.finish();
     assert_eq!(world.stable(), "v2");
 }
@@ -56,7 +56,7 @@ fn a_lost_status_after_promotion_finds_the_promoted_revision() {
 fn a_lost_status_during_probation_is_no_promotion() {
     let mut world = canary();
     world.edit(json!({ "strategy": { "probationSeconds": 1000 } }));
-    world.until(Stage::Probation, 2);
+    world.until(RolloutStage::Probation, 2);
     requests(&mut world, &[("v2", 100)]);
     world.observed.object.status = None;
     world.step();
@@ -67,16 +67,16 @@ fn a_lost_status_during_probation_is_no_promotion() {
 #[test]
 fn a_lost_status_does_not_start_again_what_was_taken_back() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.errors((60.0, 60.0), (0.0, 600.0));
     world.tick(1);
     world.settle();
     let before = world.status().rollout.unwrap();
-    assert_eq!(before.stage, Stage::Aborted, "{before:#?}");
+    assert_eq!(before.stage, RolloutStage::Aborted, "{before:#?}");
     world.observed.object.status = None;
     for _ in 0..100 {
         world.tick(1);
-        assert_eq!((world.weights(), world.stage()), (vec![("v1".to_owned(), 1000)], Some(Stage::Aborted)));
+        assert_eq!((world.weights(), world.stage()), (vec![("v1".to_owned(), 1000)], Some(RolloutStage::Aborted)));
     }
     let abort = world.status().rollout.and_then(|rollout| rollout.abort).unwrap();
     assert_eq!(Some(abort.reason), before.abort.map(|abort| abort.reason));
@@ -84,14 +84,14 @@ fn a_lost_status_does_not_start_again_what_was_taken_back() {
     // A person may still start it again, and then it is marked no more.
     world.command("retry", "1");
     world.step();
-    assert_eq!((world.stage(), &world.set("v2").marks.aborted), (Some(Stage::Scaling), &None));
+    assert_eq!((world.stage(), &world.set("v2").marks.aborted), (Some(RolloutStage::Scaling), &None));
 }
 
 /// With the spec back at stable, the candidate that was taken back may still be up, and is not what served.
 #[test]
 fn a_lost_status_does_not_choose_what_was_taken_back() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 1);
+    world.until(RolloutStage::Analyzing, 1);
     world.command("abort", "1");
     world.step();
     world.version("v1");
@@ -131,24 +131,24 @@ fn of_several_that_were_stable_the_last_one_is() {
 #[test]
 fn a_lost_rollout_starts_again_at_the_first_step() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 1);
+    world.until(RolloutStage::Analyzing, 1);
     world.observed.object.status.as_mut().unwrap().rollout = None;
     world.step();
     assert_eq!(world.weights()[1].1, 50);
-    assert_eq!(world.status().rollout.map(|it| (it.stage, it.step_index)), Some((Stage::Confirming, 0)));
+    assert_eq!(world.status().rollout.map(|it| (it.stage, it.step_index)), Some((RolloutStage::Confirming, 0)));
 }
 
 #[test]
 fn a_status_from_a_backup_outgrows_what_gateways_have() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     let backup = world.status();
-    world.until(Stage::Analyzing, 1);
+    world.until(RolloutStage::Analyzing, 1);
     let newest = world.status().traffic.unwrap().generation;
     world.observed.object.status = Some(backup);
     world.step();
     assert!(world.status().traffic.unwrap().generation > newest);
-    assert_eq!(world.stage(), Some(Stage::Confirming));
+    assert_eq!(world.stage(), Some(RolloutStage::Confirming));
     world.finish();
     assert_eq!(world.stable(), "v2");
 }
@@ -164,7 +164,7 @@ fn a_stable_replica_set_that_was_deleted_is_made_again_when_its_content_is_known
 #[test]
 fn without_stable_the_traffic_goes_to_what_is_left() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 1);
+    world.until(RolloutStage::Analyzing, 1);
     let stable = world.status().stable.unwrap().revision;
     world.observed.replica_sets.retain(|set| set.revision != stable);
     world.step();
@@ -186,7 +186,7 @@ fn conditions_are_always_whole_and_keep_their_times() {
     let mut world = canary();
     let mut old: Option<ModelDeploymentStatus> = None;
     for _ in 0..40 {
-        if world.stage() == Some(Stage::Analyzing) {
+        if world.stage() == Some(RolloutStage::Analyzing) {
             world.good();
         }
         world.tick(1);
@@ -207,7 +207,7 @@ fn conditions_are_always_whole_and_keep_their_times() {
 #[test]
 fn people_see_what_is_waited_for() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     let status = world.status();
     let candidate = status.candidate.unwrap();
     assert_eq!((candidate.version.as_str(), candidate.weight.as_str()), ("v2", "5%"));
@@ -228,7 +228,7 @@ fn the_status_comes_back_from_the_api_server_as_it_was_written() {
     let mut world = canary();
     world.now += jiff::SignedDuration::from_millis(123);
     for _ in 0..40 {
-        if world.stage() == Some(Stage::Analyzing) {
+        if world.stage() == Some(RolloutStage::Analyzing) {
             world.good();
         }
         let plan = world.tick(1);
@@ -280,7 +280,7 @@ fn replica_sets_of_workers_keep_no_service_of_an_old_revision() {
 #[test]
 fn the_observed_share_is_told_and_is_no_reason_to_write() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     requests(&mut world, &[("v1", 949), ("v2", 51)]);
     world.writes.clear();
     world.step();
@@ -295,7 +295,7 @@ fn the_observed_share_is_told_and_is_no_reason_to_write() {
 #[test]
 fn an_object_that_goes_is_left_alone() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.observed.object.metadata.deletion_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
     let plan = world.plan();
@@ -307,12 +307,12 @@ fn an_object_that_goes_is_left_alone() {
 #[test]
 fn what_was_taken_back_is_told_although_the_status_lost_why() {
     let mut world = canary();
-    world.until(Stage::Analyzing, 1);
+    world.until(RolloutStage::Analyzing, 1);
     world.command("abort", "1");
     world.settle();
     let status = world.observed.object.status.as_mut().unwrap();
     status.rollout.as_mut().unwrap().abort = None;
     world.settle();
     assert!(world.condition("Stalled").message.contains("taken back"), "{:?}", world.condition("Stalled"));
-    assert_eq!(world.stage(), Some(Stage::Aborted));
+    assert_eq!(world.stage(), Some(RolloutStage::Aborted));
 }

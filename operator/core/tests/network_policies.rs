@@ -83,7 +83,7 @@ fn ports_of_a_template_are_open_for_as_long_as_its_revision_is_there() {
     assert_eq!(names(&world), ["digits", before.as_str()]);
     world.edit(json!({ "template": sidecar("other", 8444) }));
     world.version("v2");
-    world.until(slipway_crds::v1alpha1::Stage::Analyzing, 0);
+    world.until(slipway_crds::v1alpha1::RolloutStage::Analyzing, 0);
     let after = world.set("v2").name.clone();
     let mut both = vec!["digits", before.as_str(), after.as_str()];
     both.sort_unstable();

@@ -7,7 +7,7 @@ use common::{DIGEST, FOUND, World};
 use serde_json::json;
 use slipway_core::action::PlanAction;
 use slipway_core::observed::{FetchedModel, ModelDigest};
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 fn unnamed() -> World {
     World::new(json!({ "model": { "uri": "s3://models/latest", "digest": null } }))
@@ -55,7 +55,7 @@ fn a_candidate_gets_no_traffic_before_its_model_is_known() {
     for _ in 0..3 {
         world.step();
     }
-    assert_eq!((world.stage(), world.size("v2")), (Some(Stage::Scaling), 1));
+    assert_eq!((world.stage(), world.size("v2")), (Some(RolloutStage::Scaling), 1));
     told(&mut world, "v2", FOUND);
     world.step();
     world.step();

@@ -19,7 +19,8 @@ use slipway_core::observed::{
 };
 use slipway_core::plan::plan;
 use slipway_crds::v1alpha1::{
-    AbortStatus, Backend, ModelDeploymentStatus, RevisionStatus, Role, RolloutStatus, Stage, StepRecord, TrafficStatus,
+    AbortStatus, ModelDeploymentStatus, RevisionRole, RevisionStatus, RolloutStage, RolloutStatus, StepRecord,
+    TrafficBackend, TrafficStatus,
 };
 
 /// A few revisions: those of the versions v1 to v3, and one that nobody knows.
@@ -48,15 +49,15 @@ fn time() -> impl Strategy<Value = Time> {
     (-5000_i64..5000).prop_map(|seconds| Time(start() + SignedDuration::from_secs(seconds)))
 }
 
-fn stage() -> impl Strategy<Value = Stage> {
+fn stage() -> impl Strategy<Value = RolloutStage> {
     proptest::sample::select(vec![
-        Stage::Scaling,
-        Stage::Confirming,
-        Stage::Analyzing,
-        Stage::Paused,
-        Stage::Preview,
-        Stage::Probation,
-        Stage::Aborted,
+        RolloutStage::Scaling,
+        RolloutStage::Confirming,
+        RolloutStage::Analyzing,
+        RolloutStage::Paused,
+        RolloutStage::Preview,
+        RolloutStage::Probation,
+        RolloutStage::Aborted,
     ])
 }
 
@@ -106,8 +107,8 @@ prop_compose! {
         backends in proptest::collection::vec((revision(), any::<bool>(), -100..1200), 0..4),
         preview in proptest::option::of(revision()),
     ) -> TrafficStatus {
-        let backends = backends.into_iter().map(|(revision, stable, weight_permille)| Backend {
-            revision, role: if stable { Role::Stable } else { Role::Candidate }, weight_permille,
+        let backends = backends.into_iter().map(|(revision, stable, weight_permille)| TrafficBackend {
+            revision, role: if stable { RevisionRole::Stable } else { RevisionRole::Candidate }, weight_permille,
         });
         TrafficStatus {
             generation, backends: backends.collect(), preview_revision: preview, confirmed_generation: confirmed,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use slipway_core::action::{HELD_BY_BUDGET, PlanAction};
 use slipway_core::observed::PodProblem;
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 fn asked(world: &mut World) {
     let now = world.now.to_string();
@@ -149,7 +149,7 @@ fn a_moment_to_come_is_waited_for() {
 fn a_restart_waits_for_the_end_of_a_rollout() {
     let mut world = World::serving(json!({ "strategy": { "canary": { "steps": [{ "setWeight": 5 }] } } }));
     world.version("v2");
-    world.until(Stage::Analyzing, 0);
+    world.until(RolloutStage::Analyzing, 0);
     world.pass(1);
     asked(&mut world);
     let plan = world.step();

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use slipway_crds::conditions::{STALLED, reason};
-use slipway_crds::v1alpha1::{ModelDeployment, Stage};
+use slipway_crds::v1alpha1::{ModelDeployment, RolloutStage};
 
 use crate::behavior::ModelQuality;
 use crate::rng::SeededRng;
@@ -288,13 +288,14 @@ fn run_finale(world: &mut SimulatedWorld, rng: &mut SeededRng, version: u32) -> 
     ship_version(world, version, quality);
     let mut over = 0;
     for second in 0..CALM_SECONDS {
-        let waits = world.status().rollout.is_some_and(|it| matches!(it.stage, Stage::Paused | Stage::Preview));
+        let waits =
+            world.status().rollout.is_some_and(|it| matches!(it.stage, RolloutStage::Paused | RolloutStage::Preview));
         if waits && second % 40 == 39 {
             give_command(world, "promote", &second.to_string());
         }
         world.tick();
         // Soon after the end the old pods are gone, too.
-        over = if world.status().rollout.is_none_or(|it| it.stage == Stage::Aborted) { over + 1 } else { 0 };
+        over = if world.status().rollout.is_none_or(|it| it.stage == RolloutStage::Aborted) { over + 1 } else { 0 };
         if over > 45 {
             break;
         }

@@ -12,7 +12,7 @@ use slipway_core::marks::RevisionMarks;
 use slipway_core::observed::{GatewayPod, GatewayView, ModelDigest, ObjectView, ObservedState, ReplicaSetView};
 use slipway_core::settings::{NetworkPolicies, PlanSettings};
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Template};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, PodTemplatePatch};
 
 use crate::behavior::ModelBehavior;
 use crate::pods::SimulatedReplicaSet;
@@ -107,7 +107,7 @@ impl SimulatedCluster {
                 gateway_replicas: 2,
                 gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
                 gateway_problem: None,
-                gateway_template: Template::default(),
+                gateway_template: PodTemplatePatch::default(),
                 fixed_user_ids: true,
                 runtime_image: self.runtime_image.clone(),
                 redis_image: "redis:1".to_owned(),

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use slipway_core::observed::{BrakeReport, GatewayPod, GatewayReport, UnreachableGateway};
-use slipway_crds::v1alpha1::{Backend, Role, TrafficStatus};
+use slipway_crds::v1alpha1::{RevisionRole, TrafficBackend, TrafficStatus};
 
 use crate::cluster::SimulatedCluster;
 use crate::metrics::SimulatedMetrics;
@@ -137,7 +137,7 @@ impl SimulatedGateway {
         cluster: &SimulatedCluster,
         metrics: &mut SimulatedMetrics,
         rng: &mut SeededRng,
-        backend: &Backend,
+        backend: &TrafficBackend,
         count: u64,
     ) {
         let set = cluster.replica_set(&backend.revision);
@@ -156,13 +156,13 @@ impl SimulatedGateway {
         if count > 0 {
             self.report.in_flight.insert(backend.revision.clone(), 1);
         }
-        if backend.role == Role::Candidate {
+        if backend.role == RevisionRole::Candidate {
             self.check_brake(clock, backend, judged, bad);
         }
     }
 
     /// Ten failures, and half of the last fifty requests.
-    fn check_brake(&mut self, clock: Timestamp, backend: &Backend, count: u64, bad: u64) {
+    fn check_brake(&mut self, clock: Timestamp, backend: &TrafficBackend, count: u64, bad: u64) {
         self.recent_failures.extend((0..count).map(|index| index < bad));
         let surplus = self.recent_failures.len().saturating_sub(50);
         self.recent_failures.drain(..surplus);

@@ -7,7 +7,9 @@ use slipway_core::sizing::replicas_for_share;
 use slipway_core::traffic::CONFIRMATION_SECONDS;
 use slipway_core::validate::{RolloutStep, validate_spec};
 use slipway_crds::conditions::reason;
-use slipway_crds::v1alpha1::{GateType, ModelDeployment, ModelDeploymentStatus, Outcome, Role, Stage};
+use slipway_crds::v1alpha1::{
+    GateType, ModelDeployment, ModelDeploymentStatus, RevisionRole, RolloutOutcome, RolloutStage,
+};
 
 use crate::behavior::ModelBehavior;
 use crate::cluster::SimulatedCluster;
@@ -97,7 +99,7 @@ impl InvariantMonitor {
     /// A candidate has no weight for long that is not confirmed, unless a crashing operator has no time to look.
     fn check_confirmation(&mut self, now: i64, status: &ModelDeploymentStatus, broken: &mut Vec<String>) {
         let Some(traffic) = &status.traffic else { return };
-        let has_weight = traffic.backends.iter().any(|it| it.role == Role::Candidate && it.weight_permille > 0);
+        let has_weight = traffic.backends.iter().any(|it| it.role == RevisionRole::Candidate && it.weight_permille > 0);
         if !has_weight || traffic.confirmed_generation == traffic.generation || now <= self.excused_until {
             self.unconfirmed_since = None;
             return;
@@ -116,7 +118,7 @@ impl InvariantMonitor {
         if sum != 1000 {
             broken.push(format!("{now}s: stored weights sum to {sum}"));
         }
-        let aborted = status.rollout.as_ref().is_some_and(|it| it.stage == Stage::Aborted);
+        let aborted = status.rollout.as_ref().is_some_and(|it| it.stage == RolloutStage::Aborted);
         if aborted && traffic.backends.len() != 1 {
             broken.push(format!("{now}s: aborted, and the candidate has a weight"));
         }
@@ -150,7 +152,7 @@ impl InvariantMonitor {
             then.spec != cluster.object.spec || then.metadata.annotations != cluster.object.metadata.annotations
         });
         let Some(rollout) = &status.rollout else { return };
-        if rollout.stage == Stage::Aborted {
+        if rollout.stage == RolloutStage::Aborted {
             let marked = cluster.replica_set(&rollout.revision).is_some_and(|set| set.view.marks.aborted.is_some());
             let waits = !PendingCommands::for_object(&cluster.object).is_empty();
             self.aborted = (marked && !waits).then(|| (rollout.revision.clone(), cluster.object.clone()));
@@ -207,10 +209,10 @@ impl InvariantMonitor {
         let ordered = self.ordered_promotions.contains(&record.version);
         if is_judged(&cluster.object)
             && is_worse(&cluster.object, theirs, ours)
-            && record.outcome != Outcome::Superseded
+            && record.outcome != RolloutOutcome::Superseded
         {
             self.bad.0 += 1;
-            let missed = record.outcome == Outcome::Promoted && !ordered;
+            let missed = record.outcome == RolloutOutcome::Promoted && !ordered;
             self.bad.1 += u32::from(missed);
             if missed {
                 self.notes.push(format!("score: {} is worse than {} and was promoted", record.version, rival.version));

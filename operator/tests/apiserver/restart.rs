@@ -14,11 +14,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use slipway_core::action::{HELD_BY_BUDGET, PlanAction};
 use slipway_crds::v1alpha1::ModelDeployment;
-use slipway_operator::apply::{Applier, Subject};
-use slipway_operator::error::Fault;
+use slipway_operator::apply::{ActionApplier, ModelIdentity};
+use slipway_operator::error::WriteFault;
 use slipway_operator::own_writes::OwnWrites;
-use slipway_operator::put::Turns;
-use slipway_operator::views::Views;
+use slipway_operator::server_side_apply::NamespaceLocks;
+use slipway_operator::views::ClusterViews;
 
 use super::support::fakes::Fakes;
 use super::support::world::{World, condition, spec};
@@ -181,21 +181,27 @@ async fn a_second_budget_that_keeps_a_pod_is_told() {
 async fn an_eviction_is_of_the_pod_that_was_seen() {
     let world = World::new("evict").await;
     let object = world.create("m", spec("v1")).await;
-    let subject = Subject { namespace: "evict".into(), name: "m".into(), uid: object.uid().unwrap() };
-    let (views, turns, own) = (Views::default(), Turns::default(), OwnWrites::default());
-    let applier =
-        Applier { client: &world.admin, views: &views, subject: &subject, turns: &turns, object: &object, own: &own };
+    let subject = ModelIdentity { namespace: "evict".into(), name: "m".into(), uid: object.uid().unwrap() };
+    let (views, turns, own) = (ClusterViews::default(), NamespaceLocks::default(), OwnWrites::default());
+    let applier = ActionApplier {
+        client: &world.admin,
+        views: &views,
+        subject: &subject,
+        locks: &turns,
+        object: &object,
+        own_writes: &own,
+    };
     let uid = make_pod(&world, "m-0123456789-aaaaa", None, true).await;
     let evict = |uid: &str| PlanAction::Evict { name: "m-0123456789-aaaaa".into(), uid: uid.into() };
     let refused =
-        applier.carry_out(&evict("of-its-predecessor")).await.err().expect("another pod of that name is evicted");
-    assert!(matches!(refused.fault, Fault::Conflict(_)), "{refused}");
+        applier.execute(&evict("of-its-predecessor")).await.err().expect("another pod of that name is evicted");
+    assert!(matches!(refused.fault, WriteFault::Conflict(_)), "{refused}");
     let pods = world.api::<Pod>();
     assert!(pods.get("m-0123456789-aaaaa").await.unwrap().metadata.deletion_timestamp.is_none());
-    applier.carry_out(&evict(&uid)).await.unwrap();
+    applier.execute(&evict(&uid)).await.unwrap();
     assert!(pods.get_opt("m-0123456789-aaaaa").await.unwrap().is_none());
     // One that is gone is what was wanted.
-    applier.carry_out(&evict(&uid)).await.unwrap();
+    applier.execute(&evict(&uid)).await.unwrap();
 }
 
 /// The policy of the chart about the operator's token, and its binding, as Helm renders them.

@@ -206,7 +206,7 @@ async fn ready(client: &Client) -> bool {
 
 async fn install_crd(admin: &Client) {
     let api = Api::<CustomResourceDefinition>::all(admin.clone());
-    for crd in slipway_crds::all() {
+    for crd in slipway_crds::all_crds() {
         let name = crd.metadata.name.clone().unwrap();
         api.create(&PostParams::default(), &crd).await.unwrap();
         let established = await_condition(api.clone(), &name, conditions::is_crd_established());
@@ -219,7 +219,7 @@ async fn install_crd(admin: &Client) {
 
 /// Operators may do exactly what the table says: a request beyond it fails the tests.
 async fn grant(admin: &Client) {
-    let rules = rbac::CLUSTER.iter().chain(rbac::LEASE).map(|rule| PolicyRule {
+    let rules = rbac::CLUSTER_RULES.iter().chain(rbac::LEASE_RULES).map(|rule| PolicyRule {
         api_groups: Some(vec![rule.group.into()]),
         resources: Some(vec![rule.resource.into()]),
         verbs: rule.verbs.iter().map(|v| (*v).into()).collect(),

@@ -12,8 +12,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeployment;
-use slipway_operator::args::Cli;
-use slipway_operator::error::RunError;
+use slipway_operator::args::OperatorCli;
+use slipway_operator::error::OperatorError;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,7 @@ pub struct Operator {
     /// Its admin server.
     pub admin: SocketAddr,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), RunError>>,
+    task: JoinHandle<Result<(), OperatorError>>,
 }
 
 impl World {
@@ -66,9 +66,9 @@ impl World {
         arguments.push(format!("--lease-namespace={}", self.namespace));
         arguments.push(format!("--admin-listen={admin}"));
         arguments.extend(further.iter().map(|a| (*a).to_owned()));
-        let args = Cli::parse_from(arguments).run;
+        let args = OperatorCli::parse_from(arguments).run;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(slipway_operator::run::run_in(self.plane.config(&user), args, stop.clone()));
+        let task = tokio::spawn(slipway_operator::run::run_in_cluster(self.plane.config(&user), args, stop.clone()));
         Operator { user, admin, stop, task }
     }
 
@@ -105,13 +105,13 @@ impl World {
 
 impl Operator {
     /// Asks it to end, and waits for that.
-    pub async fn end(self) -> Result<(), RunError> {
+    pub async fn end(self) -> Result<(), OperatorError> {
         self.stop.cancel();
         self.ended().await
     }
 
     /// Waits until it ends by itself.
-    pub async fn ended(self) -> Result<(), RunError> {
+    pub async fn ended(self) -> Result<(), OperatorError> {
         tokio::time::timeout(DEADLINE, self.task).await.expect("the operator ends").unwrap()
     }
 

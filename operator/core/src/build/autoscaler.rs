@@ -8,7 +8,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
-use slipway_crds::v1alpha1::{Autoscaling, ModelDeployment, SERVER};
+use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment, SERVER_CONTAINER};
 
 use super::hash::with_applied_hash;
 use super::meta::{LabelMap, controlled_metadata, label_selector, object_labels, runtime_selector};
@@ -19,7 +19,7 @@ const DEFAULT_CPU_PERCENT: i32 = 80;
 
 /// The HorizontalPodAutoscaler `<name>` for `autoscaling` (that of the spec). It targets our own scale subresource, whose selector covers all revisions and
 /// does not change in a rollout, so the autoscaler never has to be pointed anywhere else.
-pub fn model_autoscaler(object: &ModelDeployment, autoscaling: &Autoscaling) -> DesiredObject {
+pub fn model_autoscaler(object: &ModelDeployment, autoscaling: &AutoscalingSpec) -> DesiredObject {
     let name = object.name_any();
     let metrics = if autoscaling.metrics.is_empty() { vec![cpu_utilisation()] } else { autoscaling.metrics.clone() };
     with_applied_hash(DesiredObject::HorizontalPodAutoscaler(HorizontalPodAutoscaler {
@@ -44,7 +44,7 @@ fn cpu_utilisation() -> MetricSpec {
     MetricSpec {
         type_: "ContainerResource".to_owned(),
         container_resource: Some(ContainerResourceMetricSource {
-            container: SERVER.to_owned(),
+            container: SERVER_CONTAINER.to_owned(),
             name: "cpu".to_owned(),
             target: MetricTarget {
                 type_: "Utilization".to_owned(),

@@ -5,8 +5,8 @@ use k8s_openapi::api::core::v1::{
     Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use slipway_crds::v1alpha1::units::bytes;
-use slipway_crds::v1alpha1::{Cache, CacheBypass, CacheMode, EvictionPolicy, RedisSidecar};
+use slipway_crds::v1alpha1::units::quantity_bytes;
+use slipway_crds::v1alpha1::{CacheBypass, CacheMode, CacheSpec, EvictionPolicy, RedisSidecar};
 
 use super::pod::{container_security, env_from_secret, env_var};
 use super::replica_set::{scratch_volume, volume_mount};
@@ -24,14 +24,14 @@ const SOCKET: &str = "/run/slipway/redis.sock";
 const CPU_REQUEST: &str = "50m";
 
 /// The volume of the model files, when it is a claim: a path of the node would be against the restricted Pod Security Standard.
-pub(super) fn model_cache_volume(cache: Option<&Cache>) -> Option<Volume> {
+pub(super) fn model_cache_volume(cache: Option<&CacheSpec>) -> Option<Volume> {
     let claim_name = cache?.models.as_ref()?.claim_name.clone();
     let claim = PersistentVolumeClaimVolumeSource { claim_name, read_only: None };
     Some(Volume { name: MODELS.to_owned(), persistent_volume_claim: Some(claim), ..Volume::default() })
 }
 
 /// A claim may belong to root; our group may write to it. Only its root is looked at, because walking through many files at every start is slow.
-pub(super) fn cache_pod_security(cache: Option<&Cache>, pod: PodSecurityContext) -> PodSecurityContext {
+pub(super) fn cache_pod_security(cache: Option<&CacheSpec>, pod: PodSecurityContext) -> PodSecurityContext {
     let claimed = cache.is_some_and(|cache| cache.models.is_some());
     PodSecurityContext {
         fs_group: if claimed { pod.run_as_group } else { None },
@@ -41,20 +41,20 @@ pub(super) fn cache_pod_security(cache: Option<&Cache>, pod: PodSecurityContext)
 }
 
 /// The volume for the socket, and where both containers mount it; none without the sidecar.
-pub(super) fn socket_volume(cache: Option<&Cache>) -> Option<(Volume, VolumeMount)> {
+pub(super) fn socket_volume(cache: Option<&CacheSpec>) -> Option<(Volume, VolumeMount)> {
     cache?.sidecar.as_ref().map(|_| (scratch_volume(SOCKET_VOLUME, "16Mi"), volume_mount(SOCKET_VOLUME, FOLDER)))
 }
 
 /// The settings of the model server.
-pub(super) fn cache_environment(cache: Option<&Cache>) -> Vec<EnvVar> {
+pub(super) fn cache_environment(cache: Option<&CacheSpec>) -> Vec<EnvVar> {
     let Some(cache) = cache else { return Vec::new() };
     let mut all = Vec::new();
     if let Some(results) = cache.results.as_ref().filter(|results| results.mode == CacheMode::Enabled) {
         all.extend([
             env_var("SLIPWAY_RESULT_CACHE", "true"),
-            env_var("SLIPWAY_RESULT_CACHE_BYTES", &quantity_bytes(&results.memory)),
+            env_var("SLIPWAY_RESULT_CACHE_BYTES", &quantity_bytes_text(&results.memory)),
             env_var("SLIPWAY_RESULT_CACHE_TTL_SECONDS", &results.ttl_seconds.to_string()),
-            env_var("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &quantity_bytes(&results.max_entry_size)),
+            env_var("SLIPWAY_RESULT_CACHE_MAX_ENTRY_BYTES", &quantity_bytes_text(&results.max_entry_size)),
         ]);
         if results.hot_keys > 0 {
             all.push(env_var("SLIPWAY_CACHE_HOT_KEYS", &results.hot_keys.to_string()));
@@ -66,7 +66,7 @@ pub(super) fn cache_environment(cache: Option<&Cache>) -> Vec<EnvVar> {
     if let Some(features) = cache.features.as_ref().filter(|features| features.mode == CacheMode::Enabled) {
         all.extend([
             env_var("SLIPWAY_FEATURE_CACHE", "true"),
-            env_var("SLIPWAY_FEATURE_CACHE_BYTES", &quantity_bytes(&features.memory)),
+            env_var("SLIPWAY_FEATURE_CACHE_BYTES", &quantity_bytes_text(&features.memory)),
             env_var("SLIPWAY_FEATURE_TTL_SECONDS", &features.ttl_seconds.to_string()),
         ]);
         if let Some(source) = &features.source {
@@ -82,11 +82,11 @@ pub(super) fn cache_environment(cache: Option<&Cache>) -> Vec<EnvVar> {
 }
 
 /// What is no amount is refused before; 0 keeps nothing.
-fn quantity_bytes(amount: &Quantity) -> String {
-    bytes(amount).unwrap_or_default().to_string()
+fn quantity_bytes_text(amount: &Quantity) -> String {
+    quantity_bytes(amount).unwrap_or_default().to_string()
 }
 
-fn redis_url(cache: &Cache) -> Option<EnvVar> {
+fn redis_url(cache: &CacheSpec) -> Option<EnvVar> {
     const NAME: &str = "SLIPWAY_REDIS_URL";
     if cache.sidecar.is_some() {
         return Some(env_var(NAME, &format!("unix://{SOCKET}")));
@@ -101,7 +101,7 @@ fn redis_url(cache: &Cache) -> Option<EnvVar> {
 /// The Redis beside the model server, as a sidecar: an init container that goes on, so that it starts before the model server and ends after it.
 ///
 /// It has neither a startup nor a readiness probe, on purpose: a Redis that does not come up must not keep a pod from serving without it.
-pub(super) fn redis_sidecar(cache: Option<&Cache>, settings: &PlanSettings) -> Option<Container> {
+pub(super) fn redis_sidecar(cache: Option<&CacheSpec>, settings: &PlanSettings) -> Option<Container> {
     let redis = cache?.sidecar.as_ref()?;
     Some(Container {
         name: REDIS.to_owned(),
@@ -125,7 +125,7 @@ fn redis_arguments(redis: &RedisSidecar) -> Vec<String> {
         EvictionPolicy::AllKeysLru => "allkeys-lru",
         EvictionPolicy::VolatileTtl => "volatile-ttl",
     };
-    let memory = quantity_bytes(&redis.max_memory);
+    let memory = quantity_bytes_text(&redis.max_memory);
     let pairs = [
         ("--port", "0"),
         ("--unixsocket", SOCKET),
@@ -157,7 +157,7 @@ fn redis_liveness() -> Probe {
 /// Memory: what Redis may keep, and a quarter and 32 MiB for buffers, fragmentation and itself. All of it is requested, because a cache is full sooner or
 /// later.
 fn redis_resources(redis: &RedisSidecar) -> ResourceRequirements {
-    let kept = bytes(&redis.max_memory).unwrap_or_default();
+    let kept = quantity_bytes(&redis.max_memory).unwrap_or_default();
     let kept = kept / (1 << 20) + i64::from(kept % (1 << 20) > 0);
     let memory = Quantity(format!("{}Mi", kept + kept / 4 + 32));
     let mut resources = redis.resources.clone().unwrap_or_default();

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, Template};
+use slipway_crds::v1alpha1::{ModelDeployment, PodTemplatePatch};
 
 use super::hash::with_applied_hash;
 use super::meta::{
@@ -137,7 +137,7 @@ fn policy_port(number: i32, protocol: &str) -> NetworkPolicyPort {
 }
 
 /// The ports that the containers of a template declare, but for `ours`: naming one of those opens it to nobody.
-fn declared_ports(template: &Template, ours: &[i32]) -> Vec<NetworkPolicyPort> {
+fn declared_ports(template: &PodTemplatePatch, ours: &[i32]) -> Vec<NetworkPolicyPort> {
     let Some(pod) = &template.spec else { return Vec::new() };
     let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
     let ports = containers.flat_map(|container: &Container| container.ports.iter().flatten());

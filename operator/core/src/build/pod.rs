@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use slipway_crds::v1alpha1::SecretKey;
+use slipway_crds::v1alpha1::SecretKeyRef;
 
 use super::meta::{LabelMap, label_map, label_selector};
 use crate::reserved::SCRATCH_VOLUMES;
@@ -159,7 +159,7 @@ pub(super) fn spread_affinity(selector: LabelMap) -> Affinity {
 }
 
 /// A variable whose value is a key of a Secret.
-pub(super) fn env_from_secret(name: &str, secret: &SecretKey) -> EnvVar {
+pub(super) fn env_from_secret(name: &str, secret: &SecretKeyRef) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{Batching, ModelDeployment, ModelDeploymentSpec, SERVER};
+use slipway_crds::v1alpha1::{BatchingPolicy, ModelDeployment, ModelDeploymentSpec, SERVER_CONTAINER};
 
 use super::hash::with_applied_hash;
 use super::meta::{
@@ -105,7 +105,7 @@ pub fn container_images(set: &ReplicaSet) -> BTreeMap<String, String> {
 /// Whether a step before the server fetches the model and tells its digest. Not where the user's own image holds the model: its bytes are the image's, which
 /// has a digest of its own.
 pub fn has_fetch_step(object: &ModelDeployment) -> bool {
-    !(object.spec.model.uri.starts_with("file://") && object.spec.template.image().is_some())
+    !(object.spec.model.uri.starts_with("file://") && object.spec.template.server_image().is_some())
 }
 
 /// A pod that serves; the workers' pods are made from it. `digest` is that of the model, empty while it is not known. Pods with the labels `alike` prefer
@@ -126,7 +126,7 @@ pub(super) fn serving_pod(
         mounts.push(mount);
     }
     // Not for an image of the user's own: what speaks for the namespace is given to nobody who does not need it.
-    if object.spec.template.image().is_none() {
+    if object.spec.template.server_image().is_none() {
         let (volume, mount) = keys::keys_volume();
         volumes.push(volume);
         mounts.push(mount);
@@ -143,9 +143,9 @@ pub(super) fn serving_pod(
         ..PodSpec::default()
     };
     let mut pod = template::merge_pod_template(ours, &object.spec.template);
-    let own_image = object.spec.template.image().is_some();
+    let own_image = object.spec.template.server_image().is_some();
     let mut steps = Vec::new();
-    if let Some(server) = pod.containers.iter_mut().find(|container| container.name == SERVER) {
+    if let Some(server) = pod.containers.iter_mut().find(|container| container.name == SERVER_CONTAINER) {
         server.resources = Some(with_default_requests(server.resources.take().unwrap_or_default()));
         // An image of the user's own has no policy of ours: Kubernetes' default by tag is what they expect.
         if server.image_pull_policy.is_none() && !own_image {
@@ -172,7 +172,7 @@ fn server_container(
     mounts: Vec<VolumeMount>,
 ) -> Container {
     Container {
-        name: SERVER.to_owned(),
+        name: SERVER_CONTAINER.to_owned(),
         image: Some(settings.runtime_image.clone()),
         args: Some(vec!["serve".to_owned()]),
         env: Some(server_environment(object, settings, revision, version, digest)),
@@ -240,7 +240,7 @@ fn server_environment(
         env_var("SLIPWAY_FETCHED_RECORD", "/tmp/slipway-fetched.json"),
         env_from_field("POD_NAME", "metadata.name"),
     ];
-    if object.spec.template.image().is_none() {
+    if object.spec.template.server_image().is_none() {
         all.push(env_var("SLIPWAY_UID", &object.uid().unwrap_or_default()));
         all.push(keys::keys_environment());
     }
@@ -254,11 +254,11 @@ fn server_environment(
 }
 
 /// What the owner of the model says about batches; nothing where the runtime decides.
-fn batching_variable(batching: Batching) -> Option<EnvVar> {
+fn batching_variable(batching: BatchingPolicy) -> Option<EnvVar> {
     let mode = match batching {
-        Batching::Auto => return None,
-        Batching::Enabled => "enabled",
-        Batching::Disabled => "disabled",
+        BatchingPolicy::Auto => return None,
+        BatchingPolicy::Enabled => "enabled",
+        BatchingPolicy::Disabled => "disabled",
     };
     Some(env_var("SLIPWAY_BATCHING", mode))
 }

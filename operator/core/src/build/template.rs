@@ -6,13 +6,13 @@
 
 use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec, ResourceRequirements, Volume};
-use slipway_crds::v1alpha1::{SERVER, Template};
+use slipway_crds::v1alpha1::{PodTemplatePatch, SERVER_CONTAINER};
 
 use super::meta::LabelMap;
 use crate::reserved::{is_reserved_variable, without_handler};
 
 /// Merges the template over a pod whose containers are `server` and, as init containers, our own.
-pub(super) fn merge_pod_template(mut ours: PodSpec, template: &Template) -> PodSpec {
+pub(super) fn merge_pod_template(mut ours: PodSpec, template: &PodTemplatePatch) -> PodSpec {
     let Some(mut theirs) = template.spec.clone() else { return ours };
     // A named account decides for itself whether its token is mounted; the namespace's default account has no business here.
     if theirs.service_account_name.is_some() {
@@ -41,7 +41,7 @@ pub(super) fn merge_pod_template(mut ours: PodSpec, template: &Template) -> PodS
 }
 
 /// Merges a template over another one. Over a pod both together give what the one after the other would.
-pub(crate) fn merge_template(under: &mut Template, over: &Template) {
+pub(crate) fn merge_template(under: &mut PodTemplatePatch, over: &PodTemplatePatch) {
     if let Some(metadata) = &over.metadata {
         let all = under.metadata.get_or_insert_default();
         all.labels.extend(metadata.labels.clone());
@@ -53,14 +53,14 @@ pub(crate) fn merge_template(under: &mut Template, over: &Template) {
 }
 
 /// Labels of the pods: the template's, and ours.
-pub(super) fn template_labels(template: &Template, ours: LabelMap) -> LabelMap {
+pub(super) fn template_labels(template: &PodTemplatePatch, ours: LabelMap) -> LabelMap {
     let mut all = template.metadata.as_ref().map(|it| it.labels.clone()).unwrap_or_default();
     all.extend(ours);
     all
 }
 
 /// Annotations of the pods: ours, and the template's, which may send scrapes elsewhere.
-pub(super) fn template_annotations(template: &Template, mut ours: LabelMap) -> LabelMap {
+pub(super) fn template_annotations(template: &PodTemplatePatch, mut ours: LabelMap) -> LabelMap {
     ours.extend(template.metadata.iter().flat_map(|it| it.annotations.clone()));
     ours
 }
@@ -84,7 +84,7 @@ fn prepare_merge(own: &mut Container, theirs: &mut Container) {
     theirs.ports.iter_mut().for_each(|ports| {
         ports.retain(|port| !taken.iter().any(|it| it.name == port.name || it.container_port == port.container_port));
     });
-    if own.name == SERVER {
+    if own.name == SERVER_CONTAINER {
         for probe in [&mut theirs.liveness_probe, &mut theirs.readiness_probe].into_iter().flatten() {
             *probe = without_handler(probe);
         }

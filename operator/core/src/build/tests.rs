@@ -2,7 +2,7 @@ use k8s_openapi::api::apps::v1::DeploymentSpec;
 use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec};
 use serde_json::{Value, json};
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, Queue, Template};
+use slipway_crds::v1alpha1::{ModelDeployment, PodTemplatePatch, QueueSpec};
 
 use super::*;
 use crate::desired::DesiredObject;
@@ -52,7 +52,7 @@ fn settings() -> PlanSettings {
         gateway_replicas: 2,
         gateway_autoscaler: GatewayAutoscaler::None,
         gateway_problem: None,
-        gateway_template: Template::default(),
+        gateway_template: PodTemplatePatch::default(),
         fixed_user_ids: true,
         runtime_image: "registry.example/slipway-runtime:1".to_owned(),
         redis_image: "registry.example/slipway-redis:1".to_owned(),
@@ -113,7 +113,7 @@ fn pods(object: &ModelDeployment) -> Vec<PodSpec> {
     pods
 }
 
-fn worker(object: &ModelDeployment, queue: &Queue) -> DeploymentSpec {
+fn worker(object: &ModelDeployment, queue: &QueueSpec) -> DeploymentSpec {
     let DesiredObject::Deployment(it) = worker_deployment(object, queue, &settings(), REVISION, "v7", "", None) else {
         panic!()
     };

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{ModelDeployment, Queue, QueueStore, SERVER, WorkerAutoscaling};
+use slipway_crds::v1alpha1::{ModelDeployment, QueueSpec, QueueStore, SERVER_CONTAINER, WorkerAutoscaling};
 
 use super::hash::with_applied_hash;
 use super::meta::{LabelMap, controlled_metadata, label_map, label_selector, worker_labels, worker_selector};
@@ -37,7 +37,7 @@ const AFTER_DRAIN_SECONDS: i64 = 10;
 /// pods, by the Deployment's own rolling update.
 pub fn worker_deployment(
     object: &ModelDeployment,
-    queue: &Queue,
+    queue: &QueueSpec,
     settings: &PlanSettings,
     revision: &str,
     version: &str,
@@ -77,7 +77,7 @@ fn pod_labels(name: &str, revision: &str) -> LabelMap {
 /// As a pod that serves, but for the program's first argument and what the worker's own part of the spec says.
 fn worker_pod(
     object: &ModelDeployment,
-    queue: &Queue,
+    queue: &QueueSpec,
     settings: &PlanSettings,
     revision: &str,
     version: &str,
@@ -100,7 +100,7 @@ fn worker_pod(
     for step in pod.init_containers.iter_mut().flatten().filter(|step| step.name == FETCH) {
         step.resources = own.clone().map(template::init_step_resources).or(step.resources.take());
     }
-    for container in pod.containers.iter_mut().filter(|container| container.name == SERVER) {
+    for container in pod.containers.iter_mut().filter(|container| container.name == SERVER_CONTAINER) {
         container.name = WORKER.to_owned();
         if let Some(first) = container.args.as_mut().and_then(|args| args.first_mut()) {
             WORKER.clone_into(first);
@@ -116,7 +116,7 @@ fn worker_pod(
     pod
 }
 
-fn worker_environment(queue: &Queue) -> Vec<EnvVar> {
+fn worker_environment(queue: &QueueSpec) -> Vec<EnvVar> {
     let worker = &queue.worker;
     let mut all = vec![
         env_var("SLIPWAY_WORKER_MAX_JOBS", &worker.max_batch_jobs.to_string()),
@@ -131,7 +131,7 @@ fn worker_environment(queue: &Queue) -> Vec<EnvVar> {
 }
 
 /// The environment that the pods that serve and the workers need for the queue.
-pub(super) fn queue_environment(object: &ModelDeployment, store: &QueueStore, queue: &Queue) -> Vec<EnvVar> {
+pub(super) fn queue_environment(object: &ModelDeployment, store: &QueueStore, queue: &QueueSpec) -> Vec<EnvVar> {
     let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
     let place = match (&store.redis, &store.nats) {
         (Some(redis), _) => (&redis.url, &redis.url_secret_key_ref),

@@ -1,6 +1,6 @@
 //! Invariants about pods that are evicted.
 
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 use super::{CheckedPlan, report_unless};
 use crate::action::PlanAction;
@@ -18,7 +18,7 @@ pub(super) fn check_restart(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
 }
 
 fn check_eviction(case: &CheckedPlan<'_>, name: &str, uid: &str, broken: &mut Vec<String>) {
-    let busy = case.new.rollout.as_ref().is_some_and(|it| it.stage != Stage::Aborted);
+    let busy = case.new.rollout.as_ref().is_some_and(|it| it.stage != RolloutStage::Aborted);
     report_unless(broken, !busy, || format!("I19: {name} is evicted during a rollout"));
     let found = case.observed.pods.iter().find(|pod| pod.name == name && pod.uid == uid && !pod.deleting);
     let stable = case.new.stable.as_ref().map(|it| it.revision.as_str());

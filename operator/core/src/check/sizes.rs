@@ -1,6 +1,6 @@
 //! Invariants about pods.
 
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 use super::{CheckedPlan, report_unless};
 use crate::action::PlanAction;
@@ -90,7 +90,8 @@ fn check_marks(case: &CheckedPlan<'_>, set: &ReplicaSetView, marks: &RevisionMar
     let is_stable = case.new.stable.as_ref().is_some_and(|it| it.revision == set.revision);
     let stable = marks.stable_since == set.marks.stable_since || is_stable;
     report_unless(broken, stable, || format!("I16: {} is marked stable and is not", set.name));
-    let aborted = case.new.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && it.revision == set.revision);
+    let aborted =
+        case.new.rollout.as_ref().filter(|it| it.stage == RolloutStage::Aborted && it.revision == set.revision);
     let aborted = aborted.and_then(|it| it.abort.as_ref());
     report_unless(broken, aborted.is_some() == marks.aborted.is_some(), || {
         format!("I16: {} is marked {:?}, and is not so", set.name, marks.aborted)

@@ -1,7 +1,7 @@
 //! Invariants about the way of a rollout.
 
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{GateVerdict, RolloutStatus, Stage};
+use slipway_crds::v1alpha1::{GateVerdict, RolloutStage, RolloutStatus};
 
 use super::{CheckedPlan, report_unless};
 use crate::command::PendingCommands;
@@ -11,7 +11,7 @@ use crate::validate::{RolloutStep, is_judged};
 
 /// I5, I6 and I8.
 pub(super) fn check_steps(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
-    let Some(old) = case.old.rollout.as_ref().filter(|it| it.stage != Stage::Aborted) else {
+    let Some(old) = case.old.rollout.as_ref().filter(|it| it.stage != RolloutStage::Aborted) else {
         check_first_stable(case, broken);
         return;
     };
@@ -26,7 +26,7 @@ pub(super) fn check_steps(case: &CheckedPlan<'_>, broken: &mut Vec<String>) {
         return;
     }
     let Some(new) = case.new.rollout.as_ref().filter(|it| it.revision == old.revision) else { return };
-    if new.stage == Stage::Aborted || new.start_time != old.start_time {
+    if new.stage == RolloutStage::Aborted || new.start_time != old.start_time {
         return;
     }
     let (from, to) = (step_index(old), step_index(new));

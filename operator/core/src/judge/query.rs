@@ -3,7 +3,7 @@
 //! `increase(...[{{window}}])` looks back exactly to the confirmation of the weight: the poller puts in the age of the window at each reading. It bears
 //! counter resets, and it names both revisions, so neither an older weight nor an older revision is ever judged.
 
-use slipway_crds::v1alpha1::{Gate, GateType};
+use slipway_crds::v1alpha1::{GateSpec, GateType};
 
 use crate::evidence::{EvidenceQuery, GateQueries};
 
@@ -11,7 +11,7 @@ use crate::evidence::{EvidenceQuery, GateQueries};
 pub fn gate_queries(
     namespace: &str,
     name: &str,
-    gates: &[Gate],
+    gates: &[GateSpec],
     candidate: &str,
     stable: &str,
     matchers: &[String],
@@ -46,7 +46,7 @@ impl SeriesSelector<'_> {
     }
 }
 
-fn gate_query(gate: &Gate, selector: &SeriesSelector<'_>) -> EvidenceQuery {
+fn gate_query(gate: &GateSpec, selector: &SeriesSelector<'_>) -> EvidenceQuery {
     match gate.type_ {
         GateType::ErrorRate => EvidenceQuery::Counts(errors_query(selector)),
         GateType::Latency => EvidenceQuery::Buckets(format!(

@@ -1,7 +1,7 @@
 //! The three gates that compare a rate of bad events.
 
 use jiff::Timestamp;
-use slipway_crds::v1alpha1::{AccuracyGate, ErrorRateGate, Gate, GateType, GateVerdict, LatencyGate};
+use slipway_crds::v1alpha1::{AccuracyGate, ErrorRateGate, GateSpec, GateType, GateVerdict, LatencyGate};
 
 use super::sequential::{ArmComparison, ArmEvents};
 use super::{GateFinding, JudgeInput, latency, reading, text};
@@ -47,7 +47,7 @@ struct ComparedArms {
 /// Judges one gate by its reading.
 pub(super) fn judge_rates(
     input: &JudgeInput<'_>,
-    gate: &Gate,
+    gate: &GateSpec,
     reading: &GateReading,
     alpha: f64,
     taken_at: Timestamp,
@@ -65,7 +65,7 @@ pub(super) fn judge_rates(
     GateFinding { candidate: shown(arms.candidate), stable: shown(arms.stable), ..GateFinding::new(verdict, told) }
 }
 
-fn rate_criteria(gate: &Gate, alpha: f64) -> RateCriteria {
+fn rate_criteria(gate: &GateSpec, alpha: f64) -> RateCriteria {
     let (worth_catching, min, noun, bad) = match gate.type_ {
         GateType::Latency => {
             let LatencyGate { max_increase, min_requests, .. } = gate.latency.clone().unwrap_or_default();
@@ -87,7 +87,7 @@ fn rate_criteria(gate: &Gate, alpha: f64) -> RateCriteria {
 
 fn read_arms(
     input: &JudgeInput<'_>,
-    gate: &Gate,
+    gate: &GateSpec,
     reading: &GateReading,
     question: &RateCriteria,
 ) -> Result<ComparedArms, String> {

@@ -9,7 +9,7 @@ mod slow;
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use slipway_crds::v1alpha1::{Gate, GateStatus, GateVerdict};
+use slipway_crds::v1alpha1::{GateSpec, GateStatus, GateVerdict};
 
 use super::{JudgeInput, Judgement, judge_gates};
 use crate::evidence::{GateCounts, GateEvidence, GateReading};
@@ -18,11 +18,11 @@ const CANDIDATE: &str = "cccccccccc";
 const STABLE: &str = "5555555555";
 
 /// Gates from literal YAML.
-fn gates(yaml: &str) -> Vec<Gate> {
+fn gates(yaml: &str) -> Vec<GateSpec> {
     serde_yaml::from_str(yaml).unwrap()
 }
 
-fn errors() -> Vec<Gate> {
+fn errors() -> Vec<GateSpec> {
     gates("[{ name: errors, type: ErrorRate }]")
 }
 
@@ -58,7 +58,7 @@ fn buckets(candidate: &[(f64, f64)], stable: &[(f64, f64)]) -> GateReading {
     ]))
 }
 
-fn run(gates: &[Gate], evidence: Option<&GateEvidence>, previous: &[GateStatus]) -> Judgement {
+fn run(gates: &[GateSpec], evidence: Option<&GateEvidence>, previous: &[GateStatus]) -> Judgement {
     judge_gates(&JudgeInput {
         gates,
         alpha: 0.0025,

@@ -5,7 +5,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use slipway_crds::v1alpha1::{Gate, GateType, GateVerdict, PromQlGate};
+use slipway_crds::v1alpha1::{GateSpec, GateType, GateVerdict, PromQlGate};
 
 use super::{GateFinding, JudgeInput, text};
 use crate::evidence::GateReading;
@@ -14,7 +14,7 @@ use crate::quantity::parse_quantity;
 /// Judges one PromQL gate by its reading.
 pub(super) fn judge_value(
     input: &JudgeInput<'_>,
-    gate: &Gate,
+    gate: &GateSpec,
     reading: &GateReading,
     taken_at: Timestamp,
 ) -> GateFinding {
@@ -64,7 +64,7 @@ pub(super) fn judge_value(
 }
 
 /// The new length of the row and the look that it counts last. The same reading seen again, by a plan that ran for another reason, counts once.
-fn next_streak(input: &JudgeInput<'_>, gate: &Gate, taken_at: Timestamp, within: bool) -> (i32, Timestamp) {
+fn next_streak(input: &JudgeInput<'_>, gate: &GateSpec, taken_at: Timestamp, within: bool) -> (i32, Timestamp) {
     let (row, last) = stored_streak(input, gate);
     // Times in the API have whole seconds.
     let taken_at = Timestamp::from_second(taken_at.as_second()).unwrap_or(taken_at);
@@ -81,7 +81,7 @@ fn next_streak(input: &JudgeInput<'_>, gate: &Gate, taken_at: Timestamp, within:
 }
 
 /// What the status remembers of a gate: nothing, unless it was at this weight.
-fn stored_streak(input: &JudgeInput<'_>, gate: &Gate) -> (i32, Option<Timestamp>) {
+fn stored_streak(input: &JudgeInput<'_>, gate: &GateSpec) -> (i32, Option<Timestamp>) {
     let since = input.confirmed_time.as_second();
     input
         .previous
@@ -93,7 +93,7 @@ fn stored_streak(input: &JudgeInput<'_>, gate: &Gate) -> (i32, Option<Timestamp>
 }
 
 /// `finding`, about a reading that could not be taken, with the row as it was.
-pub(super) fn with_stored_streak(input: &JudgeInput<'_>, gate: &Gate, finding: GateFinding) -> GateFinding {
+pub(super) fn with_stored_streak(input: &JudgeInput<'_>, gate: &GateSpec, finding: GateFinding) -> GateFinding {
     if gate.type_ != GateType::PromQl {
         return finding;
     }

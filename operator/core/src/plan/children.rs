@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 use super::disturbance::{self, apply_object};
 use super::network_policies;
@@ -134,7 +134,7 @@ fn apply_services(cx: &PlanContext<'_>, draft: &mut PlanDraft, actions: &mut Vec
 /// Revisions that gateways must be able to reach: those with a role, and a candidate that is up or comes up.
 pub(super) fn serving_revisions(cx: &PlanContext<'_>, draft: &PlanDraft) -> Vec<String> {
     let stable = draft.stable.clone().unwrap_or_else(|| cx.spec.revision.clone());
-    let candidate = draft.rollout.as_ref().filter(|rollout| rollout.stage != Stage::Aborted);
+    let candidate = draft.rollout.as_ref().filter(|rollout| rollout.stage != RolloutStage::Aborted);
     [Some(stable), candidate.map(|rollout| rollout.revision.clone())].into_iter().flatten().collect()
 }
 
@@ -175,7 +175,7 @@ fn find_outdated_images(
     desired: &DesiredObject,
 ) -> BTreeSet<(String, String)> {
     let DesiredObject::ReplicaSet(made) = desired else { return BTreeSet::new() };
-    let own_image = cx.observed.object.spec.template.image().is_some();
+    let own_image = cx.observed.object.spec.template.server_image().is_some();
     // Of one that is as it would be made whatever differs is somebody else's doing.
     let others = build::container_images(made).into_iter().filter(|_| there.applied_hash != desired.applied_hash());
     let others = others.filter(|(container, _)| !(own_image && container == build::FETCH));

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{Backend, ModelDeploymentStatus, RevisionStatus};
+use slipway_crds::v1alpha1::{ModelDeploymentStatus, RevisionStatus, TrafficBackend};
 
 use crate::action::{PlanAction, ReconcilePlan};
 use crate::context::PlanContext;
@@ -110,7 +110,7 @@ fn revision_status(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: String
 }
 
 /// What gateways act on.
-fn gateway_weights(status: &ModelDeploymentStatus) -> Option<(i64, &[Backend], Option<&str>)> {
+fn gateway_weights(status: &ModelDeploymentStatus) -> Option<(i64, &[TrafficBackend], Option<&str>)> {
     let traffic = status.traffic.as_ref()?;
     Some((traffic.generation, &traffic.backends, traffic.preview_revision.as_deref()))
 }

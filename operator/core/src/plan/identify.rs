@@ -1,6 +1,6 @@
 //! Which revision serves, and whether what is remembered of it can be true.
 
-use slipway_crds::v1alpha1::{Role, Stage};
+use slipway_crds::v1alpha1::{RevisionRole, RolloutStage};
 
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
@@ -16,7 +16,8 @@ pub(crate) fn stable_revision(cx: &PlanContext<'_>) -> Option<String> {
         return Some(revision);
     }
     let served = cx.stored_status.traffic.iter().flat_map(|traffic| &traffic.backends);
-    let served = served.filter(|backend| backend.role == Role::Stable).map(|backend| backend.revision.clone()).next();
+    let served =
+        served.filter(|backend| backend.role == RevisionRole::Stable).map(|backend| backend.revision.clone()).next();
     match served {
         // The first revision: stable as soon as it answers. With no replicas asked for there is nothing to wait for.
         Some(first) if cx.ready_pods(&first) > 0 => Some(first),
@@ -108,15 +109,15 @@ fn raise_generation(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
         return;
     }
     traffic::bump_generation(&mut draft.traffic, &cx.observed.gateway);
-    if draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Analyzing) {
+    if draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == RolloutStage::Analyzing) {
         let index = draft.step_index();
-        draft.enter_stage(cx, index, Stage::Confirming);
+        draft.enter_stage(cx, index, RolloutStage::Confirming);
     }
 }
 
 fn restart_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     if draft.active_rollout().is_some() {
         draft.gates.clear();
-        draft.enter_stage(cx, 0, Stage::Scaling);
+        draft.enter_stage(cx, 0, RolloutStage::Scaling);
     }
 }

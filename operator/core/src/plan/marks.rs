@@ -1,6 +1,6 @@
 //! Writes to ReplicaSets what would be needed if the status were lost.
 
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 use crate::action::PlanAction;
 use crate::context::PlanContext;
@@ -32,7 +32,7 @@ fn wanted_marks(cx: &PlanContext<'_>, draft: &PlanDraft, set: &ReplicaSetView) -
         }
     }
     let aborted =
-        draft.rollout.as_ref().filter(|it| it.stage == Stage::Aborted && Some(it.revision.as_str()) == revision);
+        draft.rollout.as_ref().filter(|it| it.stage == RolloutStage::Aborted && Some(it.revision.as_str()) == revision);
     marks.aborted = aborted.and_then(|it| it.abort.as_ref()).map(|abort| (abort.time.0, abort.reason.clone()));
     // Seconds are all that is kept: a difference below would be written for ever.
     if let (Some((at, reason)), Some((old, before))) = (&marks.aborted, &set.marks.aborted)

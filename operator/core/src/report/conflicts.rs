@@ -40,5 +40,5 @@ fn service_addresses<'a>(cx: &PlanContext<'a>) -> impl Iterator<Item = &'a str> 
     let object = &cx.observed.object;
     let namespace = object.namespace().unwrap_or_default();
     let hosts = object.spec.traffic.hosts.iter().map(String::as_str);
-    hosts.filter(move |host| routing::service_name(&routing::host(host), &namespace).is_some())
+    hosts.filter(move |host| routing::service_name(&routing::normalize_host(host), &namespace).is_some())
 }

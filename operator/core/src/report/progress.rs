@@ -1,7 +1,7 @@
 //! What the rollout does or waits for.
 
 use slipway_crds::conditions::reason;
-use slipway_crds::v1alpha1::{RolloutStatus, Stage};
+use slipway_crds::v1alpha1::{RolloutStage, RolloutStatus};
 
 use super::{ConditionDraft, verdict_summary};
 use crate::context::PlanContext;
@@ -20,7 +20,7 @@ pub(super) fn reconciling_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> 
     };
     let version = cx.version(&rollout.revision);
     let (reason, wait) = waiting_reason(cx, draft, rollout);
-    let held = cx.spec.paused && rollout.stage != Stage::Confirming;
+    let held = cx.spec.paused && rollout.stage != RolloutStage::Confirming;
     let reason = if held { reason::USER_PAUSED } else { reason };
     let restart = super::restart::waiting_note(draft);
     let hold = if held { format!("{}; ", holder_message(cx, draft)) } else { String::new() };
@@ -29,7 +29,7 @@ pub(super) fn reconciling_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> 
 
 /// What the spec asks for was taken back, and is not tried again by itself.
 pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == Stage::Aborted)?;
+    let rollout = draft.rollout.as_ref().filter(|rollout| rollout.stage == RolloutStage::Aborted)?;
     let version = cx.version(&rollout.revision);
     let next = "change the spec, or `kubectl slipway retry`";
     let Some(abort) = &rollout.abort else {
@@ -47,7 +47,7 @@ pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Opti
 
 /// The judge came to no verdict in time, and a person is waited for.
 pub(super) fn held_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == Stage::Paused)?;
+    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
     let (reason, wait) = pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
     let version = cx.version(&rollout.revision);
     let held = reason == reason::HOLD_EXCEEDED && !cx.spec.paused;
@@ -58,7 +58,7 @@ fn waiting_reason(cx: &PlanContext<'_>, draft: &PlanDraft, rollout: &RolloutStat
     let since = rollout.stage_start_time.0;
     let weight = traffic::percent(draft.weight());
     match rollout.stage {
-        Stage::Scaling => {
+        RolloutStage::Scaling => {
             let (have, want) = (cx.capacity(&rollout.revision), sizing::candidate_replicas(cx, draft));
             let next = traffic::percent(cx.spec.weight_at(draft.step_index()));
             let trouble = super::service::revision_problem(cx, &rollout.revision);
@@ -70,19 +70,19 @@ fn waiting_reason(cx: &PlanContext<'_>, draft: &PlanDraft, rollout: &RolloutStat
             }
             (reason::SCALING_CANDIDATE, format!("waits for {have} of {want} pods before weight {next}{trouble}"))
         }
-        Stage::Confirming => {
+        RolloutStage::Confirming => {
             (reason::WAITING_FOR_CONFIRMATION, format!("weight {weight}: {}", confirmation_message(cx, draft)))
         }
-        Stage::Analyzing => {
+        RolloutStage::Analyzing => {
             (reason::ANALYZING, format!("weight {weight} is judged: {}{}", verdict_summary(draft), unshielded_note(cx)))
         }
-        Stage::Paused => pause_reason(cx, draft, since, &weight),
-        Stage::Preview => (reason::PREVIEW, preview_message(cx, since)),
-        Stage::Probation => {
+        RolloutStage::Paused => pause_reason(cx, draft, since, &weight),
+        RolloutStage::Preview => (reason::PREVIEW, preview_message(cx, since)),
+        RolloutStage::Probation => {
             let until = add_seconds(since, cx.spec.probation);
             (reason::PROBATION, format!("has all traffic; rollback stays armed until {until}"))
         }
-        Stage::Aborted => (reason::USER_ABORTED, String::new()),
+        RolloutStage::Aborted => (reason::USER_ABORTED, String::new()),
     }
 }
 
@@ -174,7 +174,7 @@ pub(super) fn paused_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Optio
         };
         return Some(ConditionDraft::new_true(reason::USER_PAUSED, message));
     }
-    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == Stage::Paused)?;
+    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
     let (reason, message) = pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
     Some(ConditionDraft::new_true(reason, message))
 }

@@ -1,7 +1,7 @@
 //! What does not go on by itself: somebody has to change something.
 
 use slipway_crds::conditions::{STALLED, reason};
-use slipway_crds::v1alpha1::Stage;
+use slipway_crds::v1alpha1::RolloutStage;
 
 use super::{ConditionDraft, progress, restart, service};
 use crate::action::HELD_BY_BUDGET;
@@ -41,7 +41,7 @@ fn contested_objects(draft: &PlanDraft) -> Option<ConditionDraft> {
 }
 
 fn first_revision(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
-    let none = draft.stable.is_none() && draft.rollout.as_ref().is_none_or(|it| it.stage != Stage::Aborted);
+    let none = draft.stable.is_none() && draft.rollout.as_ref().is_none_or(|it| it.stage != RolloutStage::Aborted);
     none.then(|| service::startup_failure(cx))
         .flatten()
         .map(|(reason, message)| ConditionDraft::new_true(reason, message))

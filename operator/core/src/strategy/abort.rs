@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use slipway_crds::conditions::reason;
-use slipway_crds::v1alpha1::{AbortStatus, GateVerdict, HoldPolicy, Outcome, Stage};
+use slipway_crds::v1alpha1::{AbortStatus, GateVerdict, HoldPolicy, RolloutOutcome, RolloutStage};
 
 use super::judging;
 use crate::context::PlanContext;
@@ -25,7 +25,7 @@ pub(super) fn abort_if_needed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bo
         .or_else(|| never_answered(cx, draft))
         .or_else(|| held_too_long(cx, draft));
     let Some((reason, message)) = found else { return false };
-    abort_rollout(cx, draft, Outcome::RolledBack, reason, &message);
+    abort_rollout(cx, draft, RolloutOutcome::RolledBack, reason, &message);
     true
 }
 
@@ -33,7 +33,7 @@ pub(super) fn abort_if_needed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bo
 pub(super) fn abort_by_person(cx: &PlanContext<'_>, draft: &mut PlanDraft, user: &str) {
     if draft.active_rollout().is_some() {
         let message = format!("aborted by {user} (annotation ml.slipway.dev/abort)");
-        abort_rollout(cx, draft, Outcome::Aborted, reason::USER_ABORTED, &message);
+        abort_rollout(cx, draft, RolloutOutcome::Aborted, reason::USER_ABORTED, &message);
     }
 }
 
@@ -47,11 +47,11 @@ pub(crate) fn note_traffic_left(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     }
 }
 
-fn abort_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, outcome: Outcome, reason: &str, message: &str) {
+fn abort_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, outcome: RolloutOutcome, reason: &str, message: &str) {
     draft.close_step(cx, message);
     draft.record_rollout(cx, outcome, reason, message);
     let index = draft.step_index();
-    draft.enter_stage(cx, index, Stage::Aborted);
+    draft.enter_stage(cx, index, RolloutStage::Aborted);
     let Some(rollout) = &mut draft.rollout else { return };
     (rollout.promote_full, rollout.paused_by) = (false, None);
     rollout.abort = Some(AbortStatus {
@@ -128,7 +128,7 @@ fn gate_failed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
 
 /// Counted from the start of the stage as status has it, so that pods that come and go do not start it again.
 fn deadline_exceeded(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
-    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == Stage::Scaling)?;
+    let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Scaling)?;
     let (since, candidate) = (rollout.stage_start_time.0, rollout.revision.clone());
     if sizing::has_capacity(cx, draft) {
         return None;

@@ -1,6 +1,6 @@
 //! The judge's part in a rollout: when it is asked, and how much of its answer is kept.
 
-use slipway_crds::v1alpha1::{GateStatus, GateType, GateVerdict, Stage};
+use slipway_crds::v1alpha1::{GateStatus, GateType, GateVerdict, RolloutStage};
 
 use crate::context::PlanContext;
 use crate::draft::PlanDraft;
@@ -82,7 +82,8 @@ fn evidence_window(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<EvidenceWi
     let since = traffic::confirmed_time(&draft.traffic)?;
     let open = draft.weight() > 0 && !cx.spec.gates.is_empty() && cx.spec.problem.is_none();
     // With all traffic at the candidate there is only the probation to watch over.
-    let watched = draft.weight() < traffic::FULL_WEIGHT || matches!(rollout.stage, Stage::Probation | Stage::Paused);
+    let watched = draft.weight() < traffic::FULL_WEIGHT
+        || matches!(rollout.stage, RolloutStage::Probation | RolloutStage::Paused);
     let stable = draft.stable.clone()?;
     (open && watched).then_some(EvidenceWindow { stable, candidate, since })
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::conditions::reason;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{Outcome, RolloutStatus, Stage};
+use slipway_crds::v1alpha1::{RolloutOutcome, RolloutStage, RolloutStatus};
 
 use crate::command::PendingCommands;
 use crate::context::PlanContext;
@@ -43,7 +43,7 @@ pub(crate) fn follow_spec(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: 
 
 /// The candidate that was taken back starts again from its first step.
 pub(super) fn retry_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut PendingCommands) {
-    let aborted = draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == Stage::Aborted);
+    let aborted = draft.rollout.as_ref().is_some_and(|rollout| rollout.stage == RolloutStage::Aborted);
     if aborted && draft.candidate() == Some(cx.spec.revision.as_str()) && cx.spec.problem.is_none() {
         let user = pending.user(labels::RETRY);
         begin_rollout(cx, draft, &cx.spec.revision);
@@ -60,12 +60,12 @@ pub(super) fn retry_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending
 
 fn revert_to_stable(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let Some(rollout) = &draft.rollout else { return };
-    if rollout.stage != Stage::Aborted {
+    if rollout.stage != RolloutStage::Aborted {
         let left = cx.version(&rollout.revision);
         let message =
             format!("the spec is back at version {}; version {left} is taken out without blame", cx.spec.version);
         draft.close_step(cx, &message);
-        draft.record_rollout(cx, Outcome::Superseded, reason::REVERTED, &message);
+        draft.record_rollout(cx, RolloutOutcome::Superseded, reason::REVERTED, &message);
         draft.add_event(false, reason::REVERTED, "Revert", &message);
     }
     draft.rollout = None;
@@ -78,7 +78,7 @@ fn supersede_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, asked: &str) {
     if let Some(old) = draft.active_rollout().map(|rollout| rollout.revision.clone()) {
         let why = format!("version {} took the place of version {}", cx.spec.version, cx.version(&old));
         draft.close_step(cx, &why);
-        draft.record_rollout(cx, Outcome::Superseded, reason::SUPERSEDED, &why);
+        draft.record_rollout(cx, RolloutOutcome::Superseded, reason::SUPERSEDED, &why);
         message = why;
     }
     begin_rollout(cx, draft, asked);
@@ -92,7 +92,7 @@ fn begin_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: &str) {
     draft.rollout = Some(RolloutStatus {
         revision: revision.to_owned(),
         version: cx.version(revision),
-        stage: Stage::Scaling,
+        stage: RolloutStage::Scaling,
         step_index: 0,
         step: String::new(),
         start_time: Time(cx.now_seconds()),

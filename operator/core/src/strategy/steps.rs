@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use slipway_crds::conditions::reason;
 use slipway_crds::labels;
-use slipway_crds::v1alpha1::{GateVerdict, HoldPolicy, Outcome, Stage, StepRecord};
+use slipway_crds::v1alpha1::{GateVerdict, HoldPolicy, RolloutOutcome, RolloutStage, StepRecord};
 
 use super::judging;
 use crate::command::PendingCommands;
@@ -22,20 +22,20 @@ pub(super) fn advance_rollout(cx: &PlanContext<'_>, draft: &mut PlanDraft, pendi
     }
     if stage_matches_step(cx, draft, stage) {
         return match stage {
-            Stage::Scaling => advance_scaling(cx, draft),
-            Stage::Confirming => advance_confirming(cx, draft),
-            Stage::Analyzing => advance_analyzing(cx, draft, pending),
-            Stage::Paused => advance_paused(cx, draft, pending),
-            Stage::Preview => advance_preview(cx, draft, pending),
-            Stage::Probation => advance_probation(cx, draft, pending),
-            Stage::Aborted => false,
+            RolloutStage::Scaling => advance_scaling(cx, draft),
+            RolloutStage::Confirming => advance_confirming(cx, draft),
+            RolloutStage::Analyzing => advance_analyzing(cx, draft, pending),
+            RolloutStage::Paused => advance_paused(cx, draft, pending),
+            RolloutStage::Preview => advance_preview(cx, draft, pending),
+            RolloutStage::Probation => advance_probation(cx, draft, pending),
+            RolloutStage::Aborted => false,
         };
     }
     true
 }
 
 /// Makes stage and step agree. They do not when a person changed the steps in the middle of a rollout, or asked for full promotion; then the step begins anew.
-fn stage_matches_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, stage: Stage) -> bool {
+fn stage_matches_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, stage: RolloutStage) -> bool {
     let last = cx.spec.full_weight_index();
     let index = draft.step_index();
     let full = !cx.spec.paused && draft.active_rollout().is_some_and(|rollout| rollout.promote_full);
@@ -49,22 +49,23 @@ fn stage_matches_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, stage: Stage)
         return false;
     }
     let agree = match (stage, cx.spec.step(index)) {
-        (Stage::Scaling, step) => !matches!(step, RolloutStep::Pause(_)),
-        (Stage::Confirming | Stage::Analyzing, RolloutStep::Weight(weight)) => draft.weight() == weight,
-        (Stage::Paused, RolloutStep::Weight(weight)) => draft.weight() == weight,
-        (Stage::Paused, RolloutStep::Pause(_)) | (Stage::Preview, RolloutStep::Preview) => true,
-        (Stage::Probation, _) => draft.weight() == FULL_WEIGHT && index >= last,
+        (RolloutStage::Scaling, step) => !matches!(step, RolloutStep::Pause(_)),
+        (RolloutStage::Confirming | RolloutStage::Analyzing, RolloutStep::Weight(weight)) => draft.weight() == weight,
+        (RolloutStage::Paused, RolloutStep::Weight(weight)) => draft.weight() == weight,
+        (RolloutStage::Paused, RolloutStep::Pause(_)) | (RolloutStage::Preview, RolloutStep::Preview) => true,
+        (RolloutStage::Probation, _) => draft.weight() == FULL_WEIGHT && index >= last,
         _ => false,
     };
     if !agree {
-        enter_step(cx, draft, if stage == Stage::Probation { last } else { index });
+        enter_step(cx, draft, if stage == RolloutStage::Probation { last } else { index });
     }
     agree
 }
 
 /// Begins a step.
 pub(super) fn enter_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, index: usize) {
-    let stage = if matches!(cx.spec.step(index), RolloutStep::Pause(_)) { Stage::Paused } else { Stage::Scaling };
+    let stage =
+        if matches!(cx.spec.step(index), RolloutStep::Pause(_)) { RolloutStage::Paused } else { RolloutStage::Scaling };
     draft.enter_stage(cx, index, stage);
     if matches!(cx.spec.step(index), RolloutStep::Pause(None)) {
         let next = format!("step {} waits for a person", index.saturating_add(1));
@@ -83,7 +84,7 @@ fn end_step(cx: &PlanContext<'_>, draft: &mut PlanDraft, verdict: &str) {
     if next < cx.spec.steps.len() {
         enter_step(cx, draft, next);
     } else {
-        draft.enter_stage(cx, next.saturating_sub(1), Stage::Probation);
+        draft.enter_stage(cx, next.saturating_sub(1), RolloutStage::Probation);
     }
 }
 
@@ -100,7 +101,7 @@ fn advance_scaling(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
             let (backends, candidate) = (draft.traffic.backends.clone(), draft.candidate().map(str::to_owned));
             draft.write_weights(cx, backends, candidate);
             let index = draft.step_index();
-            draft.enter_stage(cx, index, Stage::Preview);
+            draft.enter_stage(cx, index, RolloutStage::Preview);
         }
         RolloutStep::Scale(_) | RolloutStep::Pause(_) => end_step(cx, draft, ""),
     }
@@ -131,7 +132,7 @@ fn set_weight(cx: &PlanContext<'_>, draft: &mut PlanDraft, weight: i32) {
         draft.gates.clear();
     }
     let index = draft.step_index();
-    draft.enter_stage(cx, index, Stage::Confirming);
+    draft.enter_stage(cx, index, RolloutStage::Confirming);
     let confirmed_time = traffic::confirmed_time(&draft.traffic).filter(|_| !new).map(Time);
     if let Some(rollout) = &mut draft.rollout {
         rollout.steps.push(StepRecord {
@@ -154,7 +155,7 @@ fn advance_confirming(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     }
     if is_judged(draft.weight()) && !cx.spec.gates.is_empty() {
         let index = draft.step_index();
-        draft.enter_stage(cx, index, Stage::Analyzing);
+        draft.enter_stage(cx, index, RolloutStage::Analyzing);
         return true;
     }
     if cx.spec.paused {
@@ -211,7 +212,7 @@ fn advance_analyzing(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut 
     }
     if cx.spec.on_hold_exceeded == HoldPolicy::Pause && is_held_too_long(cx, draft) {
         let index = draft.step_index();
-        draft.enter_stage(cx, index, Stage::Paused);
+        draft.enter_stage(cx, index, RolloutStage::Paused);
         let message = format!("no verdict after {} s: the rollout waits for a person", cx.spec.max_hold);
         draft.add_event(true, reason::HOLD_EXCEEDED, "Pause", &message);
         return true;
@@ -228,13 +229,14 @@ fn clear_skip(cx: &PlanContext<'_>, draft: &mut PlanDraft, pending: &mut Pending
 
 /// Whether a hold at a weight ran out and a person is waited for.
 pub(super) fn waits_at_weight(cx: &PlanContext<'_>, draft: &PlanDraft) -> bool {
-    let paused = draft.active_rollout().is_some_and(|rollout| rollout.stage == Stage::Paused);
+    let paused = draft.active_rollout().is_some_and(|rollout| rollout.stage == RolloutStage::Paused);
     paused && !cx.spec.paused && matches!(cx.spec.step(draft.step_index()), RolloutStep::Weight(_))
 }
 
 /// Whether the judge held the step for longer than it may. A person who holds the rollout is not to be hurried.
 pub(super) fn is_held_too_long(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
-    let Some(rollout) = draft.active_rollout().filter(|it| it.stage == Stage::Analyzing && !cx.spec.paused) else {
+    let Some(rollout) = draft.active_rollout().filter(|it| it.stage == RolloutStage::Analyzing && !cx.spec.paused)
+    else {
         return false;
     };
     let since = rollout.stage_start_time.0;
@@ -301,7 +303,7 @@ fn promote_candidate(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let Some(candidate) = draft.candidate().map(str::to_owned) else { return };
     let message = format!("version {} has all traffic", cx.version(&candidate));
     draft.close_step(cx, &message);
-    draft.record_rollout(cx, Outcome::Promoted, reason::PROMOTED, &message);
+    draft.record_rollout(cx, RolloutOutcome::Promoted, reason::PROMOTED, &message);
     draft.rollout = None;
     draft.stable = Some(candidate.clone());
     // A generation of its own: until it is confirmed, gateways may still send what the shield replays to the old revision.

@@ -2,8 +2,8 @@
 //! that CEL is allowed.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use slipway_crds::v1alpha1::units::bytes;
-use slipway_crds::v1alpha1::{Cache, Gate, ModelDeploymentSpec, Percentage};
+use slipway_crds::v1alpha1::units::quantity_bytes;
+use slipway_crds::v1alpha1::{CacheSpec, GateSpec, ModelDeploymentSpec, Percentage};
 
 const MEBIBYTE: i64 = 1 << 20;
 const GIBIBYTE: i64 = 1 << 30;
@@ -21,7 +21,7 @@ pub(super) fn find_amount_problem(spec: &ModelDeploymentSpec) -> Option<String> 
         .or_else(|| spec.analysis.gates.iter().flatten().find_map(check_gate))
 }
 
-fn check_cache(cache: &Cache) -> Option<String> {
+fn check_cache(cache: &CacheSpec) -> Option<String> {
     let memory = (0, 64 * GIBIBYTE);
     let results = || {
         let results = cache.results.as_ref()?;
@@ -36,7 +36,7 @@ fn check_cache(cache: &Cache) -> Option<String> {
     results().or_else(features).or_else(sidecar)
 }
 
-fn check_gate(gate: &Gate) -> Option<String> {
+fn check_gate(gate: &GateSpec) -> Option<String> {
     let field = |name: &str| format!("spec.analysis.gates[{}].{name}", gate.name);
     let errors = || check_share(&field("errorRate.maxIncrease"), &gate.error_rate.as_ref()?.max_increase, SHARE);
     let accuracy = || check_share(&field("accuracy.maxDrop"), &gate.accuracy.as_ref()?.max_drop, SHARE);
@@ -50,7 +50,7 @@ fn check_gate(gate: &Gate) -> Option<String> {
 }
 
 fn check_amount(field: &str, amount: &Quantity, (from, to): (i64, i64)) -> Option<String> {
-    let fits = bytes(amount).is_some_and(|bytes| (from..=to).contains(&bytes));
+    let fits = quantity_bytes(amount).is_some_and(|bytes| (from..=to).contains(&bytes));
     (!fits).then(|| {
         format!(
             "{field}: {:?} must be an amount of memory from {} to {}, as in 64Mi",

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use slipway_crds::v1alpha1::{AnalysisMode, Gate, GateType, ModelDeployment};
+use slipway_crds::v1alpha1::{AnalysisMode, GateSpec, GateType, ModelDeployment};
 
 use crate::judge::scope;
 
@@ -43,7 +43,7 @@ fn check_queue(object: &ModelDeployment) -> Option<String> {
     })
 }
 
-fn check_gates(mode: AnalysisMode, gates: &[Gate]) -> Option<String> {
+fn check_gates(mode: AnalysisMode, gates: &[GateSpec]) -> Option<String> {
     if (mode == AnalysisMode::Custom) == gates.is_empty() {
         return Some("spec.analysis.gates: required when mode is Custom, and only allowed then".to_owned());
     }

@@ -1,6 +1,8 @@
 //! Steps of a rollout.
 
-use slipway_crds::v1alpha1::{BlueGreen, Canary, CanaryStep, Percentage, Strategy, StrategyType};
+use slipway_crds::v1alpha1::{
+    BlueGreenStrategy, CanaryStep, CanaryStrategy, Percentage, RolloutStrategy, StrategyType,
+};
 
 /// Weights of a canary whose spec names none, in thousandths.
 const DEFAULT_WEIGHTS: [i32; 4] = [50, 250, 500, 1000];
@@ -19,7 +21,7 @@ pub enum RolloutStep {
 }
 
 /// The steps of a strategy, or what is wrong with them.
-pub(super) fn resolve_steps(strategy: &Strategy) -> Result<Vec<RolloutStep>, String> {
+pub(super) fn resolve_steps(strategy: &RolloutStrategy) -> Result<Vec<RolloutStep>, String> {
     let steps = match strategy.type_ {
         StrategyType::Canary => canary_steps(&strategy.canary.clone().unwrap_or_default())?,
         StrategyType::BlueGreen => blue_green_steps(&strategy.blue_green.clone().unwrap_or_default())?,
@@ -28,7 +30,7 @@ pub(super) fn resolve_steps(strategy: &Strategy) -> Result<Vec<RolloutStep>, Str
     Ok(steps)
 }
 
-fn canary_steps(canary: &Canary) -> Result<Vec<RolloutStep>, String> {
+fn canary_steps(canary: &CanaryStrategy) -> Result<Vec<RolloutStep>, String> {
     if canary.steps.is_empty() {
         return Ok(DEFAULT_WEIGHTS.map(RolloutStep::Weight).to_vec());
     }
@@ -37,7 +39,7 @@ fn canary_steps(canary: &Canary) -> Result<Vec<RolloutStep>, String> {
     steps.map(ensure_full_step)
 }
 
-fn blue_green_steps(blue_green: &BlueGreen) -> Result<Vec<RolloutStep>, String> {
+fn blue_green_steps(blue_green: &BlueGreenStrategy) -> Result<Vec<RolloutStep>, String> {
     let switches = blue_green.switch_steps.iter().enumerate().map(|(at, share)| {
         weight_step(share).ok_or_else(|| format!("spec.strategy.blueGreen.switchSteps[{at}]: {WEIGHT}"))
     });
@@ -95,15 +97,18 @@ mod tests {
 
     #[test]
     fn a_last_step_of_100_is_added() {
-        let strategy = Strategy {
+        let strategy = RolloutStrategy {
             type_: StrategyType::BlueGreen,
-            blue_green: Some(BlueGreen { switch_steps: vec![10.into(), 50.into()], ..BlueGreen::default() }),
-            ..Strategy::default()
+            blue_green: Some(BlueGreenStrategy {
+                switch_steps: vec![10.into(), 50.into()],
+                ..BlueGreenStrategy::default()
+            }),
+            ..RolloutStrategy::default()
         };
         let steps =
             [RolloutStep::Preview, RolloutStep::Weight(100), RolloutStep::Weight(500), RolloutStep::Weight(1000)];
         assert_eq!(resolve_steps(&strategy), Ok(steps.to_vec()));
-        assert_eq!(resolve_steps(&Strategy::default()), Ok(DEFAULT_WEIGHTS.map(RolloutStep::Weight).to_vec()));
+        assert_eq!(resolve_steps(&RolloutStrategy::default()), Ok(DEFAULT_WEIGHTS.map(RolloutStep::Weight).to_vec()));
     }
 
     #[test]
@@ -111,7 +116,7 @@ mod tests {
         let weight = |percent: i32| CanaryStep { set_weight: Some(percent.into()), ..CanaryStep::default() };
         for list in [vec![5, 5], vec![50, 25], vec![100, 50]] {
             let steps = list.into_iter().map(weight).collect();
-            let strategy = Strategy { canary: Some(Canary { steps }), ..Strategy::default() };
+            let strategy = RolloutStrategy { canary: Some(CanaryStrategy { steps }), ..RolloutStrategy::default() };
             assert!(resolve_steps(&strategy).is_err());
         }
     }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use slipway_crds::labels::{COMPONENT, MANAGED_BY, PART_OF};
-use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER};
+use slipway_crds::v1alpha1::{ModelDeploymentSpec, SERVER_CONTAINER};
 
 use crate::reserved::{CONTAINERS, HTTP, METRICS, VOLUMES, has_handler, is_reserved_variable};
 
@@ -47,8 +47,8 @@ fn find_pod_problem(pod: &PodSpec, spec: &ModelDeploymentSpec) -> Option<(String
     let beside = pod.containers.iter().map(|container| ("containers", container));
     before.chain(beside).find_map(|(list, container)| {
         let found = match (list, container.name.as_str()) {
-            ("containers", SERVER) => find_server_problem(container),
-            (_, name) if name == SERVER || CONTAINERS.contains(&name) => {
+            ("containers", SERVER_CONTAINER) => find_server_problem(container),
+            (_, name) if name == SERVER_CONTAINER || CONTAINERS.contains(&name) => {
                 Some((String::new(), "is the name of a container of Slipway's; choose another name".to_owned()))
             }
             _ if container.image.is_none() => Some((".image".to_owned(), "is missing".to_owned())),

@@ -16,7 +16,7 @@ use slipway_core::observed::{
 };
 use slipway_core::plan::plan;
 use slipway_core::settings::{NetworkPolicies, PlanSettings};
-use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, Stage, Template};
+use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus, PodTemplatePatch, RolloutStage};
 
 /// The digest that the spec names.
 pub const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
@@ -74,7 +74,7 @@ impl World {
                 gateway_replicas: 2,
                 gateway_autoscaler: slipway_core::settings::GatewayAutoscaler::None,
                 gateway_problem: None,
-                gateway_template: Template::default(),
+                gateway_template: PodTemplatePatch::default(),
                 fixed_user_ids: true,
                 runtime_image: "runtime:1".into(),
                 redis_image: "redis:1".into(),
@@ -290,7 +290,7 @@ impl World {
         self.observed.object.status.clone().unwrap_or_default()
     }
 
-    pub fn stage(&self) -> Option<Stage> {
+    pub fn stage(&self) -> Option<RolloutStage> {
         self.status().rollout.map(|rollout| rollout.stage)
     }
 
@@ -333,13 +333,13 @@ impl World {
     }
 
     /// Good rounds until a stage at a step is reached (from 0).
-    pub fn until(&mut self, stage: Stage, step: i32) -> &mut Self {
+    pub fn until(&mut self, stage: RolloutStage, step: i32) -> &mut Self {
         for _ in 0..200 {
             let rollout = self.status().rollout;
             if rollout.is_some_and(|it| it.stage == stage && it.step_index == step) {
                 return self;
             }
-            if self.stage() == Some(Stage::Analyzing) {
+            if self.stage() == Some(RolloutStage::Analyzing) {
                 self.good();
             }
             self.tick(1);
@@ -354,7 +354,7 @@ impl World {
             if self.status().rollout.is_none() {
                 return self;
             }
-            if self.stage() == Some(Stage::Analyzing) {
+            if self.stage() == Some(RolloutStage::Analyzing) {
                 self.good();
             }
             self.tick(1);

@@ -1,7 +1,7 @@
 //! The pods of models and workers.
 
 use serde_json::json;
-use slipway_crds::v1alpha1::{Batching, SERVER, Template};
+use slipway_crds::v1alpha1::{BatchingPolicy, PodTemplatePatch, SERVER_CONTAINER};
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn workers_are_pods_that_nobody_is_sent_to() {
     let served = runtime(&object).env.unwrap();
     assert!(served.iter().all(|e| e.name != "SLIPWAY_CALLBACK_SIGNING_KEY"), "who serves signs nothing");
     assert!(served.iter().any(|e| e.name == "SLIPWAY_CALLBACK_ALLOW"));
-    let fixed = Queue { worker: slipway_crds::v1alpha1::Worker { replicas: 3, ..Default::default() }, ..queue };
+    let fixed = QueueSpec { worker: slipway_crds::v1alpha1::WorkerSpec { replicas: 3, ..Default::default() }, ..queue };
     assert_eq!(worker(&object, &fixed).replicas, Some(3));
     assert!(!is_shared(&worker_deployment(&object, &fixed, &settings(), REVISION, "v7", "", None)));
 }
@@ -76,7 +76,7 @@ fn defaults_of_a_minimal_object() {
 #[test]
 fn what_the_user_names_is_taken() {
     let mut object = minimal();
-    object.spec.template.server_mut().image = Some("mine:7".to_owned());
+    object.spec.template.server_container_mut().image = Some("mine:7".to_owned());
     object.spec.template.spec.as_mut().unwrap().service_account_name = Some("store-reader".to_owned());
     let container = runtime(&object);
     assert_eq!(container.image.as_deref(), Some("mine:7"));
@@ -110,8 +110,8 @@ fn images_are_pulled_with_the_secrets_of_spec_and_operator() {
         serde_json::from_value(json!({"spec": {"imagePullSecrets": [{"name": "a"}, {"name": "registry"}]}})).unwrap();
     assert_eq!(names(&pods(&object).remove(0)), ["a", "registry"]);
     // An image of the user's own is the user's to pull; the step before it is ours, where there is one.
-    object.spec.template = Template::default();
-    object.spec.template.server_mut().image = Some("mine:7".to_owned());
+    object.spec.template = PodTemplatePatch::default();
+    object.spec.template.server_container_mut().image = Some("mine:7".to_owned());
     assert_eq!(names(&pods(&object).remove(0)), ["registry"]);
     object.spec.model.uri = "file:///model.onnx".to_owned();
     assert_eq!(pods(&object).remove(0).image_pull_secrets, None);
@@ -131,12 +131,12 @@ fn what_is_asked_to_be_kept_reaches_the_pods() {
         || name.contains("BASELINE")
         || name.contains("SAMPLE")
         || name.contains("OTEL")));
-    object.spec.model.batching = Batching::Disabled;
+    object.spec.model.batching = BatchingPolicy::Disabled;
     object.spec.model.baseline =
         serde_json::from_value(json!({"uri": "pvc://claims/b.json", "digest": "sha256:00"})).unwrap();
     let sampling = json!({"rate": "0.5%", "sink": "s3://b/p", "redactInputs": ["email"]});
     object.spec.server.sampling = serde_json::from_value(sampling).unwrap();
-    object.spec.template.server_mut().env =
+    object.spec.template.server_container_mut().env =
         serde_json::from_value(json!([{"name": "OTEL_TRACES_SAMPLER_ARG", "value": "1"}])).unwrap();
     let tracing = Some(crate::settings::TracingSettings { endpoint: "http://collector:4318".into(), per_million: 500 });
     let settings = PlanSettings { tracing, ..settings() };
@@ -178,8 +178,8 @@ fn keys_are_for_our_own_programs() {
         assert!(!pod.init_containers.iter().flatten().any(mounts));
     }
     let mut own_image = minimal();
-    own_image.spec.template.server_mut().image = Some("registry.example/own:1".into());
-    for pod in pods(&own_image).into_iter().filter(|pod| pod.containers[0].name == SERVER) {
+    own_image.spec.template.server_container_mut().image = Some("registry.example/own:1".into());
+    for pod in pods(&own_image).into_iter().filter(|pod| pod.containers[0].name == SERVER_CONTAINER) {
         assert!(!pod.containers.iter().any(|container| mounts(container) || told(container)));
         assert!(pod.volumes.iter().flatten().all(|volume| volume.secret.is_none()));
     }
@@ -206,8 +206,8 @@ fn the_step_before_the_server_is_our_program_with_the_servers_room() {
         assert!(fetch.ports.is_none() && fetch.readiness_probe.is_none() && fetch.restart_policy.is_none());
     }
     let mut object = minimal();
-    object.spec.template.server_mut().image = Some("mine:7".to_owned());
-    object.spec.template.server_mut().args = Some(vec!["--theirs".to_owned()]);
+    object.spec.template.server_container_mut().image = Some("mine:7".to_owned());
+    object.spec.template.server_container_mut().args = Some(vec!["--theirs".to_owned()]);
     let of_their_image = fetch(&object).unwrap();
     assert_eq!(of_their_image.image.as_deref(), Some("registry.example/slipway-runtime:1"));
     assert_eq!(of_their_image.args.unwrap(), ["fetch"], "the arguments of another program mean nothing to ours");

@@ -1,7 +1,7 @@
 //! What the verdict is, case by case: the regression catalogue of metric gating (no series, NaN, infinities, stale series, an arm that has only failures,
 //! resets, gaps, a provider that is down) and the ordinary ones.
 
-use slipway_crds::v1alpha1::{Analysis, AnalysisMode, GateType, GateVerdict};
+use slipway_crds::v1alpha1::{AnalysisMode, AnalysisSpec, GateType, GateVerdict};
 
 use super::*;
 use crate::evidence::EvidenceQuery;
@@ -219,10 +219,10 @@ fn fail_wins_then_the_worst_hold() {
 
 #[test]
 fn the_default_gates_are_errors_and_latency() {
-    let resolved = resolved_gates(&Analysis::default());
+    let resolved = resolved_gates(&AnalysisSpec::default());
     let named: Vec<_> = resolved.iter().map(|g| (g.name.as_str(), g.type_)).collect();
     assert_eq!(named, [("errors", GateType::ErrorRate), ("latency", GateType::Latency)]);
-    assert!(resolved_gates(&Analysis { mode: AnalysisMode::Disabled, ..Analysis::default() }).is_empty());
+    assert!(resolved_gates(&AnalysisSpec { mode: AnalysisMode::Disabled, ..AnalysisSpec::default() }).is_empty());
 }
 
 #[test]

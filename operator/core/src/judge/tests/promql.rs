@@ -4,7 +4,7 @@ use slipway_crds::v1alpha1::GateVerdict;
 
 use super::*;
 
-fn gate() -> Vec<Gate> {
+fn gate() -> Vec<GateSpec> {
     gates(
         "[{ name: score, type: PromQL, promQL: { query: '{{candidate}}', min: '0.9', max: 950m, consecutiveCount: 2 } }]",
     )

@@ -31,7 +31,7 @@ fn any_reading() -> impl Strategy<Value = GateReading> {
     ]
 }
 
-fn all_types() -> Vec<Gate> {
+fn all_types() -> Vec<GateSpec> {
     gates(
         "
         - { name: errors, type: ErrorRate }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use slipway_crds::v1alpha1::Outcome;
+use slipway_crds::v1alpha1::RolloutOutcome;
 
 use crate::condition_metrics::ConditionMetrics;
 
@@ -49,7 +49,7 @@ pub struct GatewayLabel {
 }
 
 /// All metrics.
-pub struct Metrics {
+pub struct OperatorMetrics {
     registry: Registry,
     /// Reconciles by result.
     pub reconciles: Family<ResultLabel, Counter>,
@@ -79,7 +79,7 @@ pub struct Metrics {
     troubles: Mutex<BTreeSet<String>>,
 }
 
-impl Default for Metrics {
+impl Default for OperatorMetrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("slipway_operator"),
@@ -102,7 +102,7 @@ impl Default for Metrics {
     }
 }
 
-impl Metrics {
+impl OperatorMetrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register("reconciles", "Reconciles by result", self.reconciles.clone());
@@ -125,7 +125,7 @@ impl Metrics {
     }
 
     /// Shows the gateways that do worse since they were updated, and says so where that is news.
-    pub fn gateway_troubles(&self, troubles: &BTreeMap<String, String>) {
+    pub fn show_gateway_troubles(&self, troubles: &BTreeMap<String, String>) {
         let label = |namespace: &String| GatewayLabel { gateway_namespace: namespace.clone() };
         let mut shown = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         for gone in shown.iter().filter(|namespace| !troubles.contains_key(*namespace)) {
@@ -142,34 +142,34 @@ impl Metrics {
     }
 
     /// Counts one reconcile.
-    pub fn reconciled(&self, result: &'static str, seconds: f64) {
+    pub fn count_reconcile(&self, result: &'static str, seconds: f64) {
         self.reconciles.get_or_create(&ResultLabel { result }).inc();
         self.reconcile_duration.observe(seconds);
     }
 
     /// Counts one query to Prometheus.
-    pub fn queried(&self, result: &'static str) {
+    pub fn count_query(&self, result: &'static str) {
         self.queries.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Counts one rollout that ended.
-    pub fn rollout_ended(&self, outcome: Outcome) {
+    pub fn count_rollout(&self, outcome: RolloutOutcome) {
         let outcome = match outcome {
-            Outcome::Promoted => "promoted",
-            Outcome::RolledBack => "rolled_back",
-            Outcome::Aborted => "aborted",
-            Outcome::Superseded => "superseded",
+            RolloutOutcome::Promoted => "promoted",
+            RolloutOutcome::RolledBack => "rolled_back",
+            RolloutOutcome::Aborted => "aborted",
+            RolloutOutcome::Superseded => "superseded",
         };
         self.rollouts.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Counts one request to the API server.
-    pub fn requested(&self, verb: &'static str, kind: &'static str, result: &'static str) {
+    pub fn count_request(&self, verb: &'static str, kind: &'static str, result: &'static str) {
         self.api_requests.get_or_create(&RequestLabels { verb, kind, result }).inc();
     }
 
     /// All metrics as text.
-    pub fn text(&self) -> String {
+    pub fn encode_text(&self) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
@@ -183,12 +183,12 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_documentation() {
-        let metrics = Metrics::default();
-        metrics.reconciled("ok", 0.01);
-        metrics.requested("apply", "replicasets", "ok");
-        metrics.queried("ok");
-        metrics.rollout_ended(Outcome::RolledBack);
-        let text = metrics.text();
+        let metrics = OperatorMetrics::default();
+        metrics.count_reconcile("ok", 0.01);
+        metrics.count_request("apply", "replicasets", "ok");
+        metrics.count_query("ok");
+        metrics.count_rollout(RolloutOutcome::RolledBack);
+        let text = metrics.encode_text();
         for line in [
             "slipway_operator_reconciles_total{result=\"ok\"} 1",
             "slipway_operator_api_requests_total{verb=\"apply\",kind=\"replicasets\",result=\"ok\"} 1",

@@ -14,25 +14,26 @@ use crate::apply::{DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER, SCALE_MANAGER};
 use crate::hand_over::HANDOVER_MANAGER;
 
 /// Our field managers: what they write is no change by somebody else.
-const OURS: [&str; 6] = [MANAGER, SCALE_MANAGER, DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER, HANDOVER_MANAGER];
+const OWN_MANAGERS: [&str; 6] =
+    [MANAGER, SCALE_MANAGER, DIGEST_MANAGER, MARK_MANAGER, OWNERS_MANAGER, HANDOVER_MANAGER];
 /// Fewest sets of fields before those that no view has any more are looked for.
-const FEW: usize = 64;
+const MIN_SWEEP_SETS: usize = 64;
 
 /// Sets of fields, each kept once: objects of one kind nearly all have the same, and there may be a hundred thousand of them.
 #[derive(Default)]
 pub struct FieldSets {
-    inner: Mutex<Inner>,
+    inner: Mutex<FieldSetIndex>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct FieldSetIndex {
     by_hash: HashMap<u64, Weak<Value>>,
     sweep_at: usize,
 }
 
 impl FieldSets {
     /// What an object's metadata says. An object without any entry comes from a server, or through a proxy, that does not tell.
-    pub fn managed(&self, object: &impl ResourceExt) -> ManagedFields {
+    pub fn managed_fields(&self, object: &impl ResourceExt) -> ManagedFields {
         let entries = object.managed_fields();
         if entries.is_empty() {
             return ManagedFields::default();
@@ -46,14 +47,14 @@ impl FieldSets {
         let others = entries.iter().filter(|entry| {
             // Controllers write statuses all the time; none of them is ours.
             entry.subresource.as_deref() != Some("status")
-                && !OURS.contains(&entry.manager.as_deref().unwrap_or_default())
+                && !OWN_MANAGERS.contains(&entry.manager.as_deref().unwrap_or_default())
         });
         let newest = others.max_by_key(|entry| entry.time.as_ref().map(|time| time.0));
         let changed_by = newest.and_then(|entry| entry.manager.clone());
-        ManagedFields { fields: Some(self.share(fields)), changed_by }
+        ManagedFields { fields: Some(self.intern(fields)), changed_by }
     }
 
-    fn share(&self, fields: Value) -> Arc<Value> {
+    fn intern(&self, fields: Value) -> Arc<Value> {
         let mut hasher = DefaultHasher::new();
         fields.hash(&mut hasher);
         let hash = hasher.finish();
@@ -61,7 +62,7 @@ impl FieldSets {
         if let Some(known) = inner.by_hash.get(&hash).and_then(Weak::upgrade).filter(|known| **known == fields) {
             return known;
         }
-        if inner.by_hash.len() >= inner.sweep_at.max(FEW) {
+        if inner.by_hash.len() >= inner.sweep_at.max(MIN_SWEEP_SETS) {
             inner.by_hash.retain(|_, set| set.strong_count() > 0);
             inner.sweep_at = inner.by_hash.len().saturating_mul(2);
         }
@@ -113,11 +114,11 @@ mod tests {
             entry("kubectl-edit", "Update", None, 5, json!({})),
             entry("kubectl", "Update", Some("scale"), 6, json!({})),
         ]));
-        let managed = sets.managed(&object);
+        let managed = sets.managed_fields(&object);
         assert_eq!(managed.fields.as_deref(), Some(&json!({"f:metadata": {"f:labels": {"f:a": {}}}})));
         assert_eq!(managed.changed_by.as_deref(), Some("kubectl"));
-        assert_eq!(sets.managed(&service(json!([]))), ManagedFields::default(), "the server does not tell");
-        let foreign = sets.managed(&service(json!([entry("helm", "Update", None, 1, json!({}))])));
+        assert_eq!(sets.managed_fields(&service(json!([]))), ManagedFields::default(), "the server does not tell");
+        let foreign = sets.managed_fields(&service(json!([entry("helm", "Update", None, 1, json!({}))])));
         assert_eq!(foreign.fields.as_deref(), Some(&Value::Null), "nothing is ours");
     }
 
@@ -125,14 +126,20 @@ mod tests {
     fn equal_sets_are_kept_once_and_forgotten_with_their_views() {
         let sets = FieldSets::default();
         let of = |n: usize| {
-            sets.managed(&service(json!([entry("slipway", "Apply", None, 1, json!({"f:x": {"f:n": {"n": n}}}))])))
+            sets.managed_fields(&service(json!([entry(
+                "slipway",
+                "Apply",
+                None,
+                1,
+                json!({"f:x": {"f:n": {"n": n}}})
+            )])))
         };
         let (one, two) = (of(0).fields.unwrap(), of(0).fields.unwrap());
         assert!(Arc::ptr_eq(&one, &two));
-        for n in 0..10 * FEW {
+        for n in 0..10 * MIN_SWEEP_SETS {
             of(n);
         }
-        assert!(sets.inner.lock().unwrap().by_hash.len() <= 2 * FEW, "sets that nobody has are dropped");
+        assert!(sets.inner.lock().unwrap().by_hash.len() <= 2 * MIN_SWEEP_SETS, "sets that nobody has are dropped");
         assert!(Arc::ptr_eq(&one, &of(0).fields.unwrap()), "what a view has stays");
     }
 }

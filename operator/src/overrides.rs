@@ -3,23 +3,23 @@
 use serde_json::Value;
 
 /// The first field of what was sent that is not in the answer, as a path. Lists may hold more there than was sent, and nothing is empty.
-pub(crate) fn overridden(sent: &Value, answer: &Value) -> Option<String> {
+pub(crate) fn find_overridden(sent: &Value, answer: &Value) -> Option<String> {
     let mut path = Vec::new();
-    differs(sent, answer, &mut path).then(|| path.join("."))
+    has_difference(sent, answer, &mut path).then(|| path.join("."))
 }
 
-fn differs(sent: &Value, answer: &Value, path: &mut Vec<String>) -> bool {
+fn has_difference(sent: &Value, answer: &Value, path: &mut Vec<String>) -> bool {
     match (sent, answer) {
         (Value::Object(sent), Value::Object(answer)) => sent.iter().any(|(key, value)| {
             path.push(key.clone());
-            let differs = differs(value, answer.get(key).unwrap_or(&Value::Null), path);
+            let differs = has_difference(value, answer.get(key).unwrap_or(&Value::Null), path);
             if !differs {
                 path.pop();
             }
             differs
         }),
         (Value::Array(sent), Value::Array(answer)) => {
-            sent.iter().any(|item| answer.iter().all(|it| differs(item, it, &mut Vec::new())))
+            sent.iter().any(|item| answer.iter().all(|it| has_difference(item, it, &mut Vec::new())))
         }
         (sent, Value::Null) => !is_empty(sent),
         (sent, answer) => sent != answer && !is_same_quantity(sent, answer),
@@ -62,7 +62,7 @@ mod tests {
                 "ports": [{"port": 1}, {"port": 80, "name": "http", "protocol": "TCP"}], "env": [{"name": "a"}], "limit": "500m"
             }
         });
-        assert_eq!(overridden(&sent, &answer), None);
+        assert_eq!(find_overridden(&sent, &answer), None);
     }
 
     #[test]
@@ -73,7 +73,7 @@ mod tests {
             (json!({"spec": {"replicas": 2, "args": ["a"], "image": "ours:1"}}), "spec.args"),
             (json!({"spec": {"replicas": 2, "args": ["a", "b"]}}), "spec.image"),
         ] {
-            assert_eq!(overridden(&sent, &answer).as_deref(), Some(path));
+            assert_eq!(find_overridden(&sent, &answer).as_deref(), Some(path));
         }
     }
 }

@@ -7,20 +7,20 @@ use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 
-use crate::cache::Owner;
-use crate::claims::Claimed;
+use crate::cache::ObjectOwner;
+use crate::claims::ModelClaims;
 use crate::own_writes::OwnWrites;
 
 /// The main type of the controller: an object that cannot be read does not stop the stream of the others.
-pub type Guarded = DeserializeGuard<ModelDeployment>;
+pub type GuardedModel = DeserializeGuard<ModelDeployment>;
 
 /// What tells one state of a ModelDeployment from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Print {
+pub struct ObjectFingerprint {
     /// UID.
     pub uid: String,
     /// By what it wants to be reached; nothing when it cannot be read.
-    pub claimed: Option<Claimed>,
+    pub claims: Option<ModelClaims>,
     meta: u64,
     status: StatusMark,
 }
@@ -34,7 +34,7 @@ enum StatusMark {
 }
 
 /// The print of an object as the watch brought it.
-pub fn print(object: &Guarded, own: &OwnWrites) -> Option<(Owner, Print)> {
+pub fn fingerprint_model(object: &GuardedModel, own: &OwnWrites) -> Option<(ObjectOwner, ObjectFingerprint)> {
     let uid = object.uid()?;
     let mut hasher = DefaultHasher::new();
     let meta = kube::Resource::meta(object);
@@ -48,9 +48,9 @@ pub fn print(object: &Guarded, own: &OwnWrites) -> Option<(Owner, Print)> {
         Err(invalid) => invalid.error.len() as u64,
     };
     let mark = if own.is_own(&uid, status) { StatusMark::Own } else { StatusMark::Other(status) };
-    let owner = Owner::model(&object.namespace()?, &object.name_any());
-    let claimed = object.0.as_ref().ok().map(Claimed::of);
-    Some((owner, Print { uid, claimed, meta: hasher.finish(), status: mark }))
+    let owner = ObjectOwner::model(&object.namespace()?, &object.name_any());
+    let claimed = object.0.as_ref().ok().map(ModelClaims::from_object);
+    Some((owner, ObjectFingerprint { uid, claims: claimed, meta: hasher.finish(), status: mark }))
 }
 
 /// Hash of a status as it is on the wire: times lose their fractions there, so two statuses are compared in that form only.
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn object(generation: i64, replicas: i32) -> Guarded {
+    fn object(generation: i64, replicas: i32) -> GuardedModel {
         serde_json::from_value(json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": {"name": "m", "namespace": "ns", "uid": "u", "generation": generation},
@@ -75,14 +75,14 @@ mod tests {
         .unwrap()
     }
 
-    fn printed(object: &Guarded, own: &OwnWrites) -> Print {
-        print(object, own).unwrap().1
+    fn printed(object: &GuardedModel, own: &OwnWrites) -> ObjectFingerprint {
+        fingerprint_model(object, own).unwrap().1
     }
 
     #[test]
     fn own_status_writes_are_no_news_and_those_of_others_are() {
         let own = OwnWrites::default();
-        let send = |o: &Guarded| own.sending("u", status_hash(o.0.as_ref().unwrap().status.as_ref()));
+        let send = |o: &GuardedModel| own.record_sent("u", status_hash(o.0.as_ref().unwrap().status.as_ref()));
         send(&object(1, 1));
         let first = printed(&object(1, 1), &own);
         send(&object(1, 2));
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn numbers_where_users_write_them_are_read() {
-        let object: Guarded = serde_json::from_value(json!({
+        let object: GuardedModel = serde_json::from_value(json!({
             "apiVersion": "ml.slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "m"},
             "spec": {
                 "model": {"uri": "http://store/m"}, "template": {"spec": {"containers": [{"name": "server", "resources": {"requests": {"cpu": 1}}}]}},
