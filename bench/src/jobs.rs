@@ -68,7 +68,7 @@ impl BrokerSetup {
 /// The nats-server that the tests use, built when it is not there.
 fn ensure_nats_server() -> anyhow::Result<PathBuf> {
     let root = slipway_provision::workspace_root();
-    Ok(slipway_provision::go_tools::ensure_program(&slipway_provision::Cache::from_env()?, &root, "nats-server")?)
+    Ok(slipway_provision::go_tools::ensure_program(&slipway_provision::BuildCache::from_env()?, &root, "nats-server")?)
 }
 
 /// One round with one broker. Times are CPU microseconds of a job.

@@ -31,7 +31,8 @@ pub(crate) fn ensure_models(dir: &Path, only: &[String]) -> anyhow::Result<Vec<B
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("models.py");
     if NAMES.iter().any(|name| !out.join(format!("{name}.json")).is_file()) {
         let requirements = std::fs::read_to_string(script.with_file_name("requirements.txt"))?;
-        let venv = venv::ensure_venv("models", "python3", &slipway_provision::python::requirements(&requirements))?;
+        let venv =
+            venv::ensure_venv("models", "python3", &slipway_provision::python::parse_requirements(&requirements))?;
         venv::run_command(Command::new(venv.join("bin/python")).arg(&script).arg(&out))?;
     }
     let wanted = NAMES.into_iter().filter(|name| only.is_empty() || only.iter().any(|it| it == name));

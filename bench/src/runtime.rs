@@ -53,7 +53,7 @@ pub(crate) fn onnxruntime_library() -> anyhow::Result<PathBuf> {
         return std::fs::canonicalize(&path).with_context(|| path.display().to_string());
     }
     let root = slipway_provision::workspace_root();
-    Ok(slipway_provision::libraries::onnx_runtime(&slipway_provision::Cache::from_env()?, &root)?)
+    Ok(slipway_provision::libraries::ensure_onnx_runtime(&slipway_provision::BuildCache::from_env()?, &root)?)
 }
 
 fn measure_peer(

@@ -10,7 +10,7 @@ use parquet::data_type::{DoubleType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use serde_json::Value;
-use slipway_provision::Cache;
+use slipway_provision::BuildCache;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kubectl-slipway");
 
@@ -18,8 +18,11 @@ fn library() -> PathBuf {
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
         return path.into();
     }
-    slipway_provision::libraries::onnx_runtime(&Cache::from_env().unwrap(), &slipway_provision::workspace_root())
-        .unwrap()
+    slipway_provision::libraries::ensure_onnx_runtime(
+        &BuildCache::from_env().unwrap(),
+        &slipway_provision::workspace_root(),
+    )
+    .unwrap()
 }
 
 fn model(name: &str) -> String {

@@ -6,7 +6,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use slipway_provision::go_tools;
 
 use crate::error::Result;
-use crate::layout::Layout;
+use crate::layout::ClusterLayout;
 
 /// Environment variable that names the cluster, for tests that `slipway-e2e exec` starts.
 pub const NAME_VARIABLE: &str = "SLIPWAY_E2E_NAME";
@@ -21,7 +21,7 @@ pub fn foreign_context() -> Option<String> {
 }
 
 /// PATH with our programs first.
-pub fn search_path(layout: &Layout) -> String {
+pub fn search_path(layout: &ClusterLayout) -> String {
     let bins = go_tools::bin_dirs(layout.cache(), layout.root()).into_iter().map(|dir| dir.display().to_string());
     let inherited = std::env::var("PATH").unwrap_or_default();
     // runc, nft and others are in sbin, which not every user's PATH has.
@@ -30,12 +30,12 @@ pub fn search_path(layout: &Layout) -> String {
 
 /// Variables for programs that talk to the cluster: our programs in PATH, kubeconfig, name and addresses; what the programs
 /// keep for themselves goes where it goes down with the cluster.
-pub fn environment(layout: &Layout) -> Vec<(&'static str, String)> {
+pub fn environment_variables(layout: &ClusterLayout) -> Vec<(&'static str, String)> {
     let mut all = vec![("PATH", search_path(layout)), (NAME_VARIABLE, layout.name().to_string())];
     if foreign_context().is_none() {
         all.push(("KUBECONFIG", layout.kubeconfig().display().to_string()));
         all.push((PROMETHEUS_VARIABLE, layout.prometheus_url()));
-        let notes = layout.data().join("clients");
+        let notes = layout.data_dir().join("clients");
         for variable in ["KUBECACHEDIR", "HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             all.push((variable, notes.join(variable.to_lowercase()).display().to_string()));
         }
@@ -44,12 +44,12 @@ pub fn environment(layout: &Layout) -> Vec<(&'static str, String)> {
 }
 
 /// Gives a command the [`environment`] of the cluster.
-pub fn set_environment(command: &mut Command, layout: &Layout) {
-    command.envs(environment(layout));
+pub fn set_environment(command: &mut Command, layout: &ClusterLayout) {
+    command.envs(environment_variables(layout));
 }
 
 /// A client of our cluster, also while it is coming up.
-pub(crate) async fn client(layout: &Layout) -> Result<kube::Client> {
+pub(crate) async fn admin_client(layout: &ClusterLayout) -> Result<kube::Client> {
     let kubeconfig = Kubeconfig::read_from(layout.kubeconfig())?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)

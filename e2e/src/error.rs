@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Result of this crate.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub type Result<T, E = HarnessError> = std::result::Result<T, E>;
 
 /// A failure of the harness.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum HarnessError {
     /// A program ended with a failure; the output is its tail.
     #[error("`{command}` failed ({status}):\n{output}")]
     Command {
@@ -114,13 +114,13 @@ pub enum Error {
     Other(String),
 }
 
-impl From<kube::Error> for Error {
+impl From<kube::Error> for HarnessError {
     fn from(error: kube::Error) -> Self {
         Self::Kube(error)
     }
 }
 
-impl From<kube::config::KubeconfigError> for Error {
+impl From<kube::config::KubeconfigError> for HarnessError {
     fn from(error: kube::config::KubeconfigError) -> Self {
         Self::Kubeconfig(error)
     }
@@ -149,9 +149,9 @@ pub fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-impl From<slipway_provision::Error> for Error {
-    fn from(error: slipway_provision::Error) -> Self {
-        use slipway_provision::Error as Of;
+impl From<slipway_provision::ProvisionError> for HarnessError {
+    fn from(error: slipway_provision::ProvisionError) -> Self {
+        use slipway_provision::ProvisionError as Of;
         match error {
             Of::Command { command, status, output } => Self::Command { command, status, output },
             Of::Start { command, source } => Self::Start { command, source },
@@ -161,7 +161,7 @@ impl From<slipway_provision::Error> for Error {
     }
 }
 
-impl Error {
+impl HarnessError {
     /// For `map_err` on file operations.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn every_cause_is_told_once_and_in_words() {
         let status = kube::core::Status::failure("no pods for you", "Forbidden").with_code(403).boxed();
-        let answer = anyhow::Error::from(Error::from(kube::Error::Api(status))).context("looking");
+        let answer = anyhow::Error::from(HarnessError::from(kube::Error::Api(status))).context("looking");
         assert_eq!(in_words(answer.as_ref()), "looking: the API server answers 403: no pods for you");
 
         let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
@@ -184,8 +184,8 @@ mod tests {
         assert_eq!(in_words(service.as_ref()), "looking: the API server cannot be reached: connection refused");
 
         let read = kube::config::KubeconfigError::ReadConfig(refused(), "/k".into());
-        let context = Error::Context { name: "c".into(), why: read };
+        let context = HarnessError::Context { name: "c".into(), why: read };
         assert_eq!(in_words(&context).matches("connection refused").count(), 1);
-        assert_eq!(in_words(&Error::io("read", "/k")(refused())), "cannot read /k: connection refused");
+        assert_eq!(in_words(&HarnessError::io("read", "/k")(refused())), "cannot read /k: connection refused");
     }
 }

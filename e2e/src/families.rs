@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::error::{Error, Result};
+use crate::error::{HarnessError, Result};
 
 /// Name of the variable that says which: `ipv4`, `dual`, `dual-ipv6`.
 pub const VARIABLE: &str = "IP_FAMILIES";
@@ -21,7 +21,7 @@ pub const NODE_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x198, 0x18, 0, 0, 0, 0, 2);
 
 /// Families of addresses that pods and Services have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Families {
+pub enum IpFamilies {
     /// IPv4 alone.
     #[default]
     Ipv4,
@@ -31,7 +31,7 @@ pub enum Families {
     DualIpv6,
 }
 
-impl Families {
+impl IpFamilies {
     /// As the environment says.
     pub fn from_env() -> Result<Self> {
         Self::parse(std::env::var(VARIABLE).unwrap_or_default().as_str())
@@ -42,7 +42,7 @@ impl Families {
             "" | "ipv4" => Ok(Self::Ipv4),
             "dual" => Ok(Self::Dual),
             "dual-ipv6" => Ok(Self::DualIpv6),
-            other => Err(Error::Families(other.to_owned())),
+            other => Err(HarnessError::Families(other.to_owned())),
         }
     }
 
@@ -52,7 +52,7 @@ impl Families {
     }
 
     /// Addresses or ranges of the families, as arguments of Kubernetes' components take them.
-    pub fn list(self, ipv4: impl ToString, ipv6: impl ToString) -> String {
+    pub fn join_addresses(self, ipv4: impl ToString, ipv6: impl ToString) -> String {
         let (ipv4, ipv6) = (ipv4.to_string(), ipv6.to_string());
         match self {
             Self::Ipv4 => ipv4,
@@ -62,7 +62,7 @@ impl Families {
     }
 
     /// The address of the first family.
-    pub fn first(self, ipv4: impl Into<IpAddr>, ipv6: impl Into<IpAddr>) -> IpAddr {
+    pub fn first_address(self, ipv4: impl Into<IpAddr>, ipv6: impl Into<IpAddr>) -> IpAddr {
         if self == Self::DualIpv6 { ipv6.into() } else { ipv4.into() }
     }
 }
@@ -73,11 +73,11 @@ mod tests {
 
     #[test]
     fn the_first_family_is_first() {
-        let of = |text: &str| Families::parse(text).unwrap();
-        assert_eq!(of("").list("a", "b"), "a");
-        assert_eq!(of("dual").list("a", "b"), "a,b");
-        assert_eq!(of("dual-ipv6").list("a", "b"), "b,a");
-        assert!(of("dual-ipv6").first([10, 0, 0, 1], NODE_IP).is_ipv6() && !of("ipv4").has_ipv6());
-        assert!(Families::parse("ipv6").unwrap_err().to_string().contains("dual-ipv6"));
+        let of = |text: &str| IpFamilies::parse(text).unwrap();
+        assert_eq!(of("").join_addresses("a", "b"), "a");
+        assert_eq!(of("dual").join_addresses("a", "b"), "a,b");
+        assert_eq!(of("dual-ipv6").join_addresses("a", "b"), "b,a");
+        assert!(of("dual-ipv6").first_address([10, 0, 0, 1], NODE_IP).is_ipv6() && !of("ipv4").has_ipv6());
+        assert!(IpFamilies::parse("ipv6").unwrap_err().to_string().contains("dual-ipv6"));
     }
 }

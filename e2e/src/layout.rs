@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use slipway_provision::{Cache, go_tools};
+use slipway_provision::{BuildCache, go_tools};
 
-use crate::error::{Error, Result};
-use crate::families::Families;
+use crate::error::{HarnessError, Result};
+use crate::families::IpFamilies;
 
 /// Addresses of pods. The same in every cluster, as each has a network namespace of its own.
 pub const POD_CIDR: &str = "10.244.0.0/16";
@@ -28,27 +28,27 @@ const LINK_SUBNETS: u32 = 1 << 15;
 
 /// Names, paths and addresses of one cluster.
 #[derive(Debug, Clone)]
-pub struct Layout {
+pub struct ClusterLayout {
     name: String,
     root: PathBuf,
-    cache: Cache,
-    families: Families,
+    cache: BuildCache,
+    families: IpFamilies,
 }
 
-impl Layout {
+impl ClusterLayout {
     /// The layout of cluster `name` in this workspace; `SLIPWAY_CACHE` moves the cache.
     pub fn new(name: &str) -> Result<Self> {
         let root = workspace_root();
-        Ok(Self { families: Families::from_env()?, ..Self::at(name, root, Cache::from_env()?)? })
+        Ok(Self { families: IpFamilies::from_env()?, ..Self::in_workspace(name, root, BuildCache::from_env()?)? })
     }
 
-    fn at(name: &str, root: PathBuf, cache: Cache) -> Result<Self> {
+    fn in_workspace(name: &str, root: PathBuf, cache: BuildCache) -> Result<Self> {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
         if !begins || name.ends_with('-') || name.len() > NAME_LIMIT || !name.chars().all(legal) {
-            return Err(Error::Name(name.into()));
+            return Err(HarnessError::Name(name.into()));
         }
-        Ok(Self { name: name.into(), root, cache, families: Families::Ipv4 })
+        Ok(Self { name: name.into(), root, cache, families: IpFamilies::Ipv4 })
     }
 
     /// Name of the cluster.
@@ -57,7 +57,7 @@ impl Layout {
     }
 
     /// Families of addresses, when it is brought up.
-    pub fn families(&self) -> Families {
+    pub fn families(&self) -> IpFamilies {
         self.families
     }
 
@@ -67,13 +67,13 @@ impl Layout {
     }
 
     /// What outlives clusters and checkouts: binaries, base images.
-    pub fn cache(&self) -> &Cache {
+    pub fn cache(&self) -> &BuildCache {
         &self.cache
     }
 
     /// Path of another project's program in the cache, whether it is there or not.
-    pub fn program(&self, name: &str) -> Result<PathBuf> {
-        Ok(go_tools::program(&self.cache, &self.root, name)?)
+    pub fn program_path(&self, name: &str) -> Result<PathBuf> {
+        Ok(go_tools::program_path(&self.cache, &self.root, name)?)
     }
 
     /// The same, built when it is not there yet.
@@ -82,72 +82,72 @@ impl Layout {
     }
 
     /// A copy of the harness that brought the cluster up.
-    pub fn kept_harness(&self) -> PathBuf {
+    pub fn harness_copy(&self) -> PathBuf {
         self.cache.path("clusters").join(&self.name)
     }
 
     /// Names the checkout that brought the cluster up.
-    pub fn kept_root(&self) -> PathBuf {
-        self.kept_harness().with_extension("root")
+    pub fn checkout_note(&self) -> PathBuf {
+        self.harness_copy().with_extension("root")
     }
 
     /// Everything that dies with the cluster.
-    pub fn data(&self) -> PathBuf {
+    pub fn data_dir(&self) -> PathBuf {
         self.root.join("target/e2e/clusters").join(&self.name)
     }
 
     /// Log files, one a component.
-    pub fn logs(&self) -> PathBuf {
-        self.data().join("logs")
+    pub fn logs_dir(&self) -> PathBuf {
+        self.data_dir().join("logs")
     }
 
     /// Log file of one component.
-    pub fn log(&self, component: &str) -> PathBuf {
-        self.logs().join(format!("{component}.log"))
+    pub fn log_file(&self, component: &str) -> PathBuf {
+        self.logs_dir().join(format!("{component}.log"))
     }
 
     /// The apiserver's audit log, when `up --audit` asked for it.
     pub fn audit_log(&self) -> PathBuf {
-        self.logs().join("audit.jsonl")
+        self.logs_dir().join("audit.jsonl")
     }
 
     /// Who runs as which component.
     pub fn pid_file(&self, component: &str) -> PathBuf {
-        self.data().join("pids").join(format!("{component}.json"))
+        self.data_dir().join("pids").join(format!("{component}.json"))
     }
 
     /// Certificates and keys.
-    pub fn pki(&self) -> PathBuf {
-        self.data().join("pki")
+    pub fn pki_dir(&self) -> PathBuf {
+        self.data_dir().join("pki")
     }
 
     /// Rendered configuration of the components.
-    pub fn etc(&self) -> PathBuf {
-        self.data().join("etc")
+    pub fn config_dir(&self) -> PathBuf {
+        self.data_dir().join("etc")
     }
 
     /// Kubeconfig of an administrator, readable on and outside the node.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.data().join("kubeconfig")
+        self.data_dir().join("kubeconfig")
     }
 
     /// Name of the network namespace.
-    pub fn netns(&self) -> String {
+    pub fn netns_name(&self) -> String {
         format!("slipway-e2e-{}", self.name)
     }
 
     /// Path of the network namespace, as `ip netns add` makes it.
     pub fn netns_path(&self) -> PathBuf {
-        Path::new("/run/netns").join(self.netns())
+        Path::new("/run/netns").join(self.netns_name())
     }
 
     /// Name of the cgroup below the root of each hierarchy.
-    pub fn cgroup(&self) -> String {
+    pub fn cgroup_name(&self) -> String {
         format!("slipway-e2e-{}", self.name)
     }
 
     /// Name of the host's end of the link to the node.
-    pub fn link(&self) -> String {
+    pub fn link_name(&self) -> String {
         format!("sw-{}", self.name)
     }
 
@@ -198,8 +198,8 @@ pub fn workspace_root() -> PathBuf {
 mod tests {
     use super::*;
 
-    fn layout(name: &str) -> Result<Layout> {
-        Layout::at(name, "/w".into(), Cache::at("/c"))
+    fn layout(name: &str) -> Result<ClusterLayout> {
+        ClusterLayout::in_workspace(name, "/w".into(), BuildCache::with_root("/c"))
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn names_fit_kernel_limits() {
-        assert!(layout("abcdefghijkl").unwrap().link().len() <= 15);
+        assert!(layout("abcdefghijkl").unwrap().link_name().len() <= 15);
     }
 
     #[test]

@@ -19,6 +19,6 @@ pub mod shell;
 pub mod wait;
 pub mod world;
 
-pub use cluster::{Cluster, TempNamespace};
-pub use error::{Error, Result};
-pub use layout::Layout;
+pub use cluster::{ClusterHandle, TempNamespace};
+pub use error::{HarnessError, Result};
+pub use layout::ClusterLayout;

@@ -8,28 +8,28 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, Subcommand};
-use slipway_e2e::cluster::Cluster;
-use slipway_e2e::error::{Error, in_words};
+use slipway_e2e::cluster::ClusterHandle;
+use slipway_e2e::error::{HarnessError, in_words};
 use slipway_e2e::layout::default_name;
-use slipway_e2e::node::{components::Options, down, up};
-use slipway_e2e::progress::Step;
-use slipway_e2e::{Layout, images};
+use slipway_e2e::node::{components::UpOptions, down, up};
+use slipway_e2e::progress::TimedStep;
+use slipway_e2e::{ClusterLayout, images};
 use slipway_e2e::{environment, wait};
 use slipway_provision::{go_tools, packages};
 
 /// Brings a real Kubernetes cluster up and down on this machine, and runs things in it.
 #[derive(Parser)]
 #[command(version)]
-struct Arguments {
+struct HarnessArguments {
     #[command(subcommand)]
-    verb: Verb,
+    verb: HarnessCommand,
     /// Name of the cluster; several can be up at once.
     #[arg(long, global = true, env = environment::NAME_VARIABLE, default_value_t = default_name())]
     name: String,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum HarnessCommand {
     /// Builds what is missing and brings the cluster up. With CONTEXT set, only makes sure of the client programs.
     Up {
         /// Let the apiserver write an audit log to logs/audit.jsonl of the cluster's folder.
@@ -73,7 +73,7 @@ enum Verb {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
+    match run_command().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Without a backtrace: what failed is a program or a condition, and the message shows its output.
@@ -83,45 +83,45 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    let layout = Layout::new(&arguments.name)?;
+async fn run_command() -> anyhow::Result<()> {
+    let arguments = HarnessArguments::parse();
+    let layout = ClusterLayout::new(&arguments.name)?;
     match arguments.verb {
-        Verb::Up { audit, all } => match environment::foreign_context() {
-            Some(context) => use_foreign(&layout, &context).await,
+        HarnessCommand::Up { audit, all } => match environment::foreign_context() {
+            Some(context) => prepare_foreign(&layout, &context).await,
             None => {
-                as_root("up")?;
-                Ok(up::up(&layout, Options { audit, all }).await?)
+                require_root("up")?;
+                Ok(up::bring_up(&layout, UpOptions { audit, all }).await?)
             }
         },
-        Verb::Down if environment::foreign_context().is_some() => {
+        HarnessCommand::Down if environment::foreign_context().is_some() => {
             bail!("CONTEXT is set: that cluster is not ours to take down")
         }
-        Verb::Down => take_down(&layout),
-        Verb::Images { only, no_cargo, docker, only_bases } => {
-            Ok(images::images(&layout, &only, images::Options { no_cargo, docker, only_bases }).await?)
+        HarnessCommand::Down => take_down(&layout),
+        HarnessCommand::Images { only, no_cargo, docker, only_bases } => {
+            Ok(images::build_images(&layout, &only, images::ImageOptions { no_cargo, docker, only_bases }).await?)
         }
-        Verb::Wait { deadline } => wait_until_up(&arguments.name, Duration::from_secs(deadline)).await,
-        Verb::Env => print_env(&layout),
-        Verb::Exec { command } => exec(&arguments.name, &command).await,
+        HarnessCommand::Wait { deadline } => wait_until_up(&arguments.name, Duration::from_secs(deadline)).await,
+        HarnessCommand::Env => print_env(&layout),
+        HarnessCommand::Exec { command } => exec_command(&arguments.name, &command).await,
     }
 }
 
-fn take_down(layout: &Layout) -> anyhow::Result<()> {
+fn take_down(layout: &ClusterLayout) -> anyhow::Result<()> {
     // Where there is nothing, nobody needs a right.
-    if down::exists(layout)? {
-        as_root("down")?;
+    if down::cluster_exists(layout)? {
+        require_root("down")?;
     }
-    Ok(Step::run(format!("taking cluster {} down", layout.name()), || down::down(layout))?)
+    Ok(TimedStep::run(format!("taking cluster {} down", layout.name()), || down::remove_cluster(layout))?)
 }
 
-async fn use_foreign(layout: &Layout, context: &str) -> anyhow::Result<()> {
-    let cluster = Cluster::open(layout.name()).await?;
+async fn prepare_foreign(layout: &ClusterLayout, context: &str) -> anyhow::Result<()> {
+    let cluster = ClusterHandle::open(layout.name()).await?;
     let version = cluster.client().apiserver_version().await.with_context(|| format!("context {context}"))?;
     // Last, as it takes minutes the first time.
     for (tool, program) in [("kubernetes", "/usr/bin/kubectl"), ("helm", "/usr/bin/helm")] {
-        if !packages::in_path(program) {
-            go_tools::ensure(layout.cache(), layout.root(), &[tool])?;
+        if !packages::is_in_path(program) {
+            go_tools::ensure_tools(layout.cache(), layout.root(), &[tool])?;
         }
     }
     eprintln!("using context {context}: Kubernetes {}", version.git_version);
@@ -131,32 +131,32 @@ async fn use_foreign(layout: &Layout, context: &str) -> anyhow::Result<()> {
 async fn wait_until_up(name: &str, deadline: Duration) -> anyhow::Result<()> {
     if environment::foreign_context().is_some() {
         // Waiting does not mend a context that is not there.
-        Cluster::open(name).await?;
+        ClusterHandle::open(name).await?;
     }
     let answers = || async {
-        let cluster = Cluster::open(name).await.map_err(|error| in_words(&error))?;
+        let cluster = ClusterHandle::open(name).await.map_err(|error| in_words(&error))?;
         cluster.client().apiserver_version().await.map(drop).map_err(|error| in_words(&error))
     };
-    Ok(wait::until("the cluster answers", deadline, answers).await?)
+    Ok(wait::until_ok("the cluster answers", deadline, answers).await?)
 }
 
-fn print_env(layout: &Layout) -> anyhow::Result<()> {
+fn print_env(layout: &ClusterLayout) -> anyhow::Result<()> {
     // Single quotes, with those inside written as shells want them.
     let line = |(variable, value): (&str, String)| format!("export {variable}='{}'\n", value.replace('\'', "'\\''"));
-    let lines: String = environment::environment(layout).into_iter().map(line).collect();
+    let lines: String = environment::environment_variables(layout).into_iter().map(line).collect();
     std::io::stdout().write_all(lines.as_bytes()).context("cannot write to standard output")
 }
 
 /// The owner of a process's folder in /proc is its effective user.
-fn as_root(verb: &'static str) -> anyhow::Result<()> {
+fn require_root(verb: &'static str) -> anyhow::Result<()> {
     let us = std::fs::metadata("/proc/self").context("cannot read /proc/self")?;
-    ensure!(us.uid() == 0, Error::NotRoot(verb));
+    ensure!(us.uid() == 0, HarnessError::NotRoot(verb));
     Ok(())
 }
 
 /// Becomes the command, so that signals and the exit status are its own.
-async fn exec(name: &str, command: &[String]) -> anyhow::Result<()> {
-    let cluster = Cluster::open(name).await?;
+async fn exec_command(name: &str, command: &[String]) -> anyhow::Result<()> {
+    let cluster = ClusterHandle::open(name).await?;
     let mut wrapped = match cluster.is_foreign() {
         // The network of a foreign cluster is not here to enter.
         true => {
@@ -165,8 +165,8 @@ async fn exec(name: &str, command: &[String]) -> anyhow::Result<()> {
             plain
         }
         false => {
-            as_root("exec")?;
-            cluster.nsenter()?
+            require_root("exec")?;
+            cluster.nsenter_command()?
         }
     };
     let error = wrapped.args(command).exec();

@@ -11,8 +11,8 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
-use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::error::{HarnessError, Result};
+use crate::layout::ClusterLayout;
 use crate::{shell, wait};
 
 /// Lines of a log that an error shows.
@@ -21,7 +21,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What to run.
 #[derive(Debug, Clone)]
-pub struct Component {
+pub struct NodeComponent {
     /// Short name; names the log and the pid file.
     pub name: &'static str,
     /// Program to run.
@@ -34,39 +34,42 @@ pub struct Component {
 
 /// A process, told from a later one with the same number by the time it began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Process {
+pub struct NodeProcess {
     /// Its number.
     pub pid: i32,
     /// When it began, in clock ticks since boot.
     pub started: u64,
 }
 
-impl Component {
+impl NodeComponent {
     /// Starts it; the log goes on where a former run of it ended.
-    pub fn start(&self, layout: &Layout, path: &str) -> Result<Process> {
-        let log = layout.log(self.name);
-        let output = File::options().create(true).append(true).open(&log).map_err(Error::io("open", &log))?;
-        let errors = output.try_clone().map_err(Error::io("open", &log))?;
+    pub fn start(&self, layout: &ClusterLayout, path: &str) -> Result<NodeProcess> {
+        let log = layout.log_file(self.name);
+        let output = File::options().create(true).append(true).open(&log).map_err(HarnessError::io("open", &log))?;
+        let errors = output.try_clone().map_err(HarnessError::io("open", &log))?;
         let mut command = self.command(layout)?;
-        command.env("PATH", path).current_dir(layout.data()).stdin(Stdio::null()).stdout(output).stderr(errors);
+        command.env("PATH", path).current_dir(layout.data_dir()).stdin(Stdio::null()).stdout(output).stderr(errors);
         // Its own group, so that Ctrl-C on `up` or on a test does not reach it.
         command.process_group(0);
-        let child = command.spawn().map_err(|source| Error::Start { command: self.name.into(), source })?;
-        let process = Process::of(child.id().cast_signed()).ok_or_else(|| self.failure(layout, "ended at once"))?;
+        let child = command.spawn().map_err(|source| HarnessError::Start { command: self.name.into(), source })?;
+        let process =
+            NodeProcess::from_pid(child.id().cast_signed()).ok_or_else(|| self.failure(layout, "ended at once"))?;
         let file = layout.pid_file(self.name);
-        let text = serde_json::to_string(&process).map_err(|source| Error::Json { what: "pid file".into(), source })?;
-        std::fs::write(&file, text).map_err(Error::io("write", &file))?;
+        let text =
+            serde_json::to_string(&process).map_err(|source| HarnessError::Json { what: "pid file".into(), source })?;
+        std::fs::write(&file, text).map_err(HarnessError::io("write", &file))?;
         Ok(process)
     }
 
     /// The command that joins cgroup and namespaces and then becomes the component, all under one pid.
-    fn command(&self, layout: &Layout) -> Result<Command> {
-        let procs = cgroup::components(layout)?.join("cgroup.procs");
+    fn command(&self, layout: &ClusterLayout) -> Result<Command> {
+        let procs = cgroup::components_cgroup(layout)?.join("cgroup.procs");
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(procs).arg("nsenter");
         command.arg(format!("--net={}", layout.netns_path().display()));
         if self.node_mounts {
-            let holder = Process::read(layout, HOLDER).ok_or_else(|| Error::NotUp(layout.name().into()))?;
+            let holder = NodeProcess::find_running(layout, MOUNT_HOLDER)
+                .ok_or_else(|| HarnessError::NotUp(layout.name().into()))?;
             command.arg(format!("--mount=/proc/{}/ns/mnt", holder.pid));
         }
         command.arg("--").arg(&self.program).args(&self.arguments);
@@ -74,21 +77,21 @@ impl Component {
     }
 
     /// An error that shows what the component said last.
-    pub fn failure(&self, layout: &Layout, what: &str) -> Error {
-        Error::Component {
+    pub fn failure(&self, layout: &ClusterLayout, what: &str) -> HarnessError {
+        HarnessError::Component {
             component: self.name.into(),
             what: what.into(),
-            log: shell::tail(&layout.log(self.name), LOG_TAIL),
+            log: shell::file_tail(&layout.log_file(self.name), LOG_TAIL),
         }
     }
 }
 
 /// Name of the process that holds the node's mount namespace.
-pub const HOLDER: &str = "mounts";
+pub const MOUNT_HOLDER: &str = "mounts";
 
-impl Process {
+impl NodeProcess {
     /// The running process with this number.
-    pub fn of(pid: i32) -> Option<Self> {
+    pub fn from_pid(pid: i32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (state, started) = parse_stat(&stat)?;
         // A zombie has ended; its parent just has not looked.
@@ -96,19 +99,19 @@ impl Process {
     }
 
     /// The process that a component runs as, when it still runs.
-    pub fn read(layout: &Layout, component: &str) -> Option<Self> {
+    pub fn find_running(layout: &ClusterLayout, component: &str) -> Option<Self> {
         let text = std::fs::read_to_string(layout.pid_file(component)).ok()?;
-        serde_json::from_str::<Self>(&text).ok().filter(Self::runs)
+        serde_json::from_str::<Self>(&text).ok().filter(Self::is_running)
     }
 
     /// Whether it still runs, and is not another one under its number.
-    pub fn runs(&self) -> bool {
-        Self::of(self.pid) == Some(*self)
+    pub fn is_running(&self) -> bool {
+        Self::from_pid(self.pid) == Some(*self)
     }
 
     /// Sends a signal, unless it has ended.
     pub fn signal(&self, signal: Signal) {
-        if self.runs() {
+        if self.is_running() {
             // It may end between the look and the signal; then there is nothing to do.
             let _ = kill(Pid::from_raw(self.pid), signal);
         }
@@ -117,11 +120,11 @@ impl Process {
     /// Asks it to end, insists after a while, and returns when it has ended.
     pub fn stop(&self) -> Result<()> {
         self.signal(Signal::SIGTERM);
-        if wait::until_blocking("process ends", STOP_DEADLINE, || !self.runs()).is_ok() {
+        if wait::until_blocking("process ends", STOP_DEADLINE, || !self.is_running()).is_ok() {
             return Ok(());
         }
         self.signal(Signal::SIGKILL);
-        wait::until_blocking("process ends after SIGKILL", STOP_DEADLINE, || !self.runs())
+        wait::until_blocking("process ends after SIGKILL", STOP_DEADLINE, || !self.is_running())
     }
 }
 
@@ -144,17 +147,17 @@ mod tests {
 
     #[test]
     fn another_process_with_the_same_number_is_not_ours() {
-        let this = Process::of(std::process::id().cast_signed()).unwrap();
-        assert!(this.runs());
-        assert!(!Process { started: this.started + 1, ..this }.runs());
+        let this = NodeProcess::from_pid(std::process::id().cast_signed()).unwrap();
+        assert!(this.is_running());
+        assert!(!NodeProcess { started: this.started + 1, ..this }.is_running());
     }
 
     #[test]
     fn an_ended_child_counts_as_ended_even_before_it_is_reaped() {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        let process = Process::of(child.id().cast_signed()).unwrap();
+        let process = NodeProcess::from_pid(child.id().cast_signed()).unwrap();
         process.stop().unwrap();
-        assert!(!process.runs());
+        assert!(!process.is_running());
         child.wait().unwrap();
     }
 }

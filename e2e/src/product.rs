@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::cluster::ClusterHandle;
+use crate::error::{HarnessError, Result};
 
 /// Namespace of the operator.
 pub const NAMESPACE: &str = "slipway-system";
 /// Name of the release, and so of the operator's Deployment.
 pub const RELEASE: &str = "slipway";
 /// Selector of the operator's pods.
-pub const OPERATOR: &str = "app.kubernetes.io/name=slipway-operator";
+pub const OPERATOR_SELECTOR: &str = "app.kubernetes.io/name=slipway-operator";
 
-const READY: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Keys of a Secret of the operator's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Login {
+pub struct PrometheusLogin {
     /// Name of the Secret.
     pub secret: String,
     /// Its key with the user.
@@ -31,20 +31,20 @@ pub struct Login {
 
 /// Where Slipway's evidence comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prometheus {
+pub enum PrometheusSource {
     /// One that is there, at this URL as pods see it.
     Url(String),
     /// One that is there and wants a login.
-    Login(String, Login),
+    Login(String, PrometheusLogin),
     /// The small one of the chart, from the published image.
     Chart,
     /// The small one of the chart, from the image that `slipway-e2e images` built.
     BuiltChart,
 }
 
-impl Prometheus {
+impl PrometheusSource {
     /// The values of the chart.
-    fn values(&self) -> Vec<String> {
+    fn chart_values(&self) -> Vec<String> {
         let values: &[&str] = match self {
             Self::Url(url) => return vec![format!("prometheus.url={url}")],
             Self::Login(url, login) => {
@@ -71,15 +71,15 @@ impl Prometheus {
 }
 
 /// Installs or upgrades both charts, with the images that `slipway-e2e images` built, and waits until all of it is ready.
-pub async fn install(cluster: &Cluster, prometheus: &Prometheus) -> Result<()> {
-    install_with(cluster, prometheus, &serde_json::json!({})).await
+pub async fn install_charts(cluster: &ClusterHandle, prometheus: &PrometheusSource) -> Result<()> {
+    install_with_values(cluster, prometheus, &serde_json::json!({})).await
 }
 
 /// The same with further values of the chart.
-pub async fn install_with(cluster: &Cluster, prometheus: &Prometheus, more: &Value) -> Result<()> {
+pub async fn install_with_values(cluster: &ClusterHandle, prometheus: &PrometheusSource, more: &Value) -> Result<()> {
     let charts = cluster.layout().root().join("charts");
     let chart = |name: &str| charts.join(name).display().to_string();
-    let timeout = format!("{}s", READY.as_secs());
+    let timeout = format!("{}s", READY_TIMEOUT.as_secs());
     let base =
         ["upgrade", "--install", "--create-namespace", "--namespace", NAMESPACE, "--wait", "--timeout", &timeout];
     let crds = chart("slipway-crds");
@@ -88,14 +88,14 @@ pub async fn install_with(cluster: &Cluster, prometheus: &Prometheus, more: &Val
         [format!("{part}.image.repository=docker.io/slipway/slipway-{part}"), format!("{part}.image.tag=dev")]
     };
     let images = ["operator", "gateway", "runtime", "redis"].into_iter().flat_map(image);
-    let values: Vec<String> = prometheus.values().into_iter().chain(images).collect();
+    let values: Vec<String> = prometheus.chart_values().into_iter().chain(images).collect();
     let release = chart(RELEASE);
     let mut arguments: Vec<&str> = [&base[..], &[RELEASE, &release]].concat();
     for value in &values {
         arguments.extend(["--set", value]);
     }
     let file = cluster.layout().root().join(format!("target/e2e/values-{}.yaml", std::process::id()));
-    std::fs::write(&file, more.to_string()).map_err(Error::io("write", &file))?;
+    std::fs::write(&file, more.to_string()).map_err(HarnessError::io("write", &file))?;
     let path = file.display().to_string();
     arguments.extend(["--values", &path]);
     let done = cluster.helm(&arguments).await.map(drop);
@@ -104,24 +104,24 @@ pub async fn install_with(cluster: &Cluster, prometheus: &Prometheus, more: &Val
 }
 
 /// Installs, or upgrades, another release that looks after one namespace: the values of the first one, and what `change` makes of them.
-pub async fn install_beside(
-    cluster: &Cluster,
+pub async fn install_scoped_release(
+    cluster: &ClusterHandle,
     release: &str,
     namespace: &str,
     change: impl FnOnce(&mut Value),
 ) -> Result<()> {
     let values = cluster.helm(["get", "values", RELEASE, "--namespace", NAMESPACE, "--output", "json"]).await?;
     let mut values: Value = serde_json::from_str(&values)
-        .map_err(|error| Error::Other(format!("values of the release {RELEASE}: {error}")))?;
+        .map_err(|error| HarnessError::Other(format!("values of the release {RELEASE}: {error}")))?;
     values["watchNamespace"] = namespace.into();
     // What a cluster has once.
     values["gateway"]["clusterRole"]["create"] = false.into();
     values["commands"]["policy"] = false.into();
     change(&mut values);
     let file = cluster.layout().root().join(format!("target/e2e/{release}.json"));
-    std::fs::write(&file, values.to_string()).map_err(Error::io("write", &file))?;
+    std::fs::write(&file, values.to_string()).map_err(HarnessError::io("write", &file))?;
     let chart = cluster.layout().root().join("charts").join(RELEASE).display().to_string();
-    let (path, timeout) = (file.display().to_string(), format!("{}s", READY.as_secs()));
+    let (path, timeout) = (file.display().to_string(), format!("{}s", READY_TIMEOUT.as_secs()));
     let install = ["upgrade", "--install", release, &chart, "--namespace", release, "--values", &path];
     let done = cluster.helm([&install[..], &["--wait", "--timeout", &timeout]].concat()).await.map(drop);
     // The answer of helm matters more than a left-over file.
@@ -130,14 +130,14 @@ pub async fn install_beside(
 }
 
 /// Takes such a release away.
-pub async fn uninstall_beside(cluster: &Cluster, release: &str) -> Result<()> {
-    let timeout = format!("{}s", READY.as_secs());
+pub async fn uninstall_scoped_release(cluster: &ClusterHandle, release: &str) -> Result<()> {
+    let timeout = format!("{}s", READY_TIMEOUT.as_secs());
     cluster.helm(["uninstall", release, "--namespace", release, "--wait", "--timeout", &timeout]).await.map(drop)
 }
 
 /// Takes both charts away: first the operator, then the definitions with all that is left of their objects.
-pub async fn uninstall(cluster: &Cluster) -> Result<()> {
-    let timeout = format!("{}s", READY.as_secs());
+pub async fn uninstall_charts(cluster: &ClusterHandle) -> Result<()> {
+    let timeout = format!("{}s", READY_TIMEOUT.as_secs());
     for release in [RELEASE, "slipway-crds"] {
         cluster.helm(["uninstall", release, "--namespace", NAMESPACE, "--wait", "--timeout", &timeout]).await?;
     }
@@ -145,14 +145,14 @@ pub async fn uninstall(cluster: &Cluster) -> Result<()> {
 }
 
 /// Sets how many operators run; returns when that many are ready, or none is left.
-pub async fn scale_operator(cluster: &Cluster, replicas: u32) -> Result<()> {
+pub async fn scale_operator(cluster: &ClusterHandle, replicas: u32) -> Result<()> {
     let deployment = format!("deployment/{RELEASE}");
     let count = format!("--replicas={replicas}");
     cluster.kubectl(["scale", "-n", NAMESPACE, &deployment, &count]).await?;
     cluster
-        .wait_for(NAMESPACE, "the operator to have its replicas", READY, || async {
+        .wait_for(NAMESPACE, "the operator to have its replicas", READY_TIMEOUT, || async {
             let pods = cluster
-                .kubectl(["get", "pods", "-n", NAMESPACE, "-l", OPERATOR, "-o", "name"])
+                .kubectl(["get", "pods", "-n", NAMESPACE, "-l", OPERATOR_SELECTOR, "-o", "name"])
                 .await
                 .map_err(|error| error.to_string())?;
             let here = pods.lines().count();

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::time::Instant;
 
 /// A part of the work.
-pub struct Step {
+pub struct TimedStep {
     since: Instant,
 }
 
-impl Step {
+impl TimedStep {
     fn begin(what: impl Into<String>) -> Self {
         eprint!("{} ...", what.into());
         // A lost progress line harms nobody.
@@ -25,7 +25,7 @@ impl Step {
     }
 
     /// Awaits `work` as a step; a failure ends the line and passes on.
-    pub async fn wait<T, E>(what: impl Into<String>, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    pub async fn run_async<T, E>(what: impl Into<String>, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let step = Self::begin(what);
         let result = work.await;
         step.end(&result);
@@ -34,12 +34,12 @@ impl Step {
 
     fn end<T, E>(self, result: &Result<T, E>) {
         match result {
-            Ok(_) => eprintln!(" {}", seconds(self.since)),
-            Err(_) => eprintln!(" failed after {}", seconds(self.since)),
+            Ok(_) => eprintln!(" {}", format_elapsed(self.since)),
+            Err(_) => eprintln!(" failed after {}", format_elapsed(self.since)),
         }
     }
 }
 
-fn seconds(since: Instant) -> String {
+fn format_elapsed(since: Instant) -> String {
     format!("{:.1} s", since.elapsed().as_secs_f64())
 }

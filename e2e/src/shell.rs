@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use slipway_provision::command;
-pub use slipway_provision::command::{last_lines, line};
+pub use slipway_provision::command::{command_line, last_lines};
 
-use crate::error::{Error, Result};
+use crate::error::{HarnessError, Result};
 
 /// Runs a program to its end and returns its standard output.
-pub fn run(program: &mut Command) -> Result<String> {
-    Ok(command::run(program)?)
+pub fn run_command(program: &mut Command) -> Result<String> {
+    Ok(command::run_command(program)?)
 }
 
 /// Like [`run`], without blocking the runtime.
@@ -19,7 +19,7 @@ pub async fn run_async(command: Command) -> Result<String> {
     // A test that is cancelled must not leave programs behind.
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.map_err(|source| start_error(command.as_std(), source))?;
-    Ok(command::check(command.as_std(), &output)?)
+    Ok(command::check_output(command.as_std(), &output)?)
 }
 
 /// Runs a program that may fail for a known harmless reason; says whether it succeeded.
@@ -34,17 +34,21 @@ pub fn run_visible(command: &mut Command) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::Command { command: line(command), status: status.to_string(), output: "(shown above)".into() })
+    Err(HarnessError::Command {
+        command: command_line(command),
+        status: status.to_string(),
+        output: "(shown above)".into(),
+    })
 }
 
 /// The last lines of a file, for error messages; never fails.
-pub fn tail(path: &Path, lines: usize) -> String {
+pub fn file_tail(path: &Path, lines: usize) -> String {
     match std::fs::read(path) {
         Ok(bytes) => last_lines(&String::from_utf8_lossy(&bytes), lines),
         Err(error) => format!("(cannot read {}: {error})", path.display()),
     }
 }
 
-fn start_error(command: &Command, source: std::io::Error) -> Error {
-    Error::Start { command: line(command), source }
+fn start_error(command: &Command, source: std::io::Error) -> HarnessError {
+    HarnessError::Start { command: command_line(command), source }
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{HarnessError, Result};
 
 /// How long between two looks at a condition.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Looks until `condition` answers `Ok`; its last complaint is in the error. The caller adds the state of the cluster.
-pub async fn until<T, F>(what: &str, deadline: Duration, mut condition: impl FnMut() -> F) -> Result<T>
+pub async fn until_ok<T, F>(what: &str, deadline: Duration, mut condition: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = std::result::Result<T, String>>,
 {
@@ -22,7 +22,7 @@ where
             Err(_) => "no answer in time".into(),
         };
         if since.elapsed() >= deadline {
-            return Err(Error::Timeout { what: what.into(), after: deadline, last, state: String::new() });
+            return Err(HarnessError::Timeout { what: what.into(), after: deadline, last, state: String::new() });
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -33,7 +33,7 @@ pub fn until_blocking(what: &str, deadline: Duration, mut condition: impl FnMut(
     let since = Instant::now();
     while !condition() {
         if since.elapsed() >= deadline {
-            return Err(Error::Timeout {
+            return Err(HarnessError::Timeout {
                 what: what.into(),
                 after: deadline,
                 last: "not yet".into(),
@@ -57,18 +57,18 @@ mod tests {
             let complaint = format!("look {looks}");
             async move { Err::<(), _>(complaint) }
         };
-        let error = until("a thing", Duration::ZERO, look).await.unwrap_err().to_string();
+        let error = until_ok("a thing", Duration::ZERO, look).await.unwrap_err().to_string();
         assert!(error.contains("a thing: look 1"), "{error}");
     }
 
     #[tokio::test]
     async fn a_value_comes_back() {
-        assert_eq!(until("a value", Duration::from_secs(1), || async { Ok(7) }).await.unwrap(), 7);
+        assert_eq!(until_ok("a value", Duration::from_secs(1), || async { Ok(7) }).await.unwrap(), 7);
     }
 
     #[tokio::test]
     async fn a_look_that_hangs_does_not_hang_the_wait() {
-        let wait = until("a thing", Duration::ZERO, std::future::pending::<std::result::Result<(), String>>);
+        let wait = until_ok("a thing", Duration::ZERO, std::future::pending::<std::result::Result<(), String>>);
         assert!(wait.await.unwrap_err().to_string().contains("no answer in time"));
     }
 }

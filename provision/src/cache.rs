@@ -8,58 +8,64 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::error::{Error, Result};
+use crate::error::{ProvisionError, Result};
 
 /// Environment variable that moves the cache.
 pub const VARIABLE: &str = "SLIPWAY_CACHE";
 /// An entry of a former version is removed when nobody has used it for this long: a checkout of an older commit may still need it.
-const UNUSED: Duration = Duration::from_secs(14 * 24 * 3600);
+const MAX_UNUSED_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 /// The file in an entry whose modification time says when it was last used.
-const USED: &str = ".used";
+const LAST_USED_FILE: &str = ".used";
 /// Marks a folder as ours, so that `clean` can never remove somebody's home.
 const MARK: &str = ".slipway-cache";
 /// What `CACHEDIR.TAG` must begin with (bford.info/cachedir): backups leave the folder out.
-const TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The cache of Slipway's build and tests. `make clean-cache` removes it.\n";
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# The cache of Slipway's build and tests. `make clean-cache` removes it.\n";
 
 /// The cache of this user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cache {
+pub struct BuildCache {
     root: PathBuf,
 }
 
 /// A lock on a part of the cache, held until it is dropped or the process ends.
 #[derive(Debug)]
 #[must_use]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
+pub struct CacheLock(#[expect(dead_code, reason = "held for its lock, which ends with it")] File);
 
-impl Cache {
+impl BuildCache {
     /// `SLIPWAY_CACHE`, else `slipway` in the user's cache directory (`XDG_CACHE_HOME`, else `~/.cache`).
     ///
     /// # Errors
     /// When the environment names no home, or a relative path: programs that run in other folders would use other caches.
     pub fn from_env() -> Result<Self> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        Self::choose(variable(VARIABLE).as_deref(), variable("XDG_CACHE_HOME").as_deref(), variable("HOME").as_deref())
+        Self::choose_root(
+            variable(VARIABLE).as_deref(),
+            variable("XDG_CACHE_HOME").as_deref(),
+            variable("HOME").as_deref(),
+        )
     }
 
-    fn choose(given: Option<&OsStr>, cache_home: Option<&OsStr>, home: Option<&OsStr>) -> Result<Self> {
+    fn choose_root(given: Option<&OsStr>, cache_home: Option<&OsStr>, home: Option<&OsStr>) -> Result<Self> {
         let root = match (given, cache_home, home) {
             (Some(path), _, _) => PathBuf::from(path),
             // The XDG specification has relative paths ignored.
             (None, Some(path), _) if Path::new(path).is_absolute() => Path::new(path).join("slipway"),
             (None, _, Some(home)) => Path::new(home).join(".cache/slipway"),
             (None, _, None) => {
-                return Err(Error::Other(format!("there is no HOME to keep a cache in: set {VARIABLE} to a folder")));
+                return Err(ProvisionError::Other(format!(
+                    "there is no HOME to keep a cache in: set {VARIABLE} to a folder"
+                )));
             }
         };
         if !root.is_absolute() {
-            return Err(Error::Other(format!("{VARIABLE}={} is not an absolute path", root.display())));
+            return Err(ProvisionError::Other(format!("{VARIABLE}={} is not an absolute path", root.display())));
         }
         Ok(Self { root })
     }
 
     /// The cache in a folder.
-    pub fn at(root: impl Into<PathBuf>) -> Self {
+    pub fn with_root(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
@@ -79,45 +85,46 @@ impl Cache {
         if mark.exists() {
             return Ok(());
         }
-        fs::create_dir_all(&self.root).map_err(Error::io("create", &self.root))?;
-        fs::write(self.path("CACHEDIR.TAG"), TAG).map_err(Error::io("write", self.path("CACHEDIR.TAG")))?;
-        fs::write(&mark, "").map_err(Error::io("write", &mark))
+        fs::create_dir_all(&self.root).map_err(ProvisionError::io("create", &self.root))?;
+        fs::write(self.path("CACHEDIR.TAG"), CACHEDIR_TAG)
+            .map_err(ProvisionError::io("write", self.path("CACHEDIR.TAG")))?;
+        fs::write(&mark, "").map_err(ProvisionError::io("write", &mark))
     }
 
     /// Waits until no other process makes the part `name`, saying so when it has to wait.
-    pub fn lock(&self, name: &str) -> Result<Lock> {
+    pub fn lock(&self, name: &str) -> Result<CacheLock> {
         let (file, path) = self.lock_file(name)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 eprintln!("waiting for another process that uses {name} of the cache {}", self.root.display());
-                file.lock().map_err(Error::io("lock", &path))?;
+                file.lock().map_err(ProvisionError::io("lock", &path))?;
             }
-            Err(TryLockError::Error(source)) => return Err(Error::Io { action: "lock", path, source }),
+            Err(TryLockError::Error(source)) => return Err(ProvisionError::Io { action: "lock", path, source }),
         }
-        Ok(Lock(file))
+        Ok(CacheLock(file))
     }
 
     /// Waits until no other process changes the part `name`; many may read it at once.
-    pub fn lock_shared(&self, name: &str) -> Result<Lock> {
+    pub fn lock_shared(&self, name: &str) -> Result<CacheLock> {
         let (file, path) = self.lock_file(name)?;
-        file.lock_shared().map_err(Error::io("lock", path))?;
-        Ok(Lock(file))
+        file.lock_shared().map_err(ProvisionError::io("lock", path))?;
+        Ok(CacheLock(file))
     }
 
     fn lock_file(&self, name: &str) -> Result<(File, PathBuf)> {
         self.create()?;
         let dir = self.path("locks");
-        fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        fs::create_dir_all(&dir).map_err(ProvisionError::io("create", &dir))?;
         let path = dir.join(format!("{name}.lock"));
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
+        let file = File::options().create(true).append(true).open(&path).map_err(ProvisionError::io("open", &path))?;
         Ok((file, path))
     }
 
     /// The entry `<name>-<key>`, made by `make` in a folder aside when it is not there.
     ///
     /// `name` and `key` hold no path separators; `make` gets the path of an empty folder and fills it.
-    pub fn entry(&self, name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub fn get_or_make(&self, name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let path = self.entry_path(name, key);
         if self.use_entry(name, key).is_some() {
             return Ok(path);
@@ -128,11 +135,11 @@ impl Cache {
             return Ok(path);
         }
         let partial = self.root.join(format!("{name}-{key}.partial"));
-        remove(&partial)?;
-        fs::create_dir_all(&partial).map_err(Error::io("create", &partial))?;
+        remove_path(&partial)?;
+        fs::create_dir_all(&partial).map_err(ProvisionError::io("create", &partial))?;
         make(&partial)?;
-        touch(&partial.join(USED))?;
-        fs::rename(&partial, &path).map_err(Error::io("rename", &partial))?;
+        touch_file(&partial.join(LAST_USED_FILE))?;
+        fs::rename(&partial, &path).map_err(ProvisionError::io("rename", &partial))?;
         self.prune(name, key)?;
         Ok(path)
     }
@@ -146,19 +153,19 @@ impl Cache {
     pub fn use_entry(&self, name: &str, key: &str) -> Option<PathBuf> {
         let path = self.entry_path(name, key);
         // A cache that cannot be written to is still of use.
-        path.is_dir().then(|| touch(&path.join(USED)).unwrap_or_default())?;
+        path.is_dir().then(|| touch_file(&path.join(LAST_USED_FILE)).unwrap_or_default())?;
         Some(path)
     }
 
     /// Removes entries of `name` with another key that nobody has used lately.
     pub(crate) fn prune(&self, name: &str, key: &str) -> Result<()> {
         let current = format!("{name}-{key}");
-        let entries = fs::read_dir(&self.root).map_err(Error::io("list", &self.root))?;
+        let entries = fs::read_dir(&self.root).map_err(ProvisionError::io("list", &self.root))?;
         for entry in entries.flatten() {
             let file = entry.file_name().to_string_lossy().into_owned();
             let former = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')).is_some_and(is_key);
-            if former && file != current && unused_since(&entry.path()).is_none_or(|age| age > UNUSED) {
-                remove(&entry.path())?;
+            if former && file != current && unused_for(&entry.path()).is_none_or(|age| age > MAX_UNUSED_AGE) {
+                remove_path(&entry.path())?;
             }
         }
         Ok(())
@@ -170,14 +177,17 @@ impl Cache {
             return Ok(());
         }
         if !self.path(MARK).exists() {
-            return Err(Error::Other(format!("{} is no cache of ours ({MARK} is missing)", self.root.display())));
+            return Err(ProvisionError::Other(format!(
+                "{} is no cache of ours ({MARK} is missing)",
+                self.root.display()
+            )));
         }
-        remove(&self.root)
+        remove_path(&self.root)
     }
 }
 
 /// A key of everything that something is made from: 12 hexadecimal digits.
-pub fn key(parts: &[&[u8]]) -> String {
+pub fn content_key(parts: &[&[u8]]) -> String {
     // SipHash with a fixed key. Should another release of the standard library hash otherwise, things are made once more.
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
@@ -192,38 +202,39 @@ fn is_key(text: &str) -> bool {
     versioned && key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn unused_since(entry: &Path) -> Option<Duration> {
-    let used = fs::metadata(entry.join(USED)).or_else(|_| fs::metadata(entry)).ok()?.modified().ok()?;
+fn unused_for(entry: &Path) -> Option<Duration> {
+    let used = fs::metadata(entry.join(LAST_USED_FILE)).or_else(|_| fs::metadata(entry)).ok()?.modified().ok()?;
     SystemTime::now().duration_since(used).ok()
 }
 
-fn touch(path: &Path) -> Result<()> {
-    let mut file = File::create(path).map_err(Error::io("write", path))?;
+fn touch_file(path: &Path) -> Result<()> {
+    let mut file = File::create(path).map_err(ProvisionError::io("write", path))?;
     // Content changes the time even where the file was empty before.
-    file.write_all(b"\n").map_err(Error::io("write", path))
+    file.write_all(b"\n").map_err(ProvisionError::io("write", path))
 }
 
 /// Removes a file or a folder with all that is in it; succeeds when there is none.
-pub fn remove(path: &Path) -> Result<()> {
+pub fn remove_path(path: &Path) -> Result<()> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
     let removed = if metadata.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    removed.map_err(Error::io("remove", path))
+    removed.map_err(ProvisionError::io("remove", path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn temporary(name: &str) -> Cache {
+    fn temporary(name: &str) -> BuildCache {
         let root = std::env::temp_dir().join(format!("slipway-cache-{}-{name}", std::process::id()));
-        remove(&root).unwrap();
-        Cache::at(root)
+        remove_path(&root).unwrap();
+        BuildCache::with_root(root)
     }
 
     #[test]
     fn the_environment_chooses_the_folder() {
         let choose = |given: Option<&str>, xdg: Option<&str>, home: Option<&str>| {
-            Cache::choose(given.map(OsStr::new), xdg.map(OsStr::new), home.map(OsStr::new)).map(|cache| cache.root)
+            BuildCache::choose_root(given.map(OsStr::new), xdg.map(OsStr::new), home.map(OsStr::new))
+                .map(|cache| cache.root)
         };
         assert_eq!(choose(Some("/x"), Some("/y"), Some("/h")).unwrap(), Path::new("/x"));
         assert_eq!(choose(None, Some("/y"), Some("/h")).unwrap(), Path::new("/y/slipway"));
@@ -236,17 +247,17 @@ mod tests {
     #[test]
     fn an_entry_is_made_once_and_never_taken_half() {
         let cache = temporary("once");
-        let failed = cache.entry("tool", "0123456789ab", |dir| {
+        let failed = cache.get_or_make("tool", "0123456789ab", |dir| {
             fs::write(dir.join("half"), "").unwrap();
-            Err(Error::Other("cut off".into()))
+            Err(ProvisionError::Other("cut off".into()))
         });
         assert!(failed.is_err() && cache.use_entry("tool", "0123456789ab").is_none());
-        let made = cache.entry("tool", "0123456789ab", |dir| {
+        let made = cache.get_or_make("tool", "0123456789ab", |dir| {
             assert!(!dir.join("half").exists());
-            fs::write(dir.join("whole"), "").map_err(Error::io("write", dir))
+            fs::write(dir.join("whole"), "").map_err(ProvisionError::io("write", dir))
         });
         assert!(made.unwrap().join("whole").exists());
-        cache.entry("tool", "0123456789ab", |_| panic!("it is there")).unwrap();
+        cache.get_or_make("tool", "0123456789ab", |_| panic!("it is there")).unwrap();
         cache.clean().unwrap();
     }
 
@@ -257,7 +268,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    cache.entry("tool", "0123456789ab", |_| {
+                    cache.get_or_make("tool", "0123456789ab", |_| {
                         made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                         Ok(())
                     })
@@ -274,15 +285,20 @@ mod tests {
         let nothing = |_: &Path| Ok(());
         let names = [("tool", "v1.0-aaaaaaaaaaaa"), ("tool", "v1.1-bbbbbbbbbbbb"), ("tool-other", "v1-cccccccccccc")];
         for (name, key) in names {
-            cache.entry(name, key, nothing).unwrap();
+            cache.get_or_make(name, key, nothing).unwrap();
         }
         let age = |name: &str, key: &str| {
-            let path = cache.entry_path(name, key).join(USED);
-            File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - UNUSED * 2).unwrap();
+            let path = cache.entry_path(name, key).join(LAST_USED_FILE);
+            File::options()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_modified(SystemTime::now() - MAX_UNUSED_AGE * 2)
+                .unwrap();
         };
         age("tool", "v1.0-aaaaaaaaaaaa");
         age("tool-other", "v1-cccccccccccc");
-        cache.entry("tool", "v1.2-dddddddddddd", nothing).unwrap();
+        cache.get_or_make("tool", "v1.2-dddddddddddd", nothing).unwrap();
         let here = |name: &str, key: &str| cache.entry_path(name, key).exists();
         assert!(!here("tool", "v1.0-aaaaaaaaaaaa") && here("tool", "v1.1-bbbbbbbbbbbb"));
         assert!(here("tool-other", "v1-cccccccccccc"));
@@ -301,8 +317,8 @@ mod tests {
 
     #[test]
     fn keys_tell_parts_apart() {
-        assert_eq!(key(&[b"a", b"b"]).len(), 12);
-        assert_ne!(key(&[b"a", b"b"]), key(&[b"ab"]));
-        assert_ne!(key(&[b"a", b"b"]), key(&[b"b", b"a"]));
+        assert_eq!(content_key(&[b"a", b"b"]).len(), 12);
+        assert_ne!(content_key(&[b"a", b"b"]), content_key(&[b"ab"]));
+        assert_ne!(content_key(&[b"a", b"b"]), content_key(&[b"b", b"a"]));
     }
 }

@@ -10,20 +10,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::cache::{self, Cache};
+use crate::cache::{self, BuildCache};
 use crate::command;
-use crate::error::{Error, Result};
+use crate::error::{ProvisionError, Result};
 use crate::registry_unit;
 
 /// Name of the lock and of the entry in the cache.
 const NAME: &str = "crates";
 /// How many lists of units are kept: each is of one `Cargo.lock`.
-const LISTS: usize = 6;
+const MAX_LISTS: usize = 6;
 
 /// The pool of one compiler, as one checkout uses it.
 #[derive(Debug)]
 pub struct CratePool {
-    cache: Cache,
+    cache: BuildCache,
     /// The cache's entry of this compiler.
     dir: PathBuf,
     /// Names the list of the units that this checkout needs.
@@ -36,7 +36,7 @@ pub struct CratePool {
 
 /// What a save or a restore did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moved {
+pub struct MovedUnits {
     /// Units that were copied or linked.
     pub units: usize,
     /// Units that were there already.
@@ -45,17 +45,18 @@ pub struct Moved {
 
 impl CratePool {
     /// The pool of the checkout's compiler; made empty when there is none.
-    pub fn open(cache: &Cache, root: &Path) -> Result<Self> {
-        let version = command::run(Command::new("rustc").current_dir(root).arg("-vV"))?;
+    pub fn open(cache: &BuildCache, root: &Path) -> Result<Self> {
+        let version = command::run_command(Command::new("rustc").current_dir(root).arg("-vV"))?;
         let release = version.lines().find_map(|line| line.strip_prefix("release: ")).unwrap_or("0");
-        let dir = cache.entry(NAME, &format!("{release}-{}", cache::key(&[version.as_bytes()])), |dir| {
-            let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            fs::write(dir.join("time"), time.to_string()).map_err(Error::io("write", dir))
-        })?;
-        let read = |path: PathBuf| fs::read_to_string(&path).map_err(Error::io("read", path));
+        let dir =
+            cache.get_or_make(NAME, &format!("{release}-{}", cache::content_key(&[version.as_bytes()])), |dir| {
+                let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+                fs::write(dir.join("time"), time.to_string()).map_err(ProvisionError::io("write", dir))
+            })?;
+        let read = |path: PathBuf| fs::read_to_string(&path).map_err(ProvisionError::io("read", path));
         let lock = read(root.join("Cargo.lock"))?;
         let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-        let key = cache::key(&[lock.as_bytes(), read(root.join("Cargo.toml"))?.as_bytes(), flags.as_bytes()]);
+        let key = cache::content_key(&[lock.as_bytes(), read(root.join("Cargo.toml"))?.as_bytes(), flags.as_bytes()]);
         let seconds = read(dir.join("time"))?.trim().parse().unwrap_or_default();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         Ok(Self { cache: cache.clone(), dir, key, lock, time })
@@ -67,15 +68,15 @@ impl CratePool {
     }
 
     /// Brings into a build directory (`target/debug`) what it lacks, by the list of this `Cargo.lock`, else by the newest.
-    pub fn restore(&self, build_dir: &Path) -> Result<Moved> {
+    pub fn restore(&self, build_dir: &Path) -> Result<MovedUnits> {
         let _lock = self.cache.lock_shared(NAME)?;
-        let mut moved = Moved { units: 0, present: 0 };
+        let mut moved = MovedUnits { units: 0, present: 0 };
         let Some(list) = self.best_list() else { return Ok(moved) };
-        for unit in units(&list)? {
-            if registry_unit::is_whole(&build_dir.join(".fingerprint").join(&unit)) {
+        for unit in read_units(&list)? {
+            if registry_unit::is_complete(&build_dir.join(".fingerprint").join(&unit)) {
                 moved.present += 1;
-            } else if self.units().join(&unit).is_dir() {
-                registry_unit::restore(&self.units(), &unit, build_dir, self.time)?;
+            } else if self.units_dir().join(&unit).is_dir() {
+                registry_unit::restore_unit(&self.units_dir(), &unit, build_dir, self.time)?;
                 moved.units += 1;
             }
         }
@@ -83,21 +84,21 @@ impl CratePool {
     }
 
     /// Copies into the pool what a build directory has of the registry and the pool has not.
-    pub fn save(&self, build_dir: &Path) -> Result<Moved> {
+    pub fn save(&self, build_dir: &Path) -> Result<MovedUnits> {
         let _lock = self.cache.lock(NAME)?;
-        let pool = self.units();
-        fs::create_dir_all(&pool).map_err(Error::io("create", &pool))?;
-        let compiled = registry_unit::compiled(build_dir, &registry_unit::locked(&self.lock));
-        let files = registry_unit::by_hash(build_dir);
-        let mut moved = Moved { units: 0, present: 0 };
+        let pool = self.units_dir();
+        fs::create_dir_all(&pool).map_err(ProvisionError::io("create", &pool))?;
+        let compiled = registry_unit::compiled_units(build_dir, &registry_unit::locked_versions(&self.lock));
+        let files = registry_unit::files_by_hash(build_dir);
+        let mut moved = MovedUnits { units: 0, present: 0 };
         for unit in &compiled {
             if pool.join(unit).is_dir() {
                 moved.present += 1;
                 continue;
             }
-            let hash = registry_unit::split(unit).map(|(_, hash)| hash).unwrap_or_default();
+            let hash = registry_unit::split_unit_name(unit).map(|(_, hash)| hash).unwrap_or_default();
             let files = files.get(hash).map(Vec::as_slice).unwrap_or_default();
-            registry_unit::save(build_dir, unit, files, &pool, self.time)?;
+            registry_unit::save_unit(build_dir, unit, files, &pool, self.time)?;
             moved.units += 1;
         }
         self.write_list(compiled)?;
@@ -105,16 +106,16 @@ impl CratePool {
         Ok(moved)
     }
 
-    fn units(&self) -> PathBuf {
+    fn units_dir(&self) -> PathBuf {
         self.dir.join("units")
     }
 
-    fn lists(&self) -> PathBuf {
+    fn lists_dir(&self) -> PathBuf {
         self.dir.join("lists")
     }
 
     fn best_list(&self) -> Option<PathBuf> {
-        let own = self.lists().join(&self.key);
+        let own = self.lists_dir().join(&self.key);
         if own.is_file() { Some(own) } else { self.lists_by_age().into_iter().next() }
     }
 
@@ -122,42 +123,44 @@ impl CratePool {
     fn lists_by_age(&self) -> Vec<PathBuf> {
         let modified =
             |path: &PathBuf| fs::metadata(path).and_then(|it| it.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        let names = registry_unit::names(&self.lists());
-        let mut lists: Vec<PathBuf> = names.iter().map(|name| self.lists().join(name)).collect();
+        let names = registry_unit::file_names(&self.lists_dir());
+        let mut lists: Vec<PathBuf> = names.iter().map(|name| self.lists_dir().join(name)).collect();
         lists.sort_by_key(|path| std::cmp::Reverse(modified(path)));
         lists
     }
 
     /// The list grows with every kind of build (programs, tests, lints) of the same `Cargo.lock`.
     fn write_list(&self, compiled: Vec<String>) -> Result<()> {
-        let (dir, path) = (self.lists(), self.lists().join(&self.key));
-        fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+        let (dir, path) = (self.lists_dir(), self.lists_dir().join(&self.key));
+        fs::create_dir_all(&dir).map_err(ProvisionError::io("create", &dir))?;
         let mut all: BTreeSet<String> = compiled.into_iter().collect();
         if path.is_file() {
-            all.extend(units(&path)?);
+            all.extend(read_units(&path)?);
         }
         let text = all.into_iter().fold(String::new(), |text, unit| text + &unit + "\n");
         let partial = self.dir.join(format!("{}.partial", self.key));
-        fs::write(&partial, text).map_err(Error::io("write", &partial))?;
-        fs::rename(&partial, &path).map_err(Error::io("rename", &partial))
+        fs::write(&partial, text).map_err(ProvisionError::io("write", &partial))?;
+        fs::rename(&partial, &path).map_err(ProvisionError::io("rename", &partial))
     }
 
     /// Removes what no list names, and the oldest lists.
     fn prune(&self) -> Result<()> {
         let lists = self.lists_by_age();
-        let (kept, former) = lists.split_at(lists.len().min(LISTS));
-        former.iter().try_for_each(|path| cache::remove(path))?;
+        let (kept, former) = lists.split_at(lists.len().min(MAX_LISTS));
+        former.iter().try_for_each(|path| cache::remove_path(path))?;
         let mut named = BTreeSet::new();
         for list in kept {
-            named.extend(units(list)?);
+            named.extend(read_units(list)?);
         }
-        let all = registry_unit::names(&self.units());
-        all.iter().filter(|unit| !named.contains(*unit)).try_for_each(|unit| cache::remove(&self.units().join(unit)))
+        let all = registry_unit::file_names(&self.units_dir());
+        all.iter()
+            .filter(|unit| !named.contains(*unit))
+            .try_for_each(|unit| cache::remove_path(&self.units_dir().join(unit)))
     }
 }
 
-fn units(list: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(list).map_err(Error::io("read", list))?;
+fn read_units(list: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(list).map_err(ProvisionError::io("read", list))?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 
@@ -174,7 +177,7 @@ mod tests {
     impl Scratch {
         fn new(name: &str) -> Self {
             let root = std::env::temp_dir().join(format!("slipway-pool-{}-{name}", std::process::id()));
-            cache::remove(&root).unwrap();
+            cache::remove_path(&root).unwrap();
             for clone in ["a", "b"] {
                 fs::create_dir_all(root.join(clone)).unwrap();
                 fs::write(root.join(clone).join("Cargo.lock"), LOCK).unwrap();
@@ -184,7 +187,7 @@ mod tests {
         }
 
         fn pool(&self, clone: &str) -> CratePool {
-            CratePool::open(&Cache::at(self.0.join("cache")), &self.0.join(clone)).unwrap()
+            CratePool::open(&BuildCache::with_root(self.0.join("cache")), &self.0.join(clone)).unwrap()
         }
 
         fn target(&self, clone: &str) -> PathBuf {
@@ -194,7 +197,7 @@ mod tests {
         /// What cargo leaves of a unit.
         fn compile(&self, clone: &str, unit: &str, version: &str) {
             let target = self.target(clone);
-            let (name, hash) = registry_unit::split(unit).unwrap();
+            let (name, hash) = registry_unit::split_unit_name(unit).unwrap();
             let write = |path: String, text: &str| {
                 let path = target.join(path);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -221,14 +224,14 @@ mod tests {
         let scratch = Scratch::new("shared");
         scratch.compile("a", SERDE, "1.0.2");
         scratch.compile("a", OWN, "0.1.0");
-        assert_eq!(scratch.pool("a").save(&scratch.target("a")).unwrap(), Moved { units: 1, present: 0 });
+        assert_eq!(scratch.pool("a").save(&scratch.target("a")).unwrap(), MovedUnits { units: 1, present: 0 });
         let target = scratch.target("b");
-        assert_eq!(scratch.pool("b").restore(&target).unwrap(), Moved { units: 1, present: 0 });
+        assert_eq!(scratch.pool("b").restore(&target).unwrap(), MovedUnits { units: 1, present: 0 });
         assert_eq!(fs::read_to_string(target.join("deps/libserde-00369d3c91bf8fcf.rlib")).unwrap(), "a");
         assert!(target.join("build").join(SERDE).join("out/made").is_file());
-        assert!(registry_unit::is_whole(&target.join(".fingerprint").join(SERDE)));
+        assert!(registry_unit::is_complete(&target.join(".fingerprint").join(SERDE)));
         assert!(!target.join(".fingerprint").join(OWN).exists() && !target.join("build").join(OWN).exists());
-        assert_eq!(scratch.pool("b").restore(&target).unwrap(), Moved { units: 0, present: 1 });
+        assert_eq!(scratch.pool("b").restore(&target).unwrap(), MovedUnits { units: 0, present: 1 });
     }
 
     #[test]
@@ -271,9 +274,9 @@ mod tests {
         scratch.compile("a", SERDE, "1.0.2");
         let pool = scratch.pool("a");
         pool.save(&scratch.target("a")).unwrap();
-        fs::remove_file(pool.lists().join(&pool.key)).unwrap();
-        cache::remove(&scratch.target("a")).unwrap();
+        fs::remove_file(pool.lists_dir().join(&pool.key)).unwrap();
+        cache::remove_path(&scratch.target("a")).unwrap();
         pool.save(&scratch.target("a")).unwrap();
-        assert!(registry_unit::names(&pool.units()).is_empty());
+        assert!(registry_unit::file_names(&pool.units_dir()).is_empty());
     }
 }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// Result of this crate.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub type Result<T, E = ProvisionError> = std::result::Result<T, E>;
 
 /// A failure to provide something.
 #[derive(Debug)]
-pub enum Error {
+pub enum ProvisionError {
     /// A program ended with a failure; the output is its tail.
     Command {
         /// The command line as typed.
@@ -38,7 +38,7 @@ pub enum Error {
     Other(String),
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for ProvisionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command { command, status, output } => write!(f, "`{command}` failed ({status}):\n{output}"),
@@ -49,9 +49,9 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for ProvisionError {}
 
-impl Error {
+impl ProvisionError {
     /// For `map_err` on file operations.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::cache::{self, Cache};
+use crate::cache::{self, BuildCache};
 use crate::command;
-use crate::error::{Error, Result};
+use crate::error::{ProvisionError, Result};
 
 /// A group of programs that one `go.mod` pins.
 #[derive(Debug)]
@@ -23,14 +23,14 @@ pub struct GoTool {
     /// Package, and the name of its program.
     pub programs: &'static [(&'static str, &'static str)],
     /// A file of imports in a module, of which only these lines are compiled. Plug-ins that nothing here uses take most of the time.
-    pub plugins: Option<Plugins>,
+    pub plugins: Option<GoPlugins>,
     /// How long it takes to build on two idle cores, with nothing in Go's caches, in seconds.
     pub cold_seconds: u32,
 }
 
 /// A file that imports plug-ins for their side effects, a line each.
 #[derive(Debug)]
-pub struct Plugins {
+pub struct GoPlugins {
     /// The module that holds it.
     pub module: &'static str,
     /// The file in the module.
@@ -43,30 +43,30 @@ pub struct Plugins {
 
 impl GoTool {
     /// Whether it is built already.
-    pub fn is_present(&self, cache: &Cache, root: &Path) -> bool {
-        self.entry(root).is_ok_and(|key| cache.entry_path(self.name, &key).is_dir())
+    pub fn is_present(&self, cache: &BuildCache, root: &Path) -> bool {
+        self.cache_key(root).is_ok_and(|key| cache.entry_path(self.name, &key).is_dir())
     }
 
     /// Folder of the programs, built when they are not in the cache yet.
-    pub fn ensure(&self, cache: &Cache, root: &Path) -> Result<PathBuf> {
-        let made = cache.entry(self.name, &self.entry(root)?, |dir| {
+    pub fn ensure_built(&self, cache: &BuildCache, root: &Path) -> Result<PathBuf> {
+        let made = cache.get_or_make(self.name, &self.cache_key(root)?, |dir| {
             let (since, names) = (Instant::now(), self.program_names().join(", "));
-            eprintln!("building {names} {} (about {})", self.version, crate::minutes(self.cold_seconds.into()));
+            eprintln!("building {names} {} (about {})", self.version, crate::format_minutes(self.cold_seconds.into()));
             self.build_into(root, dir)?;
-            eprintln!("built {names} in {}", crate::minutes(since.elapsed().as_secs()));
+            eprintln!("built {names} in {}", crate::format_minutes(since.elapsed().as_secs()));
             Ok(())
         });
         made.map(|entry| entry.join("bin"))
     }
 
     /// Folder of the programs, whether they are built or not.
-    pub fn bin(&self, cache: &Cache, root: &Path) -> Result<PathBuf> {
-        Ok(cache.entry_path(self.name, &self.entry(root)?).join("bin"))
+    pub fn bin_dir(&self, cache: &BuildCache, root: &Path) -> Result<PathBuf> {
+        Ok(cache.entry_path(self.name, &self.cache_key(root)?).join("bin"))
     }
 
     /// Fetches the modules, so that a later build need not wait for the network.
-    pub fn download(&self, root: &Path) -> Result<()> {
-        command::run(go(&self.module_dir(root)).args(["mod", "download"])).map(drop)
+    pub fn download_modules(&self, root: &Path) -> Result<()> {
+        command::run_command(go_command(&self.module_dir(root)).args(["mod", "download"])).map(drop)
     }
 
     fn program_names(&self) -> Vec<&'static str> {
@@ -78,30 +78,30 @@ impl GoTool {
     }
 
     /// Version and key of the entry in the cache. The version of Go is left out: a program of these versions is as good as another.
-    fn entry(&self, root: &Path) -> Result<String> {
+    fn cache_key(&self, root: &Path) -> Result<String> {
         let read = |file: &str| {
             let path = self.module_dir(root).join(file);
-            fs::read(&path).map_err(Error::io("read", path))
+            fs::read(&path).map_err(ProvisionError::io("read", path))
         };
         let how = format!("1 {} {} {:?} {:?}", self.tags, self.linker_flags(), self.programs, self.plugins);
-        let key = cache::key(&[&read("go.mod")?, &read("go.sum")?, how.as_bytes()]);
+        let key = cache::content_key(&[&read("go.mod")?, &read("go.sum")?, how.as_bytes()]);
         Ok(format!("{}-{key}", self.version))
     }
 
     fn build_into(&self, root: &Path, dir: &Path) -> Result<()> {
         let bin = dir.join("bin");
-        fs::create_dir_all(&bin).map_err(Error::io("create", &bin))?;
+        fs::create_dir_all(&bin).map_err(ProvisionError::io("create", &bin))?;
         let mut command = self.build_command(root, &bin);
         if let Some(plugins) = &self.plugins {
             command.arg("-modfile").arg(plugins.reduced_module(&self.module_dir(root), dir)?);
         }
         command.args(self.programs.iter().map(|(package, _)| *package));
-        command::run(&mut command)?;
+        command::run_command(&mut command)?;
         for left in ["module", "go.mod", "go.sum"] {
-            cache::remove(&dir.join(left))?;
+            cache::remove_path(&dir.join(left))?;
         }
         match self.programs.iter().find(|(_, program)| !bin.join(program).is_file()) {
-            Some((package, program)) => Err(Error::Other(format!("{package} built no {program}"))),
+            Some((package, program)) => Err(ProvisionError::Other(format!("{package} built no {program}"))),
             None => Ok(()),
         }
     }
@@ -113,7 +113,7 @@ impl GoTool {
             [(_, program)] => into.join(program),
             _ => into.join(""),
         };
-        let mut command = go(&self.module_dir(root));
+        let mut command = go_command(&self.module_dir(root));
         command.args(["build", "-o"]).arg(output).args(["-tags", self.tags, "-ldflags", &self.linker_flags()]);
         command
     }
@@ -124,26 +124,26 @@ impl GoTool {
     }
 }
 
-impl Plugins {
+impl GoPlugins {
     /// Copies the module with fewer lines in the file, and writes a `go.mod` that has the compiler take the copy; returns the latter. (Go refuses
     /// `-overlay` for files of its module cache.)
     fn reduced_module(&self, module_dir: &Path, dir: &Path) -> Result<PathBuf> {
         // Without it in the module cache, Go knows no folder of it.
-        command::run(go(module_dir).args(["mod", "download", self.module]))?;
-        let found = command::run(go(module_dir).args(["list", "-m", "-f", "{{.Dir}}", self.module]))?;
+        command::run_command(go_command(module_dir).args(["mod", "download", self.module]))?;
+        let found = command::run_command(go_command(module_dir).args(["list", "-m", "-f", "{{.Dir}}", self.module]))?;
         let (copy, modfile) = (dir.join("module"), dir.join("go.mod"));
-        command::run(Command::new("cp").arg("-r").arg("--no-preserve=mode").arg(found.trim()).arg(&copy))?;
+        command::run_command(Command::new("cp").arg("-r").arg("--no-preserve=mode").arg(found.trim()).arg(&copy))?;
         let imports = copy.join(self.file);
-        let text = fs::read_to_string(&imports).map_err(Error::io("read", &imports))?;
-        fs::write(&imports, self.reduced(&text)?).map_err(Error::io("write", &imports))?;
-        let pins = fs::read_to_string(module_dir.join("go.mod")).map_err(Error::io("read", module_dir))?;
+        let text = fs::read_to_string(&imports).map_err(ProvisionError::io("read", &imports))?;
+        fs::write(&imports, self.reduce_imports(&text)?).map_err(ProvisionError::io("write", &imports))?;
+        let pins = fs::read_to_string(module_dir.join("go.mod")).map_err(ProvisionError::io("read", module_dir))?;
         let replace = format!("{pins}\nreplace {} => {}\n", self.module, copy.display());
-        fs::write(&modfile, replace).map_err(Error::io("write", &modfile))?;
-        fs::copy(module_dir.join("go.sum"), dir.join("go.sum")).map_err(Error::io("copy", module_dir))?;
+        fs::write(&modfile, replace).map_err(ProvisionError::io("write", &modfile))?;
+        fs::copy(module_dir.join("go.sum"), dir.join("go.sum")).map_err(ProvisionError::io("copy", module_dir))?;
         Ok(modfile)
     }
 
-    fn reduced(&self, text: &str) -> Result<String> {
+    fn reduce_imports(&self, text: &str) -> Result<String> {
         let plugin = |line: &str| {
             let package = line.trim().strip_prefix("_ \"")?.strip_suffix('"')?;
             package.strip_prefix(self.package).map(|rest| rest.trim_start_matches('/').to_owned())
@@ -151,7 +151,10 @@ impl Plugins {
         let missing =
             self.keep.iter().find(|name| !text.lines().any(|line| plugin(line).is_some_and(|it| it == **name)));
         if let Some(missing) = missing {
-            return Err(Error::Other(format!("{} of {} imports no plug-in {missing}", self.file, self.module)));
+            return Err(ProvisionError::Other(format!(
+                "{} of {} imports no plug-in {missing}",
+                self.file, self.module
+            )));
         }
         let kept = |line: &&str| {
             let is_import = line.trim().starts_with("_ \"");
@@ -162,7 +165,7 @@ impl Plugins {
 }
 
 /// At a lower priority than what people wait for beside it.
-fn go(module_dir: &Path) -> Command {
+fn go_command(module_dir: &Path) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "10", "go"]).current_dir(module_dir);
     command.env("CGO_ENABLED", "0").env("GOFLAGS", "-trimpath -buildvcs=false -mod=readonly").env("GOWORK", "off");
@@ -178,7 +181,7 @@ mod tests {
     fn a_group_builds_into_a_folder_and_a_single_program_to_its_name() {
         let line = |name: &str| {
             let tool = TOOLS.iter().find(|tool| tool.name == name).unwrap();
-            command::line(&tool.build_command(Path::new("/w"), Path::new("/o")))
+            command::command_line(&tool.build_command(Path::new("/w"), Path::new("/o")))
         };
         assert!(line("etcd").contains("-o /o/etcd "));
         assert!(line("kubernetes").contains("-o /o/ "));
@@ -187,11 +190,11 @@ mod tests {
 
     #[test]
     fn only_wanted_plugins_are_kept() {
-        let plugins = Plugins { module: "m", file: "f.go", package: "m/plugin", keep: &["errors", "ready"] };
+        let plugins = GoPlugins { module: "m", file: "f.go", package: "m/plugin", keep: &["errors", "ready"] };
         let text = "package plugin\n\nimport (\n\t_ \"m/plugin/errors\"\n\t_ \"m/plugin/route53\"\n\t_ \"m/plugin/ready\"\n\t_ \"other/external\"\n)\n";
-        let reduced = plugins.reduced(text).unwrap();
+        let reduced = plugins.reduce_imports(text).unwrap();
         assert_eq!(reduced, "package plugin\n\nimport (\n\t_ \"m/plugin/errors\"\n\t_ \"m/plugin/ready\"\n)\n");
-        let error = Plugins { keep: &["gone"], ..plugins }.reduced(text).unwrap_err().to_string();
+        let error = GoPlugins { keep: &["gone"], ..plugins }.reduce_imports(text).unwrap_err().to_string();
         assert!(error.contains("gone"), "{error}");
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cache::Cache;
-use crate::error::{Error, Result};
-use crate::go_tool::{GoTool, Plugins};
+use crate::cache::BuildCache;
+use crate::error::{ProvisionError, Result};
+use crate::go_tool::{GoPlugins, GoTool};
 
 /// All of them.
 pub const TOOLS: &[GoTool] = &[
@@ -59,7 +59,7 @@ pub const TOOLS: &[GoTool] = &[
         variables: &[],
         programs: &[("github.com/coredns/coredns", "coredns")],
         // The Corefile of the harness uses these; those of clouds bring the clouds' libraries.
-        plugins: Some(Plugins {
+        plugins: Some(GoPlugins {
             module: "github.com/coredns/coredns",
             file: "core/plugin/zplugin.go",
             package: "github.com/coredns/coredns/plugin",
@@ -124,33 +124,36 @@ pub const PROMISES: &[&str] = &["nats", "metrics-server", "prometheus-adapter"];
 pub const CLIENTS: &[&str] = &["helm", "kubernetes"];
 
 /// The tool of this name.
-pub fn tool(name: &str) -> Result<&'static GoTool> {
-    TOOLS.iter().find(|tool| tool.name == name).ok_or_else(|| Error::Other(format!("no tool is called `{name}`")))
+pub fn find_tool(name: &str) -> Result<&'static GoTool> {
+    TOOLS
+        .iter()
+        .find(|tool| tool.name == name)
+        .ok_or_else(|| ProvisionError::Other(format!("no tool is called `{name}`")))
 }
 
 /// Builds those of these tools that are not in the cache yet.
-pub fn ensure(cache: &Cache, root: &Path, names: &[&str]) -> Result<()> {
-    names.iter().try_for_each(|name| tool(name)?.ensure(cache, root).map(drop))
+pub fn ensure_tools(cache: &BuildCache, root: &Path, names: &[&str]) -> Result<()> {
+    names.iter().try_for_each(|name| find_tool(name)?.ensure_built(cache, root).map(drop))
 }
 
 /// Path of a program, built when it is not in the cache yet.
-pub fn ensure_program(cache: &Cache, root: &Path, program: &str) -> Result<PathBuf> {
-    Ok(bringing(program)?.ensure(cache, root)?.join(program))
+pub fn ensure_program(cache: &BuildCache, root: &Path, program: &str) -> Result<PathBuf> {
+    Ok(tool_with_program(program)?.ensure_built(cache, root)?.join(program))
 }
 
 /// Path of a program in the cache, whether it is there or not.
-pub fn program(cache: &Cache, root: &Path, program: &str) -> Result<PathBuf> {
-    Ok(bringing(program)?.bin(cache, root)?.join(program))
+pub fn program_path(cache: &BuildCache, root: &Path, program: &str) -> Result<PathBuf> {
+    Ok(tool_with_program(program)?.bin_dir(cache, root)?.join(program))
 }
 
 /// Folders of all programs, for PATH.
-pub fn bin_dirs(cache: &Cache, root: &Path) -> Vec<PathBuf> {
-    TOOLS.iter().filter_map(|tool| tool.bin(cache, root).ok()).collect()
+pub fn bin_dirs(cache: &BuildCache, root: &Path) -> Vec<PathBuf> {
+    TOOLS.iter().filter_map(|tool| tool.bin_dir(cache, root).ok()).collect()
 }
 
-fn bringing(program: &str) -> Result<&'static GoTool> {
+fn tool_with_program(program: &str) -> Result<&'static GoTool> {
     let tool = TOOLS.iter().find(|tool| tool.programs.iter().any(|(_, name)| *name == program));
-    tool.ok_or_else(|| Error::Other(format!("no tool brings `{program}`")))
+    tool.ok_or_else(|| ProvisionError::Other(format!("no tool brings `{program}`")))
 }
 
 #[cfg(test)]
@@ -185,7 +188,7 @@ mod tests {
 
     #[test]
     fn unknown_programs_are_named() {
-        assert!(bringing("nonesuch").unwrap_err().to_string().contains("nonesuch"));
-        assert_eq!(bringing("ctr").unwrap().name, "containerd");
+        assert!(tool_with_program("nonesuch").unwrap_err().to_string().contains("nonesuch"));
+        assert_eq!(tool_with_program("ctr").unwrap().name, "containerd");
     }
 }

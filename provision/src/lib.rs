@@ -14,8 +14,8 @@ pub mod packages;
 pub mod python;
 pub mod registry_unit;
 
-pub use cache::Cache;
-pub use error::{Error, Result};
+pub use cache::BuildCache;
+pub use error::{ProvisionError, Result};
 
 use std::path::{Path, PathBuf};
 
@@ -26,6 +26,6 @@ pub fn workspace_root() -> PathBuf {
 }
 
 /// A time for people: `40 s`, `9 min 05 s`.
-pub fn minutes(seconds: u64) -> String {
+pub fn format_minutes(seconds: u64) -> String {
     if seconds < 60 { format!("{seconds} s") } else { format!("{} min {:02} s", seconds / 60, seconds % 60) }
 }

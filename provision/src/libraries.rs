@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cache::Cache;
+use crate::cache::BuildCache;
 use crate::command;
 use crate::error::Result;
 
 /// ONNX Runtime's library (`libonnxruntime.so`, with `ThirdPartyNotices.txt` beside it), fetched when it is not in the cache yet. Version and digest
 /// are pinned in the script, which also serves those who build only the model server.
-pub fn onnx_runtime(cache: &Cache, root: &Path) -> Result<PathBuf> {
+pub fn ensure_onnx_runtime(cache: &BuildCache, root: &Path) -> Result<PathBuf> {
     cache.create()?;
     let mut script = Command::new(root.join("serving-runtime/fetch-onnxruntime.sh"));
-    Ok(command::run(script.arg(cache.root()))?.trim().into())
+    Ok(command::run_command(script.arg(cache.root()))?.trim().into())
 }
 
 /// Whether it is there.
-pub fn has_onnx_runtime(cache: &Cache) -> bool {
-    crate::registry_unit::names(cache.root())
+pub fn has_onnx_runtime(cache: &BuildCache) -> bool {
+    crate::registry_unit::file_names(cache.root())
         .iter()
         .any(|name| name.starts_with("onnxruntime-") && cache.path(name).join("ThirdPartyNotices.txt").is_file())
 }

@@ -4,52 +4,52 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::command;
-use crate::error::{Error, Result};
+use crate::error::{ProvisionError, Result};
 
 /// A package and files that show that it, or an equivalent, is there.
 #[derive(Debug)]
-pub struct Package {
+pub struct DebianPackage {
     name: &'static str,
     files: &'static [&'static str],
 }
 
-const fn package(name: &'static str, files: &'static [&'static str]) -> Package {
-    Package { name, files }
+const fn debian_package(name: &'static str, files: &'static [&'static str]) -> DebianPackage {
+    DebianPackage { name, files }
 }
 
 /// What the build and the tests without a cluster need.
-pub const BUILD: &[Package] = &[
-    package("build-essential", &["/usr/bin/cc"]),
-    package("git", &["/usr/bin/git"]),
-    package("lua5.1", &["/usr/bin/lua5.1"]),
-    package("python3-minimal", &["/usr/bin/python3"]),
-    package("python3-pip", &["/usr/bin/pip3", "/usr/bin/pip"]),
-    package("python3-venv", &["/usr/lib/python3*/ensurepip"]),
-    package("redis-server", &["/usr/bin/redis-server"]),
+pub const BUILD: &[DebianPackage] = &[
+    debian_package("build-essential", &["/usr/bin/cc"]),
+    debian_package("git", &["/usr/bin/git"]),
+    debian_package("lua5.1", &["/usr/bin/lua5.1"]),
+    debian_package("python3-minimal", &["/usr/bin/python3"]),
+    debian_package("python3-pip", &["/usr/bin/pip3", "/usr/bin/pip"]),
+    debian_package("python3-venv", &["/usr/lib/python3*/ensurepip"]),
+    debian_package("redis-server", &["/usr/bin/redis-server"]),
 ];
 
 /// What running a cluster needs.
-pub const NODE: &[Package] = &[
-    package("runc", &["/usr/sbin/runc", "/usr/bin/runc"]),
-    package("containernetworking-plugins", &["/usr/lib/cni/ptp"]),
-    package("nftables", &["/usr/sbin/nft"]),
-    package("iproute2", &["/usr/sbin/ip", "/sbin/ip"]),
-    package("conntrack", &["/usr/sbin/conntrack"]),
-    package("busybox-static", &["/bin/busybox"]),
-    package("util-linux", &["/usr/bin/nsenter"]),
-    package("ca-certificates", &["/etc/ssl/certs/ca-certificates.crt"]),
+pub const NODE: &[DebianPackage] = &[
+    debian_package("runc", &["/usr/sbin/runc", "/usr/bin/runc"]),
+    debian_package("containernetworking-plugins", &["/usr/lib/cni/ptp"]),
+    debian_package("nftables", &["/usr/sbin/nft"]),
+    debian_package("iproute2", &["/usr/sbin/ip", "/sbin/ip"]),
+    debian_package("conntrack", &["/usr/sbin/conntrack"]),
+    debian_package("busybox-static", &["/bin/busybox"]),
+    debian_package("util-linux", &["/usr/bin/nsenter"]),
+    debian_package("ca-certificates", &["/etc/ssl/certs/ca-certificates.crt"]),
 ];
 
 /// What building images needs.
-pub const IMAGES: &[Package] = &[
-    package("buildah", &["/usr/bin/buildah"]),
-    package("mmdebstrap", &["/usr/bin/mmdebstrap"]),
-    package("busybox-static", &["/bin/busybox"]),
-    package("binutils", &["/usr/bin/strip"]),
+pub const IMAGES: &[DebianPackage] = &[
+    debian_package("buildah", &["/usr/bin/buildah"]),
+    debian_package("mmdebstrap", &["/usr/bin/mmdebstrap"]),
+    debian_package("busybox-static", &["/bin/busybox"]),
+    debian_package("binutils", &["/usr/bin/strip"]),
 ];
 
 /// Names of those packages that are missing.
-pub fn missing<'a>(packages: impl IntoIterator<Item = &'a Package>) -> Vec<&'static str> {
+pub fn missing_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>) -> Vec<&'static str> {
     let mut names: Vec<&str> = packages.into_iter().filter(|it| !it.is_present()).map(|it| it.name).collect();
     names.sort_unstable();
     names.dedup();
@@ -57,20 +57,20 @@ pub fn missing<'a>(packages: impl IntoIterator<Item = &'a Package>) -> Vec<&'sta
 }
 
 /// Installs those that are missing.
-pub fn ensure<'a>(packages: impl IntoIterator<Item = &'a Package>) -> Result<()> {
-    let missing = missing(packages);
+pub fn ensure_packages<'a>(packages: impl IntoIterator<Item = &'a DebianPackage>) -> Result<()> {
+    let missing = missing_packages(packages);
     if missing.is_empty() {
         return Ok(());
     }
-    if !in_path("/usr/bin/apt-get") {
-        return Err(Error::Other(format!("install these and try again: {}", missing.join(", "))));
+    if !is_in_path("/usr/bin/apt-get") {
+        return Err(ProvisionError::Other(format!("install these and try again: {}", missing.join(", "))));
     }
     eprintln!("installing {}", missing.join(", "));
-    command::run(&mut apt("update"))?;
-    let mut install = apt("install");
+    command::run_command(&mut apt_command("update"))?;
+    let mut install = apt_command("install");
     // Without recommendations: they would bring services of a desktop or server that nobody asked for.
     install.args(["--yes", "--no-install-recommends"]).args(&missing);
-    command::run(&mut install)?;
+    command::run_command(&mut install)?;
     stop_services(&missing);
     Ok(())
 }
@@ -79,44 +79,44 @@ pub fn ensure<'a>(packages: impl IntoIterator<Item = &'a Package>) -> Result<()>
 fn stop_services(installed: &[&str]) {
     if Path::new("/run/systemd/system").exists() && installed.contains(&"redis-server") {
         // Where it does not run, there is nothing to stop.
-        let _ = command::run(privileged("systemctl").args(["disable", "--now", "redis-server"]));
+        let _ = command::run_command(privileged_command("systemctl").args(["disable", "--now", "redis-server"]));
     }
 }
 
-fn apt(verb: &str) -> Command {
-    let mut command = privileged("apt-get");
+fn apt_command(verb: &str) -> Command {
+    let mut command = privileged_command("apt-get");
     // Another program may hold apt's lock for a while.
     command.args(["--quiet", verb, "-o", "DPkg::Lock::Timeout=300"]);
     command
 }
 
 /// Some packages start a service when installed; the tests start their own instead.
-fn privileged(program: &str) -> Command {
-    let root = command::run(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+fn privileged_command(program: &str) -> Command {
+    let root = command::run_command(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
     let mut command = Command::new(if root { "env" } else { "sudo" });
     command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", program]);
     command
 }
 
-impl Package {
+impl DebianPackage {
     fn is_present(&self) -> bool {
         // Programs may be elsewhere in PATH as well, for instance when the user built a newer one.
-        self.files.iter().any(|file| exists(file) || in_path(file))
+        self.files.iter().any(|file| pattern_exists(file) || is_in_path(file))
     }
 }
 
 /// Whether a file is there; one folder of its path may end in `*`.
-fn exists(file: &str) -> bool {
+fn pattern_exists(file: &str) -> bool {
     let Some((before, after)) = file.split_once('*') else { return Path::new(file).exists() };
     let (dir, prefix) =
         before.rsplit_once('/').map_or(("/", before), |(dir, prefix)| (if dir.is_empty() { "/" } else { dir }, prefix));
-    crate::registry_unit::names(Path::new(dir))
+    crate::registry_unit::file_names(Path::new(dir))
         .iter()
         .any(|name| name.starts_with(prefix) && Path::new(dir).join(name).join(after.trim_start_matches('/')).exists())
 }
 
 /// Whether a program of this name is in PATH.
-pub fn in_path(file: &str) -> bool {
+pub fn is_in_path(file: &str) -> bool {
     let Some(name) = Path::new(file).file_name().filter(|_| file.contains("bin/")) else { return false };
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(name).exists()))
 }
@@ -127,13 +127,15 @@ mod tests {
 
     #[test]
     fn missing_packages_are_named_once() {
-        let nowhere = package("nowhere", &["/nonexistent/file"]);
-        let here = package("here", &["/nonexistent/file", "/bin/sh"]);
-        assert_eq!(missing([&nowhere, &here, &nowhere]), ["nowhere"]);
+        let nowhere = debian_package("nowhere", &["/nonexistent/file"]);
+        let here = debian_package("here", &["/nonexistent/file", "/bin/sh"]);
+        assert_eq!(missing_packages([&nowhere, &here, &nowhere]), ["nowhere"]);
     }
 
     #[test]
     fn a_folder_may_be_a_pattern() {
-        assert!(exists("/us*/bin") && !exists("/us*/nonexistent") && !exists("/nonexistent*/bin"));
+        assert!(
+            pattern_exists("/us*/bin") && !pattern_exists("/us*/nonexistent") && !pattern_exists("/nonexistent*/bin")
+        );
     }
 }

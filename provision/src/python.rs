@@ -4,16 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cache::{self, Cache};
+use crate::cache::{self, BuildCache};
 use crate::command;
-use crate::error::{Error, Result};
+use crate::error::{ProvisionError, Result};
 
 /// Written when all packages are installed. An environment knows its own path, so that it cannot be built aside and renamed.
 const COMPLETE: &str = ".complete";
 
 /// An environment and what is installed in it.
 #[derive(Debug, Clone, Copy)]
-pub struct Environment<'a> {
+pub struct PythonEnvironment<'a> {
     /// Short name.
     pub name: &'a str,
     /// The interpreter: a name in PATH, or a path.
@@ -22,43 +22,43 @@ pub struct Environment<'a> {
     pub requirements: &'a [&'a str],
 }
 
-impl Environment<'_> {
-    fn entry(&self) -> (String, String) {
+impl PythonEnvironment<'_> {
+    fn entry_key(&self) -> (String, String) {
         let requirements = self.requirements.join("\n");
-        (format!("python-{}", self.name), cache::key(&[self.python.as_bytes(), requirements.as_bytes()]))
+        (format!("python-{}", self.name), cache::content_key(&[self.python.as_bytes(), requirements.as_bytes()]))
     }
 
     /// Whether it is there already.
-    pub fn is_present(&self, cache: &Cache) -> bool {
-        let (name, key) = self.entry();
+    pub fn is_present(&self, cache: &BuildCache) -> bool {
+        let (name, key) = self.entry_key();
         cache.entry_path(&name, &key).join(COMPLETE).is_file()
     }
 
     /// Its folder, made when it is not there yet.
-    pub fn ensure(&self, cache: &Cache) -> Result<PathBuf> {
-        let (name, key) = self.entry();
+    pub fn ensure_installed(&self, cache: &BuildCache) -> Result<PathBuf> {
+        let (name, key) = self.entry_key();
         let path = cache.entry_path(&name, &key);
         let _lock = cache.lock(&name)?;
         if !path.join(COMPLETE).is_file() {
             eprintln!("installing Python packages: {}", self.requirements.join(" "));
-            cache::remove(&path)?;
-            self.make(&path)?;
+            cache::remove_path(&path)?;
+            self.install_packages(&path)?;
             cache.prune(&name, &key)?;
         }
         cache.use_entry(&name, &key);
         Ok(path)
     }
 
-    fn make(&self, path: &Path) -> Result<()> {
-        command::run(Command::new(self.python).args(["-m", "venv"]).arg(path))?;
+    fn install_packages(&self, path: &Path) -> Result<()> {
+        command::run_command(Command::new(self.python).args(["-m", "venv"]).arg(path))?;
         let mut pip = Command::new(path.join("bin/pip"));
-        command::run(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(self.requirements))?;
-        fs::write(path.join(COMPLETE), "").map_err(Error::io("write", path.join(COMPLETE)))
+        command::run_command(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(self.requirements))?;
+        fs::write(path.join(COMPLETE), "").map_err(ProvisionError::io("write", path.join(COMPLETE)))
     }
 }
 
 /// The requirements in a file of pip, without comments.
-pub fn requirements(text: &str) -> Vec<&str> {
+pub fn parse_requirements(text: &str) -> Vec<&str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
@@ -68,9 +68,9 @@ mod tests {
 
     #[test]
     fn another_list_is_another_environment() {
-        let one = Environment { name: "x", python: "python3", requirements: &["a==1"] };
-        assert_ne!(one.entry(), Environment { requirements: &["a==2"], ..one }.entry());
-        assert_ne!(one.entry(), Environment { python: "python3.12", ..one }.entry());
-        assert_eq!(requirements("# why\na==1\n\n b==2\n"), ["a==1", "b==2"]);
+        let one = PythonEnvironment { name: "x", python: "python3", requirements: &["a==1"] };
+        assert_ne!(one.entry_key(), PythonEnvironment { requirements: &["a==2"], ..one }.entry_key());
+        assert_ne!(one.entry_key(), PythonEnvironment { python: "python3.12", ..one }.entry_key());
+        assert_eq!(parse_requirements("# why\na==1\n\n b==2\n"), ["a==1", "b==2"]);
     }
 }

@@ -2,10 +2,10 @@
 
 use slipway_provision::{libraries, packages};
 
-use crate::checkout::{Beside, Checkout};
-use crate::clock::Clock;
-use crate::estimate::Estimates;
-use crate::work::{Step, Work};
+use crate::checkout::{BackgroundBuild, Checkout};
+use crate::estimate::DurationEstimates;
+use crate::step_runner::{PlannedStep, StepRunner};
+use crate::time_budget::TimeBudget;
 use crate::{features, report};
 
 /// Go programs that tests and charts run.
@@ -17,76 +17,82 @@ const DEPENDENCIES: &str = "licences, versions, origins of dependencies";
 const FEATURES: &str = "one feature resolution";
 const LINTS: &str = "lints";
 const BUILD: &str = "build programs and tests";
-const OTHERS: &str = "programs of other projects";
+const EXTERNAL_PROGRAMS: &str = "programs of other projects";
 const TESTS: &str = "tests of the workspace";
 const CHARTS: &str = "charts";
 
 /// The steps of the tier; `others` is how long building other projects' programs takes on its own.
-pub(crate) fn steps(checkout: &Checkout, others: u64) -> Vec<Step> {
-    let state = checkout.state();
+pub(crate) fn check_steps(checkout: &Checkout, others: u64) -> Vec<PlannedStep> {
+    let state = checkout.build_state();
     vec![
-        Step::new(PACKAGES, if checkout.lacks_packages() { 60 } else { 1 }),
-        Step::new(FORMAT, 5),
-        Step::depending(DEPENDENCIES, checkout.has_cargo_deny(), 5, 150),
-        Step::new(FEATURES, 3),
-        Step::in_state(LINTS, state, [420, 120, 60]),
-        Step::in_state(BUILD, state, [1000, 500, 240]),
+        PlannedStep::new(PACKAGES, if checkout.lacks_packages() { 60 } else { 1 }),
+        PlannedStep::new(FORMAT, 5),
+        PlannedStep::cold_or_warm(DEPENDENCIES, checkout.has_cargo_deny(), 5, 150),
+        PlannedStep::new(FEATURES, 3),
+        PlannedStep::for_state(LINTS, state, [420, 120, 60]),
+        PlannedStep::for_state(BUILD, state, [1000, 500, 240]),
         // They are built beside all of the above, which gives them about a third of the machine.
-        Step::depending(OTHERS, others == 0, 0, others * 2 / 3),
-        Step::new(TESTS, 150),
-        Step::new(CHARTS, 5),
+        PlannedStep::cold_or_warm(EXTERNAL_PROGRAMS, others == 0, 0, others * 2 / 3),
+        PlannedStep::new(TESTS, 150),
+        PlannedStep::new(CHARTS, 5),
     ]
 }
 
 /// Runs the tier alone.
-pub(crate) fn run(checkout: &Checkout) -> Result<bool, crate::Failure> {
-    let mut missing = checkout.missing_rest(true);
+pub(crate) fn run_check(checkout: &Checkout) -> Result<bool, crate::CommandError> {
+    let mut missing = checkout.missing_prerequisites(true);
     missing.extend(checkout.missing_tools(&TOOLS));
     let others = checkout.missing_tools(&TOOLS).iter().map(|missing| missing.seconds).sum();
-    let mut work = Work::new(Clock::from_env()?, Estimates::read(&checkout.cache), steps(checkout, others));
-    report::begin("make check", checkout, &missing, &work);
-    let beside = checkout.build_tools(&TOOLS);
+    let mut work = StepRunner::new(
+        TimeBudget::from_env()?,
+        DurationEstimates::read(&checkout.cache),
+        check_steps(checkout, others),
+    );
+    report::print_plan("make check", checkout, &missing, &work);
+    let beside = checkout.start_tool_build(&TOOLS);
     run_steps(checkout, &mut work, beside);
-    Ok(report::end(&work))
+    Ok(report::print_outcome(&work))
 }
 
 /// Runs the steps; returns whether the programs are built and the other projects' programs are there.
-pub(crate) fn run_steps(checkout: &Checkout, work: &mut Work, beside: Beside) -> bool {
-    let packages = || packages::ensure(packages::BUILD).map_err(|error| error.to_string());
-    work.call(PACKAGES, packages);
+pub(crate) fn run_steps(checkout: &Checkout, work: &mut StepRunner, beside: BackgroundBuild) -> bool {
+    let packages = || packages::ensure_packages(packages::BUILD).map_err(|error| error.to_string());
+    work.run_function(PACKAGES, packages);
     checkout.restore_crates();
-    work.run(FORMAT, &mut checkout.command("cargo", &["fmt", "--all", "--check"]));
-    work.run(DEPENDENCIES, &mut checkout.command(".ci/deny", &[]));
-    work.call(FEATURES, || features::check(checkout));
-    work.run(
+    work.run_command(FORMAT, &mut checkout.command("cargo", &["fmt", "--all", "--check"]));
+    work.run_command(DEPENDENCIES, &mut checkout.command(".ci/deny", &[]));
+    work.run_function(FEATURES, || features::check_features(checkout));
+    work.run_command(
         LINTS,
-        &mut checkout.cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        &mut checkout.cargo_command(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     );
-    let built = work.call(BUILD, || build(checkout));
+    let built = work.run_function(BUILD, || build_workspace(checkout));
     checkout.save_crates();
-    let others = work.call(OTHERS, || beside.join());
+    let others = work.run_function(EXTERNAL_PROGRAMS, || beside.join());
     if built {
         // Everything is built; what is compiled here is a mistake in `build`.
-        work.run(TESTS, &mut checkout.cargo(&["test", "--quiet", "--workspace"]));
+        work.run_command(TESTS, &mut checkout.cargo_command(&["test", "--quiet", "--workspace"]));
     } else {
-        work.fail(TESTS, 1, "the build failed");
+        work.record_failure(TESTS, 1, "the build failed");
     }
-    work.call(CHARTS, || {
-        charts(checkout).map_err(|error| error.to_string()).and_then(|ok| ok.then_some(()).ok_or("see above".into()))
+    work.run_function(CHARTS, || {
+        test_charts(checkout)
+            .map_err(|error| error.to_string())
+            .and_then(|ok| ok.then_some(()).ok_or("see above".into()))
     });
     built && others
 }
 
 /// Tests first: they switch on all features, and bring most programs.
-fn build(checkout: &Checkout) -> Result<(), String> {
-    libraries::onnx_runtime(&checkout.cache, &checkout.root).map_err(|error| error.to_string())?;
-    checkout.build(&["test", "--workspace", "--no-run"])?;
-    checkout.build(&["build", "--workspace", "--bins"])
+fn build_workspace(checkout: &Checkout) -> Result<(), String> {
+    libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root).map_err(|error| error.to_string())?;
+    checkout.cargo_build(&["test", "--workspace", "--no-run"])?;
+    checkout.cargo_build(&["build", "--workspace", "--bins"])
 }
 
 /// Runs the tests of the charts; returns whether they held.
-pub(crate) fn charts(checkout: &Checkout) -> slipway_provision::Result<bool> {
-    let helm = checkout.tool("helm")?;
+pub(crate) fn test_charts(checkout: &Checkout) -> slipway_provision::Result<bool> {
+    let helm = checkout.ensure_tool("helm")?;
     let mut command = checkout.command("charts/tests/run.sh", &[]);
     Ok(command.env("HELM", helm).status().is_ok_and(|status| status.success()))
 }

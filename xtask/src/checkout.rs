@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 
 use slipway_provision::crate_pool::CratePool;
-use slipway_provision::{Cache, go_tools, libraries, minutes, packages, python, registry_unit};
+use slipway_provision::{BuildCache, format_minutes, go_tools, libraries, packages, python, registry_unit};
 
 use crate::group::CLIENT_ENVIRONMENTS;
 
@@ -19,12 +19,12 @@ const CRATE_SECONDS: (u64, u64) = (420, 900);
 #[derive(Debug, Clone)]
 pub(crate) struct Checkout {
     pub(crate) root: PathBuf,
-    pub(crate) cache: Cache,
+    pub(crate) cache: BuildCache,
 }
 
 /// How much of a build is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum BuildState {
     /// Nothing.
     Cold,
     /// The crates of the registry, in the cache.
@@ -35,15 +35,15 @@ pub(crate) enum State {
 
 /// Something from elsewhere that is not in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Missing {
-    pub(crate) what: String,
+pub(crate) struct MissingArtifact {
+    pub(crate) description: String,
     /// Seconds to get it on two idle cores.
     pub(crate) seconds: u64,
 }
 
 impl Checkout {
     pub(crate) fn open() -> slipway_provision::Result<Self> {
-        Ok(Self { root: slipway_provision::workspace_root(), cache: Cache::from_env()? })
+        Ok(Self { root: slipway_provision::workspace_root(), cache: BuildCache::from_env()? })
     }
 
     /// A program with its arguments, run at the root of the checkout.
@@ -54,27 +54,27 @@ impl Checkout {
     }
 
     /// cargo, which must not change `Cargo.lock`.
-    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn cargo_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command("cargo", &arguments[..1]);
         command.arg("--locked").args(&arguments[1..]);
         command
     }
 
     /// A build by cargo, to its end: with its progress where somebody looks at a terminal.
-    pub(crate) fn build(&self, arguments: &[&str]) -> Result<(), String> {
-        let mut command = self.cargo(arguments);
+    pub(crate) fn cargo_build(&self, arguments: &[&str]) -> Result<(), String> {
+        let mut command = self.cargo_command(arguments);
         if !std::io::stderr().is_terminal() {
             command.arg("--quiet");
         }
         match command.status() {
             Ok(status) if status.success() => Ok(()),
-            Ok(_) => Err(format!("`{}` failed", slipway_provision::command::line(&command))),
+            Ok(_) => Err(format!("`{}` failed", slipway_provision::command::command_line(&command))),
             Err(error) => Err(format!("cannot start cargo: {error}")),
         }
     }
 
     /// A program of ours that is built.
-    pub(crate) fn built(&self, program: &str) -> PathBuf {
+    pub(crate) fn built_program(&self, program: &str) -> PathBuf {
         self.build_dir().join(program)
     }
 
@@ -85,28 +85,28 @@ impl Checkout {
 
     /// Whether this checkout was built before.
     pub(crate) fn is_built(&self) -> bool {
-        self.built("slipway-e2e").is_file()
+        self.built_program("slipway-e2e").is_file()
     }
 
     /// How much of a build is there.
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn build_state(&self) -> BuildState {
         if self.is_built() {
-            return State::Built;
+            return BuildState::Built;
         }
         match CratePool::open(&self.cache, &self.root) {
-            Ok(pool) if pool.is_present() => State::CratesCached,
-            _ => State::Cold,
+            Ok(pool) if pool.is_present() => BuildState::CratesCached,
+            _ => BuildState::Cold,
         }
     }
 
     /// Whether Debian packages are missing.
     pub(crate) fn lacks_packages(&self) -> bool {
-        !packages::missing(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES)).is_empty()
+        !packages::missing_packages(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES)).is_empty()
     }
 
     /// Whether cargo-deny is in the cache.
     pub(crate) fn has_cargo_deny(&self) -> bool {
-        registry_unit::names(self.cache.root()).iter().any(|name| name.starts_with("cargo-deny-"))
+        registry_unit::file_names(self.cache.root()).iter().any(|name| name.starts_with("cargo-deny-"))
     }
 
     /// Brings compiled crates of the registry from the cache. A build without them only takes longer.
@@ -132,68 +132,75 @@ impl Checkout {
     }
 
     /// What the cache lacks of these Go tools.
-    pub(crate) fn missing_tools(&self, names: &[&str]) -> Vec<Missing> {
-        let tools = names.iter().filter_map(|name| go_tools::tool(name).ok());
+    pub(crate) fn missing_tools(&self, names: &[&str]) -> Vec<MissingArtifact> {
+        let tools = names.iter().filter_map(|name| go_tools::find_tool(name).ok());
         let missing = tools.filter(|tool| !tool.is_present(&self.cache, &self.root));
-        let missing = missing.map(|tool| Missing {
-            what: format!("{} {}, built from its Go module", tool.name, tool.version),
+        let missing = missing.map(|tool| MissingArtifact {
+            description: format!("{} {}, built from its Go module", tool.name, tool.version),
             seconds: tool.cold_seconds.into(),
         });
         missing.collect()
     }
 
     /// What the machine and the cache lack for everything else; `all` for the tests, else for the demo.
-    pub(crate) fn missing_rest(&self, all: bool) -> Vec<Missing> {
+    pub(crate) fn missing_prerequisites(&self, all: bool) -> Vec<MissingArtifact> {
         let mut missing = Vec::new();
-        let packages = packages::missing(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES));
+        let packages = packages::missing_packages(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES));
         if !packages.is_empty() {
-            missing.push(Missing { what: format!("Debian packages {}", packages.join(", ")), seconds: 60 });
+            missing
+                .push(MissingArtifact { description: format!("Debian packages {}", packages.join(", ")), seconds: 60 });
         }
         if !libraries::has_onnx_runtime(&self.cache) {
-            missing.push(Missing { what: "ONNX Runtime's library, from its Python package".into(), seconds: 15 });
+            missing.push(MissingArtifact {
+                description: "ONNX Runtime's library, from its Python package".into(),
+                seconds: 15,
+            });
         }
-        if self.state() == State::Cold {
+        if self.build_state() == BuildState::Cold {
             let seconds = if all { CRATE_SECONDS.1 } else { CRATE_SECONDS.0 };
-            missing.push(Missing { what: "compiled crates of the registry".into(), seconds });
+            missing.push(MissingArtifact { description: "compiled crates of the registry".into(), seconds });
         }
         if !self.cache.path("base").is_dir() {
-            missing.push(Missing { what: "base images of Debian packages".into(), seconds: 40 });
+            missing.push(MissingArtifact { description: "base images of Debian packages".into(), seconds: 40 });
         }
         missing
     }
 
     /// Prints what is missing.
-    pub(crate) fn announce_missing(&self, missing: &[Missing]) {
+    pub(crate) fn print_missing(&self, missing: &[MissingArtifact]) {
         if missing.is_empty() {
             println!("Everything that comes from elsewhere is in the cache, {}.", self.cache.root().display());
             return;
         }
         println!("Missing, made once and kept in the cache, {}:", self.cache.root().display());
-        for Missing { what, seconds } in missing {
-            println!("  {what:<52} {}", minutes(*seconds));
+        for MissingArtifact { description: what, seconds } in missing {
+            println!("  {what:<52} {}", format_minutes(*seconds));
         }
     }
 
     /// Builds Go tools beside other work. Compilers fill the pauses that the others leave; all of it runs at a lower priority.
-    pub(crate) fn build_tools(&self, names: &[&'static str]) -> Beside {
+    pub(crate) fn start_tool_build(&self, names: &[&'static str]) -> BackgroundBuild {
         let (checkout, names) = (self.clone(), names.to_vec());
-        Beside(Some(std::thread::spawn(move || go_tools::ensure(&checkout.cache, &checkout.root, &names))))
+        BackgroundBuild(Some(std::thread::spawn(move || {
+            go_tools::ensure_tools(&checkout.cache, &checkout.root, &names)
+        })))
     }
 
     /// Python environments of the public clients, made when they are not there; their folders.
     pub(crate) fn client_environments(&self) -> slipway_provision::Result<Vec<PathBuf>> {
         let make = |(name, file): &(&str, &str)| {
             let path = self.root.join(file);
-            let text = std::fs::read_to_string(&path).map_err(slipway_provision::Error::io("read", path))?;
-            let requirements = python::requirements(&text);
-            python::Environment { name, python: "python3", requirements: &requirements }.ensure(&self.cache)
+            let text = std::fs::read_to_string(&path).map_err(slipway_provision::ProvisionError::io("read", path))?;
+            let requirements = python::parse_requirements(&text);
+            python::PythonEnvironment { name, python: "python3", requirements: &requirements }
+                .ensure_installed(&self.cache)
         };
         CLIENT_ENVIRONMENTS.iter().map(make).collect()
     }
 
     /// Go tools for a cluster that is not ours: kubectl and helm, where they are not in PATH.
     pub(crate) fn client_tools(&self) -> &'static [&'static str] {
-        match (packages::in_path("/usr/bin/kubectl"), packages::in_path("/usr/bin/helm")) {
+        match (packages::is_in_path("/usr/bin/kubectl"), packages::is_in_path("/usr/bin/helm")) {
             (true, true) => &[],
             (true, false) => &["helm"],
             (false, true) => &["kubernetes"],
@@ -202,16 +209,16 @@ impl Checkout {
     }
 
     /// Path of a program of another project, built when it is not in the cache yet.
-    pub(crate) fn tool(&self, program: &str) -> slipway_provision::Result<PathBuf> {
+    pub(crate) fn ensure_tool(&self, program: &str) -> slipway_provision::Result<PathBuf> {
         go_tools::ensure_program(&self.cache, &self.root, program)
     }
 }
 
 /// Work that goes on beside other work. When nobody waits for its end, the programs that it runs are ended with it.
 #[derive(Debug)]
-pub(crate) struct Beside(Option<JoinHandle<slipway_provision::Result<()>>>);
+pub(crate) struct BackgroundBuild(Option<JoinHandle<slipway_provision::Result<()>>>);
 
-impl Beside {
+impl BackgroundBuild {
     /// Waits for its end.
     pub(crate) fn join(mut self) -> Result<(), String> {
         match self.0.take().map(JoinHandle::join) {
@@ -221,7 +228,7 @@ impl Beside {
     }
 }
 
-impl Drop for Beside {
+impl Drop for BackgroundBuild {
     fn drop(&mut self) {
         if self.0.take().is_some_and(|thread| !thread.is_finished()) {
             // Children of this process; what it built so far is thrown away by the next build.
@@ -238,15 +245,15 @@ mod tests {
     #[test]
     fn an_empty_cache_lacks_everything() {
         let root = slipway_provision::workspace_root();
-        let checkout = Checkout { root, cache: Cache::at("/nonexistent/slipway-cache") };
+        let checkout = Checkout { root, cache: BuildCache::with_root("/nonexistent/slipway-cache") };
         assert_eq!(checkout.missing_tools(go_tools::DEMO).len(), go_tools::DEMO.len());
-        assert!(checkout.missing_rest(true).iter().any(|missing| missing.what.contains("base images")));
+        assert!(checkout.missing_prerequisites(true).iter().any(|missing| missing.description.contains("base images")));
     }
 
     #[test]
     fn cargo_never_changes_the_lock() {
-        let checkout = Checkout { root: "/w".into(), cache: Cache::at("/c") };
-        let line = slipway_provision::command::line(&checkout.cargo(&["test", "--workspace"]));
+        let checkout = Checkout { root: "/w".into(), cache: BuildCache::with_root("/c") };
+        let line = slipway_provision::command::command_line(&checkout.cargo_command(&["test", "--workspace"]));
         assert_eq!(line, "cargo test --locked --workspace");
     }
 }

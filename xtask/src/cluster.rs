@@ -5,8 +5,8 @@ use std::process::Command;
 use slipway_provision::{go_tools, packages};
 
 use crate::checkout::Checkout;
-use crate::group::{GROUPS, Group, TEST_THREADS};
-use crate::work::{Step, Work};
+use crate::group::{GROUPS, PromiseGroup, TEST_THREADS};
+use crate::step_runner::{PlannedStep, StepRunner};
 
 const APISERVER: &str = "operator against a real apiserver";
 const UP: &str = "cluster up";
@@ -21,29 +21,34 @@ pub(crate) fn is_foreign() -> bool {
 }
 
 /// Names of all Go tools that the promises need.
-pub(crate) fn tools() -> Vec<&'static str> {
+pub(crate) fn promise_tools() -> Vec<&'static str> {
     go_tools::DEMO.iter().chain(go_tools::PROMISES).copied().collect()
 }
 
 /// The steps of the tier up to the groups of promises; images are made of programs that are built already.
-pub(crate) fn steps(checkout: &Checkout) -> Vec<Step> {
+pub(crate) fn cluster_steps(checkout: &Checkout) -> Vec<PlannedStep> {
     let images = checkout.cache.path("images").is_dir();
-    vec![Step::new(APISERVER, 300), Step::new(UP, 15), Step::depending(IMAGES, images, 30, 60), Step::new(INSTALL, 15)]
+    vec![
+        PlannedStep::new(APISERVER, 300),
+        PlannedStep::new(UP, 15),
+        PlannedStep::cold_or_warm(IMAGES, images, 30, 60),
+        PlannedStep::new(INSTALL, 15),
+    ]
 }
 
 /// The step that ends the tier.
-pub(crate) fn last_step() -> Step {
-    Step::new(DOWN, 5)
+pub(crate) fn down_step() -> PlannedStep {
+    PlannedStep::new(DOWN, 5)
 }
 
 /// Runs the operator's tests against a real apiserver; returns whether they held.
-pub(crate) fn apiserver(checkout: &Checkout) -> slipway_provision::Result<bool> {
-    checkout.tool("kube-apiserver")?;
+pub(crate) fn test_apiserver(checkout: &Checkout) -> slipway_provision::Result<bool> {
+    checkout.ensure_tool("kube-apiserver")?;
     Ok(apiserver_command(checkout).status().is_ok_and(|status| status.success()))
 }
 
 fn apiserver_command(checkout: &Checkout) -> Command {
-    checkout.cargo(&[
+    checkout.cargo_command(&[
         "test",
         "--quiet",
         "--workspace",
@@ -57,26 +62,26 @@ fn apiserver_command(checkout: &Checkout) -> Command {
 }
 
 /// Brings up a cluster with Slipway on it; returns whether promises can be tried there.
-pub(crate) fn prepare(checkout: &Checkout, work: &mut Work, with_apiserver: bool) -> bool {
+pub(crate) fn prepare_cluster(checkout: &Checkout, work: &mut StepRunner, with_apiserver: bool) -> bool {
     if with_apiserver {
-        work.run(APISERVER, &mut apiserver_command(checkout));
+        work.run_command(APISERVER, &mut apiserver_command(checkout));
     }
     let harness = |arguments: &[&str]| {
-        let mut command = Command::new(checkout.built("slipway-e2e"));
+        let mut command = Command::new(checkout.built_program("slipway-e2e"));
         command.current_dir(&checkout.root).args(arguments);
         command
     };
-    work.run(UP, &mut harness(&["up", "--all"]))
-        && work.run(IMAGES, &mut harness(&["images", "--no-cargo"]))
-        && (!is_foreign() || work.run(LOAD, &mut checkout.command(".ci/load-images", &[])))
-        && work.run(INSTALL, &mut harness(&["exec", "--", "target/debug/slipway-demo", "install"]))
+    work.run_command(UP, &mut harness(&["up", "--all"]))
+        && work.run_command(IMAGES, &mut harness(&["images", "--no-cargo"]))
+        && (!is_foreign() || work.run_command(LOAD, &mut checkout.command(".ci/load-images", &[])))
+        && work.run_command(INSTALL, &mut harness(&["exec", "--", "target/debug/slipway-demo", "install"]))
 }
 
 /// Tries the promises of a group, or those that are named.
-pub(crate) fn promises(checkout: &Checkout, work: &mut Work, group: &Group, names: &[&str]) -> bool {
+pub(crate) fn test_promises(checkout: &Checkout, work: &mut StepRunner, group: &PromiseGroup, names: &[&str]) -> bool {
     let threads = std::env::var("TEST_THREADS").ok().filter(|threads| !threads.is_empty());
     let threads = format!("--test-threads={}", threads.as_deref().unwrap_or(TEST_THREADS));
-    let mut command = Command::new(checkout.built("slipway-e2e"));
+    let mut command = Command::new(checkout.built_program("slipway-e2e"));
     command.current_dir(&checkout.root).args([
         "exec",
         "--",
@@ -88,19 +93,19 @@ pub(crate) fn promises(checkout: &Checkout, work: &mut Work, group: &Group, name
         "--workspace",
     ]);
     command.args(["--test", "promises", "--", "--ignored", "--format=pretty", &threads]);
-    command.args(filter(group, names));
-    if let Some(moment) = work.clock.begin_before() {
+    command.args(libtest_filter(group, names));
+    if let Some(moment) = work.time_budget.begin_before() {
         command.env("SLIPWAY_BEGIN_BEFORE", moment.to_string());
     }
-    work.run(group.name, &mut command)
+    work.run_command(group.name, &mut command)
 }
 
 /// Arguments of libtest that choose the promises. Those of a group other than `core` are in a module of its name.
-fn filter(group: &Group, names: &[&str]) -> Vec<String> {
+fn libtest_filter(group: &PromiseGroup, names: &[&str]) -> Vec<String> {
     if !names.is_empty() {
         return names.iter().map(|name| (*name).to_owned()).collect();
     }
-    let module = |group: &Group| format!("{}::", group.name);
+    let module = |group: &PromiseGroup| format!("{}::", group.name);
     match group.name {
         "core" => GROUPS.iter().skip(1).flat_map(|other| ["--skip".to_owned(), module(other)]).collect(),
         _ => vec![module(group)],
@@ -108,7 +113,7 @@ fn filter(group: &Group, names: &[&str]) -> Vec<String> {
 }
 
 /// Takes the cluster down, unless it is to stay or is not ours.
-pub(crate) fn finish(checkout: &Checkout, work: &mut Work) {
+pub(crate) fn tear_down_cluster(checkout: &Checkout, work: &mut StepRunner) {
     let stays = std::env::var("KEEP").is_ok_and(|keep| !keep.is_empty());
     if stays {
         println!("\nThe cluster is still up; `make down` takes it away.");
@@ -118,38 +123,38 @@ pub(crate) fn finish(checkout: &Checkout, work: &mut Work) {
 }
 
 /// `make up`.
-pub(crate) fn up_alone(checkout: &Checkout) -> slipway_provision::Result<bool> {
-    packages::ensure(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES))?;
-    harness(checkout, &["up", "--all"])
+pub(crate) fn bring_up_cluster(checkout: &Checkout) -> slipway_provision::Result<bool> {
+    packages::ensure_packages(packages::BUILD.iter().chain(packages::NODE).chain(packages::IMAGES))?;
+    run_harness(checkout, &["up", "--all"])
 }
 
 /// `make images`.
-pub(crate) fn images_alone(checkout: &Checkout) -> slipway_provision::Result<bool> {
-    packages::ensure(packages::BUILD.iter().chain(packages::IMAGES))?;
-    harness(checkout, &["images"])
+pub(crate) fn build_images(checkout: &Checkout) -> slipway_provision::Result<bool> {
+    packages::ensure_packages(packages::BUILD.iter().chain(packages::IMAGES))?;
+    run_harness(checkout, &["images"])
 }
 
 /// Builds the harness and runs it.
-fn harness(checkout: &Checkout, arguments: &[&str]) -> slipway_provision::Result<bool> {
+fn run_harness(checkout: &Checkout, arguments: &[&str]) -> slipway_provision::Result<bool> {
     checkout.restore_crates();
-    if let Err(error) = checkout.build(&["build", "--package", "slipway-e2e", "--bins"]) {
+    if let Err(error) = checkout.cargo_build(&["build", "--package", "slipway-e2e", "--bins"]) {
         eprintln!("{error}");
         return Ok(false);
     }
-    let mut command = Command::new(checkout.built("slipway-e2e"));
+    let mut command = Command::new(checkout.built_program("slipway-e2e"));
     Ok(command.current_dir(&checkout.root).args(arguments).status().is_ok_and(|status| status.success()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::group;
+    use crate::group::find_group;
 
     #[test]
     fn groups_are_modules_and_the_core_is_the_rest() {
-        assert_eq!(filter(group("extended").unwrap(), &[]), ["extended::"]);
-        let core = filter(group("core").unwrap(), &[]);
+        assert_eq!(libtest_filter(find_group("extended").unwrap(), &[]), ["extended::"]);
+        let core = libtest_filter(find_group("core").unwrap(), &[]);
         assert_eq!(core[..2], ["--skip", "extended::"]);
-        assert_eq!(filter(group("core").unwrap(), &["blue_green"]), ["blue_green"]);
+        assert_eq!(libtest_filter(find_group("core").unwrap(), &["blue_green"]), ["blue_green"]);
     }
 }

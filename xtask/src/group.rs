@@ -6,17 +6,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use slipway_provision::{Cache, python, registry_unit};
+use slipway_provision::{BuildCache, python, registry_unit};
 
 /// How many promises are tested side by side; they wait more than they compute.
 pub(crate) const TEST_THREADS: &str = "4";
 
 /// A named group of promises.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct PromiseGroup {
     pub(crate) name: &'static str,
     /// What may leave it out.
-    pub(crate) leave_out: LeaveOut,
+    pub(crate) skip_policy: SkipPolicy,
     /// Seconds to get its tools when nothing is in the cache, and to run it.
     pub(crate) cold_seconds: u64,
     /// Seconds to run it with all tools there.
@@ -25,7 +25,7 @@ pub(crate) struct Group {
 
 /// What may leave a group out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LeaveOut {
+pub(crate) enum SkipPolicy {
     /// Nothing.
     Never,
     /// Time alone.
@@ -35,10 +35,10 @@ pub(crate) enum LeaveOut {
 }
 
 /// All groups, in the order in which they run.
-pub(crate) const GROUPS: &[Group] = &[
-    Group { name: "core", leave_out: LeaveOut::Never, cold_seconds: 0, warm_seconds: 600 },
-    Group { name: "extended", leave_out: LeaveOut::Time, cold_seconds: 0, warm_seconds: 300 },
-    Group { name: CLIENTS, leave_out: LeaveOut::MissingTools, cold_seconds: 120, warm_seconds: 40 },
+pub(crate) const GROUPS: &[PromiseGroup] = &[
+    PromiseGroup { name: "core", skip_policy: SkipPolicy::Never, cold_seconds: 0, warm_seconds: 600 },
+    PromiseGroup { name: "extended", skip_policy: SkipPolicy::Time, cold_seconds: 0, warm_seconds: 300 },
+    PromiseGroup { name: CLIENTS, skip_policy: SkipPolicy::MissingTools, cold_seconds: 120, warm_seconds: 40 },
 ];
 
 /// The group of the public clients, which needs no cluster.
@@ -52,7 +52,7 @@ pub(crate) const CLIENT_ENVIRONMENTS: [(&str, &str); 3] = [
 ];
 
 /// The group of this name.
-pub(crate) fn group(name: &str) -> Result<&'static Group, String> {
+pub(crate) fn find_group(name: &str) -> Result<&'static PromiseGroup, String> {
     let known = || GROUPS.iter().map(|group| group.name).collect::<Vec<_>>().join(", ");
     GROUPS
         .iter()
@@ -62,11 +62,11 @@ pub(crate) fn group(name: &str) -> Result<&'static Group, String> {
 
 /// What is known when a group's turn comes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Situation {
+pub(crate) struct RunConditions {
     /// Whether its tools are in the cache.
     pub(crate) tools_present: bool,
     /// How much of the budget is left; `None` without a budget.
-    pub(crate) left: Option<Duration>,
+    pub(crate) time_left: Option<Duration>,
     /// Whether the moment has passed after which nothing begins.
     pub(crate) too_late: bool,
     /// Whether everything is to run whatever it takes.
@@ -75,7 +75,7 @@ pub(crate) struct Situation {
 
 /// What becomes of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub(crate) enum GroupDecision {
     Run,
     /// Left out, which is allowed; the reason.
     Skip(String),
@@ -83,50 +83,50 @@ pub(crate) enum Decision {
     Fail(String),
 }
 
-impl Group {
+impl PromiseGroup {
     /// What becomes of the group in this situation.
-    pub(crate) fn decide(&self, situation: Situation) -> Decision {
-        let Situation { tools_present, left, too_late, all } = situation;
+    pub(crate) fn decide(&self, situation: RunConditions) -> GroupDecision {
+        let RunConditions { tools_present, time_left: left, too_late, all } = situation;
         if all {
-            return Decision::Run;
+            return GroupDecision::Run;
         }
         let short = |needed: u64| left.is_some_and(|left| left < Duration::from_secs(needed));
-        match self.leave_out {
-            LeaveOut::MissingTools if !tools_present && (too_late || short(self.cold_seconds)) => {
-                Decision::Skip(format!(
+        match self.skip_policy {
+            SkipPolicy::MissingTools if !tools_present && (too_late || short(self.cold_seconds)) => {
+                GroupDecision::Skip(format!(
                     "its tools are not in the cache and take about {}; {}",
-                    slipway_provision::minutes(self.cold_seconds),
+                    slipway_provision::format_minutes(self.cold_seconds),
                     left_in_words(left)
                 ))
             }
-            LeaveOut::Time if too_late || short(self.warm_seconds) => Decision::Skip(format!(
+            SkipPolicy::Time if too_late || short(self.warm_seconds) => GroupDecision::Skip(format!(
                 "it takes about {}; {}",
-                slipway_provision::minutes(self.warm_seconds),
+                slipway_provision::format_minutes(self.warm_seconds),
                 left_in_words(left)
             )),
-            _ if too_late => Decision::Fail("not begun: it is too late to begin anything".into()),
-            _ => Decision::Run,
+            _ if too_late => GroupDecision::Fail("not begun: it is too late to begin anything".into()),
+            _ => GroupDecision::Run,
         }
     }
 
     /// Whether all of its tools are in the cache.
-    pub(crate) fn tools_present(&self, cache: &Cache, root: &Path) -> bool {
+    pub(crate) fn tools_present(&self, cache: &BuildCache, root: &Path) -> bool {
         self.name != CLIENTS
             || CLIENT_ENVIRONMENTS.iter().all(|(name, file)| {
                 let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
-                let requirements = python::requirements(&text);
-                python::Environment { name, python: "python3", requirements: &requirements }.is_present(cache)
+                let requirements = python::parse_requirements(&text);
+                python::PythonEnvironment { name, python: "python3", requirements: &requirements }.is_present(cache)
             })
     }
 
     /// How many promises it holds, counted in the sources: what is left out is never built.
-    pub(crate) fn promises(&self, root: &Path) -> usize {
+    pub(crate) fn promise_count(&self, root: &Path) -> usize {
         let (dir, end, mark) = match self.name {
             CLIENTS => ("serving-runtime/tests/clients".into(), ".py", "\nrun(["),
             "core" => ("e2e/tests/promises".into(), ".rs", "#[ignore = \"needs the cluster"),
             name => (format!("e2e/tests/promises/{name}"), ".rs", "#[ignore = \"needs the cluster"),
         };
-        let files = registry_unit::names(&root.join(&dir)).into_iter().filter(|file| file.ends_with(end));
+        let files = registry_unit::file_names(&root.join(&dir)).into_iter().filter(|file| file.ends_with(end));
         let texts = files.map(|file| std::fs::read_to_string(root.join(&dir).join(file)).unwrap_or_default());
         texts.map(|text| text.matches(mark).count()).sum()
     }
@@ -134,7 +134,7 @@ impl Group {
 
 fn left_in_words(left: Option<Duration>) -> String {
     match left {
-        Some(left) if !left.is_zero() => format!("{} are left", slipway_provision::minutes(left.as_secs())),
+        Some(left) if !left.is_zero() => format!("{} are left", slipway_provision::format_minutes(left.as_secs())),
         _ => "no time is left".into(),
     }
 }
@@ -143,53 +143,60 @@ fn left_in_words(left: Option<Duration>) -> String {
 mod tests {
     use super::*;
 
-    const NOW: Situation = Situation { tools_present: true, left: None, too_late: false, all: false };
+    const NOW: RunConditions = RunConditions { tools_present: true, time_left: None, too_late: false, all: false };
 
     fn seconds(left: u64) -> Option<Duration> {
         Some(Duration::from_secs(left))
     }
 
-    fn is_skip(decision: &Decision) -> bool {
-        matches!(decision, Decision::Skip(_))
+    fn is_skip(decision: &GroupDecision) -> bool {
+        matches!(decision, GroupDecision::Skip(_))
     }
 
     #[test]
     fn a_group_is_left_out_only_without_tools_and_without_time() {
-        let clients = group(CLIENTS).unwrap();
-        let cold = Situation { tools_present: false, ..NOW };
-        assert_eq!(clients.decide(NOW), Decision::Run);
-        assert_eq!(clients.decide(cold), Decision::Run, "without a budget there is always time");
-        assert_eq!(clients.decide(Situation { left: seconds(120), ..cold }), Decision::Run);
-        assert!(is_skip(&clients.decide(Situation { left: seconds(119), ..cold })));
-        assert_eq!(clients.decide(Situation { left: seconds(0), ..NOW }), Decision::Run, "warm tools never skip");
+        let clients = find_group(CLIENTS).unwrap();
+        let cold = RunConditions { tools_present: false, ..NOW };
+        assert_eq!(clients.decide(NOW), GroupDecision::Run);
+        assert_eq!(clients.decide(cold), GroupDecision::Run, "without a budget there is always time");
+        assert_eq!(clients.decide(RunConditions { time_left: seconds(120), ..cold }), GroupDecision::Run);
+        assert!(is_skip(&clients.decide(RunConditions { time_left: seconds(119), ..cold })));
+        assert_eq!(
+            clients.decide(RunConditions { time_left: seconds(0), ..NOW }),
+            GroupDecision::Run,
+            "warm tools never skip"
+        );
     }
 
     #[test]
     fn what_could_have_run_and_was_not_begun_has_failed() {
-        let late = Situation { too_late: true, ..NOW };
-        assert!(matches!(group(CLIENTS).unwrap().decide(late), Decision::Fail(_)));
-        assert!(matches!(group("core").unwrap().decide(late), Decision::Fail(_)));
-        assert!(matches!(group("core").unwrap().decide(Situation { tools_present: false, ..late }), Decision::Fail(_)));
-        assert!(is_skip(&group(CLIENTS).unwrap().decide(Situation { tools_present: false, ..late })));
+        let late = RunConditions { too_late: true, ..NOW };
+        assert!(matches!(find_group(CLIENTS).unwrap().decide(late), GroupDecision::Fail(_)));
+        assert!(matches!(find_group("core").unwrap().decide(late), GroupDecision::Fail(_)));
+        assert!(matches!(
+            find_group("core").unwrap().decide(RunConditions { tools_present: false, ..late }),
+            GroupDecision::Fail(_)
+        ));
+        assert!(is_skip(&find_group(CLIENTS).unwrap().decide(RunConditions { tools_present: false, ..late })));
     }
 
     #[test]
     fn time_alone_leaves_the_extended_group_out() {
-        let extended = group("extended").unwrap();
-        assert_eq!(extended.decide(NOW), Decision::Run);
-        assert!(is_skip(&extended.decide(Situation { left: seconds(10), ..NOW })));
+        let extended = find_group("extended").unwrap();
+        assert_eq!(extended.decide(NOW), GroupDecision::Run);
+        assert!(is_skip(&extended.decide(RunConditions { time_left: seconds(10), ..NOW })));
     }
 
     #[test]
     fn all_skips_nothing() {
-        let worst = Situation { tools_present: false, left: seconds(0), too_late: true, all: true };
-        assert!(GROUPS.iter().all(|group| group.decide(worst) == Decision::Run));
+        let worst = RunConditions { tools_present: false, time_left: seconds(0), too_late: true, all: true };
+        assert!(GROUPS.iter().all(|group| group.decide(worst) == GroupDecision::Run));
     }
 
     #[test]
     fn promises_are_counted_in_the_sources() {
         let root = slipway_provision::workspace_root();
-        assert!(group("core").unwrap().promises(&root) >= 24);
-        assert_eq!(group(CLIENTS).unwrap().promises(&root), 4);
+        assert!(find_group("core").unwrap().promise_count(&root) >= 24);
+        assert_eq!(find_group(CLIENTS).unwrap().promise_count(&root), 4);
     }
 }

@@ -2,18 +2,18 @@
 
 mod check;
 mod checkout;
-mod clock;
 mod cluster;
+mod cluster_source;
 mod demo;
-mod engine;
 mod estimate;
 mod features;
 mod group;
 mod maintenance;
 mod report;
-mod tally;
+mod step_runner;
 mod test;
-mod work;
+mod test_counts;
+mod time_budget;
 
 use std::process::ExitCode;
 
@@ -55,14 +55,14 @@ Options:
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match run(&words) {
+    match run_command(&words) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(Failure::Usage(message)) => {
+        Err(CommandError::Usage(message)) => {
             eprintln!("error: {message}\n\nUsage: xtask <COMMAND>; xtask --help lists the commands");
             ExitCode::from(2)
         }
-        Err(Failure::Other(message)) => {
+        Err(CommandError::Other(message)) => {
             eprintln!("error: {message}");
             ExitCode::FAILURE
         }
@@ -71,28 +71,28 @@ fn main() -> ExitCode {
 
 /// Why nothing was done.
 #[derive(Debug)]
-enum Failure {
+enum CommandError {
     /// The arguments make no sense.
     Usage(String),
     Other(String),
 }
 
-impl From<slipway_provision::Error> for Failure {
-    fn from(error: slipway_provision::Error) -> Self {
+impl From<slipway_provision::ProvisionError> for CommandError {
+    fn from(error: slipway_provision::ProvisionError) -> Self {
         Self::Other(error.to_string())
     }
 }
 
-impl From<String> for Failure {
+impl From<String> for CommandError {
     fn from(message: String) -> Self {
         Self::Other(message)
     }
 }
 
 /// Whether all went well.
-fn run(words: &[&str]) -> Result<bool, Failure> {
+fn run_command(words: &[&str]) -> Result<bool, CommandError> {
     match words {
-        [] => return Err(Failure::Usage("no command".into())),
+        [] => return Err(CommandError::Usage("no command".into())),
         _ if words.iter().any(|word| ["-h", "--help", "help"].contains(word)) => {
             print!("{HELP}");
             return Ok(true);
@@ -104,27 +104,27 @@ fn run(words: &[&str]) -> Result<bool, Failure> {
         _ => {}
     }
     if let Some(option) = words.iter().find(|word| word.starts_with('-') && !["--all", "--group"].contains(word)) {
-        return Err(Failure::Usage(format!("unknown option `{option}`")));
+        return Err(CommandError::Usage(format!("unknown option `{option}`")));
     }
     let checkout = Checkout::open()?;
     match words {
-        ["demo"] => demo::run(&checkout),
-        ["test"] => test::run(&checkout, false),
-        ["test", "--all"] => test::run(&checkout, true),
-        ["check"] => check::run(&checkout),
-        ["e2e", "--group", name] => test::run_group(&checkout, group::group(name).map_err(Failure::Usage)?),
+        ["demo"] => demo::run_demo(&checkout),
+        ["test"] => test::run_tiers(&checkout, false),
+        ["test", "--all"] => test::run_tiers(&checkout, true),
+        ["check"] => check::run_check(&checkout),
+        ["e2e", "--group", name] => test::run_group(&checkout, group::find_group(name).map_err(CommandError::Usage)?),
         ["e2e", names @ ..] if !names.iter().any(|name| name.starts_with('-')) => test::run_promises(&checkout, names),
-        ["apiserver"] => Ok(cluster::apiserver(&checkout)?),
-        ["charts"] => Ok(check::charts(&checkout)?),
-        ["up"] => Ok(cluster::up_alone(&checkout)?),
-        ["images"] => Ok(cluster::images_alone(&checkout)?),
-        ["prefetch"] => maintenance::prefetch(&checkout),
-        ["clean-cache"] => maintenance::clean(&checkout),
+        ["apiserver"] => Ok(cluster::test_apiserver(&checkout)?),
+        ["charts"] => Ok(check::test_charts(&checkout)?),
+        ["up"] => Ok(cluster::bring_up_cluster(&checkout)?),
+        ["images"] => Ok(cluster::build_images(&checkout)?),
+        ["prefetch"] => maintenance::prefetch_all(&checkout),
+        ["clean-cache"] => maintenance::clean_cache(&checkout),
         ["restore-crates"] => {
             checkout.restore_crates();
             Ok(true)
         }
-        _ => Err(Failure::Usage(format!("unknown command `{}`", words.join(" ")))),
+        _ => Err(CommandError::Usage(format!("unknown command `{}`", words.join(" ")))),
     }
 }
 
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn mistakes_are_told() {
-        let usage = |words: &[&str]| match run(words) {
-            Err(Failure::Usage(message)) => message,
+        let usage = |words: &[&str]| match run_command(words) {
+            Err(CommandError::Usage(message)) => message,
             other => panic!("{words:?}: {other:?}"),
         };
         assert!(usage(&["test", "--everything"]).contains("--everything"));
@@ -151,6 +151,6 @@ mod tests {
         for command in commands.filter(|word| !word.starts_with('-')) {
             assert!(HELP.contains(command), "{command}");
         }
-        assert!(run(&["test", "--help"]).unwrap());
+        assert!(run_command(&["test", "--help"]).unwrap());
     }
 }

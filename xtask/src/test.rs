@@ -1,84 +1,90 @@
 //! All tiers, one after the other.
 
 use crate::checkout::Checkout;
-use crate::clock::Clock;
-use crate::estimate::Estimates;
-use crate::group::{CLIENTS, Decision, GROUPS, Group, LeaveOut, Situation};
-use crate::work::{Step, Work};
-use crate::{Failure, check, cluster, group, report};
+use crate::estimate::DurationEstimates;
+use crate::group::{CLIENTS, GROUPS, GroupDecision, PromiseGroup, RunConditions, SkipPolicy};
+use crate::step_runner::{PlannedStep, StepRunner};
+use crate::time_budget::TimeBudget;
+use crate::{CommandError, check, cluster, group, report};
 
 /// Comes before the group of the public clients.
 const INSTALL_CLIENTS: &str = "install the public clients";
 
 /// `make test`.
-pub(crate) fn run(checkout: &Checkout, all: bool) -> Result<bool, Failure> {
-    let clock = Clock::from_env()?;
-    let tools = cluster::tools();
-    let mut missing = checkout.missing_rest(true);
+pub(crate) fn run_tiers(checkout: &Checkout, all: bool) -> Result<bool, CommandError> {
+    let clock = TimeBudget::from_env()?;
+    let tools = cluster::promise_tools();
+    let mut missing = checkout.missing_prerequisites(true);
     let missing_tools = checkout.missing_tools(&tools);
     let others = missing_tools.iter().map(|missing| missing.seconds).sum();
     missing.extend(missing_tools);
-    let groups: Vec<&Group> = GROUPS.iter().filter(|group| group.promises(&checkout.root) > 0).collect();
-    let mut steps = check::steps(checkout, others);
-    steps.extend(cluster::steps(checkout));
-    let (on_cluster, alone): (Vec<&Group>, Vec<&Group>) = groups.iter().partition(|group| group.name != CLIENTS);
+    let groups: Vec<&PromiseGroup> = GROUPS.iter().filter(|group| group.promise_count(&checkout.root) > 0).collect();
+    let mut steps = check::check_steps(checkout, others);
+    steps.extend(cluster::cluster_steps(checkout));
+    let (on_cluster, alone): (Vec<&PromiseGroup>, Vec<&PromiseGroup>) =
+        groups.iter().partition(|group| group.name != CLIENTS);
     steps.extend(on_cluster.iter().flat_map(|group| group_steps(checkout, group)));
-    steps.push(cluster::last_step());
+    steps.push(cluster::down_step());
     steps.extend(alone.iter().flat_map(|group| group_steps(checkout, group)));
-    let mut work = Work::new(clock, Estimates::read(&checkout.cache), steps);
-    report::begin("make test", checkout, &missing, &work);
+    let mut work = StepRunner::new(clock, DurationEstimates::read(&checkout.cache), steps);
+    report::print_plan("make test", checkout, &missing, &work);
 
-    let beside = checkout.build_tools(&tools);
-    let ready = check::run_steps(checkout, &mut work, beside) && cluster::prepare(checkout, &mut work, true);
+    let beside = checkout.start_tool_build(&tools);
+    let ready = check::run_steps(checkout, &mut work, beside) && cluster::prepare_cluster(checkout, &mut work, true);
     for group in on_cluster {
-        run_or_leave_out(checkout, &mut work, group, ready, all);
+        run_or_skip(checkout, &mut work, group, ready, all);
     }
-    cluster::finish(checkout, &mut work);
+    cluster::tear_down_cluster(checkout, &mut work);
     for group in alone {
-        run_or_leave_out(checkout, &mut work, group, true, all);
+        run_or_skip(checkout, &mut work, group, true, all);
     }
-    Ok(report::end(&work))
+    Ok(report::print_outcome(&work))
 }
 
 /// `make e2e GROUP=name`.
-pub(crate) fn run_group(checkout: &Checkout, group: &Group) -> Result<bool, Failure> {
+pub(crate) fn run_group(checkout: &Checkout, group: &PromiseGroup) -> Result<bool, CommandError> {
     if group.name != CLIENTS {
-        return on_cluster(checkout, group, &[]);
+        return run_on_cluster(checkout, group, &[]);
     }
-    let mut work = Work::new(Clock::from_env()?, Estimates::read(&checkout.cache), group_steps(checkout, group));
-    report::begin("the group clients", checkout, &checkout.missing_rest(true), &work);
+    let mut work = StepRunner::new(
+        TimeBudget::from_env()?,
+        DurationEstimates::read(&checkout.cache),
+        group_steps(checkout, group),
+    );
+    report::print_plan("the group clients", checkout, &checkout.missing_prerequisites(true), &work);
     checkout.restore_crates();
-    match checkout.build(&["build", "--package", "slipway-runtime", "--bins"]) {
+    match checkout.cargo_build(&["build", "--package", "slipway-runtime", "--bins"]) {
         Ok(()) => run_group_now(checkout, &mut work, group),
-        Err(error) => work.fail(group.name, group.promises(&checkout.root), &error),
+        Err(error) => work.record_failure(group.name, group.promise_count(&checkout.root), &error),
     }
-    Ok(report::end(&work))
+    Ok(report::print_outcome(&work))
 }
 
 /// `make e2e T=names`.
-pub(crate) fn run_promises(checkout: &Checkout, names: &[&str]) -> Result<bool, Failure> {
-    on_cluster(checkout, group::group("core")?, names)
+pub(crate) fn run_promises(checkout: &Checkout, names: &[&str]) -> Result<bool, CommandError> {
+    run_on_cluster(checkout, group::find_group("core")?, names)
 }
 
-fn on_cluster(checkout: &Checkout, group: &Group, names: &[&str]) -> Result<bool, Failure> {
+fn run_on_cluster(checkout: &Checkout, group: &PromiseGroup, names: &[&str]) -> Result<bool, CommandError> {
     const BUILD: &str = "build programs and promises";
-    let tools = cluster::tools();
+    let tools = cluster::promise_tools();
     let missing_tools = checkout.missing_tools(&tools);
-    let mut missing = checkout.missing_rest(true);
+    let mut missing = checkout.missing_prerequisites(true);
     let others: u64 = missing_tools.iter().map(|missing| missing.seconds).sum();
     missing.extend(missing_tools);
-    let mut steps = vec![Step::in_state(BUILD, checkout.state(), [900 + others / 2, 400 + others / 2, 120 + others])];
-    steps.extend(cluster::steps(checkout));
+    let mut steps =
+        vec![PlannedStep::for_state(BUILD, checkout.build_state(), [900 + others / 2, 400 + others / 2, 120 + others])];
+    steps.extend(cluster::cluster_steps(checkout));
     steps.extend(group_steps(checkout, group));
-    steps.push(cluster::last_step());
-    let mut work = Work::new(Clock::from_env()?, Estimates::read(&checkout.cache), steps);
-    report::begin("make e2e", checkout, &missing, &work);
-    slipway_provision::packages::ensure(slipway_provision::packages::BUILD)?;
+    steps.push(cluster::down_step());
+    let mut work = StepRunner::new(TimeBudget::from_env()?, DurationEstimates::read(&checkout.cache), steps);
+    report::print_plan("make e2e", checkout, &missing, &work);
+    slipway_provision::packages::ensure_packages(slipway_provision::packages::BUILD)?;
     checkout.restore_crates();
-    let beside = checkout.build_tools(&tools);
-    let built = work.call(BUILD, || {
-        let built = checkout.build(&["build", "--workspace", "--bins"]).and_then(|()| {
-            checkout.build(&[
+    let beside = checkout.start_tool_build(&tools);
+    let built = work.run_function(BUILD, || {
+        let built = checkout.cargo_build(&["build", "--workspace", "--bins"]).and_then(|()| {
+            checkout.cargo_build(&[
                 "test",
                 "--workspace",
                 "--test",
@@ -93,60 +99,66 @@ fn on_cluster(checkout: &Checkout, group: &Group, names: &[&str]) -> Result<bool
         built.and(beside.join())
     });
     checkout.save_crates();
-    if built && cluster::prepare(checkout, &mut work, names.is_empty()) {
-        cluster::promises(checkout, &mut work, group, names);
+    if built && cluster::prepare_cluster(checkout, &mut work, names.is_empty()) {
+        cluster::test_promises(checkout, &mut work, group, names);
     } else {
-        work.fail(group.name, group.promises(&checkout.root), "there is no cluster with Slipway on it");
+        work.record_failure(group.name, group.promise_count(&checkout.root), "there is no cluster with Slipway on it");
     }
-    cluster::finish(checkout, &mut work);
-    Ok(report::end(&work))
+    cluster::tear_down_cluster(checkout, &mut work);
+    Ok(report::print_outcome(&work))
 }
 
 /// The steps of a group: getting its tools, where that is a step of its own, and running it.
-fn group_steps(checkout: &Checkout, group: &Group) -> Vec<Step> {
+fn group_steps(checkout: &Checkout, group: &PromiseGroup) -> Vec<PlannedStep> {
     let mut steps = Vec::new();
-    if group.leave_out == LeaveOut::MissingTools {
+    if group.skip_policy == SkipPolicy::MissingTools {
         let present = group.tools_present(&checkout.cache, &checkout.root);
-        steps.push(Step::depending(INSTALL_CLIENTS, present, 1, group.cold_seconds));
+        steps.push(PlannedStep::cold_or_warm(INSTALL_CLIENTS, present, 1, group.cold_seconds));
     }
-    steps.push(Step::new(group.name, group.warm_seconds));
+    steps.push(PlannedStep::new(group.name, group.warm_seconds));
     steps
 }
 
 /// Runs a group when its turn has come, or counts it as skipped or failed.
-fn run_or_leave_out(checkout: &Checkout, work: &mut Work, group: &Group, ready: bool, all: bool) {
-    let promises = group.promises(&checkout.root);
-    let situation = Situation {
+fn run_or_skip(checkout: &Checkout, work: &mut StepRunner, group: &PromiseGroup, ready: bool, all: bool) {
+    let promises = group.promise_count(&checkout.root);
+    let situation = RunConditions {
         tools_present: group.tools_present(&checkout.cache, &checkout.root),
-        left: work.clock.left(),
-        too_late: work.clock.too_late() && !all,
+        time_left: work.time_budget.time_left(),
+        too_late: work.time_budget.is_too_late() && !all,
         all,
     };
     match group.decide(situation) {
-        Decision::Run if !ready => work.fail(group.name, promises, "there is no cluster with Slipway on it"),
-        Decision::Run => run_group_now(checkout, work, group),
-        Decision::Skip(reason) => work.skip(group.name, promises, &reason),
-        Decision::Fail(reason) => work.fail(group.name, promises, &reason),
+        GroupDecision::Run if !ready => {
+            work.record_failure(group.name, promises, "there is no cluster with Slipway on it")
+        }
+        GroupDecision::Run => run_group_now(checkout, work, group),
+        GroupDecision::Skip(reason) => work.record_skip(group.name, promises, &reason),
+        GroupDecision::Fail(reason) => work.record_failure(group.name, promises, &reason),
     }
 }
 
-fn run_group_now(checkout: &Checkout, work: &mut Work, group: &Group) {
+fn run_group_now(checkout: &Checkout, work: &mut StepRunner, group: &PromiseGroup) {
     if group.name != CLIENTS {
-        cluster::promises(checkout, work, group, &[]);
+        cluster::test_promises(checkout, work, group, &[]);
         return;
     }
     let mut folders = Vec::new();
-    let installed = work.call(INSTALL_CLIENTS, || {
+    let installed = work.run_function(INSTALL_CLIENTS, || {
         folders = checkout.client_environments().map_err(|error| error.to_string())?;
         Ok(())
     });
     if !installed {
-        return work.fail(group.name, group.promises(&checkout.root), "the clients could not be installed");
+        return work.record_failure(
+            group.name,
+            group.promise_count(&checkout.root),
+            "the clients could not be installed",
+        );
     }
-    let library = match slipway_provision::libraries::onnx_runtime(&checkout.cache, &checkout.root) {
+    let library = match slipway_provision::libraries::ensure_onnx_runtime(&checkout.cache, &checkout.root) {
         Ok(library) => library,
-        Err(error) => return work.fail(group.name, group.promises(&checkout.root), &error.to_string()),
+        Err(error) => return work.record_failure(group.name, group.promise_count(&checkout.root), &error.to_string()),
     };
     let mut command = checkout.command("serving-runtime/tests/clients/run.sh", &[]);
-    work.run(group.name, command.arg(checkout.built("slipway-runtime")).arg(library).args(folders));
+    work.run_command(group.name, command.arg(checkout.built_program("slipway-runtime")).arg(library).args(folders));
 }

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use slipway_e2e::cluster::Cluster;
+use slipway_e2e::cluster::ClusterHandle;
 use slipway_e2e::demo;
 use slipway_e2e::error::in_words;
-use slipway_e2e::product::{self, Prometheus};
+use slipway_e2e::product::{self, PrometheusSource};
 
 /// Installs Slipway by helm, and shows what it does.
 ///
@@ -14,13 +14,13 @@ use slipway_e2e::product::{self, Prometheus};
 /// context of your kubeconfig.
 #[derive(Parser)]
 #[command(name = "slipway-demo", version)]
-struct Arguments {
+struct DemoArguments {
     #[command(subcommand)]
-    verb: Verb,
+    verb: DemoCommand,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum DemoCommand {
     /// Installs both charts and waits until the operator is ready.
     Install,
     /// Takes both charts away.
@@ -35,8 +35,8 @@ enum Verb {
 
 fn main() -> ExitCode {
     // Before anything else, which may fail where there is no cluster.
-    let verb = Arguments::parse().verb;
-    match run(&verb) {
+    let verb = DemoArguments::parse().verb;
+    match run_command(&verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", in_words(error.as_ref()));
@@ -46,11 +46,13 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(verb: &Verb) -> anyhow::Result<()> {
-    let cluster = Cluster::from_env().await?;
+async fn run_command(verb: &DemoCommand) -> anyhow::Result<()> {
+    let cluster = ClusterHandle::from_env().await?;
     match verb {
-        Verb::Install => Ok(product::install(&cluster, &Prometheus::Url(cluster.prometheus_url()?)).await?),
-        Verb::Uninstall => Ok(product::uninstall(&cluster).await?),
-        Verb::Run { rate } => demo::run(&cluster, *rate).await,
+        DemoCommand::Install => {
+            Ok(product::install_charts(&cluster, &PrometheusSource::Url(cluster.prometheus_url()?)).await?)
+        }
+        DemoCommand::Uninstall => Ok(product::uninstall_charts(&cluster).await?),
+        DemoCommand::Run { rate } => demo::run_demo(&cluster, *rate).await,
     }
 }

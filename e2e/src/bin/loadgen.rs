@@ -10,7 +10,7 @@ use clap::Parser;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    match loadgen::run(loadgen::Options::parse()).await {
+    match loadgen::run_loadgen(loadgen::LoadgenOptions::parse()).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

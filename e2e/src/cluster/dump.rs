@@ -1,13 +1,13 @@
 //! The state of a namespace and of the operator, for the message of a test that failed.
 
-use crate::cluster::Cluster;
+use crate::cluster::ClusterHandle;
 
 /// Namespace and label of the operator, as the chart installs it.
-const OPERATOR: [&str; 3] = ["--all-namespaces", "-l", "app.kubernetes.io/name=slipway-operator"];
+const OPERATOR_SELECTOR: [&str; 3] = ["--all-namespaces", "-l", "app.kubernetes.io/name=slipway-operator"];
 
-impl Cluster {
+impl ClusterHandle {
     /// What a person would look at first; never fails, as it runs while something else has failed.
-    pub async fn dump(&self, namespace: &str) -> String {
+    pub async fn dump_state(&self, namespace: &str) -> String {
         let looks: [(&str, Vec<&str>); 6] = [
             ("pods", vec!["get", "pods,replicasets,services,endpointslices", "-o", "wide", "-n", namespace]),
             ("modeldeployments", vec!["get", "modeldeployments", "-o", "yaml", "-n", namespace]),
@@ -25,7 +25,7 @@ impl Cluster {
                     namespace,
                 ],
             ),
-            ("operator", [&["get", "pods", "-o", "wide"], OPERATOR.as_slice()].concat()),
+            ("operator", [&["get", "pods", "-o", "wide"], OPERATOR_SELECTOR.as_slice()].concat()),
             ("logs of the operator", vec![]),
         ];
         let mut text = String::new();
@@ -42,8 +42,10 @@ impl Cluster {
     /// `kubectl logs` wants one namespace, and the operator may be in any.
     async fn operator_logs(&self) -> String {
         let place = "jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}{\"\\n\"}{end}";
-        let pods =
-            self.kubectl([&["get", "pods", "-o", place], OPERATOR.as_slice()].concat()).await.unwrap_or_default();
+        let pods = self
+            .kubectl([&["get", "pods", "-o", place], OPERATOR_SELECTOR.as_slice()].concat())
+            .await
+            .unwrap_or_default();
         let mut text = String::new();
         for (namespace, pod) in pods.lines().filter_map(|line| line.split_once('/')) {
             let logs = self.kubectl(["logs", "-n", namespace, pod, "--tail=80"]).await;

@@ -1,7 +1,7 @@
 //! The handle that tests and the demo use: a running cluster, local or foreign.
 
 mod dump;
-mod forward;
+mod port_forward;
 mod temp_namespace;
 
 use std::ffi::OsStr;
@@ -11,30 +11,32 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forward::Forwards;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::config::KubeConfigOptions;
+use port_forward::PortForwards;
 pub use temp_namespace::TempNamespace;
 
-use crate::environment::{NAME_VARIABLE, PROMETHEUS_VARIABLE, client, foreign_context, search_path, set_environment};
-use crate::error::{Error, Result};
-use crate::layout::{self, Layout};
+use crate::environment::{
+    NAME_VARIABLE, PROMETHEUS_VARIABLE, admin_client, foreign_context, search_path, set_environment,
+};
+use crate::error::{HarnessError, Result};
+use crate::layout::{self, ClusterLayout};
 use crate::node::{addons, components, netns, up};
-use crate::process::Process;
+use crate::process::NodeProcess;
 use crate::{shell, wait};
 
 /// A running cluster.
 #[derive(Clone)]
-pub struct Cluster {
-    layout: Layout,
+pub struct ClusterHandle {
+    layout: ClusterLayout,
     /// The kubectl context, when the cluster is not ours.
     foreign: Option<String>,
     client: kube::Client,
-    forwards: Arc<Forwards>,
+    forwards: Arc<PortForwards>,
 }
 
-impl Cluster {
+impl ClusterHandle {
     /// Opens the cluster that the environment names: the context in `CONTEXT`, else the cluster in `SLIPWAY_E2E_NAME`,
     /// else the cluster of this checkout.
     pub async fn from_env() -> Result<Self> {
@@ -45,18 +47,18 @@ impl Cluster {
 
     /// Opens a cluster by name; `CONTEXT` in the environment wins over it.
     pub async fn open(name: &str) -> Result<Self> {
-        let layout = Layout::new(name)?;
+        let layout = ClusterLayout::new(name)?;
         if let Some(context) = foreign_context() {
             let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
             let config = kube::Config::from_kubeconfig(&options).await;
-            let config = config.map_err(|why| Error::Context { name: context.clone(), why })?;
+            let config = config.map_err(|why| HarnessError::Context { name: context.clone(), why })?;
             let client = kube::Client::try_from(config)?;
             return Ok(Self { layout, foreign: Some(context), client, forwards: Arc::default() });
         }
         if !layout.kubeconfig().exists() || !netns::link_exists(&layout) {
-            return Err(Error::NotUp(name.into()));
+            return Err(HarnessError::NotUp(name.into()));
         }
-        let client = client(&layout).await?;
+        let client = admin_client(&layout).await?;
         Ok(Self { layout, foreign: None, client, forwards: Arc::default() })
     }
 
@@ -66,7 +68,7 @@ impl Cluster {
     }
 
     /// Names, paths and addresses of the cluster.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &ClusterLayout {
         &self.layout
     }
 
@@ -76,67 +78,67 @@ impl Cluster {
     }
 
     /// Path of an administrator's kubeconfig.
-    pub fn kubeconfig(&self) -> Result<PathBuf> {
-        self.local("kubeconfig path").map(|()| self.layout.kubeconfig())
+    pub fn kubeconfig_path(&self) -> Result<PathBuf> {
+        self.require_local("kubeconfig path").map(|()| self.layout.kubeconfig())
     }
 
     /// Address of the node, reachable from the host, from the node and from pods.
     pub fn node_ip(&self) -> Result<Ipv4Addr> {
-        self.local("node address").map(|()| self.layout.node_ip())
+        self.require_local("node address").map(|()| self.layout.node_ip())
     }
 
     /// URL of Prometheus, reachable from the host, from the node and from pods.
     pub fn prometheus_url(&self) -> Result<String> {
         match &self.foreign {
             None => Ok(self.layout.prometheus_url()),
-            Some(_) => std::env::var(PROMETHEUS_VARIABLE).map_err(|_| Error::Foreign("set PROMETHEUS_URL")),
+            Some(_) => std::env::var(PROMETHEUS_VARIABLE).map_err(|_| HarnessError::Foreign("set PROMETHEUS_URL")),
         }
     }
 
     /// The process of a component, by the name of its log file; `None` when it does not run.
-    pub fn component(&self, name: &str) -> Option<Process> {
-        Process::read(&self.layout, name)
+    pub fn component_process(&self, name: &str) -> Option<NodeProcess> {
+        NodeProcess::find_running(&self.layout, name)
     }
 
     /// Stops Prometheus; returns when it has ended.
     pub fn stop_prometheus(&self) -> Result<()> {
-        self.local("stopping Prometheus")?;
-        self.component("prometheus").map_or(Ok(()), |process| process.stop())
+        self.require_local("stopping Prometheus")?;
+        self.component_process("prometheus").map_or(Ok(()), |process| process.stop())
     }
 
     /// Starts Prometheus unless it runs; returns when it answers.
     pub async fn start_prometheus(&self) -> Result<()> {
-        self.local("starting Prometheus")?;
-        if self.component("prometheus").is_none() {
-            components::prometheus(&self.layout)?.start(&self.layout, &search_path(&self.layout))?;
+        self.require_local("starting Prometheus")?;
+        if self.component_process("prometheus").is_none() {
+            components::new_prometheus(&self.layout)?.start(&self.layout, &search_path(&self.layout))?;
         }
-        let probe = components::probe("prometheus");
+        let probe = components::readiness_probe("prometheus");
         let deadline = Duration::from_secs(30);
-        wait::until("Prometheus answers", deadline, || up::look(&self.layout, &self.client, probe)).await
+        wait::until_ok("Prometheus answers", deadline, || up::probe_component(&self.layout, &self.client, probe)).await
     }
 
     /// Starts prometheus-adapter unless it runs; returns when it serves external metrics. Only who scales by them needs it.
     pub async fn start_prometheus_adapter(&self) -> Result<()> {
-        self.local("starting prometheus-adapter")?;
-        if self.component("prometheus-adapter").is_none() {
-            components::prometheus_adapter(&self.layout)?.start(&self.layout, &search_path(&self.layout))?;
+        self.require_local("starting prometheus-adapter")?;
+        if self.component_process("prometheus-adapter").is_none() {
+            components::new_prometheus_adapter(&self.layout)?.start(&self.layout, &search_path(&self.layout))?;
         }
         self.apply("kube-system", &addons::external_metrics(&self.layout).to_string()).await?;
         let available = || up::api_available(&self.client, addons::EXTERNAL_METRICS_API);
-        wait::until("external metrics are available", Duration::from_secs(60), available).await
+        wait::until_ok("external metrics are available", Duration::from_secs(60), available).await
     }
 
     /// Takes prometheus-adapter away, its API first: an API that is announced and does not answer holds up deletions of namespaces.
     pub async fn stop_prometheus_adapter(&self) -> Result<()> {
-        self.local("stopping prometheus-adapter")?;
+        self.require_local("stopping prometheus-adapter")?;
         self.kubectl(["delete", "apiservice", addons::EXTERNAL_METRICS_API, "--ignore-not-found"]).await?;
-        self.component("prometheus-adapter").map_or(Ok(()), |process| process.stop())
+        self.component_process("prometheus-adapter").map_or(Ok(()), |process| process.stop())
     }
 
     /// A command that runs what follows in the node's network; files and processes stay the host's.
-    pub fn nsenter(&self) -> Result<Command> {
-        self.local("entering the node's network")?;
-        let mut command = netns::enter(&self.layout);
+    pub fn nsenter_command(&self) -> Result<Command> {
+        self.require_local("entering the node's network")?;
+        let mut command = netns::netns_command(&self.layout);
         set_environment(&mut command, &self.layout);
         Ok(command)
     }
@@ -148,13 +150,13 @@ impl Cluster {
 
     /// kubectl or helm. For a cluster of the user's, the user's own will do.
     fn client_program(&self, name: &str) -> Result<PathBuf> {
-        let built = self.layout.program(name)?;
+        let built = self.layout.program_path(name)?;
         Ok(if self.is_foreign() && !built.is_file() { name.into() } else { built })
     }
 
     /// Runs kubectl and returns what it prints.
     pub async fn kubectl(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
-        shell::run_async(with(self.kubectl_command()?, arguments)).await
+        shell::run_async(with_arguments(self.kubectl_command()?, arguments)).await
     }
 
     fn kubectl_command(&self) -> Result<Command> {
@@ -167,12 +169,12 @@ impl Cluster {
     }
 
     /// Runs `kubectl slipway` as another user, by impersonation, and returns what it prints.
-    pub async fn plugin_as(
+    pub async fn run_plugin_as(
         &self,
         user: &str,
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<String> {
-        let mut command = with(Command::new(crate::images::plugin(&self.layout)), arguments);
+        let mut command = with_arguments(Command::new(crate::images::plugin_path(&self.layout)), arguments);
         set_environment(&mut command, &self.layout);
         if let Some(context) = &self.foreign {
             command.arg(format!("--context={context}"));
@@ -188,7 +190,8 @@ impl Cluster {
         }
         let services: Api<Service> = Api::namespaced(self.client(), namespace);
         let address = services.get(name).await?.spec.and_then(|spec| spec.cluster_ip);
-        let address = address.ok_or_else(|| Error::NoAddress { namespace: namespace.into(), name: name.into() })?;
+        let address =
+            address.ok_or_else(|| HarnessError::NoAddress { namespace: namespace.into(), name: name.into() })?;
         let is_ipv6 = address.contains(':');
         Ok(if is_ipv6 { format!("http://[{address}]:{port}") } else { format!("http://{address}:{port}") })
     }
@@ -200,13 +203,13 @@ impl Cluster {
         if let Some(context) = &self.foreign {
             command.arg(format!("--kube-context={context}"));
         }
-        shell::run_async(with(command, arguments)).await
+        shell::run_async(with_arguments(command, arguments)).await
     }
 
     /// Applies manifests (YAML or JSON) that are in memory.
     pub async fn apply(&self, namespace: &str, manifests: &str) -> Result<String> {
         let file = self.layout.root().join("target/e2e").join(format!("apply-{}-{namespace}.yaml", std::process::id()));
-        std::fs::write(&file, manifests).map_err(Error::io("write", &file))?;
+        std::fs::write(&file, manifests).map_err(HarnessError::io("write", &file))?;
         let applied = self.kubectl(["apply", "-n", namespace, "-f", &file.display().to_string()]).await;
         // The answer of kubectl matters more than a left-over file.
         let _ = std::fs::remove_file(&file);
@@ -225,10 +228,10 @@ impl Cluster {
     where
         F: Future<Output = std::result::Result<T, String>>,
     {
-        match wait::until(what, deadline, condition).await {
-            Err(Error::Timeout { what, after, last, .. }) => {
-                let state = self.dump(namespace).await;
-                Err(Error::Timeout { what, after, last, state })
+        match wait::until_ok(what, deadline, condition).await {
+            Err(HarnessError::Timeout { what, after, last, .. }) => {
+                let state = self.dump_state(namespace).await;
+                Err(HarnessError::Timeout { what, after, last, state })
             }
             other => other,
         }
@@ -241,26 +244,26 @@ impl Cluster {
 
     /// Runs `test` in a namespace of its own, deletes the namespace whatever the outcome, and returns the outcome. A
     /// failure dumps the state of the namespace to stderr first.
-    pub async fn with_temp_ns<T, E, F>(&self, prefix: &str, test: impl FnOnce(String) -> F) -> Result<T, E>
+    pub async fn with_temp_namespace<T, E, F>(&self, prefix: &str, test: impl FnOnce(String) -> F) -> Result<T, E>
     where
-        E: From<Error> + std::fmt::Display,
+        E: From<HarnessError> + std::fmt::Display,
         F: Future<Output = Result<T, E>>,
     {
         let namespace = self.temp_namespace(prefix).await?;
         let outcome = test(namespace.name().to_string()).await;
         if let Err(error) = &outcome {
-            eprintln!("{error}\n{}", self.dump(namespace.name()).await);
+            eprintln!("{error}\n{}", self.dump_state(namespace.name()).await);
         }
         namespace.delete().await?;
         outcome
     }
 
-    fn local(&self, what: &'static str) -> Result<()> {
-        if self.is_foreign() { Err(Error::Foreign(what)) } else { Ok(()) }
+    fn require_local(&self, what: &'static str) -> Result<()> {
+        if self.is_foreign() { Err(HarnessError::Foreign(what)) } else { Ok(()) }
     }
 }
 
-fn with(mut command: Command, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+fn with_arguments(mut command: Command, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     command.args(arguments);
     command
 }

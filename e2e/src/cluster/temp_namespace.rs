@@ -6,24 +6,24 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
-use crate::cluster::Cluster;
+use crate::cluster::ClusterHandle;
 use crate::environment::set_environment;
-use crate::error::{Error, Result};
+use crate::error::{HarnessError, Result};
 
 /// A namespace that is deleted when this handle goes.
 pub struct TempNamespace {
-    cluster: Cluster,
+    cluster: ClusterHandle,
     name: String,
     deleted: bool,
 }
 
 impl TempNamespace {
-    pub(crate) async fn create(cluster: &Cluster, prefix: &str) -> Result<Self> {
+    pub(crate) async fn create(cluster: &ClusterHandle, prefix: &str) -> Result<Self> {
         let object =
             json!({"metadata": {"generateName": format!("{prefix}-"), "labels": {"slipway-e2e": "temporary"}}});
         let object: Namespace =
-            serde_json::from_value(object).map_err(|source| Error::Json { what: "namespace".into(), source })?;
-        let made = api(cluster).create(&PostParams::default(), &object).await?;
+            serde_json::from_value(object).map_err(|source| HarnessError::Json { what: "namespace".into(), source })?;
+        let made = namespace_api(cluster).create(&PostParams::default(), &object).await?;
         Ok(Self { cluster: cluster.clone(), name: made.metadata.name.unwrap_or_default(), deleted: false })
     }
 
@@ -35,7 +35,7 @@ impl TempNamespace {
     /// Deletes it, without waiting until its objects are gone.
     pub async fn delete(mut self) -> Result<()> {
         self.deleted = true;
-        api(&self.cluster).delete(&self.name, &DeleteParams::default()).await?;
+        namespace_api(&self.cluster).delete(&self.name, &DeleteParams::default()).await?;
         Ok(())
     }
 }
@@ -58,6 +58,6 @@ impl Drop for TempNamespace {
     }
 }
 
-fn api(cluster: &Cluster) -> Api<Namespace> {
+fn namespace_api(cluster: &ClusterHandle) -> Api<Namespace> {
     Api::all(cluster.client())
 }

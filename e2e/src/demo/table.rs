@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::{RolloutRecord, StepRecord};
 
-use crate::world::Account;
+use crate::world::LoadAccount;
 
 /// One rollout.
-pub(super) struct Row {
+pub(super) struct RolloutRow {
     /// Its record in status.
     pub(super) record: RolloutRecord,
     /// Requests that went to the new version.
@@ -20,11 +20,11 @@ pub(super) struct Row {
     pub(super) after_abort: Option<Duration>,
 }
 
-pub(super) fn print(rows: &[Row]) {
+pub(super) fn print_rollouts(rows: &[RolloutRow]) {
     println!("\n=== rollouts");
     for row in rows {
         let record = &row.record;
-        let took = seconds(record.start_time.0, Some(record.end_time.0));
+        let took = format_seconds(record.start_time.0, Some(record.end_time.0));
         println!(
             "\n{}: {:?} ({}) after {took}, {} requests went to it",
             record.version, record.outcome, record.reason, row.requests
@@ -34,7 +34,7 @@ pub(super) fn print(rows: &[Row]) {
         }
         println!("  {:>6} {:>9} {:>9} {:>9} {:>9}  verdict", "asked", "observed", "set at", "confirmed", "took");
         for step in &record.steps {
-            println!("  {}", line(record, step));
+            println!("  {}", format_step(record, step));
         }
         let show = |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{} ms", time.as_millis()));
         if row.after_abort.is_some() {
@@ -47,25 +47,25 @@ pub(super) fn print(rows: &[Row]) {
     }
 }
 
-fn line(record: &RolloutRecord, step: &StepRecord) -> String {
+fn format_step(record: &RolloutRecord, step: &StepRecord) -> String {
     let percent = |permille: i32| format!("{:.1} %", f64::from(permille) / 10.0);
     format!(
         "{:>6} {:>9} {:>9} {:>9} {:>9}  {}",
         percent(step.weight_permille),
         step.observed_permille.map_or("-".to_owned(), percent),
-        seconds(record.start_time.0, Some(step.set_time.0)),
-        seconds(step.set_time.0, step.confirmed_time.as_ref().map(|time| time.0)),
-        seconds(step.set_time.0, step.end_time.as_ref().map(|time| time.0)),
+        format_seconds(record.start_time.0, Some(step.set_time.0)),
+        format_seconds(step.set_time.0, step.confirmed_time.as_ref().map(|time| time.0)),
+        format_seconds(step.set_time.0, step.end_time.as_ref().map(|time| time.0)),
         step.verdict,
     )
 }
 
-fn seconds(from: Timestamp, to: Option<Timestamp>) -> String {
+fn format_seconds(from: Timestamp, to: Option<Timestamp>) -> String {
     to.map_or("-".to_owned(), |to| format!("{:.1} s", to.duration_since(from).as_secs_f64()))
 }
 
 /// The account of requests.
-pub(super) fn print_account(name: &str, account: &Account, versions: &BTreeMap<String, String>) {
+pub(super) fn print_account(name: &str, account: &LoadAccount, versions: &BTreeMap<String, String>) {
     println!(
         "\n=== requests at {name}: {} sent, {} answered, {} failed",
         account.sent, account.answered, account.failed

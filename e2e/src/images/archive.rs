@@ -5,11 +5,11 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
-use crate::images::context::Context;
-use crate::images::table::Image;
-use crate::layout::Layout;
-use crate::progress::Step;
+use crate::error::{HarnessError, Result};
+use crate::images::catalog::ProjectImage;
+use crate::images::context::BuildContext;
+use crate::layout::ClusterLayout;
+use crate::progress::TimedStep;
 use crate::shell;
 
 /// An image to build on, present in the storage.
@@ -28,96 +28,111 @@ impl BaseImage {
 }
 
 /// The archive of an image; built only when its contents, its Dockerfile or its base have changed.
-pub(super) fn ensure(layout: &Layout, image: &Image, context: &Context, base: &BaseImage) -> Result<PathBuf> {
+pub(super) fn ensure_archive(
+    layout: &ClusterLayout,
+    image: &ProjectImage,
+    context: &BuildContext,
+    base: &BaseImage,
+) -> Result<PathBuf> {
     let dockerfile = layout.root().join(image.dockerfile);
-    let text = std::fs::read(&dockerfile).map_err(Error::io("read", &dockerfile))?;
+    let text = std::fs::read(&dockerfile).map_err(HarnessError::io("read", &dockerfile))?;
     let digest = Sha256::new().chain_update(context.hash).chain_update(&text).chain_update(&base.key).finalize();
     let dir = layout.cache().path("images");
     let archive = dir.join(format!("{}-{}.tar", image.name, hex::encode(&digest[..8])));
     if archive.exists() {
-        mark_used(&archive)?;
+        touch_archive(&archive)?;
         return Ok(archive);
     }
-    std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-    Step::run(format!("building {}", image.tag()), || {
-        let mut build = buildah(layout, "build");
+    std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
+    TimedStep::run(format!("building {}", image.tag()), || {
+        let mut build = buildah_command(layout, "build");
         build.args(["--pull-never", "--timestamp", "0", "--tag", &image.tag()]);
         build.arg(format!("--build-arg=BASE={}", base.reference)).arg("--file").arg(&dockerfile).arg(&context.dir);
-        shell::run(&mut build)?;
-        remove_former(&dir, image.name)?;
-        push(layout, &image.tag(), &archive)?;
+        shell::run_command(&mut build)?;
+        remove_old_archives(&dir, image.name)?;
+        push_archive(layout, &image.tag(), &archive)?;
         // Former contents of the tag.
-        shell::run(buildah(layout, "rmi").args(["--prune"])).map(drop)
+        shell::run_command(buildah_command(layout, "rmi").args(["--prune"])).map(drop)
     })?;
     Ok(archive)
 }
 
 /// An image that was built before, for use as a base.
-pub(super) fn loaded(layout: &Layout, tag: &str, archive: &Path) -> Result<BaseImage> {
-    if !has(layout, tag) {
+pub(super) fn base_from_archive(layout: &ClusterLayout, tag: &str, archive: &Path) -> Result<BaseImage> {
+    if !has_image(layout, tag) {
         // The cache of archives may have outlived the storage.
-        shell::run(buildah(layout, "pull").arg(format!("oci-archive:{}", archive.display())))?;
+        shell::run_command(buildah_command(layout, "pull").arg(format!("oci-archive:{}", archive.display())))?;
     }
     let key = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(BaseImage { reference: tag.into(), key })
 }
 
 /// An image that is this root file system and nothing else; its name must change with its contents.
-pub(super) fn of_rootfs(layout: &Layout, reference: &str, rootfs: &Path) -> Result<BaseImage> {
-    if !has(layout, reference) {
-        Step::run(format!("building {reference}"), || {
-            let container = shell::run(buildah(layout, "from").arg("scratch"))?.trim().to_string();
-            shell::run(buildah(layout, "add").arg("--quiet").arg(&container).arg(rootfs).arg("/"))?;
-            shell::run(buildah(layout, "commit").args(["--quiet", "--rm", "--timestamp", "0", &container, reference]))
+pub(super) fn base_from_rootfs(layout: &ClusterLayout, reference: &str, rootfs: &Path) -> Result<BaseImage> {
+    if !has_image(layout, reference) {
+        TimedStep::run(format!("building {reference}"), || {
+            let container = shell::run_command(buildah_command(layout, "from").arg("scratch"))?.trim().to_string();
+            shell::run_command(buildah_command(layout, "add").arg("--quiet").arg(&container).arg(rootfs).arg("/"))?;
+            shell::run_command(buildah_command(layout, "commit").args([
+                "--quiet",
+                "--rm",
+                "--timestamp",
+                "0",
+                &container,
+                reference,
+            ]))
         })?;
     }
     Ok(BaseImage { reference: reference.into(), key: reference.into() })
 }
 
-fn push(layout: &Layout, tag: &str, archive: &Path) -> Result<()> {
+fn push_archive(layout: &ClusterLayout, tag: &str, archive: &Path) -> Result<()> {
     // Written aside and renamed, so that a half-written archive is never imported.
     let partial = archive.with_extension("partial");
-    let mut push = buildah(layout, "push");
+    let mut push = buildah_command(layout, "push");
     // Compressing takes longer than anything else here, and saves only disk.
     push.args(["--quiet", "--disable-compression", tag]).arg(format!("oci-archive:{}:{tag}", partial.display()));
-    shell::run(&mut push)?;
-    std::fs::rename(&partial, archive).map_err(Error::io("rename", &partial))
+    shell::run_command(&mut push)?;
+    std::fs::rename(&partial, archive).map_err(HarnessError::io("rename", &partial))
 }
 
 /// Removes archives of an image but for the few that were used last: other checkouts have other contents.
-fn remove_former(dir: &Path, name: &str) -> Result<()> {
+fn remove_old_archives(dir: &Path, name: &str) -> Result<()> {
     const KEPT: usize = 3;
     let mut former = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))?.filter_map(|entry| entry.ok()) {
+    for entry in std::fs::read_dir(dir).map_err(HarnessError::io("list", dir))?.filter_map(|entry| entry.ok()) {
         let file = entry.file_name().to_string_lossy().into_owned();
         let hash = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')?.split('.').next());
         if hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            let used = entry.metadata().and_then(|it| it.modified()).map_err(Error::io("read", entry.path()))?;
+            let used = entry.metadata().and_then(|it| it.modified()).map_err(HarnessError::io("read", entry.path()))?;
             former.push((used, entry.path()));
         }
     }
     former.sort();
     let surplus = former.len().saturating_sub(KEPT);
-    former.iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_file(path).map_err(Error::io("remove", path)))
+    former
+        .iter()
+        .take(surplus)
+        .try_for_each(|(_, path)| std::fs::remove_file(path).map_err(HarnessError::io("remove", path)))
 }
 
-fn mark_used(archive: &Path) -> Result<()> {
-    let file = std::fs::File::options().append(true).open(archive).map_err(Error::io("open", archive))?;
-    file.set_modified(std::time::SystemTime::now()).map_err(Error::io("set the time of", archive))
+fn touch_archive(archive: &Path) -> Result<()> {
+    let file = std::fs::File::options().append(true).open(archive).map_err(HarnessError::io("open", archive))?;
+    file.set_modified(std::time::SystemTime::now()).map_err(HarnessError::io("set the time of", archive))
 }
 
-fn has(layout: &Layout, reference: &str) -> bool {
-    shell::succeeds(buildah(layout, "inspect").args(["--type", "image", reference]))
+fn has_image(layout: &ClusterLayout, reference: &str) -> bool {
+    shell::succeeds(buildah_command(layout, "inspect").args(["--type", "image", reference]))
 }
 
-fn storage(layout: &Layout) -> PathBuf {
+fn storage_dir(layout: &ClusterLayout) -> PathBuf {
     layout.cache().path("buildah")
 }
 
 /// buildah in a mount namespace of its own, where a folder of the cache takes the place of `/var/lib`: it keeps notes
 /// there besides the storage that it is told to use, and mounts that it may leave when killed end with the namespace.
-fn buildah(layout: &Layout, verb: &str) -> Command {
-    let dir = storage(layout);
+fn buildah_command(layout: &ClusterLayout, verb: &str) -> Command {
+    let dir = storage_dir(layout);
     let script = r#"set -e
         mkdir -p "$0/lib" "$0/run"
         mount --no-mtab --bind "$0/lib" /var/lib
@@ -145,7 +160,7 @@ mod tests {
             let file = std::fs::File::options().append(true).open(dir.path().join(name)).unwrap();
             file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age)).unwrap();
         }
-        remove_former(dir.path(), "a").unwrap();
+        remove_old_archives(dir.path(), "a").unwrap();
         let left: Vec<bool> = names.iter().map(|name| dir.path().join(name).exists()).collect();
         assert_eq!(left, [true, false, false, true, true]);
         assert!(dir.path().join("a-b-0123456789abcdef.tar").exists() && dir.path().join("a-note.txt").exists());

@@ -4,10 +4,10 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{HarnessError, Result};
 use crate::images::archive::{self, BaseImage};
-use crate::layout::Layout;
-use crate::progress::Step;
+use crate::layout::ClusterLayout;
+use crate::progress::TimedStep;
 use crate::shell;
 
 const SUITE: &str = "bookworm";
@@ -29,22 +29,22 @@ rm -rf usr/share/doc usr/share/man usr/share/locale usr/share/lintian var/cache 
 "#;
 
 /// The image of these packages; made once for each list of packages.
-pub(super) fn ensure(layout: &Layout, name: &str, packages: &[&str]) -> Result<BaseImage> {
+pub(super) fn ensure_base(layout: &ClusterLayout, name: &str, packages: &[&str]) -> Result<BaseImage> {
     let key = hex::encode(&Sha256::digest(format!("2 {SUITE} {packages:?} {FINISH}"))[..6]);
     let dir = layout.cache().path("base").join(format!("{name}-{key}"));
     let rootfs = dir.join("rootfs.tar");
     if !rootfs.exists() {
-        std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-        Step::run(format!("making base image {name} of {}", packages.join(", ")), || {
+        std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
+        TimedStep::run(format!("making base image {name} of {}", packages.join(", ")), || {
             let partial = dir.join("partial.tar");
             let mut command = Command::new("mmdebstrap");
             command.args(["--variant=extract", "--mode=root"]).arg(format!("--include={}", packages.join(",")));
             command.arg(format!("--extract-hook={FINISH}")).arg(SUITE).arg(&partial);
             // Files get the same times whenever it is made.
             command.env("SOURCE_DATE_EPOCH", "0");
-            shell::run(&mut command)?;
-            std::fs::rename(&partial, &rootfs).map_err(Error::io("rename", &partial))
+            shell::run_command(&mut command)?;
+            std::fs::rename(&partial, &rootfs).map_err(HarnessError::io("rename", &partial))
         })?;
     }
-    archive::of_rootfs(layout, &format!("localhost/slipway-base:{name}-{key}"), &rootfs)
+    archive::base_from_rootfs(layout, &format!("localhost/slipway-base:{name}-{key}"), &rootfs)
 }

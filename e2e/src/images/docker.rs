@@ -3,11 +3,11 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::error::{Error, Result};
+use crate::error::{HarnessError, Result};
+use crate::images::catalog::{ImageBase, ProjectImage};
 use crate::images::context;
-use crate::images::table::{Base, Image};
-use crate::layout::Layout;
-use crate::progress::Step;
+use crate::layout::ClusterLayout;
+use crate::progress::TimedStep;
 use crate::shell;
 
 /// What the examples' Dockerfile asks for.
@@ -16,18 +16,18 @@ const BUSYBOX: &str = "busybox:1.37";
 const DEBIAN: &str = "debian:bookworm-slim";
 
 /// Builds an image under its tag.
-pub(super) fn build(layout: &Layout, image: &Image) -> Result<()> {
+pub(super) fn build_image(layout: &ClusterLayout, image: &ProjectImage) -> Result<()> {
     let base = match image.base {
-        Base::Scratch => "scratch".into(),
+        ImageBase::Scratch => "scratch".into(),
         // Of our own images only busybox is a base.
-        Base::Image(_) => BUSYBOX.into(),
-        Base::Packages(name, packages) => build_base(name, packages)?,
+        ImageBase::Image(_) => BUSYBOX.into(),
+        ImageBase::Packages(name, packages) => build_base(name, packages)?,
     };
-    let context = context::assemble(layout, image)?;
-    Step::run(format!("building {} with docker", image.tag()), || {
+    let context = context::assemble_context(layout, image)?;
+    TimedStep::run(format!("building {} with docker", image.tag()), || {
         let mut docker = Command::new("docker");
         docker.args(["build", "--quiet", "--tag", &image.tag(), "--build-arg", &format!("BASE={base}"), "--file"]);
-        shell::run(docker.arg(layout.root().join(image.dockerfile)).arg(&context.dir)).map(drop)
+        shell::run_command(docker.arg(layout.root().join(image.dockerfile)).arg(&context.dir)).map(drop)
     })
 }
 
@@ -39,7 +39,7 @@ fn build_base(name: &str, packages: &[&str]) -> Result<String> {
     let mut docker = Command::new("docker");
     docker.args(["build", "--quiet", "--tag", &tag, "-"]);
     docker.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let start = |source| Error::Start { command: format!("docker build --tag {tag} -"), source };
+    let start = |source| HarnessError::Start { command: format!("docker build --tag {tag} -"), source };
     let mut child = docker.spawn().map_err(start)?;
     if let Some(mut input) = child.stdin.take() {
         // When docker ends early, its own message says more than a broken pipe.
@@ -50,7 +50,11 @@ fn build_base(name: &str, packages: &[&str]) -> Result<String> {
         return Ok(tag);
     }
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(Error::Command { command: shell::line(&docker), status: output.status.to_string(), output: message })
+    Err(HarnessError::Command {
+        command: shell::command_line(&docker),
+        status: output.status.to_string(),
+        output: message,
+    })
 }
 
 fn base_dockerfile(system: &str, packages: &[&str]) -> String {

@@ -2,28 +2,28 @@
 
 mod archive;
 mod base;
+mod catalog;
 mod context;
 mod docker;
-mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-pub use context::{onnx_runtime, plugin};
-use table::Base;
-pub use table::{Image, TABLE};
+use catalog::ImageBase;
+pub use catalog::{PROJECT_IMAGES, ProjectImage};
+pub use context::{ensure_onnx_runtime, plugin_path};
 
 use slipway_provision::packages;
 
-use crate::error::{Error, Result};
-use crate::layout::Layout;
-use crate::process::{HOLDER, Process};
-use crate::progress::Step;
+use crate::error::{HarnessError, Result};
+use crate::layout::ClusterLayout;
+use crate::process::{MOUNT_HOLDER, NodeProcess};
+use crate::progress::TimedStep;
 use crate::shell;
 
 /// How images are built.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct ImageOptions {
     /// Take programs as they were built last, without asking cargo.
     pub no_cargo: bool,
     /// Build with docker, and leave the images there.
@@ -34,31 +34,31 @@ pub struct Options {
 
 /// Builds the images of the project whose contents have changed, and imports into the cluster what it has not got.
 /// `only` names images to build, by their short names; empty means all.
-pub async fn images(layout: &Layout, only: &[String], options: Options) -> Result<()> {
-    if let Some(unknown) = only.iter().find(|name| !TABLE.iter().any(|image| image.name == name.as_str())) {
-        let names: Vec<_> = TABLE.iter().map(|image| image.name).collect();
-        return Err(Error::Other(format!("no image is called `{unknown}`; there are {}", names.join(", "))));
+pub async fn build_images(layout: &ClusterLayout, only: &[String], options: ImageOptions) -> Result<()> {
+    if let Some(unknown) = only.iter().find(|name| !PROJECT_IMAGES.iter().any(|image| image.name == name.as_str())) {
+        let names: Vec<_> = PROJECT_IMAGES.iter().map(|image| image.name).collect();
+        return Err(HarnessError::Other(format!("no image is called `{unknown}`; there are {}", names.join(", "))));
     }
-    let wanted: Vec<&Image> =
-        TABLE.iter().filter(|image| only.is_empty() || only.iter().any(|name| name == image.name)).collect();
+    let wanted: Vec<&ProjectImage> =
+        PROJECT_IMAGES.iter().filter(|image| only.is_empty() || only.iter().any(|name| name == image.name)).collect();
     if !options.no_cargo {
         context::cargo_build(layout, &wanted)?;
     }
     if options.docker {
-        return wanted.into_iter().try_for_each(|image| docker::build(layout, image));
+        return wanted.into_iter().try_for_each(|image| docker::build_image(layout, image));
     }
-    packages::ensure(packages::IMAGES)?;
+    packages::ensure_packages(packages::IMAGES)?;
     if options.only_bases {
         let _lock = layout.cache().lock(LOCK)?;
         return wanted.into_iter().try_for_each(|image| match image.base {
-            Base::Packages(name, packages) => base::ensure(layout, name, packages).map(drop),
-            Base::Scratch | Base::Image(_) => Ok(()),
+            ImageBase::Packages(name, packages) => base::ensure_base(layout, name, packages).map(drop),
+            ImageBase::Scratch | ImageBase::Image(_) => Ok(()),
         });
     }
     let archives = build_all(layout, &wanted)?;
     for (image, archive) in wanted.into_iter().zip(archives) {
-        publish(layout, image, &archive)?;
-        if Process::read(layout, HOLDER).is_some() {
+        link_archive(layout, image, &archive)?;
+        if NodeProcess::find_running(layout, MOUNT_HOLDER).is_some() {
             import_changed(layout, image, &archive).await?;
         }
     }
@@ -68,60 +68,62 @@ pub async fn images(layout: &Layout, only: &[String], options: Options) -> Resul
 /// The part of the cache that is locked while images are built: tags in the storage are the same for all checkouts.
 const LOCK: &str = "images";
 
-fn build_all(layout: &Layout, images: &[&Image]) -> Result<Vec<PathBuf>> {
+fn build_all(layout: &ClusterLayout, images: &[&ProjectImage]) -> Result<Vec<PathBuf>> {
     let _lock = layout.cache().lock(LOCK)?;
-    images.iter().map(|image| build(layout, image)).collect()
+    images.iter().map(|image| build_archive(layout, image)).collect()
 }
 
 /// Puts a link to the archive where people look for it: `target/images/<name>.tar`.
-fn publish(layout: &Layout, image: &Image, archive: &Path) -> Result<()> {
+fn link_archive(layout: &ClusterLayout, image: &ProjectImage, archive: &Path) -> Result<()> {
     let dir = layout.root().join("target/images");
-    std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+    std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
     let link = dir.join(format!("{}.tar", image.name));
-    slipway_provision::cache::remove(&link)?;
-    std::os::unix::fs::symlink(archive, &link).map_err(Error::io("link", &link))
+    slipway_provision::cache::remove_path(&link)?;
+    std::os::unix::fs::symlink(archive, &link).map_err(HarnessError::io("link", &link))
 }
 
 /// The images that every cluster has from the start: pause, and busybox.
-pub fn basic(layout: &Layout) -> Result<Vec<PathBuf>> {
-    build_all(layout, &[&table::PAUSE, &table::BUSYBOX])
+pub fn build_basic_images(layout: &ClusterLayout) -> Result<Vec<PathBuf>> {
+    build_all(layout, &[&catalog::PAUSE, &catalog::BUSYBOX])
 }
 
 /// Imports archives into the cluster's containerd.
-pub async fn import(layout: &Layout, archives: &[PathBuf]) -> Result<()> {
+pub async fn import_archives(layout: &ClusterLayout, archives: &[PathBuf]) -> Result<()> {
     for archive in archives {
         let mut command = enter_mounts(layout)?;
-        command.arg(layout.program("ctr")?).args(["-n", "k8s.io", "images", "import"]).arg(archive);
+        command.arg(layout.program_path("ctr")?).args(["-n", "k8s.io", "images", "import"]).arg(archive);
         shell::run_async(command).await?;
     }
     Ok(())
 }
 
-fn build(layout: &Layout, image: &Image) -> Result<PathBuf> {
+fn build_archive(layout: &ClusterLayout, image: &ProjectImage) -> Result<PathBuf> {
     let base = match image.base {
-        Base::Scratch => archive::BaseImage::scratch(),
-        Base::Image(base) => archive::loaded(layout, &base.tag(), &build(layout, base)?)?,
-        Base::Packages(name, packages) => base::ensure(layout, name, packages)?,
+        ImageBase::Scratch => archive::BaseImage::scratch(),
+        ImageBase::Image(base) => archive::base_from_archive(layout, &base.tag(), &build_archive(layout, base)?)?,
+        ImageBase::Packages(name, packages) => base::ensure_base(layout, name, packages)?,
     };
-    let context = context::assemble(layout, image)?;
-    archive::ensure(layout, image, &context, &base)
+    let context = context::assemble_context(layout, image)?;
+    archive::ensure_archive(layout, image, &context, &base)
 }
 
 /// The name of an archive holds the hash of what is in it, so a note of it tells whether the cluster has it.
-async fn import_changed(layout: &Layout, image: &Image, archive: &Path) -> Result<()> {
-    let note = layout.data().join("images").join(image.name);
+async fn import_changed(layout: &ClusterLayout, image: &ProjectImage, archive: &Path) -> Result<()> {
+    let note = layout.data_dir().join("images").join(image.name);
     let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if std::fs::read_to_string(&note).is_ok_and(|imported| imported == name) {
         return Ok(());
     }
-    Step::wait(format!("importing {}", image.tag()), import(layout, &[archive.to_path_buf()])).await?;
-    let dir = layout.data().join("images");
-    std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-    std::fs::write(&note, name).map_err(Error::io("write", &note))
+    TimedStep::run_async(format!("importing {}", image.tag()), import_archives(layout, &[archive.to_path_buf()]))
+        .await?;
+    let dir = layout.data_dir().join("images");
+    std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
+    std::fs::write(&note, name).map_err(HarnessError::io("write", &note))
 }
 
-fn enter_mounts(layout: &Layout) -> Result<Command> {
-    let holder = Process::read(layout, HOLDER).ok_or_else(|| Error::NotUp(layout.name().into()))?;
+fn enter_mounts(layout: &ClusterLayout) -> Result<Command> {
+    let holder =
+        NodeProcess::find_running(layout, MOUNT_HOLDER).ok_or_else(|| HarnessError::NotUp(layout.name().into()))?;
     let mut command = Command::new("nsenter");
     command.arg(format!("--mount=/proc/{}/ns/mnt", holder.pid)).arg("--");
     command.env("PATH", crate::environment::search_path(layout));

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::account::{Account, Record};
-use super::summary::{RequestLine, Summary};
-use super::worker::Pace;
+use super::account::{RequestAccount, RequestRecord};
+use super::summary::{AccountSummary, RequestLine};
+use super::worker::LoadPace;
 
 /// Records that are copied under the lock at once.
 const CHUNK: usize = 4096;
@@ -24,69 +24,69 @@ const DEFAULT_LIMIT: usize = 100_000;
 const MOST_RATE: f64 = 100_000.0;
 
 /// What the handlers need.
-pub(crate) struct Context {
+pub(crate) struct ApiContext {
     pub(crate) run: String,
     pub(crate) target: String,
     pub(crate) model: String,
-    pub(crate) account: Arc<Account>,
-    pub(crate) pace: Arc<watch::Sender<Pace>>,
+    pub(crate) account: Arc<RequestAccount>,
+    pub(crate) pace: Arc<watch::Sender<LoadPace>>,
 }
 
 /// All routes.
-pub(crate) fn router(context: Arc<Context>) -> Router {
+pub(crate) fn api_router(context: Arc<ApiContext>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/account", get(account))
-        .route("/account/requests", get(requests))
-        .route("/metrics", get(metrics))
-        .route("/reset", post(reset))
-        .route("/rate", post(rate))
+        .route("/account", get(get_account))
+        .route("/account/requests", get(get_requests))
+        .route("/metrics", get(get_metrics))
+        .route("/reset", post(reset_account))
+        .route("/rate", post(set_rate))
         .with_state(context)
 }
 
 #[derive(Serialize)]
-struct AccountAnswer<'a> {
+struct AccountResponse<'a> {
     run: &'a str,
     target: &'a str,
     model: &'a str,
     rate: f64,
     stopped: bool,
     #[serde(flatten)]
-    summary: Summary,
+    summary: AccountSummary,
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response {
+fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string_pretty(value) {
         Ok(text) => (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
-fn refused(status: StatusCode, message: &str) -> Response {
-    json(status, &serde_json::json!({ "error": message }))
+fn error_response(status: StatusCode, message: &str) -> Response {
+    json_response(status, &serde_json::json!({ "error": message }))
 }
 
-async fn account(State(context): State<Arc<Context>>) -> Response {
+async fn get_account(State(context): State<Arc<ApiContext>>) -> Response {
     let pace = *context.pace.borrow();
-    let answer = AccountAnswer {
+    let answer = AccountResponse {
         run: &context.run,
         target: &context.target,
         model: &context.model,
-        rate: if let Pace::Rate(rate) = pace { rate } else { 0.0 },
-        stopped: pace == Pace::Stopped,
-        summary: Summary::of(&context.account),
+        rate: if let LoadPace::Rate(rate) = pace { rate } else { 0.0 },
+        stopped: pace == LoadPace::Stopped,
+        summary: AccountSummary::from_account(&context.account),
     };
-    json(StatusCode::OK, &answer)
+    json_response(StatusCode::OK, &answer)
 }
 
-async fn metrics(State(context): State<Arc<Context>>) -> Response {
-    let text = Summary::of(&context.account).metrics();
+async fn get_metrics(State(context): State<Arc<ApiContext>>) -> Response {
+    let text = AccountSummary::from_account(&context.account).to_prometheus_text();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
-async fn reset(State(context): State<Arc<Context>>) -> Response {
+async fn reset_account(State(context): State<Arc<ApiContext>>) -> Response {
     context.account.reset();
-    json(StatusCode::OK, &serde_json::json!({}))
+    json_response(StatusCode::OK, &serde_json::json!({}))
 }
 
 #[derive(Deserialize)]
@@ -94,26 +94,26 @@ struct RateRequest {
     rate: f64,
 }
 
-async fn rate(State(context): State<Arc<Context>>, body: Bytes) -> Response {
+async fn set_rate(State(context): State<Arc<ApiContext>>, body: Bytes) -> Response {
     let wanted = match serde_json::from_slice::<RateRequest>(&body) {
         Ok(RateRequest { rate }) if (0.0..=MOST_RATE).contains(&rate) => rate,
-        _ => return refused(StatusCode::BAD_REQUEST, "send {\"rate\": N} with N from 0 to 100000"),
+        _ => return error_response(StatusCode::BAD_REQUEST, "send {\"rate\": N} with N from 0 to 100000"),
     };
     let mut stopped = false;
     context.pace.send_if_modified(|pace| match pace {
-        Pace::Stopped => {
+        LoadPace::Stopped => {
             stopped = true;
             false
         }
-        Pace::Rate(rate) => {
+        LoadPace::Rate(rate) => {
             *rate = wanted;
             true
         }
     });
     if stopped {
-        return refused(StatusCode::CONFLICT, "stopped for good: --max-duration is over");
+        return error_response(StatusCode::CONFLICT, "stopped for good: --max-duration is over");
     }
-    json(StatusCode::OK, &serde_json::json!({ "rate": wanted }))
+    json_response(StatusCode::OK, &serde_json::json!({ "rate": wanted }))
 }
 
 /// Which single requests are wanted. Times are compared with the time of sending.
@@ -128,7 +128,7 @@ struct RequestsQuery {
 }
 
 impl RequestsQuery {
-    fn wants(&self, record: &Record, names: &[String]) -> bool {
+    fn matches_record(&self, record: &RequestRecord, names: &[String]) -> bool {
         self.since.is_none_or(|since| record.sent >= since.as_microsecond())
             && self.until.is_none_or(|until| record.sent < until.as_microsecond())
             && (!self.failed || record.outcome.is_err())
@@ -137,14 +137,14 @@ impl RequestsQuery {
 }
 
 /// Streams NDJSON in order of completion, a chunk at a time, so that millions of records neither fill the memory nor hold the lock.
-async fn requests(State(context): State<Arc<Context>>, Query(query): Query<RequestsQuery>) -> Response {
+async fn get_requests(State(context): State<Arc<ApiContext>>, Query(query): Query<RequestsQuery>) -> Response {
     let left = query.limit.unwrap_or(DEFAULT_LIMIT);
     let stream = futures::stream::unfold((context, query, 0, left), |(context, query, cursor, left)| async move {
         if left == 0 {
             return None;
         }
         let (records, names, next) = context.account.records(cursor, CHUNK)?;
-        let wanted = records.iter().filter(|record| query.wants(record, &names)).take(left);
+        let wanted = records.iter().filter(|record| query.matches_record(record, &names)).take(left);
         let lines: Vec<_> = wanted
             .filter_map(|record| serde_json::to_string(&RequestLine::new(&context.run, record, &names)).ok())
             .map(|line| line + "\n")

@@ -13,15 +13,15 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 /// Callbacks that are kept; the oldest make room.
-const KEPT: usize = 10_000;
+const MAX_CALLBACKS: usize = 10_000;
 /// Bytes of one.
 const MAX_BODY: usize = 64 << 10;
 /// What a signature of Standard Webhooks stands in.
-const SIGNATURE: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+const SIGNATURE_HEADERS: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
 
 /// One, as it came.
 #[derive(Debug, Clone, Serialize)]
-struct Callback {
+struct StoredCallback {
     received_at: Timestamp,
     /// In the order id, timestamp, signature; empty where one was missing.
     signature: [String; 3],
@@ -30,27 +30,27 @@ struct Callback {
 
 /// Callbacks so far.
 #[derive(Debug, Default)]
-pub(crate) struct Callbacks(Mutex<VecDeque<Callback>>);
+pub(crate) struct CallbackStore(Mutex<VecDeque<StoredCallback>>);
 
 /// `POST` takes one, `GET` answers all as NDJSON.
-pub(crate) fn router(callbacks: Arc<Callbacks>) -> Router {
-    let route = post(take).get(all).layer(DefaultBodyLimit::max(MAX_BODY));
+pub(crate) fn callback_router(callbacks: Arc<CallbackStore>) -> Router {
+    let route = post(receive_callback).get(list_callbacks).layer(DefaultBodyLimit::max(MAX_BODY));
     Router::new().route("/callbacks", route).with_state(callbacks)
 }
 
-async fn take(State(callbacks): State<Arc<Callbacks>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive_callback(State(callbacks): State<Arc<CallbackStore>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     let Ok(body) = String::from_utf8(body.into()) else { return StatusCode::BAD_REQUEST };
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let callback = Callback { received_at: Timestamp::now(), signature: SIGNATURE.map(text), body };
+    let callback = StoredCallback { received_at: Timestamp::now(), signature: SIGNATURE_HEADERS.map(text), body };
     let Ok(mut kept) = callbacks.0.lock() else { return StatusCode::INTERNAL_SERVER_ERROR };
-    if kept.len() == KEPT {
+    if kept.len() == MAX_CALLBACKS {
         kept.pop_front();
     }
     kept.push_back(callback);
     StatusCode::NO_CONTENT
 }
 
-async fn all(State(callbacks): State<Arc<Callbacks>>) -> impl IntoResponse {
+async fn list_callbacks(State(callbacks): State<Arc<CallbackStore>>) -> impl IntoResponse {
     let kept = callbacks.0.lock().map(|kept| kept.clone()).unwrap_or_default();
     let lines: String = kept.iter().filter_map(|it| serde_json::to_string(it).ok()).map(|line| line + "\n").collect();
     ([(header::CONTENT_TYPE, "application/x-ndjson")], lines)
@@ -67,7 +67,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_came_is_handed_out_as_it_came() {
-        let router = router(Arc::default());
+        let router = callback_router(Arc::default());
         let send = async |request: Request<Body>| -> Response<Body> { router.clone().oneshot(request).await.unwrap() };
         let call = Request::post("/callbacks").header("webhook-id", "a").header("webhook-signature", "v1,x");
         let answer = send(call.body(Body::from(r#"{"id": "a"}"#)).unwrap()).await;

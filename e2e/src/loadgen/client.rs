@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::reason::{Defect, Reason};
+use super::reason::{AnswerDefect, FailureReason};
 
 /// No right answer is larger.
 const MOST_BYTES: usize = 1 << 20;
@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where requests go.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
+pub(crate) struct LoadTarget {
     host: String,
     port: u16,
     authority: HeaderValue,
@@ -30,7 +30,7 @@ pub(crate) struct Target {
     token_file: Option<PathBuf>,
 }
 
-impl Target {
+impl LoadTarget {
     /// `url` is `http://host[:port]`; `host_header` replaces its host in the header, for a target behind a port-forward.
     pub(crate) fn new(url: &str, host_header: Option<&str>, timeout: Duration) -> Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("target {url:?}"))?;
@@ -52,19 +52,20 @@ impl Target {
         Self { token_file, ..self }
     }
 
-    async fn connect(&self) -> Result<TcpStream, Reason> {
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|_| Reason::Resolve)?;
+    async fn connect(&self) -> Result<TcpStream, FailureReason> {
+        let found =
+            tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|_| FailureReason::Resolve)?;
         let addresses: Vec<_> = found.collect();
         TcpStream::connect(addresses.as_slice()).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => Reason::Refused,
-            std::io::ErrorKind::TimedOut => Reason::ConnectTimeout,
-            _ => Reason::Connect,
+            std::io::ErrorKind::ConnectionRefused => FailureReason::Refused,
+            std::io::ErrorKind::TimedOut => FailureReason::ConnectTimeout,
+            _ => FailureReason::Connect,
         })
     }
 
     /// Waits until a connection can be made, at most for `patience`. A Service refuses connections until its endpoints have reached
     /// every node's proxy, which no condition of any object tells.
-    pub(crate) async fn reachable(&self, patience: Duration) {
+    pub(crate) async fn wait_reachable(&self, patience: Duration) {
         let until = async {
             while self.connect().await.is_err() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -73,52 +74,52 @@ impl Target {
         let _ = tokio::time::timeout(patience, until).await;
     }
 
-    fn request(&self, path: &str, body: String) -> Result<Request<Full<Bytes>>, Reason> {
+    fn build_request(&self, path: &str, body: String) -> Result<Request<Full<Bytes>>, FailureReason> {
         let mut request = Request::post(path)
             .header(header::HOST, self.authority.clone())
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(file) = &self.token_file {
-            let token = std::fs::read_to_string(file).map_err(|_| Reason::Token)?;
+            let token = std::fs::read_to_string(file).map_err(|_| FailureReason::Token)?;
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim_end()));
         }
-        request.body(Full::new(Bytes::from(body))).map_err(|_| Reason::Transport)
+        request.body(Full::new(Bytes::from(body))).map_err(|_| FailureReason::Transport)
     }
 }
 
 /// A whole HTTP answer.
-pub(crate) struct Exchange {
+pub(crate) struct HttpExchange {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Result<Bytes, Reason>,
+    pub(crate) body: Result<Bytes, FailureReason>,
 }
 
-struct Open {
+struct OpenConnection {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
 /// A kept-alive connection, opened when it is first needed and after each close.
-pub(crate) struct Connection {
-    target: Arc<Target>,
-    open: Option<Open>,
+pub(crate) struct TargetConnection {
+    target: Arc<LoadTarget>,
+    open: Option<OpenConnection>,
 }
 
-impl Connection {
-    pub(crate) fn new(target: Arc<Target>) -> Self {
+impl TargetConnection {
+    pub(crate) fn new(target: Arc<LoadTarget>) -> Self {
         Self { target, open: None }
     }
 
     /// Sends one request and reads the whole answer.
-    pub(crate) async fn post(&mut self, path: &str, body: String) -> Result<Exchange, Reason> {
-        let request = self.target.request(path, body)?;
+    pub(crate) async fn post(&mut self, path: &str, body: String) -> Result<HttpExchange, FailureReason> {
+        let request = self.target.build_request(path, body)?;
         let deadline = self.target.timeout;
-        match tokio::time::timeout(deadline, self.exchange(request)).await {
+        match tokio::time::timeout(deadline, self.send_request(request)).await {
             Ok(Ok(exchange)) => Ok(exchange),
             Ok(Err(reason)) => {
                 self.open = None;
@@ -127,18 +128,18 @@ impl Connection {
             // The answer to this request must never be taken for the answer to the next.
             Err(_) => {
                 self.open = None;
-                Err(Reason::Timeout)
+                Err(FailureReason::Timeout)
             }
         }
     }
 
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Exchange, Reason> {
+    async fn send_request(&mut self, request: Request<Full<Bytes>>) -> Result<HttpExchange, FailureReason> {
         let mut request = request;
         loop {
-            let reused = self.ready().await?;
-            let Some(open) = &mut self.open else { return Err(Reason::Connect) };
+            let reused = self.ensure_open().await?;
+            let Some(open) = &mut self.open else { return Err(FailureReason::Connect) };
             match open.sender.try_send_request(request).await {
-                Ok(response) => return Ok(self.read(response).await),
+                Ok(response) => return Ok(self.read_response(response).await),
                 Err(mut error) => match error.take_message() {
                     // The server had closed the idle connection before a byte of the request was written: a new connection is
                     // no retry, because nothing was sent.
@@ -146,26 +147,26 @@ impl Connection {
                         self.open = None;
                         request = unsent;
                     }
-                    _ => return Err(reason_of(error.error())),
+                    _ => return Err(failure_reason(error.error())),
                 },
             }
         }
     }
 
-    async fn read(&mut self, response: http::Response<hyper::body::Incoming>) -> Exchange {
+    async fn read_response(&mut self, response: http::Response<hyper::body::Incoming>) -> HttpExchange {
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, MOST_BYTES).collect().await.map(|whole| whole.to_bytes()).map_err(|error| {
             self.open = None;
             match error.downcast_ref::<hyper::Error>() {
-                Some(error) => reason_of(error),
-                None => Reason::Malformed(Defect::Json),
+                Some(error) => failure_reason(error),
+                None => FailureReason::Malformed(AnswerDefect::Json),
             }
         });
-        Exchange { status: parts.status.as_u16(), headers: parts.headers, body }
+        HttpExchange { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
     /// Makes sure that there is an open connection; true when it has been there before.
-    async fn ready(&mut self) -> Result<bool, Reason> {
+    async fn ensure_open(&mut self) -> Result<bool, FailureReason> {
         if let Some(open) = &mut self.open {
             if open.sender.ready().await.is_ok() {
                 return Ok(true);
@@ -174,28 +175,28 @@ impl Connection {
         }
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, self.target.connect())
             .await
-            .unwrap_or(Err(Reason::ConnectTimeout))?;
+            .unwrap_or(Err(FailureReason::ConnectTimeout))?;
         // Without it a small request can wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Reason::Connect)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| FailureReason::Connect)?;
         let driver = tokio::spawn(async move {
             // Its errors reach the request that they concern.
             let _ = connection.await;
         });
-        self.open = Some(Open { sender, driver });
+        self.open = Some(OpenConnection { sender, driver });
         Ok(false)
     }
 }
 
 /// Whether the peer closed the connection, or something else went wrong.
-fn reason_of(error: &hyper::Error) -> Reason {
+fn failure_reason(error: &hyper::Error) -> FailureReason {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        return Reason::Closed;
+        return FailureReason::Closed;
     }
     let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     match io {
-        Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) => Reason::Closed,
-        _ => Reason::Transport,
+        Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof) => FailureReason::Closed,
+        _ => FailureReason::Transport,
     }
 }

@@ -6,46 +6,51 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::account::Account;
-use super::client::{Connection, Target};
-use super::protocol::{accepted, feedback_body};
-use super::reason::Reason;
+use super::account::RequestAccount;
+use super::client::{LoadTarget, TargetConnection};
+use super::protocol::{accepted_count, feedback_body};
+use super::reason::FailureReason;
 
 /// Labels in one request.
-const BATCH: usize = 32;
+const BATCH_SIZE: usize = 32;
 /// How long the first label of a batch waits for others.
-const LINGER: Duration = Duration::from_millis(100);
+const BATCH_DELAY: Duration = Duration::from_millis(100);
 /// Labels that may wait. More means that feedback is slower than inference.
-const QUEUE: usize = 10_000;
+const QUEUE_CAPACITY: usize = 10_000;
 
 /// Where workers put labels.
-pub(crate) struct Sink {
+pub(crate) struct FeedbackQueue {
     share: f64,
     queue: mpsc::Sender<(String, i64)>,
-    account: Arc<Account>,
+    account: Arc<RequestAccount>,
 }
 
 /// Takes labels from the queue.
-pub(crate) struct Sender {
+pub(crate) struct FeedbackSender {
     queue: mpsc::Receiver<(String, i64)>,
-    connection: Connection,
+    connection: TargetConnection,
     path: String,
-    account: Arc<Account>,
+    account: Arc<RequestAccount>,
 }
 
 /// Both ends. `share` of all answered requests get feedback.
-pub(crate) fn channel(share: f64, model: &str, target: &Arc<Target>, account: &Arc<Account>) -> (Sink, Sender) {
-    let (queue, receiver) = mpsc::channel(QUEUE);
-    let sender = Sender {
+pub(crate) fn feedback_channel(
+    share: f64,
+    model: &str,
+    target: &Arc<LoadTarget>,
+    account: &Arc<RequestAccount>,
+) -> (FeedbackQueue, FeedbackSender) {
+    let (queue, receiver) = mpsc::channel(QUEUE_CAPACITY);
+    let sender = FeedbackSender {
         queue: receiver,
-        connection: Connection::new(Arc::clone(target)),
+        connection: TargetConnection::new(Arc::clone(target)),
         path: format!("/v2/models/{model}/feedback"),
         account: Arc::clone(account),
     };
-    (Sink { share, queue, account: Arc::clone(account) }, sender)
+    (FeedbackQueue { share, queue, account: Arc::clone(account) }, sender)
 }
 
-impl Sink {
+impl FeedbackQueue {
     /// Feedback for one answer, when its number is in the share; never waits.
     pub(crate) fn offer(&self, number: u64, prediction_id: Option<String>, label: i64) {
         if !in_share(number, self.share) {
@@ -53,7 +58,7 @@ impl Sink {
         }
         let taken = prediction_id.is_some_and(|id| self.queue.try_send((id, label)).is_ok());
         if !taken {
-            self.account.feedback(|counts| counts.dropped += 1);
+            self.account.update_feedback(|counts| counts.dropped += 1);
         }
     }
 }
@@ -63,33 +68,33 @@ fn in_share(number: u64, share: f64) -> bool {
     ((number + 1) as f64 * share).floor() > (number as f64 * share).floor()
 }
 
-impl Sender {
+impl FeedbackSender {
     /// Sends until all sinks are gone and the queue is empty.
     pub(crate) async fn run(mut self) {
         while let Some(first) = self.queue.recv().await {
             let mut batch = vec![first];
-            let deadline = Instant::now() + LINGER;
-            while batch.len() < BATCH {
+            let deadline = Instant::now() + BATCH_DELAY;
+            while batch.len() < BATCH_SIZE {
                 match timeout_at(deadline, self.queue.recv()).await {
                     Ok(Some(item)) => batch.push(item),
                     Ok(None) | Err(_) => break,
                 }
             }
-            self.send(&batch).await;
+            self.send_batch(&batch).await;
         }
     }
 
-    async fn send(&mut self, batch: &[(String, i64)]) {
+    async fn send_batch(&mut self, batch: &[(String, i64)]) {
         let count = batch.len() as u64;
         let exchange = self.connection.post(&self.path, feedback_body(batch)).await;
         let outcome = match exchange {
             Ok(exchange) if (200..300).contains(&exchange.status) => {
-                exchange.body.map(|body| accepted(&body, batch.len()))
+                exchange.body.map(|body| accepted_count(&body, batch.len()))
             }
-            Ok(exchange) => Err(Reason::Status(exchange.status)),
+            Ok(exchange) => Err(FailureReason::Status(exchange.status)),
             Err(reason) => Err(reason),
         };
-        self.account.feedback(|counts| {
+        self.account.update_feedback(|counts| {
             counts.sent += count;
             match outcome {
                 Ok(accepted) => {

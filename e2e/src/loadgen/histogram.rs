@@ -8,22 +8,22 @@ const BUCKETS: usize = SUB * (32 - SUB_BITS as usize + 1);
 
 /// A histogram of microseconds.
 #[derive(Clone)]
-pub(crate) struct Histogram {
+pub(crate) struct LatencyHistogram {
     counts: Vec<u64>,
     total: u64,
     max: u32,
 }
 
-impl Default for Histogram {
+impl Default for LatencyHistogram {
     fn default() -> Self {
         Self { counts: vec![0; BUCKETS], total: 0, max: 0 }
     }
 }
 
-impl Histogram {
+impl LatencyHistogram {
     /// Counts one value.
     pub(crate) fn record(&mut self, micros: u32) {
-        if let Some(count) = self.counts.get_mut(bucket(micros)) {
+        if let Some(count) = self.counts.get_mut(bucket_index(micros)) {
             *count += 1;
         }
         self.total += 1;
@@ -40,7 +40,7 @@ impl Histogram {
         for (index, count) in self.counts.iter().enumerate() {
             seen += count;
             if seen >= wanted {
-                return Some(upper(index).min(self.max));
+                return Some(bucket_maximum(index).min(self.max));
             }
         }
         Some(self.max)
@@ -53,7 +53,7 @@ impl Histogram {
 }
 
 /// Values below 32 have a bucket each; above, the bucket is the position of the highest bit and the five bits below it.
-fn bucket(value: u32) -> usize {
+fn bucket_index(value: u32) -> usize {
     let high = 31 - (value | 1).leading_zeros();
     if high < SUB_BITS {
         return value as usize;
@@ -63,7 +63,7 @@ fn bucket(value: u32) -> usize {
 }
 
 /// The largest value of a bucket.
-fn upper(index: usize) -> u32 {
+fn bucket_maximum(index: usize) -> u32 {
     if index < SUB {
         return index as u32;
     }
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn every_value_is_in_a_bucket_that_is_close_above() {
         for value in (0..20_000).chain([1 << 20, (1 << 31) - 1, 1 << 31, u32::MAX - 1, u32::MAX]) {
-            let top = upper(bucket(value));
+            let top = bucket_maximum(bucket_index(value));
             assert!(top >= value, "{value}: {top}");
             assert!(u64::from(top) <= u64::from(value) + u64::from(value) / 32, "{value}: {top}");
         }
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn quantiles_of_known_values() {
-        let mut histogram = Histogram::default();
+        let mut histogram = LatencyHistogram::default();
         assert_eq!(histogram.quantile(0.5), None);
         for value in 1..=1000 {
             histogram.record(value * 100);

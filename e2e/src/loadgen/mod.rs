@@ -29,11 +29,11 @@ use clap::Parser;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
-use account::Account;
-use api::Context;
-use client::Target;
-use summary::Summary;
-use worker::{Pace, Work};
+use account::RequestAccount;
+use api::ApiContext;
+use client::LoadTarget;
+use summary::AccountSummary;
+use worker::{LoadPace, WorkerContext};
 
 /// Sends held-out rows to a model at a fixed rate and keeps an account of every request.
 ///
@@ -42,7 +42,7 @@ use worker::{Pace, Work};
 /// due, so that a slow server cannot hide by being asked less. Nothing is ever retried.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "slipway-loadgen", version, args_override_self = true)]
-pub(crate) struct Options {
+pub(crate) struct LoadgenOptions {
     /// Where the model is served: http://host[:port].
     #[arg(long)]
     target: String,
@@ -96,8 +96,8 @@ pub(crate) struct Options {
     once: Option<u64>,
 }
 
-impl Options {
-    fn check(&self) -> Result<()> {
+impl LoadgenOptions {
+    fn validate(&self) -> Result<()> {
         ensure!((0.0..=100_000.0).contains(&self.rate), "--rate must be from 0 to 100000");
         ensure!(self.once.is_none() || self.rate > 0.0, "--once needs a --rate above 0");
         ensure!((1..=10_000).contains(&self.connections), "--connections must be from 1 to 10000");
@@ -113,31 +113,32 @@ impl Options {
 }
 
 /// A running generator.
-pub(crate) struct Generator {
-    context: Arc<Context>,
+pub(crate) struct LoadGenerator {
+    context: Arc<ApiContext>,
     tasks: JoinSet<()>,
 }
 
-impl Generator {
+impl LoadGenerator {
     /// Starts dispatcher, workers and feedback.
-    pub(crate) fn start(options: &Options, csv: &str) -> Result<Self> {
-        options.check()?;
+    pub(crate) fn start(options: &LoadgenOptions, csv: &str) -> Result<Self> {
+        options.validate()?;
         let timeout = Duration::from_secs_f64(options.timeout);
-        let target = Arc::new(Target::new(&options.target, options.host.as_deref(), timeout)?);
+        let target = Arc::new(LoadTarget::new(&options.target, options.host.as_deref(), timeout)?);
         let feedback_url = options.feedback_target.as_deref().unwrap_or(&options.target);
         let labels =
-            Target::new(feedback_url, options.host.as_deref(), timeout)?.with_token(options.token_file.clone());
-        let account = Arc::new(Account::new(options.max_records.max(1)));
-        let (pace, pace_seen) = watch::channel(Pace::Rate(options.rate));
+            LoadTarget::new(feedback_url, options.host.as_deref(), timeout)?.with_token(options.token_file.clone());
+        let account = Arc::new(RequestAccount::new(options.max_records.max(1)));
+        let (pace, pace_seen) = watch::channel(LoadPace::Rate(options.rate));
         // All of a finite run may wait: nothing of it is skipped.
         let waiting = options.once.map_or(options.max_waiting, |count| count.max(1) as usize);
         let (slots, due) = mpsc::channel(waiting);
-        let (feedback, sender) = feedback::channel(options.feedback_share, &options.model, &Arc::new(labels), &account);
+        let (feedback, sender) =
+            feedback::feedback_channel(options.feedback_share, &options.model, &Arc::new(labels), &account);
         let run = run_id();
-        let work = Arc::new(Work {
+        let work = Arc::new(WorkerContext {
             run: run.clone(),
             model: options.model.clone(),
-            rows: rows::parse(csv, &options.input).with_context(|| format!("rows {}", options.rows.display()))?,
+            rows: rows::parse_rows(csv, &options.input).with_context(|| format!("rows {}", options.rows.display()))?,
             target,
             account: Arc::clone(&account),
             slots: Mutex::new(due),
@@ -146,57 +147,57 @@ impl Generator {
         });
         let mut tasks = JoinSet::new();
         let (patience, awaited) = (Duration::from_secs_f64(options.wait), Arc::clone(&work.target));
-        let dispatch = worker::dispatch(pace_seen, slots, Arc::clone(&account), options.once);
+        let dispatch = worker::dispatch_requests(pace_seen, slots, Arc::clone(&account), options.once);
         tasks.spawn(async move {
-            awaited.reachable(patience).await;
+            awaited.wait_reachable(patience).await;
             dispatch.await;
         });
         tasks.spawn(sender.run());
         for _ in 0..options.connections {
-            tasks.spawn(Arc::clone(&work).work());
+            tasks.spawn(Arc::clone(&work).run_worker());
         }
         let (target, model) = (options.target.clone(), options.model.clone());
-        Ok(Self { context: Arc::new(Context { run, target, model, account, pace: Arc::new(pace) }), tasks })
+        Ok(Self { context: Arc::new(ApiContext { run, target, model, account, pace: Arc::new(pace) }), tasks })
     }
 
     /// Waits until every request and all feedback have ended: after a finite run, or after a stop.
-    pub(crate) async fn finish(&mut self) -> Result<Summary> {
+    pub(crate) async fn finish(&mut self) -> Result<AccountSummary> {
         while let Some(ended) = self.tasks.join_next().await {
             ended.context("a task of the generator failed")?;
         }
-        Ok(Summary::of(&self.context.account))
+        Ok(AccountSummary::from_account(&self.context.account))
     }
 
     /// Sends no more.
     pub(crate) fn stop(&self) {
-        self.context.pace.send_replace(Pace::Stopped);
+        self.context.pace.send_replace(LoadPace::Stopped);
     }
 }
 
 /// Runs the program; true when no request failed.
-pub(crate) async fn run(options: Options) -> Result<bool> {
+pub(crate) async fn run_loadgen(options: LoadgenOptions) -> Result<bool> {
     let path = &options.rows;
     let csv = std::fs::read_to_string(path).with_context(|| format!("rows {}", path.display()))?;
-    let mut generator = Generator::start(&options, &csv)?;
+    let mut generator = LoadGenerator::start(&options, &csv)?;
     let summary = if options.once.is_some() {
         tokio::select! {
             summary = generator.finish() => summary?,
             signal = stop_signal() => {
                 signal?;
-                anyhow::bail!("interrupted\n{}", Summary::of(&generator.context.account).table().trim_end());
+                anyhow::bail!("interrupted\n{}", AccountSummary::from_account(&generator.context.account).to_table().trim_end());
             }
         }
     } else {
-        serve(&options, &generator).await?;
+        serve_api(&options, &generator).await?;
         generator.stop();
         generator.finish().await?
     };
-    std::io::stdout().write_all(summary.table().as_bytes()).context("cannot write to standard output")?;
+    std::io::stdout().write_all(summary.to_table().as_bytes()).context("cannot write to standard output")?;
     Ok(summary.failed == 0)
 }
 
 /// Serves the API until a signal comes; the load itself ends by `--max-duration`.
-async fn serve(options: &Options, generator: &Generator) -> Result<()> {
+async fn serve_api(options: &LoadgenOptions, generator: &LoadGenerator) -> Result<()> {
     let listener =
         slipway_listener::bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     let pace = Arc::clone(&generator.context.pace);
@@ -204,10 +205,10 @@ async fn serve(options: &Options, generator: &Generator) -> Result<()> {
     // The process stays: a Deployment would start it again, and the load with it.
     let timer = tokio::spawn(async move {
         tokio::time::sleep(limit).await;
-        pace.send_replace(Pace::Stopped);
+        pace.send_replace(LoadPace::Stopped);
     });
     let mut failed = None;
-    let router = api::router(Arc::clone(&generator.context)).merge(callbacks::router(Arc::default()));
+    let router = api::api_router(Arc::clone(&generator.context)).merge(callbacks::callback_router(Arc::default()));
     let server = axum::serve(listener, router);
     tokio::select! {
         ended = server.into_future() => ended.context("HTTP API")?,

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::reason::Defect;
+use super::reason::AnswerDefect;
 
 const REVISION: &str = "x-slipway-revision";
 const SHIELDED: &str = "x-slipway-shielded";
@@ -24,7 +24,7 @@ pub(crate) fn feedback_body(items: &[(String, i64)]) -> String {
 
 /// A well-formed answer.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Answer {
+pub(crate) struct InferAnswer {
     /// The predicted label.
     pub(crate) label: i64,
     /// The token that feedback refers to.
@@ -35,11 +35,11 @@ pub(crate) struct Answer {
 struct InferResponse {
     model_name: String,
     id: Option<String>,
-    outputs: Vec<Output>,
+    outputs: Vec<InferOutput>,
 }
 
 #[derive(Deserialize)]
-struct Output {
+struct InferOutput {
     name: String,
     datatype: String,
     shape: Vec<u64>,
@@ -47,30 +47,35 @@ struct Output {
 }
 
 /// Checks an answer with status 200: it must be this model's, echo the id, and hold one label for the one row.
-pub(crate) fn check_answer(headers: &HeaderMap, body: &[u8], model: &str, id: &str) -> Result<Answer, Defect> {
-    let response: InferResponse = serde_json::from_slice(body).map_err(|_| Defect::Json)?;
+pub(crate) fn check_answer(
+    headers: &HeaderMap,
+    body: &[u8],
+    model: &str,
+    id: &str,
+) -> Result<InferAnswer, AnswerDefect> {
+    let response: InferResponse = serde_json::from_slice(body).map_err(|_| AnswerDefect::Json)?;
     if response.id.as_deref() != Some(id) {
-        return Err(Defect::Id);
+        return Err(AnswerDefect::Id);
     }
     if response.model_name != model {
-        return Err(Defect::Model);
+        return Err(AnswerDefect::Model);
     }
     for output in &response.outputs {
         if output.shape.iter().product::<u64>() != output.data.len() as u64 || output.shape.first() != Some(&1) {
-            return Err(Defect::Shape);
+            return Err(AnswerDefect::Shape);
         }
     }
-    let label = response.outputs.iter().find(|output| output.name == "label").ok_or(Defect::Label)?;
+    let label = response.outputs.iter().find(|output| output.name == "label").ok_or(AnswerDefect::Label)?;
     let value = match (label.datatype.as_str(), label.data.as_slice()) {
-        ("INT64", [value]) => value.as_i64().ok_or(Defect::Label)?,
-        _ => return Err(Defect::Label),
+        ("INT64", [value]) => value.as_i64().ok_or(AnswerDefect::Label)?,
+        _ => return Err(AnswerDefect::Label),
     };
-    Ok(Answer { label: value, prediction_id: text(headers, PREDICTION_ID) })
+    Ok(InferAnswer { label: value, prediction_id: header_text(headers, PREDICTION_ID) })
 }
 
 /// Who answered, and for whom.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Origin {
+pub(crate) struct AnswerOrigin {
     /// The revision that answered.
     pub(crate) revision: Option<String>,
     /// The candidate in whose place it answered.
@@ -78,19 +83,19 @@ pub(crate) struct Origin {
 }
 
 /// Reads the gateway's headers.
-pub(crate) fn origin(headers: &HeaderMap) -> Origin {
-    Origin { revision: text(headers, REVISION), shielded: text(headers, SHIELDED) }
+pub(crate) fn read_origin(headers: &HeaderMap) -> AnswerOrigin {
+    AnswerOrigin { revision: header_text(headers, REVISION), shielded: header_text(headers, SHIELDED) }
 }
 
 /// Header values end up in JSON and metrics: only what can be a revision or a token is taken.
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.~=+/".contains(c);
     (!value.is_empty() && value.len() <= 4096 && value.chars().all(plain)).then(|| value.to_owned())
 }
 
 /// How many items of a feedback request were taken, as its answer says; all when it says nothing.
-pub(crate) fn accepted(body: &[u8], sent: usize) -> u64 {
+pub(crate) fn accepted_count(body: &[u8], sent: usize) -> u64 {
     let answer: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     answer.get("accepted").and_then(Value::as_u64).unwrap_or(sent as u64)
 }
@@ -99,7 +104,7 @@ pub(crate) fn accepted(body: &[u8], sent: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn answer(change: impl FnOnce(&mut Value)) -> Result<Answer, Defect> {
+    fn answer(change: impl FnOnce(&mut Value)) -> Result<InferAnswer, AnswerDefect> {
         let mut body = serde_json::json!({
             "model_name": "digits", "model_version": "v1", "id": "a-1",
             "outputs": [
@@ -114,21 +119,21 @@ mod tests {
 
     #[test]
     fn a_right_answer_passes() {
-        let expected = Answer { label: 7, prediction_id: Some("v2.token".into()) };
+        let expected = InferAnswer { label: 7, prediction_id: Some("v2.token".into()) };
         assert_eq!(answer(|_| ()), Ok(expected));
     }
 
     #[test]
     fn every_defect_has_its_name() {
-        assert_eq!(answer(|body| body["id"] = "a-2".into()), Err(Defect::Id));
-        assert_eq!(answer(|body| body["id"] = Value::Null), Err(Defect::Id));
-        assert_eq!(answer(|body| body["model_name"] = "other".into()), Err(Defect::Model));
-        assert_eq!(answer(|body| body["outputs"][0]["data"] = serde_json::json!([1])), Err(Defect::Shape));
-        assert_eq!(answer(|body| body["outputs"][1]["shape"] = serde_json::json!([2])), Err(Defect::Shape));
-        assert_eq!(answer(|body| body["outputs"][1]["name"] = "other".into()), Err(Defect::Label));
-        assert_eq!(answer(|body| body["outputs"][1]["data"] = serde_json::json!(["7"])), Err(Defect::Label));
-        assert_eq!(answer(|body| body["outputs"] = Value::Null), Err(Defect::Json));
-        assert_eq!(check_answer(&HeaderMap::new(), b"<html>", "digits", "a-1"), Err(Defect::Json));
+        assert_eq!(answer(|body| body["id"] = "a-2".into()), Err(AnswerDefect::Id));
+        assert_eq!(answer(|body| body["id"] = Value::Null), Err(AnswerDefect::Id));
+        assert_eq!(answer(|body| body["model_name"] = "other".into()), Err(AnswerDefect::Model));
+        assert_eq!(answer(|body| body["outputs"][0]["data"] = serde_json::json!([1])), Err(AnswerDefect::Shape));
+        assert_eq!(answer(|body| body["outputs"][1]["shape"] = serde_json::json!([2])), Err(AnswerDefect::Shape));
+        assert_eq!(answer(|body| body["outputs"][1]["name"] = "other".into()), Err(AnswerDefect::Label));
+        assert_eq!(answer(|body| body["outputs"][1]["data"] = serde_json::json!(["7"])), Err(AnswerDefect::Label));
+        assert_eq!(answer(|body| body["outputs"] = Value::Null), Err(AnswerDefect::Json));
+        assert_eq!(check_answer(&HeaderMap::new(), b"<html>", "digits", "a-1"), Err(AnswerDefect::Json));
     }
 
     #[test]
@@ -136,12 +141,12 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(REVISION, "0123456789".parse().unwrap());
         headers.insert(SHIELDED, "a\"b".parse().unwrap());
-        assert_eq!(origin(&headers), Origin { revision: Some("0123456789".into()), shielded: None });
+        assert_eq!(read_origin(&headers), AnswerOrigin { revision: Some("0123456789".into()), shielded: None });
     }
 
     #[test]
     fn accepted_feedback_is_what_the_answer_says() {
-        assert_eq!(accepted(br#"{"accepted":3,"rejected":1}"#, 4), 3);
-        assert_eq!(accepted(b"", 4), 4);
+        assert_eq!(accepted_count(br#"{"accepted":3,"rejected":1}"#, 4), 3);
+        assert_eq!(accepted_count(b"", 4), 4);
     }
 }

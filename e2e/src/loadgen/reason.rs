@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Why a request failed. Two bytes of detail at most: a record is kept for each of millions of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Reason {
+pub(crate) enum FailureReason {
     /// The target's name was not found.
     Resolve,
     /// Nobody listens, or a Service has no endpoint yet.
@@ -24,12 +24,12 @@ pub(crate) enum Reason {
     /// A status other than 200.
     Status(u16),
     /// Status 200 and no right answer.
-    Malformed(Defect),
+    Malformed(AnswerDefect),
 }
 
 /// What is wrong with an answer of status 200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Defect {
+pub(crate) enum AnswerDefect {
     /// No JSON, or fields missing or of other types.
     Json,
     /// Another id than the request's.
@@ -42,7 +42,7 @@ pub(crate) enum Defect {
     Label,
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resolve => f.write_str("resolve"),

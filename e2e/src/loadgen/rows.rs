@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 /// One row, ready to send.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Row {
+pub(crate) struct LabeledRow {
     /// What the right answer is.
     pub(crate) label: i64,
     /// The tensor in JSON. Rendered once, because the same rows are sent over and over.
@@ -12,8 +12,8 @@ pub(crate) struct Row {
 }
 
 /// Reads all rows. `input` is the name of the model's input.
-pub(crate) fn parse(csv: &str, input: &str) -> Result<Vec<Row>> {
-    let mut rows: Vec<Row> = Vec::new();
+pub(crate) fn parse_rows(csv: &str, input: &str) -> Result<Vec<LabeledRow>> {
+    let mut rows: Vec<LabeledRow> = Vec::new();
     let mut width = None;
     for (number, line) in csv.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty()) {
         let (row, features) = parse_line(line, input).with_context(|| format!("line {}", number + 1))?;
@@ -25,7 +25,7 @@ pub(crate) fn parse(csv: &str, input: &str) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn parse_line(line: &str, input: &str) -> Result<(Row, usize)> {
+fn parse_line(line: &str, input: &str) -> Result<(LabeledRow, usize)> {
     let (label, features) = line.split_once(',').context("no comma")?;
     let label = label.trim().parse().with_context(|| format!("label {label:?}"))?;
     let mut values = Vec::new();
@@ -36,7 +36,7 @@ fn parse_line(line: &str, input: &str) -> Result<(Row, usize)> {
     }
     let count = values.len();
     let tensor = serde_json::json!({"name": input, "datatype": "FP32", "shape": [1, count], "data": values});
-    Ok((Row { label, input: tensor.to_string() }, count))
+    Ok((LabeledRow { label, input: tensor.to_string() }, count))
 }
 
 #[cfg(test)]
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn the_example_is_read_whole() {
         let csv = include_str!("../../../examples/digits/heldout.csv");
-        let rows = parse(csv, "X").unwrap();
+        let rows = parse_rows(csv, "X").unwrap();
         assert_eq!(rows.len(), 899);
         assert!(rows.iter().all(|row| (0..10).contains(&row.label)));
         let tensor: serde_json::Value = serde_json::from_str(&rows[0].input).unwrap();
@@ -63,7 +63,7 @@ mod tests {
             ("label,a\n1,NaN\n", "line 2"),
             ("label\n1\n", "line 2"),
         ] {
-            let error = format!("{:#}", parse(csv, "X").unwrap_err());
+            let error = format!("{:#}", parse_rows(csv, "X").unwrap_err());
             assert!(error.contains(message), "{error}");
         }
     }

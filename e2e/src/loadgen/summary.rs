@@ -7,13 +7,13 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::account::{Account, Record, Revision};
-use super::histogram::Histogram;
+use super::account::{RequestAccount, RequestRecord, RevisionCounts};
+use super::histogram::LatencyHistogram;
 
 /// The whole account.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Summary {
+pub(crate) struct AccountSummary {
     pub(crate) started_at: String,
     pub(crate) at: String,
     pub(crate) sent: u64,
@@ -25,7 +25,7 @@ pub(crate) struct Summary {
     pub(crate) correct: u64,
     pub(crate) shielded: u64,
     pub(crate) failed_by_reason: BTreeMap<String, u64>,
-    pub(crate) latency_ms: Latency,
+    pub(crate) latency_ms: LatencyQuantiles,
     pub(crate) by_revision: BTreeMap<String, RevisionSummary>,
     pub(crate) feedback: FeedbackSummary,
 }
@@ -45,12 +45,12 @@ pub(crate) struct RevisionSummary {
     pub(crate) last_seen: Option<String>,
     /// When the latest request was sent that this revision answered.
     pub(crate) last_sent_at: Option<String>,
-    pub(crate) latency_ms: Latency,
+    pub(crate) latency_ms: LatencyQuantiles,
 }
 
 /// Milliseconds from the intended time of sending.
 #[derive(Debug, Serialize)]
-pub(crate) struct Latency {
+pub(crate) struct LatencyQuantiles {
     pub(crate) p50: Option<f64>,
     pub(crate) p95: Option<f64>,
     pub(crate) p99: Option<f64>,
@@ -86,28 +86,31 @@ pub(crate) struct RequestLine<'a> {
     pub(crate) failed: Option<String>,
 }
 
-impl Summary {
+impl AccountSummary {
     /// The account as it is now.
-    pub(crate) fn of(account: &Account) -> Self {
-        let at = account.wall(Instant::now());
-        let (started, counts) = account.counts();
+    pub(crate) fn from_account(account: &RequestAccount) -> Self {
+        let at = account.wall_micros(Instant::now());
+        let (started, counts) = account.snapshot();
         let by_reason = |reasons: &BTreeMap<_, u64>| -> BTreeMap<String, u64> {
-            reasons.iter().map(|(reason, count): (&super::reason::Reason, _)| (reason.to_string(), *count)).collect()
+            reasons
+                .iter()
+                .map(|(reason, count): (&super::reason::FailureReason, _)| (reason.to_string(), *count))
+                .collect()
         };
         let name = |index: &u16| counts.names.get(usize::from(*index)).cloned().unwrap_or_default();
         let feedback = &counts.feedback;
         Self {
-            started_at: rfc3339(started),
-            at: rfc3339(at),
+            started_at: format_rfc3339(started),
+            at: format_rfc3339(at),
             sent: counts.sent,
             answered: counts.answered,
-            failed: counts.failures(),
+            failed: counts.failure_count(),
             in_flight: counts.in_flight,
             skipped: counts.skipped,
             correct: counts.correct,
             shielded: counts.revisions.values().map(|revision| revision.shielded).sum(),
             failed_by_reason: by_reason(&counts.failed),
-            latency_ms: Latency::of(&counts.latency),
+            latency_ms: LatencyQuantiles::from_histogram(&counts.latency),
             by_revision: counts.revisions.iter().map(|(index, revision)| (name(index), revision.into())).collect(),
             feedback: FeedbackSummary {
                 sent: feedback.sent,
@@ -121,7 +124,7 @@ impl Summary {
     }
 
     /// A table for a terminal.
-    pub(crate) fn table(&self) -> String {
+    pub(crate) fn to_table(&self) -> String {
         let mut text = format!(
             "sent {}  answered {}  failed {}  in flight {}  skipped {}  correct {}  shielded {}\n",
             self.sent, self.answered, self.failed, self.in_flight, self.skipped, self.correct, self.shielded
@@ -154,7 +157,7 @@ impl Summary {
     }
 
     /// The text format of Prometheus.
-    pub(crate) fn metrics(&self) -> String {
+    pub(crate) fn to_prometheus_text(&self) -> String {
         let mut text = String::from("# TYPE slipway_loadgen_requests_total counter\n");
         let _ = writeln!(text, "slipway_loadgen_requests_total{{outcome=\"answered\"}} {}", self.answered);
         for (reason, count) in &self.failed_by_reason {
@@ -178,41 +181,46 @@ impl Summary {
     }
 }
 
-impl From<&Revision> for RevisionSummary {
-    fn from(revision: &Revision) -> Self {
+impl From<&RevisionCounts> for RevisionSummary {
+    fn from(revision: &RevisionCounts) -> Self {
         Self {
             answered: revision.answered,
             failed: revision.failed,
             correct: revision.correct,
             stood_in: revision.stood_in,
             shielded: revision.shielded,
-            first_seen: revision.first_seen.map(rfc3339),
-            last_seen: revision.last_seen.map(rfc3339),
-            last_sent_at: revision.last_sent.map(rfc3339),
-            latency_ms: Latency::of(&revision.latency),
+            first_seen: revision.first_seen.map(format_rfc3339),
+            last_seen: revision.last_seen.map(format_rfc3339),
+            last_sent_at: revision.last_sent.map(format_rfc3339),
+            latency_ms: LatencyQuantiles::from_histogram(&revision.latency),
         }
     }
 }
 
-impl Latency {
-    fn of(histogram: &Histogram) -> Self {
-        let quantile = |share| histogram.quantile(share).map(millis);
-        Self { p50: quantile(0.5), p95: quantile(0.95), p99: quantile(0.99), max: histogram.max().map(millis) }
+impl LatencyQuantiles {
+    fn from_histogram(histogram: &LatencyHistogram) -> Self {
+        let quantile = |share| histogram.quantile(share).map(micros_to_millis);
+        Self {
+            p50: quantile(0.5),
+            p95: quantile(0.95),
+            p99: quantile(0.99),
+            max: histogram.max().map(micros_to_millis),
+        }
     }
 }
 
 impl<'a> RequestLine<'a> {
     /// `run` is the prefix of this run's ids.
-    pub(crate) fn new(run: &str, record: &Record, names: &'a [String]) -> Self {
+    pub(crate) fn new(run: &str, record: &RequestRecord, names: &'a [String]) -> Self {
         let name = |index: u16| names.get(usize::from(index)).map(String::as_str).filter(|name| !name.is_empty());
         // Latency counts from the intended time, `late` before the request was sent.
         let done = record.sent + i64::from(record.latency) - i64::from(record.late);
         Self {
             id: format!("{run}-{}", record.number),
-            sent_at: rfc3339(record.sent),
-            answered_at: rfc3339(done),
-            late_ms: millis(record.late),
-            latency_ms: millis(record.latency),
+            sent_at: format_rfc3339(record.sent),
+            answered_at: format_rfc3339(done),
+            late_ms: micros_to_millis(record.late),
+            latency_ms: micros_to_millis(record.latency),
             status: record.status,
             revision: name(record.revision),
             shielded: name(record.shielded),
@@ -222,11 +230,11 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-fn millis(micros: u32) -> f64 {
+fn micros_to_millis(micros: u32) -> f64 {
     f64::from(micros) / 1000.0
 }
 
 /// RFC 3339 with milliseconds.
-pub(crate) fn rfc3339(micros: i64) -> String {
+pub(crate) fn format_rfc3339(micros: i64) -> String {
     Timestamp::from_microsecond(micros).map(|time| format!("{time:.3}")).unwrap_or_default()
 }

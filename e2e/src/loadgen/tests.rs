@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
-use super::worker::Pace;
-use super::{Generator, Options, api};
+use super::worker::LoadPace;
+use super::{LoadGenerator, LoadgenOptions, api};
 
 const CSV: &str = "label,a,b\n3,1,2\n5,3,4\n";
 
@@ -121,17 +121,17 @@ async fn misbehave(id: &str, number: u64) -> Answer {
     Ok(response)
 }
 
-fn options(address: SocketAddr, more: &[&str]) -> Options {
+fn options(address: SocketAddr, more: &[&str]) -> LoadgenOptions {
     let target = format!("http://{address}");
     let fixed = ["slipway-loadgen", "--target", &target, "--model", "digits", "--rows", "unused", "--rate", "2000"];
-    Options::parse_from(fixed.iter().chain(more))
+    LoadgenOptions::parse_from(fixed.iter().chain(more))
 }
 
 #[tokio::test]
 async fn every_kind_of_failure_is_counted_once() {
     let (server, address) = Server::start(Manners::Bad).await;
     let options = options(address, &["--once", "200", "--timeout", "0.3", "--connections", "8"]);
-    let summary = Generator::start(&options, CSV).unwrap().finish().await.unwrap();
+    let summary = LoadGenerator::start(&options, CSV).unwrap().finish().await.unwrap();
     assert_eq!(server.infer.load(Ordering::Relaxed), 200, "nothing is retried");
     assert_eq!((summary.sent, summary.answered, summary.failed), (200, 80, 120));
     assert_eq!((summary.in_flight, summary.skipped), (0, 0));
@@ -149,17 +149,17 @@ async fn every_kind_of_failure_is_counted_once() {
 async fn a_good_server_gets_every_request_and_loses_none() {
     let (server, address) = Server::start(Manners::Good).await;
     let options = options(address, &["--once", "500", "--feedback-share", "0.5"]);
-    let summary = Generator::start(&options, CSV).unwrap().finish().await.unwrap();
+    let summary = LoadGenerator::start(&options, CSV).unwrap().finish().await.unwrap();
     assert_eq!((summary.sent, summary.answered, summary.failed, summary.correct), (500, 500, 0, 250));
     assert_eq!(summary.by_revision["candidate"].answered, 125);
     assert_eq!(server.labels.load(Ordering::Relaxed), 250);
-    assert!(summary.table().contains("candidate"), "{}", summary.table());
+    assert!(summary.to_table().contains("candidate"), "{}", summary.to_table());
 }
 
 #[tokio::test]
 async fn connections_that_end_after_an_answer_lose_nothing() {
     let (server, address) = Server::start(Manners::Closing).await;
-    let summary = Generator::start(&options(address, &["--once", "100"]), CSV).unwrap().finish().await.unwrap();
+    let summary = LoadGenerator::start(&options(address, &["--once", "100"]), CSV).unwrap().finish().await.unwrap();
     assert_eq!((summary.answered, summary.failed), (100, 0), "{summary:?}");
     assert_eq!(server.infer.load(Ordering::Relaxed), 100);
 }
@@ -169,7 +169,7 @@ async fn a_target_that_is_not_there_fails_every_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let summary = Generator::start(&options(address, &["--once", "5"]), CSV).unwrap().finish().await.unwrap();
+    let summary = LoadGenerator::start(&options(address, &["--once", "5"]), CSV).unwrap().finish().await.unwrap();
     assert_eq!((summary.failed, summary.failed_by_reason["connect_refused"]), (5, 5));
     assert!(summary.by_revision.is_empty());
 }
@@ -179,7 +179,7 @@ async fn a_target_that_comes_up_late_is_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let mut late = Generator::start(&options(address, &["--once", "5", "--wait", "60"]), CSV).unwrap();
+    let mut late = LoadGenerator::start(&options(address, &["--once", "5", "--wait", "60"]), CSV).unwrap();
     // Two looks in vain at least: the first is made at once.
     let early = tokio::time::timeout(Duration::from_millis(80), late.finish()).await;
     assert!(early.is_err(), "{early:?}");
@@ -202,14 +202,14 @@ fn options_that_make_no_sense_are_refused() {
     ] {
         let mut options = options(address, &[]);
         options.update_from(std::iter::once(&"slipway-loadgen").chain(more));
-        assert!(options.check().is_err(), "{more:?}");
+        assert!(options.validate().is_err(), "{more:?}");
     }
 }
 
 /// One call of the API, without a socket.
-async fn call(generator: &Generator, method: &str, uri: &str, body: &str) -> (u16, String) {
+async fn call(generator: &LoadGenerator, method: &str, uri: &str, body: &str) -> (u16, String) {
     let request = Request::builder().method(method).uri(uri).body(Body::from(body.to_owned())).unwrap();
-    let response: Result<_, Infallible> = api::router(Arc::clone(&generator.context)).oneshot(request).await;
+    let response: Result<_, Infallible> = api::api_router(Arc::clone(&generator.context)).oneshot(request).await;
     let response = response.unwrap();
     let status = response.status().as_u16();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -219,7 +219,7 @@ async fn call(generator: &Generator, method: &str, uri: &str, body: &str) -> (u1
 #[tokio::test]
 async fn the_api_tells_the_account_and_sets_the_pace() {
     let (_, address) = Server::start(Manners::Bad).await;
-    let mut generator = Generator::start(&options(address, &["--once", "20", "--timeout", "0.3"]), CSV).unwrap();
+    let mut generator = LoadGenerator::start(&options(address, &["--once", "20", "--timeout", "0.3"]), CSV).unwrap();
     generator.finish().await.unwrap();
 
     let (status, text) = call(&generator, "GET", "/account", "").await;
@@ -241,7 +241,7 @@ async fn the_api_tells_the_account_and_sets_the_pace() {
     assert!(call(&generator, "GET", "/metrics", "").await.1.contains("requests_total{outcome=\"timeout\"} 2\n"));
 
     assert_eq!(call(&generator, "POST", "/rate", r#"{"rate": 7}"#).await.0, 200);
-    assert_eq!(*generator.context.pace.borrow(), Pace::Rate(7.0));
+    assert_eq!(*generator.context.pace.borrow(), LoadPace::Rate(7.0));
     assert_eq!(call(&generator, "POST", "/rate", r#"{"rate": -7}"#).await.0, 400);
     assert_eq!(call(&generator, "POST", "/reset", "").await.0, 200);
     assert_eq!(call(&generator, "GET", "/account/requests", "").await.1, "");
@@ -252,7 +252,7 @@ async fn the_api_tells_the_account_and_sets_the_pace() {
 #[tokio::test]
 async fn the_pace_can_change_while_it_runs() {
     let (server, address) = Server::start(Manners::Good).await;
-    let mut generator = Generator::start(&options(address, &["--rate", "0"]), CSV).unwrap();
+    let mut generator = LoadGenerator::start(&options(address, &["--rate", "0"]), CSV).unwrap();
     assert_eq!(call(&generator, "POST", "/rate", r#"{"rate": 1000}"#).await.0, 200);
     while server.infer.load(Ordering::Relaxed) < 50 {
         tokio::task::yield_now().await;

@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::account::{Account, Finished};
-use super::client::{Connection, Exchange, Target};
-use super::feedback::Sink;
-use super::protocol::{Answer, Origin, check_answer, infer_body, origin};
-use super::reason::Reason;
-use super::rows::Row;
-use super::schedule::Schedule;
+use super::account::{FinishedRequest, RequestAccount};
+use super::client::{HttpExchange, LoadTarget, TargetConnection};
+use super::feedback::FeedbackQueue;
+use super::protocol::{AnswerOrigin, InferAnswer, check_answer, infer_body, read_origin};
+use super::reason::FailureReason;
+use super::rows::LabeledRow;
+use super::schedule::RequestSchedule;
 
 /// What people ask of the dispatcher.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Pace {
+pub(crate) enum LoadPace {
     /// Requests per second; 0 pauses.
     Rate(f64),
     /// No more requests, for good.
@@ -24,31 +24,31 @@ pub(crate) enum Pace {
 
 /// A request that is due.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Slot {
+pub(crate) struct RequestSlot {
     number: u64,
     intended: Instant,
 }
 
 /// Hands out slots at the asked pace, at most `total`. A full queue is overload of this generator: the slots are counted as
 /// skipped and never sent, so that memory and lateness are bounded.
-pub(crate) async fn dispatch(
-    mut pace: watch::Receiver<Pace>,
-    slots: mpsc::Sender<Slot>,
-    account: Arc<Account>,
+pub(crate) async fn dispatch_requests(
+    mut pace: watch::Receiver<LoadPace>,
+    slots: mpsc::Sender<RequestSlot>,
+    account: Arc<RequestAccount>,
     total: Option<u64>,
 ) {
     let mut number = 0;
     loop {
         let now = *pace.borrow_and_update();
-        let Pace::Rate(rate) = now else { return };
-        let mut schedule = Schedule::new(Instant::now(), rate);
+        let LoadPace::Rate(rate) = now else { return };
+        let mut schedule = RequestSchedule::new(Instant::now(), rate);
         loop {
-            for intended in schedule.due(Instant::now()) {
+            for intended in schedule.take_due(Instant::now()) {
                 if total.is_some_and(|total| number >= total) {
                     return;
                 }
-                if slots.try_send(Slot { number, intended }).is_err() {
-                    account.skip(1);
+                if slots.try_send(RequestSlot { number, intended }).is_err() {
+                    account.skip_requests(1);
                 }
                 number += 1;
             }
@@ -57,13 +57,13 @@ pub(crate) async fn dispatch(
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                () = until(schedule.next()) => {}
+                () = sleep_until(schedule.next_due()) => {}
             }
         }
     }
 }
 
-async fn until(at: Option<Instant>) {
+async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
@@ -71,44 +71,44 @@ async fn until(at: Option<Instant>) {
 }
 
 /// What all workers share.
-pub(crate) struct Work {
+pub(crate) struct WorkerContext {
     pub(crate) run: String,
     pub(crate) model: String,
-    pub(crate) rows: Vec<Row>,
-    pub(crate) target: Arc<Target>,
-    pub(crate) account: Arc<Account>,
-    pub(crate) slots: Mutex<mpsc::Receiver<Slot>>,
-    pub(crate) pace: watch::Receiver<Pace>,
-    pub(crate) feedback: Sink,
+    pub(crate) rows: Vec<LabeledRow>,
+    pub(crate) target: Arc<LoadTarget>,
+    pub(crate) account: Arc<RequestAccount>,
+    pub(crate) slots: Mutex<mpsc::Receiver<RequestSlot>>,
+    pub(crate) pace: watch::Receiver<LoadPace>,
+    pub(crate) feedback: FeedbackQueue,
 }
 
-impl Work {
+impl WorkerContext {
     /// One worker: sends due requests until the dispatcher ends.
-    pub(crate) async fn work(self: Arc<Self>) {
+    pub(crate) async fn run_worker(self: Arc<Self>) {
         let path = format!("/v2/models/{}/infer", self.model);
-        let mut connection = Connection::new(Arc::clone(&self.target));
+        let mut connection = TargetConnection::new(Arc::clone(&self.target));
         loop {
             let slot = self.slots.lock().await.recv().await;
             let Some(slot) = slot else { return };
-            if matches!(*self.pace.borrow(), Pace::Rate(rate) if rate > 0.0) {
-                self.send(&mut connection, &path, slot).await;
+            if matches!(*self.pace.borrow(), LoadPace::Rate(rate) if rate > 0.0) {
+                self.send_request(&mut connection, &path, slot).await;
             } else {
                 // Paused or stopped since it came due.
-                self.account.skip(1);
+                self.account.skip_requests(1);
             }
         }
     }
 
-    async fn send(&self, connection: &mut Connection, path: &str, slot: Slot) {
+    async fn send_request(&self, connection: &mut TargetConnection, path: &str, slot: RequestSlot) {
         let Some(row) = self.rows.get((slot.number % self.rows.len() as u64) as usize) else { return };
         let id = format!("{}-{}", self.run, slot.number);
-        self.account.begin();
+        self.account.begin_request();
         let sent = Instant::now();
         let exchange = connection.post(path, infer_body(&id, &row.input)).await;
         let done = Instant::now();
-        let (status, origin, answer) = self.read(exchange, &id);
+        let (status, origin, answer) = self.read_answer(exchange, &id);
         let outcome = answer.as_ref().map(|answer| answer.label == row.label).map_err(|reason| *reason);
-        self.account.finish(&Finished {
+        self.account.finish_request(&FinishedRequest {
             number: slot.number,
             intended: slot.intended,
             sent,
@@ -122,16 +122,20 @@ impl Work {
         }
     }
 
-    fn read(&self, exchange: Result<Exchange, Reason>, id: &str) -> (u16, Origin, Result<Answer, Reason>) {
+    fn read_answer(
+        &self,
+        exchange: Result<HttpExchange, FailureReason>,
+        id: &str,
+    ) -> (u16, AnswerOrigin, Result<InferAnswer, FailureReason>) {
         let exchange = match exchange {
             Ok(exchange) => exchange,
-            Err(reason) => return (0, Origin::default(), Err(reason)),
+            Err(reason) => return (0, AnswerOrigin::default(), Err(reason)),
         };
         let answer = match (exchange.status, &exchange.body) {
             (_, Err(reason)) => Err(*reason),
-            (200, Ok(body)) => check_answer(&exchange.headers, body, &self.model, id).map_err(Reason::Malformed),
-            (status, Ok(_)) => Err(Reason::Status(status)),
+            (200, Ok(body)) => check_answer(&exchange.headers, body, &self.model, id).map_err(FailureReason::Malformed),
+            (status, Ok(_)) => Err(FailureReason::Status(status)),
         };
-        (exchange.status, origin(&exchange.headers), answer)
+        (exchange.status, read_origin(&exchange.headers), answer)
     }
 }

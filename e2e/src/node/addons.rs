@@ -3,37 +3,37 @@
 
 use serde_json::{Value, json};
 
-use crate::layout::{self, Layout};
+use crate::layout::{self, ClusterLayout};
 use crate::node::components::{EXTERNAL_METRICS_PORT, METRICS_PORT};
 
 /// The objects to apply, as one list; an API that is announced and not served would hold up deletions of namespaces.
-pub fn manifests(layout: &Layout, with_metrics: bool) -> Value {
+pub fn addon_manifests(layout: &ClusterLayout, with_metrics: bool) -> Value {
     let dns_ports = [("dns", 53, 53, "UDP"), ("dns-tcp", 53, 53, "TCP")];
     let metrics_ports = [("https", 443, METRICS_PORT, "TCP")];
     let dns = Some(layout::DNS_SERVICE_IP.to_string());
-    let mut items = vec![service("kube-dns", dns, &dns_ports), endpoints(layout, "kube-dns", &dns_ports)];
+    let mut items = vec![service_manifest("kube-dns", dns, &dns_ports), endpoint_slice(layout, "kube-dns", &dns_ports)];
     if with_metrics {
-        items.push(service("metrics-server", None, &metrics_ports));
-        items.push(endpoints(layout, "metrics-server", &metrics_ports));
+        items.push(service_manifest("metrics-server", None, &metrics_ports));
+        items.push(endpoint_slice(layout, "metrics-server", &metrics_ports));
         items.push(api_service(METRICS_API, "metrics-server"));
     }
     json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
 /// The same for prometheus-adapter.
-pub fn external_metrics(layout: &Layout) -> Value {
+pub fn external_metrics(layout: &ClusterLayout) -> Value {
     let ports = [("https", 443, EXTERNAL_METRICS_PORT, "TCP")];
     json!({"apiVersion": "v1", "kind": "List", "items": [
-        service("prometheus-adapter", None, &ports),
-        endpoints(layout, "prometheus-adapter", &ports),
+        service_manifest("prometheus-adapter", None, &ports),
+        endpoint_slice(layout, "prometheus-adapter", &ports),
         api_service(EXTERNAL_METRICS_API, "prometheus-adapter"),
     ]})
 }
 
 /// Name, port of the Service, port on the node, protocol.
-type Port = (&'static str, u16, u16, &'static str);
+type ServicePort = (&'static str, u16, u16, &'static str);
 
-fn service(name: &str, cluster_ip: Option<String>, ports: &[Port]) -> Value {
+fn service_manifest(name: &str, cluster_ip: Option<String>, ports: &[ServicePort]) -> Value {
     let ports: Vec<Value> = ports
         .iter()
         .map(|(name, port, target, protocol)| json!({"name": name, "port": port, "targetPort": target, "protocol": protocol}))
@@ -47,7 +47,7 @@ fn service(name: &str, cluster_ip: Option<String>, ports: &[Port]) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 }
 
-fn endpoints(layout: &Layout, name: &str, ports: &[Port]) -> Value {
+fn endpoint_slice(layout: &ClusterLayout, name: &str, ports: &[ServicePort]) -> Value {
     let ports: Vec<Value> = ports
         .iter()
         .map(|(name, _, target, protocol)| json!({"name": name, "port": target, "protocol": protocol}))
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn services_lead_to_the_node() {
-        let layout = Layout::new("one").unwrap();
-        let (list, external) = (manifests(&layout, true), external_metrics(&layout));
+        let layout = ClusterLayout::new("one").unwrap();
+        let (list, external) = (addon_manifests(&layout, true), external_metrics(&layout));
         let [items, external] = [&list, &external].map(|list| list["items"].as_array().unwrap());
         assert_eq!(items[0]["spec"]["clusterIP"], "10.96.0.10");
         assert_eq!(external[2]["spec"]["group"], "external.metrics.k8s.io");

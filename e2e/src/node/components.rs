@@ -4,13 +4,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::error::Result;
 use crate::families;
-use crate::layout::{self, Layout};
+use crate::layout::{self, ClusterLayout};
 use crate::node::pki;
-use crate::process::Component;
+use crate::process::NodeComponent;
 
 /// How a component shows that it is ready.
 #[derive(Debug, Clone, Copy)]
-pub enum Probe {
+pub enum ReadinessProbe {
     /// `GET` of this path on this port of the node answers 200.
     Http(u16, &'static str),
     /// The same over TLS, asked for as the administrator.
@@ -21,7 +21,7 @@ pub enum Probe {
 
 /// What `up` was asked for.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+pub struct UpOptions {
     /// Whether the apiserver writes an audit log.
     pub audit: bool,
     /// Whether what only the promises need is there as well: Prometheus and metrics-server, and the program of prometheus-adapter. The demo has the
@@ -30,9 +30,9 @@ pub struct Options {
 }
 
 /// The key-value store.
-pub fn etcd(layout: &Layout) -> Result<Component> {
-    let dir = format!("--data-dir={}", layout.data().join("etcd").display());
-    component(
+pub fn new_etcd(layout: &ClusterLayout) -> Result<NodeComponent> {
+    let dir = format!("--data-dir={}", layout.data_dir().join("etcd").display());
+    new_component(
         layout,
         "etcd",
         vec![
@@ -48,14 +48,14 @@ pub fn etcd(layout: &Layout) -> Result<Component> {
 }
 
 /// The apiserver, with the aggregation layer that metrics-server needs.
-pub fn apiserver(layout: &Layout, options: Options) -> Result<Component> {
-    let pki = |name: &str| layout.pki().join(name).display().to_string();
+pub fn new_apiserver(layout: &ClusterLayout, options: UpOptions) -> Result<NodeComponent> {
+    let pki = |name: &str| layout.pki_dir().join(name).display().to_string();
     let families = layout.families();
     let mut arguments = vec![
         "--etcd-servers=http://127.0.0.1:2379".into(),
-        format!("--advertise-address={}", families.first(layout.node_ip(), families::NODE_IP)),
-        format!("--bind-address={}", families.first(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)),
-        format!("--service-cluster-ip-range={}", families.list(layout::SERVICE_CIDR, families::SERVICE_CIDR)),
+        format!("--advertise-address={}", families.first_address(layout.node_ip(), families::NODE_IP)),
+        format!("--bind-address={}", families.first_address(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)),
+        format!("--service-cluster-ip-range={}", families.join_addresses(layout::SERVICE_CIDR, families::SERVICE_CIDR)),
         format!("--tls-cert-file={}", pki("apiserver.crt")),
         format!("--tls-private-key-file={}", pki("apiserver.key")),
         format!("--client-ca-file={}", pki("ca.crt")),
@@ -81,15 +81,15 @@ pub fn apiserver(layout: &Layout, options: Options) -> Result<Component> {
         "--profiling=false".into(),
     ];
     if options.audit {
-        arguments.push(format!("--audit-policy-file={}", layout.etc().join("audit.json").display()));
+        arguments.push(format!("--audit-policy-file={}", layout.config_dir().join("audit.json").display()));
         arguments.push(format!("--audit-log-path={}", layout.audit_log().display()));
     }
-    component(layout, "kube-apiserver", arguments)
+    new_component(layout, "kube-apiserver", arguments)
 }
 
 /// The controllers. Leader election is off: there is one of each, and a lease would only delay the start.
-pub fn controller_manager(layout: &Layout) -> Result<Component> {
-    let pki = |name: &str| layout.pki().join(name).display().to_string();
+pub fn new_controller_manager(layout: &ClusterLayout) -> Result<NodeComponent> {
+    let pki = |name: &str| layout.pki_dir().join(name).display().to_string();
     let families = layout.families();
     let mut arguments = client_flags(layout, "controller-manager");
     arguments.extend([
@@ -100,7 +100,7 @@ pub fn controller_manager(layout: &Layout) -> Result<Component> {
         format!("--cluster-signing-cert-file={}", pki("ca.crt")),
         format!("--cluster-signing-key-file={}", pki("ca.key")),
         "--allocate-node-cidrs=true".into(),
-        format!("--cluster-cidr={}", families.list(layout::POD_CIDR, families::POD_CIDR)),
+        format!("--cluster-cidr={}", families.join_addresses(layout::POD_CIDR, families::POD_CIDR)),
         format!("--node-cidr-mask-size{}=24", if families.has_ipv6() { "-ipv4" } else { "" }),
         // The default of 20 requests a second makes the start of some forty controllers take four seconds.
         "--kube-api-qps=200".into(),
@@ -110,47 +110,47 @@ pub fn controller_manager(layout: &Layout) -> Result<Component> {
         "--horizontal-pod-autoscaler-cpu-initialization-period=20s".into(),
         "--horizontal-pod-autoscaler-initial-readiness-delay=5s".into(),
     ]);
-    component(layout, "kube-controller-manager", arguments)
+    new_component(layout, "kube-controller-manager", arguments)
 }
 
 /// The scheduler.
-pub fn scheduler(layout: &Layout) -> Result<Component> {
+pub fn new_scheduler(layout: &ClusterLayout) -> Result<NodeComponent> {
     let mut arguments = client_flags(layout, "scheduler");
     arguments.push("--leader-elect=false".into());
-    component(layout, "kube-scheduler", arguments)
+    new_component(layout, "kube-scheduler", arguments)
 }
 
 /// The container runtime.
-pub fn containerd(layout: &Layout) -> Result<Component> {
-    let config = layout.etc().join("containerd.toml");
-    let component = component(layout, "containerd", vec!["--config".into(), config.display().to_string()])?;
-    Ok(Component { node_mounts: true, ..component })
+pub fn new_containerd(layout: &ClusterLayout) -> Result<NodeComponent> {
+    let config = layout.config_dir().join("containerd.toml");
+    let component = new_component(layout, "containerd", vec!["--config".into(), config.display().to_string()])?;
+    Ok(NodeComponent { node_mounts: true, ..component })
 }
 
 /// The kubelet.
-pub fn kubelet(layout: &Layout) -> Result<Component> {
-    let component = component(
+pub fn new_kubelet(layout: &ClusterLayout) -> Result<NodeComponent> {
+    let component = new_component(
         layout,
         "kubelet",
         vec![
-            format!("--config={}", layout.etc().join("kubelet.json").display()),
-            format!("--kubeconfig={}", pki::kubeconfig(layout, "kubelet").display()),
+            format!("--config={}", layout.config_dir().join("kubelet.json").display()),
+            format!("--kubeconfig={}", pki::kubeconfig_path(layout, "kubelet").display()),
             format!("--hostname-override={}", layout.node_name()),
-            format!("--node-ip={}", layout.families().list(layout.node_ip(), families::NODE_IP)),
+            format!("--node-ip={}", layout.families().join_addresses(layout.node_ip(), families::NODE_IP)),
         ],
     )?;
-    Ok(Component { node_mounts: true, ..component })
+    Ok(NodeComponent { node_mounts: true, ..component })
 }
 
 /// Service addresses, by nftables.
-pub fn proxy(layout: &Layout) -> Result<Component> {
-    component(
+pub fn new_kube_proxy(layout: &ClusterLayout) -> Result<NodeComponent> {
+    new_component(
         layout,
         "kube-proxy",
         vec![
-            format!("--kubeconfig={}", pki::kubeconfig(layout, "kube-proxy").display()),
+            format!("--kubeconfig={}", pki::kubeconfig_path(layout, "kube-proxy").display()),
             "--proxy-mode=nftables".into(),
-            format!("--cluster-cidr={}", layout.families().list(layout::POD_CIDR, families::POD_CIDR)),
+            format!("--cluster-cidr={}", layout.families().join_addresses(layout::POD_CIDR, families::POD_CIDR)),
             format!("--hostname-override={}", layout.node_name()),
             // The table of connections belongs to the host's kernel, whose limits a namespace may not set.
             "--conntrack-max-per-core=0".into(),
@@ -162,36 +162,36 @@ pub fn proxy(layout: &Layout) -> Result<Component> {
 }
 
 /// Names of Services.
-pub fn coredns(layout: &Layout) -> Result<Component> {
-    component(layout, "coredns", vec!["-conf".into(), layout.etc().join("Corefile").display().to_string()])
+pub fn new_coredns(layout: &ClusterLayout) -> Result<NodeComponent> {
+    new_component(layout, "coredns", vec!["-conf".into(), layout.config_dir().join("Corefile").display().to_string()])
 }
 
 /// CPU and memory of pods, for `kubectl top` and autoscaling.
-pub fn metrics_server(layout: &Layout) -> Result<Component> {
+pub fn new_metrics_server(layout: &ClusterLayout) -> Result<NodeComponent> {
     let mut arguments = client_flags(layout, "admin");
     arguments.extend([
         format!("--secure-port={METRICS_PORT}"),
-        format!("--cert-dir={}", layout.data().join("metrics-server").display()),
+        format!("--cert-dir={}", layout.data_dir().join("metrics-server").display()),
         "--kubelet-insecure-tls".into(),
         "--kubelet-preferred-address-types=InternalIP".into(),
         "--metric-resolution=10s".into(),
         // Must be below the resolution.
         "--kubelet-request-timeout=5s".into(),
     ]);
-    component(layout, "metrics-server", arguments)
+    new_component(layout, "metrics-server", arguments)
 }
 
 /// Port of metrics-server on the node.
 pub const METRICS_PORT: u16 = 4443;
 
 /// Prometheus, with the discovery of pods that its users have.
-pub fn prometheus(layout: &Layout) -> Result<Component> {
-    component(
+pub fn new_prometheus(layout: &ClusterLayout) -> Result<NodeComponent> {
+    new_component(
         layout,
         "prometheus",
         vec![
-            format!("--config.file={}", layout.etc().join("prometheus.yml").display()),
-            format!("--storage.tsdb.path={}", layout.data().join("prometheus").display()),
+            format!("--config.file={}", layout.config_dir().join("prometheus.yml").display()),
+            format!("--storage.tsdb.path={}", layout.data_dir().join("prometheus").display()),
             "--storage.tsdb.retention.time=6h".into(),
             format!("--web.listen-address={}:9090", layout.node_ip()),
             "--log.level=warn".into(),
@@ -200,22 +200,22 @@ pub fn prometheus(layout: &Layout) -> Result<Component> {
 }
 
 /// Metrics of Prometheus for autoscaling, by the rule that users are told of.
-pub fn prometheus_adapter(layout: &Layout) -> Result<Component> {
-    let kubeconfig = pki::kubeconfig(layout, "admin");
+pub fn new_prometheus_adapter(layout: &ClusterLayout) -> Result<NodeComponent> {
+    let kubeconfig = pki::kubeconfig_path(layout, "admin");
     let mut arguments: Vec<String> = ["lister", "authentication", "authorization"]
         .iter()
         .map(|name| format!("--{name}-kubeconfig={}", kubeconfig.display()))
         .collect();
     arguments.extend([
         format!("--secure-port={EXTERNAL_METRICS_PORT}"),
-        format!("--cert-dir={}", layout.data().join("prometheus-adapter").display()),
+        format!("--cert-dir={}", layout.data_dir().join("prometheus-adapter").display()),
         format!("--prometheus-url={}", layout.prometheus_url()),
         format!("--config={}", layout.root().join(ADAPTER_RULES).display()),
         // How soon a metric that is new in Prometheus is served.
         "--metrics-relist-interval=5s".into(),
         "--metrics-max-age=1m".into(),
     ]);
-    component(layout, "prometheus-adapter", arguments)
+    new_component(layout, "prometheus-adapter", arguments)
 }
 
 /// Port of prometheus-adapter on the node.
@@ -224,24 +224,24 @@ pub const EXTERNAL_METRICS_PORT: u16 = 6444;
 pub const ADAPTER_RULES: &str = "examples/prometheus-adapter.yaml";
 
 /// How to see that a component is ready.
-pub fn probe(component: &str) -> Probe {
+pub fn readiness_probe(component: &str) -> ReadinessProbe {
     match component {
-        "kube-apiserver" => Probe::Api("/readyz"),
-        "kube-proxy" => Probe::Http(10256, "/healthz"),
-        "coredns" => Probe::Http(8181, "/ready"),
-        "prometheus" => Probe::Http(9090, "/-/ready"),
-        _ => Probe::None,
+        "kube-apiserver" => ReadinessProbe::Api("/readyz"),
+        "kube-proxy" => ReadinessProbe::Http(10256, "/healthz"),
+        "coredns" => ReadinessProbe::Http(8181, "/ready"),
+        "prometheus" => ReadinessProbe::Http(9090, "/-/ready"),
+        _ => ReadinessProbe::None,
     }
 }
 
-fn client_flags(layout: &Layout, client: &str) -> Vec<String> {
-    let kubeconfig = pki::kubeconfig(layout, client);
+fn client_flags(layout: &ClusterLayout, client: &str) -> Vec<String> {
+    let kubeconfig = pki::kubeconfig_path(layout, client);
     let flag = |name: &str| format!("--{name}={}", kubeconfig.display());
     vec![flag("kubeconfig"), flag("authentication-kubeconfig"), flag("authorization-kubeconfig")]
 }
 
-fn component(layout: &Layout, name: &'static str, arguments: Vec<String>) -> Result<Component> {
-    Ok(Component { name, program: layout.ensure_program(name)?, arguments, node_mounts: false })
+fn new_component(layout: &ClusterLayout, name: &'static str, arguments: Vec<String>) -> Result<NodeComponent> {
+    Ok(NodeComponent { name, program: layout.ensure_program(name)?, arguments, node_mounts: false })
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::net::Ipv6Addr;
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
-use crate::families::{self, Families};
-use crate::layout::{self, Layout};
+use crate::error::{HarnessError, Result};
+use crate::families::{self, IpFamilies};
+use crate::layout::{self, ClusterLayout};
 use crate::node::pki;
 
 /// The image of the container that holds a pod's namespaces.
@@ -15,14 +15,14 @@ pub const PAUSE_IMAGE: &str = "docker.io/slipway/pause:dev";
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// Writes every file; returns nothing, as the paths follow from the layout.
-pub fn write(layout: &Layout) -> Result<()> {
-    let etc = layout.etc();
+pub fn write_configs(layout: &ClusterLayout) -> Result<()> {
+    let etc = layout.config_dir();
     let files = [
-        ("containerd.toml", containerd(layout)),
-        ("cni/10-slipway.conflist", cni(layout.families())),
-        ("kubelet.json", format!("{:#}", kubelet(layout))),
-        ("Corefile", corefile(layout)),
-        ("prometheus.yml", prometheus(layout)),
+        ("containerd.toml", containerd_config(layout)),
+        ("cni/10-slipway.conflist", cni_config(layout.families())),
+        ("kubelet.json", format!("{:#}", kubelet_config(layout))),
+        ("Corefile", coredns_config(layout)),
+        ("prometheus.yml", prometheus_config(layout)),
         ("audit.json", format!("{:#}", audit_policy())),
         // Pods with `dnsPolicy: Default` get a file without name servers: there is nothing outside to ask.
         ("resolv.conf", "options ndots:5\n".into()),
@@ -30,15 +30,15 @@ pub fn write(layout: &Layout) -> Result<()> {
     for (name, text) in files {
         let path = etc.join(name);
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+            std::fs::create_dir_all(dir).map_err(HarnessError::io("create", dir))?;
         }
-        std::fs::write(&path, text).map_err(Error::io("write", &path))?;
+        std::fs::write(&path, text).map_err(HarnessError::io("write", &path))?;
     }
     Ok(())
 }
 
-fn containerd(layout: &Layout) -> String {
-    let conf_dir = layout.etc().join("cni");
+fn containerd_config(layout: &ClusterLayout) -> String {
+    let conf_dir = layout.config_dir().join("cni");
     // Without `restrict_oom_score_adj` runc fails where CAP_SYS_RESOURCE is missing, which is common in sandboxes.
     format!(
         r#"version = 3
@@ -70,7 +70,7 @@ conf_dir = {conf_dir:?}
 
 /// Routed links instead of a bridge: a reply cannot take a short cut past the node's address translation, and there is
 /// no bridge to clean up.
-fn cni(families: Families) -> String {
+fn cni_config(families: IpFamilies) -> String {
     let mut all = vec![(layout::NODE_POD_CIDR, "0.0.0.0/0")];
     if families.has_ipv6() {
         all.push((families::NODE_POD_CIDR, "::/0"));
@@ -85,8 +85,8 @@ fn cni(families: Families) -> String {
     format!("{:#}\n", json!({"cniVersion": "0.4.0", "name": "slipway", "plugins": [ptp]}))
 }
 
-fn kubelet(layout: &Layout) -> Value {
-    let pki = layout.pki();
+fn kubelet_config(layout: &ClusterLayout) -> Value {
+    let pki = layout.pki_dir();
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -97,10 +97,10 @@ fn kubelet(layout: &Layout) -> Value {
         "containerRuntimeEndpoint": format!("unix://{CONTAINERD_SOCKET}"),
         "clusterDNS": [layout::DNS_SERVICE_IP],
         "clusterDomain": "cluster.local",
-        "resolvConf": layout.etc().join("resolv.conf"),
-        "address": layout.families().first(layout.node_ip(), Ipv6Addr::UNSPECIFIED),
+        "resolvConf": layout.config_dir().join("resolv.conf"),
+        "address": layout.families().first_address(layout.node_ip(), Ipv6Addr::UNSPECIFIED),
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": format!("/{}", layout.cgroup()),
+        "cgroupRoot": format!("/{}", layout.cgroup_name()),
         "failCgroupV1": false,
         "failSwapOn": false,
         "makeIPTablesUtilChains": false,
@@ -119,8 +119,8 @@ fn kubelet(layout: &Layout) -> Value {
     })
 }
 
-fn corefile(layout: &Layout) -> String {
-    let (ip, kubeconfig) = (layout.node_ip(), pki::kubeconfig(layout, "admin"));
+fn coredns_config(layout: &ClusterLayout) -> String {
+    let (ip, kubeconfig) = (layout.node_ip(), pki::kubeconfig_path(layout, "admin"));
     // No cache: a Service or pod that a test just made must resolve at once.
     format!(
         r#".:53 {{
@@ -140,7 +140,7 @@ fn corefile(layout: &Layout) -> String {
     )
 }
 
-fn prometheus(layout: &Layout) -> String {
+fn prometheus_config(layout: &ClusterLayout) -> String {
     let rule = |sources: &[&str], target: &str| json!({"source_labels": sources, "target_label": target});
     let matching =
         |source: &str, action: &str, regex: &str| json!({"source_labels": [source], "action": action, "regex": regex});
@@ -159,7 +159,7 @@ fn prometheus(layout: &Layout) -> String {
             "job_name": "pods",
             // For servers that do not say what they send.
             "fallback_scrape_protocol": "PrometheusText0.0.4",
-            "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": pki::kubeconfig(layout, "admin")}],
+            "kubernetes_sd_configs": [{"role": "pod", "kubeconfig_file": pki::kubeconfig_path(layout, "admin")}],
             "relabel_configs": [
                 matching(&annotation("scrape"), "keep", "true"),
                 matching("__meta_kubernetes_pod_phase", "drop", "Pending|Succeeded|Failed|Completed"),
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn kubelet_stays_in_its_cgroup_and_tolerates_old_hierarchies() {
-        let config = kubelet(&Layout::new("one").unwrap());
+        let config = kubelet_config(&ClusterLayout::new("one").unwrap());
         assert_eq!(config["cgroupRoot"], "/slipway-e2e-one");
         assert_eq!(config["failCgroupV1"], false);
         assert_eq!(config["clusterDNS"][0], "10.96.0.10");
@@ -203,14 +203,14 @@ mod tests {
 
     #[test]
     fn containerd_needs_no_registry_and_no_capability() {
-        let config = containerd(&Layout::new("one").unwrap());
+        let config = containerd_config(&ClusterLayout::new("one").unwrap());
         assert!(config.contains("restrict_oom_score_adj = true"));
         assert!(config.contains(&format!("sandbox = \"{PAUSE_IMAGE}\"")));
     }
 
     #[test]
     fn prometheus_labels_by_namespace_and_pod() {
-        let config: Value = serde_json::from_str(&prometheus(&Layout::new("one").unwrap())).unwrap();
+        let config: Value = serde_json::from_str(&prometheus_config(&ClusterLayout::new("one").unwrap())).unwrap();
         assert_eq!(config["global"]["scrape_interval"], "1s");
         let rules = config["scrape_configs"][0]["relabel_configs"].as_array().unwrap();
         let targets: Vec<&str> = rules.iter().filter_map(|rule| rule["target_label"].as_str()).collect();
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn dns_answers_on_the_node_address() {
-        let layout = Layout::new("one").unwrap();
-        assert!(corefile(&layout).contains(&format!("bind {}", layout.node_ip())));
+        let layout = ClusterLayout::new("one").unwrap();
+        assert!(coredns_config(&layout).contains(&format!("bind {}", layout.node_ip())));
     }
 }

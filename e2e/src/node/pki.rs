@@ -8,34 +8,34 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, Extend
 use rcgen::{KeyUsagePurpose, SanType};
 use serde_json::json;
 
-use crate::error::{Error, Result};
+use crate::error::{HarnessError, Result};
 use crate::families;
-use crate::layout::{self, Layout};
+use crate::layout::{self, ClusterLayout};
 
 /// A certificate authority that can sign.
-type Authority = CertifiedIssuer<'static, KeyPair>;
+type CertificateAuthority = CertifiedIssuer<'static, KeyPair>;
 
 /// Who a client is: file name, common name (the user), organisation (the group).
-struct Client {
+struct ClientIdentity {
     file: &'static str,
     user: String,
     group: Option<&'static str>,
 }
 
 /// Writes all certificates, keys and kubeconfigs.
-pub fn write(layout: &Layout) -> Result<()> {
-    let dir = layout.pki();
-    let cluster = authority(&dir, "ca", "kubernetes-ca")?;
-    let front = authority(&dir, "front-proxy-ca", "front-proxy-ca")?;
-    for client in clients(layout) {
-        issue(&dir, client.file, &cluster, client_params(&client))?;
+pub fn write_pki(layout: &ClusterLayout) -> Result<()> {
+    let dir = layout.pki_dir();
+    let cluster = create_authority(&dir, "ca", "kubernetes-ca")?;
+    let front = create_authority(&dir, "front-proxy-ca", "front-proxy-ca")?;
+    for client in client_identities(layout) {
+        issue_certificate(&dir, client.file, &cluster, client_params(&client))?;
         let kubeconfig = dir.join(format!("{}.kubeconfig", client.file));
         write_secret(&kubeconfig, &kubeconfig_json(layout, client.file))?;
     }
-    let proxy = Client { file: "front-proxy-client", user: "front-proxy-client".into(), group: None };
-    issue(&dir, proxy.file, &front, client_params(&proxy))?;
-    issue(&dir, "apiserver", &cluster, server_params(layout, &api_names(layout)))?;
-    issue(&dir, "kubelet-server", &cluster, server_params(layout, &[layout.node_name()]))?;
+    let proxy = ClientIdentity { file: "front-proxy-client", user: "front-proxy-client".into(), group: None };
+    issue_certificate(&dir, proxy.file, &front, client_params(&proxy))?;
+    issue_certificate(&dir, "apiserver", &cluster, server_params(layout, &api_names(layout)))?;
+    issue_certificate(&dir, "kubelet-server", &cluster, server_params(layout, &[layout.node_name()]))?;
     let tokens = KeyPair::generate()?;
     write_secret(&dir.join("service-account.key"), &tokens.serialize_pem())?;
     write_secret(&dir.join("service-account.pub"), &tokens.public_key_pem())?;
@@ -43,12 +43,12 @@ pub fn write(layout: &Layout) -> Result<()> {
 }
 
 /// Kubeconfig of one of the clients.
-pub fn kubeconfig(layout: &Layout, client: &str) -> PathBuf {
-    layout.pki().join(format!("{client}.kubeconfig"))
+pub fn kubeconfig_path(layout: &ClusterLayout, client: &str) -> PathBuf {
+    layout.pki_dir().join(format!("{client}.kubeconfig"))
 }
 
-fn clients(layout: &Layout) -> Vec<Client> {
-    let client = |file, user: &str, group| Client { file, user: user.into(), group };
+fn client_identities(layout: &ClusterLayout) -> Vec<ClientIdentity> {
+    let client = |file, user: &str, group| ClientIdentity { file, user: user.into(), group };
     vec![
         client("admin", "admin", Some("system:masters")),
         client("controller-manager", "system:kube-controller-manager", None),
@@ -59,7 +59,7 @@ fn clients(layout: &Layout) -> Vec<Client> {
     ]
 }
 
-fn api_names(layout: &Layout) -> Vec<String> {
+fn api_names(layout: &ClusterLayout) -> Vec<String> {
     let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
     names.iter().map(|name| (*name).to_string()).chain(["localhost".to_string(), layout.node_name()]).collect()
 }
@@ -73,7 +73,7 @@ fn base_params(name: &str) -> CertificateParams {
     params
 }
 
-fn authority(dir: &Path, file: &str, name: &str) -> Result<Authority> {
+fn create_authority(dir: &Path, file: &str, name: &str) -> Result<CertificateAuthority> {
     let mut params = base_params(name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
@@ -83,7 +83,7 @@ fn authority(dir: &Path, file: &str, name: &str) -> Result<Authority> {
     Ok(authority)
 }
 
-fn client_params(client: &Client) -> CertificateParams {
+fn client_params(client: &ClientIdentity) -> CertificateParams {
     let mut params = base_params(&client.user);
     if let Some(group) = client.group {
         params.distinguished_name.push(DnType::OrganizationName, group);
@@ -93,7 +93,7 @@ fn client_params(client: &Client) -> CertificateParams {
     params
 }
 
-fn server_params(layout: &Layout, names: &[String]) -> CertificateParams {
+fn server_params(layout: &ClusterLayout, names: &[String]) -> CertificateParams {
     let mut params = base_params(&names[0]);
     let ipv4 = [IpAddr::from([127, 0, 0, 1]), layout.node_ip().into(), layout::API_SERVICE_IP.into()];
     let addresses = ipv4.into_iter().chain([families::NODE_IP.into(), families::API_SERVICE_IP.into()]);
@@ -105,7 +105,7 @@ fn server_params(layout: &Layout, names: &[String]) -> CertificateParams {
     params
 }
 
-fn issue(dir: &Path, file: &str, by: &Authority, params: CertificateParams) -> Result<()> {
+fn issue_certificate(dir: &Path, file: &str, by: &CertificateAuthority, params: CertificateParams) -> Result<()> {
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, by)?;
     write_secret(&dir.join(format!("{file}.crt")), &certificate.pem())?;
@@ -113,8 +113,8 @@ fn issue(dir: &Path, file: &str, by: &Authority, params: CertificateParams) -> R
 }
 
 /// JSON is YAML, so any reader of kubeconfigs takes it.
-fn kubeconfig_json(layout: &Layout, client: &str) -> String {
-    let file = |name: &str| layout.pki().join(name);
+fn kubeconfig_json(layout: &ClusterLayout, client: &str) -> String {
+    let file = |name: &str| layout.pki_dir().join(name);
     let name = layout.name();
     let config = json!({
         "apiVersion": "v1",
@@ -131,7 +131,7 @@ fn kubeconfig_json(layout: &Layout, client: &str) -> String {
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(Error::io("write", path))?;
+    std::fs::write(path, text).map_err(HarnessError::io("write", path))?;
     let owner_only = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, owner_only).map_err(Error::io("protect", path))
+    std::fs::set_permissions(path, owner_only).map_err(HarnessError::io("protect", path))
 }

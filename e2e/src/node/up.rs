@@ -11,15 +11,15 @@ use slipway_provision::{go_tools, packages};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cgroup;
-use crate::environment::{self, client};
-use crate::error::{Error, Result, in_words};
-use crate::families::{self, Families};
+use crate::environment::{self, admin_client};
+use crate::error::{HarnessError, Result, in_words};
+use crate::families::{self, IpFamilies};
 use crate::images;
-use crate::layout::{self, Layout};
-use crate::node::components::{self, Options, Probe};
+use crate::layout::{self, ClusterLayout};
+use crate::node::components::{self, ReadinessProbe, UpOptions};
 use crate::node::{addons, config, down, netns, pki};
-use crate::process::{Component, HOLDER, Process};
-use crate::progress::Step;
+use crate::process::{MOUNT_HOLDER, NodeComponent, NodeProcess};
+use crate::progress::TimedStep;
 use crate::{shell, wait};
 
 /// Bound for each part that comes up in a second or two on an idle machine.
@@ -30,153 +30,161 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 const LOG_TAIL: usize = 25;
 
 /// Brings the cluster up, from nothing or from whatever a former run of the same name left.
-pub async fn up(layout: &Layout, options: Options) -> Result<()> {
+pub async fn bring_up(layout: &ClusterLayout, options: UpOptions) -> Result<()> {
     let since = Instant::now();
-    check_place(layout)?;
-    packages::ensure(packages::NODE.iter().chain(packages::IMAGES))?;
-    go_tools::ensure(layout.cache(), layout.root(), go_tools::DEMO)?;
+    check_location(layout)?;
+    packages::ensure_packages(packages::NODE.iter().chain(packages::IMAGES))?;
+    go_tools::ensure_tools(layout.cache(), layout.root(), go_tools::DEMO)?;
     if options.all {
-        go_tools::ensure(layout.cache(), layout.root(), go_tools::PROMISES)?;
+        go_tools::ensure_tools(layout.cache(), layout.root(), go_tools::PROMISES)?;
     }
-    let basic = images::basic(layout)?;
+    let basic = images::build_basic_images(layout)?;
     clear_orphans(layout)?;
-    if down::exists(layout)? {
-        Step::run("clearing leftovers", || down::down(layout))?;
+    if down::cluster_exists(layout)? {
+        TimedStep::run("clearing leftovers", || down::remove_cluster(layout))?;
     }
-    keep_harness(layout)?;
-    let mut node = Step::run("preparing network, cgroup, certificates", || Bringup::prepare(layout, options))?;
-    node.control_plane(&basic).await?;
-    node.workers().await?;
+    save_harness(layout)?;
+    let mut node =
+        TimedStep::run("preparing network, cgroup, certificates", || ClusterBringup::prepare(layout, options))?;
+    node.start_control_plane(&basic).await?;
+    node.start_workers().await?;
     eprintln!("cluster {} is up after {:.1} s", layout.name(), since.elapsed().as_secs_f64());
     Ok(())
 }
 
 /// Takes clusters down whose checkouts are gone: nobody else will.
-fn clear_orphans(layout: &Layout) -> Result<()> {
-    for name in slipway_provision::registry_unit::names(&layout.cache().path("clusters")) {
+fn clear_orphans(layout: &ClusterLayout) -> Result<()> {
+    for name in slipway_provision::registry_unit::file_names(&layout.cache().path("clusters")) {
         let Some(cluster) = name.strip_suffix(".root") else { continue };
-        let orphan = Layout::new(cluster)?;
-        let root = std::fs::read_to_string(orphan.kept_root()).unwrap_or_default();
+        let orphan = ClusterLayout::new(cluster)?;
+        let root = std::fs::read_to_string(orphan.checkout_note()).unwrap_or_default();
         if !Path::new(root.trim()).exists() {
-            Step::run(format!("clearing cluster {cluster} of {}, which is gone", root.trim()), || down::down(&orphan))?;
+            TimedStep::run(format!("clearing cluster {cluster} of {}, which is gone", root.trim()), || {
+                down::remove_cluster(&orphan)
+            })?;
         }
     }
     Ok(())
 }
 
 /// Keeps this program in the cache: `make down` works when the checkout's build is gone or of other sources.
-fn keep_harness(layout: &Layout) -> Result<()> {
-    let own = std::env::current_exe().map_err(Error::io("find", "this program"))?;
-    let (kept, root) = (layout.kept_harness(), layout.kept_root());
+fn save_harness(layout: &ClusterLayout) -> Result<()> {
+    let own = std::env::current_exe().map_err(HarnessError::io("find", "this program"))?;
+    let (kept, root) = (layout.harness_copy(), layout.checkout_note());
     let dir = layout.cache().path("clusters");
-    std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-    std::fs::write(&root, layout.root().display().to_string()).map_err(Error::io("write", &root))?;
+    std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
+    std::fs::write(&root, layout.root().display().to_string()).map_err(HarnessError::io("write", &root))?;
     // By renaming, as a program that runs cannot be written to.
     let partial = kept.with_extension("partial");
-    std::fs::copy(&own, &partial).map_err(Error::io("copy", own))?;
-    std::fs::rename(&partial, &kept).map_err(Error::io("rename", &partial))
+    std::fs::copy(&own, &partial).map_err(HarnessError::io("copy", own))?;
+    std::fs::rename(&partial, &kept).map_err(HarnessError::io("rename", &partial))
 }
 
 /// A cluster that is coming up.
-struct Bringup<'a> {
-    layout: &'a Layout,
-    options: Options,
+struct ClusterBringup<'a> {
+    layout: &'a ClusterLayout,
+    options: UpOptions,
     path: String,
-    started: Vec<Component>,
+    started_components: Vec<NodeComponent>,
 }
 
-impl<'a> Bringup<'a> {
-    fn prepare(layout: &'a Layout, options: Options) -> Result<Self> {
-        let data = layout.data();
-        for dir in [layout.logs(), layout.pki(), data.join("pids")] {
-            std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
+impl<'a> ClusterBringup<'a> {
+    fn prepare(layout: &'a ClusterLayout, options: UpOptions) -> Result<Self> {
+        let data = layout.data_dir();
+        for dir in [layout.logs_dir(), layout.pki_dir(), data.join("pids")] {
+            std::fs::create_dir_all(&dir).map_err(HarnessError::io("create", &dir))?;
         }
-        pki::write(layout)?;
-        config::write(layout)?;
-        cgroup::create(layout)?;
-        netns::create(layout)?;
-        let mut this = Self { layout, options, path: environment::search_path(layout), started: vec![] };
-        this.start(mounts_holder(layout))?;
+        pki::write_pki(layout)?;
+        config::write_configs(layout)?;
+        cgroup::create_cgroup(layout)?;
+        netns::create_netns(layout)?;
+        let mut this = Self { layout, options, path: environment::search_path(layout), started_components: vec![] };
+        this.start(mount_holder(layout))?;
         let ready = data.join("root/ready");
         wait::until_blocking("mounts of the node", DEADLINE, || ready.exists())
-            .map_err(|_| mounts_holder(layout).failure(layout, "did not mount"))?;
+            .map_err(|_| mount_holder(layout).failure(layout, "did not mount"))?;
         Ok(this)
     }
 
-    async fn control_plane(&mut self, basic: &[PathBuf]) -> Result<()> {
-        self.start(components::etcd(self.layout)?)?;
-        self.start(components::containerd(self.layout)?)?;
-        self.start(components::apiserver(self.layout, self.options)?)?;
+    async fn start_control_plane(&mut self, basic: &[PathBuf]) -> Result<()> {
+        self.start(components::new_etcd(self.layout)?)?;
+        self.start(components::new_containerd(self.layout)?)?;
+        self.start(components::new_apiserver(self.layout, self.options)?)?;
         // containerd is ready long before the apiserver is, so the import costs no time.
-        let import = || async { images::import(self.layout, basic).await.map_err(|error| in_words(&error)) };
-        self.wait("containerd", "containerd and its basic images", import).await?;
-        let client = client(self.layout).await?;
-        self.ready(&client, "kube-apiserver").await
+        let import = || async { images::import_archives(self.layout, basic).await.map_err(|error| in_words(&error)) };
+        self.wait_for("containerd", "containerd and its basic images", import).await?;
+        let client = admin_client(self.layout).await?;
+        self.wait_ready(&client, "kube-apiserver").await
     }
 
-    async fn workers(&mut self) -> Result<()> {
-        self.start(components::controller_manager(self.layout)?)?;
-        self.start(components::scheduler(self.layout)?)?;
-        self.start(components::kubelet(self.layout)?)?;
-        self.start(components::proxy(self.layout)?)?;
-        self.start(components::coredns(self.layout)?)?;
+    async fn start_workers(&mut self) -> Result<()> {
+        self.start(components::new_controller_manager(self.layout)?)?;
+        self.start(components::new_scheduler(self.layout)?)?;
+        self.start(components::new_kubelet(self.layout)?)?;
+        self.start(components::new_kube_proxy(self.layout)?)?;
+        self.start(components::new_coredns(self.layout)?)?;
         if self.options.all {
-            self.start(components::prometheus(self.layout)?)?;
-            self.start(components::metrics_server(self.layout)?)?;
+            self.start(components::new_prometheus(self.layout)?)?;
+            self.start(components::new_metrics_server(self.layout)?)?;
         }
-        let client = client(self.layout).await?;
+        let client = admin_client(self.layout).await?;
         let with_metrics = self.options.all;
-        self.wait("kube-apiserver", "Services of DNS and metrics", || apply_addons(self.layout, with_metrics)).await?;
-        self.wait("kubelet", "node is ready", || node_ready(self.layout, &client)).await?;
+        self.wait_for("kube-apiserver", "Services of DNS and metrics", || apply_addons(self.layout, with_metrics))
+            .await?;
+        self.wait_for("kubelet", "node is ready", || node_ready(self.layout, &client)).await?;
         let monitored: &[&str] = if self.options.all { &["prometheus"] } else { &[] };
         for component in ["kube-proxy", "coredns"].iter().chain(monitored) {
-            self.ready(&client, component).await?;
+            self.wait_ready(&client, component).await?;
         }
-        self.wait("kube-controller-manager", "service accounts", || service_account(&client)).await?;
-        self.wait("kube-proxy", "names resolve", || name_resolves(self.layout)).await?;
+        self.wait_for("kube-controller-manager", "service accounts", || service_account_exists(&client)).await?;
+        self.wait_for("kube-proxy", "names resolve", || name_resolves(self.layout)).await?;
         if !self.options.all {
             return Ok(());
         }
-        self.wait("metrics-server", "metrics API is available", || api_available(&client, addons::METRICS_API)).await
+        self.wait_for("metrics-server", "metrics API is available", || api_available(&client, addons::METRICS_API))
+            .await
     }
 
-    fn start(&mut self, component: Component) -> Result<()> {
+    fn start(&mut self, component: NodeComponent) -> Result<()> {
         component.start(self.layout, &self.path)?;
-        self.started.push(component);
+        self.started_components.push(component);
         Ok(())
     }
 
-    async fn ready(&self, client: &kube::Client, component: &str) -> Result<()> {
-        let probe = components::probe(component);
-        self.wait(component, &format!("{component} is ready"), || look(self.layout, client, probe)).await
+    async fn wait_ready(&self, client: &kube::Client, component: &str) -> Result<()> {
+        let probe = components::readiness_probe(component);
+        self.wait_for(component, &format!("{component} is ready"), || probe_component(self.layout, client, probe)).await
     }
 
     /// Waits for a condition while watching that nothing dies; when it does not hold in time, shows the log of the
     /// component that is behind it.
-    async fn wait<F>(&self, component: &str, what: &str, condition: impl FnMut() -> F) -> Result<()>
+    async fn wait_for<F>(&self, component: &str, what: &str, condition: impl FnMut() -> F) -> Result<()>
     where
         F: Future<Output = Result<(), String>>,
     {
         let held = async {
             tokio::select! {
-                held = wait::until(what, DEADLINE, condition) => held,
-                death = self.watch() => Err(death),
+                held = wait::until_ok(what, DEADLINE, condition) => held,
+                death = self.watch_components() => Err(death),
             }
         };
-        Step::wait(what, held).await.map_err(|error| match error {
-            Error::Timeout { what, after, last, .. } => {
-                let log = self.layout.log(component);
-                let state = format!("the last lines of {}:\n{}", log.display(), shell::tail(&log, LOG_TAIL));
-                Error::Timeout { what, after, last, state }
+        TimedStep::run_async(what, held).await.map_err(|error| match error {
+            HarnessError::Timeout { what, after, last, .. } => {
+                let log = self.layout.log_file(component);
+                let state = format!("the last lines of {}:\n{}", log.display(), shell::file_tail(&log, LOG_TAIL));
+                HarnessError::Timeout { what, after, last, state }
             }
             other => other,
         })
     }
 
     /// Returns when a component has ended.
-    async fn watch(&self) -> Error {
+    async fn watch_components(&self) -> HarnessError {
         loop {
-            let dead = self.started.iter().find(|component| Process::read(self.layout, component.name).is_none());
+            let dead = self
+                .started_components
+                .iter()
+                .find(|component| NodeProcess::find_running(self.layout, component.name).is_none());
             if let Some(component) = dead {
                 return component.failure(self.layout, "ended");
             }
@@ -186,11 +194,15 @@ impl<'a> Bringup<'a> {
 }
 
 /// One look at a component.
-pub async fn look(layout: &Layout, client: &kube::Client, probe: Probe) -> Result<(), String> {
+pub async fn probe_component(
+    layout: &ClusterLayout,
+    client: &kube::Client,
+    probe: ReadinessProbe,
+) -> Result<(), String> {
     match probe {
-        Probe::None => Ok(()),
-        Probe::Http(port, path) => http_ok(layout, port, path).await.map_err(|error| in_words(&error)),
-        Probe::Api(path) => {
+        ReadinessProbe::None => Ok(()),
+        ReadinessProbe::Http(port, path) => http_ok(layout, port, path).await.map_err(|error| in_words(&error)),
+        ReadinessProbe::Api(path) => {
             let request = http::Request::get(path).body(vec![]).map_err(|error| in_words(&error))?;
             client.request_text(request).await.map(drop).map_err(|error| in_words(&error))
         }
@@ -201,12 +213,13 @@ pub async fn look(layout: &Layout, client: &kube::Client, probe: Probe) -> Resul
 const NODE_PATHS: [&str; 3] = ["run", "var/lib", "var/log"];
 
 /// The node could not see its own files in a place that it hides.
-fn check_place(layout: &Layout) -> Result<()> {
+fn check_location(layout: &ClusterLayout) -> Result<()> {
     let hidden = |place: &Path| NODE_PATHS.iter().any(|path| place.starts_with(Path::new("/").join(path)));
     match [layout.root(), layout.cache().root()].into_iter().find(|place| hidden(place)) {
-        Some(place) => {
-            Err(Error::Other(format!("a cluster cannot run from {}: the node hides that place", place.display())))
-        }
+        Some(place) => Err(HarnessError::Other(format!(
+            "a cluster cannot run from {}: the node hides that place",
+            place.display()
+        ))),
         None => Ok(()),
     }
 }
@@ -216,7 +229,7 @@ fn check_place(layout: &Layout) -> Result<()> {
 /// Folders of `data` take the place of `/run`, `/var/lib` and `/var/log` there, so that container runtime and kubelet
 /// use the paths that everything expects of them, and still every file, socket and mount is in `data` or gone with the
 /// namespace. Nothing comes back to the host; inside, mounts are shared, as kubelets want it.
-fn mounts_holder(layout: &Layout) -> Component {
+fn mount_holder(layout: &ClusterLayout) -> NodeComponent {
     // The networks of other clusters are left behind: a copy of their mounts would keep them alive when they go down.
     let script = r#"set -e
         umount --no-mtab --recursive --lazy /run/netns
@@ -227,13 +240,13 @@ fn mounts_holder(layout: &Layout) -> Component {
         mount --no-mtab --make-rshared /
         touch "$0/ready"
         exec sleep infinity"#;
-    let root = layout.data().join("root").display().to_string();
+    let root = layout.data_dir().join("root").display().to_string();
     let arguments = ["--mount", "--propagation", "private", "sh", "-c", script, &root];
     let arguments = arguments.iter().chain(&NODE_PATHS).map(|argument| (*argument).to_string()).collect();
-    Component { name: HOLDER, program: "unshare".into(), arguments, node_mounts: false }
+    NodeComponent { name: MOUNT_HOLDER, program: "unshare".into(), arguments, node_mounts: false }
 }
 
-async fn http_ok(layout: &Layout, port: u16, path: &str) -> std::io::Result<()> {
+async fn http_ok(layout: &ClusterLayout, port: u16, path: &str) -> std::io::Result<()> {
     let mut stream = tokio::net::TcpStream::connect((layout.node_ip(), port)).await?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: node\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
@@ -242,16 +255,17 @@ async fn http_ok(layout: &Layout, port: u16, path: &str) -> std::io::Result<()> 
     if status.contains(" 200 ") { Ok(()) } else { Err(std::io::Error::other(format!("{path} answers `{status}`"))) }
 }
 
-async fn apply_addons(layout: &Layout, with_metrics: bool) -> Result<(), String> {
-    let file = layout.etc().join("addons.json");
-    std::fs::write(&file, addons::manifests(layout, with_metrics).to_string()).map_err(|error| in_words(&error))?;
-    let mut kubectl = Command::new(layout.program("kubectl").map_err(|error| in_words(&error))?);
+async fn apply_addons(layout: &ClusterLayout, with_metrics: bool) -> Result<(), String> {
+    let file = layout.config_dir().join("addons.json");
+    std::fs::write(&file, addons::addon_manifests(layout, with_metrics).to_string())
+        .map_err(|error| in_words(&error))?;
+    let mut kubectl = Command::new(layout.program_path("kubectl").map_err(|error| in_words(&error))?);
     environment::set_environment(&mut kubectl, layout);
     kubectl.args(["apply", "--server-side", "-f"]).arg(&file);
     shell::run_async(kubectl).await.map(drop).map_err(|error| in_words(&error))
 }
 
-async fn node_ready(layout: &Layout, client: &kube::Client) -> Result<(), String> {
+async fn node_ready(layout: &ClusterLayout, client: &kube::Client) -> Result<(), String> {
     let node = Api::<Node>::all(client.clone()).get(&layout.node_name()).await.map_err(|error| in_words(&error))?;
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "Ready") {
@@ -262,23 +276,23 @@ async fn node_ready(layout: &Layout, client: &kube::Client) -> Result<(), String
 }
 
 /// Pods cannot be made in a namespace before its service account is there.
-async fn service_account(client: &kube::Client) -> Result<(), String> {
+async fn service_account_exists(client: &kube::Client) -> Result<(), String> {
     let api: Api<ServiceAccount> = Api::default_namespaced(client.clone());
     api.get("default").await.map(drop).map_err(|error| in_words(&error))
 }
 
 /// Through the address of the Service, so that it shows kube-proxy as well as CoreDNS.
-async fn name_resolves(layout: &Layout) -> Result<(), String> {
-    let mut lookup = netns::enter(layout);
+async fn name_resolves(layout: &ClusterLayout) -> Result<(), String> {
+    let mut lookup = netns::netns_command(layout);
     let families = layout.families();
-    let record = if families == Families::DualIpv6 { "-type=aaaa" } else { "-type=a" };
+    let record = if families == IpFamilies::DualIpv6 { "-type=aaaa" } else { "-type=a" };
     lookup.args(["busybox", "nslookup", record, "kubernetes.default.svc.cluster.local"]);
     let answer = shell::run_async({
         lookup.arg(layout::DNS_SERVICE_IP.to_string());
         lookup
     });
     let answer = answer.await.map_err(|error| in_words(&error))?;
-    let address = families.first(layout::API_SERVICE_IP, families::API_SERVICE_IP).to_string();
+    let address = families.first_address(layout::API_SERVICE_IP, families::API_SERVICE_IP).to_string();
     if answer.contains(&address) { Ok(()) } else { Err(format!("no {address} in: {answer}")) }
 }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// All requests so far.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Account {
+pub struct LoadAccount {
     /// Requests that were sent.
     pub sent: u64,
     /// Requests with a right-formed answer.
@@ -27,15 +27,15 @@ pub struct Account {
     /// Why requests failed.
     pub failed_by_reason: BTreeMap<String, u64>,
     /// By the revision that answered.
-    pub by_revision: BTreeMap<String, ByRevision>,
+    pub by_revision: BTreeMap<String, RevisionAccount>,
     /// Labels sent back.
-    pub feedback: Feedback,
+    pub feedback: FeedbackAccount,
 }
 
 /// One revision.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ByRevision {
+pub struct RevisionAccount {
     /// Answers.
     pub answered: u64,
     /// Failures that bear its name.
@@ -49,12 +49,12 @@ pub struct ByRevision {
     /// When the latest request was sent that it answered.
     pub last_sent_at: Option<Timestamp>,
     /// Percentiles.
-    pub latency_ms: Latency,
+    pub latency_ms: LatencyPercentiles,
 }
 
 /// Percentiles in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct Latency {
+pub struct LatencyPercentiles {
     /// Median.
     pub p50: Option<f64>,
     /// 95th.
@@ -65,7 +65,7 @@ pub struct Latency {
 
 /// Labels sent back.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub struct Feedback {
+pub struct FeedbackAccount {
     /// Sent.
     pub sent: u64,
     /// Taken by the runtime.
@@ -92,7 +92,7 @@ pub struct SingleRequest {
 
 impl SingleRequest {
     /// Whether it went to `revision`, whoever answered in the end.
-    pub fn reached(&self, revision: &str) -> bool {
+    pub fn went_to(&self, revision: &str) -> bool {
         self.revision.as_deref() == Some(revision) || self.shielded.as_deref() == Some(revision)
     }
 
@@ -103,9 +103,9 @@ impl SingleRequest {
     }
 }
 
-impl Account {
+impl LoadAccount {
     /// Every request has exactly one outcome, and none of them is a failure.
-    pub fn check(&self) -> anyhow::Result<()> {
+    pub fn check_complete(&self) -> anyhow::Result<()> {
         ensure!(self.sent > 0, "no request was sent");
         ensure!(
             self.sent == self.answered + self.failed + self.in_flight,
@@ -118,7 +118,7 @@ impl Account {
     }
 
     /// One revision; nothing when it never answered.
-    pub fn revision(&self, revision: &str) -> ByRevision {
+    pub fn revision(&self, revision: &str) -> RevisionAccount {
         self.by_revision.get(revision).cloned().unwrap_or_default()
     }
 }

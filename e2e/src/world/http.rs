@@ -10,18 +10,18 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 /// How long one request may take, unless a test has more patience.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client; cheap to clone.
 #[derive(Clone)]
-pub struct Http {
+pub struct HttpClient {
     client: Client<HttpConnector, Full<Bytes>>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// A whole answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     /// Status.
     pub status: StatusCode,
     /// Headers.
@@ -30,30 +30,30 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Default for Http {
+impl Default for HttpClient {
     fn default() -> Self {
-        Self::patient(PATIENCE)
+        Self::with_timeout(REQUEST_TIMEOUT)
     }
 }
 
-impl Http {
+impl HttpClient {
     /// A client that waits for so long.
-    pub fn patient(patience: Duration) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), patience }
+    pub fn with_timeout(patience: Duration) -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), timeout: patience }
     }
 
     /// GET.
-    pub async fn get(&self, url: &str) -> anyhow::Result<Answer> {
+    pub async fn get(&self, url: &str) -> anyhow::Result<HttpResponse> {
         self.send(Request::get(url).body(Full::default())?).await
     }
 
     /// GET with another Host header.
-    pub async fn get_as(&self, url: &str, host: &str) -> anyhow::Result<Answer> {
+    pub async fn get_with_host(&self, url: &str, host: &str) -> anyhow::Result<HttpResponse> {
         self.send(Request::get(url).header(http::header::HOST, host).body(Full::default())?).await
     }
 
     /// POST of JSON; `host` goes into the Host header when given.
-    pub async fn post(&self, url: &str, host: Option<&str>, json: &serde_json::Value) -> anyhow::Result<Answer> {
+    pub async fn post(&self, url: &str, host: Option<&str>, json: &serde_json::Value) -> anyhow::Result<HttpResponse> {
         let mut request = Request::post(url).header(http::header::CONTENT_TYPE, "application/json");
         if let Some(host) = host {
             request = request.header(http::header::HOST, host);
@@ -68,7 +68,7 @@ impl Http {
         host: &str,
         token: &str,
         json: &serde_json::Value,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<HttpResponse> {
         let request = Request::post(url)
             .header(http::header::CONTENT_TYPE, "application/json")
             .header(http::header::HOST, host)
@@ -76,17 +76,17 @@ impl Http {
         self.send(request.body(Full::new(Bytes::from(serde_json::to_vec(json)?)))?).await
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<HttpResponse> {
         let exchange = async {
             let (head, body) = self.client.request(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
-            anyhow::Ok(Answer { status: head.status, headers: head.headers, body })
+            anyhow::Ok(HttpResponse { status: head.status, headers: head.headers, body })
         };
-        tokio::time::timeout(self.patience, exchange).await?
+        tokio::time::timeout(self.timeout, exchange).await?
     }
 }
 
-impl Answer {
+impl HttpResponse {
     /// The body as JSON.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> anyhow::Result<T> {
         serde_json::from_slice(&self.body)

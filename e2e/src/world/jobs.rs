@@ -7,26 +7,26 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 
-use super::{PODS, World, question};
+use super::{PODS_TIMEOUT, TestWorld, infer_request};
 
 /// Key by which callbacks of tests and the demo are signed.
 pub(crate) const SIGNING_KEY: &str = "whsec_c2xpcHdheS1lMmUtc2xpcHdheS1lMmUtMDEyMw==";
 
 /// A callback as the receiver got it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Callback {
+pub struct ReceivedCallback {
     /// When.
     pub received_at: Timestamp,
     signature: [String; 3],
     body: String,
 }
 
-impl Callback {
+impl ReceivedCallback {
     /// The job that it tells of, once its signature was verified by the public library of Standard Webhooks.
     ///
     /// # Errors
     /// A signature that is missing or wrong, or a body that is not JSON.
-    pub fn verified(&self) -> anyhow::Result<Value> {
+    pub fn verify(&self) -> anyhow::Result<Value> {
         let [id, timestamp, signature] = &self.signature;
         let mut headers = HeaderMap::new();
         headers.insert("webhook-id", id.parse()?);
@@ -41,16 +41,16 @@ impl Callback {
 
 /// What keeps a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broker {
+pub enum QueueBroker {
     /// Redis Streams.
     Redis,
     /// NATS JetStream.
     Nats,
 }
 
-impl Broker {
+impl QueueBroker {
     /// Name of its Deployment, its Service, its Secret and its file in `examples/`.
-    fn app(self) -> &'static str {
+    fn app_name(self) -> &'static str {
         match self {
             Self::Redis => "queue-redis",
             Self::Nats => "queue-nats",
@@ -65,7 +65,7 @@ impl Broker {
     }
 
     /// How to end it from within.
-    fn stop(self) -> &'static [&'static str] {
+    fn stop_command(self) -> &'static [&'static str] {
         match self {
             Self::Redis => &["/usr/bin/redis-cli", "shutdown"],
             Self::Nats => &["/nats-server", "--signal", "quit=1"],
@@ -73,30 +73,30 @@ impl Broker {
     }
 
     /// Its part of `spec.server.queue`: the field, and what stands there.
-    pub fn field(self) -> (&'static str, Value) {
+    pub fn queue_field(self) -> (&'static str, Value) {
         let field = if self == Self::Redis { "redis" } else { "nats" };
-        (field, json!({"urlSecretKeyRef": {"name": self.app(), "key": "url"}}))
+        (field, json!({"urlSecretKeyRef": {"name": self.app_name(), "key": "url"}}))
     }
 }
 
-impl World {
+impl TestWorld {
     /// What keeps the queue, and the Secrets of its address and of the key that callbacks are signed with.
-    pub async fn queue(&self, broker: Broker) -> anyhow::Result<()> {
-        let app = broker.app();
+    pub async fn create_queue(&self, broker: QueueBroker) -> anyhow::Result<()> {
+        let app = broker.app_name();
         self.cluster.apply(&self.namespace, &self.example(&format!("{app}.yaml"))?).await?;
         for (name, literal) in [(app, format!("url={}", broker.url())), ("callbacks", format!("hmac={SIGNING_KEY}"))] {
             let literal = format!("--from-literal={literal}");
             self.cluster.kubectl(["create", "secret", "generic", name, "-n", &self.namespace, &literal]).await?;
         }
-        self.deployment_ready(app).await
+        self.wait_deployment_ready(app).await
     }
 
     /// Ends the broker's container, which comes back with its files.
-    pub async fn restart(&self, broker: Broker) {
-        let app = format!("deployment/{}", broker.app());
+    pub async fn restart_broker(&self, broker: QueueBroker) {
+        let app = format!("deployment/{}", broker.app_name());
         let exec = ["exec", "-n", &self.namespace, &app, "--"];
         // The connection ends with the container, so that what the command says means nothing.
-        let _ = self.cluster.kubectl(exec.iter().chain(broker.stop())).await;
+        let _ = self.cluster.kubectl(exec.iter().chain(broker.stop_command())).await;
     }
 
     /// Where the load generator receives callbacks, and the network (one address) that this is in. It need not run yet.
@@ -111,22 +111,22 @@ impl World {
     }
 
     /// Callbacks that the load generator received.
-    pub async fn callbacks(&self) -> anyhow::Result<Vec<Callback>> {
-        let url = format!("{}/callbacks", self.service(&self.generator, 8090).await?);
+    pub async fn callbacks(&self) -> anyhow::Result<Vec<ReceivedCallback>> {
+        let url = format!("{}/callbacks", self.service_url(&self.generator, 8090).await?);
         let text = String::from_utf8(self.http.get(&url).await?.body.to_vec())?;
         text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
     }
 
     /// Submits a row of digits as job `number` of `name`, until it is taken: a client that got no 202 sends the job again, with the same key.
-    pub async fn submit(
+    pub async fn submit_job(
         &self,
         name: &str,
         number: usize,
         row: &[f64],
         callback: Option<&str>,
     ) -> anyhow::Result<String> {
-        let url = format!("{}/v2/models/{name}/jobs", self.service(name, 80).await?);
-        let mut job = json!({"data": question(row), "idempotency_key": format!("job-{number}")});
+        let url = format!("{}/v2/models/{name}/jobs", self.service_url(name, 80).await?);
+        let mut job = json!({"data": infer_request(row), "idempotency_key": format!("job-{number}")});
         if let Some(callback) = callback {
             job["callback_url"] = json!(callback);
         }
@@ -138,18 +138,18 @@ impl World {
                 _ => Err(format!("{}: {body}", answer.status)),
             }
         };
-        Ok(self.cluster.wait_for(&self.namespace, "a job to be taken", PODS, post).await?)
+        Ok(self.cluster.wait_for(&self.namespace, "a job to be taken", PODS_TIMEOUT, post).await?)
     }
 
     /// Waits until a job has succeeded; what it says of itself.
-    pub async fn succeeded(&self, name: &str, id: &str) -> anyhow::Result<Value> {
-        let url = format!("{}/v2/jobs/{id}", self.service(name, 80).await?);
+    pub async fn wait_job_succeeded(&self, name: &str, id: &str) -> anyhow::Result<Value> {
+        let url = format!("{}/v2/jobs/{id}", self.service_url(name, 80).await?);
         let look = || async {
-            let answer = self.http.get_as(&url, name).await;
+            let answer = self.http.get_with_host(&url, name).await;
             let body: Value = answer.and_then(|it| it.json()).map_err(|error| error.to_string())?;
             let done = body["status"] == "succeeded" && body["result"]["outputs"].is_array();
             if done { Ok(body) } else { Err(body.to_string()) }
         };
-        Ok(self.cluster.wait_for(&self.namespace, "the job to succeed", PODS, look).await?)
+        Ok(self.cluster.wait_for(&self.namespace, "the job to succeed", PODS_TIMEOUT, look).await?)
     }
 }

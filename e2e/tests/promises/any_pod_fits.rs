@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
-use slipway_e2e::world::{self, PODS, World};
+use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
 /// The image of the model store has a busybox.
 const BUSYBOX: &str = "docker.io/slipway/slipway-model-store:dev";
@@ -56,7 +56,7 @@ fn template() -> Value {
 }
 
 /// What a pod of the revision says of itself.
-async fn pod(world: &World, revision: &str) -> anyhow::Result<Value> {
+async fn pod(world: &TestWorld, revision: &str) -> anyhow::Result<Value> {
     let selector = format!("ml.slipway.dev/revision={revision}");
     let list = world.cluster.kubectl(["get", "pods", "-n", &world.namespace, "-l", &selector, "-o", "json"]).await?;
     Ok(serde_json::from_str::<Value>(&list)?["items"][0].clone())
@@ -92,7 +92,7 @@ fn check(pod: &Value) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn any_pod_fits() -> anyhow::Result<()> {
-    world::run("any-pod", async |world| {
+    world::run_promise("any-pod", async |world| {
         let settings = ["create", "configmap", "settings", "-n", &world.namespace, "--from-literal=RUST_BACKTRACE=1"];
         world.cluster.kubectl(settings).await?;
         let class = json!({
@@ -100,15 +100,15 @@ async fn any_pod_fits() -> anyhow::Result<()> {
         });
         world.cluster.apply(&world.namespace, &class.to_string()).await?;
         let with_template = |file: &str| -> anyhow::Result<_> {
-            let mut object = world.quick(file)?;
+            let mut object = world.quick_example(file)?;
             object.spec.template = serde_json::from_value(template())?;
             Ok(object)
         };
-        let stable = world.start(&with_template("digits/v1.yaml")?).await?;
+        let stable = world.start_model(&with_template("digits/v1.yaml")?).await?;
         check(&pod(&world, &stable).await?);
-        world.load("digits", 60).await?;
+        world.start_load("digits", 60).await?;
         world.apply(&with_template("digits/v2.yaml")?).await?;
-        let status = world.promoted("digits", "v2").await?;
+        let status = world.wait_promoted("digits", "v2").await?;
         check(&pod(&world, &world::stable_revision(&status)).await?);
 
         // What would break a promise is refused; what serves goes on.
@@ -119,8 +119,8 @@ async fn any_pod_fits() -> anyhow::Result<()> {
             let named = all.iter().any(|said| said.contains("spec.template.spec.containers[server].ports[http]"));
             if named { Ok(()) } else { Err(format!("{all:?}")) }
         };
-        world.wait_status("digits", "the refusal to be told", PODS, refused).await?;
-        world.settle().await?;
+        world.wait_for_status("digits", "the refusal to be told", PODS_TIMEOUT, refused).await?;
+        world.finish_load().await?;
         Ok(())
     })
     .await

@@ -7,7 +7,7 @@ use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
-use slipway_e2e::world::{self, World};
+use slipway_e2e::world::{self, TestWorld};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 const DATA: u16 = 8080;
 const ADMIN: u16 = 9091;
 
-async fn gateways(world: &World) -> anyhow::Result<Vec<(IpAddr, i32)>> {
+async fn gateways(world: &TestWorld) -> anyhow::Result<Vec<(IpAddr, i32)>> {
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), &world.namespace);
     let found = pods.list(&ListParams::default().labels("app.kubernetes.io/component=gateway")).await?;
     let address = |pod: &Pod| -> anyhow::Result<(IpAddr, i32)> {
@@ -55,13 +55,13 @@ fn crowd(addresses: &[SocketAddr], count: usize, first: &'static [u8]) -> JoinSe
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn attackers_wait_outside() -> anyhow::Result<()> {
-    world::run_alone("attackers", async |world| {
+    world::run_promise_alone("attackers", async |world| {
         if world.cluster.is_foreign() {
             eprintln!("attackers_wait_outside needs the addresses of pods, which only a cluster of ours lets this machine reach");
             return Ok(());
         }
-        world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 100).await?;
+        world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 100).await?;
         let before = gateways(&world).await?;
         let at = |port: u16| before.iter().map(|(ip, _)| SocketAddr::new(*ip, port)).collect::<Vec<_>>();
         let crowds = [
@@ -71,8 +71,8 @@ async fn attackers_wait_outside() -> anyhow::Result<()> {
             crowd(&at(DATA), 1500, b""),
             crowd(&at(DATA), 1500, b"P"),
         ];
-        world.apply(&world.quick("digits/v2.yaml")?).await?;
-        world.promoted("digits", "v2").await?;
+        world.apply(&world.quick_example("digits/v2.yaml")?).await?;
+        world.wait_promoted("digits", "v2").await?;
         anyhow::ensure!(gateways(&world).await? == before, "gateways have changed");
         for (ip, _) in &before {
             for path in ["livez", "readyz", "metrics"] {
@@ -81,7 +81,7 @@ async fn attackers_wait_outside() -> anyhow::Result<()> {
             }
         }
         drop(crowds);
-        world.settle().await.map(drop)
+        world.finish_load().await.map(drop)
     })
     .await
 }

@@ -2,18 +2,18 @@
 
 use sha2::{Digest as _, Sha256};
 use slipway_crds::v1alpha1::ModelDeployment;
-use slipway_e2e::world::{self, World, weights};
+use slipway_e2e::world::{self, TestWorld, revision_weights};
 
 const WRONG: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Rolls `second` out and returns the message of its abort.
-async fn refused(world: &World, second: &ModelDeployment, version: &str) -> anyhow::Result<String> {
+async fn refused(world: &TestWorld, second: &ModelDeployment, version: &str) -> anyhow::Result<String> {
     let stable = world.status("digits").await.map_err(anyhow::Error::msg)?;
     world.apply(second).await?;
-    let status = world.aborted("digits", version).await?;
+    let status = world.wait_aborted("digits", version).await?;
     let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).expect("an abort");
     assert_eq!(abort.reason, "ModelLoadFailed", "{}", abort.message);
-    assert_eq!(weights(&status).get(&world::stable_revision(&stable)), Some(&1000));
+    assert_eq!(revision_weights(&status).get(&world::stable_revision(&stable)), Some(&1000));
     assert_eq!(world.account().await?.revision(&world::candidate_revision(&status)).answered, 0);
     Ok(abort.message)
 }
@@ -21,15 +21,15 @@ async fn refused(world: &World, second: &ModelDeployment, version: &str) -> anyh
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn bad_model() -> anyhow::Result<()> {
-    world::run("bad-model", async |world| {
-        world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 40).await?;
+    world::run_promise("bad-model", async |world| {
+        world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 40).await?;
         let digest = |file: &str| -> anyhow::Result<String> {
             let bytes = std::fs::read(world.cluster.layout().root().join("examples/bad").join(file))?;
             Ok(format!("sha256:{}", hex::encode(Sha256::digest(bytes))))
         };
         let bad = |version: &str, uri: &str, digest: &str| -> anyhow::Result<ModelDeployment> {
-            let mut object = world.quick("digits/v2.yaml")?;
+            let mut object = world.quick_example("digits/v2.yaml")?;
             object.spec.model.version = Some(version.into());
             object.spec.model.uri = uri.into();
             object.spec.model.digest = Some(digest.into());
@@ -45,7 +45,7 @@ async fn bad_model() -> anyhow::Result<()> {
             let message = refused(&world, &bad(version, uri, &digest)?, version).await?;
             assert!(message.to_lowercase().contains(word), "{version}: {message}");
         }
-        world.settle().await?;
+        world.finish_load().await?;
         Ok(())
     })
     .await

@@ -19,7 +19,7 @@ fn tells(answer: &str, expected: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn bad_spec_is_refused() -> anyhow::Result<()> {
-    world::run("bad-spec", async |world| {
+    world::run_promise("bad-spec", async |world| {
         let folder = world.cluster.layout().root().join("crds/tests/cases");
         let mut refused = 0;
         for entry in std::fs::read_dir(folder.join("reject"))? {

@@ -3,41 +3,41 @@
 
 use anyhow::{Context, ensure};
 use slipway_crds::v1alpha1::{BaselineSource, ModelDeployment};
-use slipway_e2e::world::{self, World, weights};
+use slipway_e2e::world::{self, TestWorld, revision_weights};
 
 /// Rows before anything is concluded from them: the held-out rows twice.
 const ROWS: f64 = 1800.0;
 
-fn watched(world: &World, file: &str, baseline: Option<BaselineSource>) -> anyhow::Result<ModelDeployment> {
-    let mut object = world.quick(file)?;
+fn watched(world: &TestWorld, file: &str, baseline: Option<BaselineSource>) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick_example(file)?;
     object.spec.model.baseline = baseline;
     Ok(object)
 }
 
 /// One number of Prometheus about the namespace, which stands for `NS` in the query.
-async fn number(world: &World, query: &str) -> anyhow::Result<f64> {
+async fn number(world: &TestWorld, query: &str) -> anyhow::Result<f64> {
     let query = query.replace("NS", &format!("namespace=\"{}\",modeldeployment=\"digits\"", world.namespace));
-    world.promql(&query).await?.with_context(|| format!("nothing matches {query}"))
+    world.query_prometheus(&query).await?.with_context(|| format!("nothing matches {query}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn baseline_is_watched() -> anyhow::Result<()> {
-    world::run("baseline", async |world| {
-        let baseline = world.quick("08-baseline.yaml")?.spec.model.baseline;
-        let stable = world.start(&watched(&world, "digits/v1.yaml", baseline.clone())?).await?;
+    world::run_promise("baseline", async |world| {
+        let baseline = world.quick_example("08-baseline.yaml")?.spec.model.baseline;
+        let stable = world.start_model(&watched(&world, "digits/v1.yaml", baseline.clone())?).await?;
         let selector = format!("ml.slipway.dev/revision={stable},app.kubernetes.io/component=runtime");
         let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=server", "--tail=-1"];
         let logs = world.cluster.kubectl(logs).await?;
         ensure!(logs.contains("the golden requests are answered as the baseline says"), "{logs}");
 
-        world.load("digits", 150).await?;
+        world.start_load("digits", 150).await?;
         let enough = || async {
             let rows = number(&world, "sum(slipway_runtime_observed_rows_total{NS})").await;
             let rows = rows.map_err(|error| error.to_string())?;
             if rows >= ROWS { Ok(()) } else { Err(format!("{rows} rows")) }
         };
-        world.cluster.wait_for(&world.namespace, "rows to be counted", world::PODS, enough).await?;
+        world.cluster.wait_for(&world.namespace, "rows to be counted", world::PODS_TIMEOUT, enough).await?;
         // These are the rows that the baseline was made of, so nothing has drifted: PSI by docs/model-metrics.md, of the feature with the most.
         let counts = "sum by (feature, bin) (slipway_runtime_feature_bin_total{NS})";
         let live = format!("clamp_min({counts} / on (feature) group_left sum by (feature) ({counts}), 1e-4)");
@@ -56,11 +56,11 @@ async fn baseline_is_watched() -> anyhow::Result<()> {
 
         // The next version with this version's baseline.
         world.apply(&watched(&world, "digits/v2.yaml", baseline)?).await?;
-        let status = world.aborted("digits", "v2").await?;
+        let status = world.wait_aborted("digits", "v2").await?;
         let abort = status.rollout.as_ref().and_then(|rollout| rollout.abort.clone()).context("no abort")?;
         ensure!(abort.reason == "ModelLoadFailed" && abort.message.contains("baseline"), "{abort:?}");
-        ensure!(weights(&status).get(&stable) == Some(&1000), "{:?}", weights(&status));
-        world.settle().await?;
+        ensure!(revision_weights(&status).get(&stable) == Some(&1000), "{:?}", revision_weights(&status));
+        world.finish_load().await?;
         Ok(())
     })
     .await

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use slipway_crds::v1alpha1::{ModelDeployment, RolloutStage};
-use slipway_e2e::world::{self, World, candidate_revision, stable_revision, weights};
+use slipway_e2e::world::{self, TestWorld, candidate_revision, revision_weights, stable_revision};
 
 const NAME: &str = "digits-bg";
 
 /// Blue-green that waits for a person, so that every stage can be looked at.
-fn by_hand(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
-    let mut object = world.quick(file)?;
+fn by_hand(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick_example(file)?;
     object.spec.strategy.probation_seconds = 60;
     if let Some(blue_green) = object.spec.strategy.blue_green.as_mut() {
         blue_green.auto_promotion_enabled = false;
@@ -20,11 +20,11 @@ fn by_hand(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
 }
 
 /// One request to the preview address; returns who answered.
-async fn ask_preview(world: &World) -> anyhow::Result<String> {
+async fn ask_preview(world: &TestWorld) -> anyhow::Result<String> {
     let preview = format!("{NAME}-preview");
-    let url = format!("{}/v2/models/digits/infer", world.service(&preview, 8081).await?);
+    let url = format!("{}/v2/models/digits/infer", world.service_url(&preview, 8081).await?);
     let row = vec![0.0; 64];
-    let body = world::question(&row);
+    let body = world::infer_request(&row);
     let refused = world.http.post(&url, Some(&preview), &body).await?;
     anyhow::ensure!(refused.status == 401, "without the token: {refused:?}");
     let answer = world.http.post_with_token(&url, &preview, &world.token().await?, &body).await?;
@@ -33,14 +33,14 @@ async fn ask_preview(world: &World) -> anyhow::Result<String> {
 }
 
 async fn until_stage(
-    world: &World,
+    world: &TestWorld,
     stage: RolloutStage,
 ) -> anyhow::Result<slipway_crds::v1alpha1::ModelDeploymentStatus> {
     let what = format!("stage {stage:?}");
     world
-        .wait_status(NAME, &what, world::ROLLOUT, |status| match &status.rollout {
+        .wait_for_status(NAME, &what, world::ROLLOUT_TIMEOUT, |status| match &status.rollout {
             Some(rollout) if rollout.stage == stage => Ok(()),
-            _ => Err(world::brief(status)),
+            _ => Err(world::describe_status(status)),
         })
         .await
 }
@@ -48,15 +48,15 @@ async fn until_stage(
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn blue_green() -> anyhow::Result<()> {
-    world::run("blue-green", async |world| {
-        let blue = world.start(&by_hand(&world, "digits/blue-green-v1.yaml")?).await?;
-        world.load(NAME, 60).await?;
+    world::run_promise("blue-green", async |world| {
+        let blue = world.start_model(&by_hand(&world, "digits/blue-green-v1.yaml")?).await?;
+        world.start_load(NAME, 60).await?;
         world.apply(&by_hand(&world, "digits/blue-green-v2.yaml")?).await?;
 
         // Preview: green is whole, and only the preview address reaches it.
         let status = until_stage(&world, RolloutStage::Preview).await?;
         let green = candidate_revision(&status);
-        assert_eq!(weights(&status).get(&blue), Some(&1000));
+        assert_eq!(revision_weights(&status).get(&blue), Some(&1000));
         let seen = || async {
             let answered = ask_preview(&world).await.map_err(|error| error.to_string())?;
             if answered == green { Ok(()) } else { Err(format!("answered by {answered}")) }
@@ -67,25 +67,25 @@ async fn blue_green() -> anyhow::Result<()> {
         // Switch: all traffic at green, blue warm and whole.
         world.annotate(NAME, "ml.slipway.dev/promote", "1").await?;
         let status = until_stage(&world, RolloutStage::Probation).await?;
-        assert_eq!(weights(&status).get(&green), Some(&1000));
+        assert_eq!(revision_weights(&status).get(&green), Some(&1000));
         assert_eq!(stable_revision(&status), blue);
         let kept = status.stable.as_ref().map(|stable| stable.ready_replicas);
-        assert_eq!(kept, Some(2), "blue must stay warm: {}", world::brief(&status));
+        assert_eq!(kept, Some(2), "blue must stay warm: {}", world::describe_status(&status));
 
         // Abort: back to blue at once.
         world.annotate(NAME, "ml.slipway.dev/abort", "1").await?;
-        let status = world.aborted(NAME, "v2").await?;
-        assert_eq!(weights(&status).get(&blue), Some(&1000));
+        let status = world.wait_aborted(NAME, "v2").await?;
+        assert_eq!(revision_weights(&status).get(&blue), Some(&1000));
 
         // Again, and this time to the end.
         world.annotate(NAME, "ml.slipway.dev/retry", "2").await?;
         until_stage(&world, RolloutStage::Preview).await?;
         world.patch_spec(NAME, json!({"strategy": {"probationSeconds": 3}})).await?;
         world.annotate(NAME, "ml.slipway.dev/promote", "2").await?;
-        let status = world.promoted(NAME, "v2").await?;
+        let status = world.wait_promoted(NAME, "v2").await?;
         assert_eq!(stable_revision(&status), green);
 
-        let account = world.settle().await?;
+        let account = world.finish_load().await?;
         assert!(account.revision(&blue).answered > 0 && account.revision(&green).answered > 0, "{account:?}");
         Ok(())
     })

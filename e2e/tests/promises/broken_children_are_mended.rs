@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
-use slipway_e2e::world::{self, PODS, World};
+use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
 /// Within which it is put back.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Changes an object as a person would, and waits until what was changed is as before, and told.
-async fn breaks(world: &World, object: &str, change: &[&str], shows: &str, told: &str) -> anyhow::Result<()> {
+async fn breaks(world: &TestWorld, object: &str, change: &[&str], shows: &str, told: &str) -> anyhow::Result<()> {
     let look = async || {
         let path = format!("jsonpath={shows}");
         let text = world.cluster.kubectl(["get", object, "-n", &world.namespace, "-o", &path]).await;
@@ -35,16 +35,16 @@ async fn breaks(world: &World, object: &str, change: &[&str], shows: &str, told:
     Ok(world.cluster.wait_for(&world.namespace, &format!("an Event about {object}"), SOON, said).await?)
 }
 
-async fn pods(world: &World) -> anyhow::Result<Vec<String>> {
-    world.names("pods", "ml.slipway.dev/modeldeployment=digits").await
+async fn pods(world: &TestWorld) -> anyhow::Result<Vec<String>> {
+    world.object_names("pods", "ml.slipway.dev/modeldeployment=digits").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn broken_children_are_mended() -> anyhow::Result<()> {
-    world::run("broken-children", async |world| {
-        let object = world.quick("digits/v1.yaml")?;
-        let revision = world.start(&object).await?;
+    world::run_promise("broken-children", async |world| {
+        let object = world.quick_example("digits/v1.yaml")?;
+        let revision = world.start_model(&object).await?;
         // Nobody can answer while there is no gateway, or while the address leads elsewhere, so there is no load yet.
         let none = ["scale", "deployment/slipway-gateway", "--replicas=0"];
         // Whoever writes by the scale subresource is in no managedFields, so nobody is named.
@@ -53,10 +53,10 @@ async fn broken_children_are_mended() -> anyhow::Result<()> {
         let elsewhere = ["patch", "service/digits", "-p", r#"{"spec":{"selector":{"app":"theirs"}}}"#];
         let address = "Service digits: spec.selector was changed by kubectl-patch";
         breaks(&world, "service/digits", &elsewhere, "{.spec.selector}", address).await?;
-        world.deployment_ready("slipway-gateway").await?;
-        world.wait_status("digits", "all to be ready again", PODS, world::ready).await?;
+        world.wait_deployment_ready("slipway-gateway").await?;
+        world.wait_for_status("digits", "all to be ready again", PODS_TIMEOUT, world::check_ready).await?;
 
-        world.load("digits", 100).await?;
+        world.start_load("digits", 100).await?;
         let nobody = ["patch", "rolebinding/slipway-gateway", "--type=merge", "-p", r#"{"subjects":[]}"#];
         // Nobody owns what is not there.
         let rights = "RoleBinding slipway-gateway: subjects was changed";
@@ -69,12 +69,12 @@ async fn broken_children_are_mended() -> anyhow::Result<()> {
         world.cluster.kubectl(orphan).await?;
         world.apply(&object).await?;
         let taken_back = |status: &ModelDeploymentStatus| {
-            world::ready(status)?;
+            world::check_ready(status)?;
             let quiet = status.rollout.is_none() && status.history.is_empty();
             let same = world::stable_revision(status) == revision;
-            if quiet && same { Ok(()) } else { Err(world::brief(status)) }
+            if quiet && same { Ok(()) } else { Err(world::describe_status(status)) }
         };
-        world.wait_status("digits", "the orphans to be taken back", PODS, taken_back).await?;
+        world.wait_for_status("digits", "the orphans to be taken back", PODS_TIMEOUT, taken_back).await?;
         let controlled = || async {
             let owners = "jsonpath={range .items[*]}{.metadata.ownerReferences[0].name}{\"\\n\"}{end}";
             let all = [
@@ -90,8 +90,8 @@ async fn broken_children_are_mended() -> anyhow::Result<()> {
             let names = world.cluster.kubectl(all).await.map_err(|error| error.to_string())?;
             if names.lines().all(|name| name == "digits") { Ok(()) } else { Err(format!("owners: {names:?}")) }
         };
-        world.cluster.wait_for(&world.namespace, "all to be ours", PODS, controlled).await?;
-        let account = world.settle().await?;
+        world.cluster.wait_for(&world.namespace, "all to be ours", PODS_TIMEOUT, controlled).await?;
+        let account = world.finish_load().await?;
         ensure!(pods(&world).await? == before, "pods were replaced: {before:?}");
         ensure!(account.revision(&revision).answered > 0, "{account:?}");
         Ok(())

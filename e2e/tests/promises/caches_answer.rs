@@ -3,10 +3,10 @@
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use slipway_e2e::world::{self, World};
+use slipway_e2e::world::{self, TestWorld};
 
-fn cached(world: &World, file: &str) -> anyhow::Result<String> {
-    let mut object = serde_json::to_value(world.quick(file)?)?;
+fn cached(world: &TestWorld, file: &str) -> anyhow::Result<String> {
+    let mut object = serde_json::to_value(world.quick_example(file)?)?;
     object["spec"]["server"]["cache"] =
         json!({"results": {"bypass": "Never", "hotKeys": 100}, "sidecar": {"maxMemory": "16Mi"}});
     // All that stable is asked here is kept, so it does nothing whose time could be compared.
@@ -17,11 +17,11 @@ fn cached(world: &World, file: &str) -> anyhow::Result<String> {
 }
 
 /// One question; how the cache was involved, and the answer.
-async fn ask(world: &World) -> anyhow::Result<(String, String, Value)> {
-    let base = world.service("digits", 80).await?;
+async fn ask(world: &TestWorld) -> anyhow::Result<(String, String, Value)> {
+    let base = world.service_url("digits", 80).await?;
     let row: Vec<f64> = (0..64).map(|n| f64::from(n % 17)).collect();
     let url = format!("{base}/v2/models/digits/infer");
-    let answer = world.http.post(&url, Some("digits"), &world::question(&row)).await?;
+    let answer = world.http.post(&url, Some("digits"), &world::infer_request(&row)).await?;
     ensure!(answer.status.is_success(), "{answer:?}");
     let value: Value = answer.json()?;
     let (cache, revision) = (answer.header("x-slipway-cache"), answer.header("x-slipway-revision"));
@@ -29,7 +29,7 @@ async fn ask(world: &World) -> anyhow::Result<(String, String, Value)> {
 }
 
 /// Some pod of `candidate` was told by pods of `stable` what is hot, and answered it before it was ready.
-async fn warmed(world: &World, candidate: &str, stable: &str) -> anyhow::Result<()> {
+async fn warmed(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Result<()> {
     let selector = format!("ml.slipway.dev/revision={candidate},app.kubernetes.io/component=runtime");
     let logs = ["logs", "-n", &world.namespace, "-l", &selector, "-c=server", "--tail=-1"];
     let logs = world.cluster.kubectl(logs).await?;
@@ -46,9 +46,11 @@ async fn warmed(world: &World, candidate: &str, stable: &str) -> anyhow::Result<
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn caches_answer() -> anyhow::Result<()> {
-    world::run("caches", async |world| {
+    world::run_promise("caches", async |world| {
         world.cluster.apply(&world.namespace, &cached(&world, "digits/v1.yaml")?).await?;
-        let status = world.wait_status("digits", "the first version to be ready", world::PODS, world::ready).await?;
+        let status = world
+            .wait_for_status("digits", "the first version to be ready", world::PODS_TIMEOUT, world::check_ready)
+            .await?;
         let stable = world::stable_revision(&status);
         let sidecars = ["get", "pods", "-n", &world.namespace, "-l", &format!("ml.slipway.dev/revision={stable}")];
         let ready = "-o=jsonpath={.items[*].status.initContainerStatuses[?(@.name==\"redis\")].started}";
@@ -61,21 +63,21 @@ async fn caches_answer() -> anyhow::Result<()> {
             let (cache, _, answer) = ask(&world).await.map_err(|error| error.to_string())?;
             if cache == "hit" && answer == first { Ok(()) } else { Err(format!("{cache}: {answer} after {first}")) }
         };
-        world.cluster.wait_for(&world.namespace, "a kept answer", world::PODS, kept).await?;
+        world.cluster.wait_for(&world.namespace, "a kept answer", world::PODS_TIMEOUT, kept).await?;
 
-        world.load("digits", 200).await?;
+        world.start_load("digits", 200).await?;
         // The generator asks 900 questions over and over: all of them are asked twice, so whichever pod tells has something to tell.
         let asked = || async {
             let answered = world.account().await.map_err(|error| error.to_string())?.answered;
             if answered >= 2000 { Ok(()) } else { Err(format!("{answered} answers")) }
         };
-        world.cluster.wait_for(&world.namespace, "2000 answers", world::PODS, asked).await?;
+        world.cluster.wait_for(&world.namespace, "2000 answers", world::PODS_TIMEOUT, asked).await?;
         world.cluster.apply(&world.namespace, &cached(&world, "digits/v2.yaml")?).await?;
-        world.promoted("digits", "v2").await?;
+        world.wait_promoted("digits", "v2").await?;
         let (_, revision, _) = ask(&world).await?;
         ensure!(revision != stable, "the new version answers");
         warmed(&world, &revision, &stable).await?;
-        let account = world.settle().await?;
+        let account = world.finish_load().await?;
         // A forest is right far more often than a tree: kept answers of the tree would show.
         let of_new = account.revision(&revision);
         ensure!(of_new.correct as f64 > 0.93 * of_new.answered as f64, "{of_new:?}");

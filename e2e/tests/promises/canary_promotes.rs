@@ -1,15 +1,15 @@
 //! A better version grows through its steps, each judged, and becomes stable; no request is lost.
 
-use slipway_e2e::world::{self, weights};
+use slipway_e2e::world::{self, revision_weights};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn canary_promotes() -> anyhow::Result<()> {
-    world::run("canary-promotes", async |world| {
-        let first = world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 120).await?;
-        world.apply(&world.quick("digits/v2.yaml")?).await?;
-        let status = world.promoted("digits", "v2").await?;
+    world::run_promise("canary-promotes", async |world| {
+        let first = world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 120).await?;
+        world.apply(&world.quick_example("digits/v2.yaml")?).await?;
+        let status = world.wait_promoted("digits", "v2").await?;
 
         let record = status.history.first().expect("a rollout that ended is in the history");
         let asked: Vec<i32> = record.steps.iter().map(|step| step.weight_permille).collect();
@@ -25,14 +25,14 @@ async fn canary_promotes() -> anyhow::Result<()> {
         }
         let second = status.stable.as_ref().expect("a stable revision").revision.clone();
         assert_ne!(first, second);
-        assert_eq!(weights(&status).get(&second), Some(&1000));
+        assert_eq!(revision_weights(&status).get(&second), Some(&1000));
 
-        let account = world.settle().await?;
+        let account = world.finish_load().await?;
         assert!(account.revision(&first).answered > 0 && account.revision(&second).answered > 0, "{account:?}");
         // Applying the same content again is no rollout.
-        world.apply(&world.quick("digits/v2.yaml")?).await?;
+        world.apply(&world.quick_example("digits/v2.yaml")?).await?;
         let again = world.status("digits").await.map_err(anyhow::Error::msg)?;
-        assert!(again.rollout.is_none(), "{}", world::brief(&again));
+        assert!(again.rollout.is_none(), "{}", world::describe_status(&again));
         Ok(())
     })
     .await

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use slipway_crds::v1alpha1::{
     AnalysisMode, CanaryStep, CanaryStrategy, ModelDeploymentStatus, RolloutPause, RolloutStage,
 };
-use slipway_e2e::world::{self, World};
+use slipway_e2e::world::{self, TestWorld};
 
 const PROMOTE: &str = "ml.slipway.dev/promote";
 
@@ -15,25 +15,25 @@ fn weight(percent: i32) -> CanaryStep {
 fn paused_at(step: i32) -> impl Fn(&ModelDeploymentStatus) -> Result<(), String> {
     move |status| match &status.rollout {
         Some(rollout) if rollout.stage == RolloutStage::Paused && rollout.step_index == step => Ok(()),
-        _ => Err(world::brief(status)),
+        _ => Err(world::describe_status(status)),
     }
 }
 
 /// `kubectl annotate` by somebody; the refusal, if it is one.
-async fn annotate(world: &World, user: &str, value: &str) -> Result<String, String> {
+async fn annotate(world: &TestWorld, user: &str, value: &str) -> Result<String, String> {
     let (by, annotation) = (format!("--as={user}"), format!("{PROMOTE}={value}"));
     let arguments = [by.as_str(), "annotate", "--overwrite", "mdep", "digits", "-n", &world.namespace, &annotation];
     world.cluster.kubectl(arguments).await.map_err(|error| error.to_string())
 }
 
 /// `kubectl slipway` by somebody.
-async fn slipway(world: &World, user: &str, arguments: &[&str]) -> Result<String, String> {
+async fn slipway(world: &TestWorld, user: &str, arguments: &[&str]) -> Result<String, String> {
     let all = arguments.iter().copied().chain(["digits", "-n", &world.namespace]);
-    world.cluster.plugin_as(user, all).await.map_err(|error| error.to_string())
+    world.cluster.run_plugin_as(user, all).await.map_err(|error| error.to_string())
 }
 
 /// Who may do what: both edit, one of them may promote.
-async fn rights(world: &World) -> anyhow::Result<()> {
+async fn rights(world: &TestWorld) -> anyhow::Result<()> {
     for (name, role, user) in
         [("ed", "slipway-edit", "ed"), ("ann", "slipway-edit", "ann"), ("ann-promotes", "slipway-promote", "ann")]
     {
@@ -50,17 +50,17 @@ async fn rights(world: &World) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn commands_are_bound() -> anyhow::Result<()> {
-    world::run("commands", async |world| {
+    world::run_promise("commands", async |world| {
         rights(&world).await?;
-        world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 50).await?;
-        let mut second = world.quick("digits/v2.yaml")?;
+        world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 50).await?;
+        let mut second = world.quick_example("digits/v2.yaml")?;
         let pause = || CanaryStep { pause: Some(RolloutPause::default()), ..CanaryStep::default() };
         let steps = vec![weight(20), pause(), weight(60), pause(), weight(100)];
         second.spec.strategy.canary = Some(CanaryStrategy { steps });
         (second.spec.analysis.gates, second.spec.analysis.mode) = (None, AnalysisMode::Disabled);
         world.apply(&second).await?;
-        let status = world.wait_status("digits", "the first pause", world::ROLLOUT, paused_at(1)).await?;
+        let status = world.wait_for_status("digits", "the first pause", world::ROLLOUT_TIMEOUT, paused_at(1)).await?;
         let revision = world::candidate_revision(&status);
 
         // A right of its own, and nobody speaks for somebody else.
@@ -72,14 +72,14 @@ async fn commands_are_bound() -> anyhow::Result<()> {
         ensure!(done.contains("promote: done at step 2/5"), "{done}");
 
         // What was for the first pause does nothing at the second one.
-        world.wait_status("digits", "the second pause", world::ROLLOUT, paused_at(3)).await?;
+        world.wait_for_status("digits", "the second pause", world::ROLLOUT_TIMEOUT, paused_at(3)).await?;
         let late = format!("{revision}/1/late/ann");
         annotate(&world, "ann", &late).await.map_err(anyhow::Error::msg)?;
         let seen = |status: &ModelDeploymentStatus| match status.handled_commands.get(PROMOTE) == Some(&late) {
             true => Ok(()),
-            false => Err(world::brief(status)),
+            false => Err(world::describe_status(status)),
         };
-        let status = world.wait_status("digits", "the late command to be seen", world::PODS, seen).await?;
+        let status = world.wait_for_status("digits", "the late command to be seen", world::PODS_TIMEOUT, seen).await?;
         paused_at(3)(&status).map_err(anyhow::Error::msg)?;
         let told = || async {
             let field = "--field-selector=reason=CommandIgnored";
@@ -87,13 +87,13 @@ async fn commands_are_bound() -> anyhow::Result<()> {
             let events = events.map_err(|error| error.to_string())?;
             if events.contains("promote by ann was for revision") { Ok(()) } else { Err(events) }
         };
-        world.cluster.wait_for(&world.namespace, "an event that says so", world::PODS, told).await?;
+        world.cluster.wait_for(&world.namespace, "an event that says so", world::PODS_TIMEOUT, told).await?;
 
         // Who edits may take back, and cannot let through.
         let refused = slipway(&world, "ed", &["promote"]).await.err().context("ed may promote")?;
         ensure!(refused.contains("ed lacks a right"), "{refused}");
         slipway(&world, "ed", &["abort"]).await.map_err(anyhow::Error::msg)?;
-        let status = world.aborted("digits", "v2").await?;
+        let status = world.wait_aborted("digits", "v2").await?;
         let record = status.history.first().context("no history")?;
         let done: Vec<_> = record.commands.iter().map(|it| (it.command.as_str(), it.user.as_str())).collect();
         ensure!(done == [("promote", "ann"), ("abort", "ed")], "{done:?}");
@@ -105,8 +105,8 @@ async fn commands_are_bound() -> anyhow::Result<()> {
         ensure!(done.contains("ed holds the rollout"), "{done}");
         slipway(&world, "ed", &["resume"]).await.map_err(anyhow::Error::msg)?;
         slipway(&world, "ann", &["promote", "--full"]).await.map_err(anyhow::Error::msg)?;
-        world.promoted("digits", "v2").await?;
-        let account = world.settle().await?;
+        world.wait_promoted("digits", "v2").await?;
+        let account = world.finish_load().await?;
         ensure!(account.failed == 0, "{account:?}");
         Ok(())
     })

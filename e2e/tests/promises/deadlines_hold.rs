@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeployment;
-use slipway_e2e::world::{self, Http, World};
+use slipway_e2e::world::{self, HttpClient, TestWorld};
 
 /// Longer than the model server's own limit, which is 30 s.
 const LONG: Duration = Duration::from_secs(40);
@@ -38,7 +38,7 @@ fn question(rounds: u64) -> Value {
     json!({"inputs": [{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [rounds]}]})
 }
 
-async fn ask(http: &Http, base: &str, rounds: u64) -> anyhow::Result<Duration> {
+async fn ask(http: &HttpClient, base: &str, rounds: u64) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     let answer = http.post(&format!("{base}/v2/models/slow/infer"), Some("slow"), &question(rounds)).await?;
     anyhow::ensure!(answer.status.is_success(), "after {:?}: {answer:?}", begun.elapsed());
@@ -46,7 +46,7 @@ async fn ask(http: &Http, base: &str, rounds: u64) -> anyhow::Result<Duration> {
 }
 
 /// Rounds that take about [`LONG`], here and now.
-async fn rounds(http: &Http, base: &str) -> anyhow::Result<u64> {
+async fn rounds(http: &HttpClient, base: &str) -> anyhow::Result<u64> {
     let mut rounds = 2000;
     loop {
         let took = ask(http, base, rounds).await?;
@@ -64,8 +64,8 @@ fn longer(rounds: u64, took: Duration) -> u64 {
 
 /// How long a request takes, answered by a pod that is told to end meanwhile and through gateways that all leave.
 async fn while_all_leave(
-    world: &World,
-    http: &Http,
+    world: &TestWorld,
+    http: &HttpClient,
     base: &str,
     revision: &str,
     rounds: u64,
@@ -83,7 +83,7 @@ async fn while_all_leave(
 }
 
 /// Until the pod runs the request.
-async fn in_flight(world: &World, revision: &str) -> anyhow::Result<()> {
+async fn in_flight(world: &TestWorld, revision: &str) -> anyhow::Result<()> {
     let selector = format!("ml.slipway.dev/revision={revision}");
     let arguments = ["get", "pods", "-n", &world.namespace, "-l", &selector, "-o=jsonpath={.items[0].metadata.name}"];
     let pod = world.cluster.kubectl(arguments).await?;
@@ -96,16 +96,16 @@ async fn in_flight(world: &World, revision: &str) -> anyhow::Result<()> {
             other => Err(format!("{other:?} requests in flight")),
         }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "the pod to run the request", world::PODS, look).await?)
+    Ok(world.cluster.wait_for(&world.namespace, "the pod to run the request", world::PODS_TIMEOUT, look).await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn deadlines_hold() -> anyhow::Result<()> {
-    world::run("deadlines-hold", async |world| {
-        let revision = world.start(&slow()?).await?;
-        let base = world.service("slow", 80).await?;
-        let http = Http::patient(Duration::from_secs(u64::from(TIMEOUT)));
+    world::run_promise("deadlines-hold", async |world| {
+        let revision = world.start_model(&slow()?).await?;
+        let base = world.service_url("slow", 80).await?;
+        let http = HttpClient::with_timeout(Duration::from_secs(u64::from(TIMEOUT)));
         let mut rounds = rounds(&http, &base).await?;
         loop {
             let took = while_all_leave(&world, &http, &base, &revision, rounds).await?;

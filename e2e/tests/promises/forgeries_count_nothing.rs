@@ -4,14 +4,14 @@
 use anyhow::{Context, ensure};
 use serde_json::json;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
-use slipway_e2e::world::{self, World};
+use slipway_e2e::world::{self, TestWorld};
 
 const FORGER: &str = "forger";
 /// What the forger adds to each of its counters every second.
 const A_SECOND: u64 = 10_000;
 
 /// A pod that is scraped as Slipway's are, and says of the candidate that all its requests fail and are slow, and of stable that none does.
-async fn forge(world: &World, candidate: &str, stable: &str) -> anyhow::Result<()> {
+async fn forge(world: &TestWorld, candidate: &str, stable: &str) -> anyhow::Result<()> {
     let series = |metric: &str, revision: &str, role: &str, more: &str| {
         format!(
             "echo \"{metric}{{modeldeployment=\\\"digits\\\",revision=\\\"{revision}\\\",role=\\\"{role}\\\",{more}}} $n\"\n"
@@ -49,19 +49,19 @@ async fn forge(world: &World, candidate: &str, stable: &str) -> anyhow::Result<(
     world.cluster.apply(&world.namespace, &list.to_string()).await.map(drop)?;
     let query = format!("sum(rate({requests}{{namespace=\"{}\",pod=\"{FORGER}\"}}[10s]))", world.namespace);
     let grows = || async {
-        let rate = world.promql(&query).await.map_err(|error| error.to_string())?.unwrap_or_default();
+        let rate = world.query_prometheus(&query).await.map_err(|error| error.to_string())?.unwrap_or_default();
         if rate > 1000.0 { Ok(()) } else { Err(format!("{rate} forged requests a second")) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "the forgeries to be scraped", world::PODS, grows).await?)
+    Ok(world.cluster.wait_for(&world.namespace, "the forgeries to be scraped", world::PODS_TIMEOUT, grows).await?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn forgeries_count_nothing() -> anyhow::Result<()> {
-    world::run("forgeries", async |world| {
-        let stable = world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 100).await?;
-        let mut second = world.quick("digits/v2.yaml")?;
+    world::run_promise("forgeries", async |world| {
+        let stable = world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 100).await?;
+        let mut second = world.quick_example("digits/v2.yaml")?;
         // The forger has to be there before the judge is done.
         for gate in second.spec.analysis.gates.iter_mut().flatten() {
             if let Some(errors) = &mut gate.error_rate {
@@ -71,14 +71,14 @@ async fn forgeries_count_nothing() -> anyhow::Result<()> {
         second.spec.paused = true;
         world.apply(&second).await?;
         let begun = |status: &ModelDeploymentStatus| match world::candidate_revision(status) {
-            revision if revision.is_empty() => Err(world::brief(status)),
+            revision if revision.is_empty() => Err(world::describe_status(status)),
             _ => Ok(()),
         };
-        let status = world.wait_status("digits", "the rollout to begin", world::PODS, begun).await?;
+        let status = world.wait_for_status("digits", "the rollout to begin", world::PODS_TIMEOUT, begun).await?;
         forge(&world, &world::candidate_revision(&status), &stable).await?;
         world.patch_spec("digits", json!({"paused": false})).await?;
 
-        let status = world.promoted("digits", "v2").await?;
+        let status = world.wait_promoted("digits", "v2").await?;
         let record = status.history.first().context("no history")?;
         let (_, judged) = record.steps.split_last().context("no steps")?;
         for step in judged {
@@ -86,7 +86,7 @@ async fn forgeries_count_nothing() -> anyhow::Result<()> {
             let largest = numbers.max().unwrap_or_default();
             ensure!(largest < A_SECOND, "forged requests are in the numbers: {}", step.verdict);
         }
-        let account = world.settle().await?;
+        let account = world.finish_load().await?;
         ensure!(account.failed == 0, "{account:?}");
         Ok(())
     })

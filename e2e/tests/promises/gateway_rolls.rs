@@ -5,13 +5,13 @@ use slipway_e2e::world;
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn gateway_rolls() -> anyhow::Result<()> {
-    world::run("gateway-rolls", async |world| {
-        world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 100).await?;
+    world::run_promise("gateway-rolls", async |world| {
+        world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 100).await?;
         let restart = ["rollout", "restart", "-n", &world.namespace, "deployment/slipway-gateway"];
         world.cluster.kubectl(restart).await?;
-        world.deployment_ready("slipway-gateway").await?;
-        world.settle().await?;
+        world.wait_deployment_ready("slipway-gateway").await?;
+        world.finish_load().await?;
         Ok(())
     })
     .await

@@ -4,12 +4,12 @@
 use anyhow::ensure;
 use serde_json::json;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
-use slipway_e2e::cluster::Cluster;
+use slipway_e2e::cluster::ClusterHandle;
 use slipway_e2e::product::{self, NAMESPACE, RELEASE};
-use slipway_e2e::world::{self, PODS, World};
+use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
 /// Upgrades Slipway to another version of the gateway.
-async fn upgrade(cluster: &Cluster, tag: &str) -> anyhow::Result<()> {
+async fn upgrade(cluster: &ClusterHandle, tag: &str) -> anyhow::Result<()> {
     let chart = cluster.layout().root().join("charts").join(RELEASE).display().to_string();
     let value = format!("gateway.image.tag={tag}");
     let upgrade = ["upgrade", RELEASE, &chart, "--namespace", NAMESPACE, "--reuse-values", "--set", &value];
@@ -19,50 +19,50 @@ async fn upgrade(cluster: &Cluster, tag: &str) -> anyhow::Result<()> {
 }
 
 /// What the template of a namespace's gateway runs.
-async fn image(world: &World) -> Result<String, String> {
+async fn image(world: &TestWorld) -> Result<String, String> {
     let path = "jsonpath={.spec.template.spec.containers[0].image}";
     let get = ["get", "deployment", "slipway-gateway", "-n", &world.namespace, "-o", path];
     world.cluster.kubectl(get).await.map_err(|error| error.to_string())
 }
 
-async fn runs(world: &World, tag: &str) -> anyhow::Result<()> {
+async fn runs(world: &TestWorld, tag: &str) -> anyhow::Result<()> {
     let has = || async {
         let image = image(world).await?;
         if image.ends_with(tag) { Ok(()) } else { Err(image) }
     };
-    world.cluster.wait_for(&world.namespace, "the gateway to have its version", PODS, has).await?;
+    world.cluster.wait_for(&world.namespace, "the gateway to have its version", PODS_TIMEOUT, has).await?;
     Ok(())
 }
 
 /// The operator does what else is asked of it meanwhile.
-async fn grows(world: &World) -> anyhow::Result<()> {
+async fn grows(world: &TestWorld) -> anyhow::Result<()> {
     world.patch_spec("digits", json!({"replicas": 2})).await?;
     let ready = |status: &ModelDeploymentStatus| match &status.stable {
         Some(stable) if stable.ready_replicas == 2 => Ok(()),
         other => Err(format!("{other:?}")),
     };
-    world.wait_status("digits", "two pods", PODS, ready).await.map(drop)
+    world.wait_for_status("digits", "two pods", PODS_TIMEOUT, ready).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn gateways_are_updated_in_turn() -> anyhow::Result<()> {
-    world::run_alone("first", async |first| {
+    world::run_promise_alone("first", async |first| {
         let namespace = first.cluster.temp_namespace("second").await?;
-        let second = World::new(first.cluster.clone(), namespace.name());
+        let second = TestWorld::new(first.cluster.clone(), namespace.name());
         second.prepare().await?;
         for world in [&first, &second] {
-            let mut object = world.quick("digits/v1.yaml")?;
+            let mut object = world.quick_example("digits/v1.yaml")?;
             object.spec.replicas = Some(1);
-            world.start(&object).await?;
+            world.start_model(&object).await?;
         }
-        let mut more = second.quick("digits/v1.yaml")?;
+        let mut more = second.quick_example("digits/v1.yaml")?;
         more.metadata.name = Some("more".into());
         more.spec.model.name = Some("more".into());
         more.spec.replicas = Some(1);
-        second.start(&more).await?;
-        first.load("digits", 60).await?;
-        second.load("digits", 60).await?;
+        second.start_model(&more).await?;
+        first.start_load("digits", 60).await?;
+        second.start_load("digits", 60).await?;
 
         upgrade(&first.cluster, "broken").await?;
         let outcome = async {
@@ -75,9 +75,9 @@ async fn gateways_are_updated_in_turn() -> anyhow::Result<()> {
         upgrade(&first.cluster, "dev").await?;
         outcome?;
         runs(&first, ":dev").await?;
-        first.deployment_ready("slipway-gateway").await?;
-        first.settle().await?;
-        second.settle().await?;
+        first.wait_deployment_ready("slipway-gateway").await?;
+        first.finish_load().await?;
+        second.finish_load().await?;
         namespace.delete().await?;
         Ok(())
     })

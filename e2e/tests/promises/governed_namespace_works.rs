@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use slipway_e2e::product::{self, Prometheus};
-use slipway_e2e::world::{self, World};
+use slipway_e2e::product::{self, PrometheusSource};
+use slipway_e2e::world::{self, TestWorld};
 
 /// The range of ids that the platform gives to the namespace.
 const FIRST_ID: i64 = 1_000_650_000;
@@ -44,8 +44,8 @@ fn rules(namespace: &str) -> Value {
 }
 
 /// A version that keeps to the rules.
-fn governed(world: &World, file: &str) -> anyhow::Result<String> {
-    let mut object = serde_json::to_value(world.quick(file)?)?;
+fn governed(world: &TestWorld, file: &str) -> anyhow::Result<String> {
+    let mut object = serde_json::to_value(world.quick_example(file)?)?;
     object["spec"]["template"] = json!({
         "metadata": {"labels": {"cost-centre": "ml"}},
         "spec": {
@@ -60,7 +60,7 @@ fn governed(world: &World, file: &str) -> anyhow::Result<String> {
     Ok(object.to_string())
 }
 
-async fn through(world: &World) -> anyhow::Result<()> {
+async fn through(world: &TestWorld) -> anyhow::Result<()> {
     let quota =
         ["create", "quota", "governed", "-n", &world.namespace, "--hard=limits.cpu=16,limits.memory=16Gi,pods=30"];
     let label = json!({"metadata": {"labels": {"cost-centre": "ml"}}});
@@ -68,15 +68,15 @@ async fn through(world: &World) -> anyhow::Result<()> {
                       "securityContext": {"runAsUser": FIRST_ID}});
     let values = json!({"pods": {"userIds": "Platform"}, "gateway": {"template": {"metadata": label["metadata"], "spec": spec}}});
     let url = world.cluster.prometheus_url()?;
-    product::install_with(&world.cluster, &Prometheus::Url(url), &values).await?;
+    product::install_with_values(&world.cluster, &PrometheusSource::Url(url), &values).await?;
     world.cluster.apply(&world.namespace, &rules(&world.namespace).to_string()).await?;
     world.cluster.kubectl(quota).await?;
 
     world.cluster.apply(&world.namespace, &governed(world, "digits/v1.yaml")?).await?;
-    world.wait_status("digits", "the first version to be ready", world::PODS, world::ready).await?;
-    world.load("digits", 60).await?;
+    world.wait_for_status("digits", "the first version to be ready", world::PODS_TIMEOUT, world::check_ready).await?;
+    world.start_load("digits", 60).await?;
     world.cluster.apply(&world.namespace, &governed(world, "digits/v2.yaml")?).await?;
-    world.promoted("digits", "v2").await?;
+    world.wait_promoted("digits", "v2").await?;
     let pods: Api<Pod> = Api::namespaced(world.cluster.client(), &world.namespace);
     let ours = ListParams::default().labels("app.kubernetes.io/managed-by=slipway");
     for pod in pods.list(&ours).await? {
@@ -84,7 +84,7 @@ async fn through(world: &World) -> anyhow::Result<()> {
         let user = spec.security_context.and_then(|it| it.run_as_user);
         ensure!(user.is_some_and(|user| (FIRST_ID..=LAST_ID).contains(&user)), "{name} runs as {user:?}");
     }
-    let account = world.settle().await?;
+    let account = world.finish_load().await?;
     ensure!(account.failed == 0, "{account:?}");
     Ok(())
 }
@@ -92,9 +92,9 @@ async fn through(world: &World) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn governed_namespace_works() -> anyhow::Result<()> {
-    world::run_alone("governed", async |world| {
+    world::run_promise_alone("governed", async |world| {
         let outcome = through(&world).await;
-        product::install(&world.cluster, &Prometheus::Url(world.cluster.prometheus_url()?)).await?;
+        product::install_charts(&world.cluster, &PrometheusSource::Url(world.cluster.prometheus_url()?)).await?;
         let name = format!("governed-{}", world.namespace);
         for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
             world.cluster.kubectl(["delete", kind, &name, "--ignore-not-found"]).await?;

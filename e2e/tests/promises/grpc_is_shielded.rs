@@ -7,7 +7,7 @@ use slipway_oip::inference::grpc_inference_service_client::GrpcInferenceServiceC
 use slipway_oip::inference::model_infer_request::InferInputTensor;
 
 /// Held-out digits: the failing version fails for almost every second one.
-fn digits(world: &world::World) -> anyhow::Result<Vec<Vec<f32>>> {
+fn digits(world: &world::TestWorld) -> anyhow::Result<Vec<Vec<f32>>> {
     let csv = world.example("digits/heldout.csv")?;
     let pixels = |line: &str| -> anyhow::Result<Vec<f32>> {
         let pixels: Vec<f32> = line.split(',').skip(1).map(str::parse).collect::<Result<_, _>>()?;
@@ -32,9 +32,9 @@ fn request(digit: &[f32]) -> pb::ModelInferRequest {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn grpc_is_shielded() -> anyhow::Result<()> {
-    world::run("grpc", async |world| {
-        world.start(&world.quick("digits/v2.yaml")?).await?;
-        let endpoint = tonic::transport::Endpoint::from_shared(world.service("digits", 80).await?)?;
+    world::run_promise("grpc", async |world| {
+        world.start_model(&world.quick_example("digits/v2.yaml")?).await?;
+        let endpoint = tonic::transport::Endpoint::from_shared(world.service_url("digits", 80).await?)?;
         // The name of the model's Service is what the gateway routes by.
         let channel = endpoint.origin("http://digits".parse()?).connect().await?;
         let mut client = GrpcInferenceServiceClient::new(channel);
@@ -54,8 +54,8 @@ async fn grpc_is_shielded() -> anyhow::Result<()> {
             }
             (calls, failures)
         });
-        world.apply(&world.quick("digits/v4-errors.yaml")?).await?;
-        let taken_back = world.aborted("digits", "v4-errors").await;
+        world.apply(&world.quick_example("digits/v4-errors.yaml")?).await?;
+        let taken_back = world.wait_aborted("digits", "v4-errors").await;
         STOP.store(true, std::sync::atomic::Ordering::Relaxed);
         let (calls, failures) = load.await?;
         taken_back?;

@@ -6,11 +6,11 @@ use k8s_openapi::api::autoscaling::v2::{
     HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior, MetricSpec, MetricTarget, ResourceMetricSource,
 };
 use slipway_crds::v1alpha1::{AutoscalingSpec, ModelDeployment};
-use slipway_e2e::world::{self, World};
+use slipway_e2e::world::{self, TestWorld};
 
 /// Twenty millicores a pod are soon used up, and both directions are quick.
-fn autoscaled(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
-    let mut object = world.quick(file)?;
+fn autoscaled(world: &TestWorld, file: &str) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick_example(file)?;
     let quick = HPAScalingRules {
         stabilization_window_seconds: Some(0),
         policies: Some(vec![HPAScalingPolicy { type_: "Pods".into(), value: 4, period_seconds: 15 }]),
@@ -36,7 +36,7 @@ fn autoscaled(world: &World, file: &str) -> anyhow::Result<ModelDeployment> {
 }
 
 /// Applies without `replicas`, as the documentation asks for.
-async fn apply_without_replicas(world: &World, object: &ModelDeployment) -> anyhow::Result<()> {
+async fn apply_without_replicas(world: &TestWorld, object: &ModelDeployment) -> anyhow::Result<()> {
     let mut json = serde_json::to_value(object)?;
     if let Some(spec) = json["spec"].as_object_mut() {
         spec.remove("replicas");
@@ -45,9 +45,9 @@ async fn apply_without_replicas(world: &World, object: &ModelDeployment) -> anyh
     Ok(())
 }
 
-async fn until_replicas(world: &World, what: &str, wanted: impl Fn(i32) -> bool) -> anyhow::Result<()> {
+async fn until_replicas(world: &TestWorld, what: &str, wanted: impl Fn(i32) -> bool) -> anyhow::Result<()> {
     let look = || async {
-        let object = world.models().get("digits").await.map_err(|error| error.to_string())?;
+        let object = world.model_deployments().get("digits").await.map_err(|error| error.to_string())?;
         let ready =
             object.status.as_ref().and_then(|status| status.stable.as_ref()).map_or(0, |stable| stable.ready_replicas);
         let asked = object.spec.replicas.unwrap_or_default();
@@ -62,10 +62,12 @@ async fn until_replicas(world: &World, what: &str, wanted: impl Fn(i32) -> bool)
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn hpa_scales() -> anyhow::Result<()> {
-    world::run_alone("hpa-scales", async |world| {
+    world::run_promise_alone("hpa-scales", async |world| {
         apply_without_replicas(&world, &autoscaled(&world, "digits/v1.yaml")?).await?;
-        world.wait_status("digits", "the first version to be ready", world::PODS, world::ready).await?;
-        world.load("digits", 300).await?;
+        world
+            .wait_for_status("digits", "the first version to be ready", world::PODS_TIMEOUT, world::check_ready)
+            .await?;
+        world.start_load("digits", 300).await?;
         until_replicas(&world, "more replicas under load", |replicas| replicas >= 2).await?;
 
         // A canary in the middle of it: the autoscaler goes on, nothing is fought over.
@@ -74,9 +76,9 @@ async fn hpa_scales() -> anyhow::Result<()> {
         second.spec.analysis.gates =
             second.spec.analysis.gates.map(|gates| gates.into_iter().filter(|gate| gate.name != "latency").collect());
         apply_without_replicas(&world, &second).await?;
-        world.promoted("digits", "v2").await?;
+        world.wait_promoted("digits", "v2").await?;
         until_replicas(&world, "replicas after the canary", |replicas| replicas >= 2).await?;
-        world.settle().await?;
+        world.finish_load().await?;
         until_replicas(&world, "fewer replicas after the load", |replicas| replicas == 1).await
     })
     .await

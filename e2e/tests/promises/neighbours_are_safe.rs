@@ -8,7 +8,7 @@ use anyhow::ensure;
 use serde_json::Value;
 use slipway_crds::labels::MODEL_DEPLOYMENT;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
-use slipway_e2e::world::{self, PODS, World, question};
+use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld, infer_request};
 use slipway_oip::inference as pb;
 use slipway_oip::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use slipway_oip::inference::model_infer_request::InferInputTensor;
@@ -30,8 +30,8 @@ fn request() -> pb::ModelInferRequest {
 }
 
 /// Calls by gRPC at a host that nobody declares, one after the other until `stop`: how many, and what failed.
-async fn calls(world: &World, stop: &Arc<AtomicBool>) -> anyhow::Result<JoinHandle<(u64, Vec<String>)>> {
-    let endpoint = tonic::transport::Endpoint::from_shared(world.service("digits", 80).await?)?;
+async fn calls(world: &TestWorld, stop: &Arc<AtomicBool>) -> anyhow::Result<JoinHandle<(u64, Vec<String>)>> {
+    let endpoint = tonic::transport::Endpoint::from_shared(world.service_url("digits", 80).await?)?;
     let channel = endpoint.origin(format!("http://{UNDECLARED}").parse()?).connect().await?;
     let (mut client, stop) = (GrpcInferenceServiceClient::new(channel), Arc::clone(stop));
     Ok(tokio::spawn(async move {
@@ -50,8 +50,8 @@ async fn calls(world: &World, stop: &Arc<AtomicBool>) -> anyhow::Result<JoinHand
 }
 
 /// What clients of `digits` see at every kind of host, without what differs from answer to answer.
-async fn picture(world: &World) -> anyhow::Result<Vec<String>> {
-    let base = world.service("digits", 80).await?;
+async fn picture(world: &TestWorld) -> anyhow::Result<Vec<String>> {
+    let base = world.service_url("digits", 80).await?;
     let mut seen = Vec::new();
     for host in ["digits", DECLARED, UNDECLARED, "localhost:8080", "10.0.0.7:8080"] {
         for path in [
@@ -62,11 +62,12 @@ async fn picture(world: &World) -> anyhow::Result<Vec<String>> {
             "/v2/jobs/none",
             "/v2/models/none",
         ] {
-            let answer = world.http.get_as(&format!("{base}{path}"), host).await?;
+            let answer = world.http.get_with_host(&format!("{base}{path}"), host).await?;
             seen.push(format!("{host}{path}: {} {}", answer.status, String::from_utf8_lossy(&answer.body)));
         }
         let row: Vec<f64> = vec![1.0; 64];
-        let answer = world.http.post(&format!("{base}/v2/models/digits/infer"), Some(host), &question(&row)).await?;
+        let answer =
+            world.http.post(&format!("{base}/v2/models/digits/infer"), Some(host), &infer_request(&row)).await?;
         let body: Value = answer.json()?;
         let revision = answer.header("x-slipway-revision");
         seen.push(format!("{host} infer: {} {revision} {}", answer.status, body["outputs"][0]["data"]));
@@ -74,70 +75,70 @@ async fn picture(world: &World) -> anyhow::Result<Vec<String>> {
     Ok(seen)
 }
 
-async fn conflicted(world: &World, reason: &str, words: &[&str]) -> anyhow::Result<()> {
+async fn conflicted(world: &TestWorld, reason: &str, words: &[&str]) -> anyhow::Result<()> {
     let told = |status: &ModelDeploymentStatus| {
         let said = status.conditions.iter().find(|it| it.type_ == "Conflicted").ok_or("no condition")?;
         let all = said.reason == reason && words.iter().all(|word| said.message.contains(word));
         if all { Ok(()) } else { Err(format!("{}: {}", said.reason, said.message)) }
     };
-    world.wait_status("b", "the conflict to be told", PODS, told).await.map(drop)
+    world.wait_for_status("b", "the conflict to be told", PODS_TIMEOUT, told).await.map(drop)
 }
 
 /// `b` is rolled out with something else than a model, and has no stable revision that could save it.
-async fn broken(world: &World, b: &ModelDeployment) -> anyhow::Result<()> {
+async fn broken(world: &TestWorld, b: &ModelDeployment) -> anyhow::Result<()> {
     let mut object = b.clone();
     object.spec.model.version = Some("missing".into());
     object.spec.model.uri = "http://model-store/digits/v9/model.onnx".into();
     world.apply(&object).await?;
-    let failed = |status: &ModelDeploymentStatus| match world::condition(status, "Ready") {
+    let failed = |status: &ModelDeploymentStatus| match world::find_condition(status, "Ready") {
         Some(("False", "ModelLoadFailed")) => Ok(()),
-        _ => Err(world::brief(status)),
+        _ => Err(world::describe_status(status)),
     };
-    world.wait_status("b", "b to be broken", PODS, failed).await.map(drop)
+    world.wait_for_status("b", "b to be broken", PODS_TIMEOUT, failed).await.map(drop)
 }
 
 /// `b` goes, with all that belongs to it.
-async fn go(world: &World) -> anyhow::Result<()> {
+async fn go(world: &TestWorld) -> anyhow::Result<()> {
     world.cluster.kubectl(["delete", "modeldeployment", "b", "-n", &world.namespace]).await?;
     let selector = format!("{MODEL_DEPLOYMENT}=b");
     let gone = || async {
-        let left = world.names("replicasets,services,poddisruptionbudgets", &selector).await;
+        let left = world.object_names("replicasets,services,poddisruptionbudgets", &selector).await;
         let left = left.map_err(|error| error.to_string())?;
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "b to be gone", PODS, gone).await?)
+    Ok(world.cluster.wait_for(&world.namespace, "b to be gone", PODS_TIMEOUT, gone).await?)
 }
 
 /// `b` comes and goes in every way that could hurt; after each the picture of `digits` is the same.
-async fn neighbour(world: &World, alone: &[String]) -> anyhow::Result<()> {
+async fn neighbour(world: &TestWorld, alone: &[String]) -> anyhow::Result<()> {
     let same = async |what: &str| -> anyhow::Result<()> {
         let now = picture(world).await?;
         ensure!(now == alone, "{what}: {now:#?}\nalone: {alone:#?}");
         Ok(())
     };
-    let mut b = world.quick("digits/v1.yaml")?;
+    let mut b = world.quick_example("digits/v1.yaml")?;
     b.metadata.name = Some("b".into());
     b.spec.model.name = Some("b".into());
     b.spec.replicas = Some(1);
-    world.start(&b).await?;
+    world.start_model(&b).await?;
     same("b has come").await?;
     b.spec.traffic.hosts = vec![DECLARED.into(), "b.example.org".into()];
     world.apply(&b).await?;
     conflicted(world, "HostnameConflict", &[DECLARED, "ModelDeployment digits"]).await?;
     same("b declares the same host").await?;
-    let base = world.service("b", 80).await?;
-    let own = world.http.get_as(&format!("{base}/v2/models/b"), "b.example.org").await?;
+    let base = world.service_url("b", 80).await?;
+    let own = world.http.get_with_host(&format!("{base}/v2/models/b"), "b.example.org").await?;
     ensure!(own.status == 200, "its other host serves: {own:?}");
 
     go(world).await?;
     same("b has gone").await?;
     b.spec.traffic.hosts.clear();
     b.spec.model.name = Some("digits".into());
-    world.start(&b).await?;
+    world.start_model(&b).await?;
     conflicted(world, "ModelNameConflict", &["spec.model.name", "ModelDeployment digits"]).await?;
     same("b has the same model name").await?;
-    let base = world.service("b", 80).await?;
-    let own = world.http.get_as(&format!("{base}/v2/models/digits"), "b").await?;
+    let base = world.service_url("b", 80).await?;
+    let own = world.http.get_with_host(&format!("{base}/v2/models/digits"), "b").await?;
     ensure!(own.status == 200, "its Service serves: {own:?}");
 
     go(world).await?;
@@ -150,13 +151,13 @@ async fn neighbour(world: &World, alone: &[String]) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn neighbours_are_safe() -> anyhow::Result<()> {
-    world::run("neighbours", async |world| {
-        let mut digits = world.quick("digits/v2.yaml")?;
+    world::run_promise("neighbours", async |world| {
+        let mut digits = world.quick_example("digits/v2.yaml")?;
         digits.spec.traffic.hosts = vec![DECLARED.into()];
-        world.start(&digits).await?;
-        let elsewhere = World { generator: "loadgen-elsewhere".into(), ..world.clone() };
-        world.load_as("digits", DECLARED, 40).await?;
-        elsewhere.load_as("digits", UNDECLARED, 40).await?;
+        world.start_model(&digits).await?;
+        let elsewhere = TestWorld { generator: "loadgen-elsewhere".into(), ..world.clone() };
+        world.start_load_as("digits", DECLARED, 40).await?;
+        elsewhere.start_load_as("digits", UNDECLARED, 40).await?;
         let stop = Arc::new(AtomicBool::new(false));
         let calls = calls(&world, &stop).await?;
         let alone = picture(&world).await?;
@@ -171,11 +172,11 @@ async fn neighbours_are_safe() -> anyhow::Result<()> {
         ensure!(failures.is_empty(), "{} of {count} calls failed: {failures:?}", failures.len());
         ensure!(count > 100, "only {count} calls");
         for generator in [&world, &elsewhere] {
-            let account = generator.settle().await?;
+            let account = generator.finish_load().await?;
             ensure!(account.failed == 0 && account.answered > 100, "{account:?}");
         }
         let status = world.status("digits").await.map_err(anyhow::Error::msg)?;
-        let held = world::condition(&status, "Conflicted");
+        let held = world::find_condition(&status, "Conflicted");
         ensure!(held.is_none(), "{held:?}");
         Ok(())
     })

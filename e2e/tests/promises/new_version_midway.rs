@@ -7,10 +7,10 @@ use slipway_e2e::world::{self, candidate_revision, stable_revision};
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn new_version_midway() -> anyhow::Result<()> {
-    world::run("new-version-midway", async |world| {
-        let first = world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 80).await?;
-        let mut second = world.quick("digits/v3.yaml")?;
+    world::run_promise("new-version-midway", async |world| {
+        let first = world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 80).await?;
+        let mut second = world.quick_example("digits/v3.yaml")?;
         // Without labels enough for a verdict, version 3 stays at its first step.
         for accuracy in second.spec.analysis.gates.iter_mut().flatten().filter_map(|gate| gate.accuracy.as_mut()) {
             accuracy.min_labels = 1_000_000;
@@ -35,11 +35,11 @@ async fn new_version_midway() -> anyhow::Result<()> {
             gates
         });
         world.apply(&second).await?;
-        let status = world.at_weight("digits", 50).await?;
+        let status = world.wait_for_weight("digits", 50).await?;
         let middle = candidate_revision(&status);
 
-        world.apply(&world.quick("digits/v2.yaml")?).await?;
-        let status = world.promoted("digits", "v2").await?;
+        world.apply(&world.quick_example("digits/v2.yaml")?).await?;
+        let status = world.wait_promoted("digits", "v2").await?;
         let superseded =
             status.history.iter().find(|record| record.revision == middle).expect("a record of the second");
         assert_eq!(superseded.outcome, RolloutOutcome::Superseded);
@@ -49,13 +49,13 @@ async fn new_version_midway() -> anyhow::Result<()> {
         let mut back = second.clone();
         back.spec.model.version = Some("v3-again".into());
         world.apply(&back).await?;
-        world.at_weight("digits", 50).await?;
-        world.apply(&world.quick("digits/v2.yaml")?).await?;
-        let status = world.promoted("digits", "v2").await?;
+        world.wait_for_weight("digits", 50).await?;
+        world.apply(&world.quick_example("digits/v2.yaml")?).await?;
+        let status = world.wait_promoted("digits", "v2").await?;
         assert_eq!(stable_revision(&status), third);
         assert_ne!(first, third);
-        assert_eq!(world::condition(&status, "RolledBack"), None, "no blame");
-        world.settle().await?;
+        assert_eq!(world::find_condition(&status, "RolledBack"), None, "no blame");
+        world.finish_load().await?;
         Ok(())
     })
     .await

@@ -4,7 +4,7 @@
 use serde_json::json;
 use slipway_crds::v1alpha1::{ModelDeployment, ModelDeploymentStatus};
 use slipway_e2e::product;
-use slipway_e2e::world::{self, PODS, World};
+use slipway_e2e::world::{self, PODS_TIMEOUT, TestWorld};
 
 /// A store that speaks enough of S3 to be read without credentials, with one file that can be overwritten.
 fn store(version: &str) -> String {
@@ -38,15 +38,15 @@ fn store(version: &str) -> String {
 }
 
 /// Makes this version what lies at the address.
-async fn write(world: &World, version: &str) -> anyhow::Result<()> {
+async fn write(world: &TestWorld, version: &str) -> anyhow::Result<()> {
     world.cluster.apply(&world.namespace, &store(version)).await?;
     let rollout = ["rollout", "status", "-n", &world.namespace, "deployment/latest-store", "--timeout=60s"];
     world.cluster.kubectl(rollout).await?;
     Ok(())
 }
 
-fn model(world: &World) -> anyhow::Result<ModelDeployment> {
-    let mut object = world.quick("digits/v1.yaml")?;
+fn model(world: &TestWorld) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick_example("digits/v1.yaml")?;
     object.spec.model.uri = "s3://models/latest.onnx".into();
     object.spec.model.digest = None;
     object.spec.replicas = Some(2);
@@ -58,32 +58,32 @@ fn model(world: &World) -> anyhow::Result<ModelDeployment> {
 }
 
 /// Waits until the newest pods refuse what they find, while `ready` others serve.
-async fn refused(world: &World, ready: i32) -> anyhow::Result<()> {
+async fn refused(world: &TestWorld, ready: i32) -> anyhow::Result<()> {
     let told = |status: &ModelDeploymentStatus| {
         let stable = status.stable.as_ref().ok_or("no stable")?;
         let all = status.message.contains("DigestMismatch") && stable.ready_replicas == ready;
         if all { Ok(()) } else { Err(format!("{} ready: {}", stable.ready_replicas, status.message)) }
     };
-    world.wait_status("digits", "pods with other bytes to be refused", PODS, told).await.map(drop)
+    world.wait_for_status("digits", "pods with other bytes to be refused", PODS_TIMEOUT, told).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn one_revision_is_one_model() -> anyhow::Result<()> {
-    world::run_alone("one-model", async |world| {
+    world::run_promise_alone("one-model", async |world| {
         write(&world, "v1").await?;
-        let digest = world.quick("digits/v1.yaml")?.spec.model.digest;
-        let revision = world.start(&model(&world)?).await?;
+        let digest = world.quick_example("digits/v1.yaml")?.spec.model.digest;
+        let revision = world.start_model(&model(&world)?).await?;
         let status = world.status("digits").await.map_err(anyhow::Error::msg)?;
         assert_eq!(status.stable.and_then(|stable| stable.digest), digest, "what the first pod found");
         let wide = world.cluster.kubectl(["get", "mdep", "digits", "-n", &world.namespace, "-o", "wide"]).await?;
         assert!(wide.contains(digest.as_deref().unwrap_or("a digest")), "{wide}");
-        world.load("digits", 60).await?;
+        world.start_load("digits", 60).await?;
 
         // Somebody writes the wrong model to the same address, a pod goes, and more are asked for.
         write(&world, "v3").await?;
         let selector = format!("ml.slipway.dev/revision={revision}");
-        let pods = world.names("pods", &selector).await?;
+        let pods = world.object_names("pods", &selector).await?;
         world.cluster.kubectl(["delete", "-n", &world.namespace, "--wait=false", &pods[0]]).await?;
         world.patch_spec("digits", json!({"replicas": 3})).await?;
         refused(&world, 1).await?;
@@ -96,15 +96,16 @@ async fn one_revision_is_one_model() -> anyhow::Result<()> {
             let since = account.answered - started.answered;
             if since >= 600 { Ok(()) } else { Err(format!("{since} answers without an operator")) }
         };
-        let outcome = world.cluster.wait_for(&world.namespace, "traffic without an operator", PODS, flows).await;
+        let outcome =
+            world.cluster.wait_for(&world.namespace, "traffic without an operator", PODS_TIMEOUT, flows).await;
         product::scale_operator(&world.cluster, 1).await?;
         outcome?;
         refused(&world, 1).await?;
 
         // What was meant lies there again: all pods come.
         write(&world, "v1").await?;
-        world.wait_status("digits", "all pods to be ready", PODS, world::ready).await?;
-        let account = world.settle().await?;
+        world.wait_for_status("digits", "all pods to be ready", PODS_TIMEOUT, world::check_ready).await?;
+        let account = world.finish_load().await?;
         assert!(account.revision(&revision).answered > 0);
         Ok(())
     })

@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
-use slipway_e2e::product::{self, Login, NAMESPACE, Prometheus};
-use slipway_e2e::world::{self, World};
+use slipway_e2e::product::{self, NAMESPACE, PrometheusLogin, PrometheusSource};
+use slipway_e2e::world::{self, TestWorld};
 
 const NAME: &str = "login-prometheus";
 const PASSWORD: &str = "open-sesame";
@@ -29,7 +29,7 @@ fn certificates(namespace: &str) -> anyhow::Result<[String; 3]> {
 }
 
 /// A Prometheus with a login, for the pods of the namespace.
-async fn prometheus(world: &World, [_, certificate, key]: &[String; 3]) -> anyhow::Result<()> {
+async fn prometheus(world: &TestWorld, [_, certificate, key]: &[String; 3]) -> anyhow::Result<()> {
     let namespace = &world.namespace;
     let relabel = |from: &[&str], regex: &str, replacement: &str, to: &str| json!({"source_labels": from, "regex": regex, "replacement": replacement, "target_label": to});
     let meta = "__meta_kubernetes_pod_annotation_prometheus_io";
@@ -86,11 +86,11 @@ async fn prometheus(world: &World, [_, certificate, key]: &[String; 3]) -> anyho
     ]);
     let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
     world.cluster.apply(namespace, &list.to_string()).await?;
-    world.deployment_ready(NAME).await
+    world.wait_deployment_ready(NAME).await
 }
 
 /// The Secret in the operator's namespace.
-async fn secret(world: &World, authority: &str, password: &str) -> anyhow::Result<()> {
+async fn secret(world: &TestWorld, authority: &str, password: &str) -> anyhow::Result<()> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME, "namespace": NAMESPACE},
         "stringData": {"user": "slipway", "password": password, "ca.crt": authority},
@@ -99,47 +99,51 @@ async fn secret(world: &World, authority: &str, password: &str) -> anyhow::Resul
     Ok(())
 }
 
-async fn judged(world: &World, certificates: &[String; 3]) -> anyhow::Result<()> {
+async fn judged(world: &TestWorld, certificates: &[String; 3]) -> anyhow::Result<()> {
     prometheus(world, certificates).await?;
     let [authority, _, _] = certificates;
     secret(world, authority, "wrong").await?;
     let url = format!("https://{NAME}.{}.svc:9090", world.namespace);
-    let login =
-        Login { secret: NAME.into(), user: "user".into(), password: "password".into(), authority: "ca.crt".into() };
-    product::install(&world.cluster, &Prometheus::Login(url, login)).await?;
-
-    world.start(&world.quick("digits/v1.yaml")?).await?;
-    world.load("digits", 120).await?;
-    world.apply(&world.quick("digits/v2.yaml")?).await?;
-    let held = |status: &ModelDeploymentStatus| match world::condition(status, "GatePassed") {
-        Some(("Unknown", "ProviderDown")) if status.message.contains("401") => Ok(()),
-        _ => Err(world::brief(status)),
+    let login = PrometheusLogin {
+        secret: NAME.into(),
+        user: "user".into(),
+        password: "password".into(),
+        authority: "ca.crt".into(),
     };
-    world.wait_status("digits", "a wrong password to hold the rollout", world::ROLLOUT, held).await?;
+    product::install_charts(&world.cluster, &PrometheusSource::Login(url, login)).await?;
+
+    world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+    world.start_load("digits", 120).await?;
+    world.apply(&world.quick_example("digits/v2.yaml")?).await?;
+    let held = |status: &ModelDeploymentStatus| match world::find_condition(status, "GatePassed") {
+        Some(("Unknown", "ProviderDown")) if status.message.contains("401") => Ok(()),
+        _ => Err(world::describe_status(status)),
+    };
+    world.wait_for_status("digits", "a wrong password to hold the rollout", world::ROLLOUT_TIMEOUT, held).await?;
 
     secret(world, authority, PASSWORD).await?;
-    let used = |status: &ModelDeploymentStatus| match world::condition(status, "GatePassed") {
-        Some((_, "ProviderDown")) => Err(world::brief(status)),
+    let used = |status: &ModelDeploymentStatus| match world::find_condition(status, "GatePassed") {
+        Some((_, "ProviderDown")) => Err(world::describe_status(status)),
         _ => Ok(()),
     };
-    world.wait_status("digits", "the renewed password to be used", RENEWED, used).await?;
-    let status = world.promoted("digits", "v2").await?;
+    world.wait_for_status("digits", "the renewed password to be used", RENEWED, used).await?;
+    let status = world.wait_promoted("digits", "v2").await?;
     let record = status.history.first().context("no history")?;
     let (_, judged) = record.steps.split_last().context("no steps")?;
     ensure!(!judged.is_empty() && judged.iter().all(|step| step.verdict.contains("errors")), "{record:?}");
-    world.settle().await.map(drop)
+    world.finish_load().await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn prometheus_with_login_judges() -> anyhow::Result<()> {
-    world::run_alone("login", async |world| {
+    world::run_promise_alone("login", async |world| {
         if world.cluster.is_foreign() {
             eprintln!("skipped: its image is built for a cluster of ours");
             return Ok(());
         }
         let outcome = judged(&world, &certificates(&world.namespace)?).await;
-        product::install(&world.cluster, &Prometheus::Url(world.cluster.prometheus_url()?)).await?;
+        product::install_charts(&world.cluster, &PrometheusSource::Url(world.cluster.prometheus_url()?)).await?;
         world.cluster.kubectl(["delete", "secret", NAME, "-n", NAMESPACE, "--ignore-not-found"]).await?;
         outcome
     })

@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
 use slipway_e2e::product;
-use slipway_e2e::world::{self, PODS, ROLLOUT, World};
+use slipway_e2e::world::{self, PODS_TIMEOUT, ROLLOUT_TIMEOUT, TestWorld};
 
 /// The pods of the model.
 const SELECTOR: &str = "app.kubernetes.io/component=runtime,ml.slipway.dev/modeldeployment=digits";
@@ -23,7 +23,7 @@ const REPLICAS: usize = 3;
 /// Seconds that a watch is open at most: the client takes no more, and a restart is over sooner.
 const WATCH: u32 = 290;
 
-fn pods(world: &World) -> Api<Pod> {
+fn pods(world: &TestWorld) -> Api<Pod> {
     Api::namespaced(world.cluster.client(), &world.namespace)
 }
 
@@ -33,7 +33,7 @@ fn serves(pod: &Pod) -> bool {
 }
 
 /// Sees each change of a pod, in order, and ends when more than one does not serve.
-async fn all_but_one_serve(world: &World) -> anyhow::Result<Infallible> {
+async fn all_but_one_serve(world: &TestWorld) -> anyhow::Result<Infallible> {
     let list = pods(world).list(&ListParams::default().labels(SELECTOR)).await?;
     let version = list.metadata.resource_version.clone().unwrap_or_default();
     let mut all: BTreeMap<String, bool> = list.iter().map(|pod| (pod.name_any(), serves(pod))).collect();
@@ -53,7 +53,7 @@ async fn all_but_one_serve(world: &World) -> anyhow::Result<Infallible> {
 }
 
 /// Names of the pods that stay, and the images of their model servers.
-async fn here(world: &World) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
+async fn here(world: &TestWorld) -> anyhow::Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (mut names, mut images) = (BTreeSet::new(), BTreeSet::new());
     for pod in pods(world).list(&ListParams::default().labels(SELECTOR)).await? {
         if pod.metadata.deletion_timestamp.is_none() {
@@ -65,32 +65,36 @@ async fn here(world: &World) -> anyhow::Result<(BTreeSet<String>, BTreeSet<Strin
 }
 
 /// As a person who may edit, and nothing else.
-async fn restart(world: &World) -> anyhow::Result<()> {
+async fn restart(world: &TestWorld) -> anyhow::Result<()> {
     let arguments = ["restart", "digits", "-n", &world.namespace];
-    let told = world.cluster.plugin_as("ed", arguments).await?;
+    let told = world.cluster.run_plugin_as("ed", arguments).await?;
     ensure!(told.contains("pods that were made before are replaced one at a time"), "{told}");
     Ok(())
 }
 
 /// Restarts, and gives the names and images of the pods that are there then.
-async fn restarted(world: &World) -> anyhow::Result<BTreeSet<String>> {
+async fn restarted(world: &TestWorld) -> anyhow::Result<BTreeSet<String>> {
     let (before, _) = here(world).await?;
     let (status, begun) = (world.status("digits").await.map_err(anyhow::Error::msg)?, Timestamp::now());
     let replaced = async {
         restart(world).await?;
         let over = |status: &ModelDeploymentStatus| {
             let restarted = status.restarted_time.as_ref().is_some_and(|it| it.0.as_second() >= begun.as_second());
-            if restarted { world::ready(status) } else { Err(world::brief(status)) }
+            if restarted { world::check_ready(status) } else { Err(world::describe_status(status)) }
         };
-        world.wait_status("digits", "the restart to be over", ROLLOUT, over).await
+        world.wait_for_status("digits", "the restart to be over", ROLLOUT_TIMEOUT, over).await
     };
     let after = tokio::select! {
         Err(broken) = all_but_one_serve(world) => return Err(broken),
         after = replaced => after?,
     };
-    ensure!((&after.traffic, &after.history) == (&status.traffic, &status.history), "{}", world::brief(&after));
-    ensure!(after.rollout.is_none(), "{}", world::brief(&after));
-    let asked = world.models().get("digits").await?.spec.restart_time;
+    ensure!(
+        (&after.traffic, &after.history) == (&status.traffic, &status.history),
+        "{}",
+        world::describe_status(&after)
+    );
+    ensure!(after.rollout.is_none(), "{}", world::describe_status(&after));
+    let asked = world.model_deployments().get("digits").await?.spec.restart_time;
     ensure!(after.restarted_time == asked, "{:?} was asked for, {:?} is done", asked, after.restarted_time);
     let (names, images) = here(world).await?;
     ensure!(names.len() == REPLICAS && names.is_disjoint(&before), "{before:?} were replaced by {names:?}");
@@ -99,17 +103,17 @@ async fn restarted(world: &World) -> anyhow::Result<BTreeSet<String>> {
 }
 
 /// The operator's settings with the image of the model server under another name of the same: registries are part of names, and Docker Hub goes without saying.
-async fn install(world: &World, release: &str, short: bool) -> anyhow::Result<()> {
+async fn install(world: &TestWorld, release: &str, short: bool) -> anyhow::Result<()> {
     let change = |values: &mut Value| {
         let repository = &mut values["runtime"]["image"]["repository"];
         let name = repository.as_str().unwrap_or_default().trim_start_matches("docker.io/").to_owned();
         *repository = if short { name } else { format!("docker.io/{name}") }.into();
     };
-    Ok(product::install_beside(&world.cluster, release, &world.namespace, change).await?)
+    Ok(product::install_scoped_release(&world.cluster, release, &world.namespace, change).await?)
 }
 
 /// An operator of its own for this namespace: settings are those of all that an operator looks after.
-async fn reserve(world: &World, release: &str) -> anyhow::Result<()> {
+async fn reserve(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "slipway-modeldeployments"},
         "spec": {
@@ -125,52 +129,52 @@ async fn reserve(world: &World, release: &str) -> anyhow::Result<()> {
     install(world, release, false).await
 }
 
-async fn through(world: &World, release: &str) -> anyhow::Result<()> {
+async fn through(world: &TestWorld, release: &str) -> anyhow::Result<()> {
     reserve(world, release).await?;
-    let mut object = world.quick("digits/v1.yaml")?;
+    let mut object = world.quick_example("digits/v1.yaml")?;
     object.spec.replicas = Some(i32::try_from(REPLICAS)?);
     // It would let all of them go at one time: that they go one after the other is the restart's own doing.
     object.spec.disruption_budget.max_unavailable = IntOrString::String("100%".into());
-    world.start(&object).await?;
+    world.start_model(&object).await?;
     let whole = |status: &ModelDeploymentStatus| match &status.stable {
-        Some(stable) if usize::try_from(stable.ready_replicas) == Ok(REPLICAS) => world::ready(status),
-        _ => Err(world::brief(status)),
+        Some(stable) if usize::try_from(stable.ready_replicas) == Ok(REPLICAS) => world::check_ready(status),
+        _ => Err(world::describe_status(status)),
     };
-    world.wait_status("digits", "all pods to be ready", PODS, whole).await?;
-    world.load("digits", 60).await?;
+    world.wait_for_status("digits", "all pods to be ready", PODS_TIMEOUT, whole).await?;
+    world.start_load("digits", 60).await?;
     let long = restarted(world).await?;
     ensure!(long.iter().all(|image| image.starts_with("docker.io/")), "{long:?}");
 
     // The operator comes with a newer image: it is told, and nothing restarts.
     let before = here(world).await?;
     install(world, release, true).await?;
-    let told = |status: &ModelDeploymentStatus| match world::condition(status, "OutdatedImage") {
-        Some(("True", "ImageChanged")) => world::ready(status),
-        _ => Err(world::brief(status)),
+    let told = |status: &ModelDeploymentStatus| match world::find_condition(status, "OutdatedImage") {
+        Some(("True", "ImageChanged")) => world::check_ready(status),
+        _ => Err(world::describe_status(status)),
     };
-    world.wait_status("digits", "the outdated image to be told", ROLLOUT, told).await?;
+    world.wait_for_status("digits", "the outdated image to be told", ROLLOUT_TIMEOUT, told).await?;
     ensure!(here(world).await? == before, "the upgrade of the operator replaced pods");
     let short = restarted(world).await?;
     ensure!(
         short == long.iter().map(|image| image["docker.io/".len()..].to_owned()).collect(),
         "images were {long:?} and are {short:?}"
     );
-    let up_to_date = |status: &ModelDeploymentStatus| match world::condition(status, "OutdatedImage") {
-        None => world::ready(status),
-        Some(_) => Err(world::brief(status)),
+    let up_to_date = |status: &ModelDeploymentStatus| match world::find_condition(status, "OutdatedImage") {
+        None => world::check_ready(status),
+        Some(_) => Err(world::describe_status(status)),
     };
-    world.wait_status("digits", "the image to be up to date", PODS, up_to_date).await?;
-    world.settle().await.map(drop)
+    world.wait_for_status("digits", "the image to be up to date", PODS_TIMEOUT, up_to_date).await?;
+    world.finish_load().await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn restart_replaces_pods() -> anyhow::Result<()> {
-    world::run("restart", async |world| {
+    world::run_promise("restart", async |world| {
         let namespace = world.cluster.temp_namespace("operator").await?;
         let release = namespace.name().to_owned();
         let outcome = through(&world, &release).await;
-        let gone = product::uninstall_beside(&world.cluster, &release).await;
+        let gone = product::uninstall_scoped_release(&world.cluster, &release).await;
         outcome?;
         gone?;
         namespace.delete().await?;

@@ -4,13 +4,13 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use slipway_crds::v1alpha1::{AnalysisMode, GateSpec, ModelDeployment, ModelDeploymentStatus};
 use slipway_e2e::product::NAMESPACE;
-use slipway_e2e::world::{self, World};
+use slipway_e2e::world::{self, TestWorld};
 
 const TOKEN: &str = "--as=system:serviceaccount:slipway-system:slipway";
 
 /// A version whose only gate is a query.
-fn asking(world: &World, query: &str) -> anyhow::Result<ModelDeployment> {
-    let mut object = world.quick("digits/v2.yaml")?;
+fn asking(world: &TestWorld, query: &str) -> anyhow::Result<ModelDeployment> {
+    let mut object = world.quick_example("digits/v2.yaml")?;
     object.spec.model.version = Some(format!("v{:x}", query.len()));
     let gate = json!({"name": "spy", "type": "PromQL", "promQL": {"query": query, "min": 0, "initialDelaySeconds": 0, "consecutiveCount": 1}});
     let gate: GateSpec = serde_json::from_value(gate)?;
@@ -18,14 +18,14 @@ fn asking(world: &World, query: &str) -> anyhow::Result<ModelDeployment> {
     Ok(object)
 }
 
-async fn refused(world: &World, arguments: &[&str], words: &str) -> anyhow::Result<()> {
+async fn refused(world: &TestWorld, arguments: &[&str], words: &str) -> anyhow::Result<()> {
     let all = [arguments, &[TOKEN]].concat();
     let told = world.cluster.kubectl(&all).await.err().with_context(|| format!("{arguments:?} was done"))?.to_string();
     ensure!(told.contains(words), "{arguments:?}: {told}");
     Ok(())
 }
 
-async fn refused_manifest(world: &World, manifest: &serde_json::Value, words: &str) -> anyhow::Result<()> {
+async fn refused_manifest(world: &TestWorld, manifest: &serde_json::Value, words: &str) -> anyhow::Result<()> {
     let file = world.cluster.layout().root().join(format!("target/e2e/refused-{}.json", std::process::id()));
     std::fs::write(&file, manifest.to_string())?;
     let path = file.display().to_string();
@@ -37,10 +37,11 @@ async fn refused_manifest(world: &World, manifest: &serde_json::Value, words: &s
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn tenants_stay_apart() -> anyhow::Result<()> {
-    world::run("tenants", async |world| {
-        world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 40).await?;
-        let everywhere = world.promql("count(slipway_operator_api_requests_total)").await?.unwrap_or_default();
+    world::run_promise("tenants", async |world| {
+        world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 40).await?;
+        let everywhere =
+            world.query_prometheus("count(slipway_operator_api_requests_total)").await?.unwrap_or_default();
         ensure!(everywhere > 0.0, "Prometheus has no series of the operator");
 
         // Of another namespace, whatever way it is asked for.
@@ -48,15 +49,15 @@ async fn tenants_stay_apart() -> anyhow::Result<()> {
         world.apply(&asking(&world, spy)?).await?;
         let nothing = |status: &ModelDeploymentStatus| match status.gates.first() {
             Some(gate) if gate.message.contains("no series") && gate.candidate.is_empty() => Ok(()),
-            _ => Err(world::brief(status)),
+            _ => Err(world::describe_status(status)),
         };
-        world.wait_status("digits", "the query to see nothing", world::ROLLOUT, nothing).await?;
+        world.wait_for_status("digits", "the query to see nothing", world::ROLLOUT_TIMEOUT, nothing).await?;
         // Its own: judged and promoted.
         let own = r#"count(slipway_gateway_requests_total{revision="{{candidate}}"})"#;
         let object = asking(&world, own)?;
         let version = object.spec.model.version.clone().unwrap_or_default();
         world.apply(&object).await?;
-        world.promoted("digits", &version).await?;
+        world.wait_promoted("digits", &version).await?;
 
         // The operator's token.
         let namespace = world.namespace.clone();
@@ -85,7 +86,7 @@ async fn tenants_stay_apart() -> anyhow::Result<()> {
             binding["roleRef"]["name"] = role.into();
             refused_manifest(&world, &binding, words).await?;
         }
-        world.settle().await.map(drop)
+        world.finish_load().await.map(drop)
     })
     .await
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::Value;
 use slipway_crds::v1alpha1::AnalysisMode;
-use slipway_e2e::cluster::Cluster;
+use slipway_e2e::cluster::ClusterHandle;
 use slipway_e2e::product::{self, NAMESPACE, RELEASE};
-use slipway_e2e::world::{self, ROLLOUT, World};
+use slipway_e2e::world::{self, ROLLOUT_TIMEOUT, TestWorld};
 
 const LEASE: &str = "slipway-modeldeployments";
 /// An annotation of gateway pods, by which the second operator's settings differ.
@@ -17,15 +17,15 @@ const MARK: &str = "example.org/second";
 const TURN: Duration = Duration::from_secs(300);
 
 /// Installs another release for one namespace, with the values of the first one and another template of gateways.
-async fn install(cluster: &Cluster, release: &str, namespace: &str) -> anyhow::Result<()> {
+async fn install(cluster: &ClusterHandle, release: &str, namespace: &str) -> anyhow::Result<()> {
     let change = |values: &mut Value| {
         values["gateway"]["template"]["metadata"]["annotations"][MARK] = "yes".into();
         values["gateway"]["update"] = "Immediate".into();
     };
-    Ok(product::install_beside(cluster, release, namespace, change).await?)
+    Ok(product::install_scoped_release(cluster, release, namespace, change).await?)
 }
 
-async fn gateway(world: &World) -> Result<Value, String> {
+async fn gateway(world: &TestWorld) -> Result<Value, String> {
     let get = ["get", "deployment", "slipway-gateway", "-n", &world.namespace, "-o", "json"];
     let text = world.cluster.kubectl(get).await.map_err(|error| error.to_string())?;
     serde_json::from_str(&text).map_err(|error| error.to_string())
@@ -36,7 +36,7 @@ fn generation(gateway: &Value) -> i64 {
 }
 
 /// Waits until the gateway has the settings of the second operator, or of the first, and all of its pods are those.
-async fn rolled(world: &World, by_the_second: bool) -> anyhow::Result<i64> {
+async fn rolled(world: &TestWorld, by_the_second: bool) -> anyhow::Result<i64> {
     let settled = || async {
         let gateway = gateway(world).await?;
         let marked = gateway["spec"]["template"]["metadata"]["annotations"].get(MARK).is_some();
@@ -49,7 +49,7 @@ async fn rolled(world: &World, by_the_second: bool) -> anyhow::Result<i64> {
     Ok(world.cluster.wait_for(&world.namespace, "the gateway to be rolled out", TURN, settled).await?)
 }
 
-async fn hand_over(world: &World, holder: &str) -> anyhow::Result<()> {
+async fn hand_over(world: &TestWorld, holder: &str) -> anyhow::Result<()> {
     let patch = format!(r#"{{"spec":{{"holderIdentity":"{holder}"}}}}"#);
     let arguments = ["patch", "lease", LEASE, "-n", &world.namespace, "--type", "merge", "-p", &patch];
     world.cluster.kubectl(arguments).await?;
@@ -57,25 +57,25 @@ async fn hand_over(world: &World, holder: &str) -> anyhow::Result<()> {
 }
 
 /// Rolls out another version, at once: this is about who does it.
-async fn ship(world: &World, version: &str) -> anyhow::Result<()> {
-    let mut object = world.quick("digits/v2.yaml")?;
+async fn ship(world: &TestWorld, version: &str) -> anyhow::Result<()> {
+    let mut object = world.quick_example("digits/v2.yaml")?;
     object.spec.model.version = Some(version.to_owned());
     object.spec.strategy.canary = Some(serde_json::from_value(serde_json::json!({"steps": [{"setWeight": 100}]}))?);
     (object.spec.analysis.mode, object.spec.analysis.gates) = (AnalysisMode::Disabled, None);
     world.apply(&object).await?;
-    world.promoted("digits", version).await.map(drop)
+    world.wait_promoted("digits", version).await.map(drop)
 }
 
-async fn told(world: &World) -> anyhow::Result<()> {
+async fn told(world: &TestWorld) -> anyhow::Result<()> {
     let events = || async {
         let get = ["get", "events", "-n", &world.namespace, "--field-selector", "reason=OtherOperator", "-o", "name"];
         let found = world.cluster.kubectl(get).await.map_err(|error| error.to_string())?;
         if found.trim().is_empty() { Err("no Event".to_owned()) } else { Ok(()) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "the second operator to say who acts", ROLLOUT, events).await?)
+    Ok(world.cluster.wait_for(&world.namespace, "the second operator to say who acts", ROLLOUT_TIMEOUT, events).await?)
 }
 
-async fn shared(world: &World, second: &str) -> anyhow::Result<()> {
+async fn shared(world: &TestWorld, second: &str) -> anyhow::Result<()> {
     told(world).await?;
     let before = rolled(world, false).await?;
     ship(world, "v2").await?;
@@ -95,19 +95,19 @@ async fn shared(world: &World, second: &str) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn two_operators_share_a_cluster() -> anyhow::Result<()> {
-    world::run("shared", async |world| {
+    world::run_promise("shared", async |world| {
         let namespace = world.cluster.temp_namespace("second").await?;
         let second = namespace.name().to_owned();
-        world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 60).await?;
+        world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 60).await?;
         install(&world.cluster, &second, &world.namespace).await?;
         let outcome = shared(&world, &second).await;
-        product::uninstall_beside(&world.cluster, &second).await?;
+        product::uninstall_scoped_release(&world.cluster, &second).await?;
         outcome?;
         // Nobody looks after it now; everything serves on. Half an hour later the first one would take it.
         hand_over(&world, &format!("{NAMESPACE}/{RELEASE}")).await?;
         rolled(&world, false).await?;
-        world.settle().await?;
+        world.finish_load().await?;
         namespace.delete().await?;
         Ok(())
     })

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use slipway_crds::v1alpha1::ModelDeploymentStatus;
-use slipway_e2e::world::{self, World};
+use slipway_e2e::world::{self, TestWorld};
 
 /// A table of our own, beside kube-proxy's. In front of the bridge, so that it sees what pods of one node send to one another, too.
 const TABLE: &str = "slipway_e2e_promise";
 
 /// Packets that are dropped, until it is dropped itself.
-struct Firewall<'a>(&'a World);
+struct Firewall<'a>(&'a TestWorld);
 
 impl<'a> Firewall<'a> {
     /// `rules` are what follows `add rule … forward`.
-    fn new(world: &'a World, rules: &[String]) -> anyhow::Result<Self> {
+    fn new(world: &'a TestWorld, rules: &[String]) -> anyhow::Result<Self> {
         let wall = Self(world);
         let mut script = String::new();
         for family in ["bridge", "inet"] {
@@ -34,7 +34,7 @@ impl<'a> Firewall<'a> {
 
     fn nft(&self, script: &str) -> anyhow::Result<()> {
         use std::io::Write as _;
-        let mut child = self.0.cluster.nsenter()?.args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn()?;
+        let mut child = self.0.cluster.nsenter_command()?.args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn()?;
         child.stdin.take().context("stdin")?.write_all(script.as_bytes())?;
         ensure!(child.wait()?.success(), "nft does not take\n{script}");
         Ok(())
@@ -52,7 +52,7 @@ fn family(address: &str) -> &'static str {
     if address.contains(':') { "ip6" } else { "ip" }
 }
 
-async fn addresses(world: &World, namespace: &str, selector: &str) -> anyhow::Result<Vec<String>> {
+async fn addresses(world: &TestWorld, namespace: &str, selector: &str) -> anyhow::Result<Vec<String>> {
     let arguments = ["get", "pods", "-n", namespace, "-l", selector, "-o=jsonpath={.items[*].status.podIP}"];
     let text = world.cluster.kubectl(arguments).await?;
     let all: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
@@ -64,30 +64,30 @@ fn unreachable(status: &ModelDeploymentStatus, words: &[&str]) -> Result<(), Str
     let found = status.conditions.iter().find(|it| it.type_ == "Reconciling").ok_or("no condition")?;
     let told = found.reason == "GatewaysUnreachable" && words.iter().all(|word| found.message.contains(word));
     let stable = status.stable.as_ref().map(|it| it.revision.as_str()).unwrap_or_default();
-    let back = world::weights(status).into_iter().all(|(revision, weight)| revision == stable || weight == 0);
-    if told && back { Ok(()) } else { Err(world::brief(status)) }
+    let back = world::revision_weights(status).into_iter().all(|(revision, weight)| revision == stable || weight == 0);
+    if told && back { Ok(()) } else { Err(world::describe_status(status)) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn unreachable_gateways_roll_back() -> anyhow::Result<()> {
-    world::run_alone("unreachable", async |world| {
+    world::run_promise_alone("unreachable", async |world| {
         if world.cluster.is_foreign() {
             eprintln!("unreachable_gateways_roll_back needs the network of the node, which only a cluster of ours lets this machine change");
             return Ok(());
         }
-        world.start(&world.quick("digits/v1.yaml")?).await?;
-        world.load("digits", 60).await?;
+        world.start_model(&world.quick_example("digits/v1.yaml")?).await?;
+        world.start_load("digits", 60).await?;
         let gateways = addresses(&world, &world.namespace, "app.kubernetes.io/component=gateway").await?;
         let first = gateways.first().context("no gateway")?;
 
         // One gateway does not hear the API server any more: the first weight reaches the other one alone.
         let deaf = Firewall::new(&world, &[format!("{} saddr {first} tcp dport {{ 443, 6443 }}", family(first))])?;
-        world.apply(&world.quick("digits/v2.yaml")?).await?;
+        world.apply(&world.quick_example("digits/v2.yaml")?).await?;
         let back = |status: &ModelDeploymentStatus| unreachable(status, &["still uses generation"]);
-        world.wait_status("digits", "the weight to go back", Duration::from_secs(150), back).await?;
+        world.wait_for_status("digits", "the weight to go back", Duration::from_secs(150), back).await?;
         drop(deaf);
-        world.promoted("digits", "v2").await?;
+        world.wait_promoted("digits", "v2").await?;
 
         // The operator hears nobody: nothing goes to the next version, and status names pod, port and error.
         let rules: Vec<String> = gateways.iter().map(|to| format!("{} daddr {to} tcp dport 9091", family(to))).collect();
@@ -97,12 +97,12 @@ async fn unreachable_gateways_roll_back() -> anyhow::Result<()> {
             .flat_map(|from| rules.iter().map(move |rule| format!("{} saddr {from} {rule}", family(from))))
             .collect();
         let dark = Firewall::new(&world, &rules)?;
-        world.apply(&world.quick("digits/v3.yaml")?).await?;
+        world.apply(&world.quick_example("digits/v3.yaml")?).await?;
         let told = |status: &ModelDeploymentStatus| unreachable(status, &["slipway-gateway-", ":9091: "]);
-        world.wait_status("digits", "the gateways to be named", Duration::from_secs(90), told).await?;
+        world.wait_for_status("digits", "the gateways to be named", Duration::from_secs(90), told).await?;
         drop(dark);
-        world.at_weight("digits", 50).await?;
-        world.settle().await.map(drop)
+        world.wait_for_weight("digits", 50).await?;
+        world.finish_load().await.map(drop)
     })
     .await
 }

@@ -9,15 +9,15 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
 use serde_json::json;
-use slipway_e2e::world::{self, Broker, World};
+use slipway_e2e::world::{self, QueueBroker, TestWorld};
 
 /// Jobs that are submitted at the same time.
 const BURST: usize = 16;
 const WORKERS: &str = "digits-worker";
 
 /// A worker that does one job after the other with a tenth of a core, and an autoscaler that is quick in both directions.
-fn scaled(world: &World) -> anyhow::Result<String> {
-    let mut object = serde_json::to_value(world.quick("digits/v1.yaml")?)?;
+fn scaled(world: &TestWorld) -> anyhow::Result<String> {
+    let mut object = serde_json::to_value(world.quick_example("digits/v1.yaml")?)?;
     let quick = json!({
         "stabilizationWindowSeconds": 0,
         "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
@@ -40,7 +40,7 @@ fn scaled(world: &World) -> anyhow::Result<String> {
 }
 
 /// How many workers are asked for, when that many are ready, all of them by the newest template.
-async fn workers(world: &World) -> Result<i32, String> {
+async fn workers(world: &TestWorld) -> Result<i32, String> {
     let api: Api<Deployment> = Api::namespaced(world.cluster.client(), &world.namespace);
     let object = api.get(WORKERS).await.map_err(|error| error.to_string())?;
     let asked = object.spec.and_then(|spec| spec.replicas).unwrap_or_default();
@@ -58,7 +58,7 @@ async fn workers(world: &World) -> Result<i32, String> {
 }
 
 /// Waits until the autoscaler says that it has no metric.
-async fn until_blind(world: &World) -> anyhow::Result<()> {
+async fn until_blind(world: &TestWorld) -> anyhow::Result<()> {
     let api: Api<HorizontalPodAutoscaler> = Api::namespaced(world.cluster.client(), &world.namespace);
     let blind = || async {
         let status = api.get(WORKERS).await.map_err(|error| error.to_string())?.status.unwrap_or_default();
@@ -70,16 +70,16 @@ async fn until_blind(world: &World) -> anyhow::Result<()> {
         });
         if found { Ok(()) } else { Err(format!("{conditions:?}")) }
     };
-    Ok(world.cluster.wait_for(&world.namespace, "an autoscaler without its metric", world::PODS, blind).await?)
+    Ok(world.cluster.wait_for(&world.namespace, "an autoscaler without its metric", world::PODS_TIMEOUT, blind).await?)
 }
 
 /// Submits jobs until there are at least two workers; the jobs' ids.
-async fn submit_until_scaled(world: &World) -> anyhow::Result<Vec<String>> {
+async fn submit_until_scaled(world: &TestWorld) -> anyhow::Result<Vec<String>> {
     let ids = Mutex::new(Vec::new());
     let row = [0.0; 64];
     let press = || async {
         let begin = ids.lock().map_or(0, |ids| ids.len());
-        let burst = (begin..begin + BURST).map(|number| world.submit("digits", number, &row, None));
+        let burst = (begin..begin + BURST).map(|number| world.submit_job("digits", number, &row, None));
         let new = try_join_all(burst).await.map_err(|error| format!("{error:#}"))?;
         ids.lock().map_err(|error| error.to_string())?.extend(new);
         match workers(world).await? {
@@ -87,15 +87,15 @@ async fn submit_until_scaled(world: &World) -> anyhow::Result<Vec<String>> {
             count => Err(format!("{count} ready after {begin} jobs")),
         }
     };
-    world.cluster.wait_for(&world.namespace, "more workers", world::ROLLOUT, press).await?;
+    world.cluster.wait_for(&world.namespace, "more workers", world::ROLLOUT_TIMEOUT, press).await?;
     Ok(ids.into_inner()?)
 }
 
-async fn follow_the_lag(world: &World) -> anyhow::Result<()> {
-    world.queue(Broker::Redis).await?;
+async fn follow_the_lag(world: &TestWorld) -> anyhow::Result<()> {
+    world.create_queue(QueueBroker::Redis).await?;
     world.cluster.apply(&world.namespace, &scaled(world)?).await?;
-    world.wait_status("digits", "the first version to be ready", world::PODS, world::ready).await?;
-    world.deployment_ready(WORKERS).await?;
+    world.wait_for_status("digits", "the first version to be ready", world::PODS_TIMEOUT, world::check_ready).await?;
+    world.wait_deployment_ready(WORKERS).await?;
     until_blind(world).await?;
     ensure!(workers(world).await == Ok(1), "without the metric: {:?}", workers(world).await);
 
@@ -106,7 +106,7 @@ async fn follow_the_lag(world: &World) -> anyhow::Result<()> {
     world.cluster.stop_prometheus_adapter().await?;
     until_blind(world).await?;
     let settled = || workers(world);
-    let kept = world.cluster.wait_for(&world.namespace, "workers to settle", world::PODS, settled).await?;
+    let kept = world.cluster.wait_for(&world.namespace, "workers to settle", world::PODS_TIMEOUT, settled).await?;
     world.patch_spec("digits", json!({"queue": {"worker": {"maxBatchJobs": 32}}})).await?;
     let rolled = || async {
         let batch = [
@@ -121,20 +121,20 @@ async fn follow_the_lag(world: &World) -> anyhow::Result<()> {
         let count = workers(world).await?;
         if batch.trim() == "32" { Ok(count) } else { Err(format!("{count} workers with batches of {batch}")) }
     };
-    let rolled = world.cluster.wait_for(&world.namespace, "new workers", world::PODS, rolled).await?;
+    let rolled = world.cluster.wait_for(&world.namespace, "new workers", world::PODS_TIMEOUT, rolled).await?;
     for id in &ids {
-        world.succeeded("digits", id).await?;
+        world.wait_job_succeeded("digits", id).await?;
     }
     ensure!(kept >= 2 && rolled == kept, "{kept} workers became {rolled}");
     ensure!(workers(world).await == Ok(kept), "{kept} became {:?}", workers(world).await);
-    world::ready(&world.status("digits").await.map_err(anyhow::Error::msg)?).map_err(anyhow::Error::msg)?;
+    world::check_ready(&world.status("digits").await.map_err(anyhow::Error::msg)?).map_err(anyhow::Error::msg)?;
 
     world.cluster.start_prometheus_adapter().await?;
     let look = || async {
         let count = workers(world).await?;
         if count == 1 { Ok(()) } else { Err(format!("{count} workers")) }
     };
-    world.cluster.wait_for(&world.namespace, "one worker for an empty queue", world::PODS, look).await?;
+    world.cluster.wait_for(&world.namespace, "one worker for an empty queue", world::PODS_TIMEOUT, look).await?;
     eprintln!("workers-scale: 1 to {kept} workers and back, {} jobs", ids.len());
     Ok(())
 }
@@ -142,7 +142,7 @@ async fn follow_the_lag(world: &World) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the cluster: make e2e"]
 async fn workers_scale() -> anyhow::Result<()> {
-    world::run("workers-scale", async |world| {
+    world::run_promise("workers-scale", async |world| {
         if world.cluster.is_foreign() {
             eprintln!("skipped: a cluster of yours (CONTEXT) serves external metrics by its own rules");
             return Ok(());

@@ -65,7 +65,7 @@ fn binary(name: &str) -> PathBuf {
     let folders = given.split(':').filter(|f| !f.is_empty()).map(PathBuf::from);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
     found.unwrap_or_else(|| {
-        let cache = slipway_provision::Cache::from_env().unwrap();
+        let cache = slipway_provision::BuildCache::from_env().unwrap();
         go_tools::ensure_program(&cache, &slipway_provision::workspace_root(), name).unwrap()
     })
 }

@@ -29,7 +29,7 @@ fn program() -> &'static Path {
         if let Some(path) = std::env::var_os("NATS_SERVER") {
             return path.into();
         }
-        let cache = slipway_provision::Cache::from_env().unwrap();
+        let cache = slipway_provision::BuildCache::from_env().unwrap();
         let built =
             slipway_provision::go_tools::ensure_program(&cache, &slipway_provision::workspace_root(), "nats-server");
         built.expect("cannot build nats-server: install Go, or set NATS_SERVER to one of 2.12 or newer")

@@ -27,8 +27,8 @@ pub(crate) fn onnxruntime() -> &'static Path {
         if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
             return path.into();
         }
-        let cache = slipway_provision::Cache::from_env().unwrap();
-        slipway_provision::libraries::onnx_runtime(&cache, &slipway_provision::workspace_root()).unwrap()
+        let cache = slipway_provision::BuildCache::from_env().unwrap();
+        slipway_provision::libraries::ensure_onnx_runtime(&cache, &slipway_provision::workspace_root()).unwrap()
     })
 }
 

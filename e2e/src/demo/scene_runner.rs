@@ -8,17 +8,17 @@ use anyhow::Context;
 use jiff::Timestamp;
 use slipway_crds::v1alpha1::{ModelDeploymentStatus, RolloutStage};
 
-use super::table::Row;
-use crate::world::{self, World};
+use super::table::RolloutRow;
+use crate::world::{self, TestWorld};
 
 /// How long a scene may take.
-const SCENE: Duration = Duration::from_secs(420);
+const SCENE_TIMEOUT: Duration = Duration::from_secs(420);
 
 /// Widths of the columns of `kubectl get modeldeployments`, without the age: it changes all the time.
-const WIDTHS: [usize; 6] = [10, 6, 9, 10, 7, 24];
+const COLUMN_WIDTHS: [usize; 6] = [10, 6, 9, 10, 7, 24];
 
 /// The cells of a table of kubectl. Its columns begin where the words of the first line do; cells may be empty.
-fn cells(text: &str) -> Vec<Vec<String>> {
+fn parse_cells(text: &str) -> Vec<Vec<String>> {
     let header = text.lines().next().unwrap_or_default();
     let begins = |at: &usize| {
         header[*at..].starts_with(|c: char| !c.is_whitespace()) && (*at == 0 || header[..*at].ends_with(' '))
@@ -36,77 +36,77 @@ fn cells(text: &str) -> Vec<Vec<String>> {
 }
 
 /// Says what happens, so that it stands out from what kubectl prints.
-pub(super) fn say(text: &str) {
+pub(super) fn print_heading(text: &str) {
     println!("\n=== {text}");
 }
 
 /// Where the scenes play.
-pub(super) struct Stage {
-    pub(super) world: World,
+pub(super) struct SceneRunner {
+    pub(super) world: TestWorld,
     /// Version by revision, for the account.
-    names: Mutex<BTreeMap<String, String>>,
+    versions: Mutex<BTreeMap<String, String>>,
 }
 
-impl Stage {
-    pub(super) fn new(world: World) -> Self {
-        Self { world, names: Mutex::default() }
+impl SceneRunner {
+    pub(super) fn new(world: TestWorld) -> Self {
+        Self { world, versions: Mutex::default() }
     }
 
     /// The same namespace with the load generator of blue-green.
-    pub(super) fn blue_green(&self) -> World {
-        World { generator: "loadgen-bg".into(), ..self.world.clone() }
+    pub(super) fn blue_green_world(&self) -> TestWorld {
+        TestWorld { generator: "loadgen-bg".into(), ..self.world.clone() }
     }
 
     /// Versions by revision.
-    pub(super) fn names(&self) -> BTreeMap<String, String> {
-        self.names.lock().map(|names| names.clone()).unwrap_or_default()
+    pub(super) fn version_names(&self) -> BTreeMap<String, String> {
+        self.versions.lock().map(|names| names.clone()).unwrap_or_default()
     }
 
-    fn remember(&self, status: &ModelDeploymentStatus) {
-        let Ok(mut names) = self.names.lock() else { return };
+    fn remember_versions(&self, status: &ModelDeploymentStatus) {
+        let Ok(mut names) = self.versions.lock() else { return };
         for seen in [&status.stable, &status.candidate].into_iter().flatten() {
             names.insert(seen.revision.clone(), seen.version.clone());
         }
     }
 
     /// Applies the first version and waits until it serves.
-    pub(super) async fn first(&self, name: &str, file: &str) -> anyhow::Result<()> {
+    pub(super) async fn deploy_first(&self, name: &str, file: &str) -> anyhow::Result<()> {
         self.kubectl_apply(file).await?;
-        self.watch(name, |status| world::ready(status).is_ok()).await?;
+        self.watch_until(name, |status| world::check_ready(status).is_ok()).await?;
         Ok(())
     }
 
     /// The same with one text of the file replaced by another, which is said.
-    pub(super) async fn first_with(&self, name: &str, file: &str, from: &str, to: &str) -> anyhow::Result<()> {
+    pub(super) async fn deploy_first_with(&self, name: &str, file: &str, from: &str, to: &str) -> anyhow::Result<()> {
         println!("$ sed 's|{from}|{to}|' examples/{file} | kubectl apply -f -");
         let text = self.world.example(file)?;
         anyhow::ensure!(text.contains(from), "no {from} in {file}");
         self.world.cluster.apply(&self.world.namespace, &text.replace(from, to)).await?;
-        self.watch(name, |status| world::ready(status).is_ok()).await?;
+        self.watch_until(name, |status| world::check_ready(status).is_ok()).await?;
         Ok(())
     }
 
     /// Rolls a version out to whatever end it comes.
-    pub(super) async fn rollout(&self, name: &str, file: &str, version: &str) -> anyhow::Result<Row> {
+    pub(super) async fn run_rollout(&self, name: &str, file: &str, version: &str) -> anyhow::Result<RolloutRow> {
         let since = Timestamp::now();
         self.kubectl_apply(file).await?;
-        let status = self.watch(name, |status| ended(status, version)).await?;
-        self.row(&self.world, since, &status).await
+        let status = self.watch_until(name, |status| rollout_ended(status, version)).await?;
+        self.rollout_row(&self.world, since, &status).await
     }
 
     /// Blue-green to the probation, then a person aborts.
-    pub(super) async fn blue_green_back(&self, file: &str, version: &str) -> anyhow::Result<Row> {
+    pub(super) async fn abort_blue_green(&self, file: &str, version: &str) -> anyhow::Result<RolloutRow> {
         let since = Timestamp::now();
         self.kubectl_apply(file).await?;
         let warm = |status: &ModelDeploymentStatus| {
             status.rollout.as_ref().is_some_and(|rollout| rollout.stage == RolloutStage::Probation)
         };
-        self.watch("digits-bg", warm).await?;
-        say("green has all the traffic, blue is still warm; a person aborts");
+        self.watch_until("digits-bg", warm).await?;
+        print_heading("green has all the traffic, blue is still warm; a person aborts");
         println!("$ kubectl annotate modeldeployment digits-bg ml.slipway.dev/abort=1");
         self.world.annotate("digits-bg", "ml.slipway.dev/abort", "1").await?;
-        let status = self.watch("digits-bg", |status| ended(status, version)).await?;
-        self.row(&self.blue_green(), since, &status).await
+        let status = self.watch_until("digits-bg", |status| rollout_ended(status, version)).await?;
+        self.rollout_row(&self.blue_green_world(), since, &status).await
     }
 
     async fn kubectl_apply(&self, file: &str) -> anyhow::Result<()> {
@@ -117,7 +117,7 @@ impl Stage {
     }
 
     /// Prints the row of `kubectl get modeldeployments` whenever it changes, until `done`.
-    async fn watch(
+    async fn watch_until(
         &self,
         name: &str,
         done: impl Fn(&ModelDeploymentStatus) -> bool,
@@ -126,26 +126,27 @@ impl Stage {
         let begun = Instant::now();
         let what = format!("{name} to get there");
         let look = || async {
-            self.show(name, begun, &shown).await.map_err(|error| error.to_string())?;
+            self.print_changed_row(name, begun, &shown).await.map_err(|error| error.to_string())?;
             let status = self.world.status(name).await?;
-            self.remember(&status);
-            if done(&status) { Ok(status) } else { Err(super::brief(&status)) }
+            self.remember_versions(&status);
+            if done(&status) { Ok(status) } else { Err(super::describe_status(&status)) }
         };
-        let status = crate::wait::until(&what, SCENE, look).await?;
-        self.show(name, begun, &shown).await?;
+        let status = crate::wait::until_ok(&what, SCENE_TIMEOUT, look).await?;
+        self.print_changed_row(name, begun, &shown).await?;
         Ok(status)
     }
 
-    async fn show(&self, name: &str, begun: Instant, shown: &Mutex<String>) -> anyhow::Result<()> {
+    async fn print_changed_row(&self, name: &str, begun: Instant, shown: &Mutex<String>) -> anyhow::Result<()> {
         let text = self.world.cluster.kubectl(["get", "modeldeployments", "-n", &self.world.namespace, name]).await?;
         let rows: Vec<Vec<String>> =
-            cells(&text).into_iter().map(|row| row[..row.len().saturating_sub(1)].to_vec()).collect();
+            parse_cells(&text).into_iter().map(|row| row[..row.len().saturating_sub(1)].to_vec()).collect();
         let key = rows.last().map(|row| row.join("|")).unwrap_or_default();
         let mut shown = shown.lock().map_err(|_| anyhow::anyhow!("poisoned"))?;
         if *shown != key {
             let elapsed = begun.elapsed().as_secs_f64();
             for row in rows.iter().skip(usize::from(!shown.is_empty())) {
-                let line: Vec<String> = row.iter().zip(WIDTHS).map(|(cell, width)| format!("{cell:<width$}")).collect();
+                let line: Vec<String> =
+                    row.iter().zip(COLUMN_WIDTHS).map(|(cell, width)| format!("{cell:<width$}")).collect();
                 println!("{elapsed:6.1} s  {}", line.join(" ").trim_end());
             }
             *shown = key;
@@ -154,17 +155,22 @@ impl Stage {
     }
 
     /// What the table says of a rollout: its record, and what the account of requests shows of a version that was taken back.
-    async fn row(&self, world: &World, since: Timestamp, status: &ModelDeploymentStatus) -> anyhow::Result<Row> {
+    async fn rollout_row(
+        &self,
+        world: &TestWorld,
+        since: Timestamp,
+        status: &ModelDeploymentStatus,
+    ) -> anyhow::Result<RolloutRow> {
         let record = status.history.first().cloned().context("no record of the rollout")?;
         let requests = world.requests(since).await?;
-        let reached: Vec<_> = requests.iter().filter(|request| request.reached(&record.revision)).collect();
+        let reached: Vec<_> = requests.iter().filter(|request| request.went_to(&record.revision)).collect();
         let blamed =
             requests.iter().filter(|request| request.blames(&record.revision)).map(|request| request.sent_at).min();
         let last = reached.iter().map(|request| request.sent_at).max();
         let abort = status.rollout.as_ref().and_then(|rollout| Some(rollout.abort.as_ref()?.time.0));
         let between =
             |from: Option<Timestamp>| Some(Duration::try_from(last?.duration_since(from?)).unwrap_or_default());
-        Ok(Row {
+        Ok(RolloutRow {
             after_bad: abort.and_then(|_| between(blamed)),
             after_abort: between(abort),
             requests: reached.len(),
@@ -174,7 +180,7 @@ impl Stage {
 }
 
 /// The rollout of `version` is over, one way or the other.
-fn ended(status: &ModelDeploymentStatus, version: &str) -> bool {
+fn rollout_ended(status: &ModelDeploymentStatus, version: &str) -> bool {
     let promoted = status.rollout.is_none() && status.stable.as_ref().is_some_and(|stable| stable.version == version);
     let left = status.rollout.as_ref().and_then(|rollout| rollout.abort.as_ref()?.traffic_left_time.as_ref());
     let candidate = status.rollout.as_ref().is_some_and(|rollout| rollout.version == version);
@@ -183,11 +189,11 @@ fn ended(status: &ModelDeploymentStatus, version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::cells;
+    use super::parse_cells;
 
     #[test]
     fn empty_cells_keep_their_place() {
         let table = "NAME     STABLE   CANDIDATE   AGE\ndigits   v2                   58s\n";
-        assert_eq!(cells(table)[1], ["digits", "v2", "", "58s"]);
+        assert_eq!(parse_cells(table)[1], ["digits", "v2", "", "58s"]);
     }
 }

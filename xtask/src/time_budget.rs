@@ -4,13 +4,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The time of one run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    begun: Instant,
+pub(crate) struct TimeBudget {
+    started: Instant,
     budget: Option<Duration>,
     begin_before: Option<Duration>,
 }
 
-impl Clock {
+impl TimeBudget {
     /// Starts the clock. `TEST_BUDGET_MINUTES` is how long the run may take, `TEST_BEGIN_MINUTES` the minute after which nothing begins.
     pub(crate) fn from_env() -> Result<Self, String> {
         let minutes = |name: &str| match std::env::var(name) {
@@ -18,27 +18,27 @@ impl Clock {
             _ => Ok(None),
         };
         let (budget, begin_before) = (minutes("TEST_BUDGET_MINUTES")?, minutes("TEST_BEGIN_MINUTES")?);
-        Ok(Self { begun: Instant::now(), budget, begin_before })
+        Ok(Self { started: Instant::now(), budget, begin_before })
     }
 
     /// A clock that has run out.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
-        Self { begun: Instant::now(), budget: Some(Duration::ZERO), begin_before: Some(Duration::ZERO) }
+        Self { started: Instant::now(), budget: Some(Duration::ZERO), begin_before: Some(Duration::ZERO) }
     }
 
     /// Time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
+        self.started.elapsed()
     }
 
     /// What is left of the budget; `None` without one.
-    pub(crate) fn left(&self) -> Option<Duration> {
+    pub(crate) fn time_left(&self) -> Option<Duration> {
         self.budget.map(|budget| budget.saturating_sub(self.elapsed()))
     }
 
     /// Whether nothing may begin any more.
-    pub(crate) fn too_late(&self) -> bool {
+    pub(crate) fn is_too_late(&self) -> bool {
         self.begin_before.is_some_and(|moment| self.elapsed() >= moment)
     }
 
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn a_clock_that_ran_out_begins_nothing() {
-        let clock = Clock::ended();
-        assert!(clock.too_late() && clock.left() == Some(Duration::ZERO));
-        let endless = Clock { budget: None, begin_before: None, ..clock };
-        assert!(!endless.too_late() && endless.left().is_none() && endless.begin_before().is_none());
+        let clock = TimeBudget::ended();
+        assert!(clock.is_too_late() && clock.time_left() == Some(Duration::ZERO));
+        let endless = TimeBudget { budget: None, begin_before: None, ..clock };
+        assert!(!endless.is_too_late() && endless.time_left().is_none() && endless.begin_before().is_none());
     }
 }

@@ -9,19 +9,19 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{HarnessError, Result};
 use crate::shell;
 
 const READY: Duration = Duration::from_secs(30);
 
 /// Services by namespace, name and port.
-type Key = (String, String, u16);
+type ServiceKey = (String, String, u16);
 
 /// The ways that are open. They end with this value.
 #[derive(Debug, Default)]
-pub(super) struct Forwards(Mutex<BTreeMap<Key, (Child, String)>>);
+pub(super) struct PortForwards(Mutex<BTreeMap<ServiceKey, (Child, String)>>);
 
-impl Forwards {
+impl PortForwards {
     /// Base URL of a Service on this machine. `kubectl` is the program with the arguments that choose the cluster. A forward follows one pod; when that is
     /// gone it ends, and the next call opens another.
     pub(super) async fn url(
@@ -47,12 +47,12 @@ impl Forwards {
             format!(":{port}").into(),
         ];
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
-        let line = shell::line(command.as_std());
-        let mut child = command.spawn().map_err(|source| Error::Start { command: line.clone(), source })?;
+        let line = shell::command_line(command.as_std());
+        let mut child = command.spawn().map_err(|source| HarnessError::Start { command: line.clone(), source })?;
         let said = tokio::time::timeout(READY, first_line(&mut child)).await.unwrap_or_default();
-        let Some(local) = said.as_deref().and_then(local_port) else {
+        let Some(local) = said.as_deref().and_then(parse_local_port) else {
             let output = said.unwrap_or_else(|| "it says nothing".into());
-            return Err(Error::Command { command: line, status: "no forward".into(), output });
+            return Err(HarnessError::Command { command: line, status: "no forward".into(), output });
         };
         let url = format!("http://127.0.0.1:{local}");
         open.insert(key, (child, url.clone()));
@@ -69,7 +69,7 @@ async fn first_line(child: &mut Child) -> Option<String> {
 }
 
 /// `Forwarding from 127.0.0.1:40001 -> 8080`: 40001.
-fn local_port(line: &str) -> Option<u16> {
+fn parse_local_port(line: &str) -> Option<u16> {
     line.strip_prefix("Forwarding from 127.0.0.1:")?.split(' ').next()?.parse().ok()
 }
 
@@ -79,15 +79,15 @@ mod tests {
 
     #[test]
     fn the_port_is_read_off_the_first_line() {
-        assert_eq!(local_port("Forwarding from 127.0.0.1:40001 -> 8080"), Some(40_001));
-        assert_eq!(local_port("error: no pods"), None);
+        assert_eq!(parse_local_port("Forwarding from 127.0.0.1:40001 -> 8080"), Some(40_001));
+        assert_eq!(parse_local_port("error: no pods"), None);
     }
 
     #[tokio::test]
     async fn a_program_that_opens_nothing_is_an_error_with_its_words() {
         let mut program = std::process::Command::new("sh");
         program.args(["-c", "echo no such service", "kubectl"]);
-        let error = Forwards::default().url(program, "lab", "digits", 80).await.unwrap_err().to_string();
+        let error = PortForwards::default().url(program, "lab", "digits", 80).await.unwrap_err().to_string();
         assert!(error.contains("no such service") && error.contains("service/digits"), "{error}");
     }
 
@@ -98,7 +98,7 @@ mod tests {
             program.args(["-c", &format!("echo 'Forwarding from 127.0.0.1:{port} -> 80'; {then}"), "kubectl"]);
             program
         };
-        let forwards = Forwards::default();
+        let forwards = PortForwards::default();
         let first = forwards.url(program(1, "exec sleep 60"), "lab", "digits", 80).await.unwrap();
         assert_eq!(forwards.url(program(2, "exec sleep 60"), "lab", "digits", 80).await.unwrap(), first);
         assert_eq!(forwards.url(program(3, ""), "lab", "other", 80).await.unwrap(), "http://127.0.0.1:3");
@@ -106,6 +106,6 @@ mod tests {
             let url = forwards.url(program(4, "exec sleep 60"), "lab", "other", 80).await.unwrap();
             if url == "http://127.0.0.1:4" { Ok(()) } else { Err(url) }
         };
-        crate::wait::until("the ended forward to be replaced", READY, again).await.unwrap();
+        crate::wait::until_ok("the ended forward to be replaced", READY, again).await.unwrap();
     }
 }

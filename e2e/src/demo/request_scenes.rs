@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use super::stage::{Stage, say};
-use crate::world::{self, Broker, World};
+use super::scene_runner::{SceneRunner, print_heading};
+use crate::world::{self, QueueBroker, TestWorld};
 
 /// Different questions; each is asked as often as there are rounds.
 const QUESTIONS: usize = 50;
@@ -16,31 +16,31 @@ const ROUNDS: usize = 3;
 const JOBS: usize = 30;
 
 /// What the scene of kept answers showed, by round.
-pub(super) struct Kept {
+pub(super) struct CacheSceneResult {
     rounds: Vec<BTreeMap<String, usize>>,
 }
 
 /// What the scene of jobs showed.
-pub(super) struct Jobs {
+pub(super) struct JobSceneResult {
     queued: usize,
     /// Of callbacks with a verified signature: milliseconds from the 202 until it arrived, ascending.
-    called_back: Vec<f64>,
+    callback_millis: Vec<f64>,
     correct: usize,
 }
 
 /// Asks the same questions again and again; equal ones go to the same pod, whose cache has the answer.
-pub(super) async fn kept(stage: &Stage) -> anyhow::Result<Kept> {
+pub(super) async fn run_cache_scene(stage: &SceneRunner) -> anyhow::Result<CacheSceneResult> {
     let world = &stage.world;
-    stage.first("cached", "06-caches.yaml").await?;
-    let rows = rows(world)?;
-    let url = format!("{}/v2/models/cached/infer", world.service("cached", 80).await?);
+    stage.deploy_first("cached", "06-caches.yaml").await?;
+    let rows = read_rows(world)?;
+    let url = format!("{}/v2/models/cached/infer", world.service_url("cached", 80).await?);
     println!("{:>8}  {:>6}  {:>6}  {:>6}  {:>9}", "round", "asked", "hits", "misses", "mean ms");
     let mut rounds = Vec::new();
     for round in 1..=ROUNDS {
         let mut seen = BTreeMap::<String, usize>::new();
         let begun = Instant::now();
         for (_, row) in &rows {
-            let answer = world.http.post(&url, Some("cached"), &world::question(row)).await?;
+            let answer = world.http.post(&url, Some("cached"), &world::infer_request(row)).await?;
             ensure!(answer.status.is_success(), "{answer:?}");
             *seen.entry(answer.header("x-slipway-cache").to_owned()).or_default() += 1;
         }
@@ -49,54 +49,57 @@ pub(super) async fn kept(stage: &Stage) -> anyhow::Result<Kept> {
         println!("{round:>8}  {:>6}  {:>6}  {:>6}  {mean:>9.2}", rows.len(), of("hit"), of("miss"));
         rounds.push(seen);
     }
-    Ok(Kept { rounds })
+    Ok(CacheSceneResult { rounds })
 }
 
 /// Queues jobs; workers run them and call the load generator back.
-pub(super) async fn jobs(stage: &Stage) -> anyhow::Result<Jobs> {
+pub(super) async fn run_job_scene(stage: &SceneRunner) -> anyhow::Result<JobSceneResult> {
     let world = &stage.world;
     println!("$ kubectl apply -f examples/queue-redis.yaml; kubectl create secret generic queue-redis …, callbacks …");
-    world.queue(Broker::Redis).await?;
+    world.create_queue(QueueBroker::Redis).await?;
     let (callback, network) = world.callbacks_url().await?;
-    stage.first_with("jobs", "07-jobs.yaml", "10.96.0.0/12", &network).await?;
-    world.deployment_ready("jobs-worker").await?;
-    say(&format!("{JOBS} jobs, POST http://jobs/v2/models/jobs/jobs, to be called back at {callback}"));
+    stage.deploy_first_with("jobs", "07-jobs.yaml", "10.96.0.0/12", &network).await?;
+    world.wait_deployment_ready("jobs-worker").await?;
+    print_heading(&format!("{JOBS} jobs, POST http://jobs/v2/models/jobs/jobs, to be called back at {callback}"));
     let mut jobs = BTreeMap::new();
-    let rows = rows(world)?;
+    let rows = read_rows(world)?;
     for (number, (label, row)) in rows.iter().cycle().take(JOBS).enumerate() {
-        let id = world.submit("jobs", number, row, Some(&callback)).await?;
+        let id = world.submit_job("jobs", number, row, Some(&callback)).await?;
         jobs.insert(id, (jiff::Timestamp::now(), *label));
     }
     let id = jobs.keys().next().context("no job")?;
-    println!("$ curl http://jobs/v2/jobs/{id}\n{}", serde_json::to_string_pretty(&world.succeeded("jobs", id).await?)?);
+    println!(
+        "$ curl http://jobs/v2/jobs/{id}\n{}",
+        serde_json::to_string_pretty(&world.wait_job_succeeded("jobs", id).await?)?
+    );
     let told = || async {
         let callbacks = world.callbacks().await.map_err(|error| error.to_string())?;
         let mut told = BTreeMap::new();
         for callback in callbacks {
-            let job = callback.verified().map_err(|error| format!("{error:#}"))?;
+            let job = callback.verify().map_err(|error| format!("{error:#}"))?;
             told.entry(job["id"].as_str().unwrap_or_default().to_owned()).or_insert((callback.received_at, job));
         }
         if told.len() >= jobs.len() { Ok(told) } else { Err(format!("{} of {} called back", told.len(), jobs.len())) }
     };
-    let told = world.cluster.wait_for(&world.namespace, "all callbacks", world::PODS, told).await?;
-    let mut shown = Jobs { queued: jobs.len(), called_back: Vec::new(), correct: 0 };
+    let told = world.cluster.wait_for(&world.namespace, "all callbacks", world::PODS_TIMEOUT, told).await?;
+    let mut shown = JobSceneResult { queued: jobs.len(), callback_millis: Vec::new(), correct: 0 };
     for (id, (queued, label)) in &jobs {
         let (received, job) = told.get(id).with_context(|| format!("{id} was not called back"))?;
-        shown.called_back.push(received.duration_since(*queued).as_secs_f64().max(0.0) * 1e3);
-        shown.correct += usize::from(answer(job) == Some(*label));
+        shown.callback_millis.push(received.duration_since(*queued).as_secs_f64().max(0.0) * 1e3);
+        shown.correct += usize::from(predicted_label(job) == Some(*label));
     }
-    shown.called_back.sort_by(f64::total_cmp);
+    shown.callback_millis.sort_by(f64::total_cmp);
     Ok(shown)
 }
 
 /// The class that a job's result names.
-fn answer(job: &Value) -> Option<i64> {
+fn predicted_label(job: &Value) -> Option<i64> {
     let outputs = job["result"]["outputs"].as_array()?;
     outputs.iter().find(|it| it["name"] == "label")?["data"][0].as_i64()
 }
 
 /// Held-out digits: label and values.
-fn rows(world: &World) -> anyhow::Result<Vec<(i64, Vec<f64>)>> {
+fn read_rows(world: &TestWorld) -> anyhow::Result<Vec<(i64, Vec<f64>)>> {
     let text = world.example("digits/heldout.csv")?;
     let row = |line: &str| -> anyhow::Result<(i64, Vec<f64>)> {
         let (label, values) = line.split_once(',').context("no label")?;
@@ -105,7 +108,7 @@ fn rows(world: &World) -> anyhow::Result<Vec<(i64, Vec<f64>)>> {
     text.lines().skip(1).take(QUESTIONS).map(row).collect()
 }
 
-impl Kept {
+impl CacheSceneResult {
     /// The first time nobody knows; afterwards the cache does.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let hits: Vec<usize> = self.rounds.iter().map(|seen| seen.get("hit").copied().unwrap_or(0)).collect();
@@ -115,13 +118,13 @@ impl Kept {
     }
 }
 
-impl Jobs {
+impl JobSceneResult {
     pub(super) fn print(&self) {
-        let at = |share: f64| self.called_back[((self.called_back.len() - 1) as f64 * share) as usize];
+        let at = |share: f64| self.callback_millis[((self.callback_millis.len() - 1) as f64 * share) as usize];
         println!(
             "\n=== jobs: {} queued, {} called back with a verified signature, {} right; from 202 to callback p50 {:.0} ms, longest {:.0} ms",
             self.queued,
-            self.called_back.len(),
+            self.callback_millis.len(),
             self.correct,
             at(0.5),
             at(1.0)
@@ -130,9 +133,9 @@ impl Jobs {
 
     pub(super) fn check(&self) -> anyhow::Result<()> {
         ensure!(
-            self.queued == JOBS && self.called_back.len() == JOBS,
+            self.queued == JOBS && self.callback_millis.len() == JOBS,
             "{} of {JOBS} called back",
-            self.called_back.len()
+            self.callback_millis.len()
         );
         // A forest that is right for 96 % of the rows that it has never seen.
         ensure!(self.correct * 10 >= JOBS * 8, "{} of {JOBS} right", self.correct);

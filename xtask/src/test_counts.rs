@@ -5,36 +5,36 @@ use std::ops::AddAssign;
 
 /// How many tests and checks passed, failed, and were skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct TestCounts {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
     pub(crate) skipped: usize,
 }
 
-impl Tally {
+impl TestCounts {
     /// One check that passed or failed.
-    pub(crate) fn of_check(passed: bool) -> Self {
-        if passed { Self::passed(1) } else { Self::failed(1) }
+    pub(crate) fn from_check(passed: bool) -> Self {
+        if passed { Self::with_passed(1) } else { Self::with_failed(1) }
     }
 
     /// So many that passed.
-    pub(crate) fn passed(passed: usize) -> Self {
+    pub(crate) fn with_passed(passed: usize) -> Self {
         Self { passed, ..Self::default() }
     }
 
     /// So many that failed.
-    pub(crate) fn failed(failed: usize) -> Self {
+    pub(crate) fn with_failed(failed: usize) -> Self {
         Self { failed, ..Self::default() }
     }
 
     /// So many that were skipped.
-    pub(crate) fn skipped(skipped: usize) -> Self {
+    pub(crate) fn with_skipped(skipped: usize) -> Self {
         Self { skipped, ..Self::default() }
     }
 
     /// The counts in a line that ends the output of a test program: libtest's `test result: ok. 5 passed; 0 failed; …`, or `5 passed, 0 failed`
     /// with `, 0 skipped` perhaps. libtest's ignored tests are run by another step, so they count as nothing.
-    pub(crate) fn read(line: &str) -> Option<Self> {
+    pub(crate) fn parse_line(line: &str) -> Option<Self> {
         let line = line.trim();
         let separator = if line.starts_with("test result: ") { ';' } else { ',' };
         let plain = line.starts_with(|c: char| c.is_ascii_digit());
@@ -49,16 +49,16 @@ impl Tally {
     }
 
     /// What a step came to: its own counts where it printed some, else one check. A failure that no test is to blame for counts as one.
-    pub(crate) fn of_step(printed: Option<Self>, succeeded: bool) -> Self {
+    pub(crate) fn from_step(printed: Option<Self>, succeeded: bool) -> Self {
         match printed {
             Some(tally) if succeeded || tally.failed > 0 => tally,
             Some(tally) => Self { failed: 1, ..tally },
-            None => Self::of_check(succeeded),
+            None => Self::from_check(succeeded),
         }
     }
 }
 
-impl AddAssign for Tally {
+impl AddAssign for TestCounts {
     fn add_assign(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -66,7 +66,7 @@ impl AddAssign for Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for TestCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
@@ -80,25 +80,31 @@ mod tests {
     fn lines_of_libtest_and_plain_lines_are_read() {
         let libtest =
             "test result: FAILED. 5 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s";
-        assert_eq!(Tally::read(libtest), Some(Tally { passed: 5, failed: 2, skipped: 0 }));
-        assert_eq!(Tally::read("3 passed, 1 failed"), Some(Tally { passed: 3, failed: 1, skipped: 0 }));
-        assert_eq!(Tally::read("3 passed, 1 failed, 4 skipped"), Some(Tally { passed: 3, failed: 1, skipped: 4 }));
+        assert_eq!(TestCounts::parse_line(libtest), Some(TestCounts { passed: 5, failed: 2, skipped: 0 }));
+        assert_eq!(TestCounts::parse_line("3 passed, 1 failed"), Some(TestCounts { passed: 3, failed: 1, skipped: 0 }));
+        assert_eq!(
+            TestCounts::parse_line("3 passed, 1 failed, 4 skipped"),
+            Some(TestCounts { passed: 3, failed: 1, skipped: 4 })
+        );
         for other in ["test a ... ok", "all passed", "running 5 tests", "", "failures: 2 passed, 3 failed"] {
-            assert_eq!(Tally::read(other), None, "{other}");
+            assert_eq!(TestCounts::parse_line(other), None, "{other}");
         }
     }
 
     #[test]
     fn what_is_printed_is_what_is_read() {
-        let tally = Tally { passed: 3, failed: 1, skipped: 4 };
-        assert_eq!(Tally::read(&tally.to_string()), Some(tally));
+        let tally = TestCounts { passed: 3, failed: 1, skipped: 4 };
+        assert_eq!(TestCounts::parse_line(&tally.to_string()), Some(tally));
     }
 
     #[test]
     fn a_step_that_fails_is_never_all_passed() {
-        assert_eq!(Tally::of_step(Some(Tally::passed(7)), false), Tally { passed: 7, failed: 1, skipped: 0 });
-        assert_eq!(Tally::of_step(Some(Tally::failed(2)), false), Tally::failed(2));
-        assert_eq!(Tally::of_step(None, true), Tally::passed(1));
-        assert_eq!(Tally::of_step(None, false), Tally::failed(1));
+        assert_eq!(
+            TestCounts::from_step(Some(TestCounts::with_passed(7)), false),
+            TestCounts { passed: 7, failed: 1, skipped: 0 }
+        );
+        assert_eq!(TestCounts::from_step(Some(TestCounts::with_failed(2)), false), TestCounts::with_failed(2));
+        assert_eq!(TestCounts::from_step(None, true), TestCounts::with_passed(1));
+        assert_eq!(TestCounts::from_step(None, false), TestCounts::with_failed(1));
     }
 }

@@ -2,18 +2,18 @@
 
 /// On what an image is built.
 #[derive(Debug, Clone, Copy)]
-pub enum Base {
+pub enum ImageBase {
     /// Nothing: a static program needs no more.
     Scratch,
     /// Another image.
-    Image(&'static Image),
+    Image(&'static ProjectImage),
     /// A root file system of these Debian packages, under this name.
     Packages(&'static str, &'static [&'static str]),
 }
 
 /// A part of a build context.
 #[derive(Debug, Clone, Copy)]
-pub enum Part {
+pub enum ContextPart {
     /// A program that cargo builds: package and program, stripped.
     Binary(&'static str, &'static str),
     /// A file of this machine's Debian, under another name.
@@ -28,9 +28,9 @@ pub enum Part {
     OnnxRuntime,
 }
 
-impl Part {
+impl ContextPart {
     /// Package and program, when cargo builds it.
-    pub fn program(&self) -> Option<[&'static str; 2]> {
+    pub fn cargo_program(&self) -> Option<[&'static str; 2]> {
         match *self {
             Self::Binary(package, program) => Some([package, program]),
             _ => None,
@@ -40,101 +40,101 @@ impl Part {
 
 /// An image.
 #[derive(Debug)]
-pub struct Image {
+pub struct ProjectImage {
     /// Its short name.
     pub name: &'static str,
     /// Its Dockerfile, relative to the root of the workspace.
     pub dockerfile: &'static str,
     /// What it is built on.
-    pub base: Base,
+    pub base: ImageBase,
     /// What its build context holds.
-    pub parts: &'static [Part],
+    pub parts: &'static [ContextPart],
 }
 
 /// What a program that cargo builds needs: the C library, and certificates to download models.
-const SLIM: Base = Base::Packages("slim", &["libc6", "libgcc-s1", "libstdc++6", "ca-certificates"]);
+const SLIM: ImageBase = ImageBase::Packages("slim", &["libc6", "libgcc-s1", "libstdc++6", "ca-certificates"]);
 
 /// The container that holds a pod's namespaces; `up` builds it by itself.
-pub(super) const PAUSE: Image = Image {
+pub(super) const PAUSE: ProjectImage = ProjectImage {
     name: "pause",
     dockerfile: "e2e/images/pause.Dockerfile",
-    base: Base::Scratch,
-    parts: &[Part::System("/bin/busybox", "busybox")],
+    base: ImageBase::Scratch,
+    parts: &[ContextPart::System("/bin/busybox", "busybox")],
 };
 
 /// A shell with the usual tools; `up` brings it as well, so that tests of the cluster itself have something to run.
-pub(super) const BUSYBOX: Image = Image {
+pub(super) const BUSYBOX: ProjectImage = ProjectImage {
     name: "busybox",
     dockerfile: "e2e/images/busybox.Dockerfile",
-    base: Base::Scratch,
+    base: ImageBase::Scratch,
     parts: &[
-        Part::System("/bin/busybox", "busybox"),
-        Part::Text("passwd", "root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/:/bin/sh\n"),
-        Part::Text("group", "root:x:0:\nnonroot:x:65532:\n"),
+        ContextPart::System("/bin/busybox", "busybox"),
+        ContextPart::Text("passwd", "root:x:0:0:root:/:/bin/sh\nnonroot:x:65532:65532:nonroot:/:/bin/sh\n"),
+        ContextPart::Text("group", "root:x:0:\nnonroot:x:65532:\n"),
     ],
 };
 
 /// The images that `slipway-e2e images` builds.
-pub const TABLE: &[Image] = &[
-    Image {
+pub const PROJECT_IMAGES: &[ProjectImage] = &[
+    ProjectImage {
         name: "slipway-operator",
         dockerfile: "operator/Dockerfile",
         base: SLIM,
-        parts: &[Part::Binary("slipway-operator", "slipway-operator")],
+        parts: &[ContextPart::Binary("slipway-operator", "slipway-operator")],
     },
-    Image {
+    ProjectImage {
         name: "slipway-gateway",
         dockerfile: "gateway/Dockerfile",
         base: SLIM,
-        parts: &[Part::Binary("slipway-gateway", "slipway-gateway")],
+        parts: &[ContextPart::Binary("slipway-gateway", "slipway-gateway")],
     },
-    Image {
+    ProjectImage {
         name: "slipway-runtime",
         dockerfile: "serving-runtime/Dockerfile",
         base: SLIM,
-        parts: &[Part::Binary("slipway-runtime", "slipway-runtime"), Part::OnnxRuntime],
+        parts: &[ContextPart::Binary("slipway-runtime", "slipway-runtime"), ContextPart::OnnxRuntime],
     },
-    Image {
+    ProjectImage {
         name: "slipway-redis",
         dockerfile: "images/redis/Dockerfile",
-        base: Base::Packages("redis", &["redis-server"]),
+        base: ImageBase::Packages("redis", &["redis-server"]),
         parts: &[],
     },
-    Image {
+    ProjectImage {
         name: "slipway-nats",
         dockerfile: "e2e/images/nats.Dockerfile",
-        base: Base::Scratch,
-        parts: &[Part::Tool("nats-server")],
+        base: ImageBase::Scratch,
+        parts: &[ContextPart::Tool("nats-server")],
     },
-    Image {
+    ProjectImage {
         name: "slipway-prometheus",
         dockerfile: "e2e/images/prometheus.Dockerfile",
-        base: Base::Scratch,
-        parts: &[Part::Tool("prometheus")],
+        base: ImageBase::Scratch,
+        parts: &[ContextPart::Tool("prometheus")],
     },
-    Image {
+    ProjectImage {
         name: "slipway-loadgen",
         dockerfile: "e2e/Dockerfile.loadgen",
         base: SLIM,
         parts: &[
-            Part::Binary("slipway-e2e", "slipway-loadgen"),
-            Part::Workspace("examples/digits/heldout.csv", "heldout.csv"),
+            ContextPart::Binary("slipway-e2e", "slipway-loadgen"),
+            ContextPart::Workspace("examples/digits/heldout.csv", "heldout.csv"),
         ],
     },
-    Image {
+    ProjectImage {
         name: "slipway-model-store",
         dockerfile: "examples/Dockerfile",
-        base: Base::Image(&BUSYBOX),
+        base: ImageBase::Image(&BUSYBOX),
         parts: &[
-            Part::Workspace("examples/digits", "digits"),
-            Part::Workspace("examples/bad", "bad"),
+            ContextPart::Workspace("examples/digits", "digits"),
+            ContextPart::Workspace("examples/bad", "bad"),
             // For promises about time.
-            Part::Workspace("serving-runtime/tests/models/slow.onnx", "slow.onnx"),
+            ContextPart::Workspace("serving-runtime/tests/models/slow.onnx", "slow.onnx"),
         ],
     },
 ];
 
-impl Image {
+impl ProjectImage {
     /// The full name under which pods find it.
     pub fn tag(&self) -> String {
         format!("docker.io/slipway/{}:dev", self.name)
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<&str> = TABLE.iter().chain([&PAUSE, &BUSYBOX]).map(|image| image.name).collect();
+        let mut names: Vec<&str> = PROJECT_IMAGES.iter().chain([&PAUSE, &BUSYBOX]).map(|image| image.name).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
     }
