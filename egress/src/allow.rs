@@ -5,22 +5,22 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-use crate::network::{Network, permitted};
+use crate::network::{IpNetwork, is_address_allowed};
 
 /// One entry of the allow-list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rule {
+pub enum AllowRule {
     /// `*`: any name, at public addresses.
     Any,
     /// `hooks.example.org`: this name, at public addresses.
     Name(String),
     /// `.example.org` or `*.example.org`: any name below it, at public addresses.
-    Below(String),
+    Subdomain(String),
     /// `10.0.0.0/8` or `192.0.2.1`: these addresses, whatever the name; the only way to an address that is not public.
-    Network(Network),
+    Network(IpNetwork),
 }
 
-impl FromStr for Rule {
+impl FromStr for AllowRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -33,13 +33,13 @@ impl FromStr for Rule {
         }
         // A network that is written wrong must not become a name that never matches.
         if text.contains('/') || text.contains(':') {
-            return Err(text.parse::<Network>().err().unwrap_or_default());
+            return Err(text.parse::<IpNetwork>().err().unwrap_or_default());
         }
         let below = text.strip_prefix("*.").or_else(|| text.strip_prefix('.'));
         match Host::parse(below.unwrap_or(text)) {
             Ok(Host::Domain(name)) if !name.contains('*') => {
                 let name = name.trim_end_matches('.').to_owned();
-                Ok(if below.is_some() { Self::Below(name) } else { Self::Name(name) })
+                Ok(if below.is_some() { Self::Subdomain(name) } else { Self::Name(name) })
             }
             _ => Err(format!("{text:?}: want a host name, .suffix, address, network/prefix or *")),
         }
@@ -49,20 +49,20 @@ impl FromStr for Rule {
 /// The allow-list.
 #[derive(Debug, Clone, Default)]
 pub struct AllowList {
-    rules: Vec<Rule>,
-    networks: Vec<Network>,
+    rules: Vec<AllowRule>,
+    networks: Vec<IpNetwork>,
 }
 
 impl AllowList {
     /// Of these entries.
-    pub fn new(rules: &[Rule]) -> Self {
-        let networks = rules.iter().filter_map(|r| if let Rule::Network(n) = r { Some(*n) } else { None });
+    pub fn new(rules: &[AllowRule]) -> Self {
+        let networks = rules.iter().filter_map(|r| if let AllowRule::Network(n) = r { Some(*n) } else { None });
         Self { networks: networks.collect(), rules: rules.to_vec() }
     }
 
     /// All public addresses, and no others.
     pub fn public() -> Self {
-        Self::new(&[Rule::Any])
+        Self::new(&[AllowRule::Any])
     }
 
     /// Whether nothing is on it.
@@ -71,22 +71,22 @@ impl AllowList {
     }
 
     /// Whether a name may be at any public address.
-    fn names(&self, host: &str) -> bool {
+    fn allows_name(&self, host: &str) -> bool {
         // One dot at the end names the root; more make it no name at all.
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         self.rules.iter().any(|rule| match rule {
-            Rule::Any => true,
-            Rule::Name(name) => *name == host,
-            Rule::Below(name) => {
+            AllowRule::Any => true,
+            AllowRule::Name(name) => *name == host,
+            AllowRule::Subdomain(name) => {
                 host.strip_suffix(name.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
             }
-            Rule::Network(_) => false,
+            AllowRule::Network(_) => false,
         })
     }
 
     /// Whether a connection for `host` may be made to `address`.
-    pub fn connect(&self, host: &str, address: IpAddr) -> bool {
-        permitted(address, self.names(host), &self.networks)
+    pub fn allows_connection(&self, host: &str, address: IpAddr) -> bool {
+        is_address_allowed(address, self.allows_name(host), &self.networks)
     }
 
     /// Checks all that can be told without asking for addresses. `Url` has read the odd spellings of addresses (octal, hexadecimal, one
@@ -94,9 +94,9 @@ impl AllowList {
     ///
     /// # Errors
     /// What is wrong.
-    pub fn check(&self, text: &str) -> Result<Url, Refused> {
-        let form = |why: String| Err(Refused::Form(why));
-        let url = Url::parse(text).map_err(|e| Refused::Form(e.to_string()))?;
+    pub fn check_url(&self, text: &str) -> Result<Url, RefusedUrl> {
+        let form = |why: String| Err(RefusedUrl::Invalid(why));
+        let url = Url::parse(text).map_err(|e| RefusedUrl::Invalid(e.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return form(format!("scheme {:?}; want http or https", url.scheme()));
         }
@@ -107,21 +107,21 @@ impl AllowList {
             Some(Host::Domain(name)) if name.contains("..") => {
                 return form(format!("{name:?} is no host name: there is nothing between two of its dots"));
             }
-            Some(Host::Domain(name)) => (name.to_owned(), self.names(name) || !self.networks.is_empty()),
-            Some(Host::Ipv4(a)) => (a.to_string(), permitted(a.into(), false, &self.networks)),
-            Some(Host::Ipv6(a)) => (a.to_string(), permitted(a.into(), false, &self.networks)),
+            Some(Host::Domain(name)) => (name.to_owned(), self.allows_name(name) || !self.networks.is_empty()),
+            Some(Host::Ipv4(a)) => (a.to_string(), is_address_allowed(a.into(), false, &self.networks)),
+            Some(Host::Ipv6(a)) => (a.to_string(), is_address_allowed(a.into(), false, &self.networks)),
             None => return form("has no host".into()),
         };
-        if fits { Ok(url) } else { Err(Refused::Host(host)) }
+        if fits { Ok(url) } else { Err(RefusedUrl::Host(host)) }
     }
 }
 
 /// Why an address is not called.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum RefusedUrl {
     /// It is none that is ever called.
     #[error("{0}")]
-    Form(String),
+    Invalid(String),
     /// Its host is not on the list.
     #[error("host {0:?} is not allowed here")]
     Host(String),
@@ -180,9 +180,9 @@ mod tests {
             "https:///",
             "",
         ] {
-            assert!(names.check(url).is_err(), "{url}");
+            assert!(names.check_url(url).is_err(), "{url}");
             let literal = Url::parse(url).ok().is_some_and(|u| !matches!(u.host(), None | Some(Host::Domain(_))));
-            assert!(!literal || list.check(url).is_err(), "{url}");
+            assert!(!literal || list.check_url(url).is_err(), "{url}");
         }
         for url in [
             "https://hooks.example.org/x?y=1",
@@ -197,11 +197,11 @@ mod tests {
             // By its address, if that is in the network: the resolver decides.
             "http://example.net/",
         ] {
-            assert!(list.check(url).is_ok(), "{url}: {:?}", list.check(url));
+            assert!(list.check_url(url).is_ok(), "{url}: {:?}", list.check_url(url));
         }
         assert_eq!(
-            AllowList::default().check("https://hooks.example.org/"),
-            Err(Refused::Host("hooks.example.org".into()))
+            AllowList::default().check_url("https://hooks.example.org/"),
+            Err(RefusedUrl::Host("hooks.example.org".into()))
         );
     }
 
@@ -209,23 +209,26 @@ mod tests {
     fn the_address_that_is_connected_to_decides() {
         let address = |a: &str| a.parse::<IpAddr>().unwrap();
         let names = list(&["hooks.example.org"]);
-        assert!(names.connect("hooks.example.org", address("93.184.216.34")));
-        assert!(!names.connect("hooks.example.org", address("127.0.0.1")), "rebound to this host");
-        assert!(!names.connect("hooks.example.org", address("169.254.169.254")));
-        assert!(!names.connect("evil.test", address("93.184.216.34")));
+        assert!(names.allows_connection("hooks.example.org", address("93.184.216.34")));
+        assert!(!names.allows_connection("hooks.example.org", address("127.0.0.1")), "rebound to this host");
+        assert!(!names.allows_connection("hooks.example.org", address("169.254.169.254")));
+        assert!(!names.allows_connection("evil.test", address("93.184.216.34")));
         let inside = list(&["10.0.0.0/8"]);
-        assert!(inside.connect("svc.ns.svc.cluster.local", address("10.3.4.5")));
-        assert!(!inside.connect("svc.ns.svc.cluster.local", address("11.3.4.5")));
+        assert!(inside.allows_connection("svc.ns.svc.cluster.local", address("10.3.4.5")));
+        assert!(!inside.allows_connection("svc.ns.svc.cluster.local", address("11.3.4.5")));
         let any = list(&["*"]);
-        assert!(any.connect("whoever.test", address("8.8.8.8")) && !any.connect("whoever.test", address("10.0.0.1")));
+        assert!(
+            any.allows_connection("whoever.test", address("8.8.8.8"))
+                && !any.allows_connection("whoever.test", address("10.0.0.1"))
+        );
     }
 
     #[test]
     fn rules_are_read_strictly() {
         for rule in ["", "http://x", "10.0.0.1/8", "a b", "*.*.org", "a*", "10.0.0.0/40", "host:80"] {
-            assert!(rule.parse::<Rule>().is_err(), "{rule}");
+            assert!(rule.parse::<AllowRule>().is_err(), "{rule}");
         }
-        assert_eq!("*.Example.org".parse::<Rule>(), Ok(Rule::Below("example.org".into())));
-        assert_eq!(".example.org".parse::<Rule>(), Ok(Rule::Below("example.org".into())));
+        assert_eq!("*.Example.org".parse::<AllowRule>(), Ok(AllowRule::Subdomain("example.org".into())));
+        assert_eq!(".example.org".parse::<AllowRule>(), Ok(AllowRule::Subdomain("example.org".into())));
     }
 }

@@ -7,6 +7,6 @@ mod allow;
 mod guard;
 mod network;
 
-pub use allow::{AllowList, Refused, Rule};
-pub use guard::{Guard, Lookup, NOT_PUBLIC, was_refused};
-pub use network::{Network, permitted};
+pub use allow::{AllowList, AllowRule, RefusedUrl};
+pub use guard::{EgressGuard, HostLookup, NOT_PUBLIC, was_refused};
+pub use network::{IpNetwork, is_address_allowed};

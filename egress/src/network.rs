@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
+pub struct IpNetwork {
     address: IpAddr,
     prefix: u8,
 }
@@ -13,7 +13,7 @@ pub struct Network {
 /// Ranges that nobody is led to unless a network of the allow-list lies within the range, from the registries of special-purpose
 /// addresses (RFC 6890 and successors). The addresses of the clouds' metadata services are in 169.254.0.0/16, fd00::/8 and 100.64.0.0/10,
 /// but for two.
-const SPECIAL: [&str; 38] = [
+const SPECIAL_PURPOSE_RANGES: [&str; 38] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -54,7 +54,7 @@ const SPECIAL: [&str; 38] = [
     "c000::/3",
 ];
 
-impl Network {
+impl IpNetwork {
     /// Whether the address, or the IPv4 address that it maps, is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         let shift = |width: u8| u32::from(width.saturating_sub(self.prefix));
@@ -71,12 +71,12 @@ impl Network {
         }
     }
 
-    fn within(&self, other: &Self) -> bool {
+    fn is_within(&self, other: &Self) -> bool {
         self.prefix >= other.prefix && other.contains(self.address)
     }
 }
 
-impl FromStr for Network {
+impl FromStr for IpNetwork {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -92,8 +92,8 @@ impl FromStr for Network {
             return Err(format!("{text:?}: write the IPv4 address itself"));
         }
         let masked = match address {
-            IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from(mask(u32::from(a).into(), 32, prefix) as u32)),
-            IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(mask(u128::from(a), 128, prefix))),
+            IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from(mask_bits(u32::from(a).into(), 32, prefix) as u32)),
+            IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(mask_bits(u128::from(a), 128, prefix))),
         };
         if masked != address {
             return Err(format!("{text:?} has bits beyond its prefix; want {masked}/{prefix}"));
@@ -102,21 +102,24 @@ impl FromStr for Network {
     }
 }
 
-fn mask(bits: u128, width: u8, prefix: u8) -> u128 {
+fn mask_bits(bits: u128, width: u8, prefix: u8) -> u128 {
     let low = u32::from(width - prefix);
     bits.checked_shr(low).and_then(|b| b.checked_shl(low)).unwrap_or(0)
 }
 
 /// Whether an address may be connected to. `public` says whether the allow-list lets the host's name be at any public address.
-pub fn permitted(address: IpAddr, public: bool, allowed: &[Network]) -> bool {
+pub fn is_address_allowed(address: IpAddr, public: bool, allowed: &[IpNetwork]) -> bool {
     let address = address.to_canonical();
-    let mut special =
-        SPECIAL.iter().filter_map(|n| n.parse::<Network>().ok()).filter(|n| n.contains(address)).peekable();
+    let mut special = SPECIAL_PURPOSE_RANGES
+        .iter()
+        .filter_map(|n| n.parse::<IpNetwork>().ok())
+        .filter(|n| n.contains(address))
+        .peekable();
     if special.peek().is_none() {
         return public || allowed.iter().any(|n| n.contains(address));
     }
     // 0.0.0.0/0 means everything on the internet, and opens no private network; 10.0.0.0/8 does.
-    special.all(|range| allowed.iter().any(|n| n.contains(address) && n.within(&range)))
+    special.all(|range| allowed.iter().any(|n| n.contains(address) && n.is_within(&range)))
 }
 
 #[cfg(test)]
@@ -124,14 +127,14 @@ mod tests {
     use super::*;
 
     fn may(address: &str, public: bool, allowed: &[&str]) -> bool {
-        let allowed: Vec<Network> = allowed.iter().map(|n| n.parse().unwrap()).collect();
-        permitted(address.parse().unwrap(), public, &allowed)
+        let allowed: Vec<IpNetwork> = allowed.iter().map(|n| n.parse().unwrap()).collect();
+        is_address_allowed(address.parse().unwrap(), public, &allowed)
     }
 
     #[test]
     fn all_special_ranges_are_valid() {
-        for range in SPECIAL {
-            range.parse::<Network>().unwrap();
+        for range in SPECIAL_PURPOSE_RANGES {
+            range.parse::<IpNetwork>().unwrap();
         }
     }
 
@@ -206,8 +209,8 @@ mod tests {
             "x/8",
             "1.1.1.1/",
         ] {
-            assert!(text.parse::<Network>().is_err(), "{text}");
+            assert!(text.parse::<IpNetwork>().is_err(), "{text}");
         }
-        assert!("0.0.0.0/0".parse::<Network>().is_ok() && "::1".parse::<Network>().is_ok());
+        assert!("0.0.0.0/0".parse::<IpNetwork>().is_ok() && "::1".parse::<IpNetwork>().is_ok());
     }
 }

@@ -72,7 +72,7 @@ pub fn queue(data: &[u8]) -> bool {
     assert_eq!(job.fingerprint(), again.fingerprint());
     if let Some(url) = &job.callback_url {
         let rules = ["example.org", ".example.com"].map(|rule| rule.parse().expect("a rule"));
-        if let Ok(url) = AllowList::new(&rules).check(url) {
+        if let Ok(url) = AllowList::new(&rules).check_url(url) {
             let host = url.host_str().expect("a host");
             let host = host.strip_suffix('.').unwrap_or(host);
             assert!(host == "example.org" || host.ends_with(".example.com"), "{url} is not allowed");
@@ -107,7 +107,7 @@ pub fn state(data: &[u8]) -> bool {
         assert_eq!(Report::decode(&report.encode()), Some(report));
         return true;
     }
-    serde_json::from_str::<feedback::Request>(text).is_ok()
+    serde_json::from_str::<feedback::FeedbackRequest>(text).is_ok()
 }
 
 /// A model file.

@@ -12,11 +12,12 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use slipway_crds::routing::RoutingClaims;
 use slipway_gateway::{
-    app::{self, Ports},
+    app::{self, ListeningPorts},
     config::{
-        Backend, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, Role, Settings, ShieldConfig, Snapshot, Weights,
+        ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ProcessSettings, RoutingSnapshot, ShieldConfig,
+        TrafficWeights, WeightedBackend,
     },
-    gateway::Gateway,
+    gateway::GatewayContext,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,15 +39,15 @@ async fn gateway(
     candidate: SocketAddr,
     permille: u32,
 ) -> Result<(), Box<dyn Error>> {
-    let gateway = Gateway::new(Settings::default());
-    let backend = |revision: &str, role, permille| Backend { revision: revision.into(), role, permille };
-    let backends = vec![backend("aaa", Role::Stable, 1000 - permille), backend("bbb", Role::Candidate, permille)];
+    let gateway = GatewayContext::new(ProcessSettings::default());
+    let backend = |revision: &str, role, permille| WeightedBackend { revision: revision.into(), role, permille };
+    let backends = vec![backend("aaa", ArmRole::Stable, 1000 - permille), backend("bbb", ArmRole::Candidate, permille)];
     let config = ModelConfig {
         name: "digits".into(),
         uid: "uid".into(),
         created: 0,
         claims: RoutingClaims { model_name: "digits".into(), ..RoutingClaims::default() },
-        weights: Some(Weights { generation: 1, backends, preview: None }),
+        weights: Some(TrafficWeights { generation: 1, backends, preview: None }),
         stable: None,
         timeout: Duration::from_secs(30),
         max_request: 16 << 20,
@@ -63,20 +64,20 @@ async fn gateway(
     };
     let group = |addr| EndpointGroup { ready: [addr].into(), ..EndpointGroup::default() };
     let key = |revision: &str| ("digits".to_owned(), revision.to_owned());
-    gateway.router.apply(&Snapshot {
+    gateway.router.apply_snapshot(&RoutingSnapshot {
         models: [("digits".to_owned(), config)].into(),
         endpoints: [(key("aaa"), group(stable)), (key("bbb"), group(candidate))].into(),
     });
     gateway.set_synced();
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (private, admin) = (app::bind(loopback).await?, app::bind(loopback).await?);
+    let (private, admin) = (app::bind_port(loopback).await?, app::bind_port(loopback).await?);
     println!("admin on {}", admin.local_addr()?);
-    let ports = Ports { data: app::bind(listen).await?, private, admin };
-    Ok(app::serve(gateway, ports, CancellationToken::new()).await?)
+    let ports = ListeningPorts { data: app::bind_port(listen).await?, private, admin };
+    Ok(app::serve_ports(gateway, ports, CancellationToken::new()).await?)
 }
 
 async fn upstream(listen: SocketAddr) -> Result<(), Box<dyn Error>> {
-    let listener = app::bind(listen).await?;
+    let listener = app::bind_port(listen).await?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;

@@ -17,7 +17,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
-use slipway_listener::{End, Server, Settings, Unknown};
+use slipway_listener::{HttpServer, ListenerSettings, OperatorAuthError, ShutdownMode};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -26,25 +26,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    gateway::Gateway,
-    state::{self, Told},
-    streams::Streams,
+    gateway::GatewayContext,
+    state::{self, ReportedState},
+    streams::StateStreams,
 };
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+type AdminBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Time between two lines when nothing changes.
-const EVERY: Duration = Duration::from_secs(1);
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
 
-struct Admin {
-    gateway: Arc<Gateway>,
-    streams: Arc<Streams>,
+struct AdminServer {
+    gateway: Arc<GatewayContext>,
+    streams: Arc<StateStreams>,
     stop: CancellationToken,
 }
 
-impl Admin {
+impl AdminServer {
     /// Whether the operator asks, where its key is known.
-    fn recognise(&self, headers: &HeaderMap) -> Result<(), Unknown> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), OperatorAuthError> {
         let settings = &self.gateway.settings;
         let Some(key) = &settings.operator_key else { return Ok(()) };
         let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -54,51 +54,57 @@ impl Admin {
 }
 
 /// Serves the admin port until `stop`.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: CancellationToken) {
-    let streams = Streams::new(gateway.settings.max_state_streams);
-    let admin = Arc::new(Admin { gateway, streams, stop: stop.clone() });
+pub async fn serve_admin(gateway: Arc<GatewayContext>, listener: TcpListener, stop: CancellationToken) {
+    let streams = StateStreams::new(gateway.settings.max_state_streams);
+    let admin = Arc::new(AdminServer { gateway, streams, stop: stop.clone() });
     let make = move |peer| {
         let admin = Arc::clone(&admin);
-        service_fn(move |request| answer(Arc::clone(&admin), request, peer))
+        service_fn(move |request| handle_request(Arc::clone(&admin), request, peer))
     };
     let builder = auto::Builder::new(TokioExecutor::new());
-    Server::new(listener, Settings::admin(End::Cut), builder).serve(make, stop.cancelled()).await;
+    HttpServer::new(listener, ListenerSettings::for_admin_port(ShutdownMode::Abort), builder)
+        .serve(make, stop.cancelled())
+        .await;
 }
 
-async fn answer(admin: Arc<Admin>, request: Request<Incoming>, peer: IpAddr) -> Result<Response<Body>, Infallible> {
+async fn handle_request(
+    admin: Arc<AdminServer>,
+    request: Request<Incoming>,
+    peer: IpAddr,
+) -> Result<Response<AdminBody>, Infallible> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
+        return Ok(text_response(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
     }
     Ok(match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if admin.gateway.is_ready() => text(StatusCode::OK, "ok\n"),
-        "/readyz" if admin.gateway.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
-        "/metrics" => metrics(&admin.gateway, request.headers()),
-        "/v1/state" => match admin.recognise(request.headers()) {
+        "/livez" => text_response(StatusCode::OK, "ok\n"),
+        "/readyz" if admin.gateway.is_ready() => text_response(StatusCode::OK, "ok\n"),
+        "/readyz" if admin.gateway.is_draining() => text_response(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/readyz" => text_response(StatusCode::SERVICE_UNAVAILABLE, "not synced\n"),
+        "/metrics" => metrics_response(&admin.gateway, request.headers()),
+        "/v1/state" => match admin.authenticate(request.headers()) {
             Ok(()) => stream_state(&admin, peer, request.uri().query() == Some("changes=true")),
-            Err(why) => refused(why),
+            Err(why) => unauthorized_response(why),
         },
-        _ => text(StatusCode::NOT_FOUND, "not found\n"),
+        _ => text_response(StatusCode::NOT_FOUND, "not found\n"),
     })
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+fn text_response(status: StatusCode, text: &'static str) -> Response<AdminBody> {
     let mut response = Response::new(Full::from(text).boxed_unsync());
     *response.status_mut() = status;
     response
 }
 
-fn refused(why: Unknown) -> Response<Body> {
+fn unauthorized_response(why: OperatorAuthError) -> Response<AdminBody> {
     let mut response = Response::new(Full::from(format!("{why}\n")).boxed_unsync());
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Slipway"));
     response
 }
 
-fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
-    let Ok((kind, body)) = gateway.metrics.exposition(headers) else {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written\n");
+fn metrics_response(gateway: &GatewayContext, headers: &HeaderMap) -> Response<AdminBody> {
+    let Ok((kind, body)) = gateway.metrics.encode_for_scrape(headers) else {
+        return text_response(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be written\n");
     };
     let mut response = Response::new(Full::from(body).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -106,29 +112,29 @@ fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
 }
 
 /// Who reads a stream.
-struct Listener {
+struct StateSubscriber {
     changes: watch::Receiver<u64>,
     /// The last change that was told.
     version: u64,
     /// Looks at everything once a second, whatever else is told. The first line goes out at once.
     ticks: Interval,
     /// What was told, if only changes are.
-    told: Option<Told>,
+    reported: Option<ReportedState>,
 }
 
-impl Listener {
-    fn new(gateway: &Gateway, only_changes: bool) -> Self {
+impl StateSubscriber {
+    fn new(gateway: &GatewayContext, only_changes: bool) -> Self {
         let mut changes = gateway.router.subscribe();
         let version = *changes.borrow_and_update();
-        let mut ticks = interval(EVERY);
+        let mut ticks = interval(STATE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { changes, version, ticks, told: only_changes.then(Told::default) }
+        Self { changes, version, ticks, reported: only_changes.then(ReportedState::default) }
     }
 
     /// Waits for something to tell.
-    async fn next(&mut self, gateway: &Gateway) -> Option<String> {
-        if let Some(told) = self.told.as_mut().filter(|told| told.has_more()) {
-            return Some(state::line(&told.next(gateway, Vec::new())));
+    async fn next_line(&mut self, gateway: &GatewayContext) -> Option<String> {
+        if let Some(told) = self.reported.as_mut().filter(|told| told.has_more()) {
+            return Some(state::encode_line(&told.next_part(gateway, Vec::new())));
         }
         let ticked = tokio::select! {
             _ = self.ticks.tick() => true,
@@ -139,25 +145,25 @@ impl Listener {
         };
         // Read before what it tells of: a change in this very moment is told again by the next line.
         let version = *self.changes.borrow_and_update();
-        let state = match &mut self.told {
-            Some(told) if ticked => told.news(gateway, None),
-            Some(told) => told.news(gateway, gateway.router.changed_since(self.version).as_ref()),
-            None => state::state(gateway),
+        let state = match &mut self.reported {
+            Some(told) if ticked => told.take_changes(gateway, None),
+            Some(told) => told.take_changes(gateway, gateway.router.changed_since(self.version).as_ref()),
+            None => state::full_state(gateway),
         };
         self.version = version;
-        Some(state::line(&state))
+        Some(state::encode_line(&state))
     }
 }
 
-fn stream_state(admin: &Admin, peer: IpAddr, only_changes: bool) -> Response<Body> {
+fn stream_state(admin: &AdminServer, peer: IpAddr, only_changes: bool) -> Response<AdminBody> {
     // One more stream takes the place of another: an operator that comes back must be heard, whoever else listens.
     let place = admin.streams.open(peer);
     let (gateway, stop) = (Arc::clone(&admin.gateway), admin.stop.clone());
-    let (replaced, listener) = (place.replaced(), Listener::new(&gateway, only_changes));
+    let (replaced, listener) = (place.replaced(), StateSubscriber::new(&gateway, only_changes));
     let lines = stream::unfold((listener, place), move |(mut listener, place)| {
         let gateway = Arc::clone(&gateway);
         async move {
-            let line = listener.next(&gateway).await?;
+            let line = listener.next_line(&gateway).await?;
             Some((Ok(Frame::data(Bytes::from(line))), (listener, place)))
         }
     });

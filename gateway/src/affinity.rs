@@ -8,38 +8,41 @@
 
 use bytes::Bytes;
 
-use crate::{message, split::mix};
+use crate::{message, split::mix_bits};
 
 /// A pod takes at most this share of the mean load, in percent.
 const LOAD_FACTOR_PERCENT: usize = 125;
 /// So few requests at a time are no load: below, nobody is passed over.
-const NO_LOAD: usize = 4;
+const MIN_LOAD_BOUND: usize = 4;
 /// Where in a body the names `id` and `entity` are looked for: clients write them first or last.
-const ENDS: usize = 512;
+const SCAN_BYTES: usize = 512;
 
 /// The requests that one of `pods` pods may have, the next one included, when all have `in_flight`.
-pub fn bound(in_flight: usize, pods: usize) -> usize {
-    ((in_flight + 1) * LOAD_FACTOR_PERCENT).div_ceil(pods.max(1) * 100).max(NO_LOAD)
+pub fn load_bound(in_flight: usize, pods: usize) -> usize {
+    ((in_flight + 1) * LOAD_FACTOR_PERCENT).div_ceil(pods.max(1) * 100).max(MIN_LOAD_BOUND)
 }
 
 /// The rank of a pod for a request; the highest comes first.
-pub fn rank(request: u64, pod: u64) -> u64 {
-    mix(request ^ pod)
+pub fn rendezvous_rank(request: u64, pod: u64) -> u64 {
+    mix_bits(request ^ pod)
 }
 
 /// What makes two requests alike: the path, and the entity if the body names one near its ends, else the whole body without its `id`, which
 /// clients make up anew for every request. A text that only looks like a name is no harm: requests then share a pod and not an answer.
-pub fn fingerprint(path: &str, body: &[Bytes]) -> u64 {
-    let mut hasher = Hasher::default();
+pub fn request_fingerprint(path: &str, body: &[Bytes]) -> u64 {
+    let mut hasher = WordHasher::default();
     hasher.write(path.as_bytes());
     hasher.write(b"\xff");
     // Almost always one piece; where not, only the ends of pieces are looked at.
-    if let Some(entity) = body.iter().find_map(|piece| ends(piece).find_map(|(_, end)| value_of(end, b"\"entity\""))) {
+    if let Some(entity) =
+        body.iter().find_map(|piece| head_and_tail(piece).find_map(|(_, end)| value_of(end, b"\"entity\"")))
+    {
         hasher.write(entity.1);
         return hasher.finish();
     }
     for piece in body {
-        let id = ends(piece).find_map(|(at, end)| value_of(end, b"\"id\"").map(|(from, id)| (at + from, id.len())));
+        let id =
+            head_and_tail(piece).find_map(|(at, end)| value_of(end, b"\"id\"").map(|(from, id)| (at + from, id.len())));
         match id {
             Some((from, length)) => {
                 hasher.write(&piece[..from]);
@@ -52,9 +55,9 @@ pub fn fingerprint(path: &str, body: &[Bytes]) -> u64 {
 }
 
 /// The beginning of a piece, and its end if that is another part of it, each with where it begins.
-fn ends(piece: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    let head = (0, &piece[..piece.len().min(ENDS)]);
-    let tail = piece.len().checked_sub(ENDS).map(|at| (at, &piece[at..]));
+fn head_and_tail(piece: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let head = (0, &piece[..piece.len().min(SCAN_BYTES)]);
+    let tail = piece.len().checked_sub(SCAN_BYTES).map(|at| (at, &piece[at..]));
     [Some(head), tail].into_iter().flatten()
 }
 
@@ -72,10 +75,10 @@ fn value_of<'a>(json: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
 }
 
 /// As [`fingerprint`], of a unary call of gRPC.
-pub fn fingerprint_grpc(path: &str, body: &[Bytes]) -> u64 {
-    let Some((first, more)) = body.split_first() else { return fingerprint(path, body) };
-    let Some(found) = message::read(first) else { return fingerprint(path, body) };
-    let mut hasher = Hasher::default();
+pub fn grpc_fingerprint(path: &str, body: &[Bytes]) -> u64 {
+    let Some((first, more)) = body.split_first() else { return request_fingerprint(path, body) };
+    let Some(found) = message::parse_infer_request(first) else { return request_fingerprint(path, body) };
+    let mut hasher = WordHasher::default();
     hasher.write(path.as_bytes());
     hasher.write(b"\xff");
     if let Some(entity) = found.entity {
@@ -85,22 +88,22 @@ pub fn fingerprint_grpc(path: &str, body: &[Bytes]) -> u64 {
         return hasher.finish();
     }
     // The length of the message counts its id.
-    hasher.write(first.get(message::FRAME..found.id.start).unwrap_or_default());
-    hasher.write(first.get(found.id.end.max(message::FRAME)..).unwrap_or_default());
+    hasher.write(first.get(message::FRAME_HEADER_BYTES..found.id.start).unwrap_or_default());
+    hasher.write(first.get(found.id.end.max(message::FRAME_HEADER_BYTES)..).unwrap_or_default());
     more.iter().for_each(|piece| hasher.write(piece));
     hasher.finish()
 }
 
 /// A hash of eight bytes at a time, whatever pieces they come in. Not for tables that strangers fill: here it only spreads.
 #[derive(Default)]
-struct Hasher {
+struct WordHasher {
     state: u64,
     pending: [u8; 8],
     filled: usize,
     length: u64,
 }
 
-impl Hasher {
+impl WordHasher {
     fn write(&mut self, mut bytes: &[u8]) {
         self.length = self.length.wrapping_add(bytes.len() as u64);
         if self.filled > 0 {
@@ -111,23 +114,23 @@ impl Hasher {
             if self.filled < 8 {
                 return;
             }
-            self.word(u64::from_le_bytes(self.pending));
+            self.add_word(u64::from_le_bytes(self.pending));
             self.filled = 0;
         }
         let (words, rest) = bytes.as_chunks::<8>();
-        words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
+        words.iter().for_each(|word| self.add_word(u64::from_le_bytes(*word)));
         self.pending[..rest.len()].copy_from_slice(rest);
         self.filled = rest.len();
     }
 
-    fn word(&mut self, word: u64) {
+    fn add_word(&mut self, word: u64) {
         self.state = (self.state.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
     fn finish(mut self) -> u64 {
         self.pending[self.filled..].fill(0);
-        self.word(u64::from_le_bytes(self.pending));
-        mix(self.state ^ self.length)
+        self.add_word(u64::from_le_bytes(self.pending));
+        mix_bits(self.state ^ self.length)
     }
 }
 
@@ -138,7 +141,7 @@ mod tests {
     use super::*;
 
     fn of(body: &str) -> u64 {
-        fingerprint("/v2/models/m/infer", &[Bytes::copy_from_slice(body.as_bytes())])
+        request_fingerprint("/v2/models/m/infer", &[Bytes::copy_from_slice(body.as_bytes())])
     }
 
     #[test]
@@ -150,7 +153,7 @@ mod tests {
         let at_the_end = |id: &str, last: u8| of(&format!(r#"{{"inputs":[{{"data":[{long}{last}]}}],"id":"{id}"}}"#));
         assert_eq!(at_the_end("a", 1), at_the_end("bb", 1));
         assert_ne!(at_the_end("a", 1), at_the_end("a", 2));
-        let other = fingerprint("/v2/models/n/infer", &[Bytes::from_static(b"{}")]);
+        let other = request_fingerprint("/v2/models/n/infer", &[Bytes::from_static(b"{}")]);
         assert_ne!(other, of("{}"));
     }
 
@@ -170,7 +173,7 @@ mod tests {
             let message = [&[0x0a, 1, b'm'], rest.concat().as_slice()].concat();
             let length = u32::try_from(message.len()).unwrap().to_be_bytes();
             let body = [&[0][..], &length, &message].concat();
-            fingerprint_grpc("/inference.GRPCInferenceService/ModelInfer", &[body.into()])
+            grpc_fingerprint("/inference.GRPCInferenceService/ModelInfer", &[body.into()])
         };
         let (raw, other): (&[u8], &[u8]) = (&[0x3a, 2, 1, 2], &[0x3a, 2, 1, 3]);
         let ids: [&[u8]; 2] = [&[0x1a, 1, b'a'], &[0x1a, 2, b'b', b'c']];
@@ -181,23 +184,23 @@ mod tests {
         assert_eq!(of(&[ids[0], &entity(b'1'), raw]), of(&[ids[1], &entity(b'1'), other]));
         assert_ne!(of(&[&entity(b'1'), raw]), of(&[&entity(b'2'), raw]));
         // Compressed: alike when they are equal.
-        let compressed = |last: u8| fingerprint_grpc("/", &[vec![1, 0, 0, 0, 1, last].into()]);
+        let compressed = |last: u8| grpc_fingerprint("/", &[vec![1, 0, 0, 0, 1, last].into()]);
         assert!(compressed(1) == compressed(1) && compressed(1) != compressed(2));
     }
 
     #[test]
     fn bounds_follow_the_mean_load() {
-        assert_eq!((bound(0, 4), bound(3, 4)), (NO_LOAD, NO_LOAD));
-        assert_eq!(bound(99, 4), 32);
-        assert_eq!(bound(99, 0), 125);
+        assert_eq!((load_bound(0, 4), load_bound(3, 4)), (MIN_LOAD_BOUND, MIN_LOAD_BOUND));
+        assert_eq!(load_bound(99, 4), 32);
+        assert_eq!(load_bound(99, 0), 125);
     }
 
     proptest! {
         #[test]
         fn pieces_make_no_difference(body in proptest::collection::vec(any::<u8>(), 0..100), cuts in proptest::collection::vec(0..100_usize, 0..5)) {
-            let mut whole = Hasher::default();
+            let mut whole = WordHasher::default();
             whole.write(&body);
-            let mut pieces = Hasher::default();
+            let mut pieces = WordHasher::default();
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(body.len())).collect();
             cuts.sort_unstable();
             let begins = [0].into_iter().chain(cuts.iter().copied());
@@ -208,14 +211,14 @@ mod tests {
 
         #[test]
         fn any_body_is_taken(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            fingerprint("/", &[body.clone().into()]);
-            fingerprint_grpc("/", &[body.into()]);
+            request_fingerprint("/", &[body.clone().into()]);
+            grpc_fingerprint("/", &[body.into()]);
         }
 
         /// Somebody always has room: the bounds together are more than there is.
         #[test]
         fn somebody_has_room(in_flight in 0..10_000_usize, pods in 1..200_usize) {
-            prop_assert!(bound(in_flight, pods) * pods > in_flight);
+            prop_assert!(load_bound(in_flight, pods) * pods > in_flight);
         }
     }
 }

@@ -10,14 +10,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{admin, args::Args, error::Error, gateway::Gateway, keep, keys, proxy::Access, server, watch};
+use crate::{
+    admin, args::GatewayArgs, error::GatewayError, gateway::GatewayContext, keep_alive, keys, proxy::PortAccess,
+    server, watch,
+};
 
 /// How often old series and unused connections are looked for.
-const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Listening ports.
 #[derive(Debug)]
-pub struct Ports {
+pub struct ListeningPorts {
     /// For clients.
     pub data: TcpListener,
     /// For those who show the token: feedback, and whatever the data port keeps from others.
@@ -30,26 +33,26 @@ pub struct Ports {
 ///
 /// # Errors
 /// When an address is taken or not ours.
-pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Error> {
-    slipway_listener::bind(addr).map_err(|source| Error::Listen { addr, source })
+pub async fn bind_port(addr: SocketAddr) -> Result<TcpListener, GatewayError> {
+    slipway_listener::bind_address(addr).map_err(|source| GatewayError::Listen { addr, source })
 }
 
 /// Runs the gateway until SIGTERM or SIGINT, and then drains.
 ///
 /// # Errors
 /// When it cannot start, or a task that must not end has ended.
-pub async fn run(args: Args) -> Result<(), Error> {
-    let gateway = Gateway::new(args.settings());
-    let (data, private) = (bind(args.listen).await?, bind(args.private_listen).await?);
-    let ports = Ports { data, private, admin: bind(args.admin_listen).await? };
+pub async fn run_gateway(args: GatewayArgs) -> Result<(), GatewayError> {
+    let gateway = GatewayContext::new(args.to_settings());
+    let (data, private) = (bind_port(args.listen).await?, bind_port(args.private_listen).await?);
+    let ports = ListeningPorts { data, private, admin: bind_port(args.admin_listen).await? };
     let client = slipway_cluster_client::client_builder(kube::Config::infer().await?)?.build();
 
-    let mut term = signal(SignalKind::terminate()).map_err(Error::Signals)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let mut term = signal(SignalKind::terminate()).map_err(GatewayError::Signals)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(GatewayError::Signals)?;
     let shutdown = CancellationToken::new();
     // Goes on while the gateway drains: until the last request is done, endpoints must be right.
-    let watching = watch::run(Arc::clone(&gateway), client);
-    let serving = serve(Arc::clone(&gateway), ports, shutdown.clone());
+    let watching = watch::run_watch(Arc::clone(&gateway), client);
+    let serving = serve_ports(Arc::clone(&gateway), ports, shutdown.clone());
     let mut watching = std::pin::pin!(watching);
     let mut serving = std::pin::pin!(serving);
     loop {
@@ -68,34 +71,38 @@ pub async fn run(args: Args) -> Result<(), Error> {
 ///
 /// # Errors
 /// When a task that must not end has ended.
-pub async fn serve(gateway: Arc<Gateway>, ports: Ports, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn serve_ports(
+    gateway: Arc<GatewayContext>,
+    ports: ListeningPorts,
+    shutdown: CancellationToken,
+) -> Result<(), GatewayError> {
     let (stop_data, stop_admin) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = JoinSet::new();
-    tasks.spawn(admin::serve(Arc::clone(&gateway), ports.admin, stop_admin.clone()));
-    tasks.spawn(sweep(Arc::clone(&gateway), stop_admin.clone()));
-    tasks.spawn(keep::run(Arc::clone(&gateway), stop_admin.clone()));
-    tasks.spawn(keys::run(Arc::clone(&gateway.keys), stop_admin.clone()));
-    let public = server::serve(Arc::clone(&gateway), ports.data, Access::Public, stop_data.clone());
-    let private = server::serve(Arc::clone(&gateway), ports.private, Access::Private, stop_data.clone());
+    tasks.spawn(admin::serve_admin(Arc::clone(&gateway), ports.admin, stop_admin.clone()));
+    tasks.spawn(sweep_periodically(Arc::clone(&gateway), stop_admin.clone()));
+    tasks.spawn(keep_alive::run_keep_alive(Arc::clone(&gateway), stop_admin.clone()));
+    tasks.spawn(keys::reload_periodically(Arc::clone(&gateway.keys), stop_admin.clone()));
+    let public = server::serve_port(Arc::clone(&gateway), ports.data, PortAccess::Public, stop_data.clone());
+    let private = server::serve_port(Arc::clone(&gateway), ports.private, PortAccess::Private, stop_data.clone());
     let mut data = tokio::spawn(async move { _ = tokio::join!(public, private) });
     tokio::select! {
         () = shutdown.cancelled() => {}
-        _ = &mut data => return Err(Error::Task("data port")),
-        _ = tasks.join_next() => return Err(Error::Task("admin port")),
+        _ = &mut data => return Err(GatewayError::Task("data port")),
+        _ = tasks.join_next() => return Err(GatewayError::Task("admin port")),
     }
     tracing::info!(delay_seconds = gateway.settings.drain_delay.as_secs(), "draining");
     gateway.set_draining();
     sleep(gateway.settings.drain_delay).await;
     stop_data.cancel();
-    let drained = data.await.map_err(|_| Error::Task("data port"));
+    let drained = data.await.map_err(|_| GatewayError::Task("data port"));
     stop_admin.cancel();
     tasks.join_all().await;
     tracing::info!("drained");
     drained
 }
 
-async fn sweep(gateway: Arc<Gateway>, stop: CancellationToken) {
-    let mut ticks = interval(SWEEP);
+async fn sweep_periodically(gateway: Arc<GatewayContext>, stop: CancellationToken) {
+    let mut ticks = interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

@@ -5,12 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Parser, builder::RangedU64ValueParser};
 use slipway_listener::OperatorPublicKey;
 
-use crate::config::Settings;
+use crate::config::ProcessSettings;
 
 /// The data plane of Slipway: divides the requests for a model between its revisions, exactly as the operator says.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "slipway-gateway", version)]
-pub struct Args {
+pub struct GatewayArgs {
     /// Namespace whose ModelDeployments are served.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     pub namespace: String,
@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, env = "SLIPWAY_FEEDBACK_TTL_SECONDS", default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=366 * 86_400))]
     pub feedback_ttl_seconds: u64,
     /// Predictions whose feedback is remembered, so that none counts twice: about 40 bytes each.
-    #[arg(long, env = "SLIPWAY_MAX_REMEMBERED_FEEDBACK", default_value_t = 500_000, value_parser = count())]
+    #[arg(long, env = "SLIPWAY_MAX_REMEMBERED_FEEDBACK", default_value_t = 500_000, value_parser = count_parser())]
     pub max_remembered_feedback: usize,
     /// Address of the admin port.
     #[arg(long, env = "SLIPWAY_ADMIN_LISTEN", default_value = "[::]:9091")]
@@ -57,10 +57,10 @@ pub struct Args {
     #[arg(long, env = "SLIPWAY_MAX_BODY_BYTES", default_value_t = 512 << 20)]
     pub max_body_bytes: u64,
     /// Client connections at one time. Beyond it, those that idle make room, the silent ones and those of the largest peer first.
-    #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000, value_parser = count())]
+    #[arg(long, env = "SLIPWAY_MAX_CONNECTIONS", default_value_t = 10_000, value_parser = count_parser())]
     pub max_connections: usize,
     /// Requests at one time; beyond it clients get 503 with Retry-After.
-    #[arg(long, env = "SLIPWAY_MAX_IN_FLIGHT", default_value_t = 4096, value_parser = count())]
+    #[arg(long, env = "SLIPWAY_MAX_IN_FLIGHT", default_value_t = 4096, value_parser = count_parser())]
     pub max_in_flight: usize,
     /// Time for a client to send the head of its request, which is also how long a connection may idle: longer than load balancers keep theirs (600 s for those of the large
     /// clouds), so that none sends a request on a connection that is being closed.
@@ -84,14 +84,14 @@ pub struct Args {
 }
 
 /// A semaphore panics when it is to count far more.
-fn count() -> RangedU64ValueParser<usize> {
+fn count_parser() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=u64::from(u32::MAX))
 }
 
-impl Args {
+impl GatewayArgs {
     /// The settings that these arguments stand for.
-    pub fn settings(&self) -> Settings {
-        Settings {
+    pub fn to_settings(&self) -> ProcessSettings {
+        ProcessSettings {
             namespace: self.namespace.clone(),
             pod_name: self.pod_name.clone(),
             max_buffered_request: self.max_buffered_request_bytes,
@@ -110,7 +110,7 @@ impl Args {
             shield_percent: self.shield_percent,
             drain_delay: Duration::from_secs(self.drain_delay_seconds),
             drain_timeout: self.drain_timeout_seconds.map(Duration::from_secs),
-            ..Settings::default()
+            ..ProcessSettings::default()
         }
     }
 }

@@ -15,7 +15,7 @@ pub const MAX_WINDOW: u32 = u64::BITS;
 
 /// Why and when a candidate was taken out; reported to the operator as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Trip {
+pub struct BrakeTrip {
     /// The candidate.
     pub revision: String,
     /// The generation of weights at that moment.
@@ -32,42 +32,42 @@ pub struct Trip {
 
 /// The brake of one revision. It outlives route tables and generations.
 #[derive(Debug, Default)]
-pub struct Brake {
+pub struct ArmBrake {
     tripped: AtomicBool,
-    ledger: Mutex<Ledger>,
+    counts: Mutex<BrakeCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Ledger {
+struct BrakeCounts {
     generation: i64,
     failures: u64,
     requests: u64,
     /// The last [`MAX_WINDOW`] requests, newest in bit 0; a set bit is a failure.
     recent: u64,
-    trip: Option<Trip>,
+    trip: Option<BrakeTrip>,
 }
 
-impl Brake {
+impl ArmBrake {
     /// Whether the candidate gets nothing.
     pub fn is_tripped(&self) -> bool {
         self.tripped.load(Ordering::Acquire)
     }
 
     /// The trip, if there is one.
-    pub fn trip(&self) -> Option<Trip> {
-        self.ledger().trip.clone()
+    pub fn trip(&self) -> Option<BrakeTrip> {
+        self.lock_counts().trip.clone()
     }
 
     /// Notes one judged request and returns the trip when this request was the last straw.
-    pub fn observe(&self, revision: &str, failed: bool, config: BrakeConfig, at: Timestamp) -> Option<Trip> {
-        let mut ledger = self.ledger();
+    pub fn observe(&self, revision: &str, failed: bool, config: BrakeConfig, at: Timestamp) -> Option<BrakeTrip> {
+        let mut ledger = self.lock_counts();
         ledger.requests += 1;
         ledger.failures += u64::from(failed);
         ledger.recent = ledger.recent << 1 | u64::from(failed);
-        if !failed || ledger.trip.is_some() || !ledger.exceeds(config) {
+        if !failed || ledger.trip.is_some() || !ledger.exceeds_threshold(config) {
             return None;
         }
-        let trip = ledger.trip(revision, config, at);
+        let trip = ledger.build_trip(revision, config, at);
         ledger.trip = Some(trip.clone());
         self.tripped.store(true, Ordering::Release);
         Some(trip)
@@ -77,8 +77,8 @@ impl Brake {
     ///
     /// One newer generation may have been on its way when the brake acted, so the next one releases it only if it takes the
     /// weight away. The one after that was written by an operator that had our report, or that aborted without waiting for it.
-    pub fn apply(&self, generation: i64, permille: u32) {
-        let mut ledger = self.ledger();
+    pub fn apply_generation(&self, generation: i64, permille: u32) {
+        let mut ledger = self.lock_counts();
         if generation == ledger.generation {
             return;
         }
@@ -87,33 +87,33 @@ impl Brake {
             newer_by <= 0 || (newer_by == 1 && permille > 0)
         });
         self.tripped.store(keep.is_some(), Ordering::Release);
-        *ledger = Ledger { generation, trip: keep, ..Ledger::default() };
+        *ledger = BrakeCounts { generation, trip: keep, ..BrakeCounts::default() };
     }
 
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+    fn lock_counts(&self) -> std::sync::MutexGuard<'_, BrakeCounts> {
         // Plain counters: they are whole even if a thread died while it held the lock.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ledger {
-    fn exceeds(&self, config: BrakeConfig) -> bool {
-        let (failed, seen) = self.newest(config.window);
+impl BrakeCounts {
+    fn exceeds_threshold(&self, config: BrakeConfig) -> bool {
+        let (failed, seen) = self.recent_failures(config.window);
         config.enabled
             && self.failures >= config.min_failures
             && failed * 1_000_000 >= seen.saturating_mul(config.failure_millionths)
     }
 
     /// Failures among the newest requests, and how many these are.
-    fn newest(&self, window: u32) -> (u64, u64) {
+    fn recent_failures(&self, window: u32) -> (u64, u64) {
         let window = window.clamp(1, MAX_WINDOW);
         let failed = (self.recent & (u64::MAX >> (MAX_WINDOW - window))).count_ones();
         (u64::from(failed), self.requests.min(u64::from(window)))
     }
 
-    fn trip(&self, revision: &str, config: BrakeConfig, at: Timestamp) -> Trip {
-        let (failed, seen) = self.newest(config.window);
-        Trip {
+    fn build_trip(&self, revision: &str, config: BrakeConfig, at: Timestamp) -> BrakeTrip {
+        let (failed, seen) = self.recent_failures(config.window);
+        BrakeTrip {
             revision: revision.to_owned(),
             generation: self.generation,
             reason: format!("{failed} of the last {seen} requests to the candidate failed"),
@@ -132,15 +132,15 @@ mod tests {
 
     const CONFIG: BrakeConfig = BrakeConfig::DEFAULT;
 
-    fn feed(brake: &Brake, failures: impl IntoIterator<Item = bool>) -> Option<Trip> {
+    fn feed(brake: &ArmBrake, failures: impl IntoIterator<Item = bool>) -> Option<BrakeTrip> {
         failures
             .into_iter()
             .fold(None, |trip, failed| trip.or(brake.observe("rev", failed, CONFIG, Timestamp::UNIX_EPOCH)))
     }
 
-    fn at(generation: i64) -> Brake {
-        let brake = Brake::default();
-        brake.apply(generation, 500);
+    fn at(generation: i64) -> ArmBrake {
+        let brake = ArmBrake::default();
+        brake.apply_generation(generation, 500);
         brake
     }
 
@@ -189,11 +189,11 @@ mod tests {
     fn a_generation_that_was_on_its_way_keeps_the_brake_and_a_later_one_releases_it() {
         let brake = at(12);
         feed(&brake, [true; 10]);
-        brake.apply(12, 500);
+        brake.apply_generation(12, 500);
         assert!(brake.is_tripped(), "the same generation again");
-        brake.apply(13, 250);
+        brake.apply_generation(13, 250);
         assert!(brake.is_tripped(), "written before the operator knew");
-        brake.apply(14, 50);
+        brake.apply_generation(14, 50);
         assert!(!brake.is_tripped(), "a retry");
     }
 
@@ -201,7 +201,7 @@ mod tests {
     fn taking_the_weight_away_releases_it() {
         let brake = at(12);
         feed(&brake, [true; 10]);
-        brake.apply(13, 0);
+        brake.apply_generation(13, 0);
         assert!(!brake.is_tripped());
     }
 
@@ -209,7 +209,7 @@ mod tests {
     fn an_older_generation_does_not_release_it() {
         let brake = at(12);
         feed(&brake, [true; 10]);
-        brake.apply(11, 0);
+        brake.apply_generation(11, 0);
         assert!(brake.is_tripped());
     }
 

@@ -10,26 +10,26 @@ use std::{
 };
 
 const SLOTS: usize = 10;
-const SLOT: Duration = Duration::from_secs(1);
+const SLOT_DURATION: Duration = Duration::from_secs(1);
 
 /// A budget over the last ten seconds.
 #[derive(Debug)]
-pub struct Budget {
+pub struct ShieldBudget {
     floor: u64,
     percent: u64,
     origin: Instant,
-    window: Mutex<Window>,
+    window: Mutex<BudgetWindow>,
 }
 
 #[derive(Debug, Default)]
-struct Window {
+struct BudgetWindow {
     /// The second, since the origin, of the newest slot.
     now: u64,
-    slots: [Slot; SLOTS],
+    slots: [BudgetSlot; SLOTS],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Slot {
+struct BudgetSlot {
     stable: u64,
     charged: u64,
 }
@@ -37,35 +37,35 @@ struct Slot {
 /// One charge. Hand it to [`Budget::give_back`] when the replay helped; else it stays charged until its second has left the window.
 #[derive(Debug)]
 #[must_use]
-pub struct Charge {
+pub struct BudgetCharge {
     second: u64,
 }
 
-impl Budget {
+impl ShieldBudget {
     /// A budget of `floor` replays and `percent` of stable's requests in any ten seconds.
     pub fn new(floor: u64, percent: u64, origin: Instant) -> Self {
         Self { floor, percent, origin, window: Mutex::default() }
     }
 
     /// Notes a request to stable that is no replay.
-    pub fn note_stable(&self, now: Instant) {
-        self.with(now, |window| window.slot().stable += 1);
+    pub fn record_stable(&self, now: Instant) {
+        self.with_window(now, |window| window.current_slot().stable += 1);
     }
 
     /// Charges a replay, unless the budget is spent.
-    pub fn charge(&self, now: Instant) -> Option<Charge> {
-        self.with(now, |window| {
-            let (stable, charged) = window.sums();
+    pub fn try_charge(&self, now: Instant) -> Option<BudgetCharge> {
+        self.with_window(now, |window| {
+            let (stable, charged) = window.totals();
             (charged < self.floor + stable * self.percent / 100).then(|| {
-                window.slot().charged += 1;
-                Charge { second: window.now }
+                window.current_slot().charged += 1;
+                BudgetCharge { second: window.now }
             })
         })
     }
 
     /// Gives a charge back.
-    pub fn give_back(&self, charge: Charge, now: Instant) {
-        self.with(now, |window| {
+    pub fn refund(&self, charge: BudgetCharge, now: Instant) {
+        self.with_window(now, |window| {
             if window.now - charge.second < SLOTS as u64 {
                 let slot = &mut window.slots[(charge.second % SLOTS as u64) as usize];
                 slot.charged = slot.charged.saturating_sub(1);
@@ -73,8 +73,8 @@ impl Budget {
         });
     }
 
-    fn with<T>(&self, now: Instant, act: impl FnOnce(&mut Window) -> T) -> T {
-        let second = now.saturating_duration_since(self.origin).as_secs() / SLOT.as_secs();
+    fn with_window<T>(&self, now: Instant, act: impl FnOnce(&mut BudgetWindow) -> T) -> T {
+        let second = now.saturating_duration_since(self.origin).as_secs() / SLOT_DURATION.as_secs();
         // Plain counters: they are whole even if a thread died while it held the lock.
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.advance(second);
@@ -82,21 +82,21 @@ impl Budget {
     }
 }
 
-impl Window {
+impl BudgetWindow {
     fn advance(&mut self, second: u64) {
         // A thread that read its clock earlier must not turn the window back.
         let steps = second.saturating_sub(self.now).min(SLOTS as u64);
         self.now = self.now.max(second);
         for back in 0..steps {
-            self.slots[((self.now - back) % SLOTS as u64) as usize] = Slot::default();
+            self.slots[((self.now - back) % SLOTS as u64) as usize] = BudgetSlot::default();
         }
     }
 
-    fn slot(&mut self) -> &mut Slot {
+    fn current_slot(&mut self) -> &mut BudgetSlot {
         &mut self.slots[(self.now % SLOTS as u64) as usize]
     }
 
-    fn sums(&self) -> (u64, u64) {
+    fn totals(&self) -> (u64, u64) {
         self.slots.iter().fold((0, 0), |(stable, charged), slot| (stable + slot.stable, charged + slot.charged))
     }
 }
@@ -107,36 +107,36 @@ mod tests {
 
     use super::*;
 
-    fn budget() -> (Budget, Instant) {
+    fn budget() -> (ShieldBudget, Instant) {
         let origin = Instant::now();
-        (Budget::new(3, 20, origin), origin)
+        (ShieldBudget::new(3, 20, origin), origin)
     }
 
     #[test]
     fn the_floor_is_there_without_traffic() {
         let (budget, now) = budget();
-        let charges: Vec<_> = std::iter::from_fn(|| budget.charge(now)).collect();
+        let charges: Vec<_> = std::iter::from_fn(|| budget.try_charge(now)).collect();
         assert_eq!(charges.len(), 3);
     }
 
     #[test]
     fn traffic_of_stable_earns_a_fifth() {
         let (budget, now) = budget();
-        (0..100).for_each(|_| budget.note_stable(now));
-        assert_eq!(std::iter::from_fn(|| budget.charge(now)).count(), 23);
-        assert!(budget.charge(now + Duration::from_secs(9)).is_none(), "still in the window");
-        assert_eq!(std::iter::from_fn(|| budget.charge(now + Duration::from_secs(10))).count(), 3);
+        (0..100).for_each(|_| budget.record_stable(now));
+        assert_eq!(std::iter::from_fn(|| budget.try_charge(now)).count(), 23);
+        assert!(budget.try_charge(now + Duration::from_secs(9)).is_none(), "still in the window");
+        assert_eq!(std::iter::from_fn(|| budget.try_charge(now + Duration::from_secs(10))).count(), 3);
     }
 
     #[test]
     fn replays_that_help_are_free() {
         let (budget, now) = budget();
         for _ in 0..1000 {
-            let charge = budget.charge(now).unwrap();
-            budget.give_back(charge, now);
+            let charge = budget.try_charge(now).unwrap();
+            budget.refund(charge, now);
         }
-        let late = budget.charge(now).unwrap();
-        budget.give_back(late, now + Duration::from_secs(60));
+        let late = budget.try_charge(now).unwrap();
+        budget.refund(late, now + Duration::from_secs(60));
     }
 
     proptest! {
@@ -148,9 +148,9 @@ mod tests {
                 millis += pause;
                 let now = origin + Duration::from_millis(millis);
                 if !replay {
-                    budget.note_stable(now);
+                    budget.record_stable(now);
                     stable.push(millis / 1000);
-                } else if budget.charge(now).is_some() {
+                } else if budget.try_charge(now).is_some() {
                     granted.push(millis / 1000);
                     let from = (millis / 1000).saturating_sub(9);
                     let inside = |seconds: &[u64]| seconds.iter().filter(|s| **s >= from).count();

@@ -15,34 +15,34 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::share::{Reservation, Share};
+use crate::share::{ByteReservation, PoolShare};
 
 /// Larger bodies are kept in blocks of this size.
 const BLOCK: usize = 64 << 10;
 /// The first block of a body whose length is not known.
 const FIRST_BLOCK: usize = 4 << 10;
 /// What a block takes beside its bytes.
-const OVERHEAD: usize = 64;
+const BLOCK_OVERHEAD: usize = 64;
 
 /// A body that is being read into memory.
 #[derive(Debug)]
-pub struct Buffer {
+pub struct BodyBuffer {
     /// Full blocks.
     blocks: Vec<Bytes>,
     /// The one that is being filled.
     open: BytesMut,
     length: usize,
     /// Bytes that are still to come, as far as is known.
-    announced: Option<usize>,
-    reservation: Reservation,
+    expected_length: Option<usize>,
+    reservation: ByteReservation,
 }
 
-impl Buffer {
+impl BodyBuffer {
     /// An empty one.
-    pub fn new(share: &Arc<Share>, announced: Option<u64>) -> Self {
+    pub fn new(share: &Arc<PoolShare>, announced: Option<u64>) -> Self {
         let announced = announced.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let (blocks, open) = (Vec::new(), BytesMut::new());
-        Self { blocks, open, length: 0, announced, reservation: Reservation::new(share) }
+        Self { blocks, open, length: 0, expected_length: announced, reservation: ByteReservation::new(share) }
     }
 
     /// Bytes that it holds.
@@ -65,13 +65,13 @@ impl Buffer {
     }
 
     fn open_block(&mut self, at_least: usize) -> bool {
-        let size = match self.announced {
+        let size = match self.expected_length {
             // A client may send more than it has announced only where that was a lower bound.
             Some(announced) => announced.saturating_sub(self.length).max(at_least).min(BLOCK),
             None if self.length == 0 => at_least.clamp(FIRST_BLOCK, BLOCK),
             None => BLOCK,
         };
-        if !self.reservation.grow(size + OVERHEAD) {
+        if !self.reservation.grow(size + BLOCK_OVERHEAD) {
             return false;
         }
         self.close_block();
@@ -87,29 +87,29 @@ impl Buffer {
     }
 
     /// What was read, and what it takes.
-    pub fn into_parts(mut self) -> (Vec<Bytes>, Reservation) {
+    pub fn into_parts(mut self) -> (Vec<Bytes>, ByteReservation) {
         self.close_block();
         (self.blocks, self.reservation)
     }
 
     /// The body, now that it is complete.
-    pub fn finish(self, trailers: Option<HeaderMap>) -> Whole {
+    pub fn finish(self, trailers: Option<HeaderMap>) -> BufferedBody {
         let (chunks, reservation) = self.into_parts();
-        Whole { chunks, trailers, reservation: Some(reservation) }
+        BufferedBody { chunks, trailers, reservation: Some(reservation) }
     }
 }
 
 /// The beginning of a body that is not kept as a whole.
 #[derive(Debug, Default)]
-pub struct Prefix {
+pub struct BodyPrefix {
     pieces: VecDeque<Bytes>,
     /// Keeps the memory taken until all of it has been passed on.
-    reservation: Option<Reservation>,
+    reservation: Option<ByteReservation>,
 }
 
-impl Prefix {
+impl BodyPrefix {
     /// What was read and kept, and what was read last and not kept.
-    pub fn new(buffer: Buffer, unkept: Bytes) -> Self {
+    pub fn new(buffer: BodyBuffer, unkept: Bytes) -> Self {
         let (kept, reservation) = buffer.into_parts();
         let pieces = kept.into_iter().chain([unkept]).filter(|piece| !piece.is_empty()).collect();
         Self { pieces, reservation: Some(reservation) }
@@ -137,16 +137,16 @@ impl Prefix {
 
 /// A whole body: its pieces in order, and its trailers.
 #[derive(Debug, Default)]
-pub struct Whole {
+pub struct BufferedBody {
     /// Pieces in order.
     pub chunks: Vec<Bytes>,
     /// Trailers, of gRPC for example.
     pub trailers: Option<HeaderMap>,
     /// Keeps the memory taken as long as the body lives.
-    pub reservation: Option<Reservation>,
+    pub reservation: Option<ByteReservation>,
 }
 
-impl Whole {
+impl BufferedBody {
     /// All bytes of the pieces.
     pub fn len(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
@@ -160,33 +160,33 @@ impl Whole {
 
 /// Sends a [`Whole`], once; make as many as there are attempts.
 #[derive(Debug)]
-pub struct Replay {
-    whole: Arc<Whole>,
+pub struct ReplayBody {
+    body: Arc<BufferedBody>,
     next: usize,
     left: u64,
     trailers_sent: bool,
 }
 
-impl Replay {
+impl ReplayBody {
     /// A body that sends `whole`.
-    pub fn new(whole: Arc<Whole>) -> Self {
+    pub fn new(whole: Arc<BufferedBody>) -> Self {
         let (left, trailers_sent) = (whole.len() as u64, whole.trailers.is_none());
-        Self { whole, next: 0, left, trailers_sent }
+        Self { body: whole, next: 0, left, trailers_sent }
     }
 }
 
-impl Body for Replay {
+impl Body for ReplayBody {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
-        if let Some(chunk) = this.whole.chunks.get(this.next) {
+        if let Some(chunk) = this.body.chunks.get(this.next) {
             this.next += 1;
             this.left -= chunk.len() as u64;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
         }
-        match this.whole.trailers.as_ref().filter(|_| !this.trailers_sent) {
+        match this.body.trailers.as_ref().filter(|_| !this.trailers_sent) {
             Some(trailers) => {
                 this.trailers_sent = true;
                 Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))))
@@ -209,19 +209,19 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::share::Pool;
+    use crate::share::CapacityPool;
 
-    fn share(bytes: usize) -> Arc<Share> {
-        Share::new(&Pool::new(bytes))
+    fn share(bytes: usize) -> Arc<PoolShare> {
+        PoolShare::new(&CapacityPool::new(bytes))
     }
 
     #[test]
     fn pieces_of_one_byte_take_no_more_than_their_bytes() {
         let share = share(64 << 20);
         for announced in [Some(1 << 20), None] {
-            let mut buffer = Buffer::new(&share, announced);
+            let mut buffer = BodyBuffer::new(&share, announced);
             (0..1 << 20).for_each(|byte| assert!(buffer.push(&[byte as u8]).is_empty()));
-            assert!(share.used() < (1 << 20) + BLOCK + FIRST_BLOCK + 18 * OVERHEAD, "{}", share.used());
+            assert!(share.used() < (1 << 20) + BLOCK + FIRST_BLOCK + 18 * BLOCK_OVERHEAD, "{}", share.used());
             let whole = buffer.finish(None);
             assert_eq!(whole.len(), 1 << 20);
             assert!(whole.chunks.concat().iter().enumerate().all(|(at, byte)| *byte == at as u8));
@@ -233,17 +233,17 @@ mod tests {
     #[test]
     fn a_small_body_takes_its_size() {
         let share = share(1 << 20);
-        let mut buffer = Buffer::new(&share, Some(100));
+        let mut buffer = BodyBuffer::new(&share, Some(100));
         assert!(buffer.push(&[1; 40]).is_empty() && buffer.push(&[2; 60]).is_empty());
-        assert_eq!(share.used(), 100 + OVERHEAD);
+        assert_eq!(share.used(), 100 + BLOCK_OVERHEAD);
         assert_eq!(buffer.finish(None).chunks.len(), 1);
     }
 
     #[test]
     fn what_there_is_no_memory_for_is_handed_back() {
         // Two thirds of it are one share's.
-        let share = share(3 * (BLOCK + OVERHEAD));
-        let mut buffer = Buffer::new(&share, Some(1 << 20));
+        let share = share(3 * (BLOCK + BLOCK_OVERHEAD));
+        let mut buffer = BodyBuffer::new(&share, Some(1 << 20));
         let data: Vec<u8> = (0..3 * BLOCK).map(|byte| byte as u8).collect();
         let rest = buffer.push(&data);
         assert_eq!(rest, &data[2 * BLOCK..]);
@@ -258,9 +258,9 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
         let chunks = vec![Bytes::from_static(b"ab"), Bytes::from_static(b"c")];
-        let whole = Arc::new(Whole { chunks, trailers: Some(trailers.clone()), reservation: None });
+        let whole = Arc::new(BufferedBody { chunks, trailers: Some(trailers.clone()), reservation: None });
         for _ in 0..2 {
-            let body = Replay::new(Arc::clone(&whole));
+            let body = ReplayBody::new(Arc::clone(&whole));
             assert_eq!(body.size_hint().exact(), Some(3));
             let collected = body.collect().await.unwrap();
             assert_eq!(collected.trailers(), Some(&trailers));

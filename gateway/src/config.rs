@@ -13,14 +13,14 @@ use slipway_listener::OperatorPublicKey;
 
 /// Role of a revision in the split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
+pub enum ArmRole {
     /// The revision to which traffic returns.
     Stable,
     /// The revision on trial.
     Candidate,
 }
 
-impl Role {
+impl ArmRole {
     /// As a label value.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,22 +32,22 @@ impl Role {
 
 /// One revision's share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
+pub struct WeightedBackend {
     /// The revision.
     pub revision: String,
     /// Its role.
-    pub role: Role,
+    pub role: ArmRole,
     /// Its share in thousandths.
     pub permille: u32,
 }
 
 /// The weights as the operator wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Weights {
+pub struct TrafficWeights {
     /// Grows with every change. 0 is never written by the operator: it marks weights that the gateway had to guess.
     pub generation: i64,
     /// Revisions and their shares.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<WeightedBackend>,
     /// The revision behind the preview address.
     pub preview: Option<String>,
 }
@@ -100,7 +100,7 @@ pub struct ModelConfig {
     /// By what it wants to be reached besides the addresses of its Services: declared hosts, and the name of the model.
     pub claims: RoutingClaims,
     /// The weights; absent when the status has none (yet, or any more).
-    pub weights: Option<Weights>,
+    pub weights: Option<TrafficWeights>,
     /// The revision that the status calls stable, for when there are no weights.
     pub stable: Option<String>,
     /// Deadline of one request.
@@ -145,7 +145,7 @@ pub type GroupKey = (String, String);
 
 /// Everything the gateway is told, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Snapshot {
+pub struct RoutingSnapshot {
     /// ModelDeployments by name.
     pub models: BTreeMap<String, ModelConfig>,
     /// Endpoints by ModelDeployment and revision.
@@ -154,7 +154,7 @@ pub struct Snapshot {
 
 /// Bounds and timings of this process.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ProcessSettings {
     /// Namespace whose hosts (`<name>.<namespace>.svc`) are ours.
     pub namespace: String,
     /// Name of this pod, as reported to the operator.
@@ -201,7 +201,7 @@ pub struct Settings {
     pub drain_timeout: Option<Duration>,
 }
 
-impl Default for Settings {
+impl Default for ProcessSettings {
     fn default() -> Self {
         Self {
             namespace: "default".into(),

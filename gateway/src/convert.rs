@@ -17,31 +17,33 @@ use slipway_crds::{
 };
 
 use crate::{
-    config::{Backend, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, Role, ShieldConfig, Weights},
+    config::{
+        ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ShieldConfig, TrafficWeights, WeightedBackend,
+    },
     resource::{self, RoutedModelDeployment},
 };
 
 /// Name of the port that takes requests.
-const PORT: &str = "http";
+const PORT_NAME: &str = "http";
 
 /// The endpoints of one ModelDeployment, by revision.
-pub type Endpoints = BTreeMap<String, EndpointGroup>;
+pub type RevisionEndpoints = BTreeMap<String, EndpointGroup>;
 
 /// Keeps what the watches say, in the form of the data plane. It remembers the last valid form of every ModelDeployment: one that somebody broke
 /// keeps its traffic as it is, and so does one that was deleted without its children, until these are gone or it is made again.
 ///
 /// A change costs what the one ModelDeployment costs that it concerns, however many there are.
 #[derive(Debug, Default)]
-pub struct Converter {
-    models: HashMap<String, Known>,
-    slices: HashMap<String, Slice>,
+pub struct ResourceConverter {
+    models: HashMap<String, KnownModel>,
+    slices: HashMap<String, RevisionSlice>,
     /// Names of slices by ModelDeployment and revision.
     revisions: HashMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
 /// A ModelDeployment.
 #[derive(Debug)]
-struct Known {
+struct KnownModel {
     config: ModelConfig,
     /// Whether the object is there.
     present: bool,
@@ -49,7 +51,7 @@ struct Known {
 
 /// An EndpointSlice of a revision.
 #[derive(Debug)]
-struct Slice {
+struct RevisionSlice {
     model: String,
     revision: String,
     group: EndpointGroup,
@@ -57,66 +59,71 @@ struct Slice {
 }
 
 /// Names of the ModelDeployments that a change concerns.
-pub type Concerned = BTreeSet<String>;
+pub type AffectedModels = BTreeSet<String>;
 
-impl Converter {
+impl ResourceConverter {
     /// A ModelDeployment is there, or is another.
-    pub fn model(&mut self, object: &DeserializeGuard<RoutedModelDeployment>) -> Concerned {
+    pub fn apply_model(&mut self, object: &DeserializeGuard<RoutedModelDeployment>) -> AffectedModels {
         let name = object.name_any();
         let known = self.models.get(&name).map(|known| &known.config);
         let config = match &object.0 {
             Ok(object) => model_config(object, known),
             Err(error) => {
                 tracing::warn!(modeldeployment = name, %error, "invalid: its last valid form stays in force, or that of one that says nothing");
-                known.cloned().unwrap_or_else(|| model_config(&RoutedModelDeployment::unread(&error.metadata), None))
+                known
+                    .cloned()
+                    .unwrap_or_else(|| model_config(&RoutedModelDeployment::from_metadata(&error.metadata), None))
             }
         };
-        self.models.insert(name.clone(), Known { config, present: true });
+        self.models.insert(name.clone(), KnownModel { config, present: true });
         [name].into()
     }
 
     /// A ModelDeployment is gone.
-    pub fn model_gone(&mut self, name: &str) -> Concerned {
+    pub fn delete_model(&mut self, name: &str) -> AffectedModels {
         if let Some(known) = self.models.get_mut(name) {
             known.present = false;
         }
-        self.forget(name);
+        self.forget_if_unserved(name);
         [name.to_owned()].into()
     }
 
     /// These are all ModelDeployments.
-    pub fn all_models(&mut self, objects: &[DeserializeGuard<RoutedModelDeployment>]) -> Concerned {
+    pub fn replace_models(&mut self, objects: &[DeserializeGuard<RoutedModelDeployment>]) -> AffectedModels {
         let there: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
         let gone: Vec<String> = self.models.keys().filter(|name| !there.contains(*name)).cloned().collect();
-        let gone = gone.iter().flat_map(|name| self.model_gone(name)).collect::<Vec<_>>();
-        gone.into_iter().chain(objects.iter().flat_map(|object| self.model(object)).collect::<Vec<_>>()).collect()
+        let gone = gone.iter().flat_map(|name| self.delete_model(name)).collect::<Vec<_>>();
+        gone.into_iter().chain(objects.iter().flat_map(|object| self.apply_model(object)).collect::<Vec<_>>()).collect()
     }
 
     /// An EndpointSlice is there, or is another.
-    pub fn slice(&mut self, object: &EndpointSlice) -> Concerned {
+    pub fn apply_slice(&mut self, object: &EndpointSlice) -> AffectedModels {
         let name = object.name_any();
-        let mut concerned: Concerned = self.take_slice(&name).into_iter().collect();
+        let mut concerned: AffectedModels = self.remove_slice(&name).into_iter().collect();
         let label = |key| object.labels().get(key).cloned();
         // The stable address of a ModelDeployment has slices too, of gateway pods; they carry no revision.
         if let (Some(model), Some(revision)) = (label(MODEL_DEPLOYMENT), label(REVISION)) {
             let of_model = self.revisions.entry(model.clone()).or_default();
             of_model.entry(revision.clone()).or_default().insert(name.clone());
             concerned.insert(model.clone());
-            self.slices.insert(name, Slice { model, revision, group: group(object), pods: pods(object) });
+            self.slices.insert(
+                name,
+                RevisionSlice { model, revision, group: slice_endpoints(object), pods: slice_pods(object) },
+            );
         }
-        concerned.iter().for_each(|model| self.forget(model));
+        concerned.iter().for_each(|model| self.forget_if_unserved(model));
         concerned
     }
 
     /// An EndpointSlice is gone.
-    pub fn slice_gone(&mut self, name: &str) -> Concerned {
-        let concerned: Concerned = self.take_slice(name).into_iter().collect();
-        concerned.iter().for_each(|model| self.forget(model));
+    pub fn delete_slice(&mut self, name: &str) -> AffectedModels {
+        let concerned: AffectedModels = self.remove_slice(name).into_iter().collect();
+        concerned.iter().for_each(|model| self.forget_if_unserved(model));
         concerned
     }
 
     /// Takes a slice away. Gives the ModelDeployment that it was of.
-    fn take_slice(&mut self, name: &str) -> Option<String> {
+    fn remove_slice(&mut self, name: &str) -> Option<String> {
         let slice = self.slices.remove(name)?;
         if let Some(revisions) = self.revisions.get_mut(&slice.model) {
             if let Some(names) = revisions.get_mut(&slice.revision) {
@@ -133,17 +140,17 @@ impl Converter {
     }
 
     /// These are all EndpointSlices.
-    pub fn all_slices(&mut self, objects: &[EndpointSlice]) -> Concerned {
+    pub fn replace_slices(&mut self, objects: &[EndpointSlice]) -> AffectedModels {
         let there: HashSet<String> = objects.iter().map(ResourceExt::name_any).collect();
         // First what is there: a pod that went from one slice to another one is never in none.
-        let mut concerned: Concerned = objects.iter().flat_map(|object| self.slice(object)).collect();
+        let mut concerned: AffectedModels = objects.iter().flat_map(|object| self.apply_slice(object)).collect();
         let gone: Vec<String> = self.slices.keys().filter(|name| !there.contains(*name)).cloned().collect();
-        gone.iter().for_each(|name| concerned.append(&mut self.slice_gone(name)));
+        gone.iter().for_each(|name| concerned.append(&mut self.delete_slice(name)));
         concerned
     }
 
     /// A ModelDeployment as it is routed, with its endpoints; none when there is nothing to route.
-    pub fn current(&self, name: &str) -> Option<(&ModelConfig, Endpoints)> {
+    pub fn current(&self, name: &str) -> Option<(&ModelConfig, RevisionEndpoints)> {
         Some((&self.models.get(name)?.config, self.endpoints(name)))
     }
 
@@ -158,22 +165,22 @@ impl Converter {
     }
 
     /// Forgets a ModelDeployment that was deleted when nothing of it serves any more.
-    fn forget(&mut self, name: &str) {
-        if self.models.get(name).is_some_and(|known| !known.present) && !self.serves(name) {
+    fn forget_if_unserved(&mut self, name: &str) {
+        if self.models.get(name).is_some_and(|known| !known.present) && !self.has_endpoints(name) {
             self.models.remove(name);
         }
     }
 
-    fn serves(&self, name: &str) -> bool {
+    fn has_endpoints(&self, name: &str) -> bool {
         self.endpoints(name).values().any(|group| !group.ready.is_empty() || !group.draining.is_empty())
     }
 
-    fn endpoints(&self, model: &str) -> Endpoints {
+    fn endpoints(&self, model: &str) -> RevisionEndpoints {
         let revisions = self.revisions.get(model).into_iter().flatten();
-        revisions.map(|(revision, slices)| (revision.clone(), self.merged(slices))).collect()
+        revisions.map(|(revision, slices)| (revision.clone(), self.merge_slices(slices))).collect()
     }
 
-    fn merged(&self, slices: &BTreeSet<String>) -> EndpointGroup {
+    fn merge_slices(&self, slices: &BTreeSet<String>) -> EndpointGroup {
         let mut merged = EndpointGroup { created: i64::MAX, ..EndpointGroup::default() };
         for slice in slices.iter().filter_map(|name| self.slices.get(name)) {
             merged.created = merged.created.min(slice.group.created);
@@ -201,34 +208,34 @@ impl Converter {
 fn model_config(object: &RoutedModelDeployment, known: Option<&ModelConfig>) -> ModelConfig {
     let name = object.name_any();
     let said = match (object.spec(), known) {
-        (Ok(spec), _) => of_spec(object, &spec),
+        (Ok(spec), _) => config_from_spec(object, &spec),
         (Err(error), Some(known)) => {
             tracing::warn!(modeldeployment = name, %error, "its spec is not understood: the last one stays in force");
             ModelConfig { created: RouteClaimant::from_object(object).created, ..known.clone() }
         }
         (Err(error), None) => {
             tracing::warn!(modeldeployment = name, %error, "its spec is not understood: defaults take the place of that");
-            of_spec(object, &object.understood_spec())
+            config_from_spec(object, &object.lenient_spec())
         }
     };
-    let weights = object.weights().map(|traffic| traffic.as_ref().map(weights)).unwrap_or_else(|error| {
+    let weights = object.weights().map(|traffic| traffic.as_ref().map(convert_weights)).unwrap_or_else(|error| {
         tracing::warn!(modeldeployment = name, %error, "its weights are not understood: the last ones stay in force");
         known.and_then(|known| known.weights.clone())
     });
     ModelConfig {
         uid: object.uid().unwrap_or_default(),
-        rollout: object.rollout(),
+        rollout: object.rollout_start(),
         weights,
-        stable: object.stable(),
+        stable: object.stable_revision(),
         ..said
     }
 }
 
-fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig {
+fn config_from_spec(object: &RoutedModelDeployment, spec: &resource::SpecView) -> ModelConfig {
     let (traffic, name) = (&spec.traffic, object.name_any());
     let model_name = spec.model.name.clone().unwrap_or_else(|| name.clone());
     let namespace = object.namespace().unwrap_or_default();
-    let on = |part: &Option<resource::Switch>| part.as_ref().is_some_and(|part| part.mode != "Disabled");
+    let on = |part: &Option<resource::ModeSwitch>| part.as_ref().is_some_and(|part| part.mode != "Disabled");
     let cache = &spec.server.cache;
     let (shield, brake) = (&traffic.shield, &traffic.brake);
     let default = TrafficSpec::default();
@@ -239,8 +246,13 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
         claims: RoutingClaims::new(&namespace, &traffic.hosts, model_name),
         weights: None,
         stable: None,
-        timeout: Duration::from_secs(positive(traffic.timeout_seconds.unwrap_or(default.timeout_seconds)).max(1)),
-        max_request: traffic.max_request_size.as_ref().and_then(size).or(size(&default.max_request_size)).unwrap_or(0),
+        timeout: Duration::from_secs(non_negative(traffic.timeout_seconds.unwrap_or(default.timeout_seconds)).max(1)),
+        max_request: traffic
+            .max_request_size
+            .as_ref()
+            .and_then(quantity_usize)
+            .or(quantity_usize(&default.max_request_size))
+            .unwrap_or(0),
         rollout: String::new(),
         scaled_to_zero: spec.replicas == Some(0),
         caching: on(&cache.results) || on(&cache.features),
@@ -248,20 +260,20 @@ fn of_spec(object: &RoutedModelDeployment, spec: &resource::Spec) -> ModelConfig
         replay: traffic.replay != "Disabled",
         shield: ShieldConfig {
             enabled: shield.mode != "Disabled",
-            candidate_timeout: shield.candidate_timeout_milliseconds.map(positive).map(Duration::from_millis),
+            candidate_timeout: shield.candidate_timeout_milliseconds.map(non_negative).map(Duration::from_millis),
         },
         pod_settings: pod_settings(spec),
         outcomes: spec.feedback.outcomes.iter().take(MAX_OUTCOMES).cloned().collect(),
         reveals_revision: on(&traffic.revision_header),
         brake: BrakeConfig {
             enabled: brake.mode != "Disabled",
-            min_failures: positive(brake.min_failures.unwrap_or(default.brake.min_failures)),
-            window: positive(brake.window_requests.unwrap_or(default.brake.window_requests)) as u32,
+            min_failures: non_negative(brake.min_failures.unwrap_or(default.brake.min_failures)),
+            window: non_negative(brake.window_requests.unwrap_or(default.brake.window_requests)) as u32,
             failure_millionths: brake
                 .failure_rate
                 .as_ref()
-                .and_then(millionths)
-                .or(millionths(&default.brake.failure_rate))
+                .and_then(share_millionths)
+                .or(share_millionths(&default.brake.failure_rate))
                 .unwrap_or(u64::MAX),
         },
     }
@@ -272,7 +284,7 @@ const MAX_OUTCOMES: usize = 16;
 /// What is longer than this is not told, so that heads stay short.
 const MAX_SETTING: usize = 16 << 10;
 
-fn pod_settings(spec: &resource::Spec) -> PodSettings {
+fn pod_settings(spec: &resource::SpecView) -> PodSettings {
     let list = |list: &[String]| HeaderValue::try_from(list.join(",")).ok().filter(|list| list.len() <= MAX_SETTING);
     let (queue, queued) = (spec.queue.clone().unwrap_or_default(), spec.server.queue.is_some());
     let default = QueueSpec::default();
@@ -283,26 +295,26 @@ fn pod_settings(spec: &resource::Spec) -> PodSettings {
     }
 }
 
-fn millionths(share: &Percentage) -> Option<u64> {
+fn share_millionths(share: &Percentage) -> Option<u64> {
     u64::try_from(share.millionths()?).ok()
 }
 
-fn size(amount: &Quantity) -> Option<usize> {
+fn quantity_usize(amount: &Quantity) -> Option<usize> {
     usize::try_from(quantity_bytes(amount)?).ok()
 }
 
 /// The schema forbids negative numbers; a cluster whose schema was tampered with must not turn them into huge ones.
-fn positive(number: i32) -> u64 {
+fn non_negative(number: i32) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-fn weights(traffic: &resource::Weights) -> Weights {
-    let backend = |backend: &resource::Backend| Backend {
+fn convert_weights(traffic: &resource::WeightsView) -> TrafficWeights {
+    let backend = |backend: &resource::BackendView| WeightedBackend {
         revision: backend.revision.clone(),
-        role: if backend.role == "Stable" { Role::Stable } else { Role::Candidate },
-        permille: positive(backend.weight_permille).min(1000) as u32,
+        role: if backend.role == "Stable" { ArmRole::Stable } else { ArmRole::Candidate },
+        permille: non_negative(backend.weight_permille).min(1000) as u32,
     };
-    Weights {
+    TrafficWeights {
         generation: traffic.generation,
         backends: traffic.backends.iter().map(backend).collect(),
         preview: traffic.preview_revision.clone(),
@@ -310,27 +322,27 @@ fn weights(traffic: &resource::Weights) -> Weights {
 }
 
 /// The endpoints of one slice.
-fn group(slice: &EndpointSlice) -> EndpointGroup {
+fn slice_endpoints(slice: &EndpointSlice) -> EndpointGroup {
     let created = slice.creation_timestamp().map_or(i64::MAX, |time| time.0.as_second());
     let mut group = EndpointGroup { created, ..EndpointGroup::default() };
-    for (endpoint, addr) in addresses(slice) {
-        match state(endpoint) {
-            Readiness::Ready => _ = group.ready.insert(addr),
-            Readiness::Draining => _ = group.draining.insert(addr),
-            Readiness::Out => {}
+    for (endpoint, addr) in endpoint_addresses(slice) {
+        match endpoint_readiness(endpoint) {
+            EndpointReadiness::Ready => _ = group.ready.insert(addr),
+            EndpointReadiness::Draining => _ = group.draining.insert(addr),
+            EndpointReadiness::Unavailable => {}
         }
     }
     group
 }
 
 /// By UID, the pods of one slice, whatever state they are in.
-fn pods(slice: &EndpointSlice) -> Vec<(String, SocketAddr)> {
+fn slice_pods(slice: &EndpointSlice) -> Vec<(String, SocketAddr)> {
     let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref()?.uid.clone();
-    addresses(slice).filter_map(|(endpoint, addr)| Some((uid(endpoint)?, addr))).collect()
+    endpoint_addresses(slice).filter_map(|(endpoint, addr)| Some((uid(endpoint)?, addr))).collect()
 }
 
-fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = (&Endpoint, SocketAddr)> {
-    let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(PORT));
+fn endpoint_addresses(slice: &EndpointSlice) -> impl Iterator<Item = (&Endpoint, SocketAddr)> {
+    let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(PORT_NAME));
     let port = ports.find_map(|port| u16::try_from(port.port?).ok());
     let addr = move |endpoint: &Endpoint| {
         let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
@@ -339,21 +351,21 @@ fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = (&Endpoint, SocketAd
     slice.endpoints.iter().filter_map(move |endpoint| Some((endpoint, addr(endpoint)?)))
 }
 
-enum Readiness {
+enum EndpointReadiness {
     Ready,
     Draining,
-    Out,
+    Unavailable,
 }
 
-fn state(endpoint: &Endpoint) -> Readiness {
+fn endpoint_readiness(endpoint: &Endpoint) -> EndpointReadiness {
     let conditions = endpoint.conditions.clone().unwrap_or_default();
     // Unknown counts as ready, says the API.
     if conditions.ready.unwrap_or(true) {
-        Readiness::Ready
+        EndpointReadiness::Ready
     } else if conditions.serving.unwrap_or(false) && conditions.terminating.unwrap_or(false) {
-        Readiness::Draining
+        EndpointReadiness::Draining
     } else {
-        Readiness::Out
+        EndpointReadiness::Unavailable
     }
 }
 

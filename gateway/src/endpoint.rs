@@ -14,49 +14,49 @@ use tokio::time::Instant;
 use crate::{
     affinity,
     config::EndpointGroup,
-    split::{hash, mix},
-    upstream::{Connector, Pool},
+    split::{hash_parts, mix_bits},
+    upstream::{ConnectionPool, PodConnector},
 };
 
 /// How long a pod that refused a connection is the last choice.
-const SUSPICION: Duration = Duration::from_secs(2);
+const SUSPECT_DURATION: Duration = Duration::from_secs(2);
 
 /// One pod: its load as this gateway sees it, and its connections.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct UpstreamEndpoint {
     /// Where it listens.
     pub addr: SocketAddr,
     /// Its connections; they go when the last user of the endpoint goes.
-    pub pool: Pool,
+    pub pool: ConnectionPool,
     in_flight: AtomicUsize,
-    born: Instant,
+    created: Instant,
     suspect_until: AtomicU64,
     /// By which its rank for a request is found: the same on every gateway.
     seed: u64,
 }
 
-impl Endpoint {
+impl UpstreamEndpoint {
     /// A pod without connections.
-    pub fn new(addr: SocketAddr, connector: Connector) -> Self {
+    pub fn new(addr: SocketAddr, connector: PodConnector) -> Self {
         Self {
             addr,
-            pool: Pool::new(addr, connector),
+            pool: ConnectionPool::new(addr, connector),
             in_flight: AtomicUsize::new(0),
-            born: Instant::now(),
+            created: Instant::now(),
             suspect_until: AtomicU64::new(0),
-            seed: hash(&[addr.to_string().as_bytes()]),
+            seed: hash_parts(&[addr.to_string().as_bytes()]),
         }
     }
 
     /// Makes it the last choice for a while.
-    pub fn suspect(&self) {
-        let until = self.born.elapsed() + SUSPICION;
+    pub fn mark_suspect(&self) {
+        let until = self.created.elapsed() + SUSPECT_DURATION;
         self.suspect_until.store(until.as_millis() as u64, Ordering::Relaxed);
     }
 
     fn is_suspect(&self) -> bool {
         let until = self.suspect_until.load(Ordering::Relaxed);
-        until != 0 && self.born.elapsed().as_millis() as u64 <= until
+        until != 0 && self.created.elapsed().as_millis() as u64 <= until
     }
 
     fn load(&self) -> usize {
@@ -66,19 +66,19 @@ impl Endpoint {
 
 /// A request at an endpoint, until it is dropped.
 #[derive(Debug)]
-pub struct Visit {
+pub struct InFlightGuard {
     /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
+    pub endpoint: Arc<UpstreamEndpoint>,
 }
 
-impl Visit {
-    fn new(endpoint: &Arc<Endpoint>) -> Self {
+impl InFlightGuard {
+    fn new(endpoint: &Arc<UpstreamEndpoint>) -> Self {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
         Self { endpoint: Arc::clone(endpoint) }
     }
 }
 
-impl Drop for Visit {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -87,92 +87,97 @@ impl Drop for Visit {
 /// The endpoints of one arm at one moment.
 #[derive(Debug, Default)]
 pub struct EndpointSet {
-    all: Vec<Arc<Endpoint>>,
+    endpoints: Vec<Arc<UpstreamEndpoint>>,
     ready: usize,
-    dice: AtomicU64,
+    pick_counter: AtomicU64,
 }
 
 impl EndpointSet {
     /// The endpoints of a group: the ready ones, or if there is none those that still serve while they shut down.
     /// Endpoints known from `previous` are taken over with their connections and load.
-    pub fn new(group: &EndpointGroup, previous: &EndpointSet, connector: &Connector) -> Self {
+    pub fn new(group: &EndpointGroup, previous: &EndpointSet, connector: &PodConnector) -> Self {
         let chosen = if group.ready.is_empty() { &group.draining } else { &group.ready };
-        let known = |addr: &SocketAddr| previous.all.iter().find(|endpoint| endpoint.addr == *addr).map(Arc::clone);
+        let known =
+            |addr: &SocketAddr| previous.endpoints.iter().find(|endpoint| endpoint.addr == *addr).map(Arc::clone);
         let all = chosen
             .iter()
-            .map(|addr| known(addr).unwrap_or_else(|| Arc::new(Endpoint::new(*addr, connector.clone()))))
+            .map(|addr| known(addr).unwrap_or_else(|| Arc::new(UpstreamEndpoint::new(*addr, connector.clone()))))
             .collect();
         // Carried over, else every update of endpoints would start the same dice again.
-        let dice = AtomicU64::new(previous.dice.load(Ordering::Relaxed));
-        Self { all, ready: group.ready.len(), dice }
+        let dice = AtomicU64::new(previous.pick_counter.load(Ordering::Relaxed));
+        Self { endpoints: all, ready: group.ready.len(), pick_counter: dice }
     }
 
     /// Endpoints that may be chosen.
     pub fn len(&self) -> usize {
-        self.all.len()
+        self.endpoints.len()
     }
 
     /// Whether there is nobody to choose.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.endpoints.is_empty()
     }
 
     /// Whether there is an endpoint that was not tried.
     pub fn has_other_than(&self, tried: &[SocketAddr]) -> bool {
-        self.all.iter().any(|endpoint| !tried.contains(&endpoint.addr))
+        self.endpoints.iter().any(|endpoint| !tried.contains(&endpoint.addr))
     }
 
     /// Ready endpoints.
-    pub fn ready(&self) -> usize {
+    pub fn ready_count(&self) -> usize {
         self.ready
     }
 
     /// A visit to each endpoint.
-    pub fn visits(&self) -> impl Iterator<Item = Visit> {
-        self.all.iter().map(Visit::new)
+    pub fn acquire_all(&self) -> impl Iterator<Item = InFlightGuard> {
+        self.endpoints.iter().map(InFlightGuard::new)
     }
 
     /// Closes connections that were unused for too long.
     pub fn sweep(&self) {
-        self.all.iter().for_each(|endpoint| endpoint.pool.sweep());
+        self.endpoints.iter().for_each(|endpoint| endpoint.pool.sweep());
     }
 
     /// The endpoint of a request that has a fingerprint: the first by rank that is not loaded beyond its bound, without those that were tried.
-    pub fn pick_affine(&self, fingerprint: u64, tried: &[SocketAddr]) -> Option<Visit> {
-        let in_flight = self.all.iter().map(|endpoint| endpoint.load()).sum();
-        let bound = affinity::bound(in_flight, self.all.len());
-        let usable = |endpoint: &&Arc<Endpoint>| {
+    pub fn pick_affine(&self, fingerprint: u64, tried: &[SocketAddr]) -> Option<InFlightGuard> {
+        let in_flight = self.endpoints.iter().map(|endpoint| endpoint.load()).sum();
+        let bound = affinity::load_bound(in_flight, self.endpoints.len());
+        let usable = |endpoint: &&Arc<UpstreamEndpoint>| {
             endpoint.load() < bound && !tried.contains(&endpoint.addr) && !endpoint.is_suspect()
         };
-        let first = self.all.iter().filter(usable).max_by_key(|endpoint| affinity::rank(fingerprint, endpoint.seed));
-        first.map(Visit::new).or_else(|| self.scan(tried))
+        let first = self
+            .endpoints
+            .iter()
+            .filter(usable)
+            .max_by_key(|endpoint| affinity::rendezvous_rank(fingerprint, endpoint.seed));
+        first.map(InFlightGuard::new).or_else(|| self.pick_least_loaded(tried))
     }
 
     /// The less loaded of two random endpoints, without those that were tried.
-    pub fn pick(&self, tried: &[SocketAddr]) -> Option<Visit> {
-        let roll = mix(self.dice.fetch_add(1, Ordering::Relaxed));
-        match self.all.as_slice() {
+    pub fn pick(&self, tried: &[SocketAddr]) -> Option<InFlightGuard> {
+        let roll = mix_bits(self.pick_counter.fetch_add(1, Ordering::Relaxed));
+        match self.endpoints.as_slice() {
             [] => None,
-            [only] => (!tried.contains(&only.addr)).then(|| Visit::new(only)),
+            [only] => (!tried.contains(&only.addr)).then(|| InFlightGuard::new(only)),
             all => {
                 let first = (roll >> 32) as usize % all.len();
                 // Another than the first: an offset of 1..len.
                 let second = (first + 1 + (roll as u32) as usize % (all.len() - 1)) % all.len();
-                let usable = |endpoint: &Endpoint| !tried.contains(&endpoint.addr) && !endpoint.is_suspect();
+                let usable = |endpoint: &UpstreamEndpoint| !tried.contains(&endpoint.addr) && !endpoint.is_suspect();
                 match (usable(&all[first]), usable(&all[second])) {
-                    (true, true) if all[second].load() < all[first].load() => Some(Visit::new(&all[second])),
-                    (true, _) => Some(Visit::new(&all[first])),
-                    (false, true) => Some(Visit::new(&all[second])),
-                    (false, false) => self.scan(tried),
+                    (true, true) if all[second].load() < all[first].load() => Some(InFlightGuard::new(&all[second])),
+                    (true, _) => Some(InFlightGuard::new(&all[first])),
+                    (false, true) => Some(InFlightGuard::new(&all[second])),
+                    (false, false) => self.pick_least_loaded(tried),
                 }
             }
         }
     }
 
     /// The least loaded of all that were not tried; suspects last.
-    fn scan(&self, tried: &[SocketAddr]) -> Option<Visit> {
-        let untried = self.all.iter().filter(|endpoint| !tried.contains(&endpoint.addr));
-        untried.min_by_key(|endpoint| (endpoint.is_suspect(), endpoint.load())).map(Visit::new)
+    fn pick_least_loaded(&self, tried: &[SocketAddr]) -> Option<InFlightGuard> {
+        let untried = self.endpoints.iter().filter(|endpoint| !tried.contains(&endpoint.addr));
+        untried.min_by_key(|endpoint| (endpoint.is_suspect(), endpoint.load())).map(InFlightGuard::new)
     }
 }
 
@@ -188,15 +193,15 @@ mod tests {
     }
 
     fn set(ready: &[u16], draining: &[u16]) -> EndpointSet {
-        EndpointSet::new(&group(ready, draining), &EndpointSet::default(), &Connector::default())
+        EndpointSet::new(&group(ready, draining), &EndpointSet::default(), &PodConnector::default())
     }
 
     #[test]
     fn draining_pods_serve_only_when_nobody_is_ready() {
         let both = set(&[1], &[2]);
-        assert_eq!((both.len(), both.ready()), (1, 1));
+        assert_eq!((both.len(), both.ready_count()), (1, 1));
         let last = set(&[], &[2]);
-        assert_eq!((last.len(), last.ready()), (1, 0));
+        assert_eq!((last.len(), last.ready_count()), (1, 0));
         assert!(set(&[], &[]).pick(&[]).is_none());
     }
 
@@ -209,16 +214,16 @@ mod tests {
         }
         assert!(visits.values().all(|count| (800..1200).contains(count)), "{visits:?}");
 
-        let busy = Arc::clone(&set.all[0]);
-        let _held: Vec<_> = (0..10).map(|_| Visit::new(&busy)).collect();
+        let busy = Arc::clone(&set.endpoints[0]);
+        let _held: Vec<_> = (0..10).map(|_| InFlightGuard::new(&busy)).collect();
         assert!((0..1000).all(|_| set.pick(&[]).unwrap().endpoint.addr != busy.addr));
     }
 
     #[test]
     fn tried_pods_are_left_out_and_suspects_come_last() {
         let set = set(&[1, 2, 3], &[]);
-        let addrs: Vec<_> = set.all.iter().map(|endpoint| endpoint.addr).collect();
-        set.all[0].suspect();
+        let addrs: Vec<_> = set.endpoints.iter().map(|endpoint| endpoint.addr).collect();
+        set.endpoints[0].mark_suspect();
         for _ in 0..100 {
             assert_ne!(set.pick(&[]).unwrap().endpoint.addr, addrs[0]);
             assert_eq!(set.pick(&addrs[1..]).unwrap().endpoint.addr, addrs[0]);
@@ -229,8 +234,8 @@ mod tests {
     #[test]
     fn an_update_keeps_the_load_of_pods_that_stay() {
         let old = set(&[1, 2], &[]);
-        let _held = Visit::new(&old.all[0]);
-        let new = EndpointSet::new(&group(&[1, 3], &[]), &old, &Connector::default());
-        assert_eq!(new.all.iter().map(|endpoint| endpoint.load()).collect::<Vec<_>>(), [1, 0]);
+        let _held = InFlightGuard::new(&old.endpoints[0]);
+        let new = EndpointSet::new(&group(&[1, 3], &[]), &old, &PodConnector::default());
+        assert_eq!(new.endpoints.iter().map(|endpoint| endpoint.load()).collect::<Vec<_>>(), [1, 0]);
     }
 }

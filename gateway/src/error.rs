@@ -6,7 +6,7 @@ use thiserror::Error;
 
 /// A fatal error.
 #[derive(Debug, Error)]
-pub enum Error {
+pub enum GatewayError {
     /// A port is taken, for example.
     #[error("cannot listen on {addr}")]
     Listen {

@@ -9,50 +9,56 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::Settings,
-    feedback::{Book, Feedback, Limits, Peers},
-    keys::Keys,
-    metrics::Metrics,
-    model::{Pools, Shares},
-    table::Router,
-    upstream::Connector,
+    config::ProcessSettings,
+    feedback::{FeedbackLedger, FeedbackLimits, FeedbackState, GatewayPeers},
+    keys::KeyStore,
+    metrics::GatewayMetrics,
+    model::{CapacityPools, ModelShares},
+    table::ModelRouter,
+    upstream::PodConnector,
 };
 
 /// The gateway: settings, table, bounds, state of life.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct GatewayContext {
     /// Bounds and timings.
-    pub settings: Settings,
+    pub settings: ProcessSettings,
     /// Counts.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<GatewayMetrics>,
     /// The route table.
-    pub router: Router,
+    pub router: ModelRouter,
     /// The keys of the namespace.
-    pub keys: Arc<Keys>,
+    pub keys: Arc<KeyStore>,
     /// What feedback there was.
-    pub feedback: Feedback,
+    pub feedback: FeedbackState,
     /// What requests have taken of which nobody knows yet for whom they are.
-    pub unrouted: Shares,
+    pub unrouted_shares: ModelShares,
     synced: AtomicBool,
     draining: AtomicBool,
 }
 
-impl Gateway {
+impl GatewayContext {
     /// A gateway without any route.
-    pub fn new(settings: Settings) -> Arc<Self> {
-        let metrics = Metrics::new();
-        metrics.outcomes.set_ttl(settings.feedback_ttl);
-        let keys = Keys::new(settings.keys_directory.clone(), Arc::clone(&metrics));
+    pub fn new(settings: ProcessSettings) -> Arc<Self> {
+        let metrics = GatewayMetrics::new();
+        metrics.feedback.set_ttl(settings.feedback_ttl);
+        let keys = KeyStore::new(settings.keys_directory.clone(), Arc::clone(&metrics));
         keys.reload();
         let remembered = settings.max_remembered_feedback;
-        let book = Book::new(Limits { ttl_seconds: settings.feedback_ttl.as_secs(), remembered });
-        let feedback = Feedback { book, peers: Peers::new(&settings.pod_name) };
-        let connector =
-            Connector { timeout: settings.connect_timeout, idle: settings.pool_idle, tasks: TaskTracker::new() };
-        let pools = Pools::new(settings.max_in_flight, settings.max_buffered_total);
+        let book = FeedbackLedger::new(FeedbackLimits {
+            ttl_seconds: settings.feedback_ttl.as_secs(),
+            max_remembered: remembered,
+        });
+        let feedback = FeedbackState { ledger: book, peers: GatewayPeers::new(&settings.pod_name) };
+        let connector = PodConnector {
+            connect_timeout: settings.connect_timeout,
+            idle_timeout: settings.pool_idle,
+            tasks: TaskTracker::new(),
+        };
+        let pools = CapacityPools::new(settings.max_in_flight, settings.max_buffered_total);
         Arc::new(Self {
-            unrouted: Shares::new(&pools),
-            router: Router::new(settings.clone(), pools, Arc::clone(&metrics), connector, Arc::clone(&keys)),
+            unrouted_shares: ModelShares::new(&pools),
+            router: ModelRouter::new(settings.clone(), pools, Arc::clone(&metrics), connector, Arc::clone(&keys)),
             metrics,
             keys,
             feedback,
@@ -73,7 +79,7 @@ impl Gateway {
         let serves = |model: &str, revision: &str| {
             self.router.table().models.get(model).is_some_and(|model| model.arm(revision).is_some())
         };
-        self.metrics.outcomes.sweep(now, self.settings.feedback_ttl, serves);
+        self.metrics.feedback.sweep(now, self.settings.feedback_ttl, serves);
     }
 
     /// From now on the gateway wants to lose its clients.

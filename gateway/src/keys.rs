@@ -20,18 +20,18 @@ use slipway_prediction_id::{Key, TOKEN_BYTES, derive, read_master, read_token};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use crate::metrics::GatewayMetrics;
 
 /// How long what was derived from a key that was replaced stays valid.
-pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const PREVIOUS_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the files are looked at. The kubelet itself takes a minute to replace them.
-const EVERY: Duration = Duration::from_secs(10);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What keys are derived from.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Master(Arc<[u8]>);
+pub struct MasterKey(Arc<[u8]>);
 
-impl Master {
+impl MasterKey {
     /// A key of these bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes.into())
@@ -43,20 +43,20 @@ impl Master {
     }
 }
 
-impl Debug for Master {
+impl Debug for MasterKey {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("Master(..)")
     }
 }
 
 /// A token that can be compared and not be read.
-struct Token {
+struct AccessToken {
     key: hmac::Key,
     tag: hmac::Tag,
     authorization: Option<HeaderValue>,
 }
 
-impl Token {
+impl AccessToken {
     fn new(token: &[u8]) -> Option<Self> {
         let key = hmac::Key::generate(HMAC_SHA256, &SystemRandom::new()).ok()?;
         let tag = hmac::sign(&key, token);
@@ -66,48 +66,48 @@ impl Token {
     }
 
     /// Takes as long whatever of it is right.
-    fn is(&self, shown: &[u8]) -> bool {
+    fn matches(&self, shown: &[u8]) -> bool {
         hmac::verify(&self.key, shown, self.tag.as_ref()).is_ok()
     }
 }
 
 #[derive(Default)]
-struct Held {
-    master: Option<Master>,
+struct LoadedKeys {
+    master: Option<MasterKey>,
     /// The one before, until when it is valid.
-    previous: Option<(Master, Instant)>,
-    token: Option<Token>,
+    previous: Option<(MasterKey, Instant)>,
+    token: Option<AccessToken>,
     /// What was told last of each file.
-    told: [Option<String>; 2],
+    reported: [Option<String>; 2],
 }
 
 /// The keys, as the files have them.
-pub struct Keys {
+pub struct KeyStore {
     directory: PathBuf,
-    held: RwLock<Held>,
-    metrics: Arc<Metrics>,
+    loaded: RwLock<LoadedKeys>,
+    metrics: Arc<GatewayMetrics>,
 }
 
-impl Debug for Keys {
+impl Debug for KeyStore {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
-impl Keys {
+impl KeyStore {
     /// The keys of a directory; nothing is read before [`Keys::reload`].
-    pub fn new(directory: PathBuf, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { directory, held: RwLock::default(), metrics })
+    pub fn new(directory: PathBuf, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
+        Arc::new(Self { directory, loaded: RwLock::default(), metrics })
     }
 
     /// The master key, if there is one.
-    pub fn master(&self) -> Option<Master> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).master.clone()
+    pub fn master(&self) -> Option<MasterKey> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).master.clone()
     }
 
     /// The master key that was replaced, or taken away, less than [`KEPT`] ago: for what was made with it, and for nothing new.
-    pub fn previous(&self) -> Option<Master> {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+    pub fn previous_master(&self) -> Option<MasterKey> {
+        let held = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         held.previous.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(master, _)| master.clone())
     }
 
@@ -118,42 +118,42 @@ impl Keys {
 
     /// Whether this is the token; never when there is none.
     pub fn is_token(&self, shown: &[u8]) -> bool {
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        TOKEN_BYTES.contains(&shown.len()) && held.token.as_ref().is_some_and(|token| token.is(shown))
+        let held = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        TOKEN_BYTES.contains(&shown.len()) && held.token.as_ref().is_some_and(|token| token.matches(shown))
     }
 
     /// The header by which this gateway shows the token to another one.
     pub fn authorization(&self) -> Option<HeaderValue> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner).token.as_ref()?.authorization.clone()
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner).token.as_ref()?.authorization.clone()
     }
 
     /// Reads the files. What cannot be read for another reason than that it is not there stays as it was.
     pub fn reload(&self) {
         let master = read_master(&self.directory);
         let token = read_token(&self.directory);
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        self.tell(&mut held.told[0], "master", &master);
-        self.tell(&mut held.told[1], "token", &token);
+        let mut held = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
+        self.report_key_file(&mut held.reported[0], "master", &master);
+        self.report_key_file(&mut held.reported[1], "token", &token);
         if let Ok(read) = master {
-            held.replace_master(read.ok().map(Master::new), Instant::now());
+            held.replace_master(read.ok().map(MasterKey::new), Instant::now());
         }
         if let Ok(read) = token {
-            let same = matches!((&read, &held.token), (Ok(bytes), Some(known)) if known.is(bytes));
+            let same = matches!((&read, &held.token), (Ok(bytes), Some(known)) if known.matches(bytes));
             if !same {
-                held.token = read.ok().as_deref().and_then(Token::new);
+                held.token = read.ok().as_deref().and_then(AccessToken::new);
             }
         }
     }
 
     /// Says what has changed, and the state in the metrics.
-    fn tell(&self, told: &mut Option<String>, file: &'static str, read: &io::Result<Key>) {
+    fn report_key_file(&self, told: &mut Option<String>, file: &'static str, read: &io::Result<Key>) {
         let now = match read {
             Ok(Ok(_)) => String::new(),
             Ok(Err(why)) => why.clone(),
             Err(error) => format!("cannot be read, and what it was before holds: {error}"),
         };
         if read.is_ok() {
-            self.metrics.key_is_there(file, now.is_empty());
+            self.metrics.set_key_present(file, now.is_empty());
         }
         if told.as_ref() != Some(&now) {
             let path = self.directory.join(file);
@@ -167,12 +167,12 @@ impl Keys {
     }
 }
 
-impl Held {
-    fn replace_master(&mut self, new: Option<Master>, now: Instant) {
+impl LoadedKeys {
+    fn replace_master(&mut self, new: Option<MasterKey>, now: Instant) {
         if self.master != new
             && let Some(old) = std::mem::replace(&mut self.master, new)
         {
-            self.previous = Some((old, now + KEPT));
+            self.previous = Some((old, now + PREVIOUS_KEY_TTL));
         }
         if self.previous.as_ref().is_some_and(|(_, until)| now >= *until) {
             self.previous = None;
@@ -181,8 +181,8 @@ impl Held {
 }
 
 /// Reads the files again and again until `stop`.
-pub async fn run(keys: Arc<Keys>, stop: CancellationToken) {
-    let mut ticks = interval(EVERY);
+pub async fn reload_periodically(keys: Arc<KeyStore>, stop: CancellationToken) {
+    let mut ticks = interval(RELOAD_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let keys = Arc::clone(&keys);

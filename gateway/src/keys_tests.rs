@@ -8,10 +8,10 @@ use super::*;
 
 const TOKEN: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
 
-fn world() -> (TempDir, Arc<Metrics>, Arc<Keys>) {
+fn world() -> (TempDir, Arc<GatewayMetrics>, Arc<KeyStore>) {
     let directory = TempDir::new().unwrap();
-    let metrics = Metrics::new();
-    let keys = Keys::new(directory.path().join("keys"), Arc::clone(&metrics));
+    let metrics = GatewayMetrics::new();
+    let keys = KeyStore::new(directory.path().join("keys"), Arc::clone(&metrics));
     (directory, metrics, keys)
 }
 
@@ -35,11 +35,11 @@ fn absent_files_are_no_keys_and_are_told() {
     keys.reload();
     assert!(keys.master().is_none() && keys.derive("p", "u").is_none());
     assert!(!keys.is_token(TOKEN) && !keys.is_token(b""));
-    assert!(metrics.encode().unwrap().contains(r#"slipway_gateway_key{file="master"} 0"#));
+    assert!(metrics.encode_text().unwrap().contains(r#"slipway_gateway_key{file="master"} 0"#));
     write(&directory, "1", &[7; 32], TOKEN);
     keys.reload();
     assert!(keys.master().is_some() && keys.is_token(TOKEN));
-    assert!(metrics.encode().unwrap().contains(r#"slipway_gateway_key{file="master"} 1"#));
+    assert!(metrics.encode_text().unwrap().contains(r#"slipway_gateway_key{file="master"} 1"#));
 }
 
 #[test]
@@ -71,21 +71,21 @@ fn only_the_whole_token_is_the_token() {
 
 #[test]
 fn keys_differ_by_purpose_and_uid_and_are_what_the_documentation_says() {
-    let master = Master::new(vec![7; 32]);
+    let master = MasterKey::new(vec![7; 32]);
     let expected = hmac::sign(&hmac::Key::new(HMAC_SHA256, &[7; 32]), b"purpose v1\0uid");
     assert_eq!(master.derive("purpose v1", "uid"), expected.as_ref());
     let all = [("a", "b"), ("a", "c"), ("c", "b"), ("ab", ""), ("", "ab")];
     let derived: std::collections::BTreeSet<_> = all.iter().map(|(purpose, uid)| master.derive(purpose, uid)).collect();
     assert_eq!(derived.len(), all.len());
-    assert_ne!(Master::new(vec![8; 32]).derive("a", "b"), master.derive("a", "b"));
+    assert_ne!(MasterKey::new(vec![8; 32]).derive("a", "b"), master.derive("a", "b"));
     assert!(!format!("{master:?}").contains('7'));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_replaced_is_known_for_a_day() {
     let (directory, _, keys) = world();
-    let of = |byte: u8| Master::new(vec![byte; 32]).derive("p", "u");
-    let previous = || keys.previous().map(|master| master.derive("p", "u"));
+    let of = |byte: u8| MasterKey::new(vec![byte; 32]).derive("p", "u");
+    let previous = || keys.previous_master().map(|master| master.derive("p", "u"));
     write(&directory, "1", &[1; 32], TOKEN);
     keys.reload();
     keys.reload();
@@ -93,7 +93,7 @@ async fn what_was_replaced_is_known_for_a_day() {
     write(&directory, "2", &[2; 32], TOKEN);
     keys.reload();
     assert_eq!((keys.derive("p", "u"), previous()), (Some(of(2)), Some(of(1))));
-    advance(KEPT - Duration::from_secs(1)).await;
+    advance(PREVIOUS_KEY_TTL - Duration::from_secs(1)).await;
     keys.reload();
     assert_eq!(previous(), Some(of(1)));
     advance(Duration::from_secs(1)).await;
@@ -113,7 +113,7 @@ async fn what_was_replaced_is_known_for_a_day() {
 async fn files_that_come_later_are_read() {
     let (directory, _, keys) = world();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(run(Arc::clone(&keys), stop.clone()));
+    let task = tokio::spawn(reload_periodically(Arc::clone(&keys), stop.clone()));
     write(&directory, "1", &[1; 32], TOKEN);
     let there = async {
         while keys.master().is_none() {

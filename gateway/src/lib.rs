@@ -19,7 +19,7 @@ pub mod endpoint;
 pub mod error;
 pub mod feedback;
 pub mod gateway;
-pub mod keep;
+pub mod keep_alive;
 pub mod keys;
 pub mod latency;
 pub mod message;

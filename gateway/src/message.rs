@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 /// Flag and length before a message of gRPC.
-pub const FRAME: usize = 5;
+pub const FRAME_HEADER_BYTES: usize = 5;
 /// Fields of `ModelInferRequest`, and of an entry of its map `parameters`. Other messages that name a model have its name in the field of the same number.
 const MODEL: u64 = 1;
 const ID: u64 = 3;
@@ -19,40 +19,40 @@ const STRING: u64 = 3;
 
 /// The name of a model in the beginning of a call's body.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Named<'a> {
+pub enum ModelName<'a> {
     /// This one; empty when the first message has none.
-    As(&'a [u8]),
+    Found(&'a [u8]),
     /// More of the body must be seen.
-    Unfinished,
+    Incomplete,
     /// It cannot be read: the message is compressed.
-    Unreadable,
+    Compressed,
 }
 
 /// The name of a model in the first message of a body of which this is the beginning.
-pub fn named(begin: &[u8]) -> Named<'_> {
-    let Some((frame, rest)) = begin.split_first_chunk::<FRAME>() else { return Named::Unfinished };
+pub fn find_model_name(begin: &[u8]) -> ModelName<'_> {
+    let Some((frame, rest)) = begin.split_first_chunk::<FRAME_HEADER_BYTES>() else { return ModelName::Incomplete };
     let [flags, length @ ..] = *frame;
     if flags != 0 {
-        return Named::Unreadable;
+        return ModelName::Compressed;
     }
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     let message = rest.get(..length).unwrap_or(rest);
-    match fields(message).find(|(number, ..)| *number == MODEL) {
-        Some((_, _, name)) => Named::As(name),
-        None if rest.len() >= length => Named::As(&[]),
-        None => Named::Unfinished,
+    match length_delimited_fields(message).find(|(number, ..)| *number == MODEL) {
+        Some((_, _, name)) => ModelName::Found(name),
+        None if rest.len() >= length => ModelName::Found(&[]),
+        None => ModelName::Incomplete,
     }
 }
 
 /// A message, not compressed, behind its flag and length.
-pub fn framed(message: &[u8]) -> Vec<u8> {
+pub fn frame_message(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&[0][..], &length, message].concat()
 }
 
 /// The parts of a message that matter here.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Message<'a> {
+pub struct InferRequestFields<'a> {
     /// The bytes of the field `id`, its tag included; empty when there is none.
     pub id: Range<usize>,
     /// `model_name`.
@@ -62,44 +62,46 @@ pub struct Message<'a> {
 }
 
 /// Reads the first piece of a body; `None` when it is compressed or no message of gRPC.
-pub fn read(piece: &[u8]) -> Option<Message<'_>> {
-    let (frame, message) = piece.split_at_checked(FRAME)?;
+pub fn parse_infer_request(piece: &[u8]) -> Option<InferRequestFields<'_>> {
+    let (frame, message) = piece.split_at_checked(FRAME_HEADER_BYTES)?;
     if frame.first() != Some(&0) {
         return None;
     }
-    let mut found = Message::default();
-    for (number, whole, value) in fields(message) {
+    let mut found = InferRequestFields::default();
+    for (number, whole, value) in length_delimited_fields(message) {
         match number {
             MODEL => found.model = value,
-            ID => found.id = whole.start + FRAME..whole.end + FRAME,
-            PARAMETERS => found.entity = entity(value).or(found.entity),
+            ID => found.id = whole.start + FRAME_HEADER_BYTES..whole.end + FRAME_HEADER_BYTES,
+            PARAMETERS => found.entity = entity_parameter(value).or(found.entity),
             _ => {}
         }
     }
     Some(found)
 }
 
-fn entity(entry: &[u8]) -> Option<&[u8]> {
-    let last = |bytes, wanted| fields(bytes).filter(|(number, ..)| *number == wanted).last().map(|(_, _, value)| value);
+fn entity_parameter(entry: &[u8]) -> Option<&[u8]> {
+    let last = |bytes, wanted| {
+        length_delimited_fields(bytes).filter(|(number, ..)| *number == wanted).last().map(|(_, _, value)| value)
+    };
     (last(entry, KEY)? == b"entity").then(|| last(last(entry, VALUE)?, STRING)).flatten()
 }
 
 /// Number, place and contents of the fields with a length, up to the first that has none or does not end here.
-fn fields(bytes: &[u8]) -> impl Iterator<Item = (u64, Range<usize>, &[u8])> {
+fn length_delimited_fields(bytes: &[u8]) -> impl Iterator<Item = (u64, Range<usize>, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at;
-        let tag = varint(bytes, &mut at)?;
+        let tag = read_varint(bytes, &mut at)?;
         // Wire type 2.
         (tag & 7 == 2).then_some(())?;
-        let length = usize::try_from(varint(bytes, &mut at)?).ok()?;
+        let length = usize::try_from(read_varint(bytes, &mut at)?).ok()?;
         let value = bytes.get(at..at.checked_add(length)?)?;
         at += length;
         Some((tag >> 3, start..at, value))
     })
 }
 
-fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+fn read_varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(*at)?;
@@ -135,35 +137,42 @@ mod tests {
             parameter("entity", "user-1"),
             field(5, b"..."),
         ];
-        let body = framed(&parts.concat());
-        let found = read(&body).unwrap();
+        let body = frame_message(&parts.concat());
+        let found = parse_infer_request(&body).unwrap();
         assert_eq!((found.model, found.entity), (&b"m"[..], Some(&b"user-1"[..])));
         assert_eq!(&body[found.id], field(3, b"id-7"));
     }
 
     #[test]
     fn what_does_not_end_in_the_first_piece_ends_the_walk() {
-        let body = framed(&[field(3, b"id"), field(5, &[7; 100])].concat());
-        assert_eq!(read(&body[..40]).unwrap().id, 5..9);
-        assert_eq!(read(&[1, 0, 0, 0, 0]), None, "compressed");
-        assert_eq!(read(b"abc"), None);
+        let body = frame_message(&[field(3, b"id"), field(5, &[7; 100])].concat());
+        assert_eq!(parse_infer_request(&body[..40]).unwrap().id, 5..9);
+        assert_eq!(parse_infer_request(&[1, 0, 0, 0, 0]), None, "compressed");
+        assert_eq!(parse_infer_request(b"abc"), None);
         // A number, and a length that no memory has.
-        assert_eq!(read(&framed(&[8, 1, 26, 1, 1])), Some(Message::default()));
-        assert_eq!(read(&framed(&[26, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1])), Some(Message::default()));
+        assert_eq!(parse_infer_request(&frame_message(&[8, 1, 26, 1, 1])), Some(InferRequestFields::default()));
+        assert_eq!(
+            parse_infer_request(&frame_message(&[26, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1])),
+            Some(InferRequestFields::default())
+        );
     }
 
     #[test]
     fn a_model_is_named_as_soon_as_its_field_is_there() {
-        let body = framed(&[field(1, b"digits"), field(2, b"v1"), field(5, &[7; 100])].concat());
-        let needed = FRAME + 2 + "digits".len();
-        assert!((0..needed).all(|length| named(&body[..length]) == Named::Unfinished));
-        assert!((needed..=body.len()).all(|length| named(&body[..length]) == Named::As(b"digits")));
+        let body = frame_message(&[field(1, b"digits"), field(2, b"v1"), field(5, &[7; 100])].concat());
+        let needed = FRAME_HEADER_BYTES + 2 + "digits".len();
+        assert!((0..needed).all(|length| find_model_name(&body[..length]) == ModelName::Incomplete));
+        assert!((needed..=body.len()).all(|length| find_model_name(&body[..length]) == ModelName::Found(b"digits")));
         // Nothing behind the first message is part of it.
-        let empty = [framed(&[]), framed(&field(1, b"later"))].concat();
-        assert_eq!(named(&empty), Named::As(b""));
-        assert_eq!(named(&empty[..4]), Named::Unfinished);
-        assert_eq!(named(&framed(&field(3, b"id"))), Named::As(b""), "a whole message without a name");
-        assert_eq!(named(&[1, 0, 0, 0, 9, 10]), Named::Unreadable);
+        let empty = [frame_message(&[]), frame_message(&field(1, b"later"))].concat();
+        assert_eq!(find_model_name(&empty), ModelName::Found(b""));
+        assert_eq!(find_model_name(&empty[..4]), ModelName::Incomplete);
+        assert_eq!(
+            find_model_name(&frame_message(&field(3, b"id"))),
+            ModelName::Found(b""),
+            "a whole message without a name"
+        );
+        assert_eq!(find_model_name(&[1, 0, 0, 0, 9, 10]), ModelName::Compressed);
     }
 
     proptest! {
@@ -172,9 +181,9 @@ mod tests {
             if let Some(first) = bytes.first_mut() {
                 *first = 0;
             }
-            let end = read(&bytes).map_or(0, |found| found.id.end);
+            let end = parse_infer_request(&bytes).map_or(0, |found| found.id.end);
             prop_assert!(end <= bytes.len());
-            named(&bytes);
+            find_model_name(&bytes);
         }
     }
 }

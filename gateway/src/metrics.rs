@@ -14,11 +14,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{config::Role, feedback::Outcomes};
+use crate::{config::ArmRole, feedback::FeedbackMetrics};
 
 /// How one request to an arm, or one request of a client, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// Below 400.
     Success,
     /// 4xx.
@@ -37,7 +37,7 @@ pub enum Outcome {
     Cancelled,
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// All, in the order of their handles.
     pub const ALL: [Self; 8] = [
         Self::Success,
@@ -72,7 +72,7 @@ impl Outcome {
 
 /// Why a client's request reached no arm, or was kept from the candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum RejectReason {
     /// Too many requests at one time.
     Overloaded,
     /// The body did not arrive in time.
@@ -87,7 +87,7 @@ pub enum Reason {
     NoRevision,
 }
 
-impl Reason {
+impl RejectReason {
     /// All, in the order of their handles.
     pub const ALL: [Self; 6] =
         [Self::Overloaded, Self::BodyTimeout, Self::BodyTooLarge, Self::BadRequest, Self::ClientLeft, Self::NoRevision];
@@ -151,14 +151,14 @@ struct OutcomeLabels {
 /// The role, as a label, of requests at the preview address.
 const PREVIEW: &str = "preview";
 
-type Histograms = Family<ArmLabels, Histogram, fn() -> Histogram>;
+type ArmHistograms = Family<ArmLabels, Histogram, fn() -> Histogram>;
 
 /// The registry and its families.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct GatewayMetrics {
     registry: Registry,
     requests: Family<OutcomeLabels, Counter>,
-    duration: Histograms,
+    duration: ArmHistograms,
     clients: Family<ClientLabels, Counter>,
     rejected: Family<ReasonLabels, Counter>,
     unshielded: Family<ModelLabels, Counter>,
@@ -178,7 +178,7 @@ pub struct Metrics {
     /// Requests of all clients.
     pub totals: Arc<ClientTotals>,
     /// What feedback brings.
-    pub outcomes: Outcomes,
+    pub feedback: FeedbackMetrics,
 }
 
 /// Handles of one arm in one role.
@@ -206,14 +206,14 @@ pub struct ArmMetrics {
 /// Requests by their end, and the time of their answers.
 #[derive(Clone, Debug)]
 struct RequestMetrics {
-    outcomes: [Counter; Outcome::ALL.len()],
+    outcomes: [Counter; RequestOutcome::ALL.len()],
     duration: Histogram,
 }
 
 impl ArmMetrics {
     /// Counts one request, and what its answer took unless it is a kept one: revisions are compared by the time of their work, and one
     /// that is new has kept nothing yet. What somebody looks at by the preview address is no evidence, and counts apart.
-    pub fn count(&self, outcome: Outcome, took: Option<Duration>, preview: bool) {
+    pub fn count(&self, outcome: RequestOutcome, took: Option<Duration>, preview: bool) {
         match self.preview.as_deref().filter(|_| preview) {
             Some(preview) => preview.count(outcome, took),
             None => self.requests.count(outcome, took),
@@ -222,10 +222,11 @@ impl ArmMetrics {
 }
 
 impl RequestMetrics {
-    fn count(&self, outcome: Outcome, took: Option<Duration>) {
+    fn count(&self, outcome: RequestOutcome, took: Option<Duration>) {
         self.outcomes[outcome as usize].inc();
         // Nobody answered, so there is no time of an answer.
-        if let Some(took) = took.filter(|_| !matches!(outcome, Outcome::Unavailable | Outcome::Cancelled)) {
+        if let Some(took) = took.filter(|_| !matches!(outcome, RequestOutcome::Unavailable | RequestOutcome::Cancelled))
+        {
             self.duration.observe(took.as_secs_f64());
         }
     }
@@ -245,8 +246,8 @@ pub struct ClientTotals {
 pub struct ModelMetrics {
     /// Of all ModelDeployments together.
     totals: Arc<ClientTotals>,
-    clients: [Counter; Outcome::ALL.len()],
-    rejected: [Counter; Reason::ALL.len()],
+    clients: [Counter; RequestOutcome::ALL.len()],
+    rejected: [Counter; RejectReason::ALL.len()],
     /// Requests that had to be kept from the candidate, because they cannot be replayed.
     pub unshielded: Counter,
     /// The generation in force.
@@ -255,7 +256,7 @@ pub struct ModelMetrics {
 
 impl ModelMetrics {
     /// Counts what a client saw.
-    pub fn count(&self, outcome: Outcome) {
+    pub fn count(&self, outcome: RequestOutcome) {
         self.clients[outcome as usize].inc();
         self.totals.ended.fetch_add(1, Ordering::Relaxed);
         if outcome.is_failure() {
@@ -264,23 +265,23 @@ impl ModelMetrics {
     }
 
     /// Counts a request that reached no arm.
-    pub fn count_rejected(&self, reason: Reason) {
+    pub fn count_rejected(&self, reason: RejectReason) {
         self.rejected[reason as usize].inc();
     }
 }
 
-fn histogram() -> Histogram {
+fn duration_histogram() -> Histogram {
     // Classic buckets alone: a Prometheus that takes native ones leaves the classic ones of the same histogram out, and gates read those.
     Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
 }
 
-impl Metrics {
+impl GatewayMetrics {
     /// All families, registered.
     pub fn new() -> Arc<Self> {
         let mut metrics = Self {
             registry: Registry::default(),
             requests: Family::default(),
-            duration: Family::new_with_constructor(histogram as fn() -> Histogram),
+            duration: Family::new_with_constructor(duration_histogram as fn() -> Histogram),
             clients: Family::default(),
             rejected: Family::default(),
             unshielded: Family::default(),
@@ -296,14 +297,14 @@ impl Metrics {
             unrouted: Counter::default(),
             connections: Gauge::default(),
             totals: Arc::default(),
-            outcomes: Outcomes::default(),
+            feedback: FeedbackMetrics::default(),
         };
         metrics.register();
         Arc::new(metrics)
     }
 
     fn register(&mut self) {
-        self.outcomes.register(&mut self.registry);
+        self.feedback.register(&mut self.registry);
         let registry = self.registry.sub_registry_with_prefix("slipway_gateway");
         registry.register("requests", "Requests to an arm by outcome, each once", self.requests.clone());
         registry.register("request_duration_seconds", "Time of an arm's own answer", self.duration.clone());
@@ -328,16 +329,16 @@ impl Metrics {
     }
 
     /// Whether a key file is there and has the size of a key.
-    pub fn key_is_there(&self, file: &'static str, is_there: bool) {
+    pub fn set_key_present(&self, file: &'static str, is_there: bool) {
         self.keys.get_or_create_owned(&KeyLabels { file }).set(i64::from(is_there));
     }
 
     /// Handles of an arm; its series exist from now on.
-    pub fn arm(&self, model: &str, revision: &str, role: Role, preview: bool) -> ArmMetrics {
+    pub fn arm_handles(&self, model: &str, revision: &str, role: ArmRole, preview: bool) -> ArmMetrics {
         let labels = RevisionLabels { modeldeployment: model.to_owned(), revision: revision.to_owned() };
         ArmMetrics {
-            requests: self.requests_of(&labels, role.as_str()),
-            preview: preview.then(|| Box::new(self.requests_of(&labels, PREVIEW))),
+            requests: self.request_handles(&labels, role.as_str()),
+            preview: preview.then(|| Box::new(self.request_handles(&labels, PREVIEW))),
             shielded: self.shielded.get_or_create_owned(&labels),
             shield_refused: self.shield_refused.get_or_create_owned(&labels),
             spilled: self.spilled.get_or_create_owned(&labels),
@@ -348,10 +349,10 @@ impl Metrics {
         }
     }
 
-    fn requests_of(&self, labels: &RevisionLabels, role: &'static str) -> RequestMetrics {
+    fn request_handles(&self, labels: &RevisionLabels, role: &'static str) -> RequestMetrics {
         let RevisionLabels { modeldeployment, revision } = labels;
         RequestMetrics {
-            outcomes: Outcome::ALL.map(|outcome| {
+            outcomes: RequestOutcome::ALL.map(|outcome| {
                 let (modeldeployment, revision) = (modeldeployment.clone(), revision.clone());
                 let labels = OutcomeLabels { modeldeployment, revision, role, outcome: outcome.as_str() };
                 self.requests.get_or_create_owned(&labels)
@@ -365,15 +366,15 @@ impl Metrics {
     }
 
     /// Handles of a ModelDeployment; its series exist from now on.
-    pub fn model(&self, model: &str) -> ModelMetrics {
+    pub fn model_handles(&self, model: &str) -> ModelMetrics {
         let labels = ModelLabels { modeldeployment: model.to_owned() };
         ModelMetrics {
             totals: Arc::clone(&self.totals),
-            clients: Outcome::ALL.map(|outcome| {
+            clients: RequestOutcome::ALL.map(|outcome| {
                 let labels = ClientLabels { modeldeployment: model.to_owned(), outcome: outcome.as_str() };
                 self.clients.get_or_create_owned(&labels)
             }),
-            rejected: Reason::ALL.map(|reason| {
+            rejected: RejectReason::ALL.map(|reason| {
                 let labels = ReasonLabels { modeldeployment: model.to_owned(), reason: reason.as_str() };
                 self.rejected.get_or_create_owned(&labels)
             }),
@@ -385,8 +386,8 @@ impl Metrics {
     /// Drops the series of a revision that is gone, in all roles.
     pub fn forget_arm(&self, model: &str, revision: &str) {
         let (modeldeployment, revision) = (model.to_owned(), revision.to_owned());
-        for role in [Role::Stable, Role::Candidate].map(Role::as_str) {
-            for outcome in Outcome::ALL.map(Outcome::as_str) {
+        for role in [ArmRole::Stable, ArmRole::Candidate].map(ArmRole::as_str) {
+            for outcome in RequestOutcome::ALL.map(RequestOutcome::as_str) {
                 let (modeldeployment, revision) = (modeldeployment.clone(), revision.clone());
                 self.requests.remove(&OutcomeLabels { modeldeployment, revision, role, outcome });
             }
@@ -405,10 +406,10 @@ impl Metrics {
     /// Drops the series of a ModelDeployment that is gone.
     pub fn forget_model(&self, model: &str) {
         let modeldeployment = model.to_owned();
-        for outcome in Outcome::ALL.map(Outcome::as_str) {
+        for outcome in RequestOutcome::ALL.map(RequestOutcome::as_str) {
             self.clients.remove(&ClientLabels { modeldeployment: modeldeployment.clone(), outcome });
         }
-        for reason in Reason::ALL.map(Reason::as_str) {
+        for reason in RejectReason::ALL.map(RejectReason::as_str) {
             self.rejected.remove(&ReasonLabels { modeldeployment: modeldeployment.clone(), reason });
         }
         let labels = ModelLabels { modeldeployment };
@@ -420,15 +421,15 @@ impl Metrics {
     ///
     /// # Errors
     /// When a metric cannot be written, which would be a bug.
-    pub fn exposition(&self, headers: &http::HeaderMap) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
-        slipway_telemetry::metrics::exposition(&self.registry, headers)
+    pub fn encode_for_scrape(&self, headers: &http::HeaderMap) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
+        slipway_telemetry::metrics::encode_metrics(&self.registry, headers)
     }
 
     /// All series as OpenMetrics text.
     ///
     /// # Errors
     /// When a metric cannot be written, which would be a bug.
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+    pub fn encode_text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -441,9 +442,9 @@ mod tests {
 
     #[test]
     fn series_exist_at_zero_and_go_when_forgotten() {
-        let metrics = Metrics::new();
-        let _ = (metrics.model("digits"), metrics.arm("digits", "aaa", Role::Candidate, false));
-        let text = metrics.encode().unwrap();
+        let metrics = GatewayMetrics::new();
+        let _ = (metrics.model_handles("digits"), metrics.arm_handles("digits", "aaa", ArmRole::Candidate, false));
+        let text = metrics.encode_text().unwrap();
         for line in [
             r#"slipway_gateway_requests_total{modeldeployment="digits",revision="aaa",role="candidate",outcome="timeout"} 0"#,
             r#"slipway_gateway_client_requests_total{modeldeployment="digits",outcome="success"} 0"#,
@@ -456,6 +457,6 @@ mod tests {
         assert!(text.contains("slipway_gateway_request_duration_seconds_count"));
         metrics.forget_arm("digits", "aaa");
         metrics.forget_model("digits");
-        assert!(!metrics.encode().unwrap().contains("digits"));
+        assert!(!metrics.encode_text().unwrap().contains("digits"));
     }
 }

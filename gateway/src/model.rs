@@ -15,15 +15,15 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    brake::Brake,
-    budget::Budget,
-    config::{BrakeConfig, ModelConfig, Role, Weights},
+    brake::ArmBrake,
+    budget::ShieldBudget,
+    config::{ArmRole, BrakeConfig, ModelConfig, TrafficWeights},
     endpoint::EndpointSet,
-    latency::{Latency, Pace},
-    metrics::{ArmMetrics, ModelMetrics, Outcome},
-    share::{Place, Pool, Share},
-    split::{SLOTS, Schedule, Stickiness},
-    uploads::Uploads,
+    latency::{ArmLatency, RequestTiming},
+    metrics::{ArmMetrics, ModelMetrics, RequestOutcome},
+    share::{CapacityPool, PoolShare, RequestPermit},
+    split::{SLOTS, SlotSchedule, StickySlots},
+    uploads::PendingUploads,
 };
 
 /// So many changes are known by name.
@@ -31,19 +31,19 @@ const MAX_CHANGES: usize = 1024;
 
 /// Says that something changed that the operator wants to know at once, and of which ModelDeployment.
 #[derive(Clone, Debug)]
-pub struct Changes {
+pub struct ChangeNotifier {
     version: Arc<watch::Sender<u64>>,
     /// The last ones, and the version that the newest of them made.
     last: Arc<Mutex<(u64, VecDeque<Arc<str>>)>>,
 }
 
-impl Default for Changes {
+impl Default for ChangeNotifier {
     fn default() -> Self {
         Self { version: Arc::new(watch::Sender::new(0)), last: Arc::default() }
     }
 }
 
-impl Changes {
+impl ChangeNotifier {
     /// Wakes everybody who waits for a change.
     pub fn announce(&self, model: &str) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,14 +62,14 @@ impl Changes {
     }
 
     /// Names of the ModelDeployments that changed after a version; none when they are not known any more.
-    pub fn since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
+    pub fn changed_since(&self, version: u64) -> Option<BTreeSet<Arc<str>>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let new = usize::try_from(last.0.saturating_sub(version)).unwrap_or(usize::MAX);
         (new <= last.1.len()).then(|| last.1.iter().rev().take(new).cloned().collect())
     }
 
     /// The changes of one ModelDeployment.
-    pub fn of(&self, model: &str) -> ModelChanges {
+    pub fn for_model(&self, model: &str) -> ModelChanges {
         ModelChanges { all: self.clone(), model: model.into() }
     }
 }
@@ -77,7 +77,7 @@ impl Changes {
 /// Says that one ModelDeployment changed.
 #[derive(Clone, Debug)]
 pub struct ModelChanges {
-    all: Changes,
+    all: ChangeNotifier,
     model: Arc<str>,
 }
 
@@ -94,9 +94,9 @@ pub struct ArmState {
     /// Requests that are there now.
     pub in_flight: AtomicUsize,
     /// Its brake.
-    pub brake: Brake,
+    pub brake: ArmBrake,
     /// How long it takes.
-    pub latency: Latency,
+    pub latency: ArmLatency,
 }
 
 impl ArmState {
@@ -108,7 +108,7 @@ impl ArmState {
 
 /// What a revision did since a generation of weights was applied.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct ArmCounts {
     /// Requests that were sent to it.
     pub requests: AtomicU64,
     /// Those that it answered, clients' own mistakes (4xx) included.
@@ -125,7 +125,7 @@ pub struct Arm {
     /// The revision, as it goes into answers.
     pub header: HeaderValue,
     /// Its role.
-    pub role: Role,
+    pub role: ArmRole,
     /// Its share.
     pub permille: u32,
     /// Its pods.
@@ -133,7 +133,7 @@ pub struct Arm {
     /// What outlives this generation.
     pub state: Arc<ArmState>,
     /// What it did since the generation was applied.
-    pub tally: Arc<Tally>,
+    pub counts: Arc<ArmCounts>,
     /// Handles of its series.
     pub metrics: ArmMetrics,
     /// Bounds of its brake.
@@ -145,12 +145,12 @@ pub struct Arm {
 impl Arm {
     /// Whether it gets nothing because its brake acted.
     pub fn is_braked(&self) -> bool {
-        self.role == Role::Candidate && self.state.brake.is_tripped()
+        self.role == ArmRole::Candidate && self.state.brake.is_tripped()
     }
 
     /// Tells the brake of one request. Stable has no brake: there is nowhere else to go.
-    pub fn judge(&self, failed: bool) {
-        if self.role != Role::Candidate {
+    pub fn update_brake(&self, failed: bool) {
+        if self.role != ArmRole::Candidate {
             return;
         }
         let trip = self.state.brake.observe(&self.revision, failed, self.brake, Timestamp::now());
@@ -162,9 +162,9 @@ impl Arm {
     }
 
     /// Judges by outcome. Nothing can be said about a request whose client left.
-    pub fn judge_outcome(&self, outcome: Outcome) {
-        if outcome != Outcome::Cancelled {
-            self.judge(outcome.is_failure());
+    pub fn update_brake_by_outcome(&self, outcome: RequestOutcome) {
+        if outcome != RequestOutcome::Cancelled {
+            self.update_brake(outcome.is_failure());
         }
     }
 
@@ -176,48 +176,48 @@ impl Arm {
 
 /// What all ModelDeployments share.
 #[derive(Clone, Debug)]
-pub struct Pools {
-    places: Arc<Pool>,
-    memory: Arc<Pool>,
+pub struct CapacityPools {
+    permits: Arc<CapacityPool>,
+    memory: Arc<CapacityPool>,
 }
 
-impl Pools {
+impl CapacityPools {
     /// So many requests at one time, and so many bytes of bodies.
     pub fn new(places: usize, memory: usize) -> Self {
-        Self { places: Pool::new(places), memory: Pool::new(memory) }
+        Self { permits: CapacityPool::new(places), memory: CapacityPool::new(memory) }
     }
 }
 
 /// One ModelDeployment's part of the [`Pools`].
 #[derive(Clone, Debug)]
-pub struct Shares {
+pub struct ModelShares {
     /// Of the requests that are there at one time.
-    places: Arc<Share>,
+    permits: Arc<PoolShare>,
     /// Of the memory for bodies, in bytes.
-    pub memory: Arc<Share>,
+    pub memory: Arc<PoolShare>,
     /// Requests whose bodies are on their way.
-    pub uploads: Arc<Uploads>,
+    pub uploads: Arc<PendingUploads>,
 }
 
-impl Shares {
+impl ModelShares {
     /// Nothing yet.
-    pub fn new(pools: &Pools) -> Self {
-        Self { places: Share::new(&pools.places), memory: Share::new(&pools.memory), uploads: Arc::default() }
+    pub fn new(pools: &CapacityPools) -> Self {
+        Self { permits: PoolShare::new(&pools.permits), memory: PoolShare::new(&pools.memory), uploads: Arc::default() }
     }
 
     /// Requests that are there now.
-    pub fn requests(&self) -> usize {
-        self.places.used()
+    pub fn in_flight(&self) -> usize {
+        self.permits.used()
     }
 
     /// A place for one more request, if there is one.
-    pub fn place(&self) -> Option<Arc<Place>> {
-        Place::take(&self.places)
+    pub fn try_acquire(&self) -> Option<Arc<RequestPermit>> {
+        RequestPermit::acquire(&self.permits)
     }
 
     /// A place for one more request of a client, if need be that of a body that another client keeps waiting.
-    pub fn admit(&self, peer: IpAddr) -> Option<Arc<Place>> {
-        self.place().or_else(|| self.uploads.replace(peer))
+    pub fn admit(&self, peer: IpAddr) -> Option<Arc<RequestPermit>> {
+        self.try_acquire().or_else(|| self.uploads.reclaim_permit(peer))
     }
 }
 
@@ -252,33 +252,33 @@ impl LimitHeaders {
 
 /// One ModelDeployment under one generation of weights.
 #[derive(Debug)]
-pub struct Model {
+pub struct RoutedModel {
     /// As it was told.
     pub config: ModelConfig,
     /// What it allows a request, as pods are told of it.
     pub limits: LimitHeaders,
     /// The weights in force: those told, the last ones known, or a guess; none while nothing is known.
-    pub weights: Option<Weights>,
+    pub weights: Option<TrafficWeights>,
     /// Its arms in the order of the weights; the preview arm last, if it has no weight of its own.
     pub arms: Vec<Arc<Arm>>,
     /// Revisions without any weight that still answer requests.
-    pub lingering: Vec<(String, Arc<ArmState>)>,
+    pub draining_arms: Vec<(String, Arc<ArmState>)>,
     /// Slots of requests without stickiness.
-    pub schedule: Arc<Schedule>,
+    pub schedule: Arc<SlotSchedule>,
     /// Slots of entities.
-    pub stickiness: Stickiness,
+    pub stickiness: StickySlots,
     /// Budget of the shield.
-    pub budget: Arc<Budget>,
+    pub budget: Arc<ShieldBudget>,
     /// Its part of what all ModelDeployments share.
-    pub shares: Shares,
+    pub shares: ModelShares,
     /// Handles of its series.
     pub metrics: Arc<ModelMetrics>,
 }
 
-impl Model {
+impl RoutedModel {
     /// The arm to which traffic returns.
     pub fn stable(&self) -> Option<&Arc<Arm>> {
-        self.arms.iter().find(|arm| arm.role == Role::Stable)
+        self.arms.iter().find(|arm| arm.role == ArmRole::Stable)
     }
 
     /// The arm of a revision.
@@ -287,7 +287,7 @@ impl Model {
     }
 
     /// The arm behind the preview address.
-    pub fn preview(&self) -> Option<&Arc<Arm>> {
+    pub fn preview_arm(&self) -> Option<&Arc<Arm>> {
         self.weights.as_ref()?.preview.as_ref().and_then(|revision| self.arm(revision))
     }
 
@@ -297,33 +297,33 @@ impl Model {
     }
 
     /// The candidate that takes stable's requests while stable has no endpoint: one that has a share anyway, and pods.
-    pub fn spill(&self) -> Option<&Arc<Arm>> {
+    pub fn spillover_arm(&self) -> Option<&Arc<Arm>> {
         let able = self.candidates().filter(|arm| arm.is_weighted() && !arm.endpoints.is_empty());
         able.max_by_key(|arm| arm.permille)
     }
 
     /// What "in time" means now.
-    pub fn pace(&self) -> Pace {
+    pub fn timing(&self) -> RequestTiming {
         let stable = self.stable().and_then(|arm| arm.state.latency.p99());
         let compared = self.config.shield.enabled && self.has_candidate();
-        Pace::new(stable, self.config.timeout, compared.then_some(self.config.shield.candidate_timeout))
+        RequestTiming::new(stable, self.config.timeout, compared.then_some(self.config.shield.candidate_timeout))
     }
 
     /// The arm of the next request; `entity` is the value of the sticky header.
-    pub fn choose(&self, entity: Option<&[u8]>) -> Option<&Arc<Arm>> {
+    pub fn choose_arm(&self, entity: Option<&[u8]>) -> Option<&Arc<Arm>> {
         let stable = self.stable();
         if stable.is_some() && self.candidates().all(|arm| arm.permille == 0) {
             return stable;
         }
-        let slot = entity.map_or_else(|| self.schedule.slot(), |entity| self.stickiness.slot(entity));
-        match self.owner(slot) {
+        let slot = entity.map_or_else(|| self.schedule.next_slot(), |entity| self.stickiness.slot(entity));
+        match self.slot_owner(slot) {
             Some(arm) if !arm.is_braked() => Some(arm),
             braked => stable.or(braked),
         }
     }
 
     /// Candidates own the slots from 0 up, in their order; the rest is stable's.
-    fn owner(&self, slot: u32) -> Option<&Arc<Arm>> {
+    fn slot_owner(&self, slot: u32) -> Option<&Arc<Arm>> {
         debug_assert!(slot < SLOTS);
         let mut end = 0;
         self.candidates()
@@ -337,14 +337,14 @@ impl Model {
 
     /// Arms whose pods clients need: with a share, or to which traffic may return, or that somebody looks at by the preview address.
     pub fn needed_arms(&self) -> impl Iterator<Item = &Arc<Arm>> {
-        let preview = self.preview().map(|arm| &arm.revision);
+        let preview = self.preview_arm().map(|arm| &arm.revision);
         self.arms.iter().filter(move |arm| {
             let has_share = arm.permille > 0 && !arm.is_braked();
-            !self.config.scaled_to_zero && (arm.role == Role::Stable || has_share || Some(&arm.revision) == preview)
+            !self.config.scaled_to_zero && (arm.role == ArmRole::Stable || has_share || Some(&arm.revision) == preview)
         })
     }
 
     fn candidates(&self) -> impl Iterator<Item = &Arc<Arm>> {
-        self.arms.iter().filter(|arm| arm.role == Role::Candidate)
+        self.arms.iter().filter(|arm| arm.role == ArmRole::Candidate)
     }
 }

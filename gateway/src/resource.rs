@@ -17,9 +17,9 @@ use serde_json::Value;
 use slipway_crds::v1alpha1::{ModelDeployment, Percentage, units::permille};
 
 /// Most bytes as JSON of what is kept of a spec. By the schema it has at most a tenth of that.
-const MOST: usize = 256 << 10;
+const MAX_SPEC_BYTES: usize = 256 << 10;
 /// What is kept of the spec, by the place of what it is in.
-const KEPT: [(&[&str], &[&str]); 6] = [
+const KEPT_FIELDS: [(&[&str], &[&str]); 6] = [
     (&[], &["model", "replicas", "server", "queue", "feedback", "traffic"]),
     (&["model"], &["name"]),
     (&["server"], &["cache", "queue"]),
@@ -42,7 +42,7 @@ pub struct RoutedModelDeployment {
 
 impl RoutedModelDeployment {
     /// One of which nothing is known but that it is there.
-    pub fn unread(metadata: &ObjectMeta) -> Self {
+    pub fn from_metadata(metadata: &ObjectMeta) -> Self {
         Self { metadata: metadata.clone(), ..Self::default() }
     }
 
@@ -52,66 +52,67 @@ impl RoutedModelDeployment {
         let metadata = &mut self.metadata;
         (metadata.annotations, metadata.labels, metadata.owner_references) = (None, None, None);
         (metadata.finalizers, metadata.managed_fields) = (None, None);
-        for (path, fields) in KEPT {
+        for (path, fields) in KEPT_FIELDS {
             let value = path.iter().try_fold(&mut self.spec, |value, name| value.get_mut(name));
-            keep(value, fields);
+            retain_fields(value, fields);
         }
         // Only whether it is there matters.
         let queue = self.spec.get_mut("server").and_then(|server| server.get_mut("queue"));
         if let Some(queue) = queue.filter(|queue| !queue.is_null()) {
             *queue = Value::Bool(true);
         }
-        if serde_json::to_string(&self.spec).map_or(0, |text| text.len()) > MOST {
+        if serde_json::to_string(&self.spec).map_or(0, |text| text.len()) > MAX_SPEC_BYTES {
             self.spec = Value::Null;
         }
-        keep(Some(&mut self.status), &["rollout", "stable", "traffic"]);
-        keep(self.status.get_mut("rollout"), &["startTime"]);
-        keep(self.status.get_mut("stable"), &["revision"]);
+        retain_fields(Some(&mut self.status), &["rollout", "stable", "traffic"]);
+        retain_fields(self.status.get_mut("rollout"), &["startTime"]);
+        retain_fields(self.status.get_mut("stable"), &["revision"]);
     }
 
     /// The spec.
     ///
     /// # Errors
     /// When a value has a form that is not understood.
-    pub fn spec(&self) -> Result<Spec, serde_json::Error> {
-        Spec::deserialize(&self.spec)
+    pub fn spec(&self) -> Result<SpecView, serde_json::Error> {
+        SpecView::deserialize(&self.spec)
     }
 
     /// The spec without what is not understood.
-    pub fn understood_spec(&self) -> Spec {
+    pub fn lenient_spec(&self) -> SpecView {
         let (server, traffic) = (&self.spec["server"], &self.spec["traffic"]);
-        let server = Server { cache: understood(&server["cache"]), queue: understood(&server["queue"]) };
-        let traffic = Traffic {
-            hosts: understood(&traffic["hosts"]),
-            timeout_seconds: understood(&traffic["timeoutSeconds"]),
-            max_request_size: understood(&traffic["maxRequestSize"]),
-            stickiness: understood(&traffic["stickiness"]),
-            revision_header: understood(&traffic["revisionHeader"]),
-            replay: understood(&traffic["replay"]),
-            shield: understood(&traffic["shield"]),
-            brake: understood(&traffic["brake"]),
+        let server =
+            ServerView { cache: parse_or_default(&server["cache"]), queue: parse_or_default(&server["queue"]) };
+        let traffic = TrafficView {
+            hosts: parse_or_default(&traffic["hosts"]),
+            timeout_seconds: parse_or_default(&traffic["timeoutSeconds"]),
+            max_request_size: parse_or_default(&traffic["maxRequestSize"]),
+            stickiness: parse_or_default(&traffic["stickiness"]),
+            revision_header: parse_or_default(&traffic["revisionHeader"]),
+            replay: parse_or_default(&traffic["replay"]),
+            shield: parse_or_default(&traffic["shield"]),
+            brake: parse_or_default(&traffic["brake"]),
         };
-        let replicas = understood(&self.spec["replicas"]);
-        let (model, queue) = (understood(&self.spec["model"]), understood(&self.spec["queue"]));
-        Spec { model, replicas, server, queue, feedback: understood(&self.spec["feedback"]), traffic }
+        let replicas = parse_or_default(&self.spec["replicas"]);
+        let (model, queue) = (parse_or_default(&self.spec["model"]), parse_or_default(&self.spec["queue"]));
+        SpecView { model, replicas, server, queue, feedback: parse_or_default(&self.spec["feedback"]), traffic }
     }
 
     /// When the rollout began, in the words of the status; empty without one.
-    pub fn rollout(&self) -> String {
-        understood(&self.status["rollout"]["startTime"])
+    pub fn rollout_start(&self) -> String {
+        parse_or_default(&self.status["rollout"]["startTime"])
     }
 
     /// The revision that serves.
-    pub fn stable(&self) -> Option<String> {
-        understood(&self.status["stable"]["revision"])
+    pub fn stable_revision(&self) -> Option<String> {
+        parse_or_default(&self.status["stable"]["revision"])
     }
 
     /// The weights, if there are any.
     ///
     /// # Errors
     /// When they are not understood.
-    pub fn weights(&self) -> Result<Option<Weights>, serde_json::Error> {
-        let weights: Option<Weights> = Option::deserialize(&self.status["traffic"])?;
+    pub fn weights(&self) -> Result<Option<WeightsView>, serde_json::Error> {
+        let weights: Option<WeightsView> = Option::deserialize(&self.status["traffic"])?;
         let mut backends = weights.iter().flat_map(|weights| &weights.backends);
         match backends.find(|backend| backend.weight_permille == permille::UNREADABLE) {
             Some(backend) => {
@@ -123,38 +124,38 @@ impl RoutedModelDeployment {
 }
 
 /// Takes all but these fields out of an object.
-fn keep(value: Option<&mut Value>, fields: &[&str]) {
+fn retain_fields(value: Option<&mut Value>, fields: &[&str]) {
     if let Some(Value::Object(map)) = value {
         map.retain(|name, _| fields.contains(&name.as_str()));
     }
 }
 
-fn understood<T: DeserializeOwned + Default>(value: &Value) -> T {
+fn parse_or_default<T: DeserializeOwned + Default>(value: &Value) -> T {
     T::deserialize(value).unwrap_or_default()
 }
 
 /// Part of the spec.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Spec {
+pub struct SpecView {
     /// The model.
-    pub model: Model,
+    pub model: ModelView,
     /// Replicas of stable.
     pub replicas: Option<i32>,
     /// What serves.
-    pub server: Server,
+    pub server: ServerView,
     /// Bounds of the queue.
-    pub queue: Option<Queue>,
+    pub queue: Option<QueueView>,
     /// What feedback may report.
-    pub feedback: Feedback,
+    pub feedback: FeedbackView,
     /// How traffic is split.
-    pub traffic: Traffic,
+    pub traffic: TrafficView,
 }
 
 /// Part of `spec.model`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Model {
+pub struct ModelView {
     /// Name in the protocol.
     pub name: Option<String>,
 }
@@ -162,9 +163,9 @@ pub struct Model {
 /// Part of `spec.server`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Server {
+pub struct ServerView {
     /// Caches.
-    pub cache: Cache,
+    pub cache: CacheView,
     /// Where the queue is kept.
     pub queue: Option<IgnoredAny>,
 }
@@ -172,17 +173,17 @@ pub struct Server {
 /// Part of `spec.queue`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Queue {
+pub struct QueueView {
     /// Jobs that may wait.
     pub max_jobs: Option<i64>,
     /// Callbacks.
-    pub callbacks: Option<Callbacks>,
+    pub callbacks: Option<CallbacksView>,
 }
 
 /// Part of `spec.queue.callbacks`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Callbacks {
+pub struct CallbacksView {
     /// Where they may go.
     pub allow: Vec<String>,
 }
@@ -190,7 +191,7 @@ pub struct Callbacks {
 /// Part of `spec.feedback`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Feedback {
+pub struct FeedbackView {
     /// Names of outcomes.
     pub outcomes: Vec<String>,
 }
@@ -198,17 +199,17 @@ pub struct Feedback {
 /// Part of `spec.server.cache`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Cache {
+pub struct CacheView {
     /// The result cache.
-    pub results: Option<Switch>,
+    pub results: Option<ModeSwitch>,
     /// The feature cache.
-    pub features: Option<Switch>,
+    pub features: Option<ModeSwitch>,
 }
 
 /// A part that can be switched off.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Switch {
+pub struct ModeSwitch {
     /// It is on unless this is `Disabled`.
     pub mode: String,
 }
@@ -216,7 +217,7 @@ pub struct Switch {
 /// Part of `spec.traffic`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Traffic {
+pub struct TrafficView {
     /// Declared hosts.
     pub hosts: Vec<String>,
     /// Deadline of a request.
@@ -224,21 +225,21 @@ pub struct Traffic {
     /// Largest body.
     pub max_request_size: Option<Quantity>,
     /// Keeps an entity on its side.
-    pub stickiness: Option<Stickiness>,
+    pub stickiness: Option<StickinessView>,
     /// Whether answers say whose they are.
-    pub revision_header: Option<Switch>,
+    pub revision_header: Option<ModeSwitch>,
     /// Predictions may be sent again unless this is `Disabled`.
     pub replay: String,
     /// Replays to stable.
-    pub shield: Shield,
+    pub shield: ShieldView,
     /// Takes a failing candidate out.
-    pub brake: Brake,
+    pub brake: BrakeView,
 }
 
 /// Part of `spec.traffic.stickiness`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Stickiness {
+pub struct StickinessView {
     /// The header that names an entity.
     pub header: String,
 }
@@ -246,7 +247,7 @@ pub struct Stickiness {
 /// Part of `spec.traffic.shield`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Shield {
+pub struct ShieldView {
     /// It is on unless this is `Disabled`: a word that is not known takes no protection away.
     pub mode: String,
     /// How long the candidate may take.
@@ -256,7 +257,7 @@ pub struct Shield {
 /// Part of `spec.traffic.brake`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Brake {
+pub struct BrakeView {
     /// Failures before it acts.
     pub min_failures: Option<i32>,
     /// It is on unless this is `Disabled`.
@@ -270,13 +271,13 @@ pub struct Brake {
 /// `status.traffic`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Weights {
+pub struct WeightsView {
     /// Grows with every change.
     #[serde(default)]
     pub generation: i64,
     /// Revisions and shares.
     #[serde(default)]
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendView>,
     /// The revision behind the preview address.
     #[serde(default)]
     pub preview_revision: Option<String>,
@@ -285,7 +286,7 @@ pub struct Weights {
 /// One revision's share.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Backend {
+pub struct BackendView {
     /// The revision.
     pub revision: String,
     /// `Stable`; everything else is on trial and may be taken out.
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!((kept.metadata.name.as_deref(), &kept.metadata.annotations), (Some("m"), &None));
         let told = |object: &RoutedModelDeployment| {
             let (spec, weights) = (object.spec().unwrap(), object.weights().unwrap());
-            format!("{spec:?} {weights:?} {:?} {}", object.stable(), object.rollout())
+            format!("{spec:?} {weights:?} {:?} {}", object.stable_revision(), object.rollout_start())
         };
         assert_eq!(told(&kept), told(&whole), "all that is applied is there");
     }

@@ -8,17 +8,17 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
     server::conn::auto,
 };
-use slipway_listener::{Busy, End, Server, Settings};
+use slipway_listener::{HttpServer, ListenerSettings, OverloadPolicy, ShutdownMode};
 use tokio::{net::TcpListener, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    gateway::Gateway,
-    proxy::{self, Access, answer::AnswerBody},
+    gateway::GatewayContext,
+    proxy::{self, PortAccess, answer::AnswerBody},
 };
 
 /// Time for an answer to reach its client after the request's own time.
-const MARGIN: Duration = Duration::from_secs(5);
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// Requests of one h2 connection at one time.
 const MAX_STREAMS: u32 = 1024;
 /// Bytes of one h2 stream that are not read yet, in each direction.
@@ -28,21 +28,26 @@ const MAX_HEAD: usize = 64 << 10;
 
 /// Serves a port. When `stop` is cancelled it accepts what the kernel has already accepted, asks all connections to end
 /// after what they are at, and returns when they have, at the latest after the drain timeout.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, access: Access, stop: CancellationToken) {
-    let settings = Settings {
+pub async fn serve_port(
+    gateway: Arc<GatewayContext>,
+    listener: TcpListener,
+    access: PortAccess,
+    stop: CancellationToken,
+) {
+    let settings = ListenerSettings {
         max_connections: gateway.settings.max_connections,
         header_timeout: gateway.settings.header_timeout,
         idle_timeout: gateway.settings.header_timeout,
-        busy: Busy::Wait,
-        end: End::Drain,
+        overload_policy: OverloadPolicy::Wait,
+        shutdown_mode: ShutdownMode::Drain,
     };
     let of_connections = Arc::clone(&gateway);
     let make = move |peer| {
-        let open = Open::count(Arc::clone(&of_connections));
+        let open = ClientConnection::count(Arc::clone(&of_connections));
         // Boxed: hyper and the listener move it several times before it runs.
-        service_fn(move |request| Box::pin(answer(Arc::clone(&open.0), request, peer, access)))
+        service_fn(move |request| Box::pin(answer_request(Arc::clone(&open.0), request, peer, access)))
     };
-    let serving = Server::new(listener, settings, builder()).serve(make, stop.cancelled());
+    let serving = HttpServer::new(listener, settings, connection_builder()).serve(make, stop.cancelled());
     let drained = async {
         stop.cancelled().await;
         sleep(drain_timeout(&gateway)).await;
@@ -56,12 +61,12 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, access: Access,
 }
 
 /// How long requests in flight may take, by what they were promised.
-fn drain_timeout(gateway: &Gateway) -> Duration {
+fn drain_timeout(gateway: &GatewayContext) -> Duration {
     let longest = || gateway.router.table().models.values().map(|model| model.config.timeout).max();
-    gateway.settings.drain_timeout.unwrap_or_else(|| longest().unwrap_or_default() + MARGIN)
+    gateway.settings.drain_timeout.unwrap_or_else(|| longest().unwrap_or_default() + DRAIN_MARGIN)
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
@@ -77,29 +82,29 @@ fn builder() -> auto::Builder<TokioExecutor> {
 }
 
 /// An open connection, counted until it is dropped.
-struct Open(Arc<Gateway>);
+struct ClientConnection(Arc<GatewayContext>);
 
-impl Open {
-    fn count(gateway: Arc<Gateway>) -> Self {
+impl ClientConnection {
+    fn count(gateway: Arc<GatewayContext>) -> Self {
         gateway.metrics.connections.inc();
         Self(gateway)
     }
 }
 
-impl Drop for Open {
+impl Drop for ClientConnection {
     fn drop(&mut self) {
         self.0.metrics.connections.dec();
     }
 }
 
-async fn answer(
-    gateway: Arc<Gateway>,
+async fn answer_request(
+    gateway: Arc<GatewayContext>,
     request: Request<Incoming>,
     peer: IpAddr,
-    access: Access,
+    access: PortAccess,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let keeps_alive = request.version() < Version::HTTP_2;
-    let mut response = proxy::traced(Arc::clone(&gateway), request, peer, access).await;
+    let mut response = proxy::handle_traced(Arc::clone(&gateway), request, peer, access).await;
     if keeps_alive && gateway.is_draining() {
         // Clients leave one by one, each after an answer, long before the connections are closed.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -114,10 +119,11 @@ mod tests {
     use slipway_crds::routing::RoutingClaims;
 
     use super::*;
-    use crate::config::{self, BrakeConfig, ModelConfig, PodSettings, ShieldConfig, Snapshot};
+    use crate::config::{self, BrakeConfig, ModelConfig, PodSettings, RoutingSnapshot, ShieldConfig};
 
-    fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<Gateway> {
-        let gateway = Gateway::new(config::Settings { drain_timeout, ..config::Settings::default() });
+    fn gateway(drain_timeout: Option<Duration>, timeouts: &[u64]) -> Arc<GatewayContext> {
+        let gateway =
+            GatewayContext::new(config::ProcessSettings { drain_timeout, ..config::ProcessSettings::default() });
         let models = timeouts.iter().map(|seconds| {
             let name = format!("of-{seconds}");
             let config = ModelConfig {
@@ -142,14 +148,14 @@ mod tests {
             };
             (name, config)
         });
-        gateway.router.apply(&Snapshot { models: models.collect(), endpoints: BTreeMap::new() });
+        gateway.router.apply_snapshot(&RoutingSnapshot { models: models.collect(), endpoints: BTreeMap::new() });
         gateway
     }
 
     #[test]
     fn a_drain_lasts_as_long_as_the_longest_request_may() {
         assert_eq!(drain_timeout(&gateway(None, &[30, 3600, 1])), Duration::from_secs(3605));
-        assert_eq!(drain_timeout(&gateway(None, &[])), MARGIN);
+        assert_eq!(drain_timeout(&gateway(None, &[])), DRAIN_MARGIN);
         assert_eq!(drain_timeout(&gateway(Some(Duration::from_secs(7)), &[30])), Duration::from_secs(7));
     }
 }

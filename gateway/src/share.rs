@@ -11,18 +11,18 @@ use std::sync::{
 };
 
 /// A ModelDeployment may hold so many times what nobody holds.
-const MULTIPLE: usize = 2;
+const FREE_MULTIPLE: usize = 2;
 /// However small a pool of bytes is, it may be overdrawn by so much.
-const LEAST_OVERDRAFT: usize = 4 << 20;
+const MIN_OVERDRAFT: usize = 4 << 20;
 
 /// A quantity that is shared.
 #[derive(Debug)]
-pub struct Pool {
+pub struct CapacityPool {
     capacity: usize,
     used: AtomicUsize,
 }
 
-impl Pool {
+impl CapacityPool {
     /// A pool of which nothing is taken.
     pub fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self { capacity, used: AtomicUsize::new(0) })
@@ -36,14 +36,14 @@ impl Pool {
 
 /// What one ModelDeployment has taken of a [`Pool`].
 #[derive(Debug)]
-pub struct Share {
-    pool: Arc<Pool>,
+pub struct PoolShare {
+    pool: Arc<CapacityPool>,
     used: AtomicUsize,
 }
 
-impl Share {
+impl PoolShare {
     /// A share of which nothing is taken.
-    pub fn new(pool: &Arc<Pool>) -> Arc<Self> {
+    pub fn new(pool: &Arc<CapacityPool>) -> Arc<Self> {
         Arc::new(Self { pool: Arc::clone(pool), used: AtomicUsize::new(0) })
     }
 
@@ -53,13 +53,13 @@ impl Share {
     }
 
     /// Takes so much, or nothing when that is more than its part.
-    fn take(&self, amount: usize) -> bool {
+    fn try_take(&self, amount: usize) -> bool {
         let (own, all) = self.add(amount);
         let free = self.pool.capacity.checked_sub(all);
         // The very first unit is everybody's, however small the pool.
-        let fits = free.is_some_and(|free| own <= free.saturating_mul(MULTIPLE).max(1));
+        let fits = free.is_some_and(|free| own <= free.saturating_mul(FREE_MULTIPLE).max(1));
         if !fits {
-            self.give_back(amount);
+            self.release(amount);
         }
         fits
     }
@@ -74,14 +74,14 @@ impl Share {
     fn overdraw(&self, amount: usize) -> bool {
         let (_, all) = self.add(amount);
         let capacity = self.pool.capacity;
-        let fits = all <= capacity.saturating_add((capacity / 8).max(LEAST_OVERDRAFT));
+        let fits = all <= capacity.saturating_add((capacity / 8).max(MIN_OVERDRAFT));
         if !fits {
-            self.give_back(amount);
+            self.release(amount);
         }
         fits
     }
 
-    fn give_back(&self, amount: usize) {
+    fn release(&self, amount: usize) {
         self.used.fetch_sub(amount, Ordering::Relaxed);
         self.pool.used.fetch_sub(amount, Ordering::Relaxed);
     }
@@ -89,20 +89,20 @@ impl Share {
 
 /// Bytes taken from a [`Share`] until it is dropped.
 #[derive(Debug)]
-pub struct Reservation {
-    share: Arc<Share>,
+pub struct ByteReservation {
+    share: Arc<PoolShare>,
     bytes: usize,
 }
 
-impl Reservation {
+impl ByteReservation {
     /// Nothing yet.
-    pub fn new(share: &Arc<Share>) -> Self {
+    pub fn new(share: &Arc<PoolShare>) -> Self {
         Self { share: Arc::clone(share), bytes: 0 }
     }
 
     /// Takes more, or nothing when there is not enough.
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let taken = self.share.take(bytes);
+        let taken = self.share.try_take(bytes);
         if taken {
             self.bytes += bytes;
         }
@@ -119,43 +119,43 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for ByteReservation {
     fn drop(&mut self) {
-        self.share.give_back(self.bytes);
+        self.share.release(self.bytes);
     }
 }
 
 /// The place of one request among those that are there at one time, until it is released or dropped.
 #[derive(Debug)]
-pub struct Place {
-    share: Arc<Share>,
+pub struct RequestPermit {
+    share: Arc<PoolShare>,
     held: AtomicBool,
 }
 
-impl Place {
+impl RequestPermit {
     /// Takes one, if there is one.
-    pub fn take(share: &Arc<Share>) -> Option<Arc<Self>> {
-        share.take(1).then(|| Self::taken(share))
+    pub fn acquire(share: &Arc<PoolShare>) -> Option<Arc<Self>> {
+        share.try_take(1).then(|| Self::new(share))
     }
 
-    fn taken(share: &Arc<Share>) -> Arc<Self> {
+    fn new(share: &Arc<PoolShare>) -> Arc<Self> {
         Arc::new(Self { share: Arc::clone(share), held: AtomicBool::new(true) })
     }
 
     /// Makes it another request's, unless it has been released.
-    pub fn pass_on(&self) -> Option<Arc<Self>> {
-        self.held.swap(false, Ordering::AcqRel).then(|| Self::taken(&self.share))
+    pub fn transfer(&self) -> Option<Arc<Self>> {
+        self.held.swap(false, Ordering::AcqRel).then(|| Self::new(&self.share))
     }
 
     /// Gives it back. Again does nothing.
     pub fn release(&self) {
         if self.held.swap(false, Ordering::AcqRel) {
-            self.share.give_back(1);
+            self.share.release(1);
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for RequestPermit {
     fn drop(&mut self) {
         self.release();
     }
@@ -165,18 +165,18 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn fill(share: &Arc<Share>) -> Vec<Arc<Place>> {
-        std::iter::from_fn(|| Place::take(share)).collect()
+    fn fill(share: &Arc<PoolShare>) -> Vec<Arc<RequestPermit>> {
+        std::iter::from_fn(|| RequestPermit::acquire(share)).collect()
     }
 
     #[test]
     fn what_is_taken_is_given_back() {
-        let pool = Pool::new(90);
-        let share = Share::new(&pool);
-        let mut first = Reservation::new(&share);
+        let pool = CapacityPool::new(90);
+        let share = PoolShare::new(&pool);
+        let mut first = ByteReservation::new(&share);
         assert!(first.grow(40) && !first.grow(40) && first.grow(20));
         assert_eq!((share.used(), pool.used()), (60, 60));
-        assert!(first.overdraw(40) && !first.overdraw(LEAST_OVERDRAFT));
+        assert!(first.overdraw(40) && !first.overdraw(MIN_OVERDRAFT));
         assert_eq!(pool.used(), 100);
         drop(first);
         assert_eq!((share.used(), pool.used()), (0, 0));
@@ -184,25 +184,25 @@ mod tests {
 
     #[test]
     fn nobody_takes_all_and_each_gets_the_same() {
-        let pool = Pool::new(4096);
+        let pool = CapacityPool::new(4096);
         let mut held = Vec::new();
         for count in 1..=8_usize {
             // A newcomer finds something free, whatever the others hold.
-            let shares: Vec<_> = (0..count).map(|_| Share::new(&pool)).collect();
+            let shares: Vec<_> = (0..count).map(|_| PoolShare::new(&pool)).collect();
             let (hogs, newcomer) = (&shares[..count - 1], &shares[count - 1]);
             held.extend(hogs.iter().map(fill));
             assert!(!fill(newcomer).is_empty(), "{count}");
             held.clear();
             // In the long run, as requests end and come, all have as much.
-            let mut queues: Vec<Vec<Arc<Place>>> = shares.iter().map(fill).collect();
+            let mut queues: Vec<Vec<Arc<RequestPermit>>> = shares.iter().map(fill).collect();
             for _ in 0..4096 {
                 for (share, queue) in shares.iter().zip(&mut queues) {
                     drop(queue.pop());
-                    queue.extend(Place::take(share));
-                    queue.extend(Place::take(share));
+                    queue.extend(RequestPermit::acquire(share));
+                    queue.extend(RequestPermit::acquire(share));
                 }
             }
-            let ideal = 4096 * MULTIPLE / (1 + MULTIPLE * count);
+            let ideal = 4096 * FREE_MULTIPLE / (1 + FREE_MULTIPLE * count);
             for share in &shares {
                 assert!(share.used().abs_diff(ideal) <= ideal / 20 + 8, "{count}: {} of {ideal}", share.used());
             }
@@ -211,11 +211,11 @@ mod tests {
 
     #[test]
     fn a_place_is_released_once() {
-        let share = Share::new(&Pool::new(1));
-        let place = Place::take(&share).unwrap();
-        assert!(Place::take(&share).is_none());
-        let passed_on = place.pass_on().unwrap();
-        assert!(place.pass_on().is_none());
+        let share = PoolShare::new(&CapacityPool::new(1));
+        let place = RequestPermit::acquire(&share).unwrap();
+        assert!(RequestPermit::acquire(&share).is_none());
+        let passed_on = place.transfer().unwrap();
+        assert!(place.transfer().is_none());
         place.release();
         drop(place);
         assert_eq!(share.used(), 1);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ring::hmac;
 
-use crate::keys::Master;
+use crate::keys::MasterKey;
 
 /// Slots of the split: one for each 0.1 %.
 pub const SLOTS: u32 = 1000;
@@ -16,18 +16,18 @@ const STRIDE: u64 = 367;
 
 /// A schedule of slots for requests without stickiness: any 1000 in a row visit every slot exactly once.
 #[derive(Debug)]
-pub struct Schedule {
+pub struct SlotSchedule {
     next: AtomicU64,
 }
 
-impl Schedule {
+impl SlotSchedule {
     /// A schedule that starts at the given position, so that the pods of one gateway do not round the same way.
     pub fn starting_at(position: u64) -> Self {
         Self { next: AtomicU64::new(position % u64::from(SLOTS)) }
     }
 
     /// The slot of the next request.
-    pub fn slot(&self) -> u32 {
+    pub fn next_slot(&self) -> u32 {
         let position = self.next.fetch_add(1, Ordering::Relaxed) % u64::from(SLOTS);
         // Below 1000, so the cast keeps the value.
         (position * STRIDE % u64::from(SLOTS)) as u32
@@ -37,33 +37,33 @@ impl Schedule {
 /// The slots of entities in one rollout: the same on every gateway pod, and unknown to whoever has not the key of the namespace, so that nobody chooses
 /// the revision on trial, or meets it in every rollout.
 #[derive(Debug, Clone)]
-pub struct Stickiness(Secret);
+pub struct StickySlots(StickinessKey);
 
 #[derive(Debug, Clone)]
-enum Secret {
+enum StickinessKey {
     Key(hmac::Key),
     /// Without a key: by the UID, which those may know who may look at the ModelDeployment.
     Uid(String),
 }
 
-impl Stickiness {
+impl StickySlots {
     /// For a rollout of the ModelDeployment of a UID.
-    pub fn new(master: Option<&Master>, uid: &str, rollout: &str) -> Self {
-        let key = |master: &Master| master.derive("stickiness v1", &format!("{uid}/{rollout}"));
+    pub fn new(master: Option<&MasterKey>, uid: &str, rollout: &str) -> Self {
+        let key = |master: &MasterKey| master.derive("stickiness v1", &format!("{uid}/{rollout}"));
         Self(match master.map(key) {
-            Some(key) => Secret::Key(hmac::Key::new(hmac::HMAC_SHA256, &key)),
-            None => Secret::Uid(uid.to_owned()),
+            Some(key) => StickinessKey::Key(hmac::Key::new(hmac::HMAC_SHA256, &key)),
+            None => StickinessKey::Uid(uid.to_owned()),
         })
     }
 
     /// The slot of an entity.
     pub fn slot(&self, entity: &[u8]) -> u32 {
         let hash = match &self.0 {
-            Secret::Key(key) => {
+            StickinessKey::Key(key) => {
                 let tag = hmac::sign(key, entity);
                 tag.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
             }
-            Secret::Uid(uid) => hash(&[uid.as_bytes(), entity]),
+            StickinessKey::Uid(uid) => hash_parts(&[uid.as_bytes(), entity]),
         };
         // Scales the 64-bit hash down to 0..1000 without the bias of a remainder.
         ((u128::from(hash) * u128::from(SLOTS)) >> 64) as u32
@@ -73,7 +73,7 @@ impl Stickiness {
 /// FNV-1a over the parts, finished by the mixer of splitmix64 because FNV alone mixes its high bits badly on short input.
 ///
 /// Written out here, and pinned by a test, because a library that changes its hash would move every entity to another side.
-pub fn hash(parts: &[&[u8]]) -> u64 {
+pub fn hash_parts(parts: &[&[u8]]) -> u64 {
     let mut state = 0xcbf2_9ce4_8422_2325_u64;
     let mut eat = |byte: u8| {
         state ^= u64::from(byte);
@@ -84,11 +84,11 @@ pub fn hash(parts: &[&[u8]]) -> u64 {
         // 0xff is in no UTF-8 text: ("ab", "c") and ("a", "bc") differ.
         eat(0xff);
     }
-    mix(state)
+    mix_bits(state)
 }
 
 /// The finishing mixer of splitmix64: every input bit reaches every output bit.
-pub fn mix(mut value: u64) -> u64 {
+pub fn mix_bits(mut value: u64) -> u64 {
     value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
@@ -103,23 +103,23 @@ mod tests {
     proptest! {
         #[test]
         fn any_thousand_in_a_row_are_exact(start in 0u64..10_000, weight in 0u32..=1000) {
-            let schedule = Schedule::starting_at(start);
-            let hits = (0..1000).filter(|_| schedule.slot() < weight).count();
+            let schedule = SlotSchedule::starting_at(start);
+            let hits = (0..1000).filter(|_| schedule.next_slot() < weight).count();
             prop_assert_eq!(hits, weight as usize);
         }
 
         #[test]
         fn short_runs_are_close_to_their_share(start in 0u64..1000, weight in 0u32..=1000, length in 1u32..1000) {
-            let schedule = Schedule::starting_at(start);
-            let hits = (0..length).filter(|_| schedule.slot() < weight).count() as f64;
+            let schedule = SlotSchedule::starting_at(start);
+            let hits = (0..length).filter(|_| schedule.next_slot() < weight).count() as f64;
             let share = f64::from(length * weight) / 1000.0;
             prop_assert!((hits - share).abs() < 3.5, "{} of {}", hits, share);
         }
 
         #[test]
         fn clients_with_a_period_get_their_share(period in 2usize..=10, phase in 0usize..10, weight in 0u32..=1000) {
-            let schedule = Schedule::starting_at(0);
-            let slots = (0..period * 1000).map(|_| schedule.slot());
+            let schedule = SlotSchedule::starting_at(0);
+            let slots = (0..period * 1000).map(|_| schedule.next_slot());
             let hits = slots.skip(phase % period).step_by(period).filter(|slot| *slot < weight).count();
             prop_assert!(hits.abs_diff(weight as usize) <= period, "{} of {}", hits, weight);
         }
@@ -133,15 +133,15 @@ mod tests {
         }
     }
 
-    fn keyed(uid: &str, rollout: &str) -> Stickiness {
-        Stickiness::new(Some(&Master::new(vec![7; 32])), uid, rollout)
+    fn keyed(uid: &str, rollout: &str) -> StickySlots {
+        StickySlots::new(Some(&MasterKey::new(vec![7; 32])), uid, rollout)
     }
 
     #[test]
     fn sticky_slots_are_pinned() {
         let of =
-            |stickiness: Stickiness| ["", "a", "user-1", "user-2"].map(|entity| stickiness.slot(entity.as_bytes()));
-        assert_eq!(of(Stickiness::new(None, "uid", "1")), [256, 458, 518, 243]);
+            |stickiness: StickySlots| ["", "a", "user-1", "user-2"].map(|entity| stickiness.slot(entity.as_bytes()));
+        assert_eq!(of(StickySlots::new(None, "uid", "1")), [256, 458, 518, 243]);
         assert_eq!(of(keyed("uid", "1")), of(keyed("uid", "1")));
     }
 
@@ -163,8 +163,8 @@ mod tests {
         for (one, other) in [
             (keyed("uid-1", "1"), keyed("uid-2", "1")),
             (keyed("uid-1", "1"), keyed("uid-1", "2")),
-            (keyed("uid-1", "1"), Stickiness::new(Some(&Master::new(vec![8; 32])), "uid-1", "1")),
-            (Stickiness::new(None, "uid-1", "1"), Stickiness::new(None, "uid-2", "1")),
+            (keyed("uid-1", "1"), StickySlots::new(Some(&MasterKey::new(vec![8; 32])), "uid-1", "1")),
+            (StickySlots::new(None, "uid-1", "1"), StickySlots::new(None, "uid-2", "1")),
         ] {
             let both = |n: &u32| {
                 let entity = format!("user-{n}");

@@ -14,30 +14,30 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    brake::Trip,
-    gateway::Gateway,
-    model::{Model, Tally},
+    brake::BrakeTrip,
+    gateway::GatewayContext,
+    model::{ArmCounts, RoutedModel},
 };
 
 /// One line.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct State {
+pub struct StateReport {
     /// This pod.
     pub pod: String,
     /// Requests of all clients since the process began.
-    pub clients: Clients,
+    pub clients: ClientCounts,
     /// All ModelDeployments, or those about which there is news.
     pub models: Vec<ModelState>,
     /// Present when a line says only what is new since the line before.
     #[serde(flatten)]
-    pub news: Option<News>,
+    pub news: Option<StateDelta>,
 }
 
 /// Requests of all clients.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Clients {
+pub struct ClientCounts {
     /// All that ended.
     pub ended: u64,
     /// Those that failed by no fault of the client.
@@ -47,7 +47,7 @@ pub struct Clients {
 /// What there is besides in a stream of news.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct News {
+pub struct StateDelta {
     /// Always: what the line does not name is as it was.
     pub changes: bool,
     /// UIDs of ModelDeployments that are not there any more.
@@ -77,46 +77,46 @@ pub struct ModelState {
     /// Ready endpoints, by revision.
     pub ready_endpoints: BTreeMap<String, usize>,
     /// Why this pod keeps traffic from a candidate, if it does.
-    pub brake: Option<Trip>,
+    pub brake: Option<BrakeTrip>,
 }
 
 /// The state at this moment.
-pub fn state(gateway: &Gateway) -> State {
+pub fn full_state(gateway: &GatewayContext) -> StateReport {
     let mut models: Vec<_> = gateway.router.models().iter().map(|model| model_state(model)).collect();
     models.sort_by(|a, b| a.name.cmp(&b.name));
-    State { pod: gateway.settings.pod_name.clone(), clients: clients(gateway), models, news: None }
+    StateReport { pod: gateway.settings.pod_name.clone(), clients: client_counts(gateway), models, news: None }
 }
 
-fn clients(gateway: &Gateway) -> Clients {
+fn client_counts(gateway: &GatewayContext) -> ClientCounts {
     let totals = &gateway.metrics.totals;
     // In this order, so that no more have failed than ended.
     let failed = totals.failed.load(Ordering::Relaxed);
-    Clients { ended: totals.ended.load(Ordering::Relaxed), failed }
+    ClientCounts { ended: totals.ended.load(Ordering::Relaxed), failed }
 }
 
-fn model_state(model: &Model) -> ModelState {
+fn model_state(model: &RoutedModel) -> ModelState {
     let arms = || model.arms.iter();
-    let tally = |of: fn(&Tally) -> &AtomicU64| {
-        arms().map(|arm| (arm.revision.clone(), of(&arm.tally).load(Ordering::Relaxed))).collect()
+    let tally = |of: fn(&ArmCounts) -> &AtomicU64| {
+        arms().map(|arm| (arm.revision.clone(), of(&arm.counts).load(Ordering::Relaxed))).collect()
     };
-    let lingering = model.lingering.iter().map(|(revision, state)| (revision.clone(), state.in_flight()));
+    let lingering = model.draining_arms.iter().map(|(revision, state)| (revision.clone(), state.in_flight()));
     let in_flight = arms().map(|arm| (arm.revision.clone(), arm.state.in_flight()));
     ModelState {
         name: model.config.name.clone(),
         uid: model.config.uid.clone(),
         generation: model.weights.as_ref().map_or(0, |weights| weights.generation),
         requests: tally(|tally| &tally.requests),
-        unshielded: arms().map(|arm| arm.tally.unshielded.load(Ordering::Relaxed)).sum(),
+        unshielded: arms().map(|arm| arm.counts.unshielded.load(Ordering::Relaxed)).sum(),
         // In this order, so that what looks ended has its answer counted.
         in_flight: in_flight.chain(lingering.filter(|(_, count)| *count > 0)).collect(),
         answered: tally(|tally| &tally.answered),
-        ready_endpoints: arms().map(|arm| (arm.revision.clone(), arm.endpoints.ready())).collect(),
+        ready_endpoints: arms().map(|arm| (arm.revision.clone(), arm.endpoints.ready_count())).collect(),
         brake: arms().find(|arm| arm.is_braked()).and_then(|arm| arm.state.brake.trip()),
     }
 }
 
 /// The state as a line; an empty line when it cannot be written, which would be a bug, and which a reader skips.
-pub fn line(state: &State) -> String {
+pub fn encode_line(state: &StateReport) -> String {
     let mut line = serde_json::to_string(state).unwrap_or_default();
     line.push('\n');
     line
@@ -125,21 +125,21 @@ pub fn line(state: &State) -> String {
 /// ModelDeployments in one line. A line is read whole, and thus bounded by its reader.
 const MAX_MODELS: usize = 500;
 /// Counts of a ModelDeployment that is not in a rollout are told so many seconds apart: nobody waits for them, and ten thousand a second are a load.
-const REST: u64 = 60;
+const REST_INTERVAL_SECONDS: u64 = 60;
 
 /// What one listener was told.
 #[derive(Debug, Default)]
-pub struct Told {
-    models: HashMap<String, Print>,
+pub struct ReportedState {
+    models: HashMap<String, ModelFingerprint>,
     /// Seconds that it has listened.
     seconds: u64,
     /// What is to be told in the next lines.
-    pending: VecDeque<Arc<Model>>,
+    pending: VecDeque<Arc<RoutedModel>>,
 }
 
 /// What was told of a ModelDeployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Print {
+struct ModelFingerprint {
     uid: String,
     /// Of all that a plan may wait for.
     state: u64,
@@ -147,27 +147,27 @@ struct Print {
     counts: u64,
 }
 
-impl Print {
-    fn of(model: &Model) -> Self {
+impl ModelFingerprint {
+    fn from_model(model: &RoutedModel) -> Self {
         let (mut state, mut counts) = (DefaultHasher::new(), 0_u64);
         model.weights.as_ref().map(|weights| weights.generation).hash(&mut state);
         for arm in &model.arms {
-            (&arm.revision, arm.endpoints.ready(), arm.is_braked()).hash(&mut state);
+            (&arm.revision, arm.endpoints.ready_count(), arm.is_braked()).hash(&mut state);
             // Requests that go are as much news as those that come.
-            counts = counts.wrapping_mul(31).wrapping_add(arm.tally.requests.load(Ordering::Relaxed));
-            counts = counts.wrapping_mul(31).wrapping_add(arm.tally.answered.load(Ordering::Relaxed));
+            counts = counts.wrapping_mul(31).wrapping_add(arm.counts.requests.load(Ordering::Relaxed));
+            counts = counts.wrapping_mul(31).wrapping_add(arm.counts.answered.load(Ordering::Relaxed));
             counts = counts.wrapping_mul(31).wrapping_add(arm.state.in_flight() as u64);
         }
-        for (revision, arm) in &model.lingering {
+        for (revision, arm) in &model.draining_arms {
             (revision, arm.in_flight()).hash(&mut state);
         }
         Self { uid: model.config.uid.clone(), state: state.finish(), counts }
     }
 }
 
-impl Told {
+impl ReportedState {
     /// What is new of these ModelDeployments, or of all; `seconds` since the listener came.
-    pub fn news(&mut self, gateway: &Gateway, names: Option<&BTreeSet<Arc<str>>>) -> State {
+    pub fn take_changes(&mut self, gateway: &GatewayContext, names: Option<&BTreeSet<Arc<str>>>) -> StateReport {
         let mut gone = Vec::new();
         match names {
             Some(names) => {
@@ -187,7 +187,7 @@ impl Told {
                 }
             }
         }
-        self.next(gateway, gone)
+        self.next_part(gateway, gone)
     }
 
     /// Whether there is more of it.
@@ -196,16 +196,16 @@ impl Told {
     }
 
     /// The next part.
-    pub fn next(&mut self, gateway: &Gateway, gone: Vec<String>) -> State {
+    pub fn next_part(&mut self, gateway: &GatewayContext, gone: Vec<String>) -> StateReport {
         let part = self.pending.drain(..self.pending.len().min(MAX_MODELS));
         let models = part.map(|model| model_state(&model)).collect();
         let more = self.has_more();
-        let (pod, clients) = (gateway.settings.pod_name.clone(), clients(gateway));
-        State { pod, clients, models, news: Some(News { changes: true, gone, more }) }
+        let (pod, clients) = (gateway.settings.pod_name.clone(), client_counts(gateway));
+        StateReport { pod, clients, models, news: Some(StateDelta { changes: true, gone, more }) }
     }
 
-    fn compare(&mut self, name: &str, model: Option<Arc<Model>>, at_once: bool, gone: &mut Vec<String>) {
-        let print = model.as_deref().map(Print::of);
+    fn compare(&mut self, name: &str, model: Option<Arc<RoutedModel>>, at_once: bool, gone: &mut Vec<String>) {
+        let print = model.as_deref().map(ModelFingerprint::from_model);
         let before = self.models.get(name);
         if let Some(before) = before.filter(|before| print.as_ref().is_none_or(|print| print.uid != before.uid)) {
             gone.push(before.uid.clone());
@@ -214,7 +214,8 @@ impl Told {
             self.models.remove(name);
             return;
         };
-        let counts_are_due = at_once || !is_at_rest(&model) || self.seconds % REST == turn(name);
+        let counts_are_due =
+            at_once || !is_at_rest(&model) || self.seconds % REST_INTERVAL_SECONDS == report_second(name);
         let is_news = before.is_none_or(|before| {
             (&before.uid, before.state) != (&print.uid, print.state) || before.counts != print.counts && counts_are_due
         });
@@ -226,13 +227,13 @@ impl Told {
 }
 
 /// Whether no plan waits for its counts.
-fn is_at_rest(model: &Model) -> bool {
-    model.arms.len() <= 1 && model.lingering.is_empty()
+fn is_at_rest(model: &RoutedModel) -> bool {
+    model.arms.len() <= 1 && model.draining_arms.is_empty()
 }
 
 /// The second of [`REST`] in which its counts are told.
-fn turn(name: &str) -> u64 {
+fn report_second(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
-    hasher.finish() % REST
+    hasher.finish() % REST_INTERVAL_SECONDS
 }

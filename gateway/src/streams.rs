@@ -10,43 +10,43 @@ use tokio_util::sync::CancellationToken;
 
 /// The open streams. When there are too many, the oldest of the peer that holds most ends for the newest, so that nobody's streams keep the operator out.
 #[derive(Debug)]
-pub struct Streams {
+pub struct StateStreams {
     limit: usize,
-    open: Mutex<Open>,
+    open: Mutex<OpenStreams>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenStreams {
     next: u64,
     streams: BTreeMap<u64, (IpAddr, CancellationToken)>,
 }
 
-impl Streams {
+impl StateStreams {
     /// At most `limit` at one time.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, open: Mutex::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenStreams> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens one more; another one ends if need be.
-    pub fn open(self: &Arc<Self>, peer: IpAddr) -> Place {
+    pub fn open(self: &Arc<Self>, peer: IpAddr) -> StateStreamGuard {
         let replaced = CancellationToken::new();
         let mut open = self.lock();
         let id = open.next;
         open.next += 1;
         while open.streams.len() >= self.limit.max(1) {
-            open.end_one(peer);
+            open.evict_one(peer);
         }
         open.streams.insert(id, (peer, replaced.clone()));
-        Place { streams: Arc::clone(self), id, replaced }
+        StateStreamGuard { streams: Arc::clone(self), id, replaced }
     }
 }
 
-impl Open {
-    fn end_one(&mut self, newcomer: IpAddr) {
+impl OpenStreams {
+    fn evict_one(&mut self, newcomer: IpAddr) {
         // The newest one counts: among many peers of one stream each, who opens a second one loses the first.
         let mut held = HashMap::from([(newcomer, 1)]);
         for (peer, _) in self.streams.values() {
@@ -64,20 +64,20 @@ impl Open {
 
 /// An open stream, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    streams: Arc<Streams>,
+pub struct StateStreamGuard {
+    streams: Arc<StateStreams>,
     id: u64,
     replaced: CancellationToken,
 }
 
-impl Place {
+impl StateStreamGuard {
     /// Cancelled when a newer stream takes its place.
     pub fn replaced(&self) -> CancellationToken {
         self.replaced.clone()
     }
 }
 
-impl Drop for Place {
+impl Drop for StateStreamGuard {
     fn drop(&mut self) {
         self.streams.lock().streams.remove(&self.id);
     }
@@ -93,11 +93,11 @@ mod tests {
 
     #[test]
     fn the_peer_that_holds_most_makes_room() {
-        let streams = Streams::new(4);
+        let streams = StateStreams::new(4);
         let operator = streams.open(peer(1));
         let strangers: Vec<_> = (0..3).map(|_| streams.open(peer(2))).collect();
         let again = streams.open(peer(1));
-        let ended = |place: &Place| place.replaced().is_cancelled();
+        let ended = |place: &StateStreamGuard| place.replaced().is_cancelled();
         assert_eq!(strangers.iter().map(ended).collect::<Vec<_>>(), [true, false, false]);
         let more: Vec<_> = (0..100).map(|_| streams.open(peer(2))).collect();
         assert!(!ended(&operator) && !ended(&again), "strangers take the places of strangers");
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn of_many_peers_of_one_stream_who_comes_again_loses_the_own_one() {
-        let streams = Streams::new(3);
+        let streams = StateStreams::new(3);
         let places: Vec<_> = (1..=3).map(|n| streams.open(peer(n))).collect();
         let _again = streams.open(peer(2));
         let ended: Vec<_> = places.iter().map(|place| place.replaced().is_cancelled()).collect();

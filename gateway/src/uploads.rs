@@ -10,50 +10,50 @@ use std::{
 
 use slab::Slab;
 
-use crate::share::Place;
+use crate::share::RequestPermit;
 
 /// The bodies on their way to one ModelDeployment.
 #[derive(Debug, Default)]
-pub struct Uploads(Mutex<State>);
+pub struct PendingUploads(Mutex<UploadState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct UploadState {
     /// Grows with each body.
     next: u64,
-    entries: Slab<Entry>,
+    entries: Slab<UploadEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct UploadEntry {
     number: u64,
     peer: IpAddr,
-    place: Arc<Place>,
+    permit: Arc<RequestPermit>,
     ended: bool,
     waker: Option<Waker>,
 }
 
 /// A body on its way, until it is dropped.
 #[derive(Debug)]
-pub struct Arriving {
-    uploads: Arc<Uploads>,
+pub struct UploadGuard {
+    uploads: Arc<PendingUploads>,
     key: usize,
 }
 
-impl Uploads {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl PendingUploads {
+    fn lock(&self) -> MutexGuard<'_, UploadState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a body on its way, and the place that its request holds.
-    pub fn note(self: &Arc<Self>, peer: IpAddr, place: &Arc<Place>) -> Arriving {
+    pub fn register(self: &Arc<Self>, peer: IpAddr, place: &Arc<RequestPermit>) -> UploadGuard {
         let mut state = self.lock();
         state.next += 1;
-        let entry = Entry { number: state.next, peer, place: Arc::clone(place), ended: false, waker: None };
-        Arriving { uploads: Arc::clone(self), key: state.entries.insert(entry) }
+        let entry = UploadEntry { number: state.next, peer, permit: Arc::clone(place), ended: false, waker: None };
+        UploadGuard { uploads: Arc::clone(self), key: state.entries.insert(entry) }
     }
 
     /// Ends the oldest body of the client that has most on their way, and gives its place to one that has fewer.
-    pub fn replace(&self, peer: IpAddr) -> Option<Arc<Place>> {
+    pub fn reclaim_permit(&self, peer: IpAddr) -> Option<Arc<RequestPermit>> {
         let mut state = self.lock();
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
         for (_, entry) in state.entries.iter().filter(|(_, entry)| !entry.ended) {
@@ -69,12 +69,12 @@ impl Uploads {
         oldest.into_iter().find_map(|entry| {
             entry.ended = true;
             entry.waker.take().into_iter().for_each(Waker::wake);
-            entry.place.pass_on()
+            entry.permit.transfer()
         })
     }
 }
 
-impl Arriving {
+impl UploadGuard {
     /// Completes when the body has lost its place.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.uploads.lock();
@@ -89,7 +89,7 @@ impl Arriving {
     }
 }
 
-impl Drop for Arriving {
+impl Drop for UploadGuard {
     fn drop(&mut self) {
         self.uploads.lock().entries.try_remove(self.key);
     }
@@ -98,33 +98,33 @@ impl Drop for Arriving {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::share::{Pool, Share};
+    use crate::share::{CapacityPool, PoolShare};
 
     fn peer(last: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, last])
     }
 
-    fn ended(arriving: &Arriving) -> bool {
+    fn ended(arriving: &UploadGuard) -> bool {
         arriving.poll_ended(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn the_largest_gives_its_oldest_to_one_that_has_fewer() {
-        let (share, uploads) = (Share::new(&Pool::new(9)), Arc::new(Uploads::default()));
-        let places: Vec<_> = std::iter::from_fn(|| Place::take(&share)).collect();
+        let (share, uploads) = (PoolShare::new(&CapacityPool::new(9)), Arc::new(PendingUploads::default()));
+        let places: Vec<_> = std::iter::from_fn(|| RequestPermit::acquire(&share)).collect();
         assert_eq!(places.len(), 6);
-        let mut bodies: Vec<_> = places.iter().map(|place| uploads.note(peer(1), place)).collect();
-        let first = uploads.replace(peer(2)).unwrap();
-        let of_two = uploads.note(peer(2), &first);
+        let mut bodies: Vec<_> = places.iter().map(|place| uploads.register(peer(1), place)).collect();
+        let first = uploads.reclaim_permit(peer(2)).unwrap();
+        let of_two = uploads.register(peer(2), &first);
         assert_eq!(bodies.iter().map(ended).collect::<Vec<_>>(), [true, false, false, false, false, false]);
         // Its own later ones do not end its earlier ones, nor do those who have nearly as many.
-        assert!(uploads.replace(peer(1)).is_none());
+        assert!(uploads.reclaim_permit(peer(1)).is_none());
         // A body that has arrived whole is at work, and stays.
         drop(bodies.remove(1));
-        let second = uploads.replace(peer(3)).unwrap();
+        let second = uploads.reclaim_permit(peer(3)).unwrap();
         assert_eq!(bodies.iter().map(ended).collect::<Vec<_>>(), [true, true, false, false, false]);
         bodies.truncate(3);
-        assert!(uploads.replace(peer(2)).is_none());
+        assert!(uploads.reclaim_permit(peer(2)).is_none());
         assert!(!ended(&of_two));
         assert_eq!(share.used(), 6);
         drop((places, first, second, of_two, bodies));
@@ -134,11 +134,11 @@ mod tests {
 
     #[test]
     fn who_has_no_place_gives_none() {
-        let (share, uploads) = (Share::new(&Pool::new(9)), Arc::new(Uploads::default()));
-        let places: Vec<_> = std::iter::from_fn(|| Place::take(&share)).collect();
-        let _bodies: Vec<_> = places.iter().map(|place| uploads.note(peer(1), place)).collect();
+        let (share, uploads) = (PoolShare::new(&CapacityPool::new(9)), Arc::new(PendingUploads::default()));
+        let places: Vec<_> = std::iter::from_fn(|| RequestPermit::acquire(&share)).collect();
+        let _bodies: Vec<_> = places.iter().map(|place| uploads.register(peer(1), place)).collect();
         places[0].release();
-        let passed_on = uploads.replace(peer(2));
+        let passed_on = uploads.reclaim_permit(peer(2));
         assert!(passed_on.is_some());
         assert_eq!(share.used(), 5);
     }

@@ -17,42 +17,42 @@ use serde::de::DeserializeOwned;
 use slipway_crds::labels::{MANAGED_BY, MANAGER, REVISION};
 
 use crate::{
-    convert::{Concerned, Converter},
-    error::Error,
-    feedback::peers_of,
-    gateway::Gateway,
+    convert::{AffectedModels, ResourceConverter},
+    error::GatewayError,
+    feedback::peers_from_slices,
+    gateway::GatewayContext,
     resource::RoutedModelDeployment,
 };
 
 /// Shortest and longest pause between two tries to reach the API server. Shorter than kube's default of 30 s: a gateway that comes
 /// back late holds up an abort, and a namespace has only a few gateway pods.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+const BACKOFF_RANGE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// The Service of the gateways of a namespace.
 const GATEWAY: &str = "slipway-gateway";
 
 /// What the watches said.
-enum Heard {
+enum WatchUpdate {
     /// About ModelDeployments.
-    Models(Said<DeserializeGuard<RoutedModelDeployment>>),
+    Models(WatchChange<DeserializeGuard<RoutedModelDeployment>>),
     /// About EndpointSlices.
-    Slices(Said<EndpointSlice>),
+    Slices(WatchChange<EndpointSlice>),
     /// About those of the gateways themselves.
-    Peers(Said<EndpointSlice>),
+    Peers(WatchChange<EndpointSlice>),
 }
 
 /// What a watch said.
-enum Said<K> {
+enum WatchChange<K> {
     /// Something was applied.
     Applied(Box<K>),
     /// The object of this name was deleted.
     Deleted(String),
     /// These are all there are.
-    All(Vec<K>),
+    Replaced(Vec<K>),
     /// A list is under way.
-    Nothing,
+    Pending,
     /// The API server did not answer, or refused.
-    Trouble(watcher::Error),
+    Failed(watcher::Error),
 }
 
 /// Watches the namespace and applies every change, for ever.
@@ -61,7 +61,7 @@ enum Said<K> {
 ///
 /// # Errors
 /// When a watch ends by itself, which it never should.
-pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Error> {
+pub async fn run_watch(gateway: Arc<GatewayContext>, client: Client) -> Result<Infallible, GatewayError> {
     let namespace = gateway.settings.namespace.clone();
     let models = Api::<DeserializeGuard<RoutedModelDeployment>>::namespaced(client.clone(), &namespace);
     let slices = Api::<EndpointSlice>::namespaced(client, &namespace);
@@ -72,30 +72,39 @@ pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Er
         }
     };
     // An object may have 1.5 MB before it is trimmed.
-    let models = watched(models, watcher::Config::default().page_size(50), trim).map(Heard::Models);
+    let models = watch_objects(models, watcher::Config::default().page_size(50), trim).map(WatchUpdate::Models);
     let peers = watcher::Config::default().labels(&format!("kubernetes.io/service-name={GATEWAY}"));
-    let peers = watched(slices.clone(), peers, |_| {}).map(Heard::Peers);
-    let slices = watched(slices, watcher::Config::default().labels(&selector), |_| {}).map(Heard::Slices);
+    let peers = watch_objects(slices.clone(), peers, |_| {}).map(WatchUpdate::Peers);
+    let slices = watch_objects(slices, watcher::Config::default().labels(&selector), |_| {}).map(WatchUpdate::Slices);
 
     let mut events = stream::select(stream::select(models, slices), peers);
     let mut of_gateways = HashMap::new();
-    let (mut synced, mut converter, mut concerned) = ((false, false), Converter::default(), Concerned::new());
+    let (mut synced, mut converter, mut concerned) =
+        ((false, false), ResourceConverter::default(), AffectedModels::new());
     loop {
-        let mut news = match events.next().await.ok_or(Error::Task("watch"))? {
-            Heard::Models(said) => {
-                synced.0 |= matches!(said, Said::All(_));
-                let (model, gone, all) = (Converter::model, Converter::model_gone, Converter::all_models);
-                taken("modeldeployments", said, &mut converter, model, gone, all)
+        let mut news = match events.next().await.ok_or(GatewayError::Task("watch"))? {
+            WatchUpdate::Models(said) => {
+                synced.0 |= matches!(said, WatchChange::Replaced(_));
+                let (model, gone, all) = (
+                    ResourceConverter::apply_model,
+                    ResourceConverter::delete_model,
+                    ResourceConverter::replace_models,
+                );
+                apply_change("modeldeployments", said, &mut converter, model, gone, all)
             }
-            Heard::Slices(said) => {
-                synced.1 |= matches!(said, Said::All(_));
-                let (slice, gone, all) = (Converter::slice, Converter::slice_gone, Converter::all_slices);
-                taken("endpointslices", said, &mut converter, slice, gone, all)
+            WatchUpdate::Slices(said) => {
+                synced.1 |= matches!(said, WatchChange::Replaced(_));
+                let (slice, gone, all) = (
+                    ResourceConverter::apply_slice,
+                    ResourceConverter::delete_slice,
+                    ResourceConverter::replace_slices,
+                );
+                apply_change("endpointslices", said, &mut converter, slice, gone, all)
             }
-            Heard::Peers(said) => {
+            WatchUpdate::Peers(said) => {
                 // Nobody's traffic depends on these.
-                if note(&mut of_gateways, said) {
-                    gateway.feedback.peers.set(peers_of(of_gateways.values()));
+                if apply_peer_change(&mut of_gateways, said) {
+                    gateway.feedback.peers.set(peers_from_slices(of_gateways.values()));
                 }
                 continue;
             }
@@ -103,7 +112,7 @@ pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Er
         concerned.append(&mut news);
         if synced == (true, true) {
             for name in std::mem::take(&mut concerned) {
-                gateway.router.update(&name, converter.current(&name));
+                gateway.router.update_model(&name, converter.current(&name));
             }
             if gateway.set_synced() {
                 tracing::info!(modeldeployments = converter.len(), "both watches are synced");
@@ -113,34 +122,34 @@ pub async fn run(gateway: Arc<Gateway>, client: Client) -> Result<Infallible, Er
 }
 
 /// Takes in what a watch said. Gives the ModelDeployments that it concerns.
-fn taken<K>(
+fn apply_change<K>(
     kind: &str,
-    said: Said<K>,
-    converter: &mut Converter,
-    applied: fn(&mut Converter, &K) -> Concerned,
-    deleted: fn(&mut Converter, &str) -> Concerned,
-    all: fn(&mut Converter, &[K]) -> Concerned,
-) -> Concerned {
+    said: WatchChange<K>,
+    converter: &mut ResourceConverter,
+    applied: fn(&mut ResourceConverter, &K) -> AffectedModels,
+    deleted: fn(&mut ResourceConverter, &str) -> AffectedModels,
+    all: fn(&mut ResourceConverter, &[K]) -> AffectedModels,
+) -> AffectedModels {
     match said {
-        Said::Applied(object) => applied(converter, &object),
-        Said::Deleted(name) => deleted(converter, &name),
-        Said::All(objects) => all(converter, &objects),
-        Said::Nothing => Concerned::new(),
-        Said::Trouble(error) => {
+        WatchChange::Applied(object) => applied(converter, &object),
+        WatchChange::Deleted(name) => deleted(converter, &name),
+        WatchChange::Replaced(objects) => all(converter, &objects),
+        WatchChange::Pending => AffectedModels::new(),
+        WatchChange::Failed(error) => {
             tracing::warn!(kind, %error, "watch failed: what is known stays in force");
-            Concerned::new()
+            AffectedModels::new()
         }
     }
 }
 
 /// Takes in what is said of the slices of gateways. Returns whether it is news.
-fn note(slices: &mut HashMap<String, EndpointSlice>, said: Said<EndpointSlice>) -> bool {
+fn apply_peer_change(slices: &mut HashMap<String, EndpointSlice>, said: WatchChange<EndpointSlice>) -> bool {
     match said {
-        Said::Applied(slice) => _ = slices.insert(slice.name_any(), *slice),
-        Said::Deleted(name) => _ = slices.remove(&name),
-        Said::All(all) => *slices = all.into_iter().map(|slice| (slice.name_any(), slice)).collect(),
-        Said::Nothing => return false,
-        Said::Trouble(error) => {
+        WatchChange::Applied(slice) => _ = slices.insert(slice.name_any(), *slice),
+        WatchChange::Deleted(name) => _ = slices.remove(&name),
+        WatchChange::Replaced(all) => *slices = all.into_iter().map(|slice| (slice.name_any(), slice)).collect(),
+        WatchChange::Pending => return false,
+        WatchChange::Failed(error) => {
             tracing::warn!(kind = "endpointslices of gateways", %error, "watch failed: what is known stays in force");
             return false;
         }
@@ -148,14 +157,18 @@ fn note(slices: &mut HashMap<String, EndpointSlice>, said: Said<EndpointSlice>) 
     true
 }
 
-fn watched<K>(api: Api<K>, config: watcher::Config, trim: fn(&mut K)) -> impl Stream<Item = Said<K>> + Send + Unpin
+fn watch_objects<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    trim: fn(&mut K),
+) -> impl Stream<Item = WatchChange<K>> + Send + Unpin
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let mut list = Vec::new();
     let events = watcher(api, config)
-        .backoff(Pauses::default())
+        .backoff(WatchBackoff::default())
         // Nothing here reads them, and they are most of an object.
         .modify(move |object| {
             object.managed_fields_mut().clear();
@@ -164,41 +177,41 @@ where
         .map(move |event| match event {
             Ok(Event::Init) => {
                 list.clear();
-                Said::Nothing
+                WatchChange::Pending
             }
             Ok(Event::InitApply(object)) => {
                 list.push(object);
-                Said::Nothing
+                WatchChange::Pending
             }
-            Ok(Event::InitDone) => Said::All(std::mem::take(&mut list)),
-            Ok(Event::Apply(object)) => Said::Applied(Box::new(object)),
-            Ok(Event::Delete(object)) => Said::Deleted(object.name_any()),
-            Err(error) => Said::Trouble(error),
+            Ok(Event::InitDone) => WatchChange::Replaced(std::mem::take(&mut list)),
+            Ok(Event::Apply(object)) => WatchChange::Applied(Box::new(object)),
+            Ok(Event::Delete(object)) => WatchChange::Deleted(object.name_any()),
+            Err(error) => WatchChange::Failed(error),
         });
     events.boxed()
 }
 
 /// Pauses that double up to the longest one, until something succeeds.
 #[derive(Debug)]
-struct Pauses(Duration);
+struct WatchBackoff(Duration);
 
-impl Default for Pauses {
+impl Default for WatchBackoff {
     fn default() -> Self {
-        Self(PAUSES.0)
+        Self(BACKOFF_RANGE.0)
     }
 }
 
-impl Iterator for Pauses {
+impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
         let pause = self.0;
-        self.0 = (pause * 2).min(PAUSES.1);
+        self.0 = (pause * 2).min(BACKOFF_RANGE.1);
         Some(pause)
     }
 }
 
-impl Backoff for Pauses {
+impl Backoff for WatchBackoff {
     fn reset(&mut self) {
         *self = Self::default();
     }
@@ -210,10 +223,10 @@ mod tests {
 
     #[test]
     fn pauses_double_are_bounded_and_start_again() {
-        let mut pauses = Pauses::default();
+        let mut pauses = WatchBackoff::default();
         let millis: Vec<_> = pauses.by_ref().take(7).map(|pause| pause.as_millis()).collect();
         assert_eq!(millis, [200, 400, 800, 1600, 3200, 5000, 5000]);
         pauses.reset();
-        assert_eq!(pauses.next(), Some(PAUSES.0));
+        assert_eq!(pauses.next(), Some(BACKOFF_RANGE.0));
     }
 }

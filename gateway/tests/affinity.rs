@@ -14,11 +14,11 @@ use bytes::Bytes;
 use http::{HeaderName, Request};
 use http_body_util::Full;
 use slipway_gateway::{
-    affinity::{bound, fingerprint},
+    affinity::{load_bound, request_fingerprint},
     config::EndpointGroup,
-    endpoint::{EndpointSet, Visit},
-    split::mix,
-    upstream::Connector,
+    endpoint::{EndpointSet, InFlightGuard},
+    split::mix_bits,
+    upstream::PodConnector,
 };
 use support::{
     CANDIDATE, STABLE, World,
@@ -63,7 +63,7 @@ fn zipf() -> Vec<usize> {
     let sums: Vec<f64> = weights.collect();
     let all = sums.last().copied().unwrap_or_default();
     // The same dice every time.
-    let roll = |n: usize| mix(n as u64) as f64 / u64::MAX as f64 * all;
+    let roll = |n: usize| mix_bits(n as u64) as f64 / u64::MAX as f64 * all;
     (0..REQUESTS).map(|n| sums.partition_point(|sum| *sum < roll(n))).collect()
 }
 
@@ -73,10 +73,10 @@ struct Seen {
     imbalance: f64,
 }
 
-fn simulate(pods: u16, keys: &[usize], pick: impl Fn(&EndpointSet, usize) -> Option<Visit>) -> Seen {
+fn simulate(pods: u16, keys: &[usize], pick: impl Fn(&EndpointSet, usize) -> Option<InFlightGuard>) -> Seen {
     let ready = (0..pods).map(|n| SocketAddr::from(([10, 0, 0, n as u8], 8080))).collect();
     let group = EndpointGroup { ready, ..EndpointGroup::default() };
-    let set = EndpointSet::new(&group, &EndpointSet::default(), &Connector::default());
+    let set = EndpointSet::new(&group, &EndpointSet::default(), &PodConnector::default());
     let mut caches: HashMap<SocketAddr, (Lru, usize)> = HashMap::new();
     let mut in_flight = VecDeque::new();
     let mut hits = 0;
@@ -99,7 +99,7 @@ fn simulate(pods: u16, keys: &[usize], pick: impl Fn(&EndpointSet, usize) -> Opt
 fn the_hit_ratio_against_routing_without_affinity() {
     let keys = zipf();
     let affine = |set: &EndpointSet, key: usize| {
-        set.pick_affine(fingerprint("/v2/models/m/infer", &[key.to_string().into()]), &[])
+        set.pick_affine(request_fingerprint("/v2/models/m/infer", &[key.to_string().into()]), &[])
     };
     println!("pods  without  with affinity  busiest pod over mean");
     let alone = simulate(1, &keys, |set, _| set.pick(&[])).hit_ratio;
@@ -117,7 +117,7 @@ fn the_hit_ratio_against_routing_without_affinity() {
             assert!(affine.hit_ratio > alone + 0.02, "together they hold more than one alone");
             assert!(random.hit_ratio < alone + 0.01, "each for itself they do not");
         }
-        let allowed = bound(CONCURRENT - 1, usize::from(pods)) as f64 * f64::from(pods) / CONCURRENT as f64;
+        let allowed = load_bound(CONCURRENT - 1, usize::from(pods)) as f64 * f64::from(pods) / CONCURRENT as f64;
         assert!(affine.imbalance <= allowed, "no pod is drowned: {} of {allowed}", affine.imbalance);
     }
 }

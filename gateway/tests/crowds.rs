@@ -85,7 +85,7 @@ async fn silent_connections_to_the_admin_port_are_closed_in_time() {
 async fn who_does_not_show_the_operators_signature_is_told_nothing_of_the_state() {
     let key = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
     let other = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
-    let world = World::with(|settings| settings.operator_key = Some(key.public().parse().unwrap())).await;
+    let world = World::with(|settings| settings.operator_key = Some(key.public_key().parse().unwrap())).await;
     world.apply();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let ask = async |shown: Option<String>| {

@@ -103,10 +103,10 @@ async fn bodies_that_do_not_come_keep_no_other_client_out() {
         }
         // One more finds no place: its own earlier ones do not give theirs to it.
         let shares = match kind {
-            Slow::Nameless => world.gateway.unrouted.clone(),
+            Slow::Nameless => world.gateway.unrouted_shares.clone(),
             _ => world.gateway.router.table().models["digits"].shares.clone(),
         };
-        eventually("they have all places", || shares.requests() == 20).await;
+        eventually("they have all places", || shares.in_flight() == 20).await;
         let mut refused = slow_body(&world, kind).await;
         let mut answer = vec![0; 12];
         within(DEADLINE, refused.read_exact(&mut answer)).await.unwrap();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use slipway_gateway::{config::Weights, feedback::Peer};
+use slipway_gateway::{config::TrafficWeights, feedback::GatewayPeer};
 use slipway_prediction_id::{ACCESS, Label, PURPOSE, PredictionId, Report, Sealer, derive};
 use support::{
     CANDIDATE, MASTER, STABLE, TOKEN, World,
@@ -151,7 +151,7 @@ async fn what_no_gateway_sealed_counts_nothing() {
 async fn gateways_count_an_id_once_among_them() {
     let ((a, server), (mut b, _)) = (predicting("gateway-a").await, predicting("gateway-b").await);
     b.endpoints(STABLE, &[server.addr]).apply();
-    let peer = |name: &str, world: &World| Peer { name: name.into(), addr: world.private };
+    let peer = |name: &str, world: &World| GatewayPeer { name: name.into(), addr: world.private };
     let both = [peer("gateway-a", &a), peer("gateway-b", &b)];
     for world in [&a, &b] {
         world.gateway.feedback.peers.set(both.clone());
@@ -178,7 +178,7 @@ async fn gateways_count_an_id_once_among_them() {
 #[tokio::test]
 async fn the_next_gateway_counts_for_one_that_does_not_answer() {
     let (a, _server) = predicting("gateway-a").await;
-    let gone = Peer { name: "gateway-b".into(), addr: support::upstream::nobody().await };
+    let gone = GatewayPeer { name: "gateway-b".into(), addr: support::upstream::nobody().await };
     a.gateway.feedback.peers.set([gone]);
     let mut items = Vec::new();
     for _ in 0..20 {
@@ -250,7 +250,7 @@ async fn an_id_counts_after_the_key_was_replaced() {
 async fn what_a_preview_answers_has_no_id() {
     let (mut world, server) = predicting("a").await;
     world.endpoints(CANDIDATE, &[server.addr]);
-    if let Some(Weights { preview, .. }) = &mut world.model().weights {
+    if let Some(TrafficWeights { preview, .. }) = &mut world.model().weights {
         *preview = Some(CANDIDATE.into());
     }
     world.apply();

@@ -205,7 +205,7 @@ async fn a_drain_loses_nothing() {
         let (answered, gave_up) = (Arc::clone(&load.answered), Arc::clone(&load.gave_up));
         assert_eq!(load.lost().await, [""; 0]);
         // The other side of the ledger: whatever the gateway took in, a client has an answer to, or has given up by itself.
-        let metrics = Scrape(gateway.metrics.encode().unwrap());
+        let metrics = Scrape(gateway.metrics.encode_text().unwrap());
         let (answered, gave_up) = (answered.load(Ordering::Relaxed) as u64, gave_up.load(Ordering::Relaxed) as u64);
         let (taken, cancelled) = (metrics.sum("client_requests_total", &[]), metrics.client("cancelled"));
         assert_eq!((metrics.client("success"), taken), (answered, answered + cancelled));

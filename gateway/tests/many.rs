@@ -15,7 +15,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::Value;
-use slipway_gateway::config::{Backend, EndpointGroup, ModelConfig, Role, Weights};
+use slipway_gateway::config::{ArmRole, EndpointGroup, ModelConfig, TrafficWeights, WeightedBackend};
 use support::{STABLE, World, client::http1, model, within};
 
 const COUNT: usize = 10_000;
@@ -23,9 +23,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn numbered(number: usize) -> ModelConfig {
     let mut model = model(&format!("model-{number:05}"));
-    model.weights = Some(Weights {
+    model.weights = Some(TrafficWeights {
         generation: 1,
-        backends: vec![Backend { revision: STABLE.into(), role: Role::Stable, permille: 1000 }],
+        backends: vec![WeightedBackend { revision: STABLE.into(), role: ArmRole::Stable, permille: 1000 }],
         preview: None,
     });
     model
@@ -99,7 +99,7 @@ async fn the_state_of_all_takes_little_at_rest() {
     // All of them answer requests, and none is in a rollout.
     let count = |world: &World| {
         for model in world.gateway.router.models() {
-            model.arms[0].tally.requests.fetch_add(7, Ordering::Relaxed);
+            model.arms[0].counts.requests.fetch_add(7, Ordering::Relaxed);
         }
     };
     let (begun, seconds) = (Instant::now(), 10);
@@ -118,8 +118,8 @@ async fn the_state_of_all_takes_little_at_rest() {
     world.snapshot.models.get_mut(name).unwrap().weights.as_mut().unwrap().generation = 2;
     let changed = world.snapshot.models[name].clone();
     let ready = EndpointGroup { ready: ["10.0.0.1:8080".parse().unwrap()].into(), ..EndpointGroup::default() };
-    world.gateway.router.update(name, Some((&changed, [(STABLE.to_owned(), ready)].into())));
-    world.gateway.router.update("model-00008", None);
+    world.gateway.router.update_model(name, Some((&changed, [(STABLE.to_owned(), ready)].into())));
+    world.gateway.router.update_model("model-00008", None);
     while stream.generations[name] != 2 || stream.generations.contains_key("model-00008") {
         stream.line().await;
     }
@@ -137,7 +137,10 @@ async fn a_change_of_one_costs_no_more_than_one() {
     for number in 0..changes {
         let mut model = numbered(number as usize);
         model.weights.as_mut().unwrap().generation = 2;
-        world.gateway.router.update(&model.name.clone(), Some((&model, [(STABLE.to_owned(), ready.clone())].into())));
+        world
+            .gateway
+            .router
+            .update_model(&model.name.clone(), Some((&model, [(STABLE.to_owned(), ready.clone())].into())));
     }
     while stream.generations.values().filter(|generation| **generation == 2).count() < changes as usize {
         stream.line().await;

@@ -140,11 +140,11 @@ async fn who_says_nothing_waits_within_bounds() {
     let (mut pieces, silent) = call(&world, INFER, &[]);
     send(&mut pieces, &request(10)[..6]).await;
     let gateway = std::sync::Arc::clone(&world.gateway);
-    eventually("it has the only place", || gateway.unrouted.place().is_none()).await;
+    eventually("it has the only place", || gateway.unrouted_shares.try_acquire().is_none()).await;
     let turned_away = grpc(world.data, HOST, INFER, &[], Full::new(Bytes::from(request(10)))).await.unwrap();
     assert_eq!(says(&turned_away).0, "14");
     silent.abort();
-    eventually("its place is free again", || gateway.unrouted.place().is_some()).await;
+    eventually("its place is free again", || gateway.unrouted_shares.try_acquire().is_some()).await;
 
     let (mut pieces, impatient) = call(&world, INFER, &[("grpc-timeout", "50m")]);
     send(&mut pieces, &request(10)[..6]).await;

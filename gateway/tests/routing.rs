@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 
 use http::{HeaderName, Request, StatusCode};
 use http_body_util::Full;
-use slipway_gateway::config::{BrakeConfig, Weights};
+use slipway_gateway::config::{BrakeConfig, TrafficWeights};
 use support::{
     CANDIDATE, STABLE, TOKEN, World,
     client::{Answer, Http, http1, infer, predict, send},
@@ -103,7 +103,7 @@ async fn the_preview_address_shows_the_candidate_as_it_is() {
     };
     world.apply();
     assert_eq!(ask(&world).await.status, StatusCode::SERVICE_UNAVAILABLE, "no preview revision");
-    if let Some(Weights { preview, .. }) = &mut world.model().weights {
+    if let Some(TrafficWeights { preview, .. }) = &mut world.model().weights {
         *preview = Some(CANDIDATE.into());
     }
     world.apply();
@@ -322,7 +322,7 @@ async fn too_many_requests_at_one_time_are_turned_away() {
     first.abort();
     let gateway = &world.gateway;
     support::eventually("the client's leaving is noticed", || {
-        gateway.metrics.encode().unwrap().contains("outcome=\"cancelled\"} 1")
+        gateway.metrics.encode_text().unwrap().contains("outcome=\"cancelled\"} 1")
     })
     .await;
     assert_eq!(world.metrics().arm(STABLE, "cancelled"), 1);

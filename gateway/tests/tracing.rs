@@ -23,7 +23,7 @@ fn traceparent(upstream: &Upstream) -> String {
 #[tokio::test]
 async fn both_arms_of_a_shielded_request_stand_in_the_client_s_trace() {
     let exporter = InMemorySpanExporter::default();
-    let telemetry = slipway_telemetry::init_to("test", exporter.clone(), None);
+    let telemetry = slipway_telemetry::init_with_exporter("test", exporter.clone(), None);
     let (stable, candidate) =
         (Upstream::start("stable", Mood::Good).await, Upstream::start("candidate", Mood::Status(500)).await);
     let mut world = World::new().await;

@@ -25,7 +25,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use serde_json::{Value, json};
-use slipway_gateway::{config::Settings, gateway::Gateway, watch};
+use slipway_gateway::{config::ProcessSettings, gateway::GatewayContext, watch};
 use support::eventually;
 use tokio::{net::TcpListener, sync::watch as channel};
 
@@ -151,10 +151,10 @@ fn slice(version: u32, addresses: &[&str]) -> Value {
     })
 }
 
-fn seen(gateway: &Gateway) -> Option<(i64, usize)> {
+fn seen(gateway: &GatewayContext) -> Option<(i64, usize)> {
     let table = gateway.router.table();
     let model = table.models.get("digits")?;
-    Some((model.weights.as_ref()?.generation, model.stable()?.endpoints.ready()))
+    Some((model.weights.as_ref()?.generation, model.stable()?.endpoints.ready_count()))
 }
 
 #[tokio::test]
@@ -162,9 +162,9 @@ async fn it_follows_every_change_and_forgets_nothing_while_the_api_server_is_awa
     let (api, client) = Api::start().await;
     *api.models.lock().unwrap() = vec![digits(1, 50)];
     *api.slices.lock().unwrap() = vec![slice(1, &["10.0.0.1", "10.0.0.2"])];
-    let gateway = Gateway::new(Settings::default());
+    let gateway = GatewayContext::new(ProcessSettings::default());
     assert!(!gateway.is_ready());
-    let watching = tokio::spawn(watch::run(Arc::clone(&gateway), client));
+    let watching = tokio::spawn(watch::run_watch(Arc::clone(&gateway), client));
     eventually("both watches sync", || gateway.is_ready()).await;
     assert_eq!(seen(&gateway), Some((1, 2)));
     eventually("both streams are open", || api.events.receiver_count() == 2).await;

@@ -19,28 +19,28 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    counted::{CountedBody, InFlight, Watched},
-    settings::End,
-    table::{Entry, GRACE, Order, Place},
+    settings::ShutdownMode,
+    table::{CloseOrder, ConnectionEntry, ConnectionGuard, IDLE_GRACE},
+    tracking::{CountedBody, InFlightRequest, WatchedStream},
 };
 
 /// How long a connection that was accepted last may take to send its first request before it is closed by a shutdown.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Farewell {
+enum CloseMode {
     /// At once.
-    Cut,
+    Immediate,
     /// After what it is at; it has no time to begin anything more.
-    Leave,
+    Graceful,
     /// After what it is at.
     Drain,
 }
 
 /// Serves one connection to its end. `make` makes its service when its first byte has arrived.
-pub(crate) async fn run<M, S, B>(
-    place: Place,
+pub(crate) async fn serve_connection<M, S, B>(
+    place: ConnectionGuard,
     stream: TcpStream,
     builder: Arc<auto::Builder<TokioExecutor>>,
     make: Arc<M>,
@@ -54,8 +54,8 @@ pub(crate) async fn run<M, S, B>(
 {
     let begun = tokio::select! {
         biased;
-        begun = first_byte(&place, &stream) => begun,
-        _ = farewell(&place, &stop) => false,
+        begun = wait_for_first_byte(&place, &stream) => begun,
+        _ = wait_for_close(&place, &stop) => false,
     };
     if !begun {
         return;
@@ -63,9 +63,9 @@ pub(crate) async fn run<M, S, B>(
     // Small answers must not wait for the acknowledgement of earlier ones.
     drop(stream.set_nodelay(true));
     let (table, entry, service) = (Arc::clone(&place.table), Arc::clone(&place.entry), make(place.entry.peer));
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&entry)));
+    let io = TokioIo::new(WatchedStream::new(stream, Arc::clone(&entry)));
     let service = service_fn(move |request| {
-        let in_flight = InFlight::begin(&table, &entry);
+        let in_flight = InFlightRequest::begin(&table, &entry);
         let answer = service.call(request);
         async move { answer.await.map(|response| response.map(|body| CountedBody::new(body, in_flight))) }
     });
@@ -73,32 +73,32 @@ pub(crate) async fn run<M, S, B>(
     let farewell = tokio::select! {
         biased;
         // First, so that a request that is there already is begun, and not closed unread.
-        ended = connection.as_mut() => return note(ended),
-        farewell = farewell(&place, &stop) => farewell,
+        ended = connection.as_mut() => return log_connection_error(ended),
+        farewell = wait_for_close(&place, &stop) => farewell,
     };
-    if farewell == Farewell::Cut {
+    if farewell == CloseMode::Immediate {
         return;
     }
     // HTTP/1.1: ends after the current answer, which says so. HTTP/2: GOAWAY, streams finish.
     connection.as_mut().graceful_shutdown();
     tokio::select! {
-        ended = connection => note(ended),
-        () = out_of_patience(&place, farewell) => {}
+        ended = connection => log_connection_error(ended),
+        () = wait_for_drain_timeout(&place, farewell) => {}
     }
 }
 
-fn note(ended: Result<(), Box<dyn Error + Send + Sync>>) {
+fn log_connection_error(ended: Result<(), Box<dyn Error + Send + Sync>>) {
     if let Err(error) = ended {
         tracing::debug!(error, "connection");
     }
 }
 
 /// Waits for a place and the first byte; whether there is one.
-async fn first_byte(place: &Place, stream: &TcpStream) -> bool {
-    while !place.entry.is_seated() {
+async fn wait_for_first_byte(place: &ConnectionGuard, stream: &TcpStream) -> bool {
+    while !place.entry.is_admitted() {
         // Others become old, and may have to go, without anything that happens.
-        if timeout(GRACE, place.entry.place.notified()).await.is_err() {
-            place.table.seat_waiting();
+        if timeout(IDLE_GRACE, place.entry.admission.notified()).await.is_err() {
+            place.table.admit_waiting();
         }
     }
     // A socket that cannot be waited for is broken.
@@ -106,41 +106,41 @@ async fn first_byte(place: &Place, stream: &TcpStream) -> bool {
 }
 
 /// Completes when the connection has to end: it has lost its place, it is overdue, or the port stops.
-async fn farewell(place: &Place, stop: &CancellationToken) -> Farewell {
+async fn wait_for_close(place: &ConnectionGuard, stop: &CancellationToken) -> CloseMode {
     let drain = async {
         stop.cancelled().await;
-        if place.table.settings.end == End::Cut {
-            return Farewell::Cut;
+        if place.table.settings.shutdown_mode == ShutdownMode::Abort {
+            return CloseMode::Immediate;
         }
         // One that has just been accepted is first given time for its request: hyper would close it unread.
-        if !place.entry.has_spoken() {
-            drop(timeout(FIRST_REQUEST, place.entry.first_request.notified()).await);
+        if !place.entry.has_sent_request() {
+            drop(timeout(FIRST_REQUEST_TIMEOUT, place.entry.first_request.notified()).await);
         }
-        Farewell::Drain
+        CloseMode::Drain
     };
     tokio::select! {
         biased;
-        order = ordered(&place.entry) => match order {
-            Order::Cut => Farewell::Cut,
-            Order::Close if place.entry.is_quiet() => Farewell::Cut,
-            _ => Farewell::Leave,
+        order = wait_for_order(&place.entry) => match order {
+            CloseOrder::Immediate => CloseMode::Immediate,
+            CloseOrder::IfIdle if place.entry.is_idle() => CloseMode::Immediate,
+            _ => CloseMode::Graceful,
         },
-        () = overdue(place) => Farewell::Leave,
+        () = wait_until_overdue(place) => CloseMode::Graceful,
         farewell = drain => farewell,
     }
 }
 
-async fn ordered(entry: &Entry) -> Order {
+async fn wait_for_order(entry: &ConnectionEntry) -> CloseOrder {
     loop {
         match entry.order() {
-            Order::Stay => entry.orders.notified().await,
+            CloseOrder::KeepOpen => entry.orders.notified().await,
             order => return order,
         }
     }
 }
 
 /// Completes when nothing has happened for too long. Requests set no timers: it looks again when it could be.
-async fn overdue(place: &Place) {
+async fn wait_until_overdue(place: &ConnectionGuard) {
     let settings = &place.table.settings;
     loop {
         let now = Instant::now();
@@ -153,19 +153,19 @@ async fn overdue(place: &Place) {
 }
 
 /// Completes when one that was asked to end does not, and has no request in flight that could be lost.
-async fn out_of_patience(place: &Place, farewell: Farewell) {
-    if farewell == Farewell::Drain {
+async fn wait_for_drain_timeout(place: &ConnectionGuard, farewell: CloseMode) {
+    if farewell == CloseMode::Drain {
         // It has all the time that it had before.
         tokio::select! {
-            order = ordered(&place.entry) => if order == Order::Cut { return },
-            () = overdue(place) => {}
+            order = wait_for_order(&place.entry) => if order == CloseOrder::Immediate { return },
+            () = wait_until_overdue(place) => {}
         }
     }
     loop {
-        sleep(GRACE).await;
+        sleep(IDLE_GRACE).await;
         let now = Instant::now();
         let overdue = place.entry.deadline(&place.table.settings).is_some_and(|at| at <= now);
-        if overdue || place.entry.is_old(now) || place.entry.order() == Order::Cut {
+        if overdue || place.entry.is_long_idle(now) || place.entry.order() == CloseOrder::Immediate {
             return;
         }
     }

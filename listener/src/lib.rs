@@ -13,14 +13,14 @@
 
 mod bind;
 mod connection;
-mod counted;
 mod operator_key;
 mod server;
 mod settings;
 mod table;
+mod tracking;
 
-pub use bind::bind;
-pub use counted::CountedBody;
-pub use operator_key::{InvalidKey, OperatorKey, OperatorPublicKey, SKEW_SECONDS, Unknown};
-pub use server::Server;
-pub use settings::{Busy, End, Settings};
+pub use bind::bind_address;
+pub use operator_key::{InvalidKey, OperatorAuthError, OperatorKey, OperatorPublicKey, SKEW_SECONDS};
+pub use server::HttpServer;
+pub use settings::{ListenerSettings, OverloadPolicy, ShutdownMode};
+pub use tracking::CountedBody;

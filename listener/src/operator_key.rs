@@ -14,7 +14,7 @@ const CONTEXT: &[u8] = b"slipway state v1\0";
 const SCHEME: &str = "Slipway ";
 /// How far the clocks of operator and gateway may be apart.
 pub const SKEW_SECONDS: u64 = 300;
-const PUBLIC_BYTES: usize = 32;
+const PUBLIC_KEY_BYTES: usize = 32;
 
 /// Why a key is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct OperatorKey(Ed25519KeyPair);
 
 impl std::fmt::Debug for OperatorKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("OperatorKey").field(&self.public()).finish()
+        f.debug_tuple("OperatorKey").field(&self.public_key()).finish()
     }
 }
 
@@ -67,36 +67,36 @@ impl OperatorKey {
     }
 
     /// The public key in base64, as gateways are given it.
-    pub fn public(&self) -> String {
+    pub fn public_key(&self) -> String {
         STANDARD.encode(self.0.public_key())
     }
 
     /// The header `authorization` of a request to a pod.
     pub fn authorization(&self, namespace: &str, pod: &str, seconds: u64) -> String {
-        let signature = self.0.sign(&message(namespace, pod, seconds));
+        let signature = self.0.sign(&signed_message(namespace, pod, seconds));
         format!("{SCHEME}{seconds}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 }
 
 /// Why the operator was not recognised; the text is for people, and names the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unknown {
+pub enum OperatorAuthError {
     /// Nothing is shown.
     Missing,
     /// It is not in this form.
-    Form,
+    Malformed,
     /// It was made at another time.
-    Clock,
+    ClockSkew,
     /// It is of another key, or for another pod.
     Signature,
 }
 
-impl std::fmt::Display for Unknown {
+impl std::fmt::Display for OperatorAuthError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Missing => "only the operator may ask, and it shows a signature by its key (--key-secret)",
-            Self::Form => "the header authorization is not `Slipway <seconds>.<signature>`",
-            Self::Clock => "the clocks of operator and gateway differ by more than 300 s; set them",
+            Self::Malformed => "the header authorization is not `Slipway <seconds>.<signature>`",
+            Self::ClockSkew => "the clocks of operator and gateway differ by more than 300 s; set them",
             Self::Signature => {
                 "signed with another operator's key, or for another pod; a restart of the Deployment slipway-gateway gives gateways the key of their operator"
             }
@@ -106,7 +106,7 @@ impl std::fmt::Display for Unknown {
 
 /// The public key of the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OperatorPublicKey([u8; PUBLIC_BYTES]);
+pub struct OperatorPublicKey([u8; PUBLIC_KEY_BYTES]);
 
 impl std::str::FromStr for OperatorPublicKey {
     type Err = InvalidKey;
@@ -122,23 +122,32 @@ impl OperatorPublicKey {
     ///
     /// # Errors
     /// Why it does not.
-    pub fn verify(&self, authorization: Option<&str>, namespace: &str, pod: &str, now: u64) -> Result<(), Unknown> {
-        let shown = authorization.ok_or(Unknown::Missing)?.strip_prefix(SCHEME).ok_or(Unknown::Form)?;
-        let (seconds, signature) = shown.split_once('.').ok_or(Unknown::Form)?;
-        let seconds: u64 = seconds.parse().map_err(|_| Unknown::Form)?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Unknown::Form)?;
+    pub fn verify(
+        &self,
+        authorization: Option<&str>,
+        namespace: &str,
+        pod: &str,
+        now: u64,
+    ) -> Result<(), OperatorAuthError> {
+        let shown = authorization
+            .ok_or(OperatorAuthError::Missing)?
+            .strip_prefix(SCHEME)
+            .ok_or(OperatorAuthError::Malformed)?;
+        let (seconds, signature) = shown.split_once('.').ok_or(OperatorAuthError::Malformed)?;
+        let seconds: u64 = seconds.parse().map_err(|_| OperatorAuthError::Malformed)?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| OperatorAuthError::Malformed)?;
         let key = UnparsedPublicKey::new(&ED25519, &self.0);
         // First whose it is: a time that anybody wrote says nothing of clocks.
-        key.verify(&message(namespace, pod, seconds), &signature).map_err(|_| Unknown::Signature)?;
+        key.verify(&signed_message(namespace, pod, seconds), &signature).map_err(|_| OperatorAuthError::Signature)?;
         if seconds.abs_diff(now) > SKEW_SECONDS {
-            return Err(Unknown::Clock);
+            return Err(OperatorAuthError::ClockSkew);
         }
         Ok(())
     }
 }
 
 /// No name of Kubernetes has a zero byte: two pods never have one text.
-fn message(namespace: &str, pod: &str, seconds: u64) -> Vec<u8> {
+fn signed_message(namespace: &str, pod: &str, seconds: u64) -> Vec<u8> {
     [CONTEXT, namespace.as_bytes(), &[0], pod.as_bytes(), &[0], &seconds.to_be_bytes()].concat()
 }
 
@@ -155,7 +164,7 @@ mod tests {
     #[test]
     fn a_signature_counts_for_one_key_one_pod_and_a_few_minutes() {
         let (ours, other) = (key(), key());
-        let public: OperatorPublicKey = ours.public().parse().unwrap();
+        let public: OperatorPublicKey = ours.public_key().parse().unwrap();
         let verify = |shown: &str, namespace: &str, pod: &str, now| public.verify(Some(shown), namespace, pod, now);
         let shown = ours.authorization("ns", "gw-1", NOW);
         assert_eq!(verify(&shown, "ns", "gw-1", NOW), Ok(()));
@@ -163,24 +172,27 @@ mod tests {
             assert_eq!(verify(&shown, "ns", "gw-1", now), Ok(()));
         }
         for now in [NOW - SKEW_SECONDS - 1, NOW + SKEW_SECONDS + 1, 0, u64::MAX] {
-            assert_eq!(verify(&shown, "ns", "gw-1", now), Err(Unknown::Clock));
+            assert_eq!(verify(&shown, "ns", "gw-1", now), Err(OperatorAuthError::ClockSkew));
         }
-        assert_eq!(verify(&shown, "ns", "gw-2", NOW), Err(Unknown::Signature), "another pod");
-        assert_eq!(verify(&shown, "other", "gw-1", NOW), Err(Unknown::Signature), "another namespace");
-        assert_eq!(verify(&shown, "nsg", "w-1", NOW), Err(Unknown::Signature));
-        assert_eq!(verify(&other.authorization("ns", "gw-1", NOW), "ns", "gw-1", NOW), Err(Unknown::Signature));
+        assert_eq!(verify(&shown, "ns", "gw-2", NOW), Err(OperatorAuthError::Signature), "another pod");
+        assert_eq!(verify(&shown, "other", "gw-1", NOW), Err(OperatorAuthError::Signature), "another namespace");
+        assert_eq!(verify(&shown, "nsg", "w-1", NOW), Err(OperatorAuthError::Signature));
+        assert_eq!(
+            verify(&other.authorization("ns", "gw-1", NOW), "ns", "gw-1", NOW),
+            Err(OperatorAuthError::Signature)
+        );
         let later = shown.replace(&NOW.to_string(), &(NOW + 100).to_string());
-        assert_eq!(verify(&later, "ns", "gw-1", NOW), Err(Unknown::Signature), "the time is signed too");
+        assert_eq!(verify(&later, "ns", "gw-1", NOW), Err(OperatorAuthError::Signature), "the time is signed too");
     }
 
     #[test]
     fn what_is_no_signature_is_refused_and_says_why() {
-        let public: OperatorPublicKey = key().public().parse().unwrap();
-        assert_eq!(public.verify(None, "ns", "gw", NOW), Err(Unknown::Missing));
+        let public: OperatorPublicKey = key().public_key().parse().unwrap();
+        assert_eq!(public.verify(None, "ns", "gw", NOW), Err(OperatorAuthError::Missing));
         for shown in ["", "Bearer x", "Slipway ", "Slipway 1", "Slipway x.AAAA", "Slipway 1.%%", "Slipway -1.AAAA"] {
-            assert_eq!(public.verify(Some(shown), "ns", "gw", NOW), Err(Unknown::Form), "{shown}");
+            assert_eq!(public.verify(Some(shown), "ns", "gw", NOW), Err(OperatorAuthError::Malformed), "{shown}");
         }
-        assert_eq!(public.verify(Some("Slipway 1.AAAA"), "ns", "gw", NOW), Err(Unknown::Signature));
+        assert_eq!(public.verify(Some("Slipway 1.AAAA"), "ns", "gw", NOW), Err(OperatorAuthError::Signature));
     }
 
     #[test]

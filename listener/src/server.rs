@@ -14,8 +14,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     connection,
-    settings::{End, Settings},
-    table::Table,
+    settings::{ListenerSettings, ShutdownMode},
+    table::ConnectionTable,
 };
 
 /// Connections that the kernel holds for us at most: tokio asks for 1024, and Linux takes one more.
@@ -23,15 +23,15 @@ const BACKLOG: usize = 1025;
 
 /// A listening port.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     socket: TcpListener,
-    settings: Settings,
+    settings: ListenerSettings,
     builder: auto::Builder<TokioExecutor>,
 }
 
-impl Server {
+impl HttpServer {
     /// A port with its bounds and timers. `builder` says the rest; timers for heads are not its business.
-    pub fn new(socket: TcpListener, settings: Settings, mut builder: auto::Builder<TokioExecutor>) -> Self {
+    pub fn new(socket: TcpListener, settings: ListenerSettings, mut builder: auto::Builder<TokioExecutor>) -> Self {
         builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
         builder.http2().timer(TokioTimer::new());
         Self { socket, settings, builder }
@@ -47,11 +47,18 @@ impl Server {
         S::Error: Into<Box<dyn Error + Send + Sync>>,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
     {
-        let (table, tasks, stopping) = (Table::new(self.settings), TaskTracker::new(), CancellationToken::new());
+        let (table, tasks, stopping) =
+            (ConnectionTable::new(self.settings), TaskTracker::new(), CancellationToken::new());
         let (builder, make) = (Arc::new(self.builder), Arc::new(make));
         let spawn = |stream: TcpStream, peer: IpAddr| {
-            let place = table.enter(peer);
-            tasks.spawn(connection::run(place, stream, Arc::clone(&builder), Arc::clone(&make), stopping.clone()));
+            let place = table.register(peer);
+            tasks.spawn(connection::serve_connection(
+                place,
+                stream,
+                Arc::clone(&builder),
+                Arc::clone(&make),
+                stopping.clone(),
+            ));
         };
         let mut stop = std::pin::pin!(stop);
         loop {
@@ -66,12 +73,12 @@ impl Server {
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     // Out of file descriptors, most likely: somebody must close one.
-                    table.relieve();
+                    table.evict_one();
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
-        if self.settings.end == End::Drain {
+        if self.settings.shutdown_mode == ShutdownMode::Drain {
             accept_backlog(self.socket, spawn);
         }
         stopping.cancel();

@@ -14,7 +14,7 @@ use http::Response;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
-use slipway_listener::{Busy, End, Server, Settings};
+use slipway_listener::{HttpServer, ListenerSettings, OverloadPolicy, ShutdownMode};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -38,13 +38,13 @@ struct Port {
 }
 
 impl Port {
-    async fn start(adjust: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings {
+    async fn start(adjust: impl FnOnce(&mut ListenerSettings)) -> Self {
+        let mut settings = ListenerSettings {
             max_connections: BOUND,
             header_timeout: DEADLINE * 10,
             idle_timeout: DEADLINE * 10,
-            busy: Busy::Wait,
-            end: End::Drain,
+            overload_policy: OverloadPolicy::Wait,
+            shutdown_mode: ShutdownMode::Drain,
         };
         adjust(&mut settings);
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -68,7 +68,7 @@ impl Port {
                 }
             })
         };
-        let server = Server::new(socket, settings, auto::Builder::new(TokioExecutor::new()));
+        let server = HttpServer::new(socket, settings, auto::Builder::new(TokioExecutor::new()));
         let ended = tokio::spawn(server.serve(make, stop.clone().cancelled_owned()));
         Self { address, go, stop, ended }
     }
@@ -206,7 +206,7 @@ async fn with_requests_everywhere_a_new_one_waits_its_turn() {
 
 #[tokio::test]
 async fn a_port_that_must_answer_does_so_when_all_are_busy() {
-    let port = Port::start(|settings| settings.busy = Busy::Cut).await;
+    let port = Port::start(|settings| settings.overload_policy = OverloadPolicy::Preempt).await;
     let _busy = port.crowd(BOUND, |_| 2, b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;
     port.answers(1).await;
 }
@@ -284,7 +284,7 @@ async fn half_a_head_does_not_keep_a_drain() {
 
 #[tokio::test]
 async fn a_port_without_a_drain_ends_at_once() {
-    let port = Port::start(|settings| settings.end = End::Cut).await;
+    let port = Port::start(|settings| settings.shutdown_mode = ShutdownMode::Abort).await;
     let mut slow = port.from(2).await;
     ask(&mut slow, "/slow").await;
     port.answers(1).await;

@@ -8,7 +8,7 @@ use http::Response;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::{rt::TokioExecutor, server::conn::auto};
-use slipway_listener::{End, Server, Settings, bind};
+use slipway_listener::{HttpServer, ListenerSettings, ShutdownMode, bind_address};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -25,14 +25,18 @@ async fn peer(address: SocketAddr) -> String {
 
 #[tokio::test]
 async fn one_port_answers_both_families_and_knows_a_peer_by_one_address() {
-    let socket = bind("[::]:0".parse().unwrap()).unwrap();
+    let socket = bind_address("[::]:0".parse().unwrap()).unwrap();
     let port = socket.local_addr().unwrap().port();
     let make = |peer: std::net::IpAddr| {
         service_fn(move |_: http::Request<hyper::body::Incoming>| async move {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(peer.to_string()))))
         })
     };
-    let server = Server::new(socket, Settings::admin(End::Cut), auto::Builder::new(TokioExecutor::new()));
+    let server = HttpServer::new(
+        socket,
+        ListenerSettings::for_admin_port(ShutdownMode::Abort),
+        auto::Builder::new(TokioExecutor::new()),
+    );
     tokio::spawn(server.serve(make, std::future::pending()));
     assert_eq!(peer(SocketAddr::from(([127, 0, 0, 1], port))).await, "127.0.0.1");
     match std::net::TcpListener::bind("[::1]:0") {

@@ -12,7 +12,7 @@ use axum::routing::get;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use slipway_listener::{End, Server, Settings};
+use slipway_listener::{HttpServer, ListenerSettings, ShutdownMode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,8 @@ pub async fn serve_admin(listener: TcpListener, health: OperatorHealth, stop: Ca
         .with_state(health);
     let make = move |_| TowerToHyperService::new(router.clone());
     let builder = auto::Builder::new(TokioExecutor::new());
-    let serving = Server::new(listener, Settings::admin(End::Drain), builder).serve(make, stop.cancelled());
+    let serving = HttpServer::new(listener, ListenerSettings::for_admin_port(ShutdownMode::Drain), builder)
+        .serve(make, stop.cancelled());
     let drained = async {
         stop.cancelled().await;
         tokio::time::sleep(DRAIN_TIMEOUT).await;

@@ -236,7 +236,7 @@ async fn the_operator_signs_what_it_asks_and_tells_why_it_is_refused() {
     let gateways = Arc::new(Namespace { is_gateway: true.into() });
     let address = listener.local_addr().unwrap();
     let key = OperatorKey::from_pkcs8(&OperatorKey::generate().unwrap()).unwrap();
-    let public: slipway_listener::OperatorPublicKey = key.public().parse().unwrap();
+    let public: slipway_listener::OperatorPublicKey = key.public_key().parse().unwrap();
     let (metrics, stop) = (Arc::new(OperatorMetrics::default()), CancellationToken::new());
     let links = GatewayStreams::new(triggers, metrics, gateways, stop, address.port(), Some(key));
     links.follow(&change(None, Some(pod("p", address, true, false))));
@@ -249,7 +249,7 @@ async fn the_operator_signs_what_it_asks_and_tells_why_it_is_refused() {
     let shown = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap();
     let now = u64::try_from(Timestamp::now().as_second()).unwrap();
     assert_eq!(public.verify(Some(shown), "ns", "gw", now), Ok(()));
-    let why = slipway_listener::Unknown::Clock.to_string();
+    let why = slipway_listener::OperatorAuthError::ClockSkew.to_string();
     let answer = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n{why}", why.len());
     socket.write_all(answer.as_bytes()).await.unwrap();
     let told = async || {

@@ -98,10 +98,10 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (client, stored) = world(Value::Null).await;
         let all = futures::future::join_all((0..4).map(|_| load_key(&client, "ns", "key"))).await;
-        let all: Vec<String> = all.into_iter().map(|key| key.unwrap().public()).collect();
+        let all: Vec<String> = all.into_iter().map(|key| key.unwrap().public_key()).collect();
         assert!(all.iter().all(|key| *key == all[0]), "{all:?}");
         assert_eq!(stored.lock().unwrap().0, 2, "it was written once");
-        assert_eq!(load_key(&client, "ns", "key").await.unwrap().public(), all[0], "and stays");
+        assert_eq!(load_key(&client, "ns", "key").await.unwrap().public_key(), all[0], "and stays");
     }
 
     #[tokio::test]

@@ -59,7 +59,7 @@ pub async fn run_in_cluster(config: kube::Config, args: RunArgs, stop: Cancellat
     );
 
     let listen = |e| OperatorError::Listen(args.admin_listen, e);
-    let listener = slipway_listener::bind(args.admin_listen).map_err(listen)?;
+    let listener = slipway_listener::bind_address(args.admin_listen).map_err(listen)?;
     // The probes answer until the very end.
     let ended = CancellationToken::new();
     let server = tokio::spawn(admin::serve_admin(listener, health.clone(), ended.clone()));
@@ -151,7 +151,7 @@ async fn run_controllers(
     let gateways = Arc::clone(&health.views) as Arc<dyn GatewayLookup>;
     let key = load_operator_key(args, &client).await?;
     let (mut settings, of_gateways) = args.settings()?;
-    settings.operator_public_key = key.as_ref().map(OperatorKey::public);
+    settings.operator_public_key = key.as_ref().map(OperatorKey::public_key);
     let port = args.gateway_admin_port;
     let links = GatewayStreams::new(push.clone(), Arc::clone(&metrics), gateways, stop.child_token(), port, key);
     let connection = PrometheusConnection::open(&args.prometheus)?;

@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use slipway_telemetry::metrics::histogram;
+use slipway_telemetry::metrics::new_histogram;
 
 use crate::batching::Decision;
 use crate::cache::CacheMetrics;
@@ -90,9 +90,9 @@ impl Metrics {
             jobs: JobMetrics::default(),
             modeldeployment: modeldeployment.to_owned(),
             requests: Family::default(),
-            request_duration: histogram(LATENCY),
-            queue_duration: histogram(LATENCY),
-            inference_duration: histogram(LATENCY),
+            request_duration: new_histogram(LATENCY),
+            queue_duration: new_histogram(LATENCY),
+            inference_duration: new_histogram(LATENCY),
             in_flight: Gauge::default(),
             queued: Gauge::default(),
             predictions: Family::default(),
@@ -225,7 +225,7 @@ impl Metrics {
     pub fn exposition(&self, queued: usize, headers: &http::HeaderMap) -> (&'static str, Vec<u8>) {
         self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         // Our collectors do not fail.
-        slipway_telemetry::metrics::exposition(&self.registry, headers).unwrap_or_default()
+        slipway_telemetry::metrics::encode_metrics(&self.registry, headers).unwrap_or_default()
     }
 
     /// The text for Prometheus; `queued` is the length of the queue at this moment.

@@ -96,7 +96,7 @@ pub(crate) async fn run_untimed(
     let rows = model.signature.rows(&inputs);
     let answer = model.pool.run(inputs, rows, deadline, priority);
     let span = || slipway_telemetry::span!("inference", model = model.name, rows);
-    slipway_telemetry::traced(span, answer).await
+    slipway_telemetry::run_in_span(span, answer).await
 }
 
 /// Refuses requests of too many rows; cheap, so that they are refused before they wait.

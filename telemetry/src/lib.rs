@@ -16,7 +16,7 @@
 //! Across a queue, [`traceparent`] is the text to send along, and [`span_from`] continues it at the other end.
 
 pub mod metrics;
-mod parents;
+mod parent_trust;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,7 +37,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-pub use crate::parents::Parents;
+pub use crate::parent_trust::ParentTrust;
 
 /// Target of the spans that are traced; libraries' own spans are not.
 pub const TARGET: &str = "slipway::trace";
@@ -65,20 +65,20 @@ macro_rules! span {
 }
 
 /// Runs `work` within the span that `make` makes; without traces `make` is not called.
-pub async fn traced<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
+pub async fn run_in_span<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
     if enabled() { work.instrument(make()).await } else { work.await }
 }
 
 /// The same within another span, and no span outside: for calls that are also made by the clock, which would begin a trace each.
-pub async fn traced_within<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
+pub async fn run_in_child_span<F: Future>(make: impl FnOnce() -> Span, work: F) -> F::Output {
     if enabled() && !Span::current().is_none() { work.instrument(make()).await } else { work.await }
 }
 
 /// Sends what is left when it is dropped; keep it until the program ends.
 #[derive(Debug, Default)]
-pub struct Guard(Option<SdkTracerProvider>);
+pub struct TelemetryGuard(Option<SdkTracerProvider>);
 
-impl Drop for Guard {
+impl Drop for TelemetryGuard {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take() {
             ENABLED.store(false, Ordering::Relaxed);
@@ -90,46 +90,46 @@ impl Drop for Guard {
 
 /// Starts logs, and traces when an endpoint is set. Call it once, before any thread of an asynchronous runtime: the exporter's client blocks.
 /// `service` is the name that traces carry unless `OTEL_SERVICE_NAME` says otherwise, `parents` whether whoever asks says what is recorded.
-pub fn init(service: &'static str, filter: EnvFilter, parents: Parents) -> Guard {
+pub fn init_telemetry(service: &'static str, filter: EnvFilter, parents: ParentTrust) -> TelemetryGuard {
     parents.apply();
     let wanted = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
     let wanted = wanted.iter().any(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
     let logs = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter);
     if !wanted {
         tracing_subscriber::registry().with(logs).init();
-        return Guard::default();
+        return TelemetryGuard::default();
     }
     match SpanExporter::builder().with_http().build() {
         Ok(exporter) => {
-            let provider = provider(service, |b| b.with_batch_exporter(exporter));
-            tracing_subscriber::registry().with(logs).with(layer(&provider)).init();
+            let provider = tracer_provider(service, |b| b.with_batch_exporter(exporter));
+            tracing_subscriber::registry().with(logs).with(trace_layer(&provider)).init();
             ENABLED.store(true, Ordering::Relaxed);
-            Guard(Some(provider))
+            TelemetryGuard(Some(provider))
         }
         Err(error) => {
             tracing_subscriber::registry().with(logs).init();
             // A wrong address of a collector is no reason to serve nobody.
             tracing::error!(%error, "no traces: the exporter does not start; look at OTEL_EXPORTER_OTLP_ENDPOINT");
-            Guard::default()
+            TelemetryGuard::default()
         }
     }
 }
 
 /// Starts traces to an exporter of the caller's own, span by span, and no logs: for tests of what a program traces. With `own_share` parents are not
 /// trusted, and such a share of what they send is recorded.
-pub fn init_to(
+pub fn init_with_exporter(
     service: &'static str,
     exporter: impl opentelemetry_sdk::trace::SpanExporter + 'static,
     own_share: Option<f64>,
-) -> Guard {
-    own_share.into_iter().for_each(parents::distrust);
-    let provider = provider(service, |b| b.with_simple_exporter(exporter));
-    tracing_subscriber::registry().with(layer(&provider)).init();
+) -> TelemetryGuard {
+    own_share.into_iter().for_each(parent_trust::distrust_parents);
+    let provider = tracer_provider(service, |b| b.with_simple_exporter(exporter));
+    tracing_subscriber::registry().with(trace_layer(&provider)).init();
     ENABLED.store(true, Ordering::Relaxed);
-    Guard(Some(provider))
+    TelemetryGuard(Some(provider))
 }
 
-fn provider(
+fn tracer_provider(
     service: &'static str,
     exporter: impl FnOnce(
         opentelemetry_sdk::trace::TracerProviderBuilder,
@@ -142,7 +142,7 @@ fn provider(
     exporter(SdkTracerProvider::builder().with_resource(resource.build())).build()
 }
 
-fn layer<S>(provider: &SdkTracerProvider) -> impl tracing_subscriber::Layer<S>
+fn trace_layer<S>(provider: &SdkTracerProvider) -> impl tracing_subscriber::Layer<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
@@ -150,9 +150,9 @@ where
     layer.with_location(false).with_threads(false).with_filter(filter_fn(|meta| meta.target() == TARGET))
 }
 
-struct Headers<'a>(&'a HeaderMap);
+struct HeaderExtractor<'a>(&'a HeaderMap);
 
-impl Extractor for Headers<'_> {
+impl Extractor for HeaderExtractor<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.to_str().ok()
     }
@@ -162,9 +162,9 @@ impl Extractor for Headers<'_> {
     }
 }
 
-struct HeadersMut<'a>(&'a mut HeaderMap);
+struct HeaderInjector<'a>(&'a mut HeaderMap);
 
-impl Injector for HeadersMut<'_> {
+impl Injector for HeaderInjector<'_> {
     fn set(&mut self, key: &str, value: String) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
             self.0.insert(name, value);
@@ -186,12 +186,12 @@ pub fn server_span(method: &http::Method, path: &str, headers: &HeaderMap) -> Sp
     );
     if enabled() {
         span.record("otel.name", format!("{method} {path}").as_str());
-        continue_from(&span, &Headers(headers), parents::decided);
+        set_remote_parent(&span, &HeaderExtractor(headers), parent_trust::resample_parent);
     }
     span
 }
 
-fn continue_from(span: &Span, carrier: &dyn Extractor, decided: fn(SpanContext) -> SpanContext) {
+fn set_remote_parent(span: &Span, carrier: &dyn Extractor, decided: fn(SpanContext) -> SpanContext) {
     let parent = TraceContextPropagator::new().extract(carrier).span().span_context().clone();
     if parent.is_valid() {
         let _ = span.set_parent(Context::new().with_remote_span_context(decided(parent)));
@@ -203,7 +203,7 @@ fn continue_from(span: &Span, carrier: &dyn Extractor, decided: fn(SpanContext) 
 }
 
 /// Notes the status of the answer on a server's span.
-pub fn answered(span: &Span, status: http::StatusCode) {
+pub fn record_status(span: &Span, status: http::StatusCode) {
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
@@ -211,27 +211,27 @@ pub fn answered(span: &Span, status: http::StatusCode) {
 }
 
 /// Names the current span as the parent to whoever gets these headers. Without traces a client's own `traceparent` passes as it came.
-pub fn inject(headers: &mut HeaderMap) {
+pub fn inject_traceparent(headers: &mut HeaderMap) {
     if enabled() {
-        TraceContextPropagator::new().inject_context(&Span::current().context(), &mut HeadersMut(headers));
+        TraceContextPropagator::new().inject_context(&Span::current().context(), &mut HeaderInjector(headers));
     }
 }
 
 /// The W3C `traceparent` of the current span, to be sent along with a message. `None` without traces.
-pub fn traceparent() -> Option<String> {
+pub fn current_traceparent() -> Option<String> {
     let mut headers = HeaderMap::new();
-    inject(&mut headers);
+    inject_traceparent(&mut headers);
     Some(headers.get(TRACEPARENT)?.to_str().ok()?.to_owned())
 }
 
 /// Makes `span` the child of what a message's `traceparent` names, if it names anything.
-pub fn span_from(span: Span, traceparent: Option<&str>) -> Span {
+pub fn span_with_parent(span: Span, traceparent: Option<&str>) -> Span {
     if enabled()
         && let Some(value) = traceparent.and_then(|t| HeaderValue::from_str(t).ok())
     {
         let headers = HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), value)]);
         // Whoever wrote the message has decided: it is one of ours, or may write to our queue.
-        continue_from(&span, &Headers(&headers), |parent| parent);
+        set_remote_parent(&span, &HeaderExtractor(&headers), |parent| parent);
     }
     span
 }
@@ -249,21 +249,21 @@ mod tests {
     fn nothing_when_off_and_a_whole_trace_when_on() {
         let headers = HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(PARENT))]);
         let span = server_span(&http::Method::POST, "/v2", &headers);
-        assert!(span.is_none() && traceparent().is_none());
+        assert!(span.is_none() && current_traceparent().is_none());
         let mut passed = headers.clone();
-        inject(&mut passed);
+        inject_traceparent(&mut passed);
         assert_eq!(passed, headers, "a client's own header is not touched");
 
         let exporter = InMemorySpanExporter::default();
-        let provider = provider("test", |b| b.with_simple_exporter(exporter.clone()));
-        let _default = tracing_subscriber::registry().with(layer(&provider)).set_default();
+        let provider = tracer_provider("test", |b| b.with_simple_exporter(exporter.clone()));
+        let _default = tracing_subscriber::registry().with(trace_layer(&provider)).set_default();
         ENABLED.store(true, Ordering::Relaxed);
         tracing::info_span!("of a library").in_scope(|| ());
         let span = server_span(&http::Method::POST, "/v2", &headers);
         let mut inner = HeaderMap::new();
-        span.in_scope(|| span!("arm", revision = "abc").in_scope(|| inject(&mut inner)));
-        answered(&span, http::StatusCode::BAD_GATEWAY);
-        let queued = span_from(span!("job"), inner[TRACEPARENT].to_str().ok());
+        span.in_scope(|| span!("arm", revision = "abc").in_scope(|| inject_traceparent(&mut inner)));
+        record_status(&span, http::StatusCode::BAD_GATEWAY);
+        let queued = span_with_parent(span!("job"), inner[TRACEPARENT].to_str().ok());
         drop((span, queued));
         ENABLED.store(false, Ordering::Relaxed);
 

@@ -13,7 +13,7 @@ const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.cli
 const MAX_BUCKETS: usize = 160;
 
 /// A histogram with the classic `buckets` and, where a scraper takes them, native ones that grow by at most 10 %.
-pub fn histogram(buckets: impl IntoIterator<Item = f64>) -> Histogram {
+pub fn new_histogram(buckets: impl IntoIterator<Item = f64>) -> Histogram {
     Histogram::new_classic_and_native(buckets, NativeHistogramConfig::new(1.1).max_buckets(MAX_BUCKETS))
 }
 
@@ -21,7 +21,7 @@ pub fn histogram(buckets: impl IntoIterator<Item = f64>) -> Histogram {
 ///
 /// # Errors
 /// When a collector fails; ours do not.
-pub fn exposition(registry: &Registry, headers: &HeaderMap) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
+pub fn encode_metrics(registry: &Registry, headers: &HeaderMap) -> Result<(&'static str, Vec<u8>), std::fmt::Error> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if prefers_protobuf(accept) {
         return Ok((PROTOBUF, prometheus_protobuf::encode_to_vec(registry).map_err(|_| std::fmt::Error)?));
@@ -74,18 +74,18 @@ mod tests {
     #[test]
     fn a_histogram_has_both_kinds_of_buckets() {
         let mut registry = Registry::default();
-        let histogram = histogram([0.1, 1.0]);
+        let histogram = new_histogram([0.1, 1.0]);
         registry.register("seconds", "Time", histogram.clone());
         histogram.observe(0.05);
         histogram.observe(0.5);
         let headers = |accept: &'static str| HeaderMap::from_iter([(ACCEPT, http::HeaderValue::from_static(accept))]);
-        let (kind, body) = exposition(&registry, &headers(CLASSIC)).unwrap();
+        let (kind, body) = encode_metrics(&registry, &headers(CLASSIC)).unwrap();
         let text = String::from_utf8(body).unwrap();
         assert!(
             kind.starts_with("application/openmetrics-text") && text.contains("seconds_bucket{le=\"0.1\"} 1"),
             "{text}"
         );
-        let (kind, body) = exposition(&registry, &headers(NATIVE)).unwrap();
+        let (kind, body) = encode_metrics(&registry, &headers(NATIVE)).unwrap();
         assert!(kind.starts_with("application/vnd.google.protobuf") && !body.is_empty());
         let families = prometheus_protobuf::encode(&registry).unwrap();
         let metric = families[0].metric[0].histogram.as_ref().unwrap();

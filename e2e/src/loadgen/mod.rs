@@ -198,8 +198,8 @@ pub(crate) async fn run_loadgen(options: LoadgenOptions) -> Result<bool> {
 
 /// Serves the API until a signal comes; the load itself ends by `--max-duration`.
 async fn serve_api(options: &LoadgenOptions, generator: &LoadGenerator) -> Result<()> {
-    let listener =
-        slipway_listener::bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
+    let listener = slipway_listener::bind_address(options.listen)
+        .with_context(|| format!("cannot listen on {}", options.listen))?;
     let pace = Arc::clone(&generator.context.pace);
     let limit = Duration::from_secs_f64(options.max_duration);
     // The process stays: a Deployment would start it again, and the load with it.

@@ -2,7 +2,7 @@ use kube::core::error_boundary::InvalidObject;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::Snapshot;
+use crate::config::RoutingSnapshot;
 
 fn guard(value: Value) -> DeserializeGuard<RoutedModelDeployment> {
     serde_json::from_value(value).unwrap()
@@ -29,21 +29,21 @@ fn slice(labels: Value, created: &str, endpoints: Value) -> EndpointSlice {
     .unwrap()
 }
 
-impl Converter {
+impl ResourceConverter {
     /// What is routed when these are all objects there are.
     fn snapshot<'a>(
         &mut self,
         models: impl IntoIterator<Item = &'a DeserializeGuard<RoutedModelDeployment>>,
         slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    ) -> Snapshot {
+    ) -> RoutingSnapshot {
         let models: Vec<_> = models.into_iter().cloned().collect();
         let mut slices: Vec<_> = slices.into_iter().cloned().collect();
         for (number, slice) in slices.iter_mut().enumerate() {
             slice.metadata.name = Some(format!("slice-{number}"));
         }
-        self.all_slices(&slices);
-        self.all_models(&models);
-        let mut snapshot = Snapshot::default();
+        self.replace_slices(&slices);
+        self.replace_models(&models);
+        let mut snapshot = RoutingSnapshot::default();
         for name in self.models.keys() {
             snapshot.models.insert(name.clone(), self.current(name).unwrap().0.clone());
         }
@@ -77,16 +77,16 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
             {"revision": "bbb", "role": "Candidate", "weight": "5%"},
         ]},
     });
-    let snapshot = Converter::default().snapshot([&guard(digits(traffic, status))], []);
-    let backend = |revision: &str, role, permille| Backend { revision: revision.into(), role, permille };
+    let snapshot = ResourceConverter::default().snapshot([&guard(digits(traffic, status))], []);
+    let backend = |revision: &str, role, permille| WeightedBackend { revision: revision.into(), role, permille };
     let expected = ModelConfig {
         name: "digits".into(),
         uid: "1-2-3".into(),
         created: "2026-01-02T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second(),
         claims: RoutingClaims { hosts: ["digits.example.org".to_owned()].into(), model_name: "digits-model".into() },
-        weights: Some(Weights {
+        weights: Some(TrafficWeights {
             generation: 12,
-            backends: vec![backend("aaa", Role::Stable, 950), backend("bbb", Role::Candidate, 50)],
+            backends: vec![backend("aaa", ArmRole::Stable, 950), backend("bbb", ArmRole::Candidate, 50)],
             preview: Some("bbb".into()),
         }),
         stable: Some("aaa".into()),
@@ -108,8 +108,9 @@ fn everything_that_a_user_and_the_operator_wrote_arrives() {
 
 #[test]
 fn whether_a_prediction_may_run_twice_is_read() {
-    let replay =
-        |traffic| Converter::default().snapshot([&guard(digits(traffic, json!(null)))], []).models["digits"].replay;
+    let replay = |traffic| {
+        ResourceConverter::default().snapshot([&guard(digits(traffic, json!(null)))], []).models["digits"].replay
+    };
     assert!(replay(json!({})) && replay(json!({"replay": "Enabled"})) && !replay(json!({"replay": "Disabled"})));
 }
 
@@ -118,7 +119,7 @@ fn pods_that_keep_answers_are_known() {
     let caching = |cache: Value| {
         let mut object = digits(json!({}), json!(null));
         object["spec"]["server"] = json!({"cache": cache});
-        Converter::default().snapshot([&guard(object)], []).models["digits"].caching
+        ResourceConverter::default().snapshot([&guard(object)], []).models["digits"].caching
     };
     assert!(caching(json!({"results": {}})));
     assert!(!caching(json!({"results": {"mode": "Disabled"}})) && !caching(json!({})));
@@ -129,7 +130,7 @@ fn pods_are_told_what_takes_effect_without_a_rollout() {
     let told = |spec: Value| {
         let mut object = digits(json!({}), json!(null));
         object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        Converter::default().snapshot([&guard(object)], []).models["digits"].pod_settings.clone()
+        ResourceConverter::default().snapshot([&guard(object)], []).models["digits"].pod_settings.clone()
     };
     let value = |text: &'static str| Some(HeaderValue::from_static(text));
     assert_eq!(told(json!({})), PodSettings::default());
@@ -144,7 +145,7 @@ fn pods_are_told_what_takes_effect_without_a_rollout() {
 
 #[test]
 fn defaults_are_those_of_the_api() {
-    let snapshot = Converter::default().snapshot([&guard(digits(json!({}), json!(null)))], []);
+    let snapshot = ResourceConverter::default().snapshot([&guard(digits(json!({}), json!(null)))], []);
     let config = &snapshot.models["digits"];
     assert_eq!((config.timeout, config.weights.as_ref()), (Duration::from_secs(30), None));
     assert_eq!(config.shield, ShieldConfig { enabled: true, candidate_timeout: None });
@@ -164,7 +165,7 @@ fn weights_take_effect_whatever_else_is_not_understood() {
             ]},
         })
     };
-    let mut converter = Converter::default();
+    let mut converter = ResourceConverter::default();
     let mut model = |traffic: Value, status: Value| {
         let mut object = digits(traffic, status);
         object["spec"]["analysis"] = json!({"gates": [{"type": "Disagreement"}], "mode": 3});
@@ -173,7 +174,7 @@ fn weights_take_effect_whatever_else_is_not_understood() {
     let first = model(json!({"timeoutSeconds": 7, "shield": {"mode": "Half"}}), weights(1, 5));
     assert_eq!((first.timeout, first.shield.enabled), (Duration::from_secs(7), true));
     let backends = first.weights.clone().unwrap().backends;
-    assert_eq!((backends[1].role, backends[1].permille), (Role::Candidate, 50));
+    assert_eq!((backends[1].role, backends[1].permille), (ArmRole::Candidate, 50));
     // A value of the spec in a new form: the last spec stays, and an abort is one.
     let aborted = model(json!({"timeoutSeconds": "soon"}), weights(2, 0));
     assert_eq!(aborted.weights.as_ref().unwrap().generation, 2);
@@ -191,11 +192,11 @@ fn weights_take_effect_whatever_else_is_not_understood() {
 #[test]
 fn a_gateway_that_has_seen_no_other_spec_takes_what_it_understands_of_one() {
     let traffic = json!({"timeoutSeconds": "soon", "hosts": ["digits.example.org"], "brake": {"minFailures": 3}});
-    let mut converter = Converter::default();
+    let mut converter = ResourceConverter::default();
     let config = converter.snapshot([&guard(digits(traffic, json!(null)))], []).models["digits"].clone();
     assert_eq!((config.timeout, config.brake.min_failures), (Duration::from_secs(30), 3));
     assert_eq!(config.claims.hosts.len(), 1);
-    assert_eq!(converter.snapshot([], []), Snapshot::default());
+    assert_eq!(converter.snapshot([], []), RoutingSnapshot::default());
 }
 
 #[test]
@@ -203,7 +204,7 @@ fn a_gateway_that_can_read_nothing_of_one_knows_its_name_and_its_pods() {
     let read = guard(digits(json!({"timeoutSeconds": 7}), json!(null)));
     let error = InvalidObject { error: "another form".into(), metadata: read.0.as_ref().unwrap().metadata.clone() };
     let pods = slice(of_revision("aaa"), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.0.0.1"]}]));
-    let mut converter = Converter::default();
+    let mut converter = ResourceConverter::default();
     let snapshot = converter.snapshot([&DeserializeGuard(Err(error.clone()))], [&pods]);
     let config = &snapshot.models["digits"];
     assert_eq!((config.uid.as_str(), config.timeout), ("1-2-3", Duration::from_secs(30)));
@@ -219,7 +220,7 @@ fn a_gateway_that_can_read_nothing_of_one_knows_its_name_and_its_pods() {
 
 #[test]
 fn a_deleted_modeldeployment_serves_on_while_its_endpoints_are_there() {
-    let mut converter = Converter::default();
+    let mut converter = ResourceConverter::default();
     let model = guard(digits(json!({"timeoutSeconds": 7}), json!(null)));
     let pods = slice(of_revision("aaa"), "2026-01-01T00:00:00Z", json!([{"addresses": ["10.0.0.1"]}]));
     let before = converter.snapshot([&model], [&pods]);
@@ -245,12 +246,12 @@ fn a_pod_of_both_families_counts_once() {
     let v6 = json!([pod("fd00::1", "a", true), pod("fd00::2", "b", true), pod("fd00::3", "c", true)]);
     let [v4, v6] = [v4, v6].map(|pods| slice(of_revision("one"), "2026-01-02T00:00:00Z", pods));
     for slices in [[&v4, &v6], [&v6, &v4]] {
-        let snapshot = Converter::default().snapshot([], slices);
+        let snapshot = ResourceConverter::default().snapshot([], slices);
         let group = &snapshot.endpoints[&("digits".to_owned(), "one".to_owned())];
         assert_eq!(group.ready, addrs(&["10.0.0.1:8080", "[fd00::3]:8080"]));
         assert_eq!(group.draining, addrs(&["10.0.0.2:8080"]));
     }
-    let snapshot = Converter::default().snapshot([], [&v6]);
+    let snapshot = ResourceConverter::default().snapshot([], [&v6]);
     assert_eq!(snapshot.endpoints[&("digits".to_owned(), "one".to_owned())].ready.len(), 3);
 }
 
@@ -279,7 +280,7 @@ fn endpoints_are_grouped_by_revision_and_state() {
             json!([{"addresses": ["10.9.9.9"]}]),
         ),
     ];
-    let groups = Converter::default().snapshot([], &slices).endpoints;
+    let groups = ResourceConverter::default().snapshot([], &slices).endpoints;
     assert_eq!(groups.len(), 1);
     let group = &groups[&("digits".to_owned(), "aaa".to_owned())];
     assert_eq!(group.ready, addrs(&["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.5:8080"]));

@@ -15,70 +15,70 @@ use prometheus_client::{
 use tokio::time::Instant;
 
 use super::{
-    book::{Counted, Rejected},
-    windows::Windows,
+    ledger::{CountedFeedback, FeedbackRejection},
+    windows::FeedbackWindows,
 };
 
 /// Seconds, from a minute to a week.
-const AGES: [f64; 11] =
+const AGE_BUCKETS: [f64; 11] =
     [1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 4.0 * 3600.0, 86_400.0, 2.0 * 86_400.0, 4.0 * 86_400.0, 7.0 * 86_400.0];
 
 /// Revisions of one ModelDeployment that are counted; of more, those that nothing was counted for longest are forgotten.
 const MAX_REVISIONS: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Named {
+struct FeedbackOutcomeLabels {
     modeldeployment: String,
     revision: String,
     outcome: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labelled {
+struct FeedbackResultLabels {
     modeldeployment: String,
     revision: String,
     result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Of {
+struct FeedbackRevisionLabels {
     modeldeployment: String,
     revision: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Because {
+struct FeedbackReasonLabels {
     modeldeployment: String,
     reason: &'static str,
 }
 
-type Sum = Counter<f64, AtomicU64>;
+type FloatCounter = Counter<f64, AtomicU64>;
 
 /// What is known of a revision besides its series.
 #[derive(Debug)]
-struct Known {
+struct KnownRevision {
     /// When something was last counted for it.
-    since: Instant,
+    last_counted: Instant,
     /// Names of outcomes that have series.
     outcomes: HashSet<String>,
 }
 
 /// The metrics of what feedback brings, of all ModelDeployments of the gateway.
 #[derive(Debug)]
-pub struct Outcomes {
-    labels: Family<Labelled, Counter>,
-    rejected: Family<Because, Counter>,
-    counts: Family<Named, Counter>,
-    sums: Family<Named, Sum>,
-    squares: Family<Named, Sum>,
-    ages: Family<Of, Histogram>,
-    windows: Arc<Windows>,
-    known: Mutex<HashMap<(String, String), Known>>,
+pub struct FeedbackMetrics {
+    labels: Family<FeedbackResultLabels, Counter>,
+    rejected: Family<FeedbackReasonLabels, Counter>,
+    counts: Family<FeedbackOutcomeLabels, Counter>,
+    sums: Family<FeedbackOutcomeLabels, FloatCounter>,
+    squares: Family<FeedbackOutcomeLabels, FloatCounter>,
+    ages: Family<FeedbackRevisionLabels, Histogram>,
+    windows: Arc<FeedbackWindows>,
+    known: Mutex<HashMap<(String, String), KnownRevision>>,
     /// ModelDeployments that have series of rejections.
     models: Mutex<HashSet<String>>,
 }
 
-impl Default for Outcomes {
+impl Default for FeedbackMetrics {
     fn default() -> Self {
         Self {
             labels: Family::default(),
@@ -86,7 +86,7 @@ impl Default for Outcomes {
             counts: Family::default(),
             sums: Family::default(),
             squares: Family::default(),
-            ages: Family::new_with_constructor(|| Histogram::new(AGES)),
+            ages: Family::new_with_constructor(|| Histogram::new(AGE_BUCKETS)),
             windows: Arc::default(),
             known: Mutex::default(),
             models: Mutex::default(),
@@ -94,7 +94,7 @@ impl Default for Outcomes {
     }
 }
 
-impl Outcomes {
+impl FeedbackMetrics {
     /// Into the registry.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
@@ -117,38 +117,40 @@ impl Outcomes {
     }
 
     /// Creates the series of a revision at 0, so that `increase()` sees the first label and the first outcome.
-    pub fn declare(&self, modeldeployment: &str, revision: &str, names: &[String]) {
-        for reason in Rejected::ALL.map(Rejected::name) {
-            let _ = self.rejected.get_or_create(&Because { modeldeployment: modeldeployment.to_owned(), reason });
+    pub fn declare_revision(&self, modeldeployment: &str, revision: &str, names: &[String]) {
+        for reason in FeedbackRejection::ALL.map(FeedbackRejection::name) {
+            let _ = self
+                .rejected
+                .get_or_create(&FeedbackReasonLabels { modeldeployment: modeldeployment.to_owned(), reason });
         }
         self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(modeldeployment.to_owned());
         for result in ["correct", "incorrect"] {
-            let _ = self.labels.get_or_create(&labelled(modeldeployment, revision, result));
+            let _ = self.labels.get_or_create(&result_labels(modeldeployment, revision, result));
         }
         for name in names {
-            let labels = named(modeldeployment, revision, name);
+            let labels = outcome_labels(modeldeployment, revision, name);
             let _ = (self.counts.get_or_create(&labels), self.sums.get_or_create(&labels));
             let _ = self.squares.get_or_create(&labels);
         }
-        self.note(modeldeployment, revision, names);
+        self.track_revision(modeldeployment, revision, names);
     }
 
     /// Counts predicted rows, made at a time in Unix seconds.
-    pub fn predicted(&self, modeldeployment: &str, revision: &str, seconds: u64, rows: usize) {
+    pub fn count_predicted(&self, modeldeployment: &str, revision: &str, seconds: u64, rows: usize) {
         if rows > 0 {
-            self.windows.with((modeldeployment, revision), seconds, |window| window.predicted += rows as u64);
+            self.windows.update_window((modeldeployment, revision), seconds, |window| window.predicted += rows as u64);
         }
     }
 
     /// Counts accepted feedback.
-    pub fn count(&self, modeldeployment: &str, counted: &Counted) {
+    pub fn count_accepted(&self, modeldeployment: &str, counted: &CountedFeedback) {
         let revision = counted.revision.as_str();
         for (result, n) in [("correct", counted.correct), ("incorrect", counted.incorrect)] {
-            self.labels.get_or_create(&labelled(modeldeployment, revision, result)).inc_by(n);
+            self.labels.get_or_create(&result_labels(modeldeployment, revision, result)).inc_by(n);
         }
         let mut names = &[][..];
         if let Some((name, value)) = &counted.outcome {
-            let labels = named(modeldeployment, revision, name);
+            let labels = outcome_labels(modeldeployment, revision, name);
             self.counts.get_or_create(&labels).inc();
             self.sums.get_or_create(&labels).inc_by(*value);
             self.squares.get_or_create(&labels).inc_by(value * value);
@@ -156,37 +158,39 @@ impl Outcomes {
         }
         let rows = counted.correct + counted.incorrect;
         if rows > 0 {
-            let of = Of { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned() };
+            let of =
+                FeedbackRevisionLabels { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned() };
             self.ages.get_or_create(&of).observe(counted.age_seconds as f64);
-            self.windows.with((modeldeployment, revision), counted.made, |window| window.labelled += rows);
+            self.windows
+                .update_window((modeldeployment, revision), counted.predicted_at, |window| window.labelled += rows);
         }
-        self.note(modeldeployment, revision, names);
+        self.track_revision(modeldeployment, revision, names);
     }
 
     /// Counts rejected feedback.
-    pub fn reject(&self, modeldeployment: &str, rejected: Rejected) {
-        let because = Because { modeldeployment: modeldeployment.to_owned(), reason: rejected.name() };
+    pub fn count_rejected(&self, modeldeployment: &str, rejected: FeedbackRejection) {
+        let because = FeedbackReasonLabels { modeldeployment: modeldeployment.to_owned(), reason: rejected.name() };
         self.models.lock().unwrap_or_else(PoisonError::into_inner).insert(modeldeployment.to_owned());
         self.rejected.get_or_create(&because).inc();
     }
 
     /// Notes that a revision has series, and forgets the longest silent one where there are too many.
-    fn note(&self, modeldeployment: &str, revision: &str, names: &[String]) {
+    fn track_revision(&self, modeldeployment: &str, revision: &str, names: &[String]) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (modeldeployment.to_owned(), revision.to_owned());
-        let fresh = || Known { since: Instant::now(), outcomes: HashSet::new() };
+        let fresh = || KnownRevision { last_counted: Instant::now(), outcomes: HashSet::new() };
         let is_new = !known.contains_key(&key);
         let of = known.entry(key).or_insert_with(fresh);
-        of.since = Instant::now();
+        of.last_counted = Instant::now();
         of.outcomes.extend(names.iter().cloned());
         if is_new {
             let siblings = || known.iter().filter(|((model, _), _)| model == modeldeployment);
             if siblings().count() > MAX_REVISIONS
-                && let Some((key, _)) = siblings().min_by_key(|(_, known)| known.since)
+                && let Some((key, _)) = siblings().min_by_key(|(_, known)| known.last_counted)
             {
                 let key = key.clone();
                 if let Some(gone) = known.remove(&key) {
-                    self.forget(&key, &gone);
+                    self.remove_series(&key, &gone);
                 }
             }
         }
@@ -196,9 +200,9 @@ impl Outcomes {
     pub fn sweep(&self, now: Instant, ttl: Duration, serves: impl Fn(&str, &str) -> bool) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|key, known| {
-            let keep = now.saturating_duration_since(known.since) < ttl || serves(&key.0, &key.1);
+            let keep = now.saturating_duration_since(known.last_counted) < ttl || serves(&key.0, &key.1);
             if !keep {
-                self.forget(key, known);
+                self.remove_series(key, known);
             }
             keep
         });
@@ -207,35 +211,40 @@ impl Outcomes {
         models.retain(|model| {
             let keep = left.contains(model.as_str());
             if !keep {
-                for reason in Rejected::ALL.map(Rejected::name) {
-                    self.rejected.remove(&Because { modeldeployment: model.clone(), reason });
+                for reason in FeedbackRejection::ALL.map(FeedbackRejection::name) {
+                    self.rejected.remove(&FeedbackReasonLabels { modeldeployment: model.clone(), reason });
                 }
             }
             keep
         });
     }
 
-    fn forget(&self, (modeldeployment, revision): &(String, String), known: &Known) {
+    fn remove_series(&self, (modeldeployment, revision): &(String, String), known: &KnownRevision) {
         for result in ["correct", "incorrect"] {
-            self.labels.remove(&labelled(modeldeployment, revision, result));
+            self.labels.remove(&result_labels(modeldeployment, revision, result));
         }
         for name in &known.outcomes {
-            let labels = named(modeldeployment, revision, name);
+            let labels = outcome_labels(modeldeployment, revision, name);
             self.counts.remove(&labels);
             self.sums.remove(&labels);
             self.squares.remove(&labels);
         }
-        self.ages.remove(&Of { modeldeployment: modeldeployment.clone(), revision: revision.clone() });
-        self.windows.forget(modeldeployment, revision);
+        self.ages
+            .remove(&FeedbackRevisionLabels { modeldeployment: modeldeployment.clone(), revision: revision.clone() });
+        self.windows.remove_revision(modeldeployment, revision);
     }
 }
 
-fn named(modeldeployment: &str, revision: &str, name: &str) -> Named {
-    Named { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned(), outcome: name.to_owned() }
+fn outcome_labels(modeldeployment: &str, revision: &str, name: &str) -> FeedbackOutcomeLabels {
+    FeedbackOutcomeLabels {
+        modeldeployment: modeldeployment.to_owned(),
+        revision: revision.to_owned(),
+        outcome: name.to_owned(),
+    }
 }
 
-fn labelled(modeldeployment: &str, revision: &str, result: &'static str) -> Labelled {
-    Labelled { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned(), result }
+fn result_labels(modeldeployment: &str, revision: &str, result: &'static str) -> FeedbackResultLabels {
+    FeedbackResultLabels { modeldeployment: modeldeployment.to_owned(), revision: revision.to_owned(), result }
 }
 
 #[cfg(test)]
@@ -244,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    fn text(outcomes: &Outcomes) -> String {
+    fn text(outcomes: &FeedbackMetrics) -> String {
         let (mut registry, mut text) = (Registry::default(), String::new());
         outcomes.register(&mut registry);
         encode(&mut text, &registry).unwrap();
@@ -253,8 +262,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn series_exist_at_zero_and_go_when_nothing_can_come_any_more() {
-        let (outcomes, day) = (Outcomes::default(), Duration::from_secs(86_400));
-        outcomes.declare("digits", "aaa", &["revenue".to_owned()]);
+        let (outcomes, day) = (FeedbackMetrics::default(), Duration::from_secs(86_400));
+        outcomes.declare_revision("digits", "aaa", &["revenue".to_owned()]);
         let of = r#"{modeldeployment="digits",revision="aaa""#;
         for line in [
             format!(r#"slipway_gateway_feedback_total{of},result="correct"}} 0"#),
@@ -263,7 +272,10 @@ mod tests {
         ] {
             assert!(text(&outcomes).contains(&line), "{line} is not in {}", text(&outcomes));
         }
-        outcomes.count("digits", &Counted { revision: "bbb".into(), correct: 2, incorrect: 1, ..Counted::default() });
+        outcomes.count_accepted(
+            "digits",
+            &CountedFeedback { revision: "bbb".into(), correct: 2, incorrect: 1, ..CountedFeedback::default() },
+        );
         assert!(text(&outcomes).contains(r#"revision="bbb",result="correct"} 2"#));
         tokio::time::advance(day).await;
         outcomes.sweep(Instant::now(), day, |_, revision| revision == "aaa");
@@ -275,10 +287,13 @@ mod tests {
     /// M15: a gateway that has seen many revisions counts for those that serve now.
     #[tokio::test(start_paused = true)]
     async fn the_revisions_that_are_silent_longest_make_room() {
-        let outcomes = Outcomes::default();
+        let outcomes = FeedbackMetrics::default();
         for n in 0..100 {
             tokio::time::advance(Duration::from_secs(1)).await;
-            outcomes.count("m", &Counted { revision: format!("rev{n}"), correct: 1, ..Counted::default() });
+            outcomes.count_accepted(
+                "m",
+                &CountedFeedback { revision: format!("rev{n}"), correct: 1, ..CountedFeedback::default() },
+            );
         }
         let text = text(&outcomes);
         assert_eq!(text.matches(r#"result="correct"} 1"#).count(), MAX_REVISIONS);

@@ -14,32 +14,32 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::Summary;
-use crate::{affinity::rank, split::hash};
+use super::FeedbackResponse;
+use crate::{affinity::rendezvous_rank, split::hash_parts};
 
 /// Name of the port on which gateways answer each other.
 const PORT: &str = "private";
 /// Time for another gateway to take a connection, and to answer.
-const TIMES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+const TIMEOUTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Longest answer.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// A gateway.
 #[derive(Clone, Debug, Eq)]
-pub struct Peer {
+pub struct GatewayPeer {
     /// The name of its pod.
     pub name: String,
     /// Where it answers.
     pub addr: SocketAddr,
 }
 
-impl PartialEq for Peer {
+impl PartialEq for GatewayPeer {
     fn eq(&self, other: &Self) -> bool {
         self.addr == other.addr
     }
 }
 
-impl Hash for Peer {
+impl Hash for GatewayPeer {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.addr.hash(state);
     }
@@ -47,31 +47,31 @@ impl Hash for Peer {
 
 /// The gateways that are ready, this one among them or not.
 #[derive(Debug)]
-pub struct Peers {
-    own: String,
-    others: RwLock<Vec<Peer>>,
+pub struct GatewayPeers {
+    own_name: String,
+    others: RwLock<Vec<GatewayPeer>>,
 }
 
-impl Peers {
+impl GatewayPeers {
     /// None but `own`, the name of this pod.
     pub fn new(own: &str) -> Self {
-        Self { own: own.to_owned(), others: RwLock::default() }
+        Self { own_name: own.to_owned(), others: RwLock::default() }
     }
 
     /// These are all.
-    pub fn set(&self, all: impl IntoIterator<Item = Peer>) {
-        let mut others: Vec<Peer> = all.into_iter().filter(|peer| peer.name != self.own).collect();
+    pub fn set(&self, all: impl IntoIterator<Item = GatewayPeer>) {
+        let mut others: Vec<GatewayPeer> = all.into_iter().filter(|peer| peer.name != self.own_name).collect();
         others.sort_by(|a, b| a.name.cmp(&b.name));
         others.dedup_by(|a, b| a.name == b.name);
         *self.others.write().unwrap_or_else(PoisonError::into_inner) = others;
     }
 
     /// Who counts a prediction, after so many before it in rank did not; none when it is this gateway. All gateways that know of each other say the same.
-    pub fn owner(&self, number: u64, tried: usize) -> Option<Peer> {
+    pub fn owner(&self, number: u64, tried: usize) -> Option<GatewayPeer> {
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        let of = |name: &str| rank(number, hash(&[name.as_bytes()]));
+        let of = |name: &str| rendezvous_rank(number, hash_parts(&[name.as_bytes()]));
         let mut before: Vec<_> = others.iter().map(|peer| (of(&peer.name), peer)).collect();
-        let own = of(&self.own);
+        let own = of(&self.own_name);
         before.retain(|(rank, _)| *rank > own);
         before.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
         before.get(tried).map(|(_, peer)| (*peer).clone())
@@ -79,15 +79,15 @@ impl Peers {
 }
 
 /// The gateways of the EndpointSlices of their Service.
-pub fn peers_of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Vec<Peer> {
+pub fn peers_from_slices<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> Vec<GatewayPeer> {
     // A gateway of both families is in a slice of each, and is one gateway: IPv4 first, as for the pods of models.
-    let mut peers: Vec<Peer> = slices.into_iter().flat_map(of_slice).collect();
+    let mut peers: Vec<GatewayPeer> = slices.into_iter().flat_map(peers_from_slice).collect();
     peers.sort_by(|a, b| (&a.name, a.addr).cmp(&(&b.name, b.addr)));
     peers.dedup_by(|later, earlier| later.name == earlier.name);
     peers
 }
 
-fn of_slice(slice: &EndpointSlice) -> Vec<Peer> {
+fn peers_from_slice(slice: &EndpointSlice) -> Vec<GatewayPeer> {
     let mut ports = slice.ports.iter().flatten().filter(|port| port.name.as_deref() == Some(PORT));
     let Some(port) = ports.find_map(|port| u16::try_from(port.port?).ok()) else { return Vec::new() };
     let ready = slice
@@ -97,20 +97,20 @@ fn of_slice(slice: &EndpointSlice) -> Vec<Peer> {
     let peer = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| {
         let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         let name = endpoint.target_ref.as_ref()?.name.clone()?;
-        Some(Peer { name, addr: SocketAddr::new(ip, port) })
+        Some(GatewayPeer { name, addr: SocketAddr::new(ip, port) })
     };
     ready.filter_map(peer).collect()
 }
 
 /// Sends feedback to a gateway; none when it does not count it.
-pub(super) async fn post<const N: usize>(
+pub(super) async fn post_feedback<const N: usize>(
     addr: SocketAddr,
     host: &str,
     path: &str,
     headers: [(HeaderName, HeaderValue); N],
     body: Bytes,
-) -> Option<Summary> {
-    let stream = timeout(TIMES.0, TcpStream::connect(addr)).await.ok()?.ok()?;
+) -> Option<FeedbackResponse> {
+    let stream = timeout(TIMEOUTS.0, TcpStream::connect(addr)).await.ok()?.ok()?;
     let answer = async {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         let mut request = Request::new(Full::new(body));
@@ -131,7 +131,7 @@ pub(super) async fn post<const N: usize>(
             _ = connection => None,
         }
     };
-    timeout(TIMES.1, answer).await.ok()?
+    timeout(TIMEOUTS.1, answer).await.ok()?
 }
 
 #[cfg(test)]
@@ -140,13 +140,13 @@ mod tests {
 
     use super::*;
 
-    fn peer(name: &str) -> Peer {
+    fn peer(name: &str) -> GatewayPeer {
         let last = name.bytes().last().unwrap_or_default();
-        Peer { name: name.to_owned(), addr: SocketAddr::from(([10, 0, 0, last], 8081)) }
+        GatewayPeer { name: name.to_owned(), addr: SocketAddr::from(([10, 0, 0, last], 8081)) }
     }
 
-    fn of(own: &str, all: &[&str]) -> Peers {
-        let peers = Peers::new(own);
+    fn of(own: &str, all: &[&str]) -> GatewayPeers {
+        let peers = GatewayPeers::new(own);
         peers.set(all.iter().map(|name| peer(name)));
         peers
     }
@@ -156,7 +156,7 @@ mod tests {
         let all = ["a", "b", "c"];
         let mut counts = [0; 3];
         for number in 0..3000_u64 {
-            let number = crate::split::mix(number);
+            let number = crate::split::mix_bits(number);
             let owners: Vec<String> = all
                 .iter()
                 .map(|own| of(own, &all).owner(number, 0).map_or_else(|| (*own).to_owned(), |peer| peer.name))
@@ -171,7 +171,7 @@ mod tests {
     fn the_next_in_rank_stands_in_and_all_name_the_same() {
         let all = ["a", "b", "c"];
         for number in 0..300_u64 {
-            let number = crate::split::mix(number);
+            let number = crate::split::mix_bits(number);
             let first = |own: &str| of(own, &all).owner(number, 0).map_or_else(|| own.to_owned(), |peer| peer.name);
             let gone = first("a");
             let mut stand_ins = all
@@ -200,10 +200,10 @@ mod tests {
         };
         let (v4, v6) = (slice("IPv4", "10.0.0.1"), slice("IPv6", "fd00::1"));
         for slices in [[&v4, &v6], [&v6, &v4]] {
-            let peers = peers_of(slices);
+            let peers = peers_from_slices(slices);
             assert_eq!(peers.iter().map(|peer| peer.addr.to_string()).collect::<Vec<_>>(), ["10.0.0.1:8081"]);
         }
-        assert_eq!(peers_of([&v6])[0].addr.to_string(), "[fd00::1]:8081");
+        assert_eq!(peers_from_slices([&v6])[0].addr.to_string(), "[fd00::1]:8081");
     }
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
             }))
             .unwrap()
         };
-        let peers = peers_of([&slice("private"), &slice("http")]);
+        let peers = peers_from_slices([&slice("private"), &slice("http")]);
         assert_eq!(peers.iter().map(|peer| (peer.name.as_str(), peer.addr.port())).collect::<Vec<_>>(), [("a", 8081)]);
     }
 }

@@ -14,11 +14,11 @@ use prometheus_client::{
 };
 
 /// Windows in which predictions and their labels are counted, over the time in which feedback is taken.
-pub(super) const WINDOWS: usize = 12;
+pub(super) const WINDOW_COUNT: usize = 12;
 
 /// The rows that were predicted in a window, and those of them that have a label by now.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Window {
+pub(super) struct FeedbackWindow {
     number: u64,
     /// Rows that were predicted.
     pub(super) predicted: u64,
@@ -26,30 +26,30 @@ pub(super) struct Window {
     pub(super) labelled: u64,
 }
 
-type Revisions = HashMap<String, [Window; WINDOWS]>;
+type RevisionWindows = HashMap<String, [FeedbackWindow; WINDOW_COUNT]>;
 
 /// Predictions and labels by the time of the prediction. Windows begin at multiples of their length, so those of all pods are the same and
 /// can be added up.
 #[derive(Debug)]
-pub(super) struct Windows {
+pub(super) struct FeedbackWindows {
     /// The length of a window in seconds; the windows by ModelDeployment and revision.
-    state: Mutex<(u64, HashMap<String, Revisions>)>,
+    state: Mutex<(u64, HashMap<String, RevisionWindows>)>,
 }
 
-impl Default for Windows {
+impl Default for FeedbackWindows {
     fn default() -> Self {
         Self { state: Mutex::new((7200, HashMap::new())) }
     }
 }
 
-impl Windows {
+impl FeedbackWindows {
     /// Feedback is taken for so many seconds.
     pub(super) fn set_length(&self, ttl_seconds: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = ttl_seconds.div_ceil(WINDOWS as u64).max(1);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = ttl_seconds.div_ceil(WINDOW_COUNT as u64).max(1);
     }
 
     /// A revision has no windows any more.
-    pub(super) fn forget(&self, modeldeployment: &str, revision: &str) {
+    pub(super) fn remove_revision(&self, modeldeployment: &str, revision: &str) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(revisions) = state.1.get_mut(modeldeployment) {
             revisions.remove(revision);
@@ -60,19 +60,19 @@ impl Windows {
     }
 
     /// Counts in the window of a time, of a ModelDeployment and a revision. The caller bounds the revisions.
-    pub(super) fn with(&self, of: (&str, &str), seconds: u64, add: impl FnOnce(&mut Window)) {
+    pub(super) fn update_window(&self, of: (&str, &str), seconds: u64, add: impl FnOnce(&mut FeedbackWindow)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let ((length, models), (modeldeployment, revision)) = (&mut *state, of);
         let number = seconds / *length;
         // Twice looked up rather than a name made for each prediction.
         if !models.get(modeldeployment).is_some_and(|revisions| revisions.contains_key(revision)) {
             let revisions = models.entry(modeldeployment.to_owned()).or_default();
-            revisions.insert(revision.to_owned(), [Window::default(); WINDOWS]);
+            revisions.insert(revision.to_owned(), [FeedbackWindow::default(); WINDOW_COUNT]);
         }
         let windows = models.get_mut(modeldeployment).and_then(|revisions| revisions.get_mut(revision));
-        let Some(window) = windows.and_then(|windows| windows.get_mut(number as usize % WINDOWS)) else { return };
+        let Some(window) = windows.and_then(|windows| windows.get_mut(number as usize % WINDOW_COUNT)) else { return };
         if window.number < number {
-            *window = Window { number, ..Window::default() };
+            *window = FeedbackWindow { number, ..FeedbackWindow::default() };
         }
         // A label that is too late for its window has no place any more.
         if window.number == number {
@@ -88,21 +88,21 @@ impl Windows {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (length, models) = &*state;
         let current = now / length;
-        let find = |windows: &[Window; WINDOWS], age: usize| {
+        let find = |windows: &[FeedbackWindow; WINDOW_COUNT], age: usize| {
             let number = current.saturating_sub(age as u64);
             windows.iter().find(|w| w.number == number).copied().unwrap_or_default()
         };
         let all = models.iter().flat_map(|(model, revisions)| revisions.iter().map(move |of| (model, of)));
         let series: Vec<_> = all
             .flat_map(|(model, (revision, windows))| {
-                (0..WINDOWS).map(move |age| (model, revision, age, find(windows, age)))
+                (0..WINDOW_COUNT).map(move |age| (model, revision, age, find(windows, age)))
             })
             .collect();
         for (name, help, value) in [
             (
                 "slipway_gateway_window_predicted_rows",
                 "Rows predicted in the window that is so many windows old",
-                (|w| w.predicted) as fn(&Window) -> u64,
+                (|w| w.predicted) as fn(&FeedbackWindow) -> u64,
             ),
             ("slipway_gateway_window_labelled_rows", "Those of them whose label came", |w| w.labelled),
         ] {
@@ -123,7 +123,7 @@ impl Windows {
     }
 }
 
-impl Collector for Windows {
+impl Collector for FeedbackWindows {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         self.encode_at(&mut encoder, now)
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug)]
-    struct At(Arc<Windows>, u64);
+    struct At(Arc<FeedbackWindows>, u64);
 
     impl Collector for At {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -149,10 +149,10 @@ mod tests {
 
     #[test]
     fn labels_count_in_the_window_of_their_prediction() {
-        let windows = Arc::new(Windows::default());
+        let windows = Arc::new(FeedbackWindows::default());
         windows.set_length(1200);
-        let predicted = |seconds, rows| windows.with(("m", "r"), seconds, |window| window.predicted += rows);
-        let labelled = || windows.with(("m", "r"), 10_050, |window| window.labelled += 2);
+        let predicted = |seconds, rows| windows.update_window(("m", "r"), seconds, |window| window.predicted += rows);
+        let labelled = || windows.update_window(("m", "r"), 10_050, |window| window.labelled += 2);
         predicted(10_000, 8);
         predicted(10_100, 5);
         labelled();

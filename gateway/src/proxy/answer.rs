@@ -17,15 +17,15 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    arm::Failure,
-    count::{ArmCall, ClientCall},
+    arm::ArmFailure,
+    call_guards::{ArmCall, ClientCall},
     grpc,
     headers::holds_nan,
 };
 use crate::{
-    buffer::{Prefix, Replay, Whole},
-    metrics::Outcome,
-    upstream::Download,
+    buffer::{BodyPrefix, BufferedBody, ReplayBody},
+    metrics::RequestOutcome,
+    upstream::DownloadBody,
 };
 
 /// Why a body ends before its end.
@@ -43,48 +43,56 @@ pub enum BodyError {
 #[derive(Debug)]
 pub enum AnswerBody {
     /// From memory.
-    Whole(Replay),
+    Buffered(ReplayBody),
     /// Passes through.
-    Passing(Box<Passing>),
+    Streaming(Box<StreamingBody>),
 }
 
 impl AnswerBody {
     /// A short text.
     pub fn text(text: impl Into<Bytes>) -> Self {
-        Self::whole(Whole { chunks: vec![text.into()], ..Whole::default() })
+        Self::buffered(BufferedBody { chunks: vec![text.into()], ..BufferedBody::default() })
     }
 
     /// A body from memory.
-    pub fn whole(whole: Whole) -> Self {
-        Self::Whole(Replay::new(whole.into()))
+    pub fn buffered(whole: BufferedBody) -> Self {
+        Self::Buffered(ReplayBody::new(whole.into()))
     }
 }
 
 /// A body that passes through, and counts its request at its end.
 #[derive(Debug)]
-pub struct Passing {
-    prefix: Prefix,
-    body: Download,
+pub struct StreamingBody {
+    prefix: BodyPrefix,
+    body: DownloadBody,
     deadline: Pin<Box<Sleep>>,
     arm: ArmCall,
     client: ClientCall,
-    outcome: Outcome,
+    outcome: RequestOutcome,
     status: StatusCode,
     /// A stream of events, which is an answer from its head on.
-    streams: bool,
+    event_stream: bool,
 }
 
-impl Passing {
+impl StreamingBody {
     /// A body whose request ends with `outcome` unless something happens on the way.
-    pub fn new(body: Download, deadline: Instant, arm: ArmCall, client: ClientCall, head: Head) -> Self {
+    pub fn new(body: DownloadBody, deadline: Instant, arm: ArmCall, client: ClientCall, head: ResponseHead) -> Self {
         let deadline = Box::pin(sleep_until(deadline));
         let (outcome, status) = (head.outcome, head.status);
-        let mut passing =
-            Self { prefix: Prefix::default(), body, deadline, arm, client, outcome, status, streams: head.events };
-        if head.events {
-            passing.arm.streams();
+        let mut passing = Self {
+            prefix: BodyPrefix::default(),
+            body,
+            deadline,
+            arm,
+            client,
+            outcome,
+            status,
+            event_stream: head.is_event_stream,
+        };
+        if head.is_event_stream {
+            passing.arm.mark_streaming();
         }
-        passing.waits(false);
+        passing.set_waiting(false);
         if passing.body.is_end_stream() {
             passing.close(outcome);
         }
@@ -92,21 +100,21 @@ impl Passing {
     }
 
     /// Puts what was read already before the rest.
-    pub fn with_prefix(mut self, prefix: Prefix) -> Self {
+    pub fn with_prefix(mut self, prefix: BodyPrefix) -> Self {
         self.prefix = prefix;
         self
     }
 
     /// A client that leaves while the pod keeps it waiting has left because of that; one that does not read has other reasons.
-    fn waits(&mut self, waiting: bool) {
-        let waiting = waiting && !self.streams;
-        self.arm.waits(waiting);
-        self.client.waits(waiting);
+    fn set_waiting(&mut self, waiting: bool) {
+        let waiting = waiting && !self.event_stream;
+        self.arm.set_waiting(waiting);
+        self.client.set_waiting(waiting);
     }
 
-    fn close(&mut self, outcome: Outcome) {
+    fn close(&mut self, outcome: RequestOutcome) {
         self.arm.close(outcome);
-        self.client.close(for_client(outcome, self.status));
+        self.client.close(client_outcome(outcome, self.status));
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -114,18 +122,18 @@ impl Passing {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        self.waits(frame.is_pending());
+        self.set_waiting(frame.is_pending());
         let Poll::Ready(frame) = frame else {
             ready!(self.deadline.as_mut().poll(cx));
-            self.arm.fail(Failure::Deadline);
-            self.client.close(Outcome::Timeout);
+            self.arm.fail(ArmFailure::Deadline);
+            self.client.close(RequestOutcome::Timeout);
             return Poll::Ready(Some(Err(BodyError::Deadline)));
         };
         match &frame {
-            Some(Err(_)) => self.close(Outcome::ServerError),
+            Some(Err(_)) => self.close(RequestOutcome::ServerError),
             None => self.close(self.outcome),
             Some(Ok(frame)) => {
-                if let Some(outcome) = frame.trailers_ref().and_then(grpc::outcome) {
+                if let Some(outcome) = frame.trailers_ref().and_then(grpc::status_outcome) {
                     self.outcome = outcome;
                 }
                 if self.body.is_end_stream() {
@@ -152,61 +160,61 @@ impl Body for AnswerBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             // The error type has no values, so the map is never called.
-            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
-            Self::Passing(body) => body.poll(cx),
+            Self::Buffered(body) => Pin::new(body).poll_frame(cx).map_err(|never: Infallible| match never {}),
+            Self::Streaming(body) => body.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(body) => body.is_end_stream(),
-            Self::Passing(body) => body.prefix.is_empty() && body.body.is_end_stream(),
+            Self::Buffered(body) => body.is_end_stream(),
+            Self::Streaming(body) => body.prefix.is_empty() && body.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(body) => body.size_hint(),
-            Self::Passing(body) => body.size_hint(),
+            Self::Buffered(body) => body.size_hint(),
+            Self::Streaming(body) => body.size_hint(),
         }
     }
 }
 
 /// What the head of an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct ResponseHead {
     /// The outcome, as far as the head tells.
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
     /// The status.
     pub status: StatusCode,
     /// Whether outputs hold a NaN: the answer of a model that has lost its way, or of one that was asked about missing values.
-    pub nan: bool,
+    pub has_nan: bool,
     /// Whether it is the head of a stream of events.
-    pub events: bool,
+    pub is_event_stream: bool,
 }
 
-impl Head {
+impl ResponseHead {
     /// Reads the head of an answer. 429 is the arm's own lack of room, hence `unavailable` rather than the client's error.
-    pub fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+    pub fn from_response(status: StatusCode, headers: &HeaderMap) -> Self {
         let outcome = match status {
-            StatusCode::TOO_MANY_REQUESTS => Outcome::Unavailable,
-            _ if status.is_server_error() => Outcome::ServerError,
-            _ if status.is_client_error() => Outcome::ClientError,
-            _ => grpc::outcome(headers).unwrap_or(Outcome::Success),
+            StatusCode::TOO_MANY_REQUESTS => RequestOutcome::Unavailable,
+            _ if status.is_server_error() => RequestOutcome::ServerError,
+            _ if status.is_client_error() => RequestOutcome::ClientError,
+            _ => grpc::status_outcome(headers).unwrap_or(RequestOutcome::Success),
         };
         let events = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        Self { outcome, status, nan: holds_nan(headers), events }
+        Self { outcome, status, has_nan: holds_nan(headers), is_event_stream: events }
     }
 }
 
 /// What the client saw when an arm's request ended so.
-pub fn for_client(outcome: Outcome, status: StatusCode) -> Outcome {
-    if status == StatusCode::TOO_MANY_REQUESTS { Outcome::ClientError } else { outcome }
+pub fn client_outcome(outcome: RequestOutcome, status: StatusCode) -> RequestOutcome {
+    if status == StatusCode::TOO_MANY_REQUESTS { RequestOutcome::ClientError } else { outcome }
 }
 
 /// Answers of the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum RequestRefusal {
     /// Neither the host nor the request says whom it is for.
     #[error(
         "no ModelDeployment declares this host and the request names no model: ask for /v2/models/<name>, or declare the host in spec.traffic.hosts"
@@ -265,7 +273,7 @@ pub enum Refusal {
     Deadline,
 }
 
-impl Refusal {
+impl RequestRefusal {
     fn status(self) -> StatusCode {
         match self {
             Self::UndeclaredHost | Self::UnknownModel | Self::UnreadableName => StatusCode::NOT_FOUND,
@@ -300,7 +308,7 @@ impl Refusal {
     }
 
     /// What the client saw.
-    pub fn outcome(self) -> Outcome {
+    pub fn outcome(self) -> RequestOutcome {
         match self {
             Self::UndeclaredHost
             | Self::UnknownModel
@@ -310,19 +318,19 @@ impl Refusal {
             | Self::Method
             | Self::BodyTooLarge
             | Self::BodyTimeout
-            | Self::BodyTooSlow => Outcome::ClientError,
+            | Self::BodyTooSlow => RequestOutcome::ClientError,
             // A body that breaks off is a client that left, as far as anybody can tell.
-            Self::BadBody => Outcome::Cancelled,
-            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => Outcome::Unavailable,
-            Self::Broken => Outcome::ServerError,
-            Self::Deadline => Outcome::Timeout,
+            Self::BadBody => RequestOutcome::Cancelled,
+            Self::Overloaded | Self::Unreachable | Self::NoRevision | Self::NoToken => RequestOutcome::Unavailable,
+            Self::Broken => RequestOutcome::ServerError,
+            Self::Deadline => RequestOutcome::Timeout,
         }
     }
 
     /// The answer: JSON as the Open Inference Protocol has it, or a status of gRPC.
-    pub fn answer(self, grpc: bool) -> Response<AnswerBody> {
+    pub fn into_response(self, grpc: bool) -> Response<AnswerBody> {
         if grpc {
-            let mut response = Response::new(AnswerBody::whole(Whole::default()));
+            let mut response = Response::new(AnswerBody::buffered(BufferedBody::default()));
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert(grpc::STATUS, HeaderValue::from_static(self.grpc_status()));
@@ -331,7 +339,7 @@ impl Refusal {
             }
             return response;
         }
-        let mut response = json(self.status(), &serde_json::json!({ "error": self.to_string() }));
+        let mut response = json_response(self.status(), &serde_json::json!({ "error": self.to_string() }));
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -340,7 +348,7 @@ impl Refusal {
 }
 
 /// An answer in JSON.
-pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<AnswerBody> {
+pub fn json_response(status: StatusCode, value: &serde_json::Value) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::text(value.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

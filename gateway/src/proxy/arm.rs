@@ -5,14 +5,14 @@ use std::{net::SocketAddr, pin::pin, sync::Arc};
 use http::Response;
 use tokio::time::{Instant, timeout_at};
 
-use super::{answer::Refusal, plan::Plan};
+use super::{answer::RequestRefusal, buffered_request::BufferedRequest};
 use crate::{
-    config::Role,
-    endpoint::{Endpoint, Visit},
-    gateway::Gateway,
-    metrics::Outcome,
-    model::{Arm, Model},
-    upstream::{Download, SendError, send},
+    config::ArmRole,
+    endpoint::{InFlightGuard, UpstreamEndpoint},
+    gateway::GatewayContext,
+    metrics::RequestOutcome,
+    model::{Arm, RoutedModel},
+    upstream::{DownloadBody, SendError, send_request},
 };
 
 /// Pods that are tried for one request.
@@ -20,7 +20,7 @@ const MAX_PODS: usize = 3;
 
 /// What is tried at one arm before its failure is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
+pub enum RetryPolicy {
     /// Other pods that take the request where one did not. There is another arm to go to.
     Unsent,
     /// Also, once, a pure request that a pod broke off.
@@ -31,7 +31,7 @@ pub enum Retry {
 
 /// Why an arm gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum ArmFailure {
     /// No pod took the request: it did not run.
     Unreachable,
     /// A pod broke off: it may have run.
@@ -46,26 +46,26 @@ pub enum Failure {
     TooSlow,
 }
 
-impl Failure {
+impl ArmFailure {
     /// How the arm's request ended.
-    pub fn outcome(self) -> Outcome {
+    pub fn outcome(self) -> RequestOutcome {
         match self {
-            Self::Unreachable => Outcome::Unavailable,
-            Self::Broken => Outcome::ServerError,
-            Self::Deadline => Outcome::Timeout,
-            Self::ClientLeft | Self::TooLarge | Self::TooSlow => Outcome::Cancelled,
+            Self::Unreachable => RequestOutcome::Unavailable,
+            Self::Broken => RequestOutcome::ServerError,
+            Self::Deadline => RequestOutcome::Timeout,
+            Self::ClientLeft | Self::TooLarge | Self::TooSlow => RequestOutcome::Cancelled,
         }
     }
 
     /// What the client is told.
-    pub fn refusal(self) -> Refusal {
+    pub fn refusal(self) -> RequestRefusal {
         match self {
-            Self::Unreachable => Refusal::Unreachable,
-            Self::Broken => Refusal::Broken,
-            Self::Deadline => Refusal::Deadline,
-            Self::ClientLeft => Refusal::BadBody,
-            Self::TooLarge => Refusal::BodyTooLarge,
-            Self::TooSlow => Refusal::BodyTooSlow,
+            Self::Unreachable => RequestRefusal::Unreachable,
+            Self::Broken => RequestRefusal::Broken,
+            Self::Deadline => RequestRefusal::Deadline,
+            Self::ClientLeft => RequestRefusal::BadBody,
+            Self::TooLarge => RequestRefusal::BodyTooLarge,
+            Self::TooSlow => RequestRefusal::BodyTooSlow,
         }
     }
 }
@@ -74,24 +74,24 @@ impl Failure {
 ///
 /// # Errors
 /// When there is no answer; the head of an answer of any status is a success here.
-pub async fn reach(
-    gateway: &Gateway,
-    model: &Model,
+pub async fn send_to_arm(
+    gateway: &GatewayContext,
+    model: &RoutedModel,
     arm: &Arc<Arm>,
-    plan: &Plan,
+    plan: &BufferedRequest,
     deadline: Instant,
-    retry: Retry,
-) -> Result<Response<Download>, Failure> {
+    retry: RetryPolicy,
+) -> Result<Response<DownloadBody>, ArmFailure> {
     let work = async {
         let until = deadline.min(Instant::now() + gateway.settings.endpoint_wait);
-        let (mut attempts, mut current) = (Attempts::default(), Arc::clone(arm));
+        let (mut attempts, mut current) = (RetryAttempts::default(), Arc::clone(arm));
         loop {
-            let failure = match attempts.run(&current, plan, retry).await {
+            let failure = match attempts.try_pods(&current, plan, retry).await {
                 Ok(response) => return Ok(response),
-                Err(Stop::Final(failure)) => return Err(failure),
-                Err(Stop::NobodyLeft(failure)) => failure,
+                Err(AttemptsError::Final(failure)) => return Err(failure),
+                Err(AttemptsError::Exhausted(failure)) => failure,
             };
-            if retry != Retry::Wait {
+            if retry != RetryPolicy::Wait {
                 return Err(failure);
             }
             match Box::pin(wait_for_endpoint(gateway, model, arm, &attempts.tried, until)).await {
@@ -104,64 +104,75 @@ pub async fn reach(
         || slipway_telemetry::span!("arm", otel.kind = "client", revision = arm.revision.as_str(), role = ?arm.role);
     // By reference: the future of who waits would have room for it twice.
     let work = pin!(timeout_at(deadline, work));
-    slipway_telemetry::traced(span, work).await.unwrap_or(Err(Failure::Deadline))
+    slipway_telemetry::run_in_span(span, work).await.unwrap_or(Err(ArmFailure::Deadline))
 }
 
 /// Why a round of attempts ended without an answer.
-enum Stop {
+enum AttemptsError {
     /// Nothing more may be tried.
-    Final(Failure),
+    Final(ArmFailure),
     /// Every pod of the table was tried; one that is not in it may still be.
-    NobodyLeft(Failure),
+    Exhausted(ArmFailure),
 }
 
 /// What was tried for one request.
 #[derive(Debug, Default)]
-struct Attempts {
+struct RetryAttempts {
     tried: Vec<SocketAddr>,
     /// Where the request broke off; it is sent again once.
     broke_at: Option<SocketAddr>,
     sent: usize,
 }
 
-impl Attempts {
+impl RetryAttempts {
     /// Tries the pods of an arm.
-    async fn run(&mut self, arm: &Arm, plan: &Plan, retry: Retry) -> Result<Response<Download>, Stop> {
+    async fn try_pods(
+        &mut self,
+        arm: &Arm,
+        plan: &BufferedRequest,
+        retry: RetryPolicy,
+    ) -> Result<Response<DownloadBody>, AttemptsError> {
         while self.tried.len() < MAX_PODS {
-            let Some(visit) = pick(arm, &self.tried, self.broke_at, plan.affinity) else {
-                return Err(Stop::NobodyLeft(self.failure()));
+            let Some(visit) = pick_endpoint(arm, &self.tried, self.broke_at, plan.affinity) else {
+                return Err(AttemptsError::Exhausted(self.failure()));
             };
-            let Some(mut request) = plan.request() else { return Err(Stop::Final(self.failure())) };
-            slipway_telemetry::inject(request.headers_mut());
+            let Some(mut request) = plan.next_attempt() else { return Err(AttemptsError::Final(self.failure())) };
+            slipway_telemetry::inject_traceparent(request.headers_mut());
             let endpoint = Arc::clone(&visit.endpoint);
             if self.sent > 0 {
                 arm.metrics.retries.inc();
             }
             self.sent += 1;
             // After one broken connection the others to the same pod are doubtful.
-            match send(visit, request, plan.protocol(), self.broke_at.is_some()).await {
+            match send_request(visit, request, plan.protocol(), self.broke_at.is_some()).await {
                 Ok(response) => return Ok(response),
                 Err(SendError::Unsent(request, error)) => {
                     tracing::debug!(addr = %endpoint.addr, error, "no connection");
-                    endpoint.suspect();
-                    plan.take_back(*request);
+                    endpoint.mark_suspect();
+                    plan.restore_body(*request);
                     self.tried.push(endpoint.addr);
                 }
-                Err(SendError::Upload(failure)) => return Err(Stop::Final(failure)),
+                Err(SendError::Upload(failure)) => return Err(AttemptsError::Final(failure)),
                 Err(SendError::Broken { error, reused }) => {
                     tracing::debug!(addr = %endpoint.addr, error, "broke off");
-                    self.broke(&endpoint, reused, plan.pure, retry)?;
+                    self.record_break(&endpoint, reused, plan.idempotent, retry)?;
                 }
             }
         }
-        Err(Stop::Final(self.failure()))
+        Err(AttemptsError::Final(self.failure()))
     }
 
     /// Allows one more attempt, or none. A connection that had served before may have been closed in the moment of sending: the pod
     /// is not to blame, and may be the only one. On a new connection it is, and another is tried only where that was asked for.
-    fn broke(&mut self, endpoint: &Endpoint, reused: bool, pure: bool, retry: Retry) -> Result<(), Stop> {
-        if self.broke_at.is_some() || !pure || !(reused || retry != Retry::Unsent) {
-            return Err(Stop::Final(Failure::Broken));
+    fn record_break(
+        &mut self,
+        endpoint: &UpstreamEndpoint,
+        reused: bool,
+        pure: bool,
+        retry: RetryPolicy,
+    ) -> Result<(), AttemptsError> {
+        if self.broke_at.is_some() || !pure || !(reused || retry != RetryPolicy::Unsent) {
+            return Err(AttemptsError::Final(ArmFailure::Broken));
         }
         self.broke_at = Some(endpoint.addr);
         if !reused {
@@ -170,13 +181,18 @@ impl Attempts {
         Ok(())
     }
 
-    fn failure(&self) -> Failure {
-        self.broke_at.map_or(Failure::Unreachable, |_| Failure::Broken)
+    fn failure(&self) -> ArmFailure {
+        self.broke_at.map_or(ArmFailure::Unreachable, |_| ArmFailure::Broken)
     }
 }
 
 /// Chooses a pod that was not tried; the one that broke off only when there is no other.
-fn pick(arm: &Arm, tried: &[SocketAddr], broke_at: Option<SocketAddr>, affinity: Option<u64>) -> Option<Visit> {
+fn pick_endpoint(
+    arm: &Arm,
+    tried: &[SocketAddr],
+    broke_at: Option<SocketAddr>,
+    affinity: Option<u64>,
+) -> Option<InFlightGuard> {
     let pick = |tried: &[SocketAddr]| match affinity {
         Some(fingerprint) => arm.endpoints.pick_affine(fingerprint, tried),
         None => arm.endpoints.pick(tried),
@@ -189,8 +205,8 @@ fn pick(arm: &Arm, tried: &[SocketAddr], broke_at: Option<SocketAddr>, affinity:
 /// Waits for the arm to have an endpoint that was not tried. A moment without any is an ordinary part of a bad day (all pods
 /// restarted at once), and the pods that were tried may be those of a table that has been replaced meanwhile.
 async fn wait_for_endpoint(
-    gateway: &Gateway,
-    model: &Model,
+    gateway: &GatewayContext,
+    model: &RoutedModel,
     arm: &Arm,
     tried: &[SocketAddr],
     until: Instant,
@@ -200,8 +216,8 @@ async fn wait_for_endpoint(
         let current = gateway.router.table().models.get(&model.config.name).cloned();
         // Stable may be another revision by now: what counts is that somebody answers.
         let arm = current.and_then(|model| match arm.role {
-            Role::Stable => model.stable().cloned(),
-            Role::Candidate => model.arm(&arm.revision).cloned(),
+            ArmRole::Stable => model.stable().cloned(),
+            ArmRole::Candidate => model.arm(&arm.revision).cloned(),
         });
         if let Some(arm) = arm.filter(|arm| arm.endpoints.has_other_than(tried)) {
             return Some(arm);

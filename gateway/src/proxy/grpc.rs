@@ -7,7 +7,7 @@ use http::{
     header::{CONTENT_TYPE, HeaderValue},
 };
 
-use crate::metrics::Outcome;
+use crate::metrics::RequestOutcome;
 
 /// The status of a call.
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -31,7 +31,7 @@ const UNARY: [&str; 9] = [
 ];
 
 /// Calls whose first message names a model in field 1.
-const OF_A_MODEL: [&str; 6] = [
+const MODEL_CALLS: [&str; 6] = [
     "/inference.GRPCInferenceService/ModelReady",
     "/inference.GRPCInferenceService/ModelMetadata",
     "/inference.GRPCInferenceService/ModelInfer",
@@ -63,7 +63,7 @@ pub fn is_known_unary(path: &str) -> bool {
 
 /// Whether the first message of the call names a model.
 pub fn names_model(path: &str) -> bool {
-    OF_A_MODEL.contains(&path)
+    MODEL_CALLS.contains(&path)
 }
 
 /// Whether the call is about a server as a whole.
@@ -72,7 +72,7 @@ pub fn is_about_server(path: &str) -> bool {
 }
 
 /// The client's own deadline.
-pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = number.parse().ok()?;
@@ -88,21 +88,21 @@ pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What a status in headers or trailers means; none when there is no status.
-pub fn outcome(headers: &HeaderMap) -> Option<Outcome> {
-    headers.get(STATUS).map(outcome_of)
+pub fn status_outcome(headers: &HeaderMap) -> Option<RequestOutcome> {
+    headers.get(STATUS).map(outcome_from_status)
 }
 
-fn outcome_of(status: &HeaderValue) -> Outcome {
+fn outcome_from_status(status: &HeaderValue) -> RequestOutcome {
     match status.as_bytes() {
-        b"0" => Outcome::Success,
+        b"0" => RequestOutcome::Success,
         // DEADLINE_EXCEEDED.
-        b"4" => Outcome::Timeout,
+        b"4" => RequestOutcome::Timeout,
         // RESOURCE_EXHAUSTED: what 429 is in HTTP.
-        b"8" => Outcome::Unavailable,
+        b"8" => RequestOutcome::Unavailable,
         // UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS: what 5xx is in HTTP.
-        b"2" | b"13" | b"14" | b"15" => Outcome::ServerError,
+        b"2" | b"13" | b"14" | b"15" => RequestOutcome::ServerError,
         // CANCELLED, INVALID_ARGUMENT, NOT_FOUND and the like.
-        _ => Outcome::ClientError,
+        _ => RequestOutcome::ClientError,
     }
 }
 
@@ -125,17 +125,17 @@ mod tests {
             ("x1S", None),
         ];
         for (text, millis) in cases {
-            assert_eq!(timeout(&headers(TIMEOUT, text)), millis.map(Duration::from_millis), "{text}");
+            assert_eq!(client_timeout(&headers(TIMEOUT, text)), millis.map(Duration::from_millis), "{text}");
         }
     }
 
     #[test]
     fn statuses() {
-        let of = |status| outcome(&headers(STATUS, status));
-        assert_eq!(of("0"), Some(Outcome::Success));
-        assert_eq!(of("3"), Some(Outcome::ClientError));
-        assert_eq!(of("14"), Some(Outcome::ServerError));
-        assert_eq!(outcome(&HeaderMap::new()), None);
+        let of = |status| status_outcome(&headers(STATUS, status));
+        assert_eq!(of("0"), Some(RequestOutcome::Success));
+        assert_eq!(of("3"), Some(RequestOutcome::ClientError));
+        assert_eq!(of("14"), Some(RequestOutcome::ServerError));
+        assert_eq!(status_outcome(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub const CACHE: HeaderName = HeaderName::from_static("x-slipway-cache");
 pub const NAN_OUTPUTS: HeaderName = HeaderName::from_static("x-slipway-nan-outputs");
 
 /// How headers begin that are between gateways and pods.
-const OWN: &str = "x-slipway-";
+const SLIPWAY_PREFIX: &str = "x-slipway-";
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -78,7 +78,7 @@ pub fn holds_nan(headers: &HeaderMap) -> bool {
 }
 
 /// Prepares a client's headers for the pod: hop-by-hop ones and those of ours removed, `x-forwarded-*` set, the host kept in `host`.
-pub fn for_upstream(parts: &mut Parts, peer: IpAddr) {
+pub fn prepare_for_upstream(parts: &mut Parts, peer: IpAddr) {
     let headers = &mut parts.headers;
     strip_hop_by_hop(headers);
     // Answered here: the body is asked for when it is read.
@@ -89,7 +89,8 @@ pub fn for_upstream(parts: &mut Parts, peer: IpAddr) {
         headers.insert(HOST, host);
     }
     // What gateways tell pods is nobody else's to say.
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OWN)).cloned().collect();
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(SLIPWAY_PREFIX)).cloned().collect();
     for name in ours {
         headers.remove(name);
     }
@@ -128,7 +129,7 @@ mod tests {
             .header("x-slipway-anything", "1")
             .header("x-user-id", "7");
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        for_upstream(&mut parts, IpAddr::from([198, 51, 100, 2]));
+        prepare_for_upstream(&mut parts, IpAddr::from([198, 51, 100, 2]));
         let mut left: Vec<_> = parts.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         left.sort();
         assert_eq!(

@@ -2,12 +2,12 @@
 
 use http::{HeaderValue, Method, header::AUTHORIZATION, request::Parts};
 
-use super::answer::Refusal;
-use crate::{gateway::Gateway, model::Model, select::Route};
+use super::answer::RequestRefusal;
+use crate::{gateway::GatewayContext, model::RoutedModel, select::RouteMatch};
 
 /// What a request wants that only who shows the token gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reserved {
+pub enum ReservedOperation {
     /// To send feedback.
     Feedback,
     /// To read or write feature rows.
@@ -19,19 +19,19 @@ pub enum Reserved {
 }
 
 /// What a request wants that is reserved, if it is.
-pub fn what(route: &Route, parts: &Parts, grpc: bool) -> Option<Reserved> {
+pub fn reserved_operation(route: &RouteMatch, parts: &Parts, grpc: bool) -> Option<ReservedOperation> {
     let path = parts.uri.path();
-    let kind = if grpc { of_call(path) } else { of_path(path, &parts.method) };
-    kind.or(route.preview.then_some(Reserved::Preview))
+    let kind = if grpc { reserved_by_call(path) } else { reserved_by_path(path, &parts.method) };
+    kind.or(route.preview.then_some(ReservedOperation::Preview))
 }
 
-fn of_path(path: &str, method: &Method) -> Option<Reserved> {
+fn reserved_by_path(path: &str, method: &Method) -> Option<ReservedOperation> {
     // As model servers read paths: empty parts are none.
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     match (parts.next()?, parts.next()?) {
         ("v2", "models") => {}
         ("v2", "repository") => {
-            return matches!(parts.next_back(), Some("load" | "unload")).then_some(Reserved::Repository);
+            return matches!(parts.next_back(), Some("load" | "unload")).then_some(ReservedOperation::Repository);
         }
         _ => return None,
     }
@@ -41,30 +41,34 @@ fn of_path(path: &str, method: &Method) -> Option<Reserved> {
         verb => verb,
     };
     match verb {
-        "feedback" => Some(Reserved::Feedback),
-        "features" if method != Method::OPTIONS => Some(Reserved::Features),
+        "feedback" => Some(ReservedOperation::Feedback),
+        "features" if method != Method::OPTIONS => Some(ReservedOperation::Features),
         _ => None,
     }
 }
 
-fn of_call(path: &str) -> Option<Reserved> {
+fn reserved_by_call(path: &str) -> Option<ReservedOperation> {
     matches!(path.rsplit('/').next(), Some("RepositoryModelLoad" | "RepositoryModelUnload"))
-        .then_some(Reserved::Repository)
+        .then_some(ReservedOperation::Repository)
 }
 
 /// Why a request at the private port is refused, if it is.
-pub fn refuse(gateway: &Gateway, parts: &Parts) -> Option<Refusal> {
+pub fn refuse_without_token(gateway: &GatewayContext, parts: &Parts) -> Option<RequestRefusal> {
     if gateway.keys.authorization().is_none() {
-        return Some(Refusal::NoToken);
+        return Some(RequestRefusal::NoToken);
     }
     let shown = parts.headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let shows_it = shown.is_some_and(|token| gateway.keys.is_token(token.trim_ascii()));
-    (!shows_it).then_some(Refusal::Unauthorized)
+    (!shows_it).then_some(RequestRefusal::Unauthorized)
 }
 
 /// What proves to a pod that a gateway has seen the token, where the pod asks for that.
-pub fn proof(gateway: &Gateway, model: &Model, what: Option<Reserved>) -> Option<HeaderValue> {
-    what.filter(|what| matches!(what, Reserved::Features | Reserved::Repository))?;
+pub fn access_proof(
+    gateway: &GatewayContext,
+    model: &RoutedModel,
+    what: Option<ReservedOperation>,
+) -> Option<HeaderValue> {
+    what.filter(|what| matches!(what, ReservedOperation::Features | ReservedOperation::Repository))?;
     let key = gateway.keys.derive(slipway_prediction_id::ACCESS, &model.config.uid)?;
     let mut proof = HeaderValue::from_str(&hex::encode(key)).ok()?;
     proof.set_sensitive(true);
@@ -77,18 +81,21 @@ mod tests {
 
     #[test]
     fn reserved_paths_are_found_however_they_are_written() {
-        let of = |path: &str| of_path(path, &Method::POST);
+        let of = |path: &str| reserved_by_path(path, &Method::POST);
         for path in ["/v2/models/m/feedback", "//v2//models/m/feedback/", "/v2/models/m/versions/1/feedback"] {
-            assert_eq!(of(path), Some(Reserved::Feedback), "{path}");
+            assert_eq!(of(path), Some(ReservedOperation::Feedback), "{path}");
         }
-        assert_eq!(of("/v2/models/m/features/user-1"), Some(Reserved::Features));
-        assert_eq!(of("/v2/repository/models/m/load"), Some(Reserved::Repository));
+        assert_eq!(of("/v2/models/m/features/user-1"), Some(ReservedOperation::Features));
+        assert_eq!(of("/v2/repository/models/m/load"), Some(ReservedOperation::Repository));
         for path in
             ["/v2/models/m/infer", "/v2/models/feedback", "/v2/models/feedback/infer", "/v2/repository/index", "/"]
         {
             assert_eq!(of(path), None, "{path}");
         }
-        assert_eq!(of_call("/inference.GRPCInferenceService/RepositoryModelLoad"), Some(Reserved::Repository));
-        assert_eq!(of_call("/inference.GRPCInferenceService/ModelInfer"), None);
+        assert_eq!(
+            reserved_by_call("/inference.GRPCInferenceService/RepositoryModelLoad"),
+            Some(ReservedOperation::Repository)
+        );
+        assert_eq!(reserved_by_call("/inference.GRPCInferenceService/ModelInfer"), None);
     }
 }

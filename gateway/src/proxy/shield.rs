@@ -20,167 +20,180 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Job, Of,
-    answer::{AnswerBody, Head, Passing, for_client},
-    arm::{Failure, Retry, reach},
-    count::ArmCall,
-    grpc,
+    AnswerContext, ProxyExchange,
+    answer::{AnswerBody, ResponseHead, StreamingBody, client_outcome},
+    arm::{ArmFailure, RetryPolicy, send_to_arm},
+    buffered_request::BufferedRequest,
+    call_guards::ArmCall,
+    finish_response, grpc,
     headers::is_cached,
-    mark,
-    plan::Plan,
-    witness::Witness,
+    witness::StableWitness,
 };
 use crate::{
-    budget::Charge,
-    buffer::{Buffer, Prefix, Whole},
-    config::Settings,
-    gateway::Gateway,
-    metrics::Outcome,
-    model::{Arm, Model},
-    upstream::Download,
+    budget::BudgetCharge,
+    buffer::{BodyBuffer, BodyPrefix, BufferedBody},
+    config::ProcessSettings,
+    gateway::GatewayContext,
+    metrics::RequestOutcome,
+    model::{Arm, RoutedModel},
+    upstream::DownloadBody,
 };
 
 /// An answer of the candidate, as far as it was read before the client sees any of it.
-pub enum Gathered {
+pub enum GatheredAnswer {
     /// All of it.
-    Whole(Parts, Whole, Head),
+    Complete(Parts, BufferedBody, ResponseHead),
     /// Its beginning: too large to keep, or a stream of events.
-    Passing(Parts, Prefix, Download, Head),
+    Partial(Parts, BodyPrefix, DownloadBody, ResponseHead),
 }
 
 /// What became of a request to the candidate.
-enum Tried {
+enum HedgedAnswer {
     /// The candidate answered or failed by itself.
-    Candidate(Result<Gathered, Failure>),
+    Candidate(Result<GatheredAnswer, ArmFailure>),
     /// Stable was asked beside it, and its answer is the one that counts.
-    Stable(Result<Gathered, Failure>, ArmCall),
+    Stable(Result<GatheredAnswer, ArmFailure>, ArmCall),
 }
 
 /// Sends a request to the candidate with stable behind it.
-pub async fn shielded(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Response<AnswerBody> {
+pub async fn forward_shielded(mut job: ProxyExchange, candidate: Arc<Arm>, stable: Arc<Arm>) -> Response<AnswerBody> {
     let covered = !stable.endpoints.is_empty();
     // With nobody behind the candidate there is no witness either: it may have too much to do because stable does nothing.
-    let mut call = ArmCall::start(&candidate, job.pace, covered);
-    job.client.reach(job.pace);
-    let mut witness = Witness::new(&job, &candidate, &stable);
-    let gathered = match attempt(&job, &mut call, &stable, &mut witness).await {
-        Tried::Candidate(gathered) => gathered,
-        Tried::Stable(asked, stable_call) => return finish(job, stable_call, asked, Some(&candidate)),
+    let mut call = ArmCall::start(&candidate, job.timing, covered);
+    job.client.mark_reached_arm(job.timing);
+    let mut witness = StableWitness::new(&job, &candidate, &stable);
+    let gathered = match send_hedged(&job, &mut call, &stable, &mut witness).await {
+        HedgedAnswer::Candidate(gathered) => gathered,
+        HedgedAnswer::Stable(asked, stable_call) => return finish_exchange(job, stable_call, asked, Some(&candidate)),
     };
     let outcome = outcome_of(&gathered);
-    if let Ok(Gathered::Whole(parts, ..) | Gathered::Passing(parts, ..)) = &gathered {
-        call.answered(job.model.config.caching && is_cached(&parts.headers));
+    if let Ok(GatheredAnswer::Complete(parts, ..) | GatheredAnswer::Partial(parts, ..)) = &gathered {
+        call.set_cached(job.model.config.caching && is_cached(&parts.headers));
     }
-    if matches!(gathered, Err(Failure::Deadline)) {
+    if matches!(gathered, Err(ArmFailure::Deadline)) {
         // The client's time is over. The witness is heard without it.
-        call.close_unjudged(call.outcome(Failure::Deadline));
-        return job.refuse(Failure::Deadline.refusal());
+        call.close_unjudged(call.failure_outcome(ArmFailure::Deadline));
+        return job.refuse(ArmFailure::Deadline.refusal());
     }
     witness.dismiss();
     if covered && outcome.is_failure() {
-        match charge(&job.model, &candidate) {
-            Ok(charge) => return replay(job, call, outcome, stable, charge).await,
-            Err(Spent) => candidate.metrics.shield_refused.inc(),
+        match charge_replay(&job.model, &candidate) {
+            Ok(charge) => return replay_to_stable(job, call, outcome, stable, charge).await,
+            Err(BudgetSpent) => candidate.metrics.shield_refused.inc(),
         };
     } else if covered
-        && (outcome == Outcome::ClientError || outcome == Outcome::Success && holds_nan(&gathered))
-        && let Ok(charge) = charge(&job.model, &candidate)
+        && (outcome == RequestOutcome::ClientError || outcome == RequestOutcome::Success && holds_nan(&gathered))
+        && let Ok(charge) = charge_replay(&job.model, &candidate)
     {
         return second_opinion(job, call, gathered, stable, charge).await;
     }
-    finish(job, call, gathered, None)
+    finish_exchange(job, call, gathered, None)
 }
 
 /// Asks the candidate, and stable beside it when that takes too long.
-async fn attempt(job: &Job, call: &mut ArmCall, stable: &Arc<Arm>, witness: &mut Witness) -> Tried {
+async fn send_hedged(
+    job: &ProxyExchange,
+    call: &mut ArmCall,
+    stable: &Arc<Arm>,
+    witness: &mut StableWitness,
+) -> HedgedAnswer {
     let candidate = Arc::clone(call.arm());
-    let mut first = pin!(ask(&job.gateway, &job.model, &job.plan, &candidate, job.deadline, Retry::Unsent, None));
-    let Some(time) = job.pace.try_timeout.filter(|_| witness.is_called()) else {
-        return Tried::Candidate(first.await);
+    let mut first = pin!(gather_from_arm(
+        &job.gateway,
+        &job.model,
+        &job.request,
+        &candidate,
+        job.deadline,
+        RetryPolicy::Unsent,
+        None
+    ));
+    let Some(time) = job.timing.try_timeout.filter(|_| witness.is_present()) else {
+        return HedgedAnswer::Candidate(first.await);
     };
-    if let Ok(gathered) = timeout_at(call.since() + time, first.as_mut()).await {
-        return Tried::Candidate(gathered);
+    if let Ok(gathered) = timeout_at(call.started_at() + time, first.as_mut()).await {
+        return HedgedAnswer::Candidate(gathered);
     }
-    match charge(&job.model, &candidate) {
-        Ok(charge) => beside(job, first, call, stable, witness, charge).await,
-        Err(Spent) => {
+    match charge_replay(&job.model, &candidate) {
+        Ok(charge) => race_stable(job, first, call, stable, witness, charge).await,
+        Err(BudgetSpent) => {
             candidate.metrics.shield_refused.inc();
-            Tried::Candidate(first.await)
+            HedgedAnswer::Candidate(first.await)
         }
     }
 }
 
 /// Asks stable beside the candidate; the first answer that is none of a failure is the client's.
-async fn beside(
-    job: &Job,
-    mut first: Pin<&mut impl Future<Output = Result<Gathered, Failure>>>,
+async fn race_stable(
+    job: &ProxyExchange,
+    mut first: Pin<&mut impl Future<Output = Result<GatheredAnswer, ArmFailure>>>,
     call: &mut ArmCall,
     stable: &Arc<Arm>,
-    witness: &mut Witness,
-    charge: Option<Charge>,
-) -> Tried {
+    witness: &mut StableWitness,
+    charge: Option<BudgetCharge>,
+) -> HedgedAnswer {
     let candidate = Arc::clone(call.arm());
     candidate.metrics.shielded.inc();
-    let had = call.since().elapsed();
-    let mut stable_call = ArmCall::start(stable, job.pace, false);
-    witness.asked(stable_call.since());
-    let same_time = stable_call.since() + had;
-    let (gateway, model, plan) = (&job.gateway, &job.model, &job.plan);
-    let mut second = pin!(ask(gateway, model, plan, stable, job.deadline, Retry::Wait, Some(same_time)));
+    let had = call.started_at().elapsed();
+    let mut stable_call = ArmCall::start(stable, job.timing, false);
+    witness.record_asked(stable_call.started_at());
+    let same_time = stable_call.started_at() + had;
+    let (gateway, model, plan) = (&job.gateway, &job.model, &job.request);
+    let mut second =
+        pin!(gather_from_arm(gateway, model, plan, stable, job.deadline, RetryPolicy::Wait, Some(same_time)));
     let (own, asked) = tokio::select! {
         biased;
         own = first.as_mut() => {
-            if !failed(&own) {
+            if !is_failed(&own) {
                 // Late, and still the first.
-                stable_call.close_unjudged(Outcome::Cancelled);
-                give_back(model, charge);
-                return Tried::Candidate(own);
+                stable_call.close_unjudged(RequestOutcome::Cancelled);
+                refund_replay(model, charge);
+                return HedgedAnswer::Candidate(own);
             }
             (Some(own), second.await)
         }
-        asked = second.as_mut() => if failed(&asked) {
+        asked = second.as_mut() => if is_failed(&asked) {
             let own = first.await;
-            if !failed(&own) {
-                stable_call.close_unjudged(ended(&stable_call, &asked));
-                return Tried::Candidate(own);
+            if !is_failed(&own) {
+                stable_call.close_unjudged(timed_outcome(&stable_call, &asked));
+                return HedgedAnswer::Candidate(own);
             }
             (Some(own), asked)
         } else {
             (None, asked)
         }
     };
-    let hangs = own.as_ref().is_none_or(|own| matches!(own, Err(Failure::Deadline)));
-    call.close_unjudged(own.as_ref().map_or(Outcome::TryTimeout, |own| ended(call, own)));
-    if !failed(&asked) {
+    let hangs = own.as_ref().is_none_or(|own| matches!(own, Err(ArmFailure::Deadline)));
+    call.close_unjudged(own.as_ref().map_or(RequestOutcome::TryTimeout, |own| timed_outcome(call, own)));
+    if !is_failed(&asked) {
         if !hangs || Instant::now() < same_time {
-            candidate.judge(true);
+            candidate.update_brake(true);
         }
-        give_back(model, charge);
+        refund_replay(model, charge);
     }
-    if !hangs || !failed(&asked) {
+    if !hangs || !is_failed(&asked) {
         witness.dismiss();
     }
-    Tried::Stable(asked, stable_call)
+    HedgedAnswer::Stable(asked, stable_call)
 }
 
 /// Gives the client an answer as far as it was gathered, or tells that there is none.
-fn finish(
-    mut job: Job,
+fn finish_exchange(
+    mut job: ProxyExchange,
     mut call: ArmCall,
-    gathered: Result<Gathered, Failure>,
+    gathered: Result<GatheredAnswer, ArmFailure>,
     shielded: Option<&Arm>,
 ) -> Response<AnswerBody> {
     let arm = Arc::clone(call.arm());
-    let of = Of { gateway: &job.gateway, model: &job.model, plan: &job.plan };
+    let of = AnswerContext { gateway: &job.gateway, model: &job.model, request: &job.request };
     match gathered {
-        Ok(Gathered::Whole(parts, whole, head)) => {
+        Ok(GatheredAnswer::Complete(parts, whole, head)) => {
             call.close(head.outcome);
-            job.client.close(for_client(head.outcome, head.status));
-            mark(Response::from_parts(parts, AnswerBody::whole(whole)), of, &arm, shielded)
+            job.client.close(client_outcome(head.outcome, head.status));
+            finish_response(Response::from_parts(parts, AnswerBody::buffered(whole)), of, &arm, shielded)
         }
-        Ok(Gathered::Passing(parts, prefix, rest, head)) => {
-            let body = Passing::new(rest, job.deadline, call, job.client, head).with_prefix(prefix);
-            mark(Response::from_parts(parts, AnswerBody::Passing(Box::new(body))), of, &arm, shielded)
+        Ok(GatheredAnswer::Partial(parts, prefix, rest, head)) => {
+            let body = StreamingBody::new(rest, job.deadline, call, job.client, head).with_prefix(prefix);
+            finish_response(Response::from_parts(parts, AnswerBody::Streaming(Box::new(body))), of, &arm, shielded)
         }
         Err(failure) => {
             call.fail(failure);
@@ -190,178 +203,189 @@ fn finish(
 }
 
 /// How a request ended, as far as its answer was read.
-pub fn outcome_of(gathered: &Result<Gathered, Failure>) -> Outcome {
+pub fn outcome_of(gathered: &Result<GatheredAnswer, ArmFailure>) -> RequestOutcome {
     match gathered {
-        Ok(Gathered::Whole(_, _, head) | Gathered::Passing(_, _, _, head)) => head.outcome,
+        Ok(GatheredAnswer::Complete(_, _, head) | GatheredAnswer::Partial(_, _, _, head)) => head.outcome,
         Err(failure) => failure.outcome(),
     }
 }
 
 /// The same, where it matters how long there was time.
-fn ended(call: &ArmCall, gathered: &Result<Gathered, Failure>) -> Outcome {
+fn timed_outcome(call: &ArmCall, gathered: &Result<GatheredAnswer, ArmFailure>) -> RequestOutcome {
     match gathered {
-        Err(failure) => call.outcome(*failure),
+        Err(failure) => call.failure_outcome(*failure),
         Ok(_) => outcome_of(gathered),
     }
 }
 
-fn failed(gathered: &Result<Gathered, Failure>) -> bool {
+fn is_failed(gathered: &Result<GatheredAnswer, ArmFailure>) -> bool {
     outcome_of(gathered).is_failure()
 }
 
-fn holds_nan(gathered: &Result<Gathered, Failure>) -> bool {
-    matches!(gathered, Ok(Gathered::Whole(_, _, head) | Gathered::Passing(_, _, _, head)) if head.nan)
+fn holds_nan(gathered: &Result<GatheredAnswer, ArmFailure>) -> bool {
+    matches!(gathered, Ok(GatheredAnswer::Complete(_, _, head) | GatheredAnswer::Partial(_, _, _, head)) if head.has_nan)
 }
 
 /// Asks an arm until the deadline. The answer is whole, or passes through because of its kind or size, or because it is not whole by a time.
-pub async fn ask(
-    gateway: &Gateway,
-    model: &Model,
-    plan: &Plan,
+pub async fn gather_from_arm(
+    gateway: &GatewayContext,
+    model: &RoutedModel,
+    plan: &BufferedRequest,
     arm: &Arc<Arm>,
     deadline: Instant,
-    retry: Retry,
+    retry: RetryPolicy,
     whole_by: Option<Instant>,
-) -> Result<Gathered, Failure> {
+) -> Result<GatheredAnswer, ArmFailure> {
     let asked = async {
-        gather(&gateway.settings, model, reach(gateway, model, arm, plan, deadline, retry).await?, whole_by).await
+        gather_answer(
+            &gateway.settings,
+            model,
+            send_to_arm(gateway, model, arm, plan, deadline, retry).await?,
+            whole_by,
+        )
+        .await
     };
-    timeout_at(deadline, asked).await.unwrap_or(Err(Failure::Deadline))
+    timeout_at(deadline, asked).await.unwrap_or(Err(ArmFailure::Deadline))
 }
 
 /// Asks stable. Over HTTP its head tells how it went; over gRPC the end of its answer does, unless the head has the status already.
-async fn ask_stable(job: &Job, stable: &Arc<Arm>) -> Result<Gathered, Failure> {
-    let response = reach(&job.gateway, &job.model, stable, &job.plan, job.deadline, Retry::Wait).await?;
-    if job.plan.grpc && grpc::outcome(response.headers()).is_none() {
-        return timeout_at(job.deadline, gather(&job.gateway.settings, &job.model, response, None))
+async fn ask_stable(job: &ProxyExchange, stable: &Arc<Arm>) -> Result<GatheredAnswer, ArmFailure> {
+    let response = send_to_arm(&job.gateway, &job.model, stable, &job.request, job.deadline, RetryPolicy::Wait).await?;
+    if job.request.grpc && grpc::status_outcome(response.headers()).is_none() {
+        return timeout_at(job.deadline, gather_answer(&job.gateway.settings, &job.model, response, None))
             .await
-            .unwrap_or(Err(Failure::Deadline));
+            .unwrap_or(Err(ArmFailure::Deadline));
     }
     let (parts, body) = response.into_parts();
-    let head = Head::of(parts.status, &parts.headers);
-    Ok(Gathered::Passing(parts, Prefix::default(), body, head))
+    let head = ResponseHead::from_response(parts.status, &parts.headers);
+    Ok(GatheredAnswer::Partial(parts, BodyPrefix::default(), body, head))
 }
 
 /// A request that may not run twice is shielded only where it did not run: no pod of the candidate took it.
-pub async fn rescued(mut job: Job, candidate: Arc<Arm>, stable: Arc<Arm>) -> Response<AnswerBody> {
-    let call = ArmCall::start(&candidate, job.pace, true);
-    job.client.reach(job.pace);
-    let result = reach(&job.gateway, &job.model, &candidate, &job.plan, job.deadline, Retry::Unsent).await;
-    if result.as_ref().is_err_and(|failure| *failure == Failure::Unreachable)
+pub async fn forward_unless_unreachable(
+    mut job: ProxyExchange,
+    candidate: Arc<Arm>,
+    stable: Arc<Arm>,
+) -> Response<AnswerBody> {
+    let call = ArmCall::start(&candidate, job.timing, true);
+    job.client.mark_reached_arm(job.timing);
+    let result =
+        send_to_arm(&job.gateway, &job.model, &candidate, &job.request, job.deadline, RetryPolicy::Unsent).await;
+    if result.as_ref().is_err_and(|failure| *failure == ArmFailure::Unreachable)
         && !stable.endpoints.is_empty()
-        && let Ok(charge) = charge(&job.model, &candidate)
+        && let Ok(charge) = charge_replay(&job.model, &candidate)
     {
-        return replay(job, call, Outcome::Unavailable, stable, charge).await;
+        return replay_to_stable(job, call, RequestOutcome::Unavailable, stable, charge).await;
     }
     job.complete(result, call, None)
 }
 
 /// Asks stable. Whether the candidate is to blame for the brake is known only then: stable's answer is the witness. When stable
 /// fails too, the request or the world is bad rather than the candidate, and the charge stays on the budget.
-async fn replay(
-    job: Job,
+async fn replay_to_stable(
+    job: ProxyExchange,
     mut call: ArmCall,
-    outcome: Outcome,
+    outcome: RequestOutcome,
     stable: Arc<Arm>,
-    charge: Option<Charge>,
+    charge: Option<BudgetCharge>,
 ) -> Response<AnswerBody> {
     let candidate = Arc::clone(call.arm());
     candidate.metrics.shielded.inc();
     call.close_unjudged(outcome);
-    let stable_call = ArmCall::start(&stable, job.pace, false);
+    let stable_call = ArmCall::start(&stable, job.timing, false);
     let gathered = ask_stable(&job, &stable).await;
     if !outcome_of(&gathered).is_failure() {
-        candidate.judge(true);
-        give_back(&job.model, charge);
+        candidate.update_brake(true);
+        refund_replay(&job.model, charge);
     }
-    finish(job, stable_call, gathered, Some(&candidate))
+    finish_exchange(job, stable_call, gathered, Some(&candidate))
 }
 
 /// The candidate says that the client is wrong, or answers with a NaN. If stable says so too, it is so; if stable answers, the candidate's
 /// contract is another, or it fails and blames the client, which would hide from everybody who counts only 5xx.
 async fn second_opinion(
-    job: Job,
+    job: ProxyExchange,
     mut call: ArmCall,
-    gathered: Result<Gathered, Failure>,
+    gathered: Result<GatheredAnswer, ArmFailure>,
     stable: Arc<Arm>,
-    charge: Option<Charge>,
+    charge: Option<BudgetCharge>,
 ) -> Response<AnswerBody> {
     let candidate = Arc::clone(call.arm());
     candidate.metrics.shielded.inc();
     let own = outcome_of(&gathered);
-    let mut stable_call = ArmCall::start(&stable, job.pace, false);
+    let mut stable_call = ArmCall::start(&stable, job.timing, false);
     let asked = ask_stable(&job, &stable).await;
     let outcome = outcome_of(&asked);
     // What stable agrees with need not be paid for.
-    give_back(&job.model, charge.filter(|_| !outcome.is_failure()));
-    if own == Outcome::Success && outcome != Outcome::Success {
+    refund_replay(&job.model, charge.filter(|_| !outcome.is_failure()));
+    if own == RequestOutcome::Success && outcome != RequestOutcome::Success {
         // An answer with a NaN is better than none.
         stable_call.close(outcome);
-        return finish(job, call, gathered, None);
+        return finish_exchange(job, call, gathered, None);
     }
-    let contradicted = outcome == Outcome::Success && !(own == Outcome::Success && holds_nan(&asked));
-    call.close(if contradicted { Outcome::ContractError } else { own });
-    finish(job, stable_call, asked, contradicted.then_some(&candidate))
+    let contradicted = outcome == RequestOutcome::Success && !(own == RequestOutcome::Success && holds_nan(&asked));
+    call.close(if contradicted { RequestOutcome::ContractError } else { own });
+    finish_exchange(job, stable_call, asked, contradicted.then_some(&candidate))
 }
 
 /// The budget of the shield is spent.
 #[derive(Debug)]
-pub struct Spent;
+pub struct BudgetSpent;
 
 /// Charges a replay. Once the brake has acted, what was on its way to the candidate is free: there is an end to it.
-pub fn charge(model: &Model, candidate: &Arm) -> Result<Option<Charge>, Spent> {
+pub fn charge_replay(model: &RoutedModel, candidate: &Arm) -> Result<Option<BudgetCharge>, BudgetSpent> {
     if candidate.is_braked() {
         return Ok(None);
     }
-    model.budget.charge(Instant::now().into_std()).map(Some).ok_or(Spent)
+    model.budget.try_charge(Instant::now().into_std()).map(Some).ok_or(BudgetSpent)
 }
 
 /// Gives a charge back: the replay has helped.
-pub fn give_back(model: &Model, charge: Option<Charge>) {
+pub fn refund_replay(model: &RoutedModel, charge: Option<BudgetCharge>) {
     if let Some(charge) = charge {
-        model.budget.give_back(charge, Instant::now().into_std());
+        model.budget.refund(charge, Instant::now().into_std());
     }
 }
 
 /// Reads the answer whole, if it is of a kind and size that can be.
-async fn gather(
-    settings: &Settings,
-    model: &Model,
-    response: Response<Download>,
+async fn gather_answer(
+    settings: &ProcessSettings,
+    model: &RoutedModel,
+    response: Response<DownloadBody>,
     whole_by: Option<Instant>,
-) -> Result<Gathered, Failure> {
+) -> Result<GatheredAnswer, ArmFailure> {
     let (parts, mut body) = response.into_parts();
-    let mut head = Head::of(parts.status, &parts.headers);
+    let mut head = ResponseHead::from_response(parts.status, &parts.headers);
     let (max, size) = (settings.max_buffered_response, body.size_hint());
-    if head.events || size.lower() > max as u64 {
-        return Ok(Gathered::Passing(parts, Prefix::default(), body, head));
+    if head.is_event_stream || size.lower() > max as u64 {
+        return Ok(GatheredAnswer::Partial(parts, BodyPrefix::default(), body, head));
     }
-    let mut buffer = Buffer::new(&model.shares.memory, size.exact());
+    let mut buffer = BodyBuffer::new(&model.shares.memory, size.exact());
     let mut trailers = None;
     loop {
         let frame = match whole_by {
             None => body.frame().await,
             Some(time) => match timeout_at(time, body.frame()).await {
                 Ok(frame) => frame,
-                Err(_) => return Ok(Gathered::Passing(parts, Prefix::new(buffer, Bytes::new()), body, head)),
+                Err(_) => return Ok(GatheredAnswer::Partial(parts, BodyPrefix::new(buffer, Bytes::new()), body, head)),
             },
         };
         let Some(frame) = frame else { break };
-        match frame.map_err(|_| Failure::Broken)?.into_data() {
+        match frame.map_err(|_| ArmFailure::Broken)?.into_data() {
             Ok(mut data) => {
                 let left = if buffer.length() + data.len() <= max { buffer.push(&data).len() } else { data.len() };
                 if left > 0 {
                     let unkept = data.split_off(data.len() - left);
-                    return Ok(Gathered::Passing(parts, Prefix::new(buffer, unkept), body, head));
+                    return Ok(GatheredAnswer::Partial(parts, BodyPrefix::new(buffer, unkept), body, head));
                 }
             }
             Err(frame) => {
                 trailers = frame.into_trailers().ok();
-                if let Some(outcome) = trailers.as_ref().and_then(grpc::outcome) {
+                if let Some(outcome) = trailers.as_ref().and_then(grpc::status_outcome) {
                     head.outcome = outcome;
                 }
             }
         }
     }
-    Ok(Gathered::Whole(parts, buffer.finish(trailers), head))
+    Ok(GatheredAnswer::Complete(parts, buffer.finish(trailers), head))
 }

@@ -13,37 +13,37 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::{answer::Refusal, arm::Failure};
+use super::{answer::RequestRefusal, arm::ArmFailure};
 use crate::{
-    buffer::{Prefix, Replay},
-    message::{Named, named},
-    share::{Place, Reservation},
-    uploads::{Arriving, Uploads},
+    buffer::{BodyPrefix, ReplayBody},
+    message::{ModelName, find_model_name},
+    share::{ByteReservation, RequestPermit},
+    uploads::{PendingUploads, UploadGuard},
 };
 
 /// So much of a first message is looked at for the name of its model. Whoever writes fields in their order has it in the first hundred bytes.
-const MOST_BEFORE_NAME: usize = 4096;
+const MAX_NAME_PREFIX: usize = 4096;
 
 /// Pieces that pass through and are smaller are copied: each keeps the whole buffer into which it was read.
-const SMALL: usize = 8 << 10;
+const COPY_BELOW_BYTES: usize = 8 << 10;
 
 /// A client's body: what was read of it to find out whom it is for, and the rest.
 #[derive(Debug)]
 pub struct ClientBody {
     /// Read already.
-    pub read: Bytes,
+    pub read_ahead: Bytes,
     rest: Incoming,
     peer: IpAddr,
     /// What its request holds while the rest is on its way.
-    holds: Option<(Arc<Uploads>, Arc<Place>)>,
+    held_permit: Option<(Arc<PendingUploads>, Arc<RequestPermit>)>,
     /// Present when it had to be waited for.
-    arriving: Option<Arriving>,
+    arrival: Option<UploadGuard>,
 }
 
 impl ClientBody {
     /// Nothing was read yet.
     pub fn new(rest: Incoming, peer: IpAddr) -> Self {
-        Self { read: Bytes::new(), rest, peer, holds: None, arriving: None }
+        Self { read_ahead: Bytes::new(), rest, peer, held_permit: None, arrival: None }
     }
 
     /// Whose body it is.
@@ -52,9 +52,9 @@ impl ClientBody {
     }
 
     /// Says what its request holds. Another one may get it while the body keeps it waiting.
-    pub fn hold(&mut self, uploads: &Arc<Uploads>, place: &Arc<Place>) {
-        self.arriving = None;
-        self.holds = Some((Arc::clone(uploads), Arc::clone(place)));
+    pub fn hold_permit(&mut self, uploads: &Arc<PendingUploads>, place: &Arc<RequestPermit>) {
+        self.arrival = None;
+        self.held_permit = Some((Arc::clone(uploads), Arc::clone(place)));
     }
 
     /// Whether nothing more is to come.
@@ -68,19 +68,19 @@ impl ClientBody {
     }
 
     /// The next piece.
-    pub async fn frame(&mut self) -> Option<Result<Frame<Bytes>, UploadError>> {
+    pub async fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, UploadError>> {
         poll_fn(|cx| self.poll_frame(cx)).await
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) {
             if frame.is_none() || self.rest.is_end_stream() {
-                self.arriving = None;
+                self.arrival = None;
             }
             return Poll::Ready(frame.map(|frame| Ok(frame?)));
         }
-        let Some((uploads, place)) = &self.holds else { return Poll::Pending };
-        let arriving = self.arriving.get_or_insert_with(|| uploads.note(self.peer, place));
+        let Some((uploads, place)) = &self.held_permit else { return Poll::Pending };
+        let arriving = self.arrival.get_or_insert_with(|| uploads.register(self.peer, place));
         ready!(arriving.poll_ended(cx));
         Poll::Ready(Some(Err(UploadError::TooSlow)))
     }
@@ -89,24 +89,24 @@ impl ClientBody {
     ///
     /// # Errors
     /// When the body breaks off, or the message cannot be read.
-    pub async fn model_name(&mut self) -> Result<Vec<u8>, Refusal> {
+    pub async fn read_model_name(&mut self) -> Result<Vec<u8>, RequestRefusal> {
         let mut begin = Vec::new();
-        while begin.len() < MOST_BEFORE_NAME {
-            let Some(frame) = self.frame().await else { break };
+        while begin.len() < MAX_NAME_PREFIX {
+            let Some(frame) = self.next_frame().await else { break };
             // Trailers: the body ends here.
             let Ok(data) = frame.map_err(|error| error.refusal())?.into_data() else { break };
             begin.extend_from_slice(&data);
-            match named(&begin[..begin.len().min(MOST_BEFORE_NAME)]) {
-                Named::As(name) => {
+            match find_model_name(&begin[..begin.len().min(MAX_NAME_PREFIX)]) {
+                ModelName::Found(name) => {
                     let name = name.to_vec();
-                    self.read = begin.into();
+                    self.read_ahead = begin.into();
                     return Ok(name);
                 }
-                Named::Unreadable => return Err(Refusal::UnreadableName),
-                Named::Unfinished => {}
+                ModelName::Compressed => return Err(RequestRefusal::UnreadableName),
+                ModelName::Incomplete => {}
             }
         }
-        self.read = begin.into();
+        self.read_ahead = begin.into();
         Ok(Vec::new())
     }
 }
@@ -127,50 +127,50 @@ pub enum UploadError {
 
 impl UploadError {
     /// What the client is told.
-    pub fn refusal(&self) -> Refusal {
+    pub fn refusal(&self) -> RequestRefusal {
         match self {
-            Self::Client(_) => Refusal::BadBody,
-            Self::TooLarge => Refusal::BodyTooLarge,
-            Self::TooSlow => Refusal::BodyTooSlow,
+            Self::Client(_) => RequestRefusal::BadBody,
+            Self::TooLarge => RequestRefusal::BodyTooLarge,
+            Self::TooSlow => RequestRefusal::BodyTooSlow,
         }
     }
 
     /// Why the arm gets no more of it.
-    pub fn failure(&self) -> Failure {
+    pub fn failure(&self) -> ArmFailure {
         match self {
-            Self::Client(_) => Failure::ClientLeft,
-            Self::TooLarge => Failure::TooLarge,
-            Self::TooSlow => Failure::TooSlow,
+            Self::Client(_) => ArmFailure::ClientLeft,
+            Self::TooLarge => ArmFailure::TooLarge,
+            Self::TooSlow => ArmFailure::TooSlow,
         }
     }
 }
 
 /// A body towards a pod.
 #[derive(Debug)]
-pub enum Upload {
+pub enum UploadBody {
     /// Kept in memory; can be sent again.
-    Replay(Replay),
+    Replay(ReplayBody),
     /// Passes through; cannot be sent again.
-    Stream(Box<Stream>),
+    Stream(Box<StreamedUpload>),
 }
 
 /// What a body takes that passes through, in bytes: the buffers of two connections, as far as they are the body's.
-pub const PASSING: usize = 64 << 10;
+pub const STREAM_OVERHEAD: usize = 64 << 10;
 
 /// A body that passes through: what was read of it already, and the rest.
 #[derive(Debug)]
-pub struct Stream {
+pub struct StreamedUpload {
     /// Read already.
-    pub prefix: Prefix,
+    pub prefix: BodyPrefix,
     /// Still to come.
     pub body: ClientBody,
     /// Bytes that may still come.
-    pub allowed: u64,
+    pub allowed_bytes: u64,
     /// The memory that it takes beside the prefix.
-    pub reservation: Reservation,
+    pub reservation: ByteReservation,
 }
 
-impl Stream {
+impl StreamedUpload {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         if let Some(chunk) = self.prefix.next_piece() {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
@@ -179,8 +179,9 @@ impl Stream {
             frame.map(|frame| {
                 let frame = frame?;
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.allowed = self.allowed.checked_sub(bytes).ok_or(UploadError::TooLarge)?;
-                Ok(frame.map_data(|data| if data.len() < SMALL { Bytes::copy_from_slice(&data) } else { data }))
+                self.allowed_bytes = self.allowed_bytes.checked_sub(bytes).ok_or(UploadError::TooLarge)?;
+                Ok(frame
+                    .map_data(|data| if data.len() < COPY_BELOW_BYTES { Bytes::copy_from_slice(&data) } else { data }))
             })
         })
     }
@@ -197,7 +198,7 @@ impl Stream {
     }
 }
 
-impl Body for Upload {
+impl Body for UploadBody {
     type Data = Bytes;
     type Error = UploadError;
 

@@ -9,26 +9,26 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    Job,
-    arm::{Failure, Retry},
-    count::ArmCall,
-    plan::Plan,
-    shield::{Spent, ask, charge, give_back, outcome_of},
+    ProxyExchange,
+    arm::{ArmFailure, RetryPolicy},
+    buffered_request::BufferedRequest,
+    call_guards::ArmCall,
+    shield::{BudgetSpent, charge_replay, gather_from_arm, outcome_of, refund_replay},
 };
 use crate::{
-    budget::Charge,
-    gateway::Gateway,
-    latency::Pace,
-    metrics::Outcome,
-    model::{Arm, Model},
-    share::Place,
+    budget::BudgetCharge,
+    gateway::GatewayContext,
+    latency::RequestTiming,
+    metrics::RequestOutcome,
+    model::{Arm, RoutedModel},
+    share::RequestPermit,
 };
 
 /// Called while a request waits for the candidate; heard when it is dropped before it was dismissed.
 #[derive(Debug)]
-pub struct Witness {
+pub struct StableWitness {
     /// None when there is no witness, or no need of one any more.
-    case: Option<Case>,
+    case: Option<WitnessCase>,
     since: Instant,
     /// When stable was asked beside the candidate.
     asked_at: Option<Instant>,
@@ -36,36 +36,36 @@ pub struct Witness {
 
 /// What the witness is asked.
 #[derive(Debug)]
-struct Case {
-    gateway: Arc<Gateway>,
-    model: Arc<Model>,
-    plan: Arc<Plan>,
+struct WitnessCase {
+    gateway: Arc<GatewayContext>,
+    model: Arc<RoutedModel>,
+    request: Arc<BufferedRequest>,
     candidate: Arc<Arm>,
     stable: Arc<Arm>,
-    pace: Pace,
+    timing: RequestTiming,
 }
 
-impl Witness {
+impl StableWitness {
     /// Calls stable, unless it has nobody who could answer.
-    pub fn new(job: &Job, candidate: &Arc<Arm>, stable: &Arc<Arm>) -> Self {
-        let case = || Case {
+    pub fn new(job: &ProxyExchange, candidate: &Arc<Arm>, stable: &Arc<Arm>) -> Self {
+        let case = || WitnessCase {
             gateway: Arc::clone(&job.gateway),
             model: Arc::clone(&job.model),
-            plan: Arc::clone(&job.plan),
+            request: Arc::clone(&job.request),
             candidate: Arc::clone(candidate),
             stable: Arc::clone(stable),
-            pace: job.pace,
+            timing: job.timing,
         };
         Self { case: (!stable.endpoints.is_empty()).then(case), since: Instant::now(), asked_at: None }
     }
 
     /// Whether there is one.
-    pub fn is_called(&self) -> bool {
+    pub fn is_present(&self) -> bool {
         self.case.is_some()
     }
 
     /// Notes that stable was asked beside the candidate.
-    pub fn asked(&mut self, at: Instant) {
+    pub fn record_asked(&mut self, at: Instant) {
         self.asked_at = Some(at);
     }
 
@@ -75,43 +75,43 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for StableWitness {
     fn drop(&mut self) {
         let Some(case) = self.case.take() else { return };
         // A client that did not wait for as long as stable takes says nothing. Nor is stable asked again when it has had the time of a try.
         let time = self.since.elapsed();
-        let heard = self.asked_at.is_some_and(|at| at.elapsed() >= case.pace.try_timeout.unwrap_or_default());
-        if heard || time < case.pace.patience || case.candidate.is_braked() {
+        let heard = self.asked_at.is_some_and(|at| at.elapsed() >= case.timing.try_timeout.unwrap_or_default());
+        if heard || time < case.timing.blame_threshold || case.candidate.is_braked() {
             return;
         }
         // It takes the place of a request and is paid for as a replay is, so that clients who leave cannot make more work than others.
-        let (Ok(runtime), Some(place)) = (Handle::try_current(), case.model.shares.place()) else { return };
-        match charge(&case.model, &case.candidate) {
+        let (Ok(runtime), Some(place)) = (Handle::try_current(), case.model.shares.try_acquire()) else { return };
+        match charge_replay(&case.model, &case.candidate) {
             Ok(charge) => {
                 case.candidate.metrics.shielded.inc();
-                drop(runtime.spawn(case.hear(time, charge, place)));
+                drop(runtime.spawn(case.question_stable(time, charge, place)));
             }
-            Err(Spent) => {
+            Err(BudgetSpent) => {
                 case.candidate.metrics.shield_refused.inc();
             }
         }
     }
 }
 
-impl Case {
+impl WitnessCase {
     /// Gives stable as long as the candidate had.
-    async fn hear(self, time: Duration, charge: Option<Charge>, _place: Arc<Place>) {
-        let mut call = ArmCall::start(&self.stable, self.pace, false);
-        let deadline = call.since() + time;
-        let (gateway, model, plan) = (&self.gateway, &self.model, &self.plan);
-        let asked = ask(gateway, model, plan, &self.stable, deadline, Retry::Broken, None).await;
+    async fn question_stable(self, time: Duration, charge: Option<BudgetCharge>, _place: Arc<RequestPermit>) {
+        let mut call = ArmCall::start(&self.stable, self.timing, false);
+        let deadline = call.started_at() + time;
+        let (gateway, model, plan) = (&self.gateway, &self.model, &self.request);
+        let asked = gather_from_arm(gateway, model, plan, &self.stable, deadline, RetryPolicy::Broken, None).await;
         let outcome = outcome_of(&asked);
         // What it was not given the time for is no failure of stable.
-        let ran_out = matches!(asked, Err(Failure::Deadline));
-        call.close_unjudged(if ran_out { Outcome::Cancelled } else { outcome });
+        let ran_out = matches!(asked, Err(ArmFailure::Deadline));
+        call.close_unjudged(if ran_out { RequestOutcome::Cancelled } else { outcome });
         if !outcome.is_failure() {
-            self.candidate.judge(true);
-            give_back(model, charge);
+            self.candidate.update_brake(true);
+            refund_replay(model, charge);
         }
     }
 }

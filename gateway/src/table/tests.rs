@@ -6,17 +6,23 @@ use super::*;
 use crate::config::{BrakeConfig, PodSettings, ShieldConfig};
 
 struct Fixture {
-    router: Router,
-    metrics: Arc<Metrics>,
-    snapshot: Snapshot,
+    router: ModelRouter,
+    metrics: Arc<GatewayMetrics>,
+    snapshot: RoutingSnapshot,
 }
 
 impl Fixture {
     fn new() -> Self {
-        let metrics = Metrics::new();
-        let settings = Settings { series_retention: Duration::from_secs(600), ..Settings::default() };
-        let keys = Keys::new("/nowhere".into(), Arc::clone(&metrics));
-        let router = Router::new(settings, Pools::new(100, 1 << 20), Arc::clone(&metrics), Connector::default(), keys);
+        let metrics = GatewayMetrics::new();
+        let settings = ProcessSettings { series_retention: Duration::from_secs(600), ..ProcessSettings::default() };
+        let keys = KeyStore::new("/nowhere".into(), Arc::clone(&metrics));
+        let router = ModelRouter::new(
+            settings,
+            CapacityPools::new(100, 1 << 20),
+            Arc::clone(&metrics),
+            PodConnector::default(),
+            keys,
+        );
         let config = ModelConfig {
             name: "digits".into(),
             uid: "uid".into(),
@@ -37,7 +43,7 @@ impl Fixture {
             rollout: String::new(),
             reveals_revision: false,
         };
-        let snapshot = Snapshot { models: [("digits".to_owned(), config)].into(), ..Snapshot::default() };
+        let snapshot = RoutingSnapshot { models: [("digits".to_owned(), config)].into(), ..RoutingSnapshot::default() };
         Self { router, metrics, snapshot }
     }
 
@@ -45,13 +51,13 @@ impl Fixture {
         self.snapshot.models.get_mut("digits").unwrap()
     }
 
-    fn weigh(&mut self, generation: i64, backends: &[(&str, Role, u32)]) -> Arc<Model> {
-        let backends = backends.iter().map(|(revision, role, permille)| Backend {
+    fn weigh(&mut self, generation: i64, backends: &[(&str, ArmRole, u32)]) -> Arc<RoutedModel> {
+        let backends = backends.iter().map(|(revision, role, permille)| WeightedBackend {
             revision: (*revision).into(),
             role: *role,
             permille: *permille,
         });
-        self.config().weights = Some(Weights { generation, backends: backends.collect(), preview: None });
+        self.config().weights = Some(TrafficWeights { generation, backends: backends.collect(), preview: None });
         self.apply()
     }
 
@@ -61,15 +67,15 @@ impl Fixture {
         self.snapshot.endpoints.insert(("digits".into(), revision.into()), group);
     }
 
-    fn apply(&self) -> Arc<Model> {
-        self.router.apply(&self.snapshot);
+    fn apply(&self) -> Arc<RoutedModel> {
+        self.router.apply_snapshot(&self.snapshot);
         Arc::clone(&self.router.table().models["digits"])
     }
 }
 
-const HALF: [(&str, Role, u32); 2] = [("aaa", Role::Stable, 500), ("bbb", Role::Candidate, 500)];
+const HALF: [(&str, ArmRole, u32); 2] = [("aaa", ArmRole::Stable, 500), ("bbb", ArmRole::Candidate, 500)];
 
-fn backends(model: &Model) -> Vec<(&str, u32)> {
+fn backends(model: &RoutedModel) -> Vec<(&str, u32)> {
     model.arms.iter().map(|arm| (arm.revision.as_str(), arm.permille)).collect()
 }
 
@@ -91,7 +97,7 @@ fn a_modeldeployment_that_is_made_again_keeps_the_traffic_of_its_pods() {
     let mut fixture = Fixture::new();
     fixture.pods("aaa", 1, 1);
     fixture.pods("bbb", 2, 2);
-    fixture.weigh(7, &[("aaa", Role::Stable, 1000)]);
+    fixture.weigh(7, &[("aaa", ArmRole::Stable, 1000)]);
     (fixture.config().uid, fixture.config().weights) = ("another".into(), None);
     for _ in 0..2 {
         let model = fixture.apply();
@@ -126,11 +132,11 @@ fn without_any_weights_the_safest_revision_gets_all() {
 #[test]
 fn requests_count_from_the_generation_and_endpoints_do_not_reset_them() {
     let mut fixture = Fixture::new();
-    let count = |model: &Model| model.arms[0].tally.requests.load(std::sync::atomic::Ordering::Relaxed);
-    fixture.weigh(1, &HALF).arms[0].tally.requests.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
+    let count = |model: &RoutedModel| model.arms[0].counts.requests.load(std::sync::atomic::Ordering::Relaxed);
+    fixture.weigh(1, &HALF).arms[0].counts.requests.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
     fixture.pods("aaa", 3, 0);
     let model = fixture.apply();
-    assert_eq!((count(&model), model.arms[0].endpoints.ready()), (5, 3));
+    assert_eq!((count(&model), model.arms[0].endpoints.ready_count()), (5, 3));
     assert_eq!(count(&fixture.weigh(2, &HALF)), 0);
 }
 
@@ -138,27 +144,27 @@ fn requests_count_from_the_generation_and_endpoints_do_not_reset_them() {
 fn a_braked_candidate_gets_nothing_until_the_weights_are_written_anew() {
     let mut fixture = Fixture::new();
     let model = fixture.weigh(1, &HALF);
-    model.arms[1].judge(true);
-    assert!((0..2000).all(|_| model.choose(None).unwrap().revision == "aaa"), "in the table of that moment");
+    model.arms[1].update_brake(true);
+    assert!((0..2000).all(|_| model.choose_arm(None).unwrap().revision == "aaa"), "in the table of that moment");
     let model = fixture.weigh(2, &HALF);
     assert!(
-        (0..2000).all(|_| model.choose(None).unwrap().revision == "aaa"),
+        (0..2000).all(|_| model.choose_arm(None).unwrap().revision == "aaa"),
         "one generation may have been on its way"
     );
     let model = fixture.weigh(3, &HALF);
-    assert!((0..2000).any(|_| model.choose(None).unwrap().revision == "bbb"));
-    model.arms[0].judge(true);
+    assert!((0..2000).any(|_| model.choose_arm(None).unwrap().revision == "bbb"));
+    model.arms[0].update_brake(true);
     assert!(!model.arms[0].is_braked(), "stable has no brake");
 }
 
 #[test]
 fn slots_beyond_the_candidates_are_stables() {
     let mut fixture = Fixture::new();
-    let three = [("bbb", Role::Candidate, 100), ("aaa", Role::Stable, 700), ("ccc", Role::Candidate, 200)];
+    let three = [("bbb", ArmRole::Candidate, 100), ("aaa", ArmRole::Stable, 700), ("ccc", ArmRole::Candidate, 200)];
     let model = fixture.weigh(1, &three);
     let mut counts = HashMap::<&str, u32>::new();
     for _ in 0..1000 {
-        *counts.entry(&model.choose(None).unwrap().revision).or_default() += 1;
+        *counts.entry(&model.choose_arm(None).unwrap().revision).or_default() += 1;
     }
     assert_eq!(counts, HashMap::from([("aaa", 700), ("bbb", 100), ("ccc", 200)]));
 }
@@ -167,24 +173,24 @@ fn slots_beyond_the_candidates_are_stables() {
 fn of_requests(fixture: &Fixture) -> String {
     let later =
         |line: &str| ["feedback", "outcome", "window"].iter().any(|it| line.contains(&format!("slipway_gateway_{it}")));
-    fixture.metrics.encode().unwrap().lines().filter(|line| !later(line)).collect()
+    fixture.metrics.encode_text().unwrap().lines().filter(|line| !later(line)).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn series_of_a_revision_that_is_gone_stay_for_a_while_at_weight_zero() {
     let mut fixture = Fixture::new();
     fixture.weigh(1, &HALF);
-    fixture.weigh(2, &[("aaa", Role::Stable, 1000)]);
+    fixture.weigh(2, &[("aaa", ArmRole::Stable, 1000)]);
     let weight = r#"weight_permille{modeldeployment="digits",revision="bbb"} 0"#;
-    assert!(fixture.metrics.encode().unwrap().contains(weight));
+    assert!(fixture.metrics.encode_text().unwrap().contains(weight));
     fixture.router.sweep(Instant::now() + Duration::from_secs(599));
-    assert!(fixture.metrics.encode().unwrap().contains("bbb"));
+    assert!(fixture.metrics.encode_text().unwrap().contains("bbb"));
     fixture.router.sweep(Instant::now() + Duration::from_secs(601));
     let text = of_requests(&fixture);
     assert!(!text.contains("bbb") && text.contains("aaa"));
 
-    fixture.snapshot = Snapshot::default();
-    fixture.router.apply(&fixture.snapshot);
+    fixture.snapshot = RoutingSnapshot::default();
+    fixture.router.apply_snapshot(&fixture.snapshot);
     fixture.router.sweep(Instant::now() + Duration::from_secs(601));
     assert!(!of_requests(&fixture).contains("digits"));
 }
@@ -194,8 +200,8 @@ fn answers_of_a_revision_without_weight_are_still_told() {
     let mut fixture = Fixture::new();
     let model = fixture.weigh(1, &HALF);
     model.arms[1].state.in_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let model = fixture.weigh(2, &[("aaa", Role::Stable, 1000)]);
+    let model = fixture.weigh(2, &[("aaa", ArmRole::Stable, 1000)]);
     let lingering: Vec<_> =
-        model.lingering.iter().map(|(revision, state)| (revision.as_str(), state.in_flight())).collect();
+        model.draining_arms.iter().map(|(revision, state)| (revision.as_str(), state.in_flight())).collect();
     assert_eq!(lingering, [("bbb", 1)]);
 }

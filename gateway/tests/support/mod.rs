@@ -17,12 +17,13 @@ use std::{
 
 use slipway_crds::routing::RoutingClaims;
 use slipway_gateway::{
-    app::{self, Ports},
+    app::{self, ListeningPorts},
     config::{
-        Backend, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, Role, Settings, ShieldConfig, Snapshot, Weights,
+        ArmRole, BrakeConfig, EndpointGroup, ModelConfig, PodSettings, ProcessSettings, RoutingSnapshot, ShieldConfig,
+        TrafficWeights, WeightedBackend,
     },
-    error::Error,
-    gateway::Gateway,
+    error::GatewayError,
+    gateway::GatewayContext,
 };
 use tokio::{
     task::JoinHandle,
@@ -36,15 +37,15 @@ pub const MASTER: [u8; 32] = [7; 32];
 pub const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789a";
 
 pub struct World {
-    pub gateway: Arc<Gateway>,
+    pub gateway: Arc<GatewayContext>,
     pub data: SocketAddr,
     pub private: SocketAddr,
     /// The files of the Secret.
     pub keys: tempfile::TempDir,
     pub admin: SocketAddr,
-    pub snapshot: Snapshot,
+    pub snapshot: RoutingSnapshot,
     shutdown: CancellationToken,
-    process: Option<JoinHandle<Result<(), Error>>>,
+    process: Option<JoinHandle<Result<(), GatewayError>>>,
 }
 
 impl World {
@@ -53,32 +54,34 @@ impl World {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(adjust: impl FnOnce(&mut Settings)) -> Self {
+    pub async fn with(adjust: impl FnOnce(&mut ProcessSettings)) -> Self {
         Self::on(loopback(), adjust).await
     }
 
     /// With its data port at this address.
-    pub async fn on(data: SocketAddr, adjust: impl FnOnce(&mut Settings)) -> Self {
+    pub async fn on(data: SocketAddr, adjust: impl FnOnce(&mut ProcessSettings)) -> Self {
         let keys = tempfile::tempdir().unwrap();
         std::fs::write(keys.path().join("master"), MASTER).unwrap();
         std::fs::write(keys.path().join("token"), TOKEN).unwrap();
-        let mut settings = Settings {
+        let mut settings = ProcessSettings {
             drain_delay: Duration::from_millis(300),
             keys_directory: keys.path().to_owned(),
-            ..Settings::default()
+            ..ProcessSettings::default()
         };
         adjust(&mut settings);
-        let gateway = Gateway::new(settings);
-        let bind = || app::bind(loopback());
-        let data = app::bind(data).await.unwrap();
+        let gateway = GatewayContext::new(settings);
+        let bind = || app::bind_port(loopback());
+        let data = app::bind_port(data).await.unwrap();
         let (private, admin) = (bind().await.unwrap(), bind().await.unwrap());
-        let ports = Ports { data, private, admin };
+        let ports = ListeningPorts { data, private, admin };
         let (data, admin) = (ports.data.local_addr().unwrap(), ports.admin.local_addr().unwrap());
         let private = ports.private.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let process = tokio::spawn(app::serve(Arc::clone(&gateway), ports, shutdown.clone()));
-        let snapshot =
-            Snapshot { models: BTreeMap::from([("digits".to_owned(), model("digits"))]), endpoints: BTreeMap::new() };
+        let process = tokio::spawn(app::serve_ports(Arc::clone(&gateway), ports, shutdown.clone()));
+        let snapshot = RoutingSnapshot {
+            models: BTreeMap::from([("digits".to_owned(), model("digits"))]),
+            endpoints: BTreeMap::new(),
+        };
         Self { gateway, data, private, admin, keys, snapshot, shutdown, process: Some(process) }
     }
 
@@ -95,12 +98,12 @@ impl World {
 
     /// Candidate at `permille`, stable at the rest.
     pub fn weigh(&mut self, generation: i64, permille: u32) -> &mut Self {
-        let backend = |revision: &str, role, permille| Backend { revision: revision.into(), role, permille };
-        self.model().weights = Some(Weights {
+        let backend = |revision: &str, role, permille| WeightedBackend { revision: revision.into(), role, permille };
+        self.model().weights = Some(TrafficWeights {
             generation,
             backends: vec![
-                backend(STABLE, Role::Stable, 1000 - permille),
-                backend(CANDIDATE, Role::Candidate, permille),
+                backend(STABLE, ArmRole::Stable, 1000 - permille),
+                backend(CANDIDATE, ArmRole::Candidate, permille),
             ],
             preview: None,
         });
@@ -114,7 +117,7 @@ impl World {
     }
 
     pub fn apply(&self) {
-        self.gateway.router.apply(&self.snapshot);
+        self.gateway.router.apply_snapshot(&self.snapshot);
         self.gateway.set_synced();
     }
 
@@ -130,7 +133,7 @@ impl World {
     }
 
     pub fn metrics(&self) -> Scrape {
-        Scrape(self.gateway.metrics.encode().unwrap())
+        Scrape(self.gateway.metrics.encode_text().unwrap())
     }
 }
 

@@ -243,7 +243,7 @@ pub(crate) async fn traced<F: Future>(operation: &'static str, work: F) -> F::Ou
         let system = "redis";
         slipway_telemetry::span!("redis", otel.kind = "client", db.system.name = system, db.operation.name = operation)
     };
-    slipway_telemetry::traced_within(span, work).await
+    slipway_telemetry::run_in_child_span(span, work).await
 }
 
 fn failure(error: &RedisError) -> Failure {

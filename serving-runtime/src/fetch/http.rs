@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
-use slipway_egress::{AllowList, Guard};
+use slipway_egress::{AllowList, EgressGuard};
 use url::Url;
 
 use super::Options;
@@ -16,8 +16,8 @@ fn failed(message: String) -> LoadError {
 
 fn client(url: &Url) -> Result<Client, LoadError> {
     // So no server leads a pod to a neighbour of its, or to what tells credentials to whoever runs on a machine.
-    let mut builder = Guard::written(AllowList::public())
-        .client()
+    let mut builder = EgressGuard::for_trusted_url(AllowList::public())
+        .client_builder()
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(30))
         .user_agent(concat!("slipway-runtime/", env!("CARGO_PKG_VERSION")));

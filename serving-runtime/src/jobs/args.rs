@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use slipway_egress::Rule;
+use slipway_egress::AllowRule;
 
 use super::backoff::Backoff;
 use super::callback::CallbackOptions;
@@ -72,7 +72,7 @@ pub struct QueueArgs {
     pub job_result_ttl_seconds: u64,
     /// Where callbacks may go, separated by commas: host names, `.suffix`, networks, or `*` for any public address. Default: nowhere.
     #[arg(long, env = "SLIPWAY_CALLBACK_ALLOW", value_delimiter = ',')]
-    pub callback_allow: Vec<Rule>,
+    pub callback_allow: Vec<AllowRule>,
     /// How long a callback is tried.
     #[arg(long, default_value_t = 24 * 3600, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub callback_max_age_seconds: u64,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use slipway_egress::{AllowList, Rule};
+use slipway_egress::{AllowList, AllowRule};
 
 use super::Jobs;
 use super::job::{self, Job, Priority};
@@ -61,7 +61,7 @@ impl Submission {
             ttl_seconds: self.ttl_seconds,
             // By the queue's clock, when it is written.
             created_at: None,
-            traceparent: slipway_telemetry::traceparent(),
+            traceparent: slipway_telemetry::current_traceparent(),
         };
         job.check().map_err(ApiError::BadRequest)?;
         Ok(job)
@@ -128,7 +128,8 @@ pub fn bounds<'a>(jobs: &'a Jobs, headers: &HeaderMap) -> Result<(u64, Cow<'a, A
         None => jobs.queue.options().max_entries,
     };
     let Some(text) = told(CALLBACK_ALLOW_HEADER) else { return Ok((max_jobs, Cow::Borrowed(&jobs.allow))) };
-    let rules: Result<Vec<Rule>, String> = text.split(',').filter(|rule| !rule.is_empty()).map(str::parse).collect();
+    let rules: Result<Vec<AllowRule>, String> =
+        text.split(',').filter(|rule| !rule.is_empty()).map(str::parse).collect();
     let rules = rules.map_err(|_| unread(CALLBACK_ALLOW_HEADER))?;
     Ok((max_jobs, Cow::Owned(AllowList::new(&rules))))
 }

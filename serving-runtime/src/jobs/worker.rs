@@ -232,9 +232,9 @@ impl Worker {
         let span = || {
             let (kind, deliveries) = ("consumer", claimed.deliveries);
             let span = slipway_telemetry::span!("job", otel.kind = kind, job = lease.id, deliveries);
-            slipway_telemetry::span_from(span, job.traceparent.as_deref())
+            slipway_telemetry::span_with_parent(span, job.traceparent.as_deref())
         };
-        slipway_telemetry::traced(span, self.carry_out(&lease, &job, claimed)).await
+        slipway_telemetry::run_in_span(span, self.carry_out(&lease, &job, claimed)).await
     }
 
     /// Everything from the beginning of a job to the keeping of what became of it.

@@ -76,7 +76,7 @@ pub(super) async fn handle(app: &Arc<App>, request: Request<Incoming>) -> Answer
     }
     let span = slipway_telemetry::server_span(request.method(), request.uri().path(), request.headers());
     let answer = Box::pin(answer(app, request).instrument(span.clone())).await;
-    slipway_telemetry::answered(&span, answer.status());
+    slipway_telemetry::record_status(&span, answer.status());
     answer
 }
 

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use slipway_listener::{Busy, End, Server, Settings, bind};
+use slipway_listener::{HttpServer, ListenerSettings, OverloadPolicy, ShutdownMode, bind_address};
 use tokio::net::TcpListener;
 
 use super::App;
@@ -33,7 +33,7 @@ const MAX_STREAMS: u32 = 1024;
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    settings: Settings,
+    settings: ListenerSettings,
 }
 
 impl Listener {
@@ -43,7 +43,13 @@ impl Listener {
     /// When the address is taken or not ours.
     pub async fn api(address: SocketAddr, max_connections: usize) -> std::io::Result<Self> {
         let (header_timeout, idle_timeout) = (HEADER_TIMEOUT, IDLE_TIMEOUT);
-        let settings = Settings { max_connections, header_timeout, idle_timeout, busy: Busy::Wait, end: End::Drain };
+        let settings = ListenerSettings {
+            max_connections,
+            header_timeout,
+            idle_timeout,
+            overload_policy: OverloadPolicy::Wait,
+            shutdown_mode: ShutdownMode::Drain,
+        };
         Self::bind(address, settings)
     }
 
@@ -52,11 +58,11 @@ impl Listener {
     /// # Errors
     /// When the address is taken or not ours.
     pub async fn admin(address: SocketAddr) -> std::io::Result<Self> {
-        Self::bind(address, Settings::admin(End::Drain))
+        Self::bind(address, ListenerSettings::for_admin_port(ShutdownMode::Drain))
     }
 
-    fn bind(address: SocketAddr, settings: Settings) -> std::io::Result<Self> {
-        let socket = bind(address)?;
+    fn bind(address: SocketAddr, settings: ListenerSettings) -> std::io::Result<Self> {
+        let socket = bind_address(address)?;
         let address = socket.local_addr()?;
         Ok(Self { socket, address, settings })
     }
@@ -82,7 +88,7 @@ impl Listener {
                 async move { Ok::<_, Infallible>(answer.await) }
             })
         };
-        Server::new(self.socket, self.settings, builder()).serve(make, stop).await;
+        HttpServer::new(self.socket, self.settings, builder()).serve(make, stop).await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, ClientBuilder, Response};
-use slipway_egress::{AllowList, Guard, Refused, was_refused};
+use slipway_egress::{AllowList, EgressGuard, RefusedUrl, was_refused};
 use url::Url;
 
 pub use self::run::call_back;
@@ -42,9 +42,9 @@ pub fn check(allow: &AllowList, text: &str) -> Result<Url, String> {
     if allow.is_empty() {
         return Err("callback_url: callbacks are not allowed here; start the server with --callback-allow".into());
     }
-    allow.check(text).map_err(|refused| match refused {
-        Refused::Form(why) => format!("callback_url: {why}"),
-        Refused::Host(_) => format!("callback_url: {refused}; add it to --callback-allow"),
+    allow.check_url(text).map_err(|refused| match refused {
+        RefusedUrl::Invalid(why) => format!("callback_url: {why}"),
+        RefusedUrl::Host(_) => format!("callback_url: {refused}; add it to --callback-allow"),
     })
 }
 
@@ -52,7 +52,7 @@ pub fn check(allow: &AllowList, text: &str) -> Result<Url, String> {
 #[derive(Debug)]
 pub struct Caller {
     allow: AllowList,
-    guard: Guard,
+    guard: EgressGuard,
     signer: Signer,
     plain: Client,
     secure: Result<Client, String>,
@@ -63,10 +63,10 @@ impl Caller {
     /// # Errors
     /// When no HTTP client can be made at all.
     pub fn new(allow: AllowList, signer: Signer, options: CallbackOptions) -> Result<Self, String> {
-        let guard = Guard::strict(allow.clone());
+        let guard = EgressGuard::strict(allow.clone());
         let builder = || -> ClientBuilder {
             guard
-                .client()
+                .client_builder()
                 .timeout(options.timeout)
                 .connect_timeout(options.timeout)
                 .pool_max_idle_per_host(4)
@@ -105,7 +105,7 @@ impl Caller {
         let url = check(&self.allow, text).map_err(Failed::hopeless)?;
         let host = url.host_str().unwrap_or_default().to_owned();
         let response = self.post(url, due, attempt).await?;
-        if !self.guard.is_answered_by(&host, response.remote_addr()) {
+        if !self.guard.is_peer_allowed(&host, response.remote_addr()) {
             return Err(Failed::hopeless(REFUSED.into()));
         }
         judge(&response)
@@ -123,7 +123,7 @@ impl Caller {
         if let Some(parent) = due.view.text("traceparent").and_then(|it| HeaderValue::from_str(it).ok()) {
             trace.insert("traceparent", parent);
         }
-        slipway_telemetry::inject(&mut trace);
+        slipway_telemetry::inject_traceparent(&mut trace);
         let request = client
             .post(url)
             .headers(trace)

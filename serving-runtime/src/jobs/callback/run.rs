@@ -49,8 +49,8 @@ pub async fn call_back(app: Arc<App>, jobs: Arc<Jobs>, caller: Caller, stop: wat
 async fn call(app: &App, jobs: &Jobs, caller: &Caller, due: Due) {
     let begun = Instant::now();
     let span = || slipway_telemetry::span!("callback", otel.kind = "client", job = due.id);
-    let span = || slipway_telemetry::span_from(span(), due.view.text("traceparent"));
-    let called = slipway_telemetry::traced(span, caller.call(&due)).await;
+    let span = || slipway_telemetry::span_with_parent(span(), due.view.text("traceparent"));
+    let called = slipway_telemetry::run_in_span(span, caller.call(&due)).await;
     let (outcome, note) = match &called {
         Called::Delivered => ("delivered", ""),
         Called::Retry(_, note) => ("retried", note.as_str()),

@@ -113,7 +113,7 @@ impl NatsQueue {
         };
         let inner = Arc::clone(&self.0);
         let task = tokio::spawn(async move { inner.carry_out(step).await });
-        slipway_telemetry::traced_within(span, async { task.await.map_err(failed)? }).await
+        slipway_telemetry::run_in_child_span(span, async { task.await.map_err(failed)? }).await
     }
 }
 

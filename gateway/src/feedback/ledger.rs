@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use slipway_prediction_id::{Label, MAX_ROWS, PredictionId};
 
-use crate::split::hash;
+use crate::split::hash_parts;
 
 /// Clocks of two nodes may differ by this much.
 const SKEW_SECONDS: u64 = 300;
 
 /// The body of a feedback request.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Request {
+pub struct FeedbackRequest {
     /// The items.
-    pub feedback: Vec<Item>,
+    pub feedback: Vec<FeedbackItem>,
 }
 
 /// The truth for one prediction.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Item {
+pub struct FeedbackItem {
     /// As the answer carried it.
     pub prediction_id: String,
     /// The true label of a prediction of one row.
@@ -34,12 +34,12 @@ pub struct Item {
     pub labels: Option<Vec<Value>>,
     /// What became of the prediction, instead of labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<BusinessOutcome>,
 }
 
 /// A business outcome of one prediction.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Outcome {
+pub struct BusinessOutcome {
     /// One of the declared names.
     pub name: String,
     /// From 0 to [`MAX_VALUE`]: 1 or 0 for what happened or not, an amount, seconds.
@@ -52,7 +52,7 @@ const MAX_VALUE: f64 = 1e9;
 /// Why an item was not counted. The names are the values of the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Rejected {
+pub enum FeedbackRejection {
     /// Not a prediction id of this ModelDeployment.
     InvalidId,
     /// Older than the time limit.
@@ -71,7 +71,7 @@ pub enum Rejected {
     InvalidOutcome,
 }
 
-impl Rejected {
+impl FeedbackRejection {
     /// All of them.
     pub const ALL: [Self; 8] = [
         Self::InvalidId,
@@ -101,7 +101,7 @@ impl Rejected {
 
 /// What an accepted item adds.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Counted {
+pub struct CountedFeedback {
     /// The revision that predicted.
     pub revision: String,
     /// Rows that were right.
@@ -111,14 +111,14 @@ pub struct Counted {
     /// Name and value of an outcome.
     pub outcome: Option<(String, f64)>,
     /// When the prediction was made, in Unix seconds.
-    pub made: u64,
+    pub predicted_at: u64,
     /// How old the prediction is.
     pub age_seconds: u64,
 }
 
 /// The answer to a feedback request.
 #[derive(Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Summary {
+pub struct FeedbackResponse {
     /// Items counted.
     pub accepted: usize,
     /// Items not counted.
@@ -127,9 +127,9 @@ pub struct Summary {
     pub reasons: BTreeMap<String, usize>,
 }
 
-impl Summary {
+impl FeedbackResponse {
     /// Counts an item.
-    pub fn add(&mut self, rejected: Option<Rejected>) {
+    pub fn add(&mut self, rejected: Option<FeedbackRejection>) {
         match rejected {
             None => self.accepted += 1,
             Some(rejected) => {
@@ -152,38 +152,38 @@ impl Summary {
 
 /// The bounds on what is remembered.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct FeedbackLimits {
     /// Age at which a prediction takes no more feedback, in seconds.
     pub ttl_seconds: u64,
     /// Predictions remembered to reject duplicates.
-    pub remembered: usize,
+    pub max_remembered: usize,
 }
 
-impl Default for Limits {
+impl Default for FeedbackLimits {
     fn default() -> Self {
-        Self { ttl_seconds: 24 * 3600, remembered: 500_000 }
+        Self { ttl_seconds: 24 * 3600, max_remembered: 500_000 }
     }
 }
 
 /// Number and time of a prediction, and what was reported: 0 for labels, else the hash of an outcome's name.
-type Key = (u64, u32, u32);
+type FeedbackKey = (u64, u32, u32);
 
 #[derive(Debug, Default)]
-struct Memory {
-    seen: HashSet<Key>,
-    order: VecDeque<Key>,
+struct SeenFeedback {
+    seen: HashSet<FeedbackKey>,
+    order: VecDeque<FeedbackKey>,
 }
 
 /// What a gateway remembers of feedback: which predictions have had theirs.
 #[derive(Debug, Default)]
-pub struct Book {
-    limits: Limits,
-    memory: Mutex<Memory>,
+pub struct FeedbackLedger {
+    limits: FeedbackLimits,
+    memory: Mutex<SeenFeedback>,
 }
 
-impl Book {
+impl FeedbackLedger {
     /// An empty book.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: FeedbackLimits) -> Self {
         Self { limits, memory: Mutex::default() }
     }
 
@@ -191,30 +191,41 @@ impl Book {
     ///
     /// # Errors
     /// Why it does not count.
-    pub fn record(&self, id: PredictionId, item: &Item, now: u64, taken: &[String]) -> Result<Counted, Rejected> {
+    pub fn record(
+        &self,
+        id: PredictionId,
+        item: &FeedbackItem,
+        now: u64,
+        taken: &[String],
+    ) -> Result<CountedFeedback, FeedbackRejection> {
         let made = u64::from(id.seconds);
         if made + self.limits.ttl_seconds < now {
-            return Err(Rejected::Expired);
+            return Err(FeedbackRejection::Expired);
         }
         if made > now + SKEW_SECONDS {
-            return Err(Rejected::InvalidTime);
+            return Err(FeedbackRejection::InvalidTime);
         }
-        let counted = judge(item, &id.labels, taken)?;
-        let what = counted.outcome.as_ref().map_or(0, |(name, _)| (hash(&[name.as_bytes()]) as u32).max(1));
+        let counted = evaluate_item(item, &id.labels, taken)?;
+        let what = counted.outcome.as_ref().map_or(0, |(name, _)| (hash_parts(&[name.as_bytes()]) as u32).max(1));
         self.remember((id.number, id.seconds, what), now)?;
-        Ok(Counted { revision: id.revision, made, age_seconds: now.saturating_sub(made), ..counted })
+        Ok(CountedFeedback {
+            revision: id.revision,
+            predicted_at: made,
+            age_seconds: now.saturating_sub(made),
+            ..counted
+        })
     }
 
-    fn remember(&self, key: Key, now: u64) -> Result<(), Rejected> {
+    fn remember(&self, key: FeedbackKey, now: u64) -> Result<(), FeedbackRejection> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if !memory.seen.insert(key) {
-            return Err(Rejected::Duplicate);
+            return Err(FeedbackRejection::Duplicate);
         }
         memory.order.push_back(key);
         // What is too old to be taken again, and what there is no room for.
-        let old = |(_, seconds, _): &Key| u64::from(*seconds) + self.limits.ttl_seconds < now;
+        let old = |(_, seconds, _): &FeedbackKey| u64::from(*seconds) + self.limits.ttl_seconds < now;
         while let Some(oldest) = memory.order.front().copied()
-            && (memory.order.len() > self.limits.remembered || old(&oldest))
+            && (memory.order.len() > self.limits.max_remembered || old(&oldest))
         {
             memory.order.pop_front();
             memory.seen.remove(&oldest);
@@ -224,51 +235,55 @@ impl Book {
 }
 
 /// What an item adds, where outcomes of the names `taken` are taken.
-fn judge(item: &Item, predicted: &[Option<Label>], taken: &[String]) -> Result<Counted, Rejected> {
+fn evaluate_item(
+    item: &FeedbackItem,
+    predicted: &[Option<Label>],
+    taken: &[String],
+) -> Result<CountedFeedback, FeedbackRejection> {
     let Some(outcome) = &item.outcome else {
-        let (correct, incorrect) = compare(item, predicted)?;
-        return Ok(Counted { correct, incorrect, ..Counted::default() });
+        let (correct, incorrect) = compare_labels(item, predicted)?;
+        return Ok(CountedFeedback { correct, incorrect, ..CountedFeedback::default() });
     };
     if !taken.contains(&outcome.name) {
-        return Err(Rejected::UnknownOutcome);
+        return Err(FeedbackRejection::UnknownOutcome);
     }
     // A sum that may shrink is no counter: what is given back is an outcome of its own.
     let good = (0.0..=MAX_VALUE).contains(&outcome.value) && item.label.is_none() && item.labels.is_none();
     if !good {
-        return Err(Rejected::InvalidOutcome);
+        return Err(FeedbackRejection::InvalidOutcome);
     }
-    Ok(Counted { outcome: Some((outcome.name.clone(), outcome.value)), ..Counted::default() })
+    Ok(CountedFeedback { outcome: Some((outcome.name.clone(), outcome.value)), ..CountedFeedback::default() })
 }
 
 /// Counts right and wrong rows.
-fn compare(item: &Item, predicted: &[Option<Label>]) -> Result<(u64, u64), Rejected> {
+fn compare_labels(item: &FeedbackItem, predicted: &[Option<Label>]) -> Result<(u64, u64), FeedbackRejection> {
     let truths: &[Value] = match (&item.label, &item.labels) {
         (Some(one), None) => std::slice::from_ref(one),
         (None, Some(many)) if !many.is_empty() => many,
-        _ => return Err(Rejected::InvalidLabel),
+        _ => return Err(FeedbackRejection::InvalidLabel),
     };
     if predicted.iter().all(Option::is_none) {
-        return Err(Rejected::NoPrediction);
+        return Err(FeedbackRejection::NoPrediction);
     }
     // One label for several rows would be a guess about which row is meant.
     let ambiguous = item.label.is_some() && predicted.len() > 1;
     if ambiguous || (truths.len() > predicted.len() && predicted.len() < MAX_ROWS) {
-        return Err(Rejected::InvalidLabel);
+        return Err(FeedbackRejection::InvalidLabel);
     }
     let (mut correct, mut incorrect) = (0, 0);
     for (truth, predicted) in truths.iter().zip(predicted) {
-        let Some(truth) = canonical(truth)? else { continue };
+        let Some(truth) = canonical_label(truth)? else { continue };
         match predicted {
             Some(label) if label.to_string() == truth => correct += 1,
             Some(_) => incorrect += 1,
             None => {}
         }
     }
-    if correct + incorrect == 0 { Err(Rejected::NoPrediction) } else { Ok((correct, incorrect)) }
+    if correct + incorrect == 0 { Err(FeedbackRejection::NoPrediction) } else { Ok((correct, incorrect)) }
 }
 
 /// The text by which labels are compared: 3, 3.0 and "3" are the same class.
-fn canonical(value: &Value) -> Result<Option<String>, Rejected> {
+fn canonical_label(value: &Value) -> Result<Option<String>, FeedbackRejection> {
     match value {
         Value::Null => Ok(None),
         Value::String(s) => Ok(Some(s.clone())),
@@ -276,7 +291,7 @@ fn canonical(value: &Value) -> Result<Option<String>, Rejected> {
             Some(f) if n.is_f64() && f.fract() == 0.0 => Ok(Some(format!("{f:.0}"))),
             _ => Ok(Some(n.to_string())),
         },
-        _ => Err(Rejected::InvalidLabel),
+        _ => Err(FeedbackRejection::InvalidLabel),
     }
 }
 
@@ -293,20 +308,26 @@ mod tests {
         PredictionId { revision: "rev".into(), seconds: (NOW - age) as u32, number, labels }
     }
 
-    fn item(label: Option<Value>, labels: Option<Vec<Value>>, outcome: Option<Outcome>) -> Item {
-        Item { prediction_id: String::new(), label, labels, outcome }
+    fn item(label: Option<Value>, labels: Option<Vec<Value>>, outcome: Option<BusinessOutcome>) -> FeedbackItem {
+        FeedbackItem { prediction_id: String::new(), label, labels, outcome }
     }
 
-    fn one(label: Value) -> Item {
+    fn one(label: Value) -> FeedbackItem {
         item(Some(label), None, None)
     }
 
     #[test]
     fn right_and_wrong_are_counted_for_who_predicted() {
-        let book = Book::default();
-        let record = |id, item: &Item| book.record(id, item, NOW, &[]).unwrap();
+        let book = FeedbackLedger::default();
+        let record = |id, item: &FeedbackItem| book.record(id, item, NOW, &[]).unwrap();
         let got = record(id(1, 5, &[3]), &one(json!(3)));
-        let want = Counted { revision: "rev".into(), correct: 1, made: NOW - 5, age_seconds: 5, ..Counted::default() };
+        let want = CountedFeedback {
+            revision: "rev".into(),
+            correct: 1,
+            predicted_at: NOW - 5,
+            age_seconds: 5,
+            ..CountedFeedback::default()
+        };
         assert_eq!(got, want);
         assert_eq!(record(id(2, 5, &[3]), &one(json!("3"))).correct, 1);
         assert_eq!(record(id(3, 5, &[3]), &one(json!(3.0))).correct, 1);
@@ -318,25 +339,25 @@ mod tests {
 
     #[test]
     fn what_cannot_count_is_rejected_with_a_reason() {
-        let book = Book::default();
-        let reject = |id, item: &Item| book.record(id, item, NOW, &[]).unwrap_err();
-        assert_eq!(reject(id(1, 90_000, &[1]), &one(json!(1))), Rejected::Expired);
-        assert_eq!(reject(id(1, 0, &[]), &one(json!(1))), Rejected::NoPrediction);
-        assert_eq!(reject(id(1, 0, &[1]), &one(json!([1]))), Rejected::InvalidLabel);
-        assert_eq!(reject(id(1, 0, &[1, 2]), &one(json!(1))), Rejected::InvalidLabel);
-        assert_eq!(reject(id(1, 0, &[1]), &item(None, None, None)), Rejected::InvalidLabel);
+        let book = FeedbackLedger::default();
+        let reject = |id, item: &FeedbackItem| book.record(id, item, NOW, &[]).unwrap_err();
+        assert_eq!(reject(id(1, 90_000, &[1]), &one(json!(1))), FeedbackRejection::Expired);
+        assert_eq!(reject(id(1, 0, &[]), &one(json!(1))), FeedbackRejection::NoPrediction);
+        assert_eq!(reject(id(1, 0, &[1]), &one(json!([1]))), FeedbackRejection::InvalidLabel);
+        assert_eq!(reject(id(1, 0, &[1, 2]), &one(json!(1))), FeedbackRejection::InvalidLabel);
+        assert_eq!(reject(id(1, 0, &[1]), &item(None, None, None)), FeedbackRejection::InvalidLabel);
         let future = PredictionId { seconds: (NOW + 900) as u32, ..id(1, 0, &[1]) };
-        assert_eq!(reject(future, &one(json!(1))), Rejected::InvalidTime);
+        assert_eq!(reject(future, &one(json!(1))), FeedbackRejection::InvalidTime);
     }
 
     #[test]
     fn duplicates_are_rejected_within_a_bounded_memory() {
-        let book = Book::new(Limits { remembered: 2, ..Limits::default() });
+        let book = FeedbackLedger::new(FeedbackLimits { max_remembered: 2, ..FeedbackLimits::default() });
         let record = |number| book.record(id(number, 0, &[1]), &one(json!(1)), NOW, &[]);
         for number in 0..3 {
             record(number).unwrap();
         }
-        assert_eq!(record(2), Err(Rejected::Duplicate));
+        assert_eq!(record(2), Err(FeedbackRejection::Duplicate));
         assert!(record(0).is_ok(), "the oldest is forgotten");
         assert_eq!(book.memory.lock().unwrap().seen.len(), 2);
         // A day later nothing of today can come again, so nothing of it is kept.
@@ -349,21 +370,21 @@ mod tests {
     #[test]
     fn outcomes_are_counted_beside_labels_and_once_each() {
         let names = ["conversion".to_owned(), "revenue".to_owned()];
-        let book = Book::default();
+        let book = FeedbackLedger::default();
         let report = |number: u64, name: &str, value: f64, labels: &[i64]| {
-            let outcome = Some(Outcome { name: name.into(), value });
+            let outcome = Some(BusinessOutcome { name: name.into(), value });
             book.record(id(number, 60, labels), &item(None, None, outcome), NOW, &names)
         };
         assert_eq!(report(1, "conversion", 1.0, &[3]).unwrap().outcome, Some(("conversion".into(), 1.0)));
         assert_eq!(report(1, "revenue", 12.5, &[3]).unwrap().outcome, Some(("revenue".into(), 12.5)));
-        assert_eq!(report(1, "revenue", 12.5, &[3]), Err(Rejected::Duplicate));
+        assert_eq!(report(1, "revenue", 12.5, &[3]), Err(FeedbackRejection::Duplicate));
         assert_eq!(book.record(id(1, 60, &[3]), &one(json!(3)), NOW, &names).unwrap().correct, 1);
         assert!(report(2, "conversion", 0.0, &[]).is_ok(), "a regression has outcomes too");
-        assert_eq!(report(3, "clicks", 1.0, &[3]), Err(Rejected::UnknownOutcome));
+        assert_eq!(report(3, "clicks", 1.0, &[3]), Err(FeedbackRejection::UnknownOutcome));
         for value in [-1.0, f64::NAN, f64::INFINITY, 1e10] {
-            assert_eq!(report(3, "revenue", value, &[3]), Err(Rejected::InvalidOutcome));
+            assert_eq!(report(3, "revenue", value, &[3]), Err(FeedbackRejection::InvalidOutcome));
         }
-        let both = item(Some(json!(3)), None, Some(Outcome { name: "revenue".into(), value: 1.0 }));
-        assert_eq!(book.record(id(4, 60, &[3]), &both, NOW, &names), Err(Rejected::InvalidOutcome));
+        let both = item(Some(json!(3)), None, Some(BusinessOutcome { name: "revenue".into(), value: 1.0 }));
+        assert_eq!(book.record(id(4, 60, &[3]), &both, NOW, &names), Err(FeedbackRejection::InvalidOutcome));
     }
 }

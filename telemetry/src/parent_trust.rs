@@ -9,24 +9,24 @@ use std::sync::OnceLock;
 use opentelemetry::trace::{SpanContext, TraceFlags};
 
 /// The share of traces that are recorded where parents are not trusted.
-static OWN_SHARE: OnceLock<f64> = OnceLock::new();
+static SAMPLING_RATIO: OnceLock<f64> = OnceLock::new();
 
 /// Those who send us a `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parents {
+pub enum ParentTrust {
     /// They have decided already: gateways, before model servers.
     Trusted,
     /// Anybody.
     Untrusted,
 }
 
-impl Parents {
+impl ParentTrust {
     /// As `SLIPWAY_TRACE_PARENTS` says: `Trusted`, where all who reach the program are known to decide well; or else not.
-    pub fn of_environment() -> Self {
-        Self::named(std::env::var("SLIPWAY_TRACE_PARENTS").ok().as_deref())
+    pub fn from_environment() -> Self {
+        Self::from_name(std::env::var("SLIPWAY_TRACE_PARENTS").ok().as_deref())
     }
 
-    fn named(word: Option<&str>) -> Self {
+    fn from_name(word: Option<&str>) -> Self {
         if word == Some("Trusted") { Self::Trusted } else { Self::Untrusted }
     }
 
@@ -34,21 +34,23 @@ impl Parents {
     pub(crate) fn apply(self) {
         if self == Self::Untrusted {
             let variable = |name| std::env::var(name).ok();
-            let share =
-                own_share(variable("OTEL_TRACES_SAMPLER").as_deref(), variable("OTEL_TRACES_SAMPLER_ARG").as_deref());
-            distrust(share);
+            let share = sampling_ratio(
+                variable("OTEL_TRACES_SAMPLER").as_deref(),
+                variable("OTEL_TRACES_SAMPLER_ARG").as_deref(),
+            );
+            distrust_parents(share);
         }
     }
 }
 
 /// From now on such a share is recorded, whatever parents say.
-pub(crate) fn distrust(share: f64) {
+pub(crate) fn distrust_parents(share: f64) {
     // A second call finds what the first has read.
-    let _ = OWN_SHARE.set(share);
+    let _ = SAMPLING_RATIO.set(share);
 }
 
 /// The share that the SDK would take of traces without a parent.
-fn own_share(sampler: Option<&str>, argument: Option<&str>) -> f64 {
+fn sampling_ratio(sampler: Option<&str>, argument: Option<&str>) -> f64 {
     match sampler {
         Some("always_off" | "parentbased_always_off") => 0.0,
         Some("traceidratio" | "parentbased_traceidratio") => {
@@ -60,14 +62,14 @@ fn own_share(sampler: Option<&str>, argument: Option<&str>) -> f64 {
 }
 
 /// A parent as it counts.
-pub(crate) fn decided(parent: SpanContext) -> SpanContext {
-    match OWN_SHARE.get() {
-        Some(share) => decide(parent, rand::random_bool(*share)),
+pub(crate) fn resample_parent(parent: SpanContext) -> SpanContext {
+    match SAMPLING_RATIO.get() {
+        Some(share) => with_sampled_flag(parent, rand::random_bool(*share)),
         None => parent,
     }
 }
 
-fn decide(parent: SpanContext, recorded: bool) -> SpanContext {
+fn with_sampled_flag(parent: SpanContext, recorded: bool) -> SpanContext {
     let flags = if recorded { TraceFlags::SAMPLED } else { TraceFlags::default() };
     SpanContext::new(parent.trace_id(), parent.span_id(), flags, true, parent.trace_state().clone())
 }
@@ -87,17 +89,19 @@ mod tests {
             (Some("parentbased_always_off"), Some("1"), 0.0),
             (None, Some("0.5"), 1.0),
         ] {
-            assert_eq!(own_share(sampler, argument), share, "{sampler:?} {argument:?}");
+            assert_eq!(sampling_ratio(sampler, argument), share, "{sampler:?} {argument:?}");
         }
-        assert_eq!(Parents::named(Some("Trusted")), Parents::Trusted);
-        assert!([None, Some(""), Some("yes")].iter().all(|word| Parents::named(*word) == Parents::Untrusted));
+        assert_eq!(ParentTrust::from_name(Some("Trusted")), ParentTrust::Trusted);
+        assert!(
+            [None, Some(""), Some("yes")].iter().all(|word| ParentTrust::from_name(*word) == ParentTrust::Untrusted)
+        );
     }
 
     #[test]
     fn a_decision_leaves_the_trace_as_it_is() {
         let parent = SpanContext::new(7_u128.into(), 9_u64.into(), TraceFlags::SAMPLED, true, TraceState::default());
         for recorded in [true, false] {
-            let decided = decide(parent.clone(), recorded);
+            let decided = with_sampled_flag(parent.clone(), recorded);
             assert_eq!((decided.trace_id(), decided.span_id()), (parent.trace_id(), parent.span_id()));
             assert!(decided.is_sampled() == recorded && decided.is_remote());
         }

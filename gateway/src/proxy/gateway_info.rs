@@ -6,53 +6,57 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header::CONTENT
 use serde_json::json;
 
 use super::{
-    answer::{AnswerBody, Refusal, json},
+    answer::{AnswerBody, RequestRefusal, json_response},
     grpc,
 };
-use crate::{buffer::Whole, gateway::Gateway, message::framed};
+use crate::{buffer::BufferedBody, gateway::GatewayContext, message::frame_message};
 
 const NAME: &str = "slipway-gateway";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The answer by REST, to one of the paths that [`crate::select`] leaves to the gateway.
-pub fn rest(gateway: &Gateway, method: &Method, path: &str) -> Response<AnswerBody> {
+pub fn rest_response(gateway: &GatewayContext, method: &Method, path: &str) -> Response<AnswerBody> {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return Refusal::Method.answer(false);
+        return RequestRefusal::Method.into_response(false);
     }
     let ready = gateway.is_ready();
     match path {
-        "/v2/health/live" => health(true, ready),
-        "/v2/health/ready" => health(ready, ready),
-        _ => json(StatusCode::OK, &json!({ "name": NAME, "version": VERSION, "extensions": [] })),
+        "/v2/health/live" => health_response(true, ready),
+        "/v2/health/ready" => health_response(ready, ready),
+        _ => json_response(StatusCode::OK, &json!({ "name": NAME, "version": VERSION, "extensions": [] })),
     }
 }
 
 /// The answer to a question about health: whether it is `well` is the status, so that probes need not read the body.
-pub fn health(well: bool, ready: bool) -> Response<AnswerBody> {
+pub fn health_response(well: bool, ready: bool) -> Response<AnswerBody> {
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &json!({ "live": true, "ready": ready }))
+    json_response(status, &json!({ "live": true, "ready": ready }))
 }
 
 /// The answer by gRPC. The messages are those of the Open Inference Protocol and of `grpc.health.v1`, where a field that is false is left out.
-pub fn grpc(gateway: &Gateway, path: &str) -> Response<AnswerBody> {
+pub fn grpc_response(gateway: &GatewayContext, path: &str) -> Response<AnswerBody> {
     let ready = gateway.is_ready();
     let yes = vec![8, 1];
     let message = match path {
-        grpc::SERVER_METADATA => [text(1, NAME), text(2, VERSION)].concat(),
+        grpc::SERVER_METADATA => [text_field(1, NAME), text_field(2, VERSION)].concat(),
         // Not serving is a status of its own, 2.
         grpc::HEALTH_CHECK if !ready => vec![8, 2],
         grpc::SERVER_READY if !ready => Vec::new(),
         _ => yes,
     };
     let trailers = HeaderMap::from_iter([(grpc::STATUS, HeaderValue::from_static("0"))]);
-    let whole = Whole { chunks: vec![Bytes::from(framed(&message))], trailers: Some(trailers), reservation: None };
-    let mut response = Response::new(AnswerBody::whole(whole));
+    let whole = BufferedBody {
+        chunks: vec![Bytes::from(frame_message(&message))],
+        trailers: Some(trailers),
+        reservation: None,
+    };
+    let mut response = Response::new(AnswerBody::buffered(whole));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
 
 /// A field of a short text.
-fn text(field: u8, text: &str) -> Vec<u8> {
+fn text_field(field: u8, text: &str) -> Vec<u8> {
     let text = text.as_bytes();
     let length = u8::try_from(text.len()).unwrap_or_default().min(127);
     [&[field << 3 | 2, length], &text[..usize::from(length)]].concat()

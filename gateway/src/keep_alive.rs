@@ -13,44 +13,44 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    buffer::{Replay, Whole},
-    endpoint::Visit,
-    gateway::Gateway,
-    proxy::upload::Upload,
-    upstream::{Protocol, send},
+    buffer::{BufferedBody, ReplayBody},
+    endpoint::InFlightGuard,
+    gateway::GatewayContext,
+    proxy::upload::UploadBody,
+    upstream::{UpstreamProtocol, send_request},
 };
 
 /// How often. Well within the time that a model server waits for another request (`--drain-delay-seconds`, 5 s).
-const EVERY: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks until `stop`.
-pub async fn run(gateway: Arc<Gateway>, stop: CancellationToken) {
-    let mut ticks = interval(EVERY);
+pub async fn run_keep_alive(gateway: Arc<GatewayContext>, stop: CancellationToken) {
+    let mut ticks = interval(PROBE_INTERVAL);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => join_all(terminating(&gateway).into_iter().map(ask)).await,
+            _ = ticks.tick() => join_all(terminating_pods(&gateway).into_iter().map(probe_pod)).await,
         };
     }
 }
 
 /// The pods that terminate and are all that an arm has.
-fn terminating(gateway: &Gateway) -> Vec<Visit> {
+fn terminating_pods(gateway: &GatewayContext) -> Vec<InFlightGuard> {
     let models = gateway.router.models();
     let arms = models.iter().flat_map(|model| model.needed_arms());
-    arms.filter(|arm| arm.endpoints.ready() == 0).flat_map(|arm| arm.endpoints.visits()).collect()
+    arms.filter(|arm| arm.endpoints.ready_count() == 0).flat_map(|arm| arm.endpoints.acquire_all()).collect()
 }
 
-async fn ask(visit: Visit) {
-    let mut request = Request::new(Upload::Replay(Replay::new(Arc::new(Whole::default()))));
+async fn probe_pod(visit: InFlightGuard) {
+    let mut request = Request::new(UploadBody::Replay(ReplayBody::new(Arc::new(BufferedBody::default()))));
     *request.uri_mut() = http::Uri::from_static("/v2/health/ready");
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let asked = async {
-        if let Ok(answer) = send(visit, request, Protocol::Http1, false).await {
+        if let Ok(answer) = send_request(visit, request, UpstreamProtocol::Http1, false).await {
             // Read to its end, so that the connection is kept; what it says is known from the EndpointSlice.
             drop(http_body_util::Limited::new(answer.into_body(), 1 << 16).collect().await);
         }
     };
     // A pod that does not answer is asked again.
-    drop(timeout(EVERY, asked).await);
+    drop(timeout(PROBE_INTERVAL, asked).await);
 }

@@ -15,22 +15,22 @@ use http::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    answer::Refusal,
+    answer::RequestRefusal,
     grpc, headers,
-    upload::{ClientBody, PASSING, Stream, Upload},
+    upload::{ClientBody, STREAM_OVERHEAD, StreamedUpload, UploadBody},
 };
 use crate::{
-    affinity::{fingerprint, fingerprint_grpc},
-    buffer::{Buffer, Prefix, Replay, Whole},
-    config::{PodSettings, Settings},
-    model::{LimitHeaders, Model},
-    share::{Reservation, Share},
-    upstream::Protocol,
+    affinity::{grpc_fingerprint, request_fingerprint},
+    buffer::{BodyBuffer, BodyPrefix, BufferedBody, ReplayBody},
+    config::{PodSettings, ProcessSettings},
+    model::{LimitHeaders, RoutedModel},
+    share::{ByteReservation, PoolShare},
+    upstream::UpstreamProtocol,
 };
 
 /// A request towards an arm.
 #[derive(Debug)]
-pub struct Plan {
+pub struct BufferedRequest {
     method: Method,
     path: PathAndQuery,
     authority: Option<Authority>,
@@ -38,55 +38,55 @@ pub struct Plan {
     /// Whether the client speaks gRPC.
     pub grpc: bool,
     /// Whether the request may run twice: reads are pure, and so are predictions unless the spec says otherwise.
-    pub pure: bool,
+    pub idempotent: bool,
     /// Whether its answer is a prediction, which gets an id.
-    pub predicts: bool,
+    pub is_prediction: bool,
     /// Whether it came by the private port, from somebody who may know which revision answers.
     pub private: bool,
     /// Equal for equal requests, when they should meet the same pod.
     pub affinity: Option<u64>,
-    body: Source,
+    body: BodySource,
 }
 
 #[derive(Debug)]
-enum Source {
-    Whole(Arc<Whole>),
+enum BodySource {
+    Buffered(Arc<BufferedBody>),
     /// Goes once; the lock is there because two attempts may hold the plan at one time.
-    Stream(Mutex<Option<Box<Stream>>>),
+    Streaming(Mutex<Option<Box<StreamedUpload>>>),
 }
 
-enum Read {
-    Whole(Whole),
-    Stream(Box<Stream>),
+enum ReadBody {
+    Buffered(BufferedBody),
+    Streaming(Box<StreamedUpload>),
 }
 
-impl Plan {
+impl BufferedRequest {
     /// Reads a request. Bodies within bounds are read whole, so that they can be sent again.
     ///
     /// # Errors
     /// When the body does not come, is too large, or breaks off.
     pub async fn read(
-        settings: &Settings,
-        model: &Model,
+        settings: &ProcessSettings,
+        model: &RoutedModel,
         mut parts: Parts,
         mut body: ClientBody,
         deadline: Instant,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, RequestRefusal> {
         let grpc = grpc::is_grpc(&parts.headers);
-        let (pure, predicts) = (is_pure(&parts, grpc, model.config.replay), predicts(&parts, grpc));
-        headers::for_upstream(&mut parts, body.peer());
-        if body.rest_hint().lower().saturating_add(body.read.len() as u64) > settings.max_body {
-            return Err(Refusal::BodyTooLarge);
+        let (pure, predicts) = (is_idempotent(&parts, grpc, model.config.replay), is_prediction(&parts, grpc));
+        headers::prepare_for_upstream(&mut parts, body.peer());
+        if body.rest_hint().lower().saturating_add(body.read_ahead.len() as u64) > settings.max_body {
+            return Err(RequestRefusal::BodyTooLarge);
         }
         let whole = if grpc && !grpc::is_known_unary(parts.uri.path()) {
-            let (read, memory) = (std::mem::take(&mut body.read), &model.shares.memory);
-            pass(settings, memory, body, Prefix::new(Buffer::new(memory, None), read))?
+            let (read, memory) = (std::mem::take(&mut body.read_ahead), &model.shares.memory);
+            stream_body(settings, memory, body, BodyPrefix::new(BodyBuffer::new(memory, None), read))?
         } else {
-            timeout_at(deadline, read_whole(settings, model, body)).await.map_err(|_| Refusal::BodyTimeout)??
+            timeout_at(deadline, read_body(settings, model, body)).await.map_err(|_| RequestRefusal::BodyTimeout)??
         };
         let body = match whole {
-            Read::Whole(whole) => Source::Whole(Arc::new(whole)),
-            Read::Stream(stream) => Source::Stream(Mutex::new(Some(stream))),
+            ReadBody::Buffered(whole) => BodySource::Buffered(Arc::new(whole)),
+            ReadBody::Streaming(stream) => BodySource::Streaming(Mutex::new(Some(stream))),
         };
         let authority = parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
         let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -96,8 +96,8 @@ impl Plan {
             authority,
             headers: parts.headers,
             grpc,
-            pure,
-            predicts,
+            idempotent: pure,
+            is_prediction: predicts,
             private: false,
             affinity: None,
             body,
@@ -105,23 +105,23 @@ impl Plan {
     }
 
     /// Whether the request can be sent more than once.
-    pub fn is_whole(&self) -> bool {
-        matches!(self.body, Source::Whole(_))
+    pub fn is_replayable(&self) -> bool {
+        matches!(self.body, BodySource::Buffered(_))
     }
 
     /// Makes equal predictions meet the same pod of whatever revision they go to.
-    pub fn seek_affinity(&mut self) {
+    pub fn set_affinity(&mut self) {
         let path = self.path.path();
         let prediction = self.method == Method::POST && (path.ends_with("/infer") || path.ends_with("/ModelInfer"));
-        if let (true, Source::Whole(whole)) = (prediction, &self.body) {
-            let alike = if self.grpc { fingerprint_grpc } else { fingerprint };
+        if let (true, BodySource::Buffered(whole)) = (prediction, &self.body) {
+            let alike = if self.grpc { grpc_fingerprint } else { request_fingerprint };
             self.affinity = Some(alike(path, &whole.chunks));
         }
     }
 
     /// Tells the pod how long it may take, where the client names no time: the pod's own default is another one. The pod's clock begins later
     /// than ours, so it is ours that ends a request. Also how large a body it may take, where that is not its default: whatever the client says.
-    pub fn name_limits(&mut self, limits: &LimitHeaders) {
+    pub fn set_limit_headers(&mut self, limits: &LimitHeaders) {
         let (name, value) =
             if self.grpc { (grpc::TIMEOUT, &limits.grpc) } else { (headers::TIMEOUT, &limits.milliseconds) };
         self.headers.entry(name).or_insert_with(|| value.clone());
@@ -133,12 +133,12 @@ impl Plan {
     }
 
     /// Proves to the pod that the client has shown the token.
-    pub fn prove_access(&mut self, proof: HeaderValue) {
+    pub fn set_access_proof(&mut self, proof: HeaderValue) {
         self.headers.insert(headers::ACCESS, proof);
     }
 
     /// Tells the pod what holds for jobs by the spec as it is now, whatever the client says.
-    pub fn name_settings(&mut self, settings: &PodSettings) {
+    pub fn set_pod_settings(&mut self, settings: &PodSettings) {
         let last = self.path.path().rsplit('/').next().unwrap_or_default();
         let PodSettings { max_jobs, callback_allow } = settings;
         let told: &[(HeaderName, &Option<HeaderValue>)] = match last {
@@ -154,8 +154,8 @@ impl Plan {
     }
 
     /// Protocol towards the pod.
-    pub fn protocol(&self) -> Protocol {
-        if self.grpc { Protocol::Http2 } else { Protocol::Http1 }
+    pub fn protocol(&self) -> UpstreamProtocol {
+        if self.grpc { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 }
     }
 
     /// The client's headers.
@@ -164,17 +164,19 @@ impl Plan {
     }
 
     /// The request for the next attempt; none when its body has gone with an earlier one.
-    pub fn request(&self) -> Option<Request<Upload>> {
+    pub fn next_attempt(&self) -> Option<Request<UploadBody>> {
         let body = match &self.body {
-            Source::Whole(whole) => Upload::Replay(Replay::new(Arc::clone(whole))),
-            Source::Stream(stream) => Upload::Stream(stream.lock().unwrap_or_else(PoisonError::into_inner).take()?),
+            BodySource::Buffered(whole) => UploadBody::Replay(ReplayBody::new(Arc::clone(whole))),
+            BodySource::Streaming(stream) => {
+                UploadBody::Stream(stream.lock().unwrap_or_else(PoisonError::into_inner).take()?)
+            }
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
         match self.protocol() {
-            Protocol::Http1 => *request.uri_mut() = Uri::from(self.path.clone()),
-            Protocol::Http2 => {
+            UpstreamProtocol::Http1 => *request.uri_mut() = Uri::from(self.path.clone()),
+            UpstreamProtocol::Http2 => {
                 *request.version_mut() = Version::HTTP_2;
                 *request.uri_mut() = self.http2_uri();
                 // Said by `:authority`.
@@ -193,51 +195,55 @@ impl Plan {
     }
 
     /// Takes back a request that was never sent.
-    pub fn take_back(&self, request: Request<Upload>) {
-        if let (Source::Stream(stream), Upload::Stream(unsent)) = (&self.body, request.into_body()) {
+    pub fn restore_body(&self, request: Request<UploadBody>) {
+        if let (BodySource::Streaming(stream), UploadBody::Stream(unsent)) = (&self.body, request.into_body()) {
             *stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(unsent);
         }
     }
 }
 
 /// A prediction is a pure function. So are reads. Without `replay` only reads are.
-fn is_pure(parts: &Parts, grpc: bool, replay: bool) -> bool {
+fn is_idempotent(parts: &Parts, grpc: bool, replay: bool) -> bool {
     match parts.method {
         Method::GET | Method::HEAD | Method::OPTIONS => true,
         Method::POST if !replay => false,
         Method::POST if grpc => grpc::is_known_unary(parts.uri.path()),
-        Method::POST => predicts(parts, grpc),
+        Method::POST => is_prediction(parts, grpc),
         _ => false,
     }
 }
 
 /// Whether the answer is a prediction, which has an id.
-fn predicts(parts: &Parts, grpc: bool) -> bool {
+fn is_prediction(parts: &Parts, grpc: bool) -> bool {
     let last = parts.uri.path().rsplit('/').next().unwrap_or_default();
     let verb = last.rsplit(':').next().unwrap_or_default();
     let verbs = ["infer", "generate", "predict", "explain", "invocations", "predictions"];
     parts.method == Method::POST && if grpc { verb == "ModelInfer" } else { verbs.contains(&verb) }
 }
 
-async fn read_whole(settings: &Settings, model: &Model, mut body: ClientBody) -> Result<Read, Refusal> {
-    let (memory, read) = (&model.shares.memory, std::mem::take(&mut body.read));
+async fn read_body(
+    settings: &ProcessSettings,
+    model: &RoutedModel,
+    mut body: ClientBody,
+) -> Result<ReadBody, RequestRefusal> {
+    let (memory, read) = (&model.shares.memory, std::mem::take(&mut body.read_ahead));
     let max = settings.max_buffered_request.min(model.config.max_request);
     if read.is_empty() && body.is_end() {
-        return Ok(Read::Whole(Whole::default()));
+        return Ok(ReadBody::Buffered(BufferedBody::default()));
     }
     let (rest, begun) = (body.rest_hint(), read.len() as u64);
-    let mut buffer = Buffer::new(memory, rest.exact().map(|rest| rest + begun));
+    let mut buffer = BodyBuffer::new(memory, rest.exact().map(|rest| rest + begun));
     if rest.lower().saturating_add(begun) > max as u64 {
-        return pass(settings, memory, body, Prefix::new(buffer, read));
+        return stream_body(settings, memory, body, BodyPrefix::new(buffer, read));
     }
     let (mut data, mut trailers) = (read, None);
     loop {
         let left = if buffer.length() + data.len() <= max { buffer.push(&data).len() } else { data.len() };
         if left > 0 {
             let unkept = data.split_off(data.len() - left);
-            return pass(settings, memory, body, Prefix::new(buffer, unkept));
+            return stream_body(settings, memory, body, BodyPrefix::new(buffer, unkept));
         }
-        let Some(frame) = body.frame().await else { return Ok(Read::Whole(buffer.finish(trailers))) };
+        let Some(frame) = body.next_frame().await else { return Ok(ReadBody::Buffered(buffer.finish(trailers))) };
         match frame.map_err(|error| error.refusal())?.into_data() {
             Ok(next) => data = next,
             Err(frame) => {
@@ -249,18 +255,23 @@ async fn read_whole(settings: &Settings, model: &Model, mut body: ClientBody) ->
 }
 
 /// The body passes through: what was kept of it, what was read and not kept, and what is still to come.
-fn pass(settings: &Settings, memory: &Arc<Share>, body: ClientBody, prefix: Prefix) -> Result<Read, Refusal> {
+fn stream_body(
+    settings: &ProcessSettings,
+    memory: &Arc<PoolShare>,
+    body: ClientBody,
+    prefix: BodyPrefix,
+) -> Result<ReadBody, RequestRefusal> {
     let allowed = settings.max_body.saturating_sub(prefix.len() as u64);
-    let mut reservation = Reservation::new(memory);
-    if !reservation.overdraw(PASSING) {
-        return Err(Refusal::Overloaded);
+    let mut reservation = ByteReservation::new(memory);
+    if !reservation.overdraw(STREAM_OVERHEAD) {
+        return Err(RequestRefusal::Overloaded);
     }
-    Ok(Read::Stream(Box::new(Stream { prefix, body, allowed, reservation })))
+    Ok(ReadBody::Streaming(Box::new(StreamedUpload { prefix, body, allowed_bytes: allowed, reservation })))
 }
 
 /// When the client must have its answer: the ModelDeployment's timeout, or less when the client says so.
-pub fn deadline(now: Instant, timeout: Duration, headers: &HeaderMap) -> Instant {
+pub fn request_deadline(now: Instant, timeout: Duration, headers: &HeaderMap) -> Instant {
     let own = headers.get(headers::TIMEOUT).and_then(|value| value.to_str().ok()?.parse().ok());
-    let own = own.map(Duration::from_millis).or_else(|| grpc::timeout(headers));
+    let own = own.map(Duration::from_millis).or_else(|| grpc::client_timeout(headers));
     now + own.map_or(timeout, |own| own.min(timeout))
 }

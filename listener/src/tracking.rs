@@ -13,25 +13,25 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::table::{Entry, Table};
+use crate::table::{ConnectionEntry, ConnectionTable};
 
 /// A request in flight, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight {
-    table: Arc<Table>,
-    entry: Arc<Entry>,
+pub(crate) struct InFlightRequest {
+    table: Arc<ConnectionTable>,
+    entry: Arc<ConnectionEntry>,
 }
 
-impl InFlight {
-    pub(crate) fn begin(table: &Arc<Table>, entry: &Arc<Entry>) -> Self {
-        table.begin(entry);
+impl InFlightRequest {
+    pub(crate) fn begin(table: &Arc<ConnectionTable>, entry: &Arc<ConnectionEntry>) -> Self {
+        table.begin_request(entry);
         Self { table: Arc::clone(table), entry: Arc::clone(entry) }
     }
 }
 
-impl Drop for InFlight {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
-        self.table.finish(&self.entry);
+        self.table.finish_request(&self.entry);
     }
 }
 
@@ -39,11 +39,11 @@ impl Drop for InFlight {
 #[derive(Debug)]
 pub struct CountedBody<B> {
     body: B,
-    _in_flight: InFlight,
+    _in_flight: InFlightRequest,
 }
 
 impl<B> CountedBody<B> {
-    pub(crate) fn new(body: B, in_flight: InFlight) -> Self {
+    pub(crate) fn new(body: B, in_flight: InFlightRequest) -> Self {
         Self { body, _in_flight: in_flight }
     }
 }
@@ -67,32 +67,32 @@ impl<B: Body + Unpin> Body for CountedBody<B> {
 
 /// A socket that notes whether its client keeps a write waiting: an answer that left its body but not this process is still on its way.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedStream {
     stream: TcpStream,
-    entry: Arc<Entry>,
+    entry: Arc<ConnectionEntry>,
 }
 
-impl Watched {
-    pub(crate) fn new(stream: TcpStream, entry: Arc<Entry>) -> Self {
+impl WatchedStream {
+    pub(crate) fn new(stream: TcpStream, entry: Arc<ConnectionEntry>) -> Self {
         Self { stream, entry }
     }
 
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn record_blocked(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.entry.set_blocked(written.is_pending());
         written
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note(written)
+        self.record_blocked(written)
     }
 
     fn poll_write_vectored(
@@ -101,7 +101,7 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.note(written)
+        self.record_blocked(written)
     }
 
     fn is_write_vectored(&self) -> bool {
