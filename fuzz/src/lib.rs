@@ -18,9 +18,9 @@ use slipway_egress::AllowList;
 use slipway_gateway::feedback;
 use slipway_oip::inference::ModelInferRequest;
 use slipway_prediction_id::{MAX_ROWS, Report, Sealer, is_revision};
-use slipway_runtime::cache::{key::Key, value};
+use slipway_runtime::cache::{key::CacheKey, value};
 use slipway_runtime::engine::Signature;
-use slipway_runtime::jobs::job::{self, Job};
+use slipway_runtime::jobs::job::{self, QueuedJob};
 use slipway_runtime::protocol::{self, InferRequest, Wanted, grpc};
 use slipway_runtime::tensor::Tensor;
 
@@ -63,12 +63,13 @@ pub fn grpc_message(data: &[u8]) -> bool {
 /// An entry of the queue: the job, and the request in it. The first byte picks the model.
 pub fn queue(data: &[u8]) -> bool {
     let Some((model, payload)) = data.split_first() else { return false };
-    let Ok(job) = Job::parse(payload, 1 << 20) else { return false };
-    assert!(job.id.is_empty() || job::valid_id(&job.id));
+    let Ok(job) = QueuedJob::parse(payload, 1 << 20) else { return false };
+    assert!(job.id.is_empty() || job::is_valid_id(&job.id));
     assert_eq!(job.key_digest().is_empty(), job.idempotency_key.is_none());
     let _ = job.expires_at(1);
     // What is written by us is what was read.
-    let again = Job::parse(&serde_json::to_vec(&job).expect("a job has a form"), usize::MAX).expect("our own form");
+    let again =
+        QueuedJob::parse(&serde_json::to_vec(&job).expect("a job has a form"), usize::MAX).expect("our own form");
     assert_eq!(job.fingerprint(), again.fingerprint());
     if let Some(url) = &job.callback_url {
         let rules = ["example.org", ".example.com"].map(|rule| rule.parse().expect("a rule"));
@@ -89,11 +90,11 @@ fn sealer() -> Option<Sealer> {
 
 /// What comes back from outside: kept answers, prediction ids, labels.
 pub fn state(data: &[u8]) -> bool {
-    let key = Key([7; 32]);
-    if let Some((expires, outputs)) = value::decode(&key, data) {
+    let key = CacheKey([7; 32]);
+    if let Some((expires, outputs)) = value::decode_value(&key, data) {
         let bytes: usize = outputs.iter().map(Tensor::bytes).sum();
         assert!(bytes <= MAX_GROWTH * data.len(), "{bytes} bytes out of {}", data.len());
-        let again = value::decode(&key, &value::encode(&key, expires, &outputs)).expect("our own form");
+        let again = value::decode_value(&key, &value::encode_value(&key, expires, &outputs)).expect("our own form");
         assert_eq!(written(&again.1), written(&outputs));
         return true;
     }
@@ -162,5 +163,5 @@ fn echo(inputs: &[Tensor], signature: &Signature) -> (Vec<u8>, usize) {
 }
 
 fn written(outputs: &[Tensor]) -> Vec<u8> {
-    value::encode(&Key([7; 32]), 0, outputs)
+    value::encode_value(&CacheKey([7; 32]), 0, outputs)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use slipway_oip::inference::model_infer_request::InferInputTensor;
 use slipway_oip::inference::{InferTensorContents, ModelInferRequest};
 use slipway_prediction_id::{Label, Report};
-use slipway_runtime::cache::{key::Key, value};
+use slipway_runtime::cache::{key::CacheKey, value};
 use slipway_runtime::tensor::{Tensor, TensorData};
 
 fn with(model: u8, rest: &[u8]) -> Vec<u8> {
@@ -98,7 +98,7 @@ fn state() -> Vec<Vec<u8>> {
     let id = super::sealer().and_then(|sealer| sealer.seal("a1b2c3", 1_795_515_278, &report)).unwrap_or_default();
     let feedback = json!({"feedback": [{"prediction_id": id, "labels": [1, null]}]});
     let texts = [id, report.encode(), feedback.to_string()].map(String::into_bytes);
-    std::iter::once(value::encode(&Key([7; 32]), 1, &outputs)).chain(texts).collect()
+    std::iter::once(value::encode_value(&CacheKey([7; 32]), 1, &outputs)).chain(texts).collect()
 }
 
 fn onnx() -> Vec<Vec<u8>> {

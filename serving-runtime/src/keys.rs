@@ -10,84 +10,84 @@ use http::header::AUTHORIZATION;
 use ring::hmac::{HMAC_SHA256, Key, sign, verify};
 use slipway_prediction_id::{ACCESS, PURPOSE, Report, Sealer, derive, read_master, read_token};
 
-use crate::cache::seal::Seal;
+use crate::cache::seal::EntrySealer;
 use crate::error::ApiError;
 
 /// How long what was read is used before the files are looked at again.
-const READ_AGAIN: Duration = Duration::from_secs(10);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// By which a gateway proves that it has seen the token: hex of a key that is derived for it.
 const ACCESS_HEADER: &str = "x-slipway-access";
 
 /// What the files held.
 #[derive(Debug)]
-struct Held {
+struct DerivedKeys {
     sealer: Option<Sealer>,
-    seal: Option<Seal>,
+    seal: Option<EntrySealer>,
     access: Option<String>,
     token: Option<String>,
 }
 
 /// The purpose of what entries of the caches are sealed with.
-const CACHE: &str = "cache v1";
+const CACHE_PURPOSE: &str = "cache v1";
 
 /// How entries of the caches in Redis are sealed.
 #[derive(Debug)]
-pub enum Sealing {
+pub enum CacheSealing {
     /// Not at all: no keys were given to this program.
     Off,
     /// With a key of the ModelDeployment.
-    With(Seal),
+    Enabled(EntrySealer),
     /// There should be keys, and there is none.
     NoKey,
 }
 
 /// The keys, for one ModelDeployment and one revision of it.
 #[derive(Debug)]
-pub struct Keys {
+pub struct DeploymentKeys {
     directory: Option<PathBuf>,
     name: String,
     uid: String,
     revision: String,
-    held: Mutex<Option<(Instant, Arc<Held>)>>,
+    cached: Mutex<Option<(Instant, Arc<DerivedKeys>)>>,
 }
 
-impl Keys {
+impl DeploymentKeys {
     /// Those of a directory, for the ModelDeployment `name` (`<namespace>/<name>`); without one there are none, and nobody is asked for any.
     pub fn new(directory: Option<PathBuf>, name: &str, uid: &str, revision: &str) -> Self {
         let [name, uid, revision] = [name, uid, revision].map(str::to_owned);
-        Self { directory, name, uid, revision, held: Mutex::default() }
+        Self { directory, name, uid, revision, cached: Mutex::default() }
     }
 
     /// The id of a prediction that was made now; none without a key.
-    pub fn issue(&self, report: &Report) -> Option<String> {
-        let held = self.held()?;
+    pub fn issue_prediction_id(&self, report: &Report) -> Option<String> {
+        let held = self.current()?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         held.sealer.as_ref()?.seal(&self.revision, u32::try_from(seconds).unwrap_or(u32::MAX), report)
     }
 
     /// How entries of the caches in Redis are sealed.
-    pub fn sealing(&self) -> Sealing {
-        match self.held() {
-            None => Sealing::Off,
-            Some(held) => held.seal.clone().map_or(Sealing::NoKey, Sealing::With),
+    pub fn cache_sealing(&self) -> CacheSealing {
+        match self.current() {
+            None => CacheSealing::Off,
+            Some(held) => held.seal.clone().map_or(CacheSealing::NoKey, CacheSealing::Enabled),
         }
     }
 
     /// The token, to be shown to another pod or a gateway.
     pub fn token(&self) -> Option<String> {
-        self.held()?.token.clone()
+        self.current()?.token.clone()
     }
 
     /// Whether a request may do more than predict: it comes from a gateway that has seen the token, or shows the token itself.
     ///
     /// # Errors
     /// `Forbidden`, when there is a directory and it does neither.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(held) = self.held() else { return Ok(()) };
+    pub fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(held) = self.current() else { return Ok(()) };
         let proof = headers.get(ACCESS_HEADER).map(http::HeaderValue::as_bytes);
         let token = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         let equal = |shown: Option<&[u8]>, wanted: &Option<String>| {
-            shown.zip(wanted.as_ref()).is_some_and(|(shown, wanted)| is_equal(shown, wanted.as_bytes()))
+            shown.zip(wanted.as_ref()).is_some_and(|(shown, wanted)| constant_time_eq(shown, wanted.as_bytes()))
         };
         if equal(proof, &held.access) || equal(token, &held.token) {
             return Ok(());
@@ -99,10 +99,10 @@ impl Keys {
     }
 
     /// None without a directory.
-    fn held(&self) -> Option<Arc<Held>> {
+    fn current(&self) -> Option<Arc<DerivedKeys>> {
         let directory = self.directory.as_ref()?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, fresh)) = held.as_ref().filter(|(at, _)| at.elapsed() < READ_AGAIN) {
+        let mut held = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, fresh)) = held.as_ref().filter(|(at, _)| at.elapsed() < RELOAD_INTERVAL) {
             return Some(Arc::clone(fresh));
         }
         let fresh = Arc::new(self.read(directory));
@@ -110,15 +110,15 @@ impl Keys {
         Some(fresh)
     }
 
-    fn read(&self, directory: &Path) -> Held {
+    fn read(&self, directory: &Path) -> DerivedKeys {
         let master = read_master(directory).ok().and_then(Result::ok);
         let derived_for = |purpose, object| master.as_ref().map(|master| derive(master, purpose, object));
         let derived = |purpose| derived_for(purpose, self.uid.as_str());
         let token = read_token(directory).ok().and_then(Result::ok);
-        Held {
+        DerivedKeys {
             sealer: derived(PURPOSE).and_then(|key| Sealer::new(&key)),
             // By the name: feature rows belong to it, whatever UID the ModelDeployment of that name has.
-            seal: derived_for(CACHE, self.name.as_str()).map(|key| Seal::new(&key)),
+            seal: derived_for(CACHE_PURPOSE, self.name.as_str()).map(|key| EntrySealer::new(&key)),
             access: derived(ACCESS).map(hex::encode),
             token: token.and_then(|token| String::from_utf8(token).ok()),
         }
@@ -126,7 +126,7 @@ impl Keys {
 }
 
 /// In a time that tells nothing of where they differ.
-pub(crate) fn is_equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     let key = Key::new(HMAC_SHA256, b"equal");
     verify(&key, a, sign(&key, b).as_ref()).is_ok()
 }
@@ -144,15 +144,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("master");
         let report = Report { sample: 1, labels: vec![] };
-        let keys = || Keys::new(Some(directory.path().to_owned()), "ns/m", "uid", "rev1");
-        assert_eq!(Keys::new(None, "ns/m", "uid", "rev1").issue(&report), None);
-        assert_eq!(keys().issue(&report), None);
+        let keys = || DeploymentKeys::new(Some(directory.path().to_owned()), "ns/m", "uid", "rev1");
+        assert_eq!(DeploymentKeys::new(None, "ns/m", "uid", "rev1").issue_prediction_id(&report), None);
+        assert_eq!(keys().issue_prediction_id(&report), None);
         for (length, is_key) in [(31, false), (32, true), (64, true), (65, false)] {
             std::fs::write(&file, vec![7; length]).unwrap();
-            assert_eq!(keys().issue(&report).is_some(), is_key, "{length}");
+            assert_eq!(keys().issue_prediction_id(&report).is_some(), is_key, "{length}");
         }
         std::fs::write(&file, [7; 32]).unwrap();
-        let id = keys().issue(&report).unwrap();
+        let id = keys().issue_prediction_id(&report).unwrap();
         assert_eq!(Sealer::new(&derive(&[7; 32], PURPOSE, "uid")).unwrap().open(&id).unwrap().revision, "rev1");
     }
 
@@ -162,7 +162,7 @@ mod tests {
         let admits = |uid: &str, name: &'static str, value: &str| {
             let headers =
                 HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())]);
-            Keys::new(Some(directory.path().to_owned()), "ns/m", uid, "rev1").admit(&headers).is_ok()
+            DeploymentKeys::new(Some(directory.path().to_owned()), "ns/m", uid, "rev1").authorize(&headers).is_ok()
         };
         let (bearer, proof) = (format!("Bearer {TOKEN_TEXT}"), hex::encode(derive(&[7; 32], ACCESS, "uid")));
         assert!(!admits("uid", "authorization", &bearer), "there is no Secret yet, so nobody can show anything");
@@ -171,19 +171,20 @@ mod tests {
         assert!(admits("uid", "authorization", &bearer) && admits("uid", ACCESS_HEADER, &proof));
         assert!(!admits("other", ACCESS_HEADER, &proof), "a proof is of one ModelDeployment");
         assert!(!admits("uid", "authorization", TOKEN_TEXT) && !admits("uid", ACCESS_HEADER, ""));
-        assert!(Keys::new(None, "ns/m", "uid", "rev1").admit(&HeaderMap::new()).is_ok());
+        assert!(DeploymentKeys::new(None, "ns/m", "uid", "rev1").authorize(&HeaderMap::new()).is_ok());
     }
 
     #[test]
     fn entries_are_sealed_for_one_modeldeployment_of_one_namespace() {
         let directory = tempfile::tempdir().unwrap();
-        let sealing = |name: &str| Keys::new(Some(directory.path().to_owned()), name, "uid", "rev1").sealing();
+        let sealing =
+            |name: &str| DeploymentKeys::new(Some(directory.path().to_owned()), name, "uid", "rev1").cache_sealing();
         let name = |sealing| match sealing {
-            Sealing::With(seal) => seal.name(b"slipway:result:1:00"),
+            CacheSealing::Enabled(seal) => seal.sealed_name(b"slipway:result:1:00"),
             other => panic!("{other:?}"),
         };
-        assert!(matches!(Keys::new(None, "a/m", "uid", "rev1").sealing(), Sealing::Off));
-        assert!(matches!(sealing("a/m"), Sealing::NoKey), "what should be sealed is not kept in the open");
+        assert!(matches!(DeploymentKeys::new(None, "a/m", "uid", "rev1").cache_sealing(), CacheSealing::Off));
+        assert!(matches!(sealing("a/m"), CacheSealing::NoKey), "what should be sealed is not kept in the open");
         std::fs::write(directory.path().join("master"), [7; 32]).unwrap();
         let [this, again, neighbour] = ["a/m", "a/m", "a/n"].map(|of| name(sealing(of)));
         assert!(this == again && this != neighbour);

@@ -23,6 +23,6 @@ fn main() -> ExitCode {
         Command::Fetch(args) => slipway_runtime::fetch::step::run(*args),
         Command::Serve(args) => slipway_runtime::serve(*args),
         Command::Vet(args) => slipway_runtime::vet::run(&args),
-        Command::Worker(args) => slipway_runtime::jobs::work(*args),
+        Command::Worker(args) => slipway_runtime::jobs::run_worker(*args),
     }
 }

@@ -18,7 +18,7 @@ use crate::cache::CacheMetrics;
 use crate::jobs::metrics::JobMetrics;
 use crate::observe::{Exporter, Observer, Slot};
 use crate::prediction::Predictions;
-use crate::samples::Counters;
+use crate::samples::SampleCounters;
 
 /// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may invent them.
 const MAX_CLASSES: usize = 64;
@@ -77,7 +77,7 @@ pub struct Metrics {
     model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     observer: Slot,
     /// What becomes of samples.
-    pub samples: Counters,
+    pub samples: SampleCounters,
     /// Those of the caches.
     pub cache: CacheMetrics,
 }
@@ -103,7 +103,7 @@ impl Metrics {
             batching: Family::default(),
             model_load_seconds: Gauge::default(),
             observer: Slot::default(),
-            samples: Counters::default(),
+            samples: SampleCounters::default(),
             cache: CacheMetrics::default(),
         };
         metrics.register(revision);

@@ -20,7 +20,7 @@ pub struct Prediction {
     /// What whoever issues prediction ids is told of it.
     pub report: Report,
     /// How the result cache was involved, when there is one.
-    pub cache: Option<cache::Outcome>,
+    pub cache: Option<cache::CacheOutcome>,
     /// How many outputs hold a NaN.
     pub nan_outputs: usize,
 }
@@ -47,11 +47,11 @@ pub async fn predict_at(
     let rows = model.signature.rows(&inputs);
     let binned = model.observer.as_ref().map(|observer| observer.bin(&inputs, rows));
     let sampler = app.sampler.get();
-    let sampled = sampler.and_then(|sampler| sampler.take(&inputs));
+    let sampled = sampler.and_then(|sampler| sampler.sample_inputs(&inputs));
     let run = async |inputs| run(app, model, inputs, deadline, priority).await;
     let (outputs, cache) = match &app.caches.results {
         Some(cache) => {
-            let answer = Box::pin(cache.answer(model, inputs, deadline, run)).await?;
+            let answer = Box::pin(cache.get_or_run(model, inputs, deadline, run)).await?;
             (answer.outputs, answer.outcome)
         }
         None => (run(inputs).await?.outputs, None),

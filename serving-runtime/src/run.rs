@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use crate::cache::prewarm;
 use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
-use crate::jobs::Jobs;
+use crate::jobs::JobService;
 use crate::models::Model;
-use crate::samples::Sampler;
+use crate::samples::PayloadSampler;
 use crate::server::{App, Listener, handle_admin, handle_api};
 use crate::{load, termination};
 
@@ -81,13 +81,13 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
     let mut signals = Signals::new()?;
     let app = App::new(args).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
-    Jobs::attach(&app)?;
+    JobService::attach(&app)?;
     let (admin, api) = (bind_admin(app.args.admin_listen).await?, bind_api(&app.args).await?);
     tracing::info!(
         api = %api.address(), admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision,
         model = app.args.model_name, threads = ?app.args.threads(), "listening"
     );
-    if let Some(sampler) = Sampler::start(&app.args, &app.metrics.samples)? {
+    if let Some(sampler) = PayloadSampler::start(&app.args, &app.metrics.samples)? {
         // The cell is new, so it takes it.
         let _ = app.sampler.set(sampler);
     }
@@ -99,7 +99,7 @@ async fn live(args: ServeArgs) -> Result<(), LoadError> {
         loaded = load_aside(&app) => {
             let model = loaded?;
             app.caches.connect().await;
-            prewarm::prewarm(&app, &model).await;
+            prewarm::prewarm_caches(&app, &model).await;
             let model = app.models.insert(model);
             let took = begun.elapsed();
             if let Some(observer) = &model.observer {

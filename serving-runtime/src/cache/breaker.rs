@@ -6,16 +6,16 @@
 use std::time::{Duration, Instant};
 
 /// Failures among the last 16 answers that open it.
-const FAILURES: u32 = 8;
+const FAILURE_THRESHOLD: u32 = 8;
 /// For how long it stays open at first, and at most.
-const SHORTEST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(30);
+const MIN_OPEN_TIME: Duration = Duration::from_millis(500);
+const MAX_OPEN_TIME: Duration = Duration::from_secs(30);
 /// A trial that has not been heard of for so long is lost; another may start.
-const LOST: Duration = Duration::from_secs(10);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum BreakerState {
     /// Everybody asks.
     Closed,
     /// Nobody asks until then.
@@ -26,79 +26,79 @@ pub enum State {
 
 /// What an asker may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permit {
+pub enum BreakerPermit {
     /// Ask, and [`Breaker::record`] how it went.
-    Ask,
+    Allow,
     /// Do without; but try aside, and tell [`Breaker::tried`].
-    Try,
+    Trial,
     /// Do without.
-    DoWithout,
+    Deny,
 }
 
 /// A circuit breaker.
 #[derive(Debug, Clone)]
-pub struct Breaker {
-    state: State,
+pub struct CircuitBreaker {
+    state: BreakerState,
     /// The last 16 answers, the newest in the lowest bit; 1 is a failure.
     history: u16,
     /// Openings without a success in between.
-    opened: u32,
+    consecutive_openings: u32,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     /// Nothing is known yet, so the first asker tries.
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Open(now), history: 0, opened: 0 }
+        Self { state: BreakerState::Open(now), history: 0, consecutive_openings: 0 }
     }
 
     /// Where it stands.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> BreakerState {
         self.state
     }
 
     /// What an asker may do now.
-    pub fn permit(&mut self, now: Instant) -> Permit {
+    pub fn permit(&mut self, now: Instant) -> BreakerPermit {
         match self.state {
-            State::Closed => Permit::Ask,
-            State::Open(until) if now >= until => {
-                self.state = State::HalfOpen(now);
-                Permit::Try
+            BreakerState::Closed => BreakerPermit::Allow,
+            BreakerState::Open(until) if now >= until => {
+                self.state = BreakerState::HalfOpen(now);
+                BreakerPermit::Trial
             }
-            State::HalfOpen(since) if now.saturating_duration_since(since) >= LOST => {
-                self.state = State::HalfOpen(now);
-                Permit::Try
+            BreakerState::HalfOpen(since) if now.saturating_duration_since(since) >= TRIAL_TIMEOUT => {
+                self.state = BreakerState::HalfOpen(now);
+                BreakerPermit::Trial
             }
-            State::Open(_) | State::HalfOpen(_) => Permit::DoWithout,
+            BreakerState::Open(_) | BreakerState::HalfOpen(_) => BreakerPermit::Deny,
         }
     }
 
     /// How an answer went. One that was asked for before the breaker opened says nothing new.
     pub fn record(&mut self, now: Instant, worked: bool) {
-        if self.state != State::Closed {
+        if self.state != BreakerState::Closed {
             return;
         }
         self.history = self.history << 1 | u16::from(!worked);
-        if self.history.count_ones() >= FAILURES {
+        if self.history.count_ones() >= FAILURE_THRESHOLD {
             self.open(now);
         }
     }
 
     /// How the trial went.
-    pub fn tried(&mut self, now: Instant, worked: bool) {
-        if !matches!(self.state, State::HalfOpen(_)) {
+    pub fn record_trial(&mut self, now: Instant, worked: bool) {
+        if !matches!(self.state, BreakerState::HalfOpen(_)) {
             return;
         }
         if worked {
-            *self = Self { state: State::Closed, history: 0, opened: 0 };
+            *self = Self { state: BreakerState::Closed, history: 0, consecutive_openings: 0 };
         } else {
             self.open(now);
         }
     }
 
     fn open(&mut self, now: Instant) {
-        let pause = SHORTEST.saturating_mul(1 << self.opened.min(16)).min(LONGEST);
-        self.state = State::Open(now + pause);
-        self.opened = self.opened.saturating_add(1);
+        let pause = MIN_OPEN_TIME.saturating_mul(1 << self.consecutive_openings.min(16)).min(MAX_OPEN_TIME);
+        self.state = BreakerState::Open(now + pause);
+        self.consecutive_openings = self.consecutive_openings.saturating_add(1);
     }
 }
 
@@ -108,10 +108,10 @@ mod tests {
 
     use super::*;
 
-    fn closed(now: Instant) -> Breaker {
-        let mut breaker = Breaker::new(now);
-        assert_eq!(breaker.permit(now), Permit::Try);
-        breaker.tried(now, true);
+    fn closed(now: Instant) -> CircuitBreaker {
+        let mut breaker = CircuitBreaker::new(now);
+        assert_eq!(breaker.permit(now), BreakerPermit::Trial);
+        breaker.record_trial(now, true);
         breaker
     }
 
@@ -121,26 +121,26 @@ mod tests {
         let mut breaker = closed(now);
         for _ in 0..7 {
             breaker.record(now, false);
-            assert_eq!(breaker.permit(now), Permit::Ask);
+            assert_eq!(breaker.permit(now), BreakerPermit::Allow);
         }
         breaker.record(now, false);
-        assert_eq!(breaker.permit(now), Permit::DoWithout);
-        let later = now + SHORTEST;
-        assert_eq!(breaker.permit(later), Permit::Try);
-        assert_eq!(breaker.permit(later), Permit::DoWithout, "one tries at a time");
-        breaker.tried(later, false);
-        assert_eq!(breaker.permit(later + SHORTEST), Permit::DoWithout, "twice as long");
-        assert_eq!(breaker.permit(later + SHORTEST * 2), Permit::Try);
-        breaker.tried(later + SHORTEST * 2, true);
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.permit(now), BreakerPermit::Deny);
+        let later = now + MIN_OPEN_TIME;
+        assert_eq!(breaker.permit(later), BreakerPermit::Trial);
+        assert_eq!(breaker.permit(later), BreakerPermit::Deny, "one tries at a time");
+        breaker.record_trial(later, false);
+        assert_eq!(breaker.permit(later + MIN_OPEN_TIME), BreakerPermit::Deny, "twice as long");
+        assert_eq!(breaker.permit(later + MIN_OPEN_TIME * 2), BreakerPermit::Trial);
+        breaker.record_trial(later + MIN_OPEN_TIME * 2, true);
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[test]
     fn a_lost_trial_does_not_keep_it_half_open() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(now);
-        assert_eq!(breaker.permit(now), Permit::Try);
-        assert_eq!(breaker.permit(now + LOST), Permit::Try);
+        let mut breaker = CircuitBreaker::new(now);
+        assert_eq!(breaker.permit(now), BreakerPermit::Trial);
+        assert_eq!(breaker.permit(now + TRIAL_TIMEOUT), BreakerPermit::Trial);
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
         let now = Instant::now();
         let mut breaker = closed(now);
         (0..1000).for_each(|n| breaker.record(now, n % 10 != 0));
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     proptest! {
@@ -156,7 +156,7 @@ mod tests {
         #[test]
         fn holds_what_it_promises(steps in proptest::collection::vec((0..4_u8, 0..2000_u64, any::<bool>()), 1..200)) {
             let mut now = Instant::now();
-            let mut breaker = Breaker::new(now);
+            let mut breaker = CircuitBreaker::new(now);
             let mut trial: Option<Instant> = None;
             for (step, millis, worked) in steps {
                 now += Duration::from_millis(millis);
@@ -165,30 +165,30 @@ mod tests {
                         let before = breaker.state();
                         let permit = breaker.permit(now);
                         match before {
-                            State::Closed => prop_assert_eq!(permit, Permit::Ask),
-                            State::Open(until) => prop_assert_eq!(permit == Permit::Try, now >= until),
-                            State::HalfOpen(_) => prop_assert!(permit != Permit::Ask),
+                            BreakerState::Closed => prop_assert_eq!(permit, BreakerPermit::Allow),
+                            BreakerState::Open(until) => prop_assert_eq!(permit == BreakerPermit::Trial, now >= until),
+                            BreakerState::HalfOpen(_) => prop_assert!(permit != BreakerPermit::Allow),
                         }
-                        if permit == Permit::Try {
-                            prop_assert!(trial.is_none_or(|since| now - since >= LOST));
+                        if permit == BreakerPermit::Trial {
+                            prop_assert!(trial.is_none_or(|since| now - since >= TRIAL_TIMEOUT));
                             trial = Some(now);
                         }
                     }
                     2 => breaker.record(now, worked),
                     _ => if trial.take().is_some() {
-                        breaker.tried(now, worked);
-                        prop_assert!(!matches!(breaker.state(), State::HalfOpen(_)));
+                        breaker.record_trial(now, worked);
+                        prop_assert!(!matches!(breaker.state(), BreakerState::HalfOpen(_)));
                     },
                 }
-                if let State::Open(until) = breaker.state() {
-                    prop_assert!(until <= now + LONGEST);
+                if let BreakerState::Open(until) = breaker.state() {
+                    prop_assert!(until <= now + MAX_OPEN_TIME);
                 }
             }
-            now += LONGEST + LOST;
-            if breaker.permit(now) == Permit::Try {
-                breaker.tried(now, true);
+            now += MAX_OPEN_TIME + TRIAL_TIMEOUT;
+            if breaker.permit(now) == BreakerPermit::Trial {
+                breaker.record_trial(now, true);
             }
-            prop_assert_eq!(breaker.permit(now), Permit::Ask);
+            prop_assert_eq!(breaker.permit(now), BreakerPermit::Allow);
         }
     }
 }

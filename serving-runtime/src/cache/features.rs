@@ -11,46 +11,46 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::args::CacheArgs;
-use super::flight::{Flights, Role};
-use super::key::Key;
-use super::local::Local;
-use super::metrics::{CacheMetrics, Outcome};
-use super::redis_tier::Redis;
+use super::key::CacheKey;
+use super::local::LocalTier;
+use super::metrics::{CacheMetrics, CacheOutcome};
+use super::redis_tier::RedisTier;
 use super::result::now_millis;
-use super::source::Source;
+use super::single_flight::{FlightRole, SingleFlight};
+use super::source::FeatureRowSource;
 use super::value;
 use crate::error::ApiError;
 use crate::tensor::{Tensor, TensorData};
 
-const CACHE: &str = "feature";
-const PREFIX: &[u8] = b"slipway:feature:1:";
+const CACHE_NAME: &str = "feature";
+const KEY_PREFIX: &[u8] = b"slipway:feature:1:";
 const DOMAIN: &[u8] = b"slipway feature v2\0";
 /// Bytes of one row.
 pub const MAX_ROW: usize = 256 << 10;
 /// Bytes of the name of an entity.
 pub const MAX_ENTITY: usize = 256;
 /// With a Redis that others write to as well, a row is believed for so long without asking it.
-const BELIEVED: Duration = Duration::from_secs(5);
+const LOCAL_TTL: Duration = Duration::from_secs(5);
 
 /// A row: the value of each input.
-pub type Row = BTreeMap<String, Box<RawValue>>;
+pub type FeatureRow = BTreeMap<String, Box<RawValue>>;
 
 /// What a leader tells those who wait for the same.
-type Landing = Result<Option<Arc<Row>>, ApiError>;
+type SharedRowResult = Result<Option<Arc<FeatureRow>>, ApiError>;
 
 /// The feature cache of a process.
 #[derive(Debug)]
-pub struct FeatureCache {
-    local: Local<Key, Arc<Row>>,
-    redis: Option<Redis>,
-    source: Option<Source>,
-    flights: Flights<Key, Landing>,
+pub struct FeatureRowCache {
+    local: LocalTier<CacheKey, Arc<FeatureRow>>,
+    redis: Option<RedisTier>,
+    source: Option<FeatureRowSource>,
+    flights: SingleFlight<CacheKey, SharedRowResult>,
     namespace: String,
     ttl: Duration,
     metrics: CacheMetrics,
 }
 
-impl FeatureCache {
+impl FeatureRowCache {
     /// The cache, when it is switched on. Rows of different `namespace`s (ModelDeployments) are different rows.
     ///
     /// # Errors
@@ -58,21 +58,21 @@ impl FeatureCache {
     pub fn new(
         args: &CacheArgs,
         namespace: &str,
-        redis: Option<Redis>,
+        redis: Option<RedisTier>,
         metrics: &CacheMetrics,
     ) -> Result<Option<Self>, String> {
         if !args.feature_cache {
             return Ok(None);
         }
-        metrics.expect(CACHE);
+        metrics.init_series(CACHE_NAME);
         let timeout = Duration::from_millis(args.feature_source_timeout_ms);
         let url = args.feature_source_url.as_str();
-        let source = (!url.is_empty()).then(|| Source::new(url, timeout)).transpose()?;
+        let source = (!url.is_empty()).then(|| FeatureRowSource::new(url, timeout)).transpose()?;
         Ok(Some(Self {
-            local: Local::new(args.feature_cache_bytes),
+            local: LocalTier::new(args.feature_cache_bytes),
             redis,
             source,
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             namespace: namespace.to_owned(),
             ttl: Duration::from_secs(args.feature_ttl_seconds),
             metrics: metrics.clone(),
@@ -83,13 +83,13 @@ impl FeatureCache {
     ///
     /// # Errors
     /// `NotFound` when nobody has one, `Unavailable` when who might have one does not answer.
-    pub async fn row(&self, model: &str, entity: &str) -> Result<Arc<Row>, ApiError> {
+    pub async fn row(&self, model: &str, entity: &str) -> Result<Arc<FeatureRow>, ApiError> {
         let found = self.find(model, entity).await;
         let outcome = match &found {
             Ok(Some((_, outcome))) => *outcome,
-            Ok(None) | Err(_) => Outcome::Error,
+            Ok(None) | Err(_) => CacheOutcome::Error,
         };
-        self.metrics.count(CACHE, outcome);
+        self.metrics.count_request(CACHE_NAME, outcome);
         let remedy = if self.source.is_some() {
             "the feature source has none either"
         } else {
@@ -99,33 +99,35 @@ impl FeatureCache {
         found?.map(|(row, _)| row).ok_or_else(missing)
     }
 
-    async fn find(&self, model: &str, entity: &str) -> Result<Option<(Arc<Row>, Outcome)>, ApiError> {
+    async fn find(&self, model: &str, entity: &str) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, ApiError> {
         let key = self.key(model, entity);
         loop {
             if let Some(row) = self.local.get(&key) {
-                return Ok(Some((row, Outcome::HitLocal)));
+                return Ok(Some((row, CacheOutcome::HitLocal)));
             }
             let leader = match self.flights.join(&key) {
-                Role::Leader(leader) => leader,
-                Role::Follower(follower) => match follower.landed().await {
-                    Some(landing) => return landing.map(|row| row.map(|row| (row, Outcome::Coalesced))),
+                FlightRole::Leader(leader) => leader,
+                FlightRole::Follower(follower) => match follower.wait().await {
+                    Some(landing) => return landing.map(|row| row.map(|row| (row, CacheOutcome::Coalesced))),
                     None => continue,
                 },
             };
-            let found = self.look(&key, entity).await;
-            leader.land(found.clone().map(|found| found.map(|(row, _)| row)));
+            let found = self.load(&key, entity).await;
+            leader.complete(found.clone().map(|found| found.map(|(row, _)| row)));
             return found;
         }
     }
 
-    async fn look(&self, key: &Key, entity: &str) -> Result<Option<(Arc<Row>, Outcome)>, ApiError> {
+    async fn load(&self, key: &CacheKey, entity: &str) -> Result<Option<(Arc<FeatureRow>, CacheOutcome)>, ApiError> {
         let kept = match &self.redis {
-            Some(redis) => redis.find(&name(key), 2 * MAX_ROW).await.map(|bytes| self.decode(key, redis, bytes?)),
+            Some(redis) => {
+                redis.try_get(&redis_key(key), 2 * MAX_ROW).await.map(|bytes| self.decode(key, redis, bytes?))
+            }
             None => Ok(None),
         };
         if let Ok(Some((row, left))) = &kept {
-            self.believe(*key, row, *left);
-            return Ok(Some((Arc::clone(row), Outcome::HitRedis)));
+            self.insert_local(*key, row, *left);
+            return Ok(Some((Arc::clone(row), CacheOutcome::HitRedis)));
         }
         let Some(source) = &self.source else {
             // A Redis that does not answer may well have the row.
@@ -135,70 +137,70 @@ impl FeatureCache {
                 ))
             });
         };
-        let Some(text) = source.row(entity).await.map_err(ApiError::Unavailable)? else { return Ok(None) };
-        let row = parse(&text).map_err(|e| {
+        let Some(text) = source.fetch_row(entity).await.map_err(ApiError::Unavailable)? else { return Ok(None) };
+        let row = parse_row(&text).map_err(|e| {
             ApiError::Unavailable(format!("the feature source's row of entity {entity:?} is not a row: {e}"))
         })?;
         let row = Arc::new(row);
         if let Some(redis) = &self.redis {
-            redis.set(name(key), self.encode(key, &text), self.ttl);
+            redis.set_in_background(redis_key(key), self.encode(key, &text), self.ttl);
         }
-        self.believe(*key, &row, self.ttl);
-        Ok(Some((row, Outcome::Miss)))
+        self.insert_local(*key, &row, self.ttl);
+        Ok(Some((row, CacheOutcome::Miss)))
     }
 
     /// Keeps rows that were written by a client. With Redis, they are there when this returns.
     ///
     /// # Errors
     /// `Unavailable` when Redis does not take it.
-    pub async fn write(&self, model: &str, entity: &str, text: &str, row: Row) -> Result<(), ApiError> {
+    pub async fn write(&self, model: &str, entity: &str, text: &str, row: FeatureRow) -> Result<(), ApiError> {
         let key = self.key(model, entity);
         if let Some(redis) = &self.redis {
-            let stored = redis.store(name(&key), self.encode(&key, text), self.ttl).await;
+            let stored = redis.try_set(redis_key(&key), self.encode(&key, text), self.ttl).await;
             stored.map_err(|_| {
                 ApiError::Unavailable(format!(
                     "the feature row of entity {entity:?} cannot be kept now; send it again later"
                 ))
             })?;
         }
-        self.believe(key, &Arc::new(row), self.ttl);
+        self.insert_local(key, &Arc::new(row), self.ttl);
         Ok(())
     }
 
     /// Keeps a row in this process: for as long as it lives when nobody else can write, else for a moment.
-    fn believe(&self, key: Key, row: &Arc<Row>, ttl: Duration) {
-        let ttl = if self.redis.is_some() { ttl.min(BELIEVED) } else { ttl };
+    fn insert_local(&self, key: CacheKey, row: &Arc<FeatureRow>, ttl: Duration) {
+        let ttl = if self.redis.is_some() { ttl.min(LOCAL_TTL) } else { ttl };
         let bytes = row.iter().map(|(input, row)| input.len() + row.get().len() + 64).sum();
         self.local.insert(key, Arc::clone(row), bytes, ttl);
-        self.metrics.keep(CACHE, self.local.bytes());
+        self.metrics.set_bytes(CACHE_NAME, self.local.bytes());
     }
 
-    fn encode(&self, key: &Key, text: &str) -> Vec<u8> {
+    fn encode(&self, key: &CacheKey, text: &str) -> Vec<u8> {
         let expires = now_millis().saturating_add(u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX));
-        value::encode(key, expires, &[Tensor { shape: vec![1], data: TensorData::Bytes(vec![text.to_owned()]) }])
+        value::encode_value(key, expires, &[Tensor { shape: vec![1], data: TensorData::Bytes(vec![text.to_owned()]) }])
     }
 
-    fn decode(&self, key: &Key, redis: &Redis, bytes: Vec<u8>) -> Option<(Arc<Row>, Duration)> {
+    fn decode(&self, key: &CacheKey, redis: &RedisTier, bytes: Vec<u8>) -> Option<(Arc<FeatureRow>, Duration)> {
         let decoded =
-            value::decode(key, &bytes).and_then(|(expires, tensors)| match tensors.first().map(|t| &t.data) {
-                Some(TensorData::Bytes(texts)) => Some((expires, parse(texts.first()?).ok()?)),
+            value::decode_value(key, &bytes).and_then(|(expires, tensors)| match tensors.first().map(|t| &t.data) {
+                Some(TensorData::Bytes(texts)) => Some((expires, parse_row(texts.first()?).ok()?)),
                 _ => None,
             });
         let Some((expires, row)) = decoded else {
-            redis.corrupt();
+            redis.count_corrupt();
             return None;
         };
         let left = Duration::from_millis(expires.saturating_sub(now_millis())).min(self.ttl);
         (!left.is_zero()).then(|| (Arc::new(row), left))
     }
 
-    fn key(&self, model: &str, entity: &str) -> Key {
-        Key(digest([&self.namespace, model, entity]))
+    fn key(&self, model: &str, entity: &str) -> CacheKey {
+        CacheKey(row_digest([&self.namespace, model, entity]))
     }
 }
 
 /// Of the namespace and name of the ModelDeployment, the model and the entity: a Redis may be shared by several namespaces.
-fn digest(parts: [&str; 3]) -> [u8; 32] {
+fn row_digest(parts: [&str; 3]) -> [u8; 32] {
     let mut hasher = Sha256::new_with_prefix(DOMAIN);
     for part in parts {
         hasher.update((part.len() as u64).to_le_bytes());
@@ -211,15 +213,15 @@ fn digest(parts: [&str; 3]) -> [u8; 32] {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse(text: &str) -> Result<Row, String> {
+pub fn parse_row(text: &str) -> Result<FeatureRow, String> {
     if text.len() > MAX_ROW {
         return Err(format!("{} bytes; a row has at most {MAX_ROW}", text.len()));
     }
     serde_json::from_str(text).map_err(|e| format!("want {{\"<input>\": <its row>, ...}}: {e}"))
 }
 
-fn name(key: &Key) -> Vec<u8> {
-    [PREFIX, hex::encode(key.0).as_bytes()].concat()
+fn redis_key(key: &CacheKey) -> Vec<u8> {
+    [KEY_PREFIX, hex::encode(key.0).as_bytes()].concat()
 }
 
 #[cfg(test)]
@@ -228,9 +230,9 @@ mod tests {
 
     #[test]
     fn rows_of_namespaces_are_apart() {
-        let of = |namespace| digest([namespace, "churn", "user-7"]);
+        let of = |namespace| row_digest([namespace, "churn", "user-7"]);
         assert_ne!(of("prod/churn"), of("staging/churn"));
         assert_eq!(of("prod/churn"), of("prod/churn"));
-        assert_ne!(digest(["a/b", "c", "d"]), digest(["a/bc", "", "d"]));
+        assert_ne!(row_digest(["a/b", "c", "d"]), row_digest(["a/bc", "", "d"]));
     }
 }

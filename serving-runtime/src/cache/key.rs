@@ -12,9 +12,9 @@ const DOMAIN: &[u8] = b"slipway result v1\0";
 
 /// sha256 over all that an answer depends on. Finding two inputs of one key is finding a collision of sha256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(pub [u8; 32]);
+pub struct CacheKey(pub [u8; 32]);
 
-impl Key {
+impl CacheKey {
     /// The key of the answer of the model with `digest` (`sha256:<hex>` of its file) to `inputs` (in the signature's order), as far as
     /// the outputs `wanted` go.
     ///
@@ -23,18 +23,18 @@ impl Key {
     pub fn new<'a>(digest: &str, wanted: impl ExactSizeIterator<Item = &'a str>, inputs: &[Tensor]) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(DOMAIN);
-        text(&mut hasher, digest);
-        number(&mut hasher, wanted.len());
-        wanted.for_each(|name| text(&mut hasher, name));
-        number(&mut hasher, inputs.len());
+        hash_text(&mut hasher, digest);
+        hash_number(&mut hasher, wanted.len());
+        wanted.for_each(|name| hash_text(&mut hasher, name));
+        hash_number(&mut hasher, inputs.len());
         let mut bytes = Vec::new();
         for input in inputs {
-            text(&mut hasher, input.data.datatype().name());
-            number(&mut hasher, input.shape.len());
-            input.shape.iter().for_each(|dimension| number(&mut hasher, *dimension));
+            hash_text(&mut hasher, input.data.datatype().name());
+            hash_number(&mut hasher, input.shape.len());
+            input.shape.iter().for_each(|dimension| hash_number(&mut hasher, *dimension));
             bytes.clear();
             write_binary(&input.data, &mut bytes);
-            number(&mut hasher, bytes.len());
+            hash_number(&mut hasher, bytes.len());
             hasher.update(&bytes);
         }
         Self(hasher.finalize().into())
@@ -44,7 +44,7 @@ impl Key {
 /// Whether these inputs are among a fixed part of all inputs: one of `every`. By these the worth of a look-up is measured while others go past
 /// the cache: a part of the inputs with all of their requests shows the hit ratio that all would have, a part of the requests would not.
 /// It looks at a few elements only, because hashing all is what a bypass saves. What is one of 64 is one of 16 as well.
-pub fn probes(inputs: &[Tensor], every: u64) -> bool {
+pub fn is_probe_input(inputs: &[Tensor], every: u64) -> bool {
     let mut hasher = DefaultHasher::new();
     let mut bytes = Vec::new();
     for input in inputs {
@@ -56,19 +56,19 @@ pub fn probes(inputs: &[Tensor], every: u64) -> bool {
     hasher.finish().is_multiple_of(every)
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for CacheKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&hex::encode(&self.0[..8]))
     }
 }
 
 /// Lengths before contents: no two different lists of parts give the same bytes.
-fn number(hasher: &mut Sha256, n: usize) {
+fn hash_number(hasher: &mut Sha256, n: usize) {
     hasher.update((n as u64).to_le_bytes());
 }
 
-fn text(hasher: &mut Sha256, text: &str) {
-    number(hasher, text.len());
+fn hash_text(hasher: &mut Sha256, text: &str) {
+    hash_number(hasher, text.len());
     hasher.update(text);
 }
 
@@ -83,8 +83,8 @@ mod tests {
         Tensor { shape: shape.to_vec(), data: TensorData::F32(values.to_vec()) }
     }
 
-    fn key(digest: &str, outputs: &[&str], inputs: &[Tensor]) -> Key {
-        Key::new(digest, outputs.iter().copied(), inputs)
+    fn key(digest: &str, outputs: &[&str], inputs: &[Tensor]) -> CacheKey {
+        CacheKey::new(digest, outputs.iter().copied(), inputs)
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn about_as_many_probe_as_are_asked_for() {
         let input = |n: i32| [floats(&[2], &[1.0, n as f32])];
-        let probing = |every: u64| (0..16_000).filter(|n| probes(&input(*n), every)).collect::<HashSet<_>>();
+        let probing = |every: u64| (0..16_000).filter(|n| is_probe_input(&input(*n), every)).collect::<HashSet<_>>();
         let (sixteenth, part) = (probing(16), probing(64));
         assert!((800..1200).contains(&sixteenth.len()) && (150..350).contains(&part.len()), "{}", part.len());
         assert!(part.is_subset(&sixteenth));

@@ -11,7 +11,7 @@ use moka::sync::Cache;
 const OVERHEAD: usize = 256;
 
 #[derive(Debug, Clone)]
-struct Entry<V> {
+struct LocalEntry<V> {
     value: V,
     bytes: u32,
     ttl: Duration,
@@ -19,29 +19,29 @@ struct Entry<V> {
 
 /// Values by key, each with its own end. What is used least goes first (TinyLFU), so a scan does not push out what is hot.
 #[derive(Debug)]
-pub struct Local<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> {
-    cache: Cache<K, Entry<V>>,
+pub struct LocalTier<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> {
+    cache: Cache<K, LocalEntry<V>>,
 }
 
-struct OwnEnd;
+struct EntryExpiry;
 
-impl<K, V> Expiry<K, Entry<V>> for OwnEnd {
-    fn expire_after_create(&self, _: &K, entry: &Entry<V>, _: Instant) -> Option<Duration> {
+impl<K, V> Expiry<K, LocalEntry<V>> for EntryExpiry {
+    fn expire_after_create(&self, _: &K, entry: &LocalEntry<V>, _: Instant) -> Option<Duration> {
         Some(entry.ttl)
     }
 
-    fn expire_after_update(&self, _: &K, entry: &Entry<V>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(&self, _: &K, entry: &LocalEntry<V>, _: Instant, _: Option<Duration>) -> Option<Duration> {
         Some(entry.ttl)
     }
 }
 
-impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Local<K, V> {
+impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> LocalTier<K, V> {
     /// Room for so many bytes.
     pub fn new(bytes: u64) -> Self {
         let cache = Cache::builder()
             .max_capacity(bytes)
-            .weigher(|_, entry: &Entry<V>| entry.bytes)
-            .expire_after(OwnEnd)
+            .weigher(|_, entry: &LocalEntry<V>| entry.bytes)
+            .expire_after(EntryExpiry)
             .eviction_policy(EvictionPolicy::tiny_lfu())
             .build();
         Self { cache }
@@ -55,7 +55,7 @@ impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Loc
     /// Keeps a value of `bytes` bytes for `ttl`.
     pub fn insert(&self, key: K, value: V, bytes: usize, ttl: Duration) {
         let bytes = u32::try_from(bytes.saturating_add(OVERHEAD)).unwrap_or(u32::MAX);
-        self.cache.insert(key, Entry { value, bytes, ttl });
+        self.cache.insert(key, LocalEntry { value, bytes, ttl });
     }
 
     /// Bytes kept, as far as the bookkeeping, which lags a little, has it.
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_by_bytes() {
-        let local = Local::new(100_000);
+        let local = LocalTier::new(100_000);
         (0..10_000_u32).for_each(|n| local.insert(n, n, 1000, Duration::from_secs(60)));
         local.settle();
         assert!(local.bytes() <= 100_000, "{}", local.bytes());
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn an_entry_ends() {
-        let local = Local::new(100_000);
+        let local = LocalTier::new(100_000);
         local.insert(1, 1, 1, Duration::ZERO);
         local.insert(2, 2, 1, Duration::from_secs(60));
         assert_eq!((local.get(&1), local.get(&2)), (None, Some(2)));

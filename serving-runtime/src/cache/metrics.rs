@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 /// How a request at a cache ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CacheOutcome {
     /// From this process's memory.
     HitLocal,
     /// From Redis.
@@ -25,7 +25,7 @@ pub enum Outcome {
     Error,
 }
 
-impl Outcome {
+impl CacheOutcome {
     const ALL: [Self; 6] = [Self::HitLocal, Self::HitRedis, Self::Coalesced, Self::Miss, Self::Bypass, Self::Error];
 
     const fn name(self) -> &'static str {
@@ -40,7 +40,7 @@ impl Outcome {
     }
 
     /// As clients are told: `hit`, `miss` or `bypass`.
-    pub const fn public(self) -> &'static str {
+    pub const fn public_name(self) -> &'static str {
         match self {
             Self::HitLocal | Self::HitRedis | Self::Coalesced => "hit",
             Self::Miss | Self::Error => "miss",
@@ -51,7 +51,7 @@ impl Outcome {
 
 /// How Redis failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum RedisFailure {
     /// Not within the budget.
     Timeout,
     /// No connection, or it broke.
@@ -66,7 +66,7 @@ pub enum Failure {
     Skipped,
 }
 
-impl Failure {
+impl RedisFailure {
     const ALL: [Self; 6] = [Self::Timeout, Self::Connection, Self::Refused, Self::Corrupt, Self::NoKey, Self::Skipped];
 
     const fn name(self) -> &'static str {
@@ -82,34 +82,34 @@ impl Failure {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Requests {
+struct CacheRequestLabels {
     cache: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Cache {
+struct CacheLabels {
     cache: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Tier {
+struct TierLabels {
     tier: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
+struct FailureLabels {
     reason: &'static str,
 }
 
 /// The series of all caches.
 #[derive(Debug, Clone, Default)]
 pub struct CacheMetrics {
-    requests: Family<Requests, Counter>,
-    saved: Family<Cache, Counter<f64, AtomicU64>>,
-    bytes: Family<Cache, Gauge>,
-    bypassed: Family<Tier, Gauge>,
-    redis_errors: Family<Reason, Counter>,
+    requests: Family<CacheRequestLabels, Counter>,
+    saved_seconds: Family<CacheLabels, Counter<f64, AtomicU64>>,
+    bytes: Family<CacheLabels, Gauge>,
+    bypassed: Family<TierLabels, Gauge>,
+    redis_errors: Family<FailureLabels, Counter>,
     breaker: Gauge,
 }
 
@@ -124,7 +124,7 @@ impl CacheMetrics {
         registry.register(
             "slipway_runtime_cache_saved_seconds",
             "Time that hits would have taken without the cache, less what looking up took",
-            self.saved.clone(),
+            self.saved_seconds.clone(),
         );
         registry.register("slipway_runtime_cache_bytes", "Bytes kept in this process", self.bytes.clone());
         registry.register(
@@ -145,43 +145,43 @@ impl CacheMetrics {
     }
 
     /// Creates the series of a cache.
-    pub fn expect(&self, cache: &'static str) {
-        for outcome in Outcome::ALL {
-            let _ = self.requests.get_or_create(&Requests { cache, outcome: outcome.name() });
+    pub fn init_series(&self, cache: &'static str) {
+        for outcome in CacheOutcome::ALL {
+            let _ = self.requests.get_or_create(&CacheRequestLabels { cache, outcome: outcome.name() });
         }
-        let _ = self.saved.get_or_create(&Cache { cache });
-        for failure in Failure::ALL {
-            let _ = self.redis_errors.get_or_create(&Reason { reason: failure.name() });
+        let _ = self.saved_seconds.get_or_create(&CacheLabels { cache });
+        for failure in RedisFailure::ALL {
+            let _ = self.redis_errors.get_or_create(&FailureLabels { reason: failure.name() });
         }
     }
 
     /// Counts a request.
-    pub fn count(&self, cache: &'static str, outcome: Outcome) {
-        self.requests.get_or_create(&Requests { cache, outcome: outcome.name() }).inc();
+    pub fn count_request(&self, cache: &'static str, outcome: CacheOutcome) {
+        self.requests.get_or_create(&CacheRequestLabels { cache, outcome: outcome.name() }).inc();
     }
 
     /// Counts time that a hit saved.
-    pub fn save(&self, cache: &'static str, seconds: f64) {
-        self.saved.get_or_create(&Cache { cache }).inc_by(seconds.max(0.0));
+    pub fn add_saved_seconds(&self, cache: &'static str, seconds: f64) {
+        self.saved_seconds.get_or_create(&CacheLabels { cache }).inc_by(seconds.max(0.0));
     }
 
     /// Tells how much is kept.
-    pub fn keep(&self, cache: &'static str, bytes: u64) {
-        self.bytes.get_or_create(&Cache { cache }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    pub fn set_bytes(&self, cache: &'static str, bytes: u64) {
+        self.bytes.get_or_create(&CacheLabels { cache }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Tells whether a tier is bypassed.
-    pub fn bypass(&self, tier: &'static str, on: bool) {
-        self.bypassed.get_or_create(&Tier { tier }).set(i64::from(on));
+    pub fn set_bypassed(&self, tier: &'static str, on: bool) {
+        self.bypassed.get_or_create(&TierLabels { tier }).set(i64::from(on));
     }
 
     /// Counts a failure of Redis.
-    pub fn fail(&self, failure: Failure) {
-        self.redis_errors.get_or_create(&Reason { reason: failure.name() }).inc();
+    pub fn count_redis_error(&self, failure: RedisFailure) {
+        self.redis_errors.get_or_create(&FailureLabels { reason: failure.name() }).inc();
     }
 
     /// Tells where the breaker stands: 0 closed, 1 half open, 2 open.
-    pub fn breaker(&self, state: i64) {
+    pub fn set_breaker_state(&self, state: i64) {
         self.breaker.set(state);
     }
 }

@@ -11,9 +11,9 @@
 
 pub mod args;
 pub mod breaker;
+pub mod bypass_policy;
 pub mod features;
-pub mod flight;
-pub mod hot;
+pub mod hot_keys;
 pub mod key;
 pub mod local;
 pub mod metrics;
@@ -21,45 +21,50 @@ pub mod prewarm;
 pub mod redis_tier;
 pub mod result;
 pub mod seal;
+pub mod single_flight;
 pub mod source;
 pub mod value;
-pub mod worth;
 
 use std::sync::Arc;
 
 pub use self::args::CacheArgs;
-use self::features::FeatureCache;
-pub use self::metrics::{CacheMetrics, Outcome};
-use self::redis_tier::Redis;
-use self::result::ResultCache;
-use crate::keys::Keys;
+use self::features::FeatureRowCache;
+pub use self::metrics::{CacheMetrics, CacheOutcome};
+use self::redis_tier::RedisTier;
+use self::result::InferResultCache;
+use crate::keys::DeploymentKeys;
 
 /// The header and the parameter that tell how an answer was come by: `hit`, `miss` or `bypass`.
-pub const HEADER: &str = "x-slipway-cache";
+pub const CACHE_HEADER: &str = "x-slipway-cache";
 
 /// The caches of a process.
 #[derive(Debug, Default)]
-pub struct Caches {
-    redis: Option<Redis>,
+pub struct RuntimeCaches {
+    redis: Option<RedisTier>,
     /// Answers; `None` when they are not kept.
-    pub results: Option<ResultCache>,
+    pub results: Option<InferResultCache>,
     /// Feature rows; `None` when they are not kept.
-    pub features: Option<FeatureCache>,
+    pub features: Option<FeatureRowCache>,
 }
 
-impl Caches {
+impl RuntimeCaches {
     /// The caches of the ModelDeployment `namespace` (`<namespace>/<name>`), as the options want them; what they keep in Redis is sealed with `keys`. Needs a
     /// tokio runtime.
     ///
     /// # Errors
     /// When an address is none.
-    pub fn new(args: &CacheArgs, namespace: &str, keys: &Arc<Keys>, metrics: &CacheMetrics) -> Result<Self, String> {
+    pub fn new(
+        args: &CacheArgs,
+        namespace: &str,
+        keys: &Arc<DeploymentKeys>,
+        metrics: &CacheMetrics,
+    ) -> Result<Self, String> {
         let url = args.redis_url.as_str();
         let wanted = (args.result_cache || args.feature_cache) && !url.is_empty();
         let budget = std::time::Duration::from_millis(args.redis_budget_ms);
-        let redis = wanted.then(|| Redis::new(url, budget, Arc::clone(keys), metrics.clone())).transpose()?;
-        let results = ResultCache::new(args, redis.clone(), metrics);
-        let features = FeatureCache::new(args, namespace, redis.clone(), metrics)?;
+        let redis = wanted.then(|| RedisTier::new(url, budget, Arc::clone(keys), metrics.clone())).transpose()?;
+        let results = InferResultCache::new(args, redis.clone(), metrics);
+        let features = FeatureRowCache::new(args, namespace, redis.clone(), metrics)?;
         Ok(Self { redis, results, features })
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, redirect};
 
-use super::hot::{MAX_BYTES, read};
+use super::hot_keys::{MAX_BYTES, decode_hot_inputs};
 use crate::batch::Priority;
 use crate::config::ServeArgs;
 use crate::models::Model;
@@ -15,31 +15,34 @@ use crate::predict::run_untimed;
 use crate::server::App;
 
 /// Time to learn what is hot, and for all of it.
-const ASK: Duration = Duration::from_secs(2);
-const ALL: Duration = Duration::from_secs(5);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+const WARM_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where a pod tells what is hot, on its admin port.
 pub const PATH: &str = "/v1/cache/hot";
 const ADMIN_PORT: u16 = 9090;
 /// Where gateways answer those who show the token, and say who answered.
 const PRIVATE_PORT: u16 = 8081;
 /// Who answered, says the gateway.
-const REVISION: &str = "x-slipway-revision";
+const REVISION_HEADER: &str = "x-slipway-revision";
 
 /// Warms the caches for `model`, if that was asked for.
-pub async fn prewarm(app: &App, model: &Model) {
+pub async fn prewarm_caches(app: &App, model: &Model) {
     let Some(results) = app.caches.results.as_ref().filter(|_| app.args.cache.cache_hot_keys > 0) else { return };
     let begun = Instant::now();
-    let until = begun + ALL;
+    let until = begun + WARM_UP_TIMEOUT;
     let (mut answered, mut from) = (0_usize, String::new());
     let token = app.keys.token();
     let work = async {
-        let (who, bytes) = match tokio::time::timeout(ASK, ask(&app.args, token.as_deref())).await {
-            Ok(Ok(told)) => told,
-            Ok(Err(why)) => return tracing::info!(why, "nobody tells what is hot"),
-            Err(_) => return tracing::info!("nobody tells in time what is hot"),
-        };
+        let (who, bytes) =
+            match tokio::time::timeout(FETCH_TIMEOUT, fetch_hot_inputs(&app.args, token.as_deref())).await {
+                Ok(Ok(told)) => told,
+                Ok(Err(why)) => return tracing::info!(why, "nobody tells what is hot"),
+                Err(_) => return tracing::info!("nobody tells in time what is hot"),
+            };
         from = who;
-        for inputs in read(&bytes, &model.signature).into_iter().take(app.args.cache.cache_hot_keys as usize) {
+        for inputs in
+            decode_hot_inputs(&bytes, &model.signature).into_iter().take(app.args.cache.cache_hot_keys as usize)
+        {
             let warmed = results
                 .warm(model, inputs, until, |inputs| run_untimed(model, inputs, until, Priority::default()))
                 .await;
@@ -52,8 +55,8 @@ pub async fn prewarm(app: &App, model: &Model) {
 }
 
 /// What is hot at a pod that serves, and which that is: one of the revision that answers at the ModelDeployment's own address.
-async fn ask(args: &ServeArgs, token: Option<&str>) -> Result<(String, Vec<u8>), String> {
-    let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(ASK).build();
+async fn fetch_hot_inputs(args: &ServeArgs, token: Option<&str>) -> Result<(String, Vec<u8>), String> {
+    let client = Client::builder().redirect(redirect::Policy::none()).no_proxy().timeout(FETCH_TIMEOUT).build();
     let client = client.map_err(|e| e.to_string())?;
     let shown = |request: RequestBuilder| match token {
         Some(token) => request.bearer_auth(token),
@@ -62,7 +65,7 @@ async fn ask(args: &ServeArgs, token: Option<&str>) -> Result<(String, Vec<u8>),
     let base = if args.cache.cache_hot_from.is_empty() {
         let gateway = format!("http://{}:{PRIVATE_PORT}/v2/models/{}", args.modeldeployment, args.model_name);
         let answer = shown(client.get(gateway)).send().await.map_err(|e| e.to_string())?;
-        let revision = answer.headers().get(REVISION).and_then(|revision| revision.to_str().ok());
+        let revision = answer.headers().get(REVISION_HEADER).and_then(|revision| revision.to_str().ok());
         let revision = revision.filter(|revision| slipway_prediction_id::is_revision(revision));
         let revision = revision.ok_or("no revision serves yet")?;
         format!("http://{}-{revision}:{ADMIN_PORT}", args.modeldeployment)

@@ -7,45 +7,45 @@ use rand::Rng as _;
 use tokio::time::timeout_at;
 
 use super::args::CacheArgs;
-use super::flight::{Flights, Leader, Role};
-use super::hot::Hot;
-use super::key::{Key, probes};
-use super::local::Local;
-use super::metrics::{CacheMetrics, Outcome};
-use super::redis_tier::Redis;
+use super::bypass_policy::BypassPolicy;
+use super::hot_keys::HotKeys;
+use super::key::{CacheKey, is_probe_input};
+use super::local::LocalTier;
+use super::metrics::{CacheMetrics, CacheOutcome};
+use super::redis_tier::RedisTier;
+use super::single_flight::{FlightLeader, FlightRole, SingleFlight};
 use super::value;
-use super::worth::Worth;
 use crate::error::ApiError;
 use crate::models::Model;
 use crate::pool::Done;
 use crate::tensor::Tensor;
 
-const CACHE: &str = "result";
-const PREFIX: &[u8] = b"slipway:result:1:";
+const CACHE_NAME: &str = "result";
+const KEY_PREFIX: &[u8] = b"slipway:result:1:";
 /// One of so many inputs goes on to look up what is bypassed: in the cache at all, and in Redis, where a look costs more than a small model.
-const PROBES: u64 = 16;
-const REDIS_PROBES: u64 = 64;
+const PROBE_EVERY: u64 = 16;
+const REDIS_PROBE_EVERY: u64 = 64;
 
 /// Outputs, and how they were come by.
 #[derive(Debug)]
-pub struct Answer {
+pub struct CacheAnswer {
     /// All outputs in the signature's order.
     pub outputs: Vec<Tensor>,
     /// From where; `None` when there is no cache.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<CacheOutcome>,
 }
 
 /// What a leader tells those who wait for the same.
-type Landing = Result<Arc<Vec<Tensor>>, ApiError>;
+type SharedOutputsResult = Result<Arc<Vec<Tensor>>, ApiError>;
 
 /// The result cache of a process; it holds answers of all of its models.
 #[derive(Debug)]
-pub struct ResultCache {
-    local: Local<Key, Arc<Vec<Tensor>>>,
-    redis: Option<Redis>,
-    flights: Flights<Key, Landing>,
-    worth: Mutex<Tiers>,
-    hot: Option<Hot>,
+pub struct InferResultCache {
+    local: LocalTier<CacheKey, Arc<Vec<Tensor>>>,
+    redis: Option<RedisTier>,
+    flights: SingleFlight<CacheKey, SharedOutputsResult>,
+    policies: Mutex<TierPolicies>,
+    hot_keys: Option<HotKeys>,
     adaptive: bool,
     ttl: Duration,
     max_entry: usize,
@@ -54,22 +54,22 @@ pub struct ResultCache {
 
 /// What looking up is worth: altogether, and in Redis after this process's memory had nothing.
 #[derive(Debug, Default)]
-struct Tiers {
-    all: Worth,
-    redis: Worth,
+struct TierPolicies {
+    all: BypassPolicy,
+    redis: BypassPolicy,
 }
 
-impl ResultCache {
+impl InferResultCache {
     /// The cache, when it is switched on.
-    pub fn new(args: &CacheArgs, redis: Option<Redis>, metrics: &CacheMetrics) -> Option<Self> {
+    pub fn new(args: &CacheArgs, redis: Option<RedisTier>, metrics: &CacheMetrics) -> Option<Self> {
         args.result_cache.then(|| {
-            metrics.expect(CACHE);
+            metrics.init_series(CACHE_NAME);
             Self {
-                local: Local::new(args.result_cache_bytes),
+                local: LocalTier::new(args.result_cache_bytes),
                 redis,
-                flights: Flights::default(),
-                worth: Mutex::default(),
-                hot: (args.cache_hot_keys > 0).then(|| Hot::new(args.cache_hot_keys as usize)),
+                flights: SingleFlight::default(),
+                policies: Mutex::default(),
+                hot_keys: (args.cache_hot_keys > 0).then(|| HotKeys::new(args.cache_hot_keys as usize)),
                 adaptive: !args.no_cache_bypass,
                 ttl: Duration::from_secs(args.result_cache_ttl_seconds),
                 max_entry: usize::try_from(args.result_cache_max_entry_bytes).unwrap_or(usize::MAX),
@@ -82,19 +82,19 @@ impl ResultCache {
     ///
     /// # Errors
     /// Those of `run`; none of the cache's own.
-    pub async fn answer<F>(
+    pub async fn get_or_run<F>(
         &self,
         model: &Model,
         inputs: Vec<Tensor>,
         deadline: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<Answer, ApiError>
+    ) -> Result<CacheAnswer, ApiError>
     where
         F: Future<Output = Result<Done, ApiError>>,
     {
-        let answer = self.find(model, inputs, deadline, run).await;
-        let outcome = answer.as_ref().map_or(Some(Outcome::Error), |answer| answer.outcome);
-        outcome.inspect(|outcome| self.metrics.count(CACHE, *outcome));
+        let answer = self.resolve(model, inputs, deadline, run).await;
+        let outcome = answer.as_ref().map_or(Some(CacheOutcome::Error), |answer| answer.outcome);
+        outcome.inspect(|outcome| self.metrics.count_request(CACHE_NAME, *outcome));
         answer
     }
 
@@ -112,50 +112,51 @@ impl ResultCache {
     where
         F: Future<Output = Result<Done, ApiError>>,
     {
-        let answer = self.find(model, inputs, deadline, run).await.map(drop);
+        let answer = self.resolve(model, inputs, deadline, run).await.map(drop);
         // An empty cache that is being filled says nothing about what looking up is worth.
-        self.tiers(|tiers| *tiers = Tiers::default());
+        self.with_policies(|tiers| *tiers = TierPolicies::default());
         answer
     }
 
     /// What is hot here; `None` when that is not remembered.
-    pub fn hot(&self) -> Option<&Hot> {
-        self.hot.as_ref()
+    pub fn hot_keys(&self) -> Option<&HotKeys> {
+        self.hot_keys.as_ref()
     }
 
-    async fn find<F>(
+    async fn resolve<F>(
         &self,
         model: &Model,
         inputs: Vec<Tensor>,
         deadline: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<Answer, ApiError>
+    ) -> Result<CacheAnswer, ApiError>
     where
         F: Future<Output = Result<Done, ApiError>>,
     {
         let begun = Instant::now();
-        let (all, _) = self.bypassed();
-        if all && !probes(&inputs, PROBES) {
+        let (all, _) = self.bypassed_tiers();
+        if all && !is_probe_input(&inputs, PROBE_EVERY) {
             let done = run(inputs).await?;
-            self.ran(&done);
-            return Ok(Answer { outputs: done.outputs, outcome: Some(Outcome::Bypass) });
+            self.record_run(&done);
+            return Ok(CacheAnswer { outputs: done.outputs, outcome: Some(CacheOutcome::Bypass) });
         }
         // The engine gives all outputs whatever is asked for, so all that ask for different ones share an answer.
-        let key = Key::new(&model.digest, model.signature.outputs.iter().map(|output| output.name.as_str()), &inputs);
+        let key =
+            CacheKey::new(&model.digest, model.signature.outputs.iter().map(|output| output.name.as_str()), &inputs);
         if let Some(outputs) = self.local.get(&key) {
-            if let Some(hot) = &self.hot {
-                hot.note(key, inputs);
+            if let Some(hot) = &self.hot_keys {
+                hot.record_hit(key, inputs);
             }
-            return Ok(self.hit(&outputs, Outcome::HitLocal, begun.elapsed()));
+            return Ok(self.record_hit(&outputs, CacheOutcome::HitLocal, begun.elapsed()));
         }
         loop {
             let follower = match self.flights.join(&key) {
-                Role::Leader(leader) => return self.lead(leader, key, inputs, begun, run).await,
-                Role::Follower(follower) => follower,
+                FlightRole::Leader(leader) => return self.run_as_leader(leader, key, inputs, begun, run).await,
+                FlightRole::Follower(follower) => follower,
             };
-            let landed = timeout_at(deadline.into(), follower.landed()).await;
+            let landed = timeout_at(deadline.into(), follower.wait()).await;
             match landed.map_err(|_| ApiError::Deadline(begun.elapsed().as_millis()))? {
-                Some(Ok(outputs)) => return Ok(self.hit(&outputs, Outcome::Coalesced, Duration::ZERO)),
+                Some(Ok(outputs)) => return Ok(self.record_hit(&outputs, CacheOutcome::Coalesced, Duration::ZERO)),
                 Some(Err(error)) => return Err(error),
                 // The leader's client left, or its time was up; ours may have more.
                 None => {}
@@ -163,56 +164,59 @@ impl ResultCache {
         }
     }
 
-    async fn lead<F>(
+    async fn run_as_leader<F>(
         &self,
-        leader: Leader<Key, Landing>,
-        key: Key,
+        leader: FlightLeader<CacheKey, SharedOutputsResult>,
+        key: CacheKey,
         inputs: Vec<Tensor>,
         begun: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
-    ) -> Result<Answer, ApiError>
+    ) -> Result<CacheAnswer, ApiError>
     where
         F: Future<Output = Result<Done, ApiError>>,
     {
-        let redis = self.redis.as_ref().filter(|_| !self.bypassed().1 || probes(&inputs, REDIS_PROBES));
+        let redis =
+            self.redis.as_ref().filter(|_| !self.bypassed_tiers().1 || is_probe_input(&inputs, REDIS_PROBE_EVERY));
         // Who led before may have landed between our look and our joining.
         let found = match (self.local.get(&key), redis) {
-            (Some(outputs), _) => Some((outputs, Outcome::HitLocal)),
-            (None, Some(redis)) => self.look_into(redis, &key).await.map(|outputs| (outputs, Outcome::HitRedis)),
+            (Some(outputs), _) => Some((outputs, CacheOutcome::HitLocal)),
+            (None, Some(redis)) => {
+                self.get_from_redis(redis, &key).await.map(|outputs| (outputs, CacheOutcome::HitRedis))
+            }
             (None, None) => None,
         };
         if let Some((outputs, outcome)) = found {
-            leader.land(Ok(Arc::clone(&outputs)));
-            return Ok(self.hit(&outputs, outcome, begun.elapsed()));
+            leader.complete(Ok(Arc::clone(&outputs)));
+            return Ok(self.record_hit(&outputs, outcome, begun.elapsed()));
         }
-        self.looked_up(begun.elapsed(), false);
+        self.record_lookup(begun.elapsed(), false);
         let result = run(inputs).await;
         match result {
             Ok(done) => {
-                self.ran(&done);
+                self.record_run(&done);
                 let outputs = Arc::new(done.outputs);
-                self.keep(key, &outputs, redis);
-                leader.land(Ok(Arc::clone(&outputs)));
-                Ok(Answer { outputs: own(outputs), outcome: Some(Outcome::Miss) })
+                self.insert(key, &outputs, redis);
+                leader.complete(Ok(Arc::clone(&outputs)));
+                Ok(CacheAnswer { outputs: take_outputs(outputs), outcome: Some(CacheOutcome::Miss) })
             }
             // A matter of this request's own time: the others must not hear of it.
             Err(error @ ApiError::Deadline(_)) => Err(error),
             Err(error) => {
-                leader.land(Err(error.clone()));
+                leader.complete(Err(error.clone()));
                 Err(error)
             }
         }
     }
 
-    async fn look_into(&self, redis: &Redis, key: &Key) -> Option<Arc<Vec<Tensor>>> {
-        if !redis.is_asked() {
+    async fn get_from_redis(&self, redis: &RedisTier, key: &CacheKey) -> Option<Arc<Vec<Tensor>>> {
+        if !redis.is_available() {
             return None;
         }
         let begun = Instant::now();
-        let found = redis.get(&name(key), self.max_stored()).await.and_then(|bytes| {
-            let decoded = value::decode(key, &bytes);
+        let found = redis.get(&redis_key(key), self.max_stored()).await.and_then(|bytes| {
+            let decoded = value::decode_value(key, &bytes);
             if decoded.is_none() {
-                redis.corrupt();
+                redis.count_corrupt();
             }
             decoded
         });
@@ -221,59 +225,59 @@ impl ResultCache {
             let left = Duration::from_millis(expires.saturating_sub(now)).min(self.ttl);
             (!left.is_zero()).then_some((left, Arc::new(outputs)))
         });
-        self.tiers(|tiers| tiers.redis.looked_up(begun.elapsed().as_secs_f64(), found.is_some()));
+        self.with_policies(|tiers| tiers.redis.record_lookup(begun.elapsed().as_secs_f64(), found.is_some()));
         let (left, outputs) = found?;
-        self.local.insert(*key, Arc::clone(&outputs), size(&outputs), left);
+        self.local.insert(*key, Arc::clone(&outputs), outputs_bytes(&outputs), left);
         Some(outputs)
     }
 
     /// Keeps an answer in this process's memory and in `redis`, unless it is too large or holds a NaN or an infinity: what is wrong must not last.
-    fn keep(&self, key: Key, outputs: &Arc<Vec<Tensor>>, redis: Option<&Redis>) {
-        let bytes = size(outputs);
+    fn insert(&self, key: CacheKey, outputs: &Arc<Vec<Tensor>>, redis: Option<&RedisTier>) {
+        let bytes = outputs_bytes(outputs);
         if bytes > self.max_entry || outputs.iter().any(|output| output.data.first_non_finite().is_some()) {
             return;
         }
         let ttl = self.ttl.mul_f64(rand::rng().random_range(0.9..=1.0));
         self.local.insert(key, Arc::clone(outputs), bytes, ttl);
-        self.metrics.keep(CACHE, self.local.bytes());
+        self.metrics.set_bytes(CACHE_NAME, self.local.bytes());
         if let Some(redis) = redis {
             let expires = now_millis().saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-            redis.set(name(&key), value::encode(&key, expires, outputs), ttl);
+            redis.set_in_background(redis_key(&key), value::encode_value(&key, expires, outputs), ttl);
         }
     }
 
-    fn hit(&self, outputs: &Arc<Vec<Tensor>>, outcome: Outcome, took: Duration) -> Answer {
-        if outcome != Outcome::Coalesced {
-            self.looked_up(took, true);
-            let saved = self.tiers(|tiers| tiers.all.saved());
-            self.metrics.save(CACHE, saved - took.as_secs_f64());
+    fn record_hit(&self, outputs: &Arc<Vec<Tensor>>, outcome: CacheOutcome, took: Duration) -> CacheAnswer {
+        if outcome != CacheOutcome::Coalesced {
+            self.record_lookup(took, true);
+            let saved = self.with_policies(|tiers| tiers.all.saved_seconds());
+            self.metrics.add_saved_seconds(CACHE_NAME, saved - took.as_secs_f64());
         }
-        Answer { outputs: outputs.as_ref().clone(), outcome: Some(outcome) }
+        CacheAnswer { outputs: outputs.as_ref().clone(), outcome: Some(outcome) }
     }
 
-    fn looked_up(&self, took: Duration, hit: bool) {
-        self.tiers(|tiers| tiers.all.looked_up(took.as_secs_f64(), hit));
+    fn record_lookup(&self, took: Duration, hit: bool) {
+        self.with_policies(|tiers| tiers.all.record_lookup(took.as_secs_f64(), hit));
     }
 
-    fn ran(&self, done: &Done) {
+    fn record_run(&self, done: &Done) {
         let seconds = (done.queued + done.inference).as_secs_f64();
-        self.tiers(|tiers| {
-            tiers.all.ran(seconds);
-            tiers.redis.ran(seconds);
+        self.with_policies(|tiers| {
+            tiers.all.record_run(seconds);
+            tiers.redis.record_run(seconds);
         });
     }
 
     /// Whether the whole cache, and whether Redis, costs more than it saves.
-    fn bypassed(&self) -> (bool, bool) {
-        let (all, redis) = self.tiers(|tiers| (tiers.all.bypassing(), tiers.redis.bypassing()));
+    fn bypassed_tiers(&self) -> (bool, bool) {
+        let (all, redis) = self.with_policies(|tiers| (tiers.all.is_bypassing(), tiers.redis.is_bypassing()));
         (self.adaptive && all, self.adaptive && redis)
     }
 
-    fn tiers<T>(&self, act: impl FnOnce(&mut Tiers) -> T) -> T {
-        let mut tiers = self.worth.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = (tiers.all.bypassing(), tiers.redis.bypassing());
+    fn with_policies<T>(&self, act: impl FnOnce(&mut TierPolicies) -> T) -> T {
+        let mut tiers = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = (tiers.all.is_bypassing(), tiers.redis.is_bypassing());
         let result = act(&mut tiers);
-        let after = (tiers.all.bypassing(), tiers.redis.bypassing());
+        let after = (tiers.all.is_bypassing(), tiers.redis.is_bypassing());
         drop(tiers);
         if before != after {
             tracing::info!(
@@ -281,8 +285,8 @@ impl ResultCache {
                 redis = after.1,
                 "the result cache is bypassed where it costs more than it saves"
             );
-            self.metrics.bypass("all", self.adaptive && after.0);
-            self.metrics.bypass("redis", self.adaptive && after.1);
+            self.metrics.set_bypassed("all", self.adaptive && after.0);
+            self.metrics.set_bypassed("redis", self.adaptive && after.1);
         }
         result
     }
@@ -290,16 +294,16 @@ impl ResultCache {
     /// Bytes of the largest value that we store.
     fn max_stored(&self) -> usize {
         // Names, shapes and lengths of the outputs take little; twice the values is plenty.
-        value::HEADER + self.max_entry.saturating_mul(2)
+        value::HEADER_LEN + self.max_entry.saturating_mul(2)
     }
 }
 
-fn name(key: &Key) -> Vec<u8> {
-    [PREFIX, hex::encode(key.0).as_bytes()].concat()
+fn redis_key(key: &CacheKey) -> Vec<u8> {
+    [KEY_PREFIX, hex::encode(key.0).as_bytes()].concat()
 }
 
 /// The outputs, without copying them when nobody else holds them.
-fn own(outputs: Arc<Vec<Tensor>>) -> Vec<Tensor> {
+fn take_outputs(outputs: Arc<Vec<Tensor>>) -> Vec<Tensor> {
     Arc::try_unwrap(outputs).unwrap_or_else(|shared| shared.as_ref().clone())
 }
 
@@ -310,6 +314,6 @@ pub(crate) fn now_millis() -> u64 {
 }
 
 /// Bytes of tensors in memory, roughly.
-fn size(outputs: &[Tensor]) -> usize {
+fn outputs_bytes(outputs: &[Tensor]) -> usize {
     outputs.iter().map(Tensor::bytes).sum()
 }

@@ -6,19 +6,19 @@
 
 use ring::hmac::{Context, HMAC_SHA256, Key};
 
-use crate::keys::is_equal;
+use crate::keys::constant_time_eq;
 
 /// Bytes before the value.
-pub const TAG: usize = 32;
+pub const TAG_LEN: usize = 32;
 /// One key makes both names and tags; a first byte keeps the two apart.
-const OF_NAME: &[u8] = &[1];
-const OF_VALUE: &[u8] = &[2];
+const NAME_DOMAIN: &[u8] = &[1];
+const VALUE_DOMAIN: &[u8] = &[2];
 
 /// Seals and opens entries of one ModelDeployment.
 #[derive(Debug, Clone)]
-pub struct Seal(Key);
+pub struct EntrySealer(Key);
 
-impl Seal {
+impl EntrySealer {
     /// With the key derived for the ModelDeployment.
     pub fn new(key: &[u8]) -> Self {
         Self(Key::new(HMAC_SHA256, key))
@@ -26,35 +26,35 @@ impl Seal {
 
     /// The name in Redis of what is called `name` here. What comes before its last colon stays, because rights in Redis go by prefixes; the rest tells nobody
     /// without the key which input it belongs to, and no two namespaces write to one name.
-    pub fn name(&self, name: &[u8]) -> Vec<u8> {
+    pub fn sealed_name(&self, name: &[u8]) -> Vec<u8> {
         let prefix = name.iter().rposition(|byte| *byte == b':').map_or(0, |at| at + 1);
-        let tag = self.tag(&[OF_NAME, name]);
+        let tag = self.tag(&[NAME_DOMAIN, name]);
         [&name[..prefix], hex::encode(tag).as_bytes()].concat()
     }
 
     /// The value as it is stored under `name`, which is one of [`Self::name`].
     pub fn seal(&self, name: &[u8], value: &[u8]) -> Vec<u8> {
-        [&self.of_value(name, value)[..], value].concat()
+        [&self.value_tag(name, value)[..], value].concat()
     }
 
     /// The value that was stored under `name`; `None` when it was not sealed for it with this key.
     pub fn open(&self, name: &[u8], mut stored: Vec<u8>) -> Option<Vec<u8>> {
-        let (tag, value) = stored.split_at_checked(TAG)?;
-        if !is_equal(tag, &self.of_value(name, value)) {
+        let (tag, value) = stored.split_at_checked(TAG_LEN)?;
+        if !constant_time_eq(tag, &self.value_tag(name, value)) {
             return None;
         }
-        stored.drain(..TAG);
+        stored.drain(..TAG_LEN);
         Some(stored)
     }
 
-    fn of_value(&self, name: &[u8], value: &[u8]) -> [u8; TAG] {
-        self.tag(&[OF_VALUE, &(name.len() as u64).to_le_bytes(), name, value])
+    fn value_tag(&self, name: &[u8], value: &[u8]) -> [u8; TAG_LEN] {
+        self.tag(&[VALUE_DOMAIN, &(name.len() as u64).to_le_bytes(), name, value])
     }
 
-    fn tag(&self, parts: &[&[u8]]) -> [u8; TAG] {
+    fn tag(&self, parts: &[&[u8]]) -> [u8; TAG_LEN] {
         let mut context = Context::with_key(&self.0);
         parts.iter().for_each(|part| context.update(part));
-        let mut tag = [0; TAG];
+        let mut tag = [0; TAG_LEN];
         tag.copy_from_slice(context.sign().as_ref());
         tag
     }
@@ -68,15 +68,19 @@ mod tests {
 
     #[test]
     fn what_was_not_sealed_for_this_name_with_this_key_is_a_miss() {
-        let (seal, other) = (Seal::new(&[7; 32]), Seal::new(&[8; 32]));
-        let name = seal.name(NAME);
+        let (seal, other) = (EntrySealer::new(&[7; 32]), EntrySealer::new(&[8; 32]));
+        let name = seal.sealed_name(NAME);
         let stored = seal.seal(&name, b"answer");
         assert_eq!(seal.open(&name, stored.clone()).as_deref(), Some(&b"answer"[..]));
-        assert_eq!(seal.open(&seal.name(b"slipway:result:1:00fe"), stored.clone()), None, "moved to another name");
+        assert_eq!(
+            seal.open(&seal.sealed_name(b"slipway:result:1:00fe"), stored.clone()),
+            None,
+            "moved to another name"
+        );
         assert_eq!(other.open(&name, stored.clone()), None, "another namespace or ModelDeployment");
         assert_eq!(seal.open(&name, other.seal(&name, b"answer")), None, "forged with another key");
         assert_eq!(seal.open(&name, b"answer".to_vec()), None, "shorter than a tag");
-        assert_eq!(seal.open(&name, [&[0; TAG][..], b"answer"].concat()), None, "no tag");
+        assert_eq!(seal.open(&name, [&[0; TAG_LEN][..], b"answer"].concat()), None, "no tag");
         for at in 0..stored.len() {
             let mut changed = stored.clone();
             changed[at] ^= 1;
@@ -86,10 +90,10 @@ mod tests {
 
     #[test]
     fn names_are_keyed_and_keep_their_prefix() {
-        let (seal, other) = (Seal::new(&[7; 32]), Seal::new(&[8; 32]));
-        assert!(seal.name(NAME).starts_with(b"slipway:result:1:"));
-        assert_eq!(seal.name(NAME), seal.name(NAME));
-        assert_ne!(seal.name(NAME), other.name(NAME));
-        assert_ne!(seal.name(NAME), NAME);
+        let (seal, other) = (EntrySealer::new(&[7; 32]), EntrySealer::new(&[8; 32]));
+        assert!(seal.sealed_name(NAME).starts_with(b"slipway:result:1:"));
+        assert_eq!(seal.sealed_name(NAME), seal.sealed_name(NAME));
+        assert_ne!(seal.sealed_name(NAME), other.sealed_name(NAME));
+        assert_ne!(seal.sealed_name(NAME), NAME);
     }
 }

@@ -13,20 +13,20 @@
 
 use sha2::{Digest, Sha256};
 
-use super::key::Key;
+use super::key::CacheKey;
 use crate::protocol::{read_binary, write_binary};
 use crate::tensor::{DataType, Tensor};
 
 const MAGIC: &[u8; 4] = b"SLWR";
 const VERSION: u8 = 1;
-const CHECKSUM: usize = 16;
+const CHECKSUM_LEN: usize = 16;
 /// Bytes before the tensors.
-pub const HEADER: usize = 4 + 1 + 32 + 8 + CHECKSUM;
+pub const HEADER_LEN: usize = 4 + 1 + 32 + 8 + CHECKSUM_LEN;
 /// No model has outputs of more dimensions.
 const MAX_RANK: usize = 32;
 
 /// Writes an answer that holds until `expires` (milliseconds since 1970).
-pub fn encode(key: &Key, expires: u64, outputs: &[Tensor]) -> Vec<u8> {
+pub fn encode_value(key: &CacheKey, expires: u64, outputs: &[Tensor]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend_from_slice(&(outputs.len() as u32).to_le_bytes());
     for output in outputs {
@@ -41,42 +41,42 @@ pub fn encode(key: &Key, expires: u64, outputs: &[Tensor]) -> Vec<u8> {
         let length = (body.len() - at - 8) as u64;
         body[at..at + 8].copy_from_slice(&length.to_le_bytes());
     }
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.push(VERSION);
     bytes.extend_from_slice(&key.0);
     bytes.extend_from_slice(&expires.to_le_bytes());
-    let sum = checksum(&bytes, &body);
+    let sum = compute_checksum(&bytes, &body);
     bytes.extend_from_slice(&sum);
     bytes.append(&mut body);
     bytes
 }
 
 /// Reads the answer for `key`, and the end of its life. `None` for anything else than exactly that.
-pub fn decode(key: &Key, bytes: &[u8]) -> Option<(u64, Vec<Tensor>)> {
-    let (header, body) = bytes.split_at_checked(HEADER)?;
-    let (head, sum) = header.split_at_checked(HEADER - CHECKSUM)?;
+pub fn decode_value(key: &CacheKey, bytes: &[u8]) -> Option<(u64, Vec<Tensor>)> {
+    let (header, body) = bytes.split_at_checked(HEADER_LEN)?;
+    let (head, sum) = header.split_at_checked(HEADER_LEN - CHECKSUM_LEN)?;
     let rest = head.strip_prefix(MAGIC)?.strip_prefix(&[VERSION])?.strip_prefix(&key.0)?;
     let expires = u64::from_le_bytes(rest.try_into().ok()?);
-    if sum != checksum(head, body) {
+    if sum != compute_checksum(head, body) {
         return None;
     }
-    let mut reader = Reader(body);
+    let mut reader = ValueReader(body);
     let count = reader.u32()?;
     let outputs = (0..count).map(|_| reader.tensor()).collect::<Option<Vec<_>>>()?;
     reader.0.is_empty().then_some((expires, outputs))
 }
 
-fn checksum(head: &[u8], body: &[u8]) -> [u8; CHECKSUM] {
+fn compute_checksum(head: &[u8], body: &[u8]) -> [u8; CHECKSUM_LEN] {
     let digest = Sha256::new().chain_update(head).chain_update(body).finalize();
-    let mut sum = [0; CHECKSUM];
-    sum.copy_from_slice(&digest[..CHECKSUM]);
+    let mut sum = [0; CHECKSUM_LEN];
+    sum.copy_from_slice(&digest[..CHECKSUM_LEN]);
     sum
 }
 
-struct Reader<'a>(&'a [u8]);
+struct ValueReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> ValueReader<'a> {
     fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(n)?;
         self.0 = rest;
@@ -124,33 +124,33 @@ mod tests {
 
     #[test]
     fn comes_back_bit_by_bit() {
-        let bytes = encode(&Key([7; 32]), 12, &answer());
-        let (expires, outputs) = decode(&Key([7; 32]), &bytes).unwrap();
+        let bytes = encode_value(&CacheKey([7; 32]), 12, &answer());
+        let (expires, outputs) = decode_value(&CacheKey([7; 32]), &bytes).unwrap();
         assert_eq!(expires, 12);
-        assert_eq!(encode(&Key([7; 32]), 12, &outputs), bytes);
-        assert_eq!(decode(&Key([8; 32]), &bytes), None, "another key's answer");
+        assert_eq!(encode_value(&CacheKey([7; 32]), 12, &outputs), bytes);
+        assert_eq!(decode_value(&CacheKey([8; 32]), &bytes), None, "another key's answer");
     }
 
     proptest! {
         #[test]
         fn any_changed_byte_is_a_miss(at in any::<prop::sample::Index>(), by in 1..=255_u8) {
-            let mut bytes = encode(&Key([7; 32]), 12, &answer());
+            let mut bytes = encode_value(&CacheKey([7; 32]), 12, &answer());
             let at = at.index(bytes.len());
             bytes[at] ^= by;
-            prop_assert_eq!(decode(&Key([7; 32]), &bytes), None);
+            prop_assert_eq!(decode_value(&CacheKey([7; 32]), &bytes), None);
         }
 
         #[test]
         fn any_length_but_the_right_one_is_a_miss(cut in any::<prop::sample::Index>(), more in 1..9_usize) {
-            let mut bytes = encode(&Key([7; 32]), 12, &answer());
-            prop_assert_eq!(decode(&Key([7; 32]), &bytes[..cut.index(bytes.len())]), None);
+            let mut bytes = encode_value(&CacheKey([7; 32]), 12, &answer());
+            prop_assert_eq!(decode_value(&CacheKey([7; 32]), &bytes[..cut.index(bytes.len())]), None);
             bytes.extend(std::iter::repeat_n(0, more));
-            prop_assert_eq!(decode(&Key([7; 32]), &bytes), None);
+            prop_assert_eq!(decode_value(&CacheKey([7; 32]), &bytes), None);
         }
 
         #[test]
         fn foreign_bytes_are_a_miss(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert_eq!(decode(&Key([0; 32]), &bytes), None);
+            prop_assert_eq!(decode_value(&CacheKey([0; 32]), &bytes), None);
         }
     }
 }

@@ -6,29 +6,29 @@ use std::time::Duration;
 use clap::Args;
 use slipway_egress::AllowRule;
 
-use super::backoff::Backoff;
+use super::backoff::RetryBackoff;
 use super::callback::CallbackOptions;
 use super::queue::QueueOptions;
 use crate::config::ServeArgs;
 
 /// A text that no log shows.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct SecretText(String);
 
-impl Secret {
+impl SecretText {
     /// The text.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-impl std::fmt::Debug for Secret {
+impl std::fmt::Debug for SecretText {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(secret)")
     }
 }
 
-impl FromStr for Secret {
+impl FromStr for SecretText {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -42,7 +42,7 @@ pub struct QueueArgs {
     /// The queue of jobs: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; or on NATS JetStream,
     /// `nats://[user:password@]host[:port]`, or `tls://`. Without it there are no jobs.
     #[arg(long, env = "SLIPWAY_QUEUE_URL", hide_env_values = true)]
-    pub queue_url: Option<Secret>,
+    pub queue_url: Option<SecretText>,
     /// Name of the queue. Default: the ModelDeployment's name, or else the model's.
     #[arg(long, env = "SLIPWAY_QUEUE_NAME", value_parser = queue_name)]
     pub queue_name: Option<String>,
@@ -122,7 +122,7 @@ pub struct WorkerArgs {
     pub worker_drain_seconds: u64,
     /// What callbacks are signed with: `whsec_<base64>`, or another text of at least 16 bytes. Several, separated by spaces, for a rotation.
     #[arg(long, env = "SLIPWAY_CALLBACK_SIGNING_KEY", hide_env_values = true)]
-    pub callback_signing_key: Option<Secret>,
+    pub callback_signing_key: Option<SecretText>,
     /// Time for one attempt at a callback.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub callback_timeout_seconds: u64,
@@ -136,14 +136,14 @@ pub struct WorkerArgs {
 
 impl WorkerArgs {
     /// What callbacks need.
-    pub fn callbacks(&self) -> CallbackOptions {
+    pub fn callback_options(&self) -> CallbackOptions {
         CallbackOptions {
             timeout: Duration::from_secs(self.callback_timeout_seconds),
             attempts: self.callback_attempts,
             age: Duration::from_secs(self.serve.queue.callback_max_age_seconds),
-            backoff: Backoff {
+            backoff: RetryBackoff {
                 first: Duration::from_millis(self.callback_backoff_millis),
-                most: Duration::from_secs(3600),
+                max: Duration::from_secs(3600),
             },
         }
     }

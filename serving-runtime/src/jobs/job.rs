@@ -18,7 +18,7 @@ pub const MAX_TTL_SECONDS: u64 = 30 * 24 * 3600;
 /// Which stream a job waits in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Priority {
+pub enum JobPriority {
     /// Before all others.
     High,
     /// Unless said otherwise.
@@ -28,7 +28,7 @@ pub enum Priority {
     Low,
 }
 
-impl Priority {
+impl JobPriority {
     /// All of them, the first before all others.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
@@ -50,7 +50,7 @@ impl Priority {
 /// A job: what `POST /v2/models/{m}/jobs` writes, and what a producer of its own may write to the stream as field `job`.
 /// Unknown fields are ignored, so that an older worker reads what a newer producer wrote.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Job {
+pub struct QueuedJob {
     /// 1 to 64 of a-z, A-Z, 0-9, `-` and `_`. Empty in a producer's entry: then the entry's own id names the job.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
@@ -70,7 +70,7 @@ pub struct Job {
     pub idempotency_key: Option<String>,
     /// Its stream.
     #[serde(default)]
-    pub priority: Priority,
+    pub priority: JobPriority,
     /// Milliseconds since 1970: not begun later than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<u64>,
@@ -85,7 +85,7 @@ pub struct Job {
     pub traceparent: Option<String>,
 }
 
-impl Job {
+impl QueuedJob {
     /// Reads the payload of an entry.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Job {
     /// # Errors
     /// Names the field and what it may be.
     pub fn check(&self) -> Result<(), String> {
-        if !self.id.is_empty() && !valid_id(&self.id) {
+        if !self.id.is_empty() && !is_valid_id(&self.id) {
             return Err("id: want 1 to 64 of a-z, A-Z, 0-9, - and _; or leave it out".into());
         }
         if let Some(url) = &self.callback_url
@@ -165,7 +165,7 @@ impl Job {
 }
 
 /// Whether a text may name a job.
-pub fn valid_id(id: &str) -> bool {
+pub fn is_valid_id(id: &str) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
@@ -184,7 +184,7 @@ pub fn new_id() -> String {
 }
 
 /// The id of a job that a producer wrote without one: the entry's own, which is the same at every delivery.
-pub fn entry_id(priority: Priority, entry: &str) -> String {
+pub fn entry_id(priority: JobPriority, entry: &str) -> String {
     format!("{}-{entry}", priority.name())
 }
 
@@ -192,19 +192,21 @@ pub fn entry_id(priority: Priority, entry: &str) -> String {
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> Result<Job, String> {
-        Job::parse(json.as_bytes(), 1000)
+    fn parse(json: &str) -> Result<QueuedJob, String> {
+        QueuedJob::parse(json.as_bytes(), 1000)
     }
 
     #[test]
     fn a_producer_needs_only_model_and_data() {
         let job = parse(r#"{"model": "m", "data": {"inputs": []}, "later": 1}"#).unwrap();
-        assert_eq!((job.model_id.as_str(), job.priority, job.pinned_version()), ("m", Priority::Normal, None));
+        assert_eq!((job.model_id.as_str(), job.priority, job.pinned_version()), ("m", JobPriority::Normal, None));
         assert_eq!(job.expires_at(5), None);
         let job = parse(r#"{"model_id": "m", "version": "latest", "data": {}, "ttl_seconds": 2}"#).unwrap();
         assert_eq!((job.pinned_version(), job.expires_at(500)), (None, Some(2500)));
-        assert_eq!(entry_id(Priority::Low, "12-0"), "low-12-0");
-        assert!(valid_id(&entry_id(Priority::Normal, "1795515278022-18446744073709551615")) && valid_id(&new_id()));
+        assert_eq!(entry_id(JobPriority::Low, "12-0"), "low-12-0");
+        assert!(
+            is_valid_id(&entry_id(JobPriority::Normal, "1795515278022-18446744073709551615")) && is_valid_id(&new_id())
+        );
     }
 
     #[test]

@@ -10,53 +10,54 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::queue::Lag;
+use super::queue::QueueLag;
 
-const SECONDS: [f64; 14] = [1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 15.0, 60.0];
+const DURATION_BUCKETS: [f64; 14] =
+    [1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 15.0, 60.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct JobOutcomeLabels {
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct State {
+struct QueueStateLabels {
     state: String,
 }
 
 /// What became of a submission.
-pub const SUBMISSIONS: [&str; 6] = ["accepted", "duplicate", "conflict", "full", "invalid", "unavailable"];
+pub const SUBMISSION_OUTCOMES: [&str; 6] = ["accepted", "duplicate", "conflict", "full", "invalid", "unavailable"];
 /// What became of a delivery.
-pub const DELIVERIES: [&str; 8] =
+pub const DELIVERY_OUTCOMES: [&str; 8] =
     ["succeeded", "failed", "dead", "expired", "duplicate", "retried", "released", "lost"];
 /// What became of an attempt at a callback.
-pub const CALLS: [&str; 3] = ["delivered", "retried", "dead"];
+pub const CALLBACK_OUTCOMES: [&str; 3] = ["delivered", "retried", "dead"];
 /// Totals that the queue keeps.
 const TOTALS: [&str; 7] = ["enqueued", "succeeded", "failed", "dead", "expired", "cancelled", "duplicate"];
 
 /// The metrics of jobs. Series exist from the moment that a queue is given.
 #[derive(Debug)]
 pub struct JobMetrics {
-    submitted: Family<Outcome, Counter>,
-    deliveries: Family<Outcome, Counter>,
+    submissions: Family<JobOutcomeLabels, Counter>,
+    deliveries: Family<JobOutcomeLabels, Counter>,
     duration: Histogram,
     running: Gauge,
-    callbacks: Family<Outcome, Counter>,
+    callbacks: Family<JobOutcomeLabels, Counter>,
     callback_duration: Histogram,
-    jobs: Family<State, Gauge>,
-    age: Family<State, Gauge<f64, AtomicU64>>,
+    jobs: Family<QueueStateLabels, Gauge>,
+    age: Family<QueueStateLabels, Gauge<f64, AtomicU64>>,
     up: Gauge,
 }
 
 impl Default for JobMetrics {
     fn default() -> Self {
         Self {
-            submitted: Family::default(),
+            submissions: Family::default(),
             deliveries: Family::default(),
-            duration: Histogram::new(SECONDS),
+            duration: Histogram::new(DURATION_BUCKETS),
             running: Gauge::default(),
             callbacks: Family::default(),
-            callback_duration: Histogram::new(SECONDS),
+            callback_duration: Histogram::new(DURATION_BUCKETS),
             jobs: Family::default(),
             age: Family::default(),
             up: Gauge::default(),
@@ -68,7 +69,11 @@ impl JobMetrics {
     /// Registers everything.
     pub fn register(&self, to: &mut Registry) {
         let name = |n: &str| format!("slipway_runtime_{n}");
-        to.register(name("jobs_submitted"), "Jobs sent to this server by what became of them", self.submitted.clone());
+        to.register(
+            name("jobs_submitted"),
+            "Jobs sent to this server by what became of them",
+            self.submissions.clone(),
+        );
         to.register(
             name("jobs"),
             "Deliveries of jobs to this worker by outcome, each exactly once",
@@ -92,43 +97,43 @@ impl JobMetrics {
     }
 
     /// Creates the series, so that `increase()` sees their first step.
-    pub fn enable(&self) {
-        for outcome in SUBMISSIONS {
-            let _ = self.submitted.get_or_create(&Outcome { outcome });
+    pub fn init_series(&self) {
+        for outcome in SUBMISSION_OUTCOMES {
+            let _ = self.submissions.get_or_create(&JobOutcomeLabels { outcome });
         }
-        for outcome in DELIVERIES {
-            let _ = self.deliveries.get_or_create(&Outcome { outcome });
+        for outcome in DELIVERY_OUTCOMES {
+            let _ = self.deliveries.get_or_create(&JobOutcomeLabels { outcome });
         }
-        for outcome in CALLS {
-            let _ = self.callbacks.get_or_create(&Outcome { outcome });
+        for outcome in CALLBACK_OUTCOMES {
+            let _ = self.callbacks.get_or_create(&JobOutcomeLabels { outcome });
         }
     }
 
     /// Counts a submission.
-    pub fn submitted(&self, outcome: &'static str) {
-        self.submitted.get_or_create(&Outcome { outcome }).inc();
+    pub fn count_submission(&self, outcome: &'static str) {
+        self.submissions.get_or_create(&JobOutcomeLabels { outcome }).inc();
     }
 
     /// Counts deliveries in.
-    pub fn taken(&self, n: usize) {
+    pub fn add_running(&self, n: usize) {
         self.running.inc_by(i64::try_from(n).unwrap_or(i64::MAX));
     }
 
     /// Counts a delivery out.
-    pub fn ended(&self, outcome: &'static str, took: Duration) {
+    pub fn record_delivery(&self, outcome: &'static str, took: Duration) {
         self.running.dec();
-        self.deliveries.get_or_create(&Outcome { outcome }).inc();
+        self.deliveries.get_or_create(&JobOutcomeLabels { outcome }).inc();
         self.duration.observe(took.as_secs_f64());
     }
 
     /// Counts an attempt at a callback.
-    pub fn called(&self, outcome: &'static str, took: Duration) {
-        self.callbacks.get_or_create(&Outcome { outcome }).inc();
+    pub fn record_callback(&self, outcome: &'static str, took: Duration) {
+        self.callbacks.get_or_create(&JobOutcomeLabels { outcome }).inc();
         self.callback_duration.observe(took.as_secs_f64());
     }
 
     /// Notes how much waits; nothing when the queue did not answer, because an old number would scale workers by the past.
-    pub fn lag(&self, lag: Option<&Lag>) {
+    pub fn set_lag(&self, lag: Option<&QueueLag>) {
         self.up.set(i64::from(lag.is_some()));
         let Some(lag) = lag else {
             self.jobs.clear();
@@ -136,7 +141,9 @@ impl JobMetrics {
             return;
         };
         let set = |state: &str, n: u64| {
-            self.jobs.get_or_create(&State { state: state.to_owned() }).set(i64::try_from(n).unwrap_or(i64::MAX));
+            self.jobs
+                .get_or_create(&QueueStateLabels { state: state.to_owned() })
+                .set(i64::try_from(n).unwrap_or(i64::MAX));
         };
         set("waiting", lag.waiting);
         set("taken", lag.taken);
@@ -145,7 +152,9 @@ impl JobMetrics {
             set(name, lag.totals.get(name).copied().unwrap_or(0));
         }
         for (state, millis) in [("jobs", lag.oldest), ("callbacks", lag.callbacks_late)] {
-            self.age.get_or_create(&State { state: state.to_owned() }).set(Duration::from_millis(millis).as_secs_f64());
+            self.age
+                .get_or_create(&QueueStateLabels { state: state.to_owned() })
+                .set(Duration::from_millis(millis).as_secs_f64());
         }
     }
 }

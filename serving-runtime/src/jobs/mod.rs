@@ -3,9 +3,9 @@
 //! `job` is the format, `queue` what any queue must do, `redis` and `nats` are the ones that there are, `worker` takes jobs through
 //! [`predict`](crate::predict::predict), `callback` tells the results. What is promised is in docs/queue.md.
 
-mod any;
 mod args;
 pub mod backoff;
+mod broker;
 pub mod callback;
 pub mod job;
 pub mod metrics;
@@ -23,34 +23,34 @@ use std::time::Duration;
 use slipway_egress::AllowList;
 use tokio::sync::watch;
 
-pub use self::any::AnyQueue;
-pub use self::args::{QueueArgs, Secret, WorkerArgs};
-pub use self::process::work;
-use self::queue::Queue as _;
+pub use self::args::{QueueArgs, SecretText, WorkerArgs};
+pub use self::broker::JobBroker;
+pub use self::process::run_worker;
+use self::queue::JobQueue as _;
 use crate::config::ServeArgs;
 use crate::error::{LoadError, Reason};
 use crate::server::App;
 
 /// How often the queue is asked how much waits.
-const LAG_EVERY: Duration = Duration::from_secs(2);
+const LAG_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The queue of a server or worker.
 #[derive(Debug)]
-pub struct Jobs {
+pub struct JobService {
     /// The queue.
-    pub queue: AnyQueue,
+    pub queue: JobBroker,
     /// Where callbacks may go.
     pub allow: AllowList,
 }
 
-impl Jobs {
+impl JobService {
     /// The queue that the options name, if they name one. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// A permanent one when the URL is none of Redis or NATS.
     pub fn open(args: &ServeArgs) -> Result<Option<Self>, LoadError> {
         let Some(url) = &args.queue.queue_url else { return Ok(None) };
-        let queue = AnyQueue::new(url.reveal(), args.queue.options(args));
+        let queue = JobBroker::new(url.reveal(), args.queue.options(args));
         let queue = queue.map_err(|e| LoadError::permanent(Reason::LoadFailed, format!("--queue-url: {e}")))?;
         Ok(Some(Self { queue, allow: AllowList::new(&args.queue.callback_allow) }))
     }
@@ -62,7 +62,7 @@ impl Jobs {
     pub fn attach(app: &Arc<App>) -> Result<Option<Arc<Self>>, LoadError> {
         let Some(jobs) = Self::open(&app.args)? else { return Ok(None) };
         let jobs = Arc::new(jobs);
-        app.metrics.jobs.enable();
+        app.metrics.jobs.init_series();
         let _ = app.jobs.set(Arc::clone(&jobs));
         let (app, ours) = (Arc::clone(app), Arc::clone(&jobs));
         tokio::spawn(async move {
@@ -71,8 +71,8 @@ impl Jobs {
                 if let Err(error) = &lag {
                     tracing::debug!(%error, "no lag");
                 }
-                app.metrics.jobs.lag(lag.as_ref().ok());
-                tokio::time::sleep(LAG_EVERY).await;
+                app.metrics.jobs.set_lag(lag.as_ref().ok());
+                tokio::time::sleep(LAG_INTERVAL).await;
             }
         });
         Ok(Some(jobs))
@@ -80,12 +80,12 @@ impl Jobs {
 }
 
 /// Whether it is time to stop.
-fn stopping(stop: &watch::Receiver<bool>) -> bool {
+fn is_stopping(stop: &watch::Receiver<bool>) -> bool {
     *stop.borrow()
 }
 
 /// Waits, or not any longer when it is time to stop.
-async fn pause(stop: &watch::Receiver<bool>, time: Duration) {
+async fn sleep_or_stop(stop: &watch::Receiver<bool>, time: Duration) {
     let mut stop = stop.clone();
     let _ = tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await;
 }

@@ -8,30 +8,31 @@ use slipway_egress::AllowList;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::callback::Caller;
-use super::callback::sign::Signer;
-use super::worker::Worker;
-use super::{Jobs, WorkerArgs, callback};
+use super::callback::CallbackSender;
+use super::callback::sign::CallbackSigner;
+use super::worker::JobWorker;
+use super::{JobService, WorkerArgs, callback};
 use crate::error::{LoadError, Reason};
 use crate::run::{Signals, bind_admin, load_aside, run_to_end, start};
 use crate::server::{App, handle_admin};
 
 /// Runs `worker` to its end.
-pub fn work(args: WorkerArgs) -> ExitCode {
+pub fn run_worker(args: WorkerArgs) -> ExitCode {
     let serve = args.serve.clone();
-    run_to_end(&serve, live(args))
+    run_to_end(&serve, run_lifecycle(args))
 }
 
-fn wrong(message: String) -> LoadError {
+fn permanent_error(message: String) -> LoadError {
     LoadError::permanent(Reason::LoadFailed, message)
 }
 
-async fn live(args: WorkerArgs) -> Result<(), LoadError> {
+async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
     let mut signals = Signals::new()?;
     let app = App::new(args.serve.clone()).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
-    let jobs = Jobs::attach(&app)?.ok_or_else(|| wrong("a worker needs --queue-url (SLIPWAY_QUEUE_URL)".into()))?;
-    let caller = caller(&args)?;
+    let jobs = JobService::attach(&app)?
+        .ok_or_else(|| permanent_error("a worker needs --queue-url (SLIPWAY_QUEUE_URL)".into()))?;
+    let caller = build_callback_sender(&args)?;
     let admin = bind_admin(app.args.admin_listen).await?;
     tracing::info!(admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision, "listening");
     let _admin = start(admin, &app, |app, request| async move { handle_admin(&app, request).await });
@@ -44,57 +45,58 @@ async fn live(args: WorkerArgs) -> Result<(), LoadError> {
         () = signals.any() => return Ok(()),
     }
     let (stop, stopped) = watch::channel(false);
-    let consumer = consumer(&app.args.pod_name);
-    let worker = Worker::new(Arc::clone(&app), Arc::clone(&jobs), args, consumer, stopped.clone());
+    let consumer = consumer_name(&app.args.pod_name);
+    let worker = JobWorker::new(Arc::clone(&app), Arc::clone(&jobs), args, consumer, stopped.clone());
     let mut tasks = JoinSet::new();
     if let Some(caller) = caller {
-        tasks.spawn(callback::call_back(Arc::clone(&app), jobs, caller, stopped));
+        tasks.spawn(callback::send_due_callbacks(Arc::clone(&app), jobs, caller, stopped));
     }
     tasks.spawn(async move { worker.run().await });
-    unless_one_ends(&mut tasks, signals.any()).await?;
+    wait_for_shutdown(&mut tasks, signals.any()).await?;
     tracing::info!("draining");
     app.start_stopping();
     let _ = stop.send(true);
     // All end by themselves within the drain.
     while let Some(ended) = tasks.join_next().await {
-        ended.map_err(lost)?;
+        ended.map_err(lost_task_error)?;
     }
     tracing::info!("drained");
     Ok(())
 }
 
-fn lost(e: JoinError) -> LoadError {
+fn lost_task_error(e: JoinError) -> LoadError {
     LoadError::transient(Reason::LoadFailed, format!("a task of the worker is lost, and the process ends with it: {e}"))
 }
 
 /// Waits until the process is told to end. When a task ends before, so must the process: what is live and ready and takes no jobs, or makes no callbacks,
 /// is what nobody looks for.
-async fn unless_one_ends(tasks: &mut JoinSet<()>, told: impl Future<Output = ()>) -> Result<(), LoadError> {
+async fn wait_for_shutdown(tasks: &mut JoinSet<()>, told: impl Future<Output = ()>) -> Result<(), LoadError> {
     tokio::select! {
         () = told => Ok(()),
         Some(ended) = tasks.join_next() => {
-            ended.map_err(lost)?;
+            ended.map_err(lost_task_error)?;
             Err(LoadError::transient(Reason::LoadFailed, "a task of the worker ended by itself"))
         }
     }
 }
 
 /// Unique for each start: a name that comes back would take over what its earlier life left behind.
-fn consumer(pod: &str) -> String {
+fn consumer_name(pod: &str) -> String {
     let pod = if pod.is_empty() { "worker" } else { pod };
     format!("{pod}-{:08x}", rand::random::<u32>())
 }
 
-fn caller(args: &WorkerArgs) -> Result<Option<Caller>, LoadError> {
+fn build_callback_sender(args: &WorkerArgs) -> Result<Option<CallbackSender>, LoadError> {
     let allowed = &args.serve.queue.callback_allow;
     if allowed.is_empty() {
         return Ok(None);
     }
     let key = args.callback_signing_key.as_ref().ok_or_else(|| {
-        wrong("callbacks are allowed (--callback-allow), but there is no key to sign them with (SLIPWAY_CALLBACK_SIGNING_KEY)".into())
+        permanent_error("callbacks are allowed (--callback-allow), but there is no key to sign them with (SLIPWAY_CALLBACK_SIGNING_KEY)".into())
     })?;
-    let signer = Signer::parse(key.reveal()).map_err(|e| wrong(format!("SLIPWAY_CALLBACK_SIGNING_KEY: {e}")))?;
-    Caller::new(AllowList::new(allowed), signer, args.callbacks()).map(Some).map_err(wrong)
+    let signer = CallbackSigner::parse(key.reveal())
+        .map_err(|e| permanent_error(format!("SLIPWAY_CALLBACK_SIGNING_KEY: {e}")))?;
+    CallbackSender::new(AllowList::new(allowed), signer, args.callback_options()).map(Some).map_err(permanent_error)
 }
 
 #[cfg(test)]
@@ -107,11 +109,11 @@ mod tests {
     async fn a_worker_does_not_outlive_its_tasks() {
         let mut tasks = JoinSet::new();
         tasks.spawn(pending());
-        assert!(unless_one_ends(&mut tasks, ready(())).await.is_ok());
+        assert!(wait_for_shutdown(&mut tasks, ready(())).await.is_ok());
         tasks.spawn(async { panic!("out of luck") });
-        let error = unless_one_ends(&mut tasks, pending()).await.unwrap_err();
+        let error = wait_for_shutdown(&mut tasks, pending()).await.unwrap_err();
         assert!(!error.permanent && error.message.contains("out of luck"), "{error:?}");
         tasks.spawn(ready(()));
-        assert!(unless_one_ends(&mut tasks, pending()).await.unwrap_err().message.contains("by itself"));
+        assert!(wait_for_shutdown(&mut tasks, pending()).await.unwrap_err().message.contains("by itself"));
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::job::{Job, Priority};
+use super::job::{JobPriority, QueuedJob};
 
 /// Where a job is in its life. `queued` and `running` may follow each other several times; all others are ends, and an end is never left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum JobStatus {
     /// Waits, for the first time or for another attempt.
     Queued,
     /// A worker has it.
@@ -28,7 +28,7 @@ pub enum Status {
     Cancelled,
 }
 
-impl Status {
+impl JobStatus {
     /// All of them.
     pub const ALL: [Self; 7] =
         [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Dead, Self::Expired, Self::Cancelled];
@@ -52,7 +52,7 @@ impl Status {
     }
 
     /// Whether it is an end.
-    pub const fn ended(self) -> bool {
+    pub const fn is_terminal(self) -> bool {
         !matches!(self, Self::Queued | Self::Running)
     }
 }
@@ -96,20 +96,20 @@ pub struct QueueOptions {
 
 impl QueueOptions {
     /// Milliseconds for which a job that ended is kept; longer when a callback is to tell of it.
-    pub fn kept_for(&self, callback: bool) -> u64 {
+    pub fn retention_millis(&self, callback: bool) -> u64 {
         let ttl = self.result_ttl;
-        millis(if callback { ttl.max(self.callback_age * 2) } else { ttl })
+        duration_millis(if callback { ttl.max(self.callback_age * 2) } else { ttl })
     }
 }
 
 /// A time in milliseconds.
-pub(super) fn millis(time: Duration) -> u64 {
+pub(super) fn duration_millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What became of a job that was to be queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Enqueued {
+pub enum EnqueueOutcome {
     /// It is queued.
     Accepted,
     /// There is a job of that idempotency key with the same content: its id.
@@ -122,29 +122,29 @@ pub enum Enqueued {
 
 /// A delivery that one worker holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
+pub struct JobLease {
     /// The job.
     pub id: String,
     /// Its stream.
-    pub priority: Priority,
+    pub priority: JobPriority,
     /// Its entry in the stream: when it was written, in milliseconds since 1970, `-`, and a number.
     pub entry: String,
     /// Where this delivery is acknowledged; empty when the queue needs no such thing.
     pub token: String,
 }
 
-impl Lease {
+impl JobLease {
     /// When its entry was written, in milliseconds since 1970.
-    pub fn written(&self) -> u64 {
+    pub fn written_at(&self) -> u64 {
         self.entry.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or(0)
     }
 }
 
 /// A job as a worker gets it.
 #[derive(Debug, Clone)]
-pub struct Claimed {
+pub struct ClaimedJob {
     /// What is held. Its `id` is empty until the payload was read when a producer wrote the entry itself.
-    pub lease: Lease,
+    pub lease: JobLease,
     /// The job's JSON, of unknown validity.
     pub payload: Vec<u8>,
     /// How often it was handed out, this time included.
@@ -153,7 +153,7 @@ pub struct Claimed {
 
 /// Whether a claimed job is to be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum StartDecision {
     /// Yes.
     Run,
     /// It, or another of its idempotency key, has been dealt with; the entry is gone.
@@ -166,9 +166,9 @@ pub enum Start {
 
 /// How a job ended.
 #[derive(Debug, Clone)]
-pub struct End {
+pub struct JobCompletion {
     /// An end.
-    pub status: Status,
+    pub status: JobStatus,
     /// The result's JSON; empty when there is none.
     pub result: Vec<u8>,
     /// Why there is no result.
@@ -183,9 +183,9 @@ pub struct End {
     pub payload: Vec<u8>,
 }
 
-impl End {
+impl JobCompletion {
     /// An end that nobody is told.
-    pub fn without_result(status: Status, error: String, payload: &[u8]) -> Self {
+    pub fn without_result(status: JobStatus, error: String, payload: &[u8]) -> Self {
         Self {
             status,
             result: Vec::new(),
@@ -200,7 +200,7 @@ impl End {
 
 /// When a job is to be tried again.
 #[derive(Debug, Clone)]
-pub struct Again {
+pub struct RetryRequest {
     /// Not before this; at most the length of a lease.
     pub delay: Duration,
     /// What went wrong; empty for nothing.
@@ -211,12 +211,12 @@ pub struct Again {
 
 /// A job as people see it. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct View {
+pub struct StoredJob {
     /// All fields as they are kept.
     pub fields: BTreeMap<String, Vec<u8>>,
 }
 
-impl View {
+impl StoredJob {
     /// A field as text.
     pub fn text(&self, field: &str) -> Option<&str> {
         self.fields.get(field).and_then(|v| std::str::from_utf8(v).ok()).filter(|v| !v.is_empty())
@@ -228,18 +228,18 @@ impl View {
     }
 
     /// Its status.
-    pub fn status(&self) -> Option<Status> {
-        Status::parse(self.text("status")?)
+    pub fn status(&self) -> Option<JobStatus> {
+        JobStatus::parse(self.text("status")?)
     }
 }
 
 /// A callback that is due.
 #[derive(Debug, Clone)]
-pub struct Due {
+pub struct DueCallback {
     /// The job.
     pub id: String,
     /// The job with its result.
-    pub view: View,
+    pub job: StoredJob,
     /// Milliseconds since the first attempt.
     pub age: u64,
     /// As [`Lease::token`].
@@ -248,7 +248,7 @@ pub struct Due {
 
 /// What became of one attempt at a callback.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Called {
+pub enum CallbackOutcome {
     /// The receiver has it.
     Delivered,
     /// Again, after a time.
@@ -261,7 +261,7 @@ pub enum Called {
 /// `enqueued = succeeded + failed + dead + expired + cancelled + duplicate + waiting + taken`, as soon as entries that producers wrote
 /// themselves have been seen by a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Lag {
+pub struct QueueLag {
     /// Jobs that no worker has had.
     pub waiting: u64,
     /// Jobs that a worker has, or that wait for another attempt.
@@ -276,18 +276,18 @@ pub struct Lag {
     pub totals: BTreeMap<String, u64>,
 }
 
-type Answer<T> = Result<T, QueueError>;
+type QueueResult<T> = Result<T, QueueError>;
 
 /// A durable queue of jobs with at-least-once delivery and at most one result for each.
-pub trait Queue: Send + Sync + 'static {
+pub trait JobQueue: Send + Sync + 'static {
     /// Its options.
     fn options(&self) -> &QueueOptions;
     /// Bytes of the largest result that it takes, when it has such a bound.
-    fn largest(&self) -> Option<usize> {
+    fn max_result_bytes(&self) -> Option<usize> {
         None
     }
     /// Queues a job, unless its idempotency key is known or `max_jobs` wait, or as many bytes as the options allow.
-    fn enqueue(&self, job: &Job, max_jobs: u64) -> impl Future<Output = Answer<Enqueued>> + Send;
+    fn enqueue(&self, job: &QueuedJob, max_jobs: u64) -> impl Future<Output = QueueResult<EnqueueOutcome>> + Send;
     /// Up to `most` jobs that no worker holds, by priority, or from the lowest when `lowest_first`. Those that were handed out before may be
     /// among them.
     fn claim(
@@ -295,35 +295,48 @@ pub trait Queue: Send + Sync + 'static {
         consumer: &str,
         most: usize,
         lowest_first: bool,
-    ) -> impl Future<Output = Answer<Vec<Claimed>>> + Send;
+    ) -> impl Future<Output = QueueResult<Vec<ClaimedJob>>> + Send;
     /// A job whose lease has run out, where [`claim`](Queue::claim) does not tell them.
-    fn reclaim(&self, consumer: &str) -> impl Future<Output = Answer<Option<Claimed>>> + Send;
+    fn reclaim(&self, consumer: &str) -> impl Future<Output = QueueResult<Option<ClaimedJob>>> + Send;
     /// Registers that a claimed job is begun.
     fn start(
         &self,
-        lease: &Lease,
-        job: &Job,
+        lease: &JobLease,
+        job: &QueuedJob,
         deliveries: u32,
         bytes: usize,
-    ) -> impl Future<Output = Answer<Start>> + Send;
+    ) -> impl Future<Output = QueueResult<StartDecision>> + Send;
     /// Renews leases that are still held.
-    fn extend(&self, consumer: &str, leases: &[Lease]) -> impl Future<Output = Answer<()>> + Send;
+    fn extend(&self, consumer: &str, leases: &[JobLease]) -> impl Future<Output = QueueResult<()>> + Send;
     /// Stores how a job ended, once, and acknowledges it. False when it had ended before.
-    fn finish(&self, lease: &Lease, end: &End) -> impl Future<Output = Answer<bool>> + Send;
+    fn finish(&self, lease: &JobLease, end: &JobCompletion) -> impl Future<Output = QueueResult<bool>> + Send;
     /// Gives a job back. False when it is not held any more.
-    fn retry(&self, consumer: &str, lease: &Lease, again: &Again) -> impl Future<Output = Answer<bool>> + Send;
+    fn retry(
+        &self,
+        consumer: &str,
+        lease: &JobLease,
+        again: &RetryRequest,
+    ) -> impl Future<Output = QueueResult<bool>> + Send;
     /// Says that a worker goes; also forgets those that have gone without a word.
-    fn leave(&self, consumer: &str) -> impl Future<Output = Answer<()>> + Send;
+    fn leave(&self, consumer: &str) -> impl Future<Output = QueueResult<()>> + Send;
     /// A job by its id.
-    fn view(&self, id: &str) -> impl Future<Output = Answer<Option<View>>> + Send;
+    fn get_job(&self, id: &str) -> impl Future<Output = QueueResult<Option<StoredJob>>> + Send;
     /// Cancels a job that waits: `Ok(None)` when there is no such job, `Some(status)` with what it was when asked.
-    fn cancel(&self, id: &str) -> impl Future<Output = Answer<Option<Status>>> + Send;
+    fn cancel(&self, id: &str) -> impl Future<Output = QueueResult<Option<JobStatus>>> + Send;
     /// How much waits.
-    fn lag(&self) -> impl Future<Output = Answer<Lag>> + Send;
+    fn lag(&self) -> impl Future<Output = QueueResult<QueueLag>> + Send;
     /// Callbacks that are due, at most `most`; each is due again after `lease` unless [`called`](Queue::called) says something else.
-    fn callbacks(&self, most: usize, lease: Duration) -> impl Future<Output = Answer<Vec<Due>>> + Send;
+    fn claim_callbacks(
+        &self,
+        most: usize,
+        lease: Duration,
+    ) -> impl Future<Output = QueueResult<Vec<DueCallback>>> + Send;
     /// Stores what became of an attempt. False when the callback is settled, or a later attempt is under way.
-    fn called(&self, due: &Due, what: &Called) -> impl Future<Output = Answer<bool>> + Send;
+    fn record_callback(
+        &self,
+        due: &DueCallback,
+        what: &CallbackOutcome,
+    ) -> impl Future<Output = QueueResult<bool>> + Send;
 }
 
 #[cfg(test)]
@@ -332,10 +345,10 @@ mod tests {
 
     #[test]
     fn names_and_ends() {
-        for status in Status::ALL {
-            assert_eq!(Status::parse(status.name()), Some(status));
+        for status in JobStatus::ALL {
+            assert_eq!(JobStatus::parse(status.name()), Some(status));
             assert_eq!(serde_json::to_value(status).unwrap(), status.name());
         }
-        assert_eq!(Status::ALL.iter().filter(|s| s.ended()).count(), 5);
+        assert_eq!(JobStatus::ALL.iter().filter(|s| s.is_terminal()).count(), 5);
     }
 }

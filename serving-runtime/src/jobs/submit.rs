@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use slipway_egress::{AllowList, AllowRule};
 
-use super::Jobs;
-use super::job::{self, Job, Priority};
-use super::queue::{Enqueued, Queue as _, QueueError};
+use super::JobService;
+use super::job::{self, JobPriority, QueuedJob};
+use super::queue::{EnqueueOutcome, JobQueue as _, QueueError};
 use crate::error::ApiError;
 use crate::models::Model;
 use crate::predict;
@@ -19,18 +19,18 @@ use crate::server::App;
 /// The body of `POST /v2/models/{m}/jobs`: a [`Job`] without what the path and the server say.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Submission {
+pub struct JobSubmission {
     data: Box<RawValue>,
     version: Option<String>,
     callback_url: Option<String>,
     idempotency_key: Option<String>,
     #[serde(default)]
-    priority: Priority,
+    priority: JobPriority,
     deadline: Option<u64>,
     ttl_seconds: Option<u64>,
 }
 
-impl Submission {
+impl JobSubmission {
     /// Reads the body.
     ///
     /// # Errors
@@ -45,11 +45,11 @@ impl Submission {
     ///
     /// # Errors
     /// `BadRequest` names the field.
-    pub fn job(self, model: &str, version: Option<&str>, key: Option<&str>) -> Result<Job, ApiError> {
+    pub fn into_job(self, model: &str, version: Option<&str>, key: Option<&str>) -> Result<QueuedJob, ApiError> {
         let both = |name: &str| ApiError::bad(format!("{name} is given twice, and not the same"));
-        let version = merge(self.version, version).map_err(|()| both("version"))?;
-        let idempotency_key = merge(self.idempotency_key, key).map_err(|()| both("idempotency_key"))?;
-        let job = Job {
+        let version = merge_field(self.version, version).map_err(|()| both("version"))?;
+        let idempotency_key = merge_field(self.idempotency_key, key).map_err(|()| both("idempotency_key"))?;
+        let job = QueuedJob {
             id: job::new_id(),
             model_id: model.to_owned(),
             version,
@@ -68,7 +68,7 @@ impl Submission {
     }
 }
 
-fn merge(body: Option<String>, other: Option<&str>) -> Result<Option<String>, ()> {
+fn merge_field(body: Option<String>, other: Option<&str>) -> Result<Option<String>, ()> {
     match (body, other) {
         (Some(body), Some(other)) if body != other => Err(()),
         (body, other) => Ok(body.or_else(|| other.map(str::to_owned))),
@@ -79,7 +79,7 @@ fn merge(body: Option<String>, other: Option<&str>) -> Result<Option<String>, ()
 ///
 /// # Errors
 /// `BadRequest`, with `data` as the place.
-pub fn request(app: &App, model: &Model, data: &str) -> Result<InferRequest, ApiError> {
+pub fn parse_request(app: &App, model: &Model, data: &str) -> Result<InferRequest, ApiError> {
     let within = |e| match e {
         ApiError::BadRequest(text) => ApiError::BadRequest(format!("data: {text}")),
         other => other,
@@ -96,18 +96,18 @@ pub fn request(app: &App, model: &Model, data: &str) -> Result<InferRequest, Api
 ///
 /// # Errors
 /// `Conflict`, `QueueFull`, `Unavailable`.
-pub async fn enqueue(jobs: &Jobs, job: &Job, max_jobs: u64) -> Result<(String, bool), ApiError> {
+pub async fn enqueue_job(jobs: &JobService, job: &QueuedJob, max_jobs: u64) -> Result<(String, bool), ApiError> {
     match jobs.queue.enqueue(job, max_jobs).await {
-        Ok(Enqueued::Accepted) => Ok((job.id.clone(), true)),
-        Ok(Enqueued::Duplicate(id)) => Ok((id, false)),
-        Ok(Enqueued::Conflict(id)) => Err(ApiError::Conflict(format!(
+        Ok(EnqueueOutcome::Accepted) => Ok((job.id.clone(), true)),
+        Ok(EnqueueOutcome::Duplicate(id)) => Ok((id, false)),
+        Ok(EnqueueOutcome::Conflict(id)) => Err(ApiError::Conflict(format!(
             "idempotency_key: job {id} has this key and another content; send a new key"
         ))),
-        Ok(Enqueued::Full(n)) => Err(ApiError::QueueFull(n)),
+        Ok(EnqueueOutcome::Full(n)) => Err(ApiError::QueueFull(n)),
         Err(QueueError::TooLarge(bytes, most)) => Err(ApiError::bad(format!(
             "the job has {bytes} bytes, and the queue takes {most}; send fewer rows, or raise the server's max_payload"
         ))),
-        Err(error) => Err(unavailable(&error)),
+        Err(error) => Err(queue_unavailable(&error)),
     }
 }
 
@@ -120,7 +120,7 @@ const CALLBACK_ALLOW_HEADER: &str = "x-slipway-callback-allow";
 ///
 /// # Errors
 /// `BadRequest` when a header cannot be read.
-pub fn bounds<'a>(jobs: &'a Jobs, headers: &HeaderMap) -> Result<(u64, Cow<'a, AllowList>), ApiError> {
+pub fn submission_limits<'a>(jobs: &'a JobService, headers: &HeaderMap) -> Result<(u64, Cow<'a, AllowList>), ApiError> {
     let told = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim());
     let unread = |name: &str| ApiError::bad(format!("header {name} cannot be read; leave it to the gateway"));
     let max_jobs = match told(MAX_JOBS_HEADER) {
@@ -135,7 +135,7 @@ pub fn bounds<'a>(jobs: &'a Jobs, headers: &HeaderMap) -> Result<(u64, Cow<'a, A
 }
 
 /// A queue that failed, as an answer.
-pub fn unavailable(error: &QueueError) -> ApiError {
+pub fn queue_unavailable(error: &QueueError) -> ApiError {
     tracing::warn!(%error, "queue");
     // Not the error's own text: it is about places that are none of the client's business.
     ApiError::Unavailable("the queue is not available; try again later, with an idempotency key to be safe".into())
@@ -147,7 +147,9 @@ mod tests {
 
     #[test]
     fn what_is_said_twice_must_be_the_same() {
-        let of = |json: &str, version, key| Submission::parse(json.as_bytes()).and_then(|s| s.job("m", version, key));
+        let of = |json: &str, version, key| {
+            JobSubmission::parse(json.as_bytes()).and_then(|s| s.into_job("m", version, key))
+        };
         let job = of(r#"{"data": {}, "version": "2"}"#, Some("2"), Some("k")).unwrap();
         assert_eq!((job.version.as_deref(), job.idempotency_key.as_deref(), job.id.len()), (Some("2"), Some("k"), 32));
         assert!(of(r#"{"data": {}, "version": "2"}"#, Some("3"), None).unwrap_err().to_string().contains("version"));

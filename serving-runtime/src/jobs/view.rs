@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::queue::View;
+use super::queue::StoredJob;
 
 /// See [`json`].
 #[derive(Debug, Serialize)]
@@ -41,7 +41,7 @@ struct CallbackView<'a> {
 
 /// The job with its result, an inference response of the Open Inference Protocol v2. Times are milliseconds since 1970; `attempts` counts how
 /// often it was begun; `version` is the one that answered.
-pub fn json<'a>(id: &'a str, view: &'a View, with_callback: bool) -> JobView<'a> {
+pub fn job_view<'a>(id: &'a str, view: &'a StoredJob, with_callback: bool) -> JobView<'a> {
     let callback = view.text("callback_status").filter(|_| with_callback).map(|status| CallbackView {
         status,
         attempts: view.number("callback_attempts").unwrap_or(0),

@@ -13,58 +13,69 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 
-use super::backoff::Backoff;
-use super::job::Job;
-use super::queue::{Again, Claimed, End, Lease, Queue as _, QueueError, Start, Status};
-use super::{Jobs, WorkerArgs, callback, pause, stopping, submit};
+use super::backoff::RetryBackoff;
+use super::job::QueuedJob;
+use super::queue::{
+    ClaimedJob, JobCompletion, JobLease, JobQueue as _, JobStatus, QueueError, RetryRequest, StartDecision,
+};
+use super::{JobService, WorkerArgs, callback, is_stopping, sleep_or_stop, submit};
 use crate::error::ApiError;
 use crate::predict;
 use crate::protocol;
 use crate::server::App;
 
 /// Between two looks at an empty queue.
-const IDLE: Duration = Duration::from_millis(100);
+const IDLE_POLL: Duration = Duration::from_millis(100);
 /// The same when there was something: there may be more, and a little later it is more at once.
-const BUSY: Duration = Duration::from_millis(10);
+const BUSY_POLL: Duration = Duration::from_millis(10);
 /// Every so many turns the lowest priority comes first, so that it is not starved.
 const FAIR_EVERY: u64 = 8;
 /// Waits while the queue does not answer.
-pub(super) const DOWN: Backoff = Backoff { first: Duration::from_millis(200), most: Duration::from_secs(5) };
+pub(super) const OUTAGE_BACKOFF: RetryBackoff =
+    RetryBackoff { first: Duration::from_millis(200), max: Duration::from_secs(5) };
 /// Waits before another attempt at a job; the lease bounds them too.
-const RETRY: Backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(300) };
+const RETRY_BACKOFF: RetryBackoff = RetryBackoff { first: Duration::from_secs(1), max: Duration::from_secs(300) };
 /// Bytes of an error that are stored.
 const MAX_ERROR: usize = 2048;
 
 /// How one delivery went.
-enum Went {
-    Ended(End),
-    Again(Again),
+enum DeliveryOutcome {
+    Completed(JobCompletion),
+    Retry(RetryRequest),
 }
 
 /// One worker.
 #[derive(Debug)]
-pub struct Worker {
+pub struct JobWorker {
     app: Arc<App>,
-    jobs: Arc<Jobs>,
+    jobs: Arc<JobService>,
     args: WorkerArgs,
     consumer: String,
     stop: watch::Receiver<bool>,
     /// What is held and has not been settled.
-    held: Mutex<Vec<Held>>,
+    held_leases: Mutex<Vec<HeldLease>>,
     /// Locked while jobs are taken and not yet held.
-    taking: tokio::sync::Mutex<()>,
+    claim_lock: tokio::sync::Mutex<()>,
 }
 
-impl Worker {
+impl JobWorker {
     /// A worker that runs until `stop` says true.
     pub fn new(
         app: Arc<App>,
-        jobs: Arc<Jobs>,
+        jobs: Arc<JobService>,
         args: WorkerArgs,
         consumer: String,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { app, jobs, args, consumer, stop, held: Mutex::default(), taking: tokio::sync::Mutex::default() }
+        Self {
+            app,
+            jobs,
+            args,
+            consumer,
+            stop,
+            held_leases: Mutex::default(),
+            claim_lock: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Works until told to stop, and then gives back what it could not finish in time.
@@ -72,20 +83,20 @@ impl Worker {
         // Whoever died without a word is still in the group.
         let _ = self.jobs.queue.leave(&self.consumer).await;
         tokio::select! {
-            () = self.flow() => {}
-            () = self.keep() => {}
-            () = self.drained() => {}
+            () = self.dispatch_loop() => {}
+            () = self.renew_leases() => {}
+            () = self.wait_for_drain() => {}
         }
-        let left = std::mem::take(&mut *self.lock());
-        for Held { lease, since } in &left {
-            let again = Again { delay: Duration::ZERO, error: String::new(), counts: false };
+        let left = std::mem::take(&mut *self.lock_held());
+        for HeldLease { lease, since } in &left {
+            let again = RetryRequest { delay: Duration::ZERO, error: String::new(), counts: false };
             let outcome = match self.jobs.queue.retry(&self.consumer, lease, &again).await {
                 Ok(true) => "released",
                 // Its lease runs out, or has.
                 Ok(false) | Err(_) => "lost",
             };
             tracing::info!(job = lease.id, outcome, "given back");
-            self.app.metrics.jobs.ended(outcome, since.elapsed());
+            self.app.metrics.jobs.record_delivery(outcome, since.elapsed());
         }
         if let Err(error) = self.jobs.queue.leave(&self.consumer).await {
             tracing::debug!(%error, "cannot leave the queue");
@@ -93,13 +104,13 @@ impl Worker {
     }
 
     /// Keeps the worker full until told to stop; ends when nothing runs any more.
-    async fn flow(&self) {
+    async fn dispatch_loop(&self) {
         let lease = self.jobs.queue.options().lease;
         let look_for_lost = (lease / 4).clamp(Duration::from_millis(100), Duration::from_secs(5));
-        let (mut flying, mut lone) = (FuturesUnordered::new(), VecDeque::<Claimed>::new());
+        let (mut flying, mut lone) = (FuturesUnordered::new(), VecDeque::<ClaimedJob>::new());
         let (mut turn, mut failures, mut looked) = (0_u64, 0_u32, None::<Instant>);
         loop {
-            if stopping(&self.stop) {
+            if is_stopping(&self.stop) {
                 // What waits to be alone is given back.
                 while flying.next().await.is_some() {}
                 return;
@@ -107,13 +118,13 @@ impl Worker {
             if flying.is_empty()
                 && let Some(claimed) = lone.pop_front()
             {
-                self.one(claimed).await;
+                self.run_one(claimed).await;
                 continue;
             }
             let due = looked.is_none_or(|at: Instant| at.elapsed() >= look_for_lost);
             let free = if !lone.is_empty() { 0 } else { usize::from(self.args.max_jobs).saturating_sub(flying.len()) };
             turn += 1;
-            let wait = match self.take(free, due, turn).await {
+            let wait = match self.claim_jobs(free, due, turn).await {
                 Ok(taken) => {
                     failures = 0;
                     if due && taken.lost.is_none() {
@@ -123,29 +134,34 @@ impl Worker {
                     let (new, again) =
                         taken.fresh.into_iter().partition::<Vec<_>, _>(|claimed| claimed.deliveries <= 1);
                     lone.extend(taken.lost.into_iter().chain(again));
-                    flying.extend(new.into_iter().map(|claimed| self.one(claimed)));
-                    if some { BUSY } else { IDLE }
+                    flying.extend(new.into_iter().map(|claimed| self.run_one(claimed)));
+                    if some { BUSY_POLL } else { IDLE_POLL }
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     tracing::warn!(%error, failures, "cannot take jobs");
-                    DOWN.jittered(failures)
+                    OUTAGE_BACKOFF.jittered_delay(failures)
                 }
             };
-            self.progress(&mut flying, !lone.is_empty(), wait).await;
+            self.drive_running(&mut flying, !lone.is_empty(), wait).await;
         }
     }
 
     /// Lets what runs go on: all of it to its end when a job waits to be alone, or else for `wait`, or until half of the room is free, so that
     /// jobs are taken in batches.
-    async fn progress<F: Future<Output = ()>>(&self, flying: &mut FuturesUnordered<F>, alone: bool, wait: Duration) {
+    async fn drive_running<F: Future<Output = ()>>(
+        &self,
+        flying: &mut FuturesUnordered<F>,
+        alone: bool,
+        wait: Duration,
+    ) {
         if alone {
             while flying.next().await.is_some() {}
             return;
         }
         let half = usize::from(self.args.max_jobs) / 2;
         let crowded = flying.len() > half;
-        let mut timer = std::pin::pin!(pause(&self.stop, wait));
+        let mut timer = std::pin::pin!(sleep_or_stop(&self.stop, wait));
         loop {
             tokio::select! {
                 () = &mut timer => return,
@@ -159,36 +175,36 @@ impl Worker {
     }
 
     /// Takes jobs: what a worker lost, to be run alone, if it is time to look for that; or else what is new.
-    async fn take(&self, free: usize, look_for_lost: bool, turn: u64) -> Result<Taken, QueueError> {
+    async fn claim_jobs(&self, free: usize, look_for_lost: bool, turn: u64) -> Result<ClaimedBatch, QueueError> {
         if free == 0 {
-            return Ok(Taken { fresh: Vec::new(), lost: None });
+            return Ok(ClaimedBatch { fresh: Vec::new(), lost: None });
         }
         let queue = &self.jobs.queue;
         // Whoever ends the worker waits for this, so that nothing is taken and not held.
-        let _taking = self.taking.lock().await;
+        let _taking = self.claim_lock.lock().await;
         let lost = if look_for_lost { queue.reclaim(&self.consumer).await? } else { None };
         let fresh = match lost {
             Some(_) => Vec::new(),
             None => queue.claim(&self.consumer, free, turn.is_multiple_of(FAIR_EVERY)).await?,
         };
-        let taken = Taken { fresh, lost };
+        let taken = ClaimedBatch { fresh, lost };
         let all = taken.fresh.iter().chain(&taken.lost);
-        let held: Vec<_> = all.map(|c| Held { lease: c.lease.clone(), since: Instant::now() }).collect();
-        self.app.metrics.jobs.taken(held.len());
-        self.lock().extend(held);
+        let held: Vec<_> = all.map(|c| HeldLease { lease: c.lease.clone(), since: Instant::now() }).collect();
+        self.app.metrics.jobs.add_running(held.len());
+        self.lock_held().extend(held);
         Ok(taken)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<HeldLease>> {
         // A list of names is whole whoever panicked.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held_leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Renews the leases of what is held; never ends.
-    async fn keep(&self) {
+    async fn renew_leases(&self) {
         loop {
             tokio::time::sleep(self.jobs.queue.options().lease / 3).await;
-            let held: Vec<Lease> = self.lock().iter().map(|held| held.lease.clone()).collect();
+            let held: Vec<JobLease> = self.lock_held().iter().map(|held| held.lease.clone()).collect();
             if let Err(error) = self.jobs.queue.extend(&self.consumer, &held).await {
                 tracing::warn!(%error, "cannot renew leases; others may run the same jobs");
             }
@@ -196,18 +212,18 @@ impl Worker {
     }
 
     /// Ends when the time to end has come.
-    async fn drained(&self) {
+    async fn wait_for_drain(&self) {
         let mut stop = self.stop.clone();
         if stop.wait_for(|stop| *stop).await.is_err() {
             return;
         }
         tokio::time::sleep(Duration::from_secs(self.args.worker_drain_seconds)).await;
-        drop(self.taking.lock().await);
+        drop(self.claim_lock.lock().await);
     }
 
-    async fn one(&self, claimed: Claimed) {
+    async fn run_one(&self, claimed: ClaimedJob) {
         let begun = Instant::now();
-        let outcome = match self.settle(&claimed).await {
+        let outcome = match self.process_job(&claimed).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 // The lease runs out, and another delivery settles it.
@@ -215,16 +231,16 @@ impl Worker {
                 "lost"
             }
         };
-        let same = |lease: &Lease| (&lease.entry, lease.priority) == (&claimed.lease.entry, claimed.lease.priority);
-        self.lock().retain(|held| !same(&held.lease));
-        self.app.metrics.jobs.ended(outcome, begun.elapsed());
+        let same = |lease: &JobLease| (&lease.entry, lease.priority) == (&claimed.lease.entry, claimed.lease.priority);
+        self.lock_held().retain(|held| !same(&held.lease));
+        self.app.metrics.jobs.record_delivery(outcome, begun.elapsed());
     }
 
-    async fn settle(&self, claimed: &Claimed) -> Result<&'static str, QueueError> {
+    async fn process_job(&self, claimed: &ClaimedJob) -> Result<&'static str, QueueError> {
         let mut lease = claimed.lease.clone();
-        let job = match Job::parse(&claimed.payload, self.args.serve.queue.max_job_bytes) {
+        let job = match QueuedJob::parse(&claimed.payload, self.args.serve.queue.max_job_bytes) {
             Ok(job) => job,
-            Err(error) => return self.finish(&lease, end(Status::Dead, error, &claimed.payload)).await,
+            Err(error) => return self.finish(&lease, new_completion(JobStatus::Dead, error, &claimed.payload)).await,
         };
         if !job.id.is_empty() {
             lease.id.clone_from(&job.id);
@@ -234,49 +250,59 @@ impl Worker {
             let span = slipway_telemetry::span!("job", otel.kind = kind, job = lease.id, deliveries);
             slipway_telemetry::span_with_parent(span, job.traceparent.as_deref())
         };
-        slipway_telemetry::run_in_span(span, self.carry_out(&lease, &job, claimed)).await
+        slipway_telemetry::run_in_span(span, self.execute(&lease, &job, claimed)).await
     }
 
     /// Everything from the beginning of a job to the keeping of what became of it.
-    async fn carry_out(&self, lease: &Lease, job: &Job, claimed: &Claimed) -> Result<&'static str, QueueError> {
+    async fn execute(
+        &self,
+        lease: &JobLease,
+        job: &QueuedJob,
+        claimed: &ClaimedJob,
+    ) -> Result<&'static str, QueueError> {
         let start = self.jobs.queue.start(lease, job, claimed.deliveries, claimed.payload.len()).await?;
         let went = match start {
-            Start::Duplicate => return Ok("duplicate"),
-            Start::Expired => Went::Ended(end(Status::Expired, "the deadline passed before it was begun".into(), &[])),
-            Start::Dead => {
+            StartDecision::Duplicate => return Ok("duplicate"),
+            StartDecision::Expired => DeliveryOutcome::Completed(new_completion(
+                JobStatus::Expired,
+                "the deadline passed before it was begun".into(),
+                &[],
+            )),
+            StartDecision::Dead => {
                 let times = (claimed.deliveries - 1).max(self.args.serve.queue.job_max_deliveries);
                 let error = format!("handed out {times} times without an end; it may be what its workers died of");
-                Went::Ended(end(Status::Dead, error, &claimed.payload))
+                DeliveryOutcome::Completed(new_completion(JobStatus::Dead, error, &claimed.payload))
             }
-            Start::Run => self.attempt(job, claimed).await,
+            StartDecision::Run => self.attempt(job, claimed).await,
         };
         match went {
-            Went::Ended(end) => {
-                let (callback_url, traceparent) = (self.callback(job), job.traceparent.clone());
-                self.finish(lease, End { callback_url, traceparent, ..end }).await
+            DeliveryOutcome::Completed(end) => {
+                let (callback_url, traceparent) = (self.allowed_callback(job), job.traceparent.clone());
+                self.finish(lease, JobCompletion { callback_url, traceparent, ..end }).await
             }
-            Went::Again(again) => {
-                let given_back = self.persist(|| self.jobs.queue.retry(&self.consumer, lease, &again)).await?;
+            DeliveryOutcome::Retry(again) => {
+                let given_back =
+                    self.persist_with_retry(|| self.jobs.queue.retry(&self.consumer, lease, &again)).await?;
                 Ok(if given_back { "retried" } else { "lost" })
             }
         }
     }
 
     /// The job's callback, if it may be made at all.
-    fn callback(&self, job: &Job) -> Option<String> {
-        job.callback_url.clone().filter(|url| callback::check(&self.jobs.allow, url).is_ok())
+    fn allowed_callback(&self, job: &QueuedJob) -> Option<String> {
+        job.callback_url.clone().filter(|url| callback::check_callback_url(&self.jobs.allow, url).is_ok())
     }
 
-    async fn finish(&self, lease: &Lease, end: End) -> Result<&'static str, QueueError> {
-        let first = self.persist(|| self.jobs.queue.finish(lease, &end)).await?;
-        if end.status == Status::Dead {
+    async fn finish(&self, lease: &JobLease, end: JobCompletion) -> Result<&'static str, QueueError> {
+        let first = self.persist_with_retry(|| self.jobs.queue.finish(lease, &end)).await?;
+        if end.status == JobStatus::Dead {
             tracing::error!(job = lease.id, error = end.error, "dead-letter");
         }
         Ok(if first { end.status.name() } else { "duplicate" })
     }
 
     /// A result is worth some patience: the work is done.
-    async fn persist<T, F: Future<Output = Result<T, QueueError>>>(
+    async fn persist_with_retry<T, F: Future<Output = Result<T, QueueError>>>(
         &self,
         write: impl Fn() -> F,
     ) -> Result<T, QueueError> {
@@ -287,7 +313,7 @@ impl Worker {
                 Err(error) if Instant::now() < until => {
                     failures += 1;
                     tracing::debug!(%error, failures, "not stored yet");
-                    tokio::time::sleep(DOWN.jittered(failures)).await;
+                    tokio::time::sleep(OUTAGE_BACKOFF.jittered_delay(failures)).await;
                 }
                 answer => return answer,
             }
@@ -295,32 +321,42 @@ impl Worker {
     }
 
     /// One attempt at a job that is registered as running.
-    async fn attempt(&self, job: &Job, claimed: &Claimed) -> Went {
+    async fn attempt(&self, job: &QueuedJob, claimed: &ClaimedJob) -> DeliveryOutcome {
         match self.predict(job).await {
-            Ok((result, version)) => Went::Ended(End { result, version, ..end(Status::Succeeded, String::new(), &[]) }),
+            Ok((result, version)) => DeliveryOutcome::Completed(JobCompletion {
+                result,
+                version,
+                ..new_completion(JobStatus::Succeeded, String::new(), &[])
+            }),
             // Not the job's fault.
-            Err(ApiError::Busy(_) | ApiError::Unavailable(_)) => Went::Again(self.again(claimed, String::new(), false)),
+            Err(ApiError::Busy(_) | ApiError::Unavailable(_)) => {
+                DeliveryOutcome::Retry(self.retry_request(claimed, String::new(), false))
+            }
             Err(error @ (ApiError::Internal(_) | ApiError::Deadline(_))) => {
                 let error = error.to_string();
                 if claimed.deliveries >= self.args.serve.queue.job_max_deliveries {
-                    Went::Ended(end(Status::Dead, error, &claimed.payload))
+                    DeliveryOutcome::Completed(new_completion(JobStatus::Dead, error, &claimed.payload))
                 } else {
-                    Went::Again(self.again(claimed, error, true))
+                    DeliveryOutcome::Retry(self.retry_request(claimed, error, true))
                 }
             }
-            Err(error) => Went::Ended(end(Status::Failed, error.to_string(), &[])),
+            Err(error) => DeliveryOutcome::Completed(new_completion(JobStatus::Failed, error.to_string(), &[])),
         }
     }
 
-    fn again(&self, claimed: &Claimed, mut error: String, counts: bool) -> Again {
-        truncate(&mut error);
-        Again { delay: RETRY.jittered(claimed.deliveries).min(self.jobs.queue.options().lease), error, counts }
+    fn retry_request(&self, claimed: &ClaimedJob, mut error: String, counts: bool) -> RetryRequest {
+        truncate_error(&mut error);
+        RetryRequest {
+            delay: RETRY_BACKOFF.jittered_delay(claimed.deliveries).min(self.jobs.queue.options().lease),
+            error,
+            counts,
+        }
     }
 
-    async fn predict(&self, job: &Job) -> Result<(Vec<u8>, String), ApiError> {
+    async fn predict(&self, job: &QueuedJob) -> Result<(Vec<u8>, String), ApiError> {
         let app = self.app.as_ref();
         if let Some(url) = &job.callback_url {
-            callback::check(&self.jobs.allow, url).map_err(ApiError::BadRequest)?;
+            callback::check_callback_url(&self.jobs.allow, url).map_err(ApiError::BadRequest)?;
         }
         let model = app.models.get(&job.model_id, job.pinned_version()).map_err(|error| match error {
             // It was there when the job came, or the producer's own entry never was for us.
@@ -329,16 +365,16 @@ impl Worker {
             )),
             other => other,
         })?;
-        let mut request = submit::request(app, &model, job.data.get())?;
+        let mut request = submit::parse_request(app, &model, job.data.get())?;
         let deadline = Instant::now() + Duration::from_secs(self.args.job_timeout_seconds);
         let inputs = std::mem::take(&mut request.inputs);
         let answer = tokio::time::timeout_at(deadline.into(), predict::predict(app, &model, inputs, deadline));
         let late = || ApiError::Deadline(u128::from(self.args.job_timeout_seconds) * 1000);
         let prediction = answer.await.map_err(|_| late())??;
         let names = (model.name.as_str(), model.version.as_str());
-        let id = app.keys.issue(&prediction.report);
+        let id = app.keys.issue_prediction_id(&prediction.report);
         let body = protocol::write(names, &model.signature, &request, &prediction.outputs, id.as_deref())?;
-        let most = self.args.max_result_bytes.min(self.jobs.queue.largest().unwrap_or(usize::MAX));
+        let most = self.args.max_result_bytes.min(self.jobs.queue.max_result_bytes().unwrap_or(usize::MAX));
         if body.bytes.len() > most {
             return Err(ApiError::bad(format!(
                 "the result has {} bytes; send fewer rows, ask for fewer outputs, or raise --max-result-bytes ({most})",
@@ -350,24 +386,24 @@ impl Worker {
 }
 
 /// What was taken.
-struct Taken {
-    fresh: Vec<Claimed>,
-    lost: Option<Claimed>,
+struct ClaimedBatch {
+    fresh: Vec<ClaimedJob>,
+    lost: Option<ClaimedJob>,
 }
 
 /// What is held, and since when.
 #[derive(Debug)]
-struct Held {
-    lease: Lease,
+struct HeldLease {
+    lease: JobLease,
     since: Instant,
 }
 
-fn end(status: Status, mut error: String, payload: &[u8]) -> End {
-    truncate(&mut error);
-    End::without_result(status, error, payload)
+fn new_completion(status: JobStatus, mut error: String, payload: &[u8]) -> JobCompletion {
+    truncate_error(&mut error);
+    JobCompletion::without_result(status, error, payload)
 }
 
-fn truncate(text: &mut String) {
+fn truncate_error(text: &mut String) {
     let mut at = MAX_ERROR.min(text.len());
     while !text.is_char_boundary(at) {
         at -= 1;

@@ -184,8 +184,9 @@ pub fn write(
         ..Default::default()
     };
     if let Some(outcome) = prediction.cache {
-        let outcome = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(outcome.public().into())) };
-        response.parameters.insert(cache::HEADER.to_owned(), outcome);
+        let outcome =
+            InferParameter { parameter_choice: Some(ParameterChoice::StringParam(outcome.public_name().into())) };
+        response.parameters.insert(cache::CACHE_HEADER.to_owned(), outcome);
     }
     if prediction.nan_outputs > 0 {
         let outputs = ParameterChoice::StringParam(prediction.nan_outputs.to_string());

@@ -16,7 +16,7 @@ use serde::Serialize;
 use slipway_baseline::GoldenTensor;
 use tokio::sync::{mpsc, oneshot};
 
-use self::sink::Writer;
+use self::sink::SampleWriter;
 use crate::config::ServeArgs;
 use crate::engine::{Signature, TensorSpec};
 use crate::error::{LoadError, Reason};
@@ -24,18 +24,18 @@ use crate::observe::golden;
 use crate::tensor::{Tensor, TensorData};
 
 /// Samples that may wait, whatever their size.
-const QUEUE: usize = 1024;
+const QUEUE_CAPACITY: usize = 1024;
 /// How long the end of the process waits for the last file.
-const CLOSING: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What becomes of samples.
 #[derive(Debug, Clone, Default)]
-pub struct Counters {
+pub struct SampleCounters {
     written: Counter,
     dropped: Counter,
 }
 
-impl Counters {
+impl SampleCounters {
     /// Registers both.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("slipway_runtime_samples_written", "Samples in the sink", self.written.clone());
@@ -49,140 +49,146 @@ impl Counters {
 
 /// A request that is sampled, until its answer is there.
 #[derive(Debug)]
-pub struct Pending {
+pub struct PendingSample {
     inputs: Vec<Tensor>,
-    held: Held,
+    reservation: SampleReservation,
 }
 
 /// A share of the bytes that may wait; given back when it is dropped.
 #[derive(Debug)]
-struct Held {
-    waiting: Arc<AtomicUsize>,
+struct SampleReservation {
+    queued_bytes: Arc<AtomicUsize>,
     bytes: usize,
 }
 
-impl Held {
-    fn take(waiting: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<Self> {
+impl SampleReservation {
+    fn try_reserve(waiting: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<Self> {
         let grow = |now: usize| now.checked_add(bytes).filter(|sum| *sum <= most);
         waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).ok()?;
-        Some(Self { waiting: Arc::clone(waiting), bytes })
+        Some(Self { queued_bytes: Arc::clone(waiting), bytes })
     }
 }
 
-impl Drop for Held {
+impl Drop for SampleReservation {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.queued_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 #[derive(Debug)]
-enum Message {
-    Sample(Box<Sample>),
+enum WriterMessage {
+    Sample(Box<PayloadSample>),
     Close(oneshot::Sender<()>),
 }
 
 #[derive(Debug)]
-struct Sample {
+struct PayloadSample {
     seconds: f64,
     id: String,
     model: Arc<str>,
     signature: Arc<Signature>,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
-    _held: Held,
+    _reservation: SampleReservation,
 }
 
 /// One line of the sink.
 #[derive(Serialize)]
-struct Line<'a> {
+struct SampleLine<'a> {
     time: f64,
     prediction_id: &'a str,
     modeldeployment: &'a str,
     revision: &'a str,
     model: &'a str,
-    inputs: Vec<Value>,
-    outputs: Vec<Value>,
+    inputs: Vec<SampledTensor>,
+    outputs: Vec<SampledTensor>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Value {
+enum SampledTensor {
     Whole(GoldenTensor),
     Redacted { name: String, datatype: &'static str, shape: Vec<usize>, redacted: bool },
 }
 
 /// Takes samples.
 #[derive(Debug)]
-pub struct Sampler {
+pub struct PayloadSampler {
     share: f64,
-    most: usize,
-    waiting: Arc<AtomicUsize>,
-    sender: mpsc::Sender<Message>,
-    counters: Counters,
+    max_queued_bytes: usize,
+    queued_bytes: Arc<AtomicUsize>,
+    sender: mpsc::Sender<WriterMessage>,
+    counters: SampleCounters,
 }
 
 /// What lines need besides the sample.
 #[derive(Debug)]
-struct Names {
+struct SampleContext {
     modeldeployment: String,
     revision: String,
     redact: HashSet<String>,
 }
 
-impl Sampler {
+impl PayloadSampler {
     /// Starts the writer, when samples are asked for.
     ///
     /// # Errors
     /// Permanent, when the sink is none that we know: a pod that samples nowhere would look as if it did.
-    pub fn start(args: &ServeArgs, counters: &Counters) -> Result<Option<Self>, LoadError> {
+    pub fn start(args: &ServeArgs, counters: &SampleCounters) -> Result<Option<Self>, LoadError> {
         let observe = &args.observe;
         if observe.sample_payloads <= 0.0 {
             return Ok(None);
         }
         let invalid = |what: String| LoadError::permanent(Reason::LoadFailed, format!("--sample-sink: {what}"));
-        let writer = Writer::new(args, counters.clone()).map_err(invalid)?;
-        let names = Names {
+        let writer = SampleWriter::new(args, counters.clone()).map_err(invalid)?;
+        let names = SampleContext {
             modeldeployment: args.modeldeployment.clone(),
             revision: args.revision.clone(),
             redact: observe.sample_redact.iter().cloned().collect(),
         };
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
         let counted = counters.clone();
         let thread = std::thread::Builder::new().name("samples".into());
         thread
-            .spawn(move || write(receiver, writer, &names, &counted))
+            .spawn(move || write_samples(receiver, writer, &names, &counted))
             .map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the samples' thread: {e}")))?;
         let (share, most) = (observe.sample_payloads, observe.sample_buffer_bytes);
-        Ok(Some(Self { share, most, waiting: Arc::default(), sender, counters: counters.clone() }))
+        Ok(Some(Self {
+            share,
+            max_queued_bytes: most,
+            queued_bytes: Arc::default(),
+            sender,
+            counters: counters.clone(),
+        }))
     }
 
     /// Decides about a request, and keeps its inputs if it is sampled.
-    pub fn take(&self, inputs: &[Tensor]) -> Option<Pending> {
+    pub fn sample_inputs(&self, inputs: &[Tensor]) -> Option<PendingSample> {
         if rand::random::<f64>() >= self.share {
             return None;
         }
         // Outputs are rarely larger than inputs; both are bounded by the size of a request.
-        let bytes = inputs.iter().map(|t| size(&t.data)).sum::<usize>() * 2;
-        let Some(held) = Held::take(&self.waiting, bytes, self.most) else {
+        let bytes = inputs.iter().map(|t| tensor_data_bytes(&t.data)).sum::<usize>() * 2;
+        let Some(held) = SampleReservation::try_reserve(&self.queued_bytes, bytes, self.max_queued_bytes) else {
             self.counters.dropped.inc();
             return None;
         };
-        Some(Pending { inputs: inputs.to_vec(), held })
+        Some(PendingSample { inputs: inputs.to_vec(), reservation: held })
     }
 
     /// Hands an answered request to the writer.
-    pub fn offer(&self, pending: Pending, id: &str, model: &str, signature: &Signature, outputs: &[Tensor]) {
+    pub fn offer(&self, pending: PendingSample, id: &str, model: &str, signature: &Signature, outputs: &[Tensor]) {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let sample = Sample {
+        let sample = PayloadSample {
             seconds,
             id: id.to_owned(),
             model: model.into(),
             signature: Arc::new(signature.clone()),
             inputs: pending.inputs,
             outputs: outputs.to_vec(),
-            _held: pending.held,
+            _reservation: pending.reservation,
         };
-        if self.sender.try_send(Message::Sample(Box::new(sample))).is_err() {
+        if self.sender.try_send(WriterMessage::Sample(Box::new(sample))).is_err() {
             self.counters.dropped.inc();
         }
     }
@@ -191,24 +197,29 @@ impl Sampler {
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         let work = async {
-            if self.sender.send(Message::Close(done)).await.is_ok() {
+            if self.sender.send(WriterMessage::Close(done)).await.is_ok() {
                 let _ = closed.await;
             }
         };
-        if tokio::time::timeout(CLOSING, work).await.is_err() {
-            tracing::warn!(seconds = CLOSING.as_secs(), "the last samples were not written in time");
+        if tokio::time::timeout(CLOSE_TIMEOUT, work).await.is_err() {
+            tracing::warn!(seconds = CLOSE_TIMEOUT.as_secs(), "the last samples were not written in time");
         }
     }
 }
 
-fn size(data: &TensorData) -> usize {
+fn tensor_data_bytes(data: &TensorData) -> usize {
     match (data, data.datatype().width()) {
         (TensorData::Bytes(v), _) => v.iter().map(|s| s.len() + size_of::<String>()).sum(),
         (_, width) => data.len() * width.unwrap_or(1),
     }
 }
 
-fn write(mut receiver: mpsc::Receiver<Message>, mut writer: Writer, names: &Names, counters: &Counters) {
+fn write_samples(
+    mut receiver: mpsc::Receiver<WriterMessage>,
+    mut writer: SampleWriter,
+    names: &SampleContext,
+    counters: &SampleCounters,
+) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -221,34 +232,34 @@ fn write(mut receiver: mpsc::Receiver<Message>, mut writer: Writer, names: &Name
         loop {
             tokio::select! {
                 message = receiver.recv() => match message {
-                    Some(Message::Sample(sample)) => match line(&sample, names) {
+                    Some(WriterMessage::Sample(sample)) => match encode_line(&sample, names) {
                         Some(line) => writer.append(&line).await,
                         None => { counters.dropped.inc(); }
                     },
-                    Some(Message::Close(done)) => {
+                    Some(WriterMessage::Close(done)) => {
                         writer.rotate().await;
                         let _ = done.send(());
                     }
                     None => return writer.rotate().await,
                 },
-                _ = tick.tick() => writer.tick().await,
+                _ = tick.tick() => writer.rotate_if_old().await,
             }
         }
     });
 }
 
-fn line(sample: &Sample, names: &Names) -> Option<Vec<u8>> {
+fn encode_line(sample: &PayloadSample, names: &SampleContext) -> Option<Vec<u8>> {
     let values = |specs: &[TensorSpec], tensors: &[Tensor]| {
         let value = |(spec, tensor): (&TensorSpec, &Tensor)| {
             if names.redact.contains(&spec.name) {
                 let (name, datatype) = (spec.name.clone(), spec.datatype.name());
-                return Value::Redacted { name, datatype, shape: tensor.shape.clone(), redacted: true };
+                return SampledTensor::Redacted { name, datatype, shape: tensor.shape.clone(), redacted: true };
             }
-            Value::Whole(golden::write(&spec.name, tensor))
+            SampledTensor::Whole(golden::write(&spec.name, tensor))
         };
         specs.iter().zip(tensors).map(value).collect()
     };
-    let line = Line {
+    let line = SampleLine {
         time: sample.seconds,
         prediction_id: &sample.id,
         modeldeployment: &names.modeldeployment,

@@ -10,37 +10,37 @@ use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use url::Url;
 
-use super::Counters;
+use super::SampleCounters;
 use crate::config::ServeArgs;
 use crate::fetch::store_settings;
 
 /// Time for one object.
-const PUT: Duration = Duration::from_secs(30);
+const PUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-enum Place {
-    Directory { path: PathBuf, open: Option<File>, kept: VecDeque<PathBuf>, most: usize },
+enum SinkTarget {
+    Directory { path: PathBuf, open: Option<File>, written_files: VecDeque<PathBuf>, max_files: usize },
     Store { store: Box<dyn ObjectStore>, prefix: Key, buffer: Vec<u8> },
 }
 
 /// Writes lines.
 #[derive(Debug)]
-pub(super) struct Writer {
-    place: Place,
+pub(super) struct SampleWriter {
+    target: SinkTarget,
     prefix: String,
     max_bytes: u64,
     max_age: Duration,
-    begun: Option<Instant>,
+    started_at: Option<Instant>,
     bytes: u64,
     lines: u64,
     files: u64,
-    counters: Counters,
+    counters: SampleCounters,
 }
 
-impl Writer {
+impl SampleWriter {
     /// # Errors
     /// A text, when the sink is none.
-    pub(super) fn new(args: &ServeArgs, counters: Counters) -> Result<Self, String> {
+    pub(super) fn new(args: &ServeArgs, counters: SampleCounters) -> Result<Self, String> {
         let observe = &args.observe;
         let sink = &observe.sample_sink;
         let want = "want file:///directory, or s3://, gs:// or az:// with bucket and prefix";
@@ -50,23 +50,23 @@ impl Writer {
                 let path = url.to_file_path().map_err(|()| format!("{sink:?}: {want}"))?;
                 std::fs::create_dir_all(&path).map_err(|e| format!("cannot create {}: {e}", path.display()))?;
                 let most = observe.sample_files as usize;
-                Place::Directory { path, open: None, kept: VecDeque::new(), most }
+                SinkTarget::Directory { path, open: None, written_files: VecDeque::new(), max_files: most }
             }
             "s3" | "gs" | "az" => {
                 let (store, prefix) =
                     object_store::parse_url_opts(&url, store_settings()).map_err(|e| format!("{sink:?}: {e}"))?;
-                Place::Store { store, prefix, buffer: Vec::new() }
+                SinkTarget::Store { store, prefix, buffer: Vec::new() }
             }
             other => return Err(format!("{other}:// is none of ours; {want}")),
         };
         let pod =
             if args.pod_name.is_empty() { format!("{:08x}", rand::random::<u32>()) } else { args.pod_name.clone() };
         Ok(Self {
-            place,
+            target: place,
             prefix: format!("{}-{pod}", args.revision),
             max_bytes: observe.sample_file_bytes,
             max_age: Duration::from_secs(observe.sample_file_seconds),
-            begun: None,
+            started_at: None,
             bytes: 0,
             lines: 0,
             files: 0,
@@ -74,7 +74,7 @@ impl Writer {
         })
     }
 
-    fn name(&mut self) -> String {
+    fn next_file_name(&mut self) -> String {
         self.files += 1;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         format!("{}-{seconds}-{}.jsonl", self.prefix, self.files)
@@ -82,13 +82,13 @@ impl Writer {
 
     /// Appends a line; a line that cannot be written is counted as dropped.
     pub(super) async fn append(&mut self, line: &[u8]) {
-        if self.begun.is_none() {
-            self.begin();
+        if self.started_at.is_none() {
+            self.start_file();
         }
-        let written = match &mut self.place {
-            Place::Directory { open: Some(file), .. } => file.write_all(line).map_err(|e| e.to_string()),
-            Place::Directory { open: None, .. } => Err("there is no open file".to_owned()),
-            Place::Store { buffer, .. } => {
+        let written = match &mut self.target {
+            SinkTarget::Directory { open: Some(file), .. } => file.write_all(line).map_err(|e| e.to_string()),
+            SinkTarget::Directory { open: None, .. } => Err("there is no open file".to_owned()),
+            SinkTarget::Store { buffer, .. } => {
                 buffer.extend_from_slice(line);
                 Ok(())
             }
@@ -98,14 +98,14 @@ impl Writer {
                 self.bytes += line.len() as u64;
                 self.lines += 1;
                 // A store has them only once the object is there.
-                if matches!(self.place, Place::Directory { .. }) {
+                if matches!(self.target, SinkTarget::Directory { .. }) {
                     self.counters.written.inc();
                 }
             }
             Err(error) => {
                 tracing::warn!(error, "a sample was not written");
                 self.counters.dropped.inc();
-                self.begun = None;
+                self.started_at = None;
             }
         }
         if self.bytes >= self.max_bytes {
@@ -113,10 +113,12 @@ impl Writer {
         }
     }
 
-    fn begin(&mut self) {
-        let name = self.name();
-        (self.bytes, self.lines, self.begun) = (0, 0, Some(Instant::now()));
-        let Place::Directory { path, open, kept, most } = &mut self.place else { return };
+    fn start_file(&mut self) {
+        let name = self.next_file_name();
+        (self.bytes, self.lines, self.started_at) = (0, 0, Some(Instant::now()));
+        let SinkTarget::Directory { path, open, written_files: kept, max_files: most } = &mut self.target else {
+            return;
+        };
         let path = path.join(name);
         *open = OpenOptions::new().create_new(true).append(true).open(&path).ok();
         kept.push_back(path);
@@ -128,27 +130,27 @@ impl Writer {
     }
 
     /// Ends a file that is old enough.
-    pub(super) async fn tick(&mut self) {
-        if self.begun.is_some_and(|begun| begun.elapsed() >= self.max_age) {
+    pub(super) async fn rotate_if_old(&mut self) {
+        if self.started_at.is_some_and(|begun| begun.elapsed() >= self.max_age) {
             self.rotate().await;
         }
     }
 
     /// Ends the file, or puts the object.
     pub(super) async fn rotate(&mut self) {
-        if self.begun.take().is_none() {
+        if self.started_at.take().is_none() {
             return;
         }
-        let name = self.name();
+        let name = self.next_file_name();
         let lines = self.lines;
-        match &mut self.place {
-            Place::Directory { open, .. } => *open = None,
-            Place::Store { store, prefix, buffer } => {
+        match &mut self.target {
+            SinkTarget::Directory { open, .. } => *open = None,
+            SinkTarget::Store { store, prefix, buffer } => {
                 let payload = PutPayload::from(std::mem::take(buffer));
                 let key = prefix.clone().join(name);
-                let put = tokio::time::timeout(PUT, store.put(&key, payload)).await;
+                let put = tokio::time::timeout(PUT_TIMEOUT, store.put(&key, payload)).await;
                 match put
-                    .map_err(|_| format!("not within {} s", PUT.as_secs()))
+                    .map_err(|_| format!("not within {} s", PUT_TIMEOUT.as_secs()))
                     .and_then(|r| r.map_err(|e| e.to_string()))
                 {
                     Ok(_) => {

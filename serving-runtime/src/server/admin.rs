@@ -24,12 +24,12 @@ pub async fn handle<B>(app: &App, request: Request<B>) -> Answer {
         }
         prewarm::PATH => {
             // Inputs of clients, which are nobody else's to read.
-            if let Err(error) = app.keys.admit(request.headers()) {
+            if let Err(error) = app.keys.authorize(request.headers()) {
                 return error_answer(&error);
             }
-            let hot = app.caches.results.as_ref().and_then(|results| results.hot());
+            let hot = app.caches.results.as_ref().and_then(|results| results.hot_keys());
             match (hot, app.models.own()) {
-                (Some(hot), Some(model)) => bytes_answer(StatusCode::OK, BINARY, hot.write(&model.signature)),
+                (Some(hot), Some(model)) => bytes_answer(StatusCode::OK, BINARY, hot.encode(&model.signature)),
                 _ => bytes_answer(StatusCode::NOT_FOUND, TEXT, "what is hot is not remembered (--cache-hot-keys)\n"),
             }
         }

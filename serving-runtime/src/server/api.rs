@@ -92,7 +92,7 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Answer {
 async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let path = request.uri().path().to_owned();
     if let Some((model, entity)) = features::path(&path) {
-        app.keys.admit(request.headers())?;
+        app.keys.authorize(request.headers())?;
         // Boxed, as all that is rare: the future of a prediction would carry their room along, and is moved about several times.
         return Box::pin(features::write(app, model, entity, request)).await;
     }
@@ -112,7 +112,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, 
         return Err(ApiError::MethodNotAllowed(allowed));
     }
     if matches!(route, Route::Load(_) | Route::Unload(_)) {
-        app.keys.admit(request.headers())?;
+        app.keys.authorize(request.headers())?;
     }
     match route {
         Route::Server => Ok(server_metadata()),

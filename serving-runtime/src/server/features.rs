@@ -15,7 +15,7 @@ use slipway_oip::inference::ModelInferRequest;
 use slipway_oip::inference::infer_parameter::ParameterChoice;
 
 use super::{Answer, App, LARGE, aside, body, json_answer};
-use crate::cache::features::{FeatureCache, MAX_ENTITY, Row, parse};
+use crate::cache::features::{FeatureRow, FeatureRowCache, MAX_ENTITY, parse_row};
 use crate::engine::{Signature, TensorSpec};
 use crate::error::ApiError;
 use crate::models::Model;
@@ -101,12 +101,12 @@ fn rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, String)>, A
 }
 
 /// Reads a row as a request of one row would be read, so that what is kept can be used.
-fn check(signature: &Signature, entity: String, text: String) -> Result<(String, String, Row), ApiError> {
+fn check(signature: &Signature, entity: String, text: String) -> Result<(String, String, FeatureRow), ApiError> {
     let wrong = |what: String| ApiError::bad(format!("feature row of entity {entity:?}: {what}"));
     if entity.is_empty() || entity.len() > MAX_ENTITY {
         return Err(wrong(format!("the name of an entity has 1 to {MAX_ENTITY} bytes")));
     }
-    let row = parse(&text).map_err(wrong)?;
+    let row = parse_row(&text).map_err(wrong)?;
     if let Some(unknown) = row.keys().find(|name| !signature.inputs.iter().any(|spec| spec.name == **name)) {
         let names = Signature::names(&signature.inputs);
         return Err(wrong(format!("the model has no input {unknown:?}; it has {names}")));
@@ -122,7 +122,7 @@ fn check(signature: &Signature, entity: String, text: String) -> Result<(String,
 }
 
 /// One input of a request, as JSON, of the rows of these entities.
-fn input(spec: &TensorSpec, rows: &[(&str, &Row)]) -> Result<String, ApiError> {
+fn input(spec: &TensorSpec, rows: &[(&str, &FeatureRow)]) -> Result<String, ApiError> {
     let name = &spec.name;
     let trailing =
         spec.shape.iter().skip(1).copied().collect::<Option<Vec<_>>>().filter(|_| spec.shape.first() == Some(&None));
@@ -150,7 +150,7 @@ fn input(spec: &TensorSpec, rows: &[(&str, &Row)]) -> Result<String, ApiError> {
 /// `BadRequest`, `NotFound` for an entity without a row, `Unavailable`.
 pub(super) async fn fill(
     app: &App,
-    features: &FeatureCache,
+    features: &FeatureRowCache,
     model: &Model,
     body: Bytes,
     header_length: Option<usize>,
@@ -196,7 +196,7 @@ pub(super) async fn fill(
 /// Those of [`fill`].
 pub(super) async fn fill_message(
     app: &App,
-    features: &FeatureCache,
+    features: &FeatureRowCache,
     model: &Model,
     message: &mut ModelInferRequest,
 ) -> Result<(), ApiError> {
@@ -222,7 +222,11 @@ pub(super) async fn fill_message(
     Ok(())
 }
 
-async fn rows_of(features: &FeatureCache, model: &Model, entities: &[String]) -> Result<Vec<Arc<Row>>, ApiError> {
+async fn rows_of(
+    features: &FeatureRowCache,
+    model: &Model,
+    entities: &[String],
+) -> Result<Vec<Arc<FeatureRow>>, ApiError> {
     let mut found = Vec::with_capacity(entities.len());
     for some in entities.chunks(AT_ONCE) {
         found.extend(try_join_all(some.iter().map(|entity| features.row(&model.name, entity))).await?);
@@ -230,7 +234,7 @@ async fn rows_of(features: &FeatureCache, model: &Model, entities: &[String]) ->
     Ok(found)
 }
 
-fn named_rows<'a>(entities: &'a [String], rows: &'a [Arc<Row>]) -> Vec<(&'a str, &'a Row)> {
+fn named_rows<'a>(entities: &'a [String], rows: &'a [Arc<FeatureRow>]) -> Vec<(&'a str, &'a FeatureRow)> {
     entities.iter().map(String::as_str).zip(rows.iter().map(AsRef::as_ref)).collect()
 }
 

@@ -204,7 +204,7 @@ impl Inference {
 
     /// Whether a call may do more than predict.
     fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        self.0.keys.admit(metadata.as_ref()).map_err(|error| status(&error))
+        self.0.keys.authorize(metadata.as_ref()).map_err(|error| status(&error))
     }
 
     /// One message of a stream, counted as a request of its own.
@@ -216,7 +216,7 @@ impl Inference {
         match answer {
             Ok((mut response, report)) => {
                 // A stream has one head for many answers, so the id is in the message.
-                if let Some(id) = self.0.keys.issue(&report) {
+                if let Some(id) = self.0.keys.issue_prediction_id(&report) {
                     let id = pb::InferParameter { parameter_choice: Some(ParameterChoice::StringParam(id)) };
                     response.parameters.insert("prediction_id".to_owned(), id);
                 }
@@ -298,7 +298,7 @@ impl GrpcInferenceService for Inference {
                     _ => None,
                 };
                 // Whoever measures latency must see in the metadata what did not run.
-                let told = [cache::HEADER, NAN_OUTPUTS].map(|name| (name, said(name)));
+                let told = [cache::CACHE_HEADER, NAN_OUTPUTS].map(|name| (name, said(name)));
                 let report = (PREDICTION, MetadataValue::try_from(report.encode()).ok());
                 let mut answer = tonic::Response::new(response);
                 for (header, value) in told.into_iter().chain([report]) {

@@ -137,7 +137,7 @@ fn respond(model: &Model, request: &InferRequest, prediction: &Prediction) -> Re
         headers.insert(NAN_OUTPUTS, HeaderValue::from(prediction.nan_outputs));
     }
     if let Some(outcome) = prediction.cache {
-        headers.insert(cache::HEADER, HeaderValue::from_static(outcome.public()));
+        headers.insert(cache::CACHE_HEADER, HeaderValue::from_static(outcome.public_name()));
     }
     Ok(answer)
 }

@@ -9,15 +9,15 @@ use serde_json::json;
 
 use super::{Answer, App, body, json_answer};
 use crate::error::ApiError;
-use crate::jobs::queue::{Queue as _, Status, View};
-use crate::jobs::submit::{self, Submission, unavailable};
-use crate::jobs::{Jobs, callback, job, view};
+use crate::jobs::queue::{JobQueue as _, JobStatus, StoredJob};
+use crate::jobs::submit::{self, JobSubmission, queue_unavailable};
+use crate::jobs::{JobService, callback, job, view};
 
 const KEY_HEADER: &str = "idempotency-key";
 /// What a job has beside its request, in bytes at most.
 const AROUND: usize = 16 << 10;
 
-fn jobs(app: &App) -> Result<&Arc<Jobs>, ApiError> {
+fn jobs(app: &App) -> Result<&Arc<JobService>, ApiError> {
     app.jobs.get().ok_or_else(|| ApiError::NotFound("this server has no queue; start it with --queue-url".into()))
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn post(
         Err(ApiError::Unavailable(_)) => "unavailable",
         Err(_) => "invalid",
     };
-    app.metrics.jobs.submitted(outcome);
+    app.metrics.jobs.count_submission(outcome);
     let (id, new) = answer?;
     // With the name of the model, so that it leads back here through a gateway at whatever host the client used.
     let url = format!("/v2/models/{model}/jobs/{id}");
@@ -51,7 +51,7 @@ pub(super) async fn post(
 
 async fn submitted(
     app: &App,
-    jobs: &Jobs,
+    jobs: &JobService,
     model: &str,
     version: Option<&str>,
     request: Request<Incoming>,
@@ -64,18 +64,18 @@ async fn submitted(
     let collected = tokio::time::timeout(limited, body::collect(&head.headers, incoming, limit)).await;
     let collected = collected.map_err(|_| ApiError::Deadline(limited.as_millis()))??;
     let bytes = body::decode(collected, encoding, limit)?;
-    let mut job = Submission::parse(&bytes)?.job(model, version, key.as_deref())?;
+    let mut job = JobSubmission::parse(&bytes)?.into_job(model, version, key.as_deref())?;
     // Without traces of ours, a client's own goes on.
     let parent = || head.headers.get("traceparent")?.to_str().ok().filter(|it| it.len() <= 64).map(str::to_owned);
     job.traceparent = job.traceparent.or_else(parent);
     // Before it waits for long: what cannot succeed is refused here.
     let model = app.models.get(&job.model_id, job.pinned_version())?;
-    submit::request(app, &model, job.data.get())?;
-    let (max_jobs, allow) = submit::bounds(jobs, &head.headers)?;
+    submit::parse_request(app, &model, job.data.get())?;
+    let (max_jobs, allow) = submit::submission_limits(jobs, &head.headers)?;
     if let Some(url) = &job.callback_url {
-        callback::check(&allow, url).map_err(ApiError::BadRequest)?;
+        callback::check_callback_url(&allow, url).map_err(ApiError::BadRequest)?;
     }
-    submit::enqueue(jobs, &job, max_jobs).await
+    submit::enqueue_job(jobs, &job, max_jobs).await
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
@@ -94,19 +94,20 @@ pub(super) async fn one(app: &App, model: Option<&str>, id: &str, method: &Metho
             app.args.queue.job_result_ttl_seconds
         ))
     };
-    if !job::valid_id(id) {
+    if !job::is_valid_id(id) {
         return Err(unknown());
     }
     // Of a job that a producer has written itself the model is known only when a worker has seen it.
-    let is_anothers = |found: &View| found.text("model").is_some_and(|of| model.is_some_and(|asked| of != asked));
+    let is_anothers = |found: &StoredJob| found.text("model").is_some_and(|of| model.is_some_and(|asked| of != asked));
     if method == Method::DELETE {
-        if model.is_some() && jobs.queue.view(id).await.map_err(|e| unavailable(&e))?.as_ref().is_some_and(is_anothers)
+        if model.is_some()
+            && jobs.queue.get_job(id).await.map_err(|e| queue_unavailable(&e))?.as_ref().is_some_and(is_anothers)
         {
             return Err(unknown());
         }
-        return match jobs.queue.cancel(id).await.map_err(|e| unavailable(&e))? {
+        return match jobs.queue.cancel(id).await.map_err(|e| queue_unavailable(&e))? {
             None => Err(unknown()),
-            Some(Status::Queued | Status::Cancelled) => {
+            Some(JobStatus::Queued | JobStatus::Cancelled) => {
                 Ok(json_answer(StatusCode::OK, &json!({"id": id, "status": "cancelled"})))
             }
             Some(status) => {
@@ -114,7 +115,7 @@ pub(super) async fn one(app: &App, model: Option<&str>, id: &str, method: &Metho
             }
         };
     }
-    let found = jobs.queue.view(id).await.map_err(|e| unavailable(&e))?;
+    let found = jobs.queue.get_job(id).await.map_err(|e| queue_unavailable(&e))?;
     let found = found.filter(|found| !is_anothers(found)).ok_or_else(unknown)?;
-    Ok(json_answer(StatusCode::OK, &view::json(id, &found, true)))
+    Ok(json_answer(StatusCode::OK, &view::job_view(id, &found, true)))
 }

@@ -28,11 +28,11 @@ use tokio::sync::watch;
 pub use self::admin::handle as handle_admin;
 use self::lifetime::Lifetime;
 pub use self::listen::Listener;
-use crate::cache::Caches;
+use crate::cache::RuntimeCaches;
 use crate::config::ServeArgs;
 use crate::error::ApiError;
-use crate::jobs::Jobs;
-use crate::keys::Keys;
+use crate::jobs::JobService;
+use crate::keys::DeploymentKeys;
 use crate::metrics::Metrics;
 use crate::models::{Model, Models};
 use crate::repository::{Entry, Repository};
@@ -80,19 +80,19 @@ pub struct App {
     /// The metrics.
     pub metrics: Metrics,
     /// Takes samples, when they are asked for.
-    pub sampler: std::sync::OnceLock<crate::samples::Sampler>,
+    pub sampler: std::sync::OnceLock<crate::samples::PayloadSampler>,
     /// The models, each once it is loaded and warm.
     pub models: Models,
     /// Further models that can be loaded.
     pub repository: Repository,
     /// The caches.
-    pub caches: Caches,
+    pub caches: RuntimeCaches,
     /// The queue of jobs, if there is one.
-    pub jobs: OnceLock<Arc<Jobs>>,
+    pub jobs: OnceLock<Arc<JobService>>,
     /// Until when this process is needed.
     pub lifetime: Lifetime,
     /// The keys of the namespace.
-    pub keys: Arc<Keys>,
+    pub keys: Arc<DeploymentKeys>,
     phase: watch::Sender<Phase>,
 }
 
@@ -106,8 +106,8 @@ impl App {
         let models = Models::new(&args.model_name);
         let repository = Repository::new(args.model_repository.clone(), args.max_models_bytes);
         let name = format!("{}/{}", args.namespace, args.modeldeployment);
-        let keys = Arc::new(Keys::new(args.keys_directory.clone(), &name, &args.uid, &args.revision));
-        let caches = Caches::new(&args.cache, &name, &keys, &metrics.cache)?;
+        let keys = Arc::new(DeploymentKeys::new(args.keys_directory.clone(), &name, &args.uid, &args.revision));
+        let caches = RuntimeCaches::new(&args.cache, &name, &keys, &metrics.cache)?;
         let (sampler, jobs, phase) = (OnceLock::new(), OnceLock::new(), watch::Sender::new(Phase::Serving));
         let lifetime = Lifetime::default();
         Ok(Arc::new(Self { args, metrics, sampler, models, repository, caches, jobs, lifetime, keys, phase }))

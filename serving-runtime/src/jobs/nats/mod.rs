@@ -5,49 +5,50 @@
 //! was read; the entries are what consumers hand out, each with a lease, and one that is acknowledged is gone. An entry that outlives its job,
 //! as after a crash between a job's end and the acknowledgement, is handed out once more and found to be a duplicate.
 
-mod doc;
-mod group;
-mod link;
-mod names;
-mod room;
-mod steps;
+mod batcher;
+mod capacity;
+mod connection;
+mod counters;
+mod operations;
+mod record;
 mod store;
-mod tally;
+mod subjects;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use self::link::Link;
-use self::names::Names;
-use self::room::Room;
-use self::tally::Tally;
-use super::job::{Job, Priority, entry_id, valid_id};
+use self::capacity::CapacityEstimate;
+use self::connection::JetStreamConnection;
+use self::counters::CounterLedger;
+use self::subjects::QueueSubjects;
+use super::job::{JobPriority, QueuedJob, entry_id, is_valid_id};
 use super::queue::{
-    Again, Called, Claimed, Due, End, Enqueued, Lag, Lease, Queue, QueueError, QueueOptions, Start, Status, View,
+    CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue, JobStatus, QueueError,
+    QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
 };
 use crate::cache::result::now_millis;
 
 /// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A process that counted nothing for so long is gone.
-const SILENT_MS: u64 = 3_600_000;
+const SILENT_PROCESS_MS: u64 = 3_600_000;
 /// How long dead letters are kept: 30 days.
-const DEAD_LETTERS_MS: u64 = 30 * 24 * 3_600_000;
+const DEAD_LETTER_TTL_MS: u64 = 30 * 24 * 3_600_000;
 /// Attempts at a step while others are faster.
-const TRIES: usize = 100;
+const MAX_ATTEMPTS: usize = 100;
 /// Bytes of a message that are not a result's: subject, headers.
-const BESIDES: usize = 64 << 10;
+const MESSAGE_OVERHEAD: usize = 64 << 10;
 
-fn unexpected(e: impl std::fmt::Display) -> QueueError {
+fn unexpected_error(e: impl std::fmt::Display) -> QueueError {
     QueueError::Unexpected(e.to_string())
 }
 
-fn contended<T>() -> Result<T, QueueError> {
+fn contention_error<T>() -> Result<T, QueueError> {
     Err(QueueError::Unavailable("others were always faster".into()))
 }
 
-fn failed(e: impl std::fmt::Display) -> QueueError {
+fn unavailable_error(e: impl std::fmt::Display) -> QueueError {
     QueueError::Unavailable(e.to_string())
 }
 
@@ -55,23 +56,23 @@ fn failed(e: impl std::fmt::Display) -> QueueError {
 ///
 /// Each operation is a task of its own. Callers keep many of them in one set of futures, which rests while they wait for another operation; one
 /// that rests with a lock of ours would hold that other one up for ever.
-pub struct NatsQueue(Arc<Inner>);
+pub struct NatsQueue(Arc<NatsQueueInner>);
 
-struct Inner {
+struct NatsQueueInner {
     url: String,
-    names: Names,
+    subjects: QueueSubjects,
     options: QueueOptions,
-    tally: Tally,
-    room: Room,
-    link: Mutex<Option<Arc<Link>>>,
+    counters: CounterLedger,
+    capacity: CapacityEstimate,
+    connection: Mutex<Option<Arc<JetStreamConnection>>>,
     /// Locked while a connection is made.
-    linking: tokio::sync::Mutex<()>,
+    connect_lock: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for NatsQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The URL knows the password.
-        f.debug_struct("NatsQueue").field("stream", &self.0.names.stream).finish_non_exhaustive()
+        f.debug_struct("NatsQueue").field("stream", &self.0.subjects.stream).finish_non_exhaustive()
     }
 }
 
@@ -82,25 +83,25 @@ impl NatsQueue {
     /// # Errors
     /// When the URL is none of NATS.
     pub fn new(url: &str, options: QueueOptions) -> Result<Self, QueueError> {
-        url.split(',').try_for_each(|one| one.parse::<async_nats::ServerAddr>().map(drop)).map_err(unexpected)?;
-        let names = Names::new(&options.prefix, &options.name);
+        url.split(',').try_for_each(|one| one.parse::<async_nats::ServerAddr>().map(drop)).map_err(unexpected_error)?;
+        let names = QueueSubjects::new(&options.prefix, &options.name);
         let (link, linking) = (Mutex::default(), tokio::sync::Mutex::default());
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(NatsQueueInner {
             url: url.to_owned(),
-            names,
+            subjects: names,
             options,
-            tally: Tally::new(),
-            room: Room::default(),
-            link,
-            linking,
+            counters: CounterLedger::new(),
+            capacity: CapacityEstimate::default(),
+            connection: link,
+            connect_lock: linking,
         })))
     }
 
     /// Carries a step out.
-    async fn with<T: Send + 'static, F: Future<Output = Result<T, QueueError>> + Send>(
+    async fn spawn_operation<T: Send + 'static, F: Future<Output = Result<T, QueueError>> + Send>(
         &self,
         operation: &'static str,
-        step: impl FnOnce(Arc<Inner>, Arc<Link>) -> F + Send + 'static,
+        step: impl FnOnce(Arc<NatsQueueInner>, Arc<JetStreamConnection>) -> F + Send + 'static,
     ) -> Result<T, QueueError> {
         let span = || {
             let system = "nats";
@@ -112,74 +113,78 @@ impl NatsQueue {
             )
         };
         let inner = Arc::clone(&self.0);
-        let task = tokio::spawn(async move { inner.carry_out(step).await });
-        slipway_telemetry::run_in_child_span(span, async { task.await.map_err(failed)? }).await
+        let task = tokio::spawn(async move { inner.run_operation(step).await });
+        slipway_telemetry::run_in_child_span(span, async { task.await.map_err(unavailable_error)? }).await
     }
 }
 
-impl Inner {
-    fn linked(&self) -> std::sync::MutexGuard<'_, Option<Arc<Link>>> {
+impl NatsQueueInner {
+    fn lock_connection(&self) -> std::sync::MutexGuard<'_, Option<Arc<JetStreamConnection>>> {
         // A handle is whole whoever panicked.
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection, with the stream and its consumers.
-    async fn link(&self) -> Result<Arc<Link>, QueueError> {
-        let known = || match self.linked().clone() {
-            Some(link) if link.up() => Some(Ok(link)),
+    async fn connect(&self) -> Result<Arc<JetStreamConnection>, QueueError> {
+        let known = || match self.lock_connection().clone() {
+            Some(link) if link.is_connected() => Some(Ok(link)),
             Some(_) => Some(Err(QueueError::Unavailable("the connection to NATS is down; it is made again".into()))),
             None => None,
         };
         if let Some(known) = known() {
             return known;
         }
-        let _linking = self.linking.lock().await;
+        let _linking = self.connect_lock.lock().await;
         if let Some(known) = known() {
             return known;
         }
-        let link = Arc::new(Link::open(&self.url, &self.names, &self.options).await?);
-        *self.linked() = Some(Arc::clone(&link));
+        let link = Arc::new(JetStreamConnection::open(&self.url, &self.subjects, &self.options).await?);
+        *self.lock_connection() = Some(Arc::clone(&link));
         Ok(link)
     }
 
     /// Carries a step out; after a failure of a server that answers, the stream is looked for again, as it may have come back empty.
-    async fn carry_out<T, F: Future<Output = Result<T, QueueError>>>(
+    async fn run_operation<T, F: Future<Output = Result<T, QueueError>>>(
         self: Arc<Self>,
-        step: impl FnOnce(Arc<Self>, Arc<Link>) -> F,
+        step: impl FnOnce(Arc<Self>, Arc<JetStreamConnection>) -> F,
     ) -> Result<T, QueueError> {
-        let link = self.link().await?;
+        let link = self.connect().await?;
         let step = step(Arc::clone(&self), Arc::clone(&link));
-        let answer = match tokio::time::timeout(ANSWER * 2, step).await {
+        let answer = match tokio::time::timeout(RESPONSE_TIMEOUT * 2, step).await {
             Ok(answer) => answer,
-            Err(late) => Err(failed(late)),
+            Err(late) => Err(unavailable_error(late)),
         };
         let amiss = matches!(answer, Err(QueueError::Unavailable(_) | QueueError::Unexpected(_)));
-        if amiss && link.up() {
-            *self.linked() = None;
+        if amiss && link.is_connected() {
+            *self.lock_connection() = None;
         }
         answer
     }
 }
 
-impl Queue for NatsQueue {
+impl JobQueue for NatsQueue {
     fn options(&self) -> &QueueOptions {
         &self.0.options
     }
 
-    fn largest(&self) -> Option<usize> {
-        let link = self.0.linked().clone()?;
-        Some(link.client.max_payload().saturating_sub(BESIDES))
+    fn max_result_bytes(&self) -> Option<usize> {
+        let link = self.0.lock_connection().clone()?;
+        Some(link.client.max_payload().saturating_sub(MESSAGE_OVERHEAD))
     }
 
-    async fn enqueue(&self, job: &Job, max_jobs: u64) -> Result<Enqueued, QueueError> {
+    async fn enqueue(&self, job: &QueuedJob, max_jobs: u64) -> Result<EnqueueOutcome, QueueError> {
         let job = job.clone();
-        self.with("enqueue", move |inner, link| async move { inner.add(&link, &job, max_jobs).await }).await
+        self.spawn_operation(
+            "enqueue",
+            move |inner, link| async move { inner.enqueue_job(&link, &job, max_jobs).await },
+        )
+        .await
     }
 
-    async fn claim(&self, _consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<Claimed>, QueueError> {
-        self.with("claim", move |inner, link| async move {
+    async fn claim(&self, _consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<ClaimedJob>, QueueError> {
+        self.spawn_operation("claim", move |inner, link| async move {
             let mut all = Vec::new();
-            let mut order = Priority::ALL;
+            let mut order = JobPriority::ALL;
             if lowest_first {
                 order.reverse();
             }
@@ -188,10 +193,10 @@ impl Queue for NatsQueue {
                 if left == 0 {
                     break;
                 }
-                match link.take(&inner.names, &inner.options, priority, left).await {
+                match link.fetch_entries(&inner.subjects, &inner.options, priority, left).await {
                     Ok(taken) => {
                         for delivery in taken {
-                            all.push(inner.claimed(&link, priority, delivery).await);
+                            all.push(inner.claimed_job(&link, priority, delivery).await);
                         }
                     }
                     Err(error) if all.is_empty() => return Err(error),
@@ -204,62 +209,75 @@ impl Queue for NatsQueue {
         .await
     }
 
-    async fn reclaim(&self, _consumer: &str) -> Result<Option<Claimed>, QueueError> {
+    async fn reclaim(&self, _consumer: &str) -> Result<Option<ClaimedJob>, QueueError> {
         // The server hands out again what was lost, among what is claimed.
         Ok(None)
     }
 
-    async fn start(&self, lease: &Lease, job: &Job, deliveries: u32, _bytes: usize) -> Result<Start, QueueError> {
+    async fn start(
+        &self,
+        lease: &JobLease,
+        job: &QueuedJob,
+        deliveries: u32,
+        _bytes: usize,
+    ) -> Result<StartDecision, QueueError> {
         let (lease, job) = (lease.clone(), job.clone());
-        self.with("start", move |inner, link| async move { inner.begin(&link, &lease, &job, deliveries).await }).await
+        self.spawn_operation("start", move |inner, link| async move {
+            inner.start_job(&link, &lease, &job, deliveries).await
+        })
+        .await
     }
 
-    async fn extend(&self, _consumer: &str, leases: &[Lease]) -> Result<(), QueueError> {
+    async fn extend(&self, _consumer: &str, leases: &[JobLease]) -> Result<(), QueueError> {
         let leases = leases.to_vec();
-        self.with("extend", move |_, link| async move {
-            let all = leases.iter().map(|lease| store::settle(&link.client, &lease.token, "+WPI"));
+        self.spawn_operation("extend", move |_, link| async move {
+            let all = leases.iter().map(|lease| store::acknowledge_delivery(&link.client, &lease.token, "+WPI"));
             futures::future::try_join_all(all).await.map(drop)
         })
         .await
     }
 
-    async fn finish(&self, lease: &Lease, end: &End) -> Result<bool, QueueError> {
+    async fn finish(&self, lease: &JobLease, end: &JobCompletion) -> Result<bool, QueueError> {
         let (lease, end) = (lease.clone(), end.clone());
-        self.with("finish", move |inner, link| async move { inner.end(&link, &lease, &end).await }).await
+        self.spawn_operation("finish", move |inner, link| async move { inner.finish_job(&link, &lease, &end).await })
+            .await
     }
 
-    async fn retry(&self, _consumer: &str, lease: &Lease, again: &Again) -> Result<bool, QueueError> {
+    async fn retry(&self, _consumer: &str, lease: &JobLease, again: &RetryRequest) -> Result<bool, QueueError> {
         let (lease, again) = (lease.clone(), again.clone());
-        self.with("retry", move |inner, link| async move { inner.give_back(&link, &lease, &again).await }).await
+        self.spawn_operation("retry", move |inner, link| async move { inner.retry_job(&link, &lease, &again).await })
+            .await
     }
 
     async fn leave(&self, _consumer: &str) -> Result<(), QueueError> {
-        self.with("leave", move |inner, link| async move {
-            inner.tally.fold(&link, &inner.names, now_millis(), SILENT_MS).await
+        self.spawn_operation("leave", move |inner, link| async move {
+            inner.counters.fold_departed(&link, &inner.subjects, now_millis(), SILENT_PROCESS_MS).await
         })
         .await
     }
 
-    async fn view(&self, id: &str) -> Result<Option<View>, QueueError> {
+    async fn get_job(&self, id: &str) -> Result<Option<StoredJob>, QueueError> {
         let id = id.to_owned();
-        self.with("view", move |inner, link| async move { Ok(inner.doc(&link, &id).await?.1.map(|doc| doc.view())) })
-            .await
+        self.spawn_operation("view", move |inner, link| async move {
+            Ok(inner.read_job(&link, &id).await?.1.map(|doc| doc.to_stored_job()))
+        })
+        .await
     }
 
-    async fn cancel(&self, id: &str) -> Result<Option<Status>, QueueError> {
+    async fn cancel(&self, id: &str) -> Result<Option<JobStatus>, QueueError> {
         let id = id.to_owned();
-        self.with("cancel", move |inner, link| async move { inner.withdraw(&link, &id).await }).await
+        self.spawn_operation("cancel", move |inner, link| async move { inner.cancel_job(&link, &id).await }).await
     }
 
-    async fn lag(&self) -> Result<Lag, QueueError> {
-        self.with("lag", move |inner, link| async move { inner.measure(&link).await }).await
+    async fn lag(&self) -> Result<QueueLag, QueueError> {
+        self.spawn_operation("lag", move |inner, link| async move { inner.measure_lag(&link).await }).await
     }
 
-    async fn callbacks(&self, most: usize, lease: Duration) -> Result<Vec<Due>, QueueError> {
-        self.with("callbacks", move |inner, link| async move {
+    async fn claim_callbacks(&self, most: usize, lease: Duration) -> Result<Vec<DueCallback>, QueueError> {
+        self.spawn_operation("callbacks", move |inner, link| async move {
             let mut all = Vec::new();
-            for delivery in link.take_calls(&inner.names, most, lease).await? {
-                match inner.due(&link, delivery).await {
+            for delivery in link.fetch_callbacks(&inner.subjects, most, lease).await? {
+                match inner.begin_callback(&link, delivery).await {
                     Ok(due) => all.extend(due),
                     Err(error) if all.is_empty() => return Err(error),
                     Err(_) => break,
@@ -270,15 +288,19 @@ impl Queue for NatsQueue {
         .await
     }
 
-    async fn called(&self, due: &Due, what: &Called) -> Result<bool, QueueError> {
+    async fn record_callback(&self, due: &DueCallback, what: &CallbackOutcome) -> Result<bool, QueueError> {
         let (due, what) = (due.clone(), what.clone());
-        self.with("called", move |inner, link| async move { inner.settle_call(&link, &due, &what).await }).await
+        self.spawn_operation(
+            "called",
+            move |inner, link| async move { inner.record_callback(&link, &due, &what).await },
+        )
+        .await
     }
 }
 
 /// The lease of a delivery. What is no id, in the name that a producer chose, is as good as none.
-fn lease(priority: Priority, delivery: &link::Delivery) -> Lease {
-    let entry = format!("{}-{}", delivery.written, delivery.sequence);
-    let id = if valid_id(&delivery.name) { delivery.name.clone() } else { entry_id(priority, &entry) };
-    Lease { id, priority, entry, token: delivery.token.clone() }
+fn delivery_lease(priority: JobPriority, delivery: &connection::EntryDelivery) -> JobLease {
+    let entry = format!("{}-{}", delivery.written_at, delivery.sequence);
+    let id = if is_valid_id(&delivery.name) { delivery.name.clone() } else { entry_id(priority, &entry) };
+    JobLease { id, priority, entry, token: delivery.token.clone() }
 }

@@ -8,33 +8,33 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 
 use super::super::queue::QueueError;
-use super::link::{Link, millis};
-use super::{failed, unexpected};
+use super::connection::{JetStreamConnection, nanos_to_millis};
+use super::{unavailable_error, unexpected_error};
 
 /// The server's codes for a write that expected another last message of its subject.
-const CONFLICTS: [u64; 2] = [10071, 10164];
+const CONFLICT_CODES: [u64; 2] = [10071, 10164];
 /// Answers to one question for several subjects that are read.
-const MOST: usize = 10_000;
+const MAX_ANSWERS: usize = 10_000;
 
 /// What a subject holds.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct StoredMessage {
     pub(super) sequence: u64,
     /// Milliseconds since 1970, by the server's clock.
-    pub(super) written: u64,
+    pub(super) written_at: u64,
     pub(super) headers: HeaderMap,
     pub(super) payload: Bytes,
 }
 
 /// A message to be written.
 #[derive(Debug, Clone)]
-pub(super) struct Write {
+pub(super) struct SubjectWrite {
     subject: String,
     headers: HeaderMap,
     payload: Bytes,
 }
 
-impl Write {
+impl SubjectWrite {
     pub(super) fn new(subject: String, payload: impl Into<Bytes>) -> Self {
         Self { subject, headers: HeaderMap::new(), payload: payload.into() }
     }
@@ -50,16 +50,16 @@ impl Write {
     }
 
     /// Only when the subject's last message is still this one; 0 for none.
-    pub(super) fn expect(self, sequence: u64) -> Self {
-        self.header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref(), &sequence.to_string())
+    pub(super) fn expect_sequence(self, sequence: u64) -> Self {
+        self.with_header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref(), &sequence.to_string())
     }
 
     /// Forgotten after so many milliseconds, rounded up to seconds.
-    pub(super) fn forget_after(self, millis: u64) -> Self {
-        self.header("Nats-TTL", &format!("{}s", millis.div_ceil(1000).max(1)))
+    pub(super) fn with_ttl_millis(self, millis: u64) -> Self {
+        self.with_header("Nats-TTL", &format!("{}s", millis.div_ceil(1000).max(1)))
     }
 
-    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+    pub(super) fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name, value);
         self
     }
@@ -67,37 +67,37 @@ impl Write {
 
 /// What became of writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Commit {
+pub(super) enum CommitOutcome {
     /// They are there.
-    Done,
+    Committed,
     /// None is: another was faster.
     Conflict,
 }
 
 /// What the server says to writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum WriteResponse {
     /// They are there; the last one's number in the stream.
-    Done(u64),
+    Committed(u64),
     /// None is: another was faster.
     Conflict,
     /// None is, and why: the stream is full, out of resources, without a leader.
     Refused(String),
 }
 
-impl Verdict {
+impl WriteResponse {
     /// For who wrote: what was refused may be better later.
-    pub(super) fn commit(self) -> Result<Commit, QueueError> {
+    pub(super) fn into_outcome(self) -> Result<CommitOutcome, QueueError> {
         match self {
-            Self::Done(_) => Ok(Commit::Done),
-            Self::Conflict => Ok(Commit::Conflict),
+            Self::Committed(_) => Ok(CommitOutcome::Committed),
+            Self::Conflict => Ok(CommitOutcome::Conflict),
             Self::Refused(why) => Err(QueueError::Unavailable(why)),
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Ack {
+struct PublishAck {
     seq: Option<u64>,
     error: Option<AckError>,
 }
@@ -110,100 +110,117 @@ struct AckError {
 }
 
 /// The last message of a subject, as the leader has it: what was written is seen.
-pub(super) async fn last(link: &Link, subject: &str) -> Result<Option<Kept>, QueueError> {
+pub(super) async fn last_message(
+    link: &JetStreamConnection,
+    subject: &str,
+) -> Result<Option<StoredMessage>, QueueError> {
     match link.stream.get_last_raw_message_by_subject(subject).await {
-        Ok(message) => Ok(Some(Kept {
+        Ok(message) => Ok(Some(StoredMessage {
             sequence: message.sequence,
-            written: millis(message.time.unix_timestamp_nanos()),
+            written_at: nanos_to_millis(message.time.unix_timestamp_nanos()),
             headers: message.headers,
             payload: message.payload,
         })),
         Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(e) => Err(failed(e)),
+        Err(e) => Err(unavailable_error(e)),
     }
 }
 
 /// Whether a message is there.
-pub(super) async fn exists(link: &Link, sequence: u64) -> Result<bool, QueueError> {
+pub(super) async fn message_exists(link: &JetStreamConnection, sequence: u64) -> Result<bool, QueueError> {
     match link.stream.get_raw_message(sequence).await {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
-        Err(e) => Err(failed(e)),
+        Err(e) => Err(unavailable_error(e)),
     }
 }
 
 /// When the first message was written that matches the subject and has this number or a later one.
-pub(super) async fn first_written(link: &Link, subject: &str, from: u64) -> Result<Option<u64>, QueueError> {
+pub(super) async fn first_written(
+    link: &JetStreamConnection,
+    subject: &str,
+    from: u64,
+) -> Result<Option<u64>, QueueError> {
     match link.stream.raw_message_builder().sequence(from.max(1)).next_by_subject(subject).send().await {
-        Ok(message) => Ok(Some(millis(message.time.unix_timestamp_nanos()))),
+        Ok(message) => Ok(Some(nanos_to_millis(message.time.unix_timestamp_nanos()))),
         Err(e) if e.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
-        Err(e) => Err(failed(e)),
+        Err(e) => Err(unavailable_error(e)),
     }
 }
 
 /// The last messages of all subjects that match, as some replica has them: subject and what it holds.
-pub(super) async fn all_last(link: &Link, stream: &str, subject: &str) -> Result<Vec<(String, Kept)>, QueueError> {
+pub(super) async fn last_messages(
+    link: &JetStreamConnection,
+    stream: &str,
+    subject: &str,
+) -> Result<Vec<(String, StoredMessage)>, QueueError> {
     let inbox = link.client.new_inbox();
-    let mut answers = link.client.subscribe(inbox.clone()).await.map_err(failed)?;
-    let question = serde_json::json!({"multi_last": [subject], "batch": MOST}).to_string();
+    let mut answers = link.client.subscribe(inbox.clone()).await.map_err(unavailable_error)?;
+    let question = serde_json::json!({"multi_last": [subject], "batch": MAX_ANSWERS}).to_string();
     let to = format!("$JS.API.DIRECT.GET.{stream}");
-    link.client.publish_with_reply(to, inbox, question.into()).await.map_err(failed)?;
+    link.client.publish_with_reply(to, inbox, question.into()).await.map_err(unavailable_error)?;
     let mut all = Vec::new();
-    let time = link.client.timeout().unwrap_or(super::ANSWER);
-    while let Some(message) = tokio::time::timeout(time, answers.next()).await.map_err(failed)? {
+    let time = link.client.timeout().unwrap_or(super::RESPONSE_TIMEOUT);
+    while let Some(message) = tokio::time::timeout(time, answers.next()).await.map_err(unavailable_error)? {
         // 204: that was all; 404: nothing matches; anything else is an error of the server's.
         match message.status.map(|status| status.as_u16()) {
             None => {}
             Some(204 | 404) => return Ok(all),
-            Some(other) => return Err(unexpected(format!("status {other} for a direct get"))),
+            Some(other) => return Err(unexpected_error(format!("status {other} for a direct get"))),
         }
         let headers = message.headers.unwrap_or_default();
         let text = |name: &str| headers.get(name).map(|v| v.as_str().to_owned()).unwrap_or_default();
-        let (sequence, subject) = (text("Nats-Sequence").parse().map_err(unexpected)?, text("Nats-Subject"));
+        let (sequence, subject) = (text("Nats-Sequence").parse().map_err(unexpected_error)?, text("Nats-Subject"));
         all.push((
             subject,
-            Kept { sequence, written: written(&text("Nats-Time-Stamp")), headers, payload: message.payload },
+            StoredMessage {
+                sequence,
+                written_at: parse_timestamp(&text("Nats-Time-Stamp")),
+                headers,
+                payload: message.payload,
+            },
         ));
     }
     Err(QueueError::Unavailable("the connection ended".into()))
 }
 
 /// Milliseconds since 1970 of a time as of RFC 3339; 0 when it is none.
-fn written(text: &str) -> u64 {
-    async_nats::datetime::parse_rfc3339(text).map(|at| millis(at.unix_timestamp_nanos())).unwrap_or_default()
+fn parse_timestamp(text: &str) -> u64 {
+    async_nats::datetime::parse_rfc3339(text).map(|at| nanos_to_millis(at.unix_timestamp_nanos())).unwrap_or_default()
 }
 
 /// Writes one message, or several as one atomic batch (NATS ADR-50).
-pub(super) async fn commit(client: &Client, writes: Vec<Write>) -> Result<Commit, QueueError> {
-    write(client, writes).await?.commit()
+pub(super) async fn commit_writes(client: &Client, writes: Vec<SubjectWrite>) -> Result<CommitOutcome, QueueError> {
+    write_batch(client, writes).await?.into_outcome()
 }
 
 /// As [`commit`], for whoever goes on by what the server says.
-pub(super) async fn write(client: &Client, mut writes: Vec<Write>) -> Result<Verdict, QueueError> {
-    let Some(mut last) = writes.pop() else { return Ok(Verdict::Done(0)) };
+pub(super) async fn write_batch(client: &Client, mut writes: Vec<SubjectWrite>) -> Result<WriteResponse, QueueError> {
+    let Some(mut last) = writes.pop() else { return Ok(WriteResponse::Committed(0)) };
     if !writes.is_empty() {
         let batch = hex::encode(rand::random::<[u8; 16]>());
-        let numbered = |write: Write, n: usize| {
-            write.header("Nats-Batch-Id", &batch).header("Nats-Batch-Sequence", &(n + 1).to_string())
+        let numbered = |write: SubjectWrite, n: usize| {
+            write.with_header("Nats-Batch-Id", &batch).with_header("Nats-Batch-Sequence", &(n + 1).to_string())
         };
         let before = writes.len();
         for (n, write) in writes.into_iter().enumerate() {
-            let Write { subject, headers, payload } = numbered(write, n);
-            client.publish_with_headers(subject, headers, payload).await.map_err(failed)?;
+            let SubjectWrite { subject, headers, payload } = numbered(write, n);
+            client.publish_with_headers(subject, headers, payload).await.map_err(unavailable_error)?;
         }
-        last = numbered(last, before).header("Nats-Batch-Commit", "1");
+        last = numbered(last, before).with_header("Nats-Batch-Commit", "1");
     }
-    let answer = client.request_with_headers(last.subject, last.headers, last.payload).await.map_err(failed)?;
-    let ack: Ack = serde_json::from_slice(&answer.payload).map_err(unexpected)?;
+    let answer =
+        client.request_with_headers(last.subject, last.headers, last.payload).await.map_err(unavailable_error)?;
+    let ack: PublishAck = serde_json::from_slice(&answer.payload).map_err(unexpected_error)?;
     match (ack.error, ack.seq) {
-        (Some(error), _) if CONFLICTS.contains(&error.err_code) => Ok(Verdict::Conflict),
-        (Some(error), _) => Ok(Verdict::Refused(format!("{} ({})", error.description, error.err_code))),
-        (None, Some(sequence)) => Ok(Verdict::Done(sequence)),
-        (None, None) => Err(unexpected("an answer to a write without a sequence")),
+        (Some(error), _) if CONFLICT_CODES.contains(&error.err_code) => Ok(WriteResponse::Conflict),
+        (Some(error), _) => Ok(WriteResponse::Refused(format!("{} ({})", error.description, error.err_code))),
+        (None, Some(sequence)) => Ok(WriteResponse::Committed(sequence)),
+        (None, None) => Err(unexpected_error("an answer to a write without a sequence")),
     }
 }
 
 /// Acknowledges a delivery in some way, and waits until that is known.
-pub(super) async fn settle(client: &Client, token: &str, how: &str) -> Result<(), QueueError> {
-    client.request(token.to_owned(), how.to_owned().into()).await.map(drop).map_err(failed)
+pub(super) async fn acknowledge_delivery(client: &Client, token: &str, how: &str) -> Result<(), QueueError> {
+    client.request(token.to_owned(), how.to_owned().into()).await.map(drop).map_err(unavailable_error)
 }

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use slipway_runtime::jobs::callback::sign::Signer;
+use slipway_runtime::jobs::callback::sign::CallbackSigner;
 use tokio::net::TcpListener;
 
 use super::super::broker::{Broker, Kind};
@@ -35,7 +35,7 @@ impl Call {
     fn verify(&self, key: &str) -> bool {
         let time = self.headers["webhook-timestamp"].parse().unwrap();
         let (id, signature) = (&self.headers["webhook-id"], &self.headers["webhook-signature"]);
-        Signer::parse(key).unwrap().verify(id, time, &self.body, signature, (time, 0))
+        CallbackSigner::parse(key).unwrap().verify(id, time, &self.body, signature, (time, 0))
     }
 }
 

@@ -4,9 +4,9 @@ use async_nats::jetstream::{self, stream};
 use futures::future::join_all;
 use serde_json::json;
 
-use slipway_runtime::jobs::AnyQueue;
-use slipway_runtime::jobs::job::Priority;
-use slipway_runtime::jobs::queue::{Enqueued, Queue as _, QueueOptions};
+use slipway_runtime::jobs::JobBroker;
+use slipway_runtime::jobs::job::JobPriority;
+use slipway_runtime::jobs::queue::{EnqueueOutcome, JobQueue as _, QueueOptions};
 
 use super::super::nats::Nats;
 use super::super::support::{DEADLINE, Server, answer, eventually};
@@ -41,8 +41,8 @@ async fn a_server_that_comes_back_empty_gets_its_stream_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operation_that_rests_holds_up_no_other() {
     let nats = Nats::start();
-    let queue = AnyQueue::new(&nats.url(), super::queue::options("test".into())).unwrap();
-    let job = super::queue::job("one".into(), Some(1), Priority::Normal);
+    let queue = JobBroker::new(&nats.url(), super::queue::options("test".into())).unwrap();
+    let job = super::queue::job("one".into(), Some(1), JobPriority::Normal);
     // Begun, and then not looked at while another one is waited for, as in a set of futures: first with the connection still to be made.
     let mut rested = 0;
     for _ in 0..20 {
@@ -57,7 +57,7 @@ async fn an_operation_that_rests_holds_up_no_other() {
                 resting.await.unwrap()
             }
         };
-        assert!(matches!(outcome, Enqueued::Accepted | Enqueued::Duplicate(_)), "{outcome:?}");
+        assert!(matches!(outcome, EnqueueOutcome::Accepted | EnqueueOutcome::Duplicate(_)), "{outcome:?}");
     }
     assert!(rested > 0, "nothing rested");
 }
@@ -66,14 +66,15 @@ async fn an_operation_that_rests_holds_up_no_other() {
 async fn steps_of_one_time_are_written_together() {
     let nats = Nats::start();
     let options = QueueOptions { max_entries: 1000, ..super::queue::options("test".into()) };
-    let queue = AnyQueue::new(&nats.url(), options).unwrap();
-    let enqueue =
-        async |id: String, key| queue.enqueue(&super::queue::job(id, key, Priority::Normal), u64::MAX).await.unwrap();
+    let queue = JobBroker::new(&nats.url(), options).unwrap();
+    let enqueue = async |id: String, key| {
+        queue.enqueue(&super::queue::job(id, key, JobPriority::Normal), u64::MAX).await.unwrap()
+    };
     // The connection is made.
-    assert_eq!(enqueue("first".into(), None).await, Enqueued::Accepted);
+    assert_eq!(enqueue("first".into(), None).await, EnqueueOutcome::Accepted);
     let before = nats.last_sequence().await;
     let all = join_all((0..60).map(|n| enqueue(format!("a{n}"), None))).await;
-    assert!(all.iter().all(|outcome| *outcome == Enqueued::Accepted), "{all:?}");
+    assert!(all.iter().all(|outcome| *outcome == EnqueueOutcome::Accepted), "{all:?}");
     // Two messages for each job, and one with the counters for each batch.
     let batches = nats.last_sequence().await - before - 120;
     assert!((1..=20).contains(&batches), "{batches} batches for 60 jobs");
@@ -81,8 +82,8 @@ async fn steps_of_one_time_are_written_together() {
     // Who stands in the way of others is told from them: of each key one is taken, and all the rest as well.
     let key = |n: u8| n.is_multiple_of(3).then_some(n % 2);
     let all = join_all((0..60).map(|n| enqueue(format!("b{n}"), key(n)))).await;
-    let accepted = all.iter().filter(|outcome| **outcome == Enqueued::Accepted).count();
-    let twins = all.iter().filter(|outcome| matches!(outcome, Enqueued::Duplicate(_))).count();
+    let accepted = all.iter().filter(|outcome| **outcome == EnqueueOutcome::Accepted).count();
+    let twins = all.iter().filter(|outcome| matches!(outcome, EnqueueOutcome::Duplicate(_))).count();
     assert_eq!((accepted, twins), (42, 18), "{all:?}");
     assert_eq!((nats.subjects("work.*.*").await.len(), nats.total("enqueued").await), (103, 103));
 }

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use slipway_runtime::jobs::AnyQueue;
-use slipway_runtime::jobs::job::{Job, Priority};
-use slipway_runtime::jobs::queue::{Again, Called, Claimed, End, Enqueued, Queue as _, QueueOptions, Start, Status};
+use slipway_runtime::jobs::JobBroker;
+use slipway_runtime::jobs::job::{JobPriority, QueuedJob};
+use slipway_runtime::jobs::queue::{
+    CallbackOutcome, ClaimedJob, EnqueueOutcome, JobCompletion, JobQueue as _, JobStatus, QueueOptions, RetryRequest,
+    StartDecision,
+};
 
 use super::super::broker::{Broker, Kind};
 use super::super::support::eventually;
@@ -39,8 +42,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 1..60)
 }
 
-pub(super) fn job(id: String, key: Option<u8>, priority: Priority) -> Job {
-    Job {
+pub(super) fn job(id: String, key: Option<u8>, priority: JobPriority) -> QueuedJob {
+    QueuedJob {
         id,
         model_id: "m".into(),
         version: None,
@@ -58,10 +61,10 @@ pub(super) fn job(id: String, key: Option<u8>, priority: Priority) -> Job {
 /// What the test knows.
 struct World<'a> {
     broker: &'a Broker,
-    queue: AnyQueue,
+    queue: JobBroker,
     /// Last known status of every job.
-    known: BTreeMap<String, Status>,
-    held: Vec<(String, Claimed)>,
+    known: BTreeMap<String, JobStatus>,
+    held: Vec<(String, ClaimedJob)>,
     next: usize,
     /// Those that a producer wrote, which are registered when a worker sees them.
     written: Vec<String>,
@@ -74,7 +77,7 @@ impl World<'_> {
         match event {
             Event::Enqueue { key, priority } => {
                 self.next += 1;
-                let priority = [Priority::High, Priority::Normal, Priority::Low][usize::from(priority)];
+                let priority = [JobPriority::High, JobPriority::Normal, JobPriority::Low][usize::from(priority)];
                 let id = format!("j{}", self.next);
                 match self
                     .queue
@@ -82,16 +85,16 @@ impl World<'_> {
                     .await
                     .unwrap()
                 {
-                    Enqueued::Accepted => assert!(self.known.insert(id, Status::Queued).is_none()),
-                    Enqueued::Duplicate(of) => assert!(key.is_some() && self.known.contains_key(&of)),
-                    Enqueued::Full(n) => assert!(n >= 12),
-                    Enqueued::Conflict(of) => panic!("conflict with {of}"),
+                    EnqueueOutcome::Accepted => assert!(self.known.insert(id, JobStatus::Queued).is_none()),
+                    EnqueueOutcome::Duplicate(of) => assert!(key.is_some() && self.known.contains_key(&of)),
+                    EnqueueOutcome::Full(n) => assert!(n >= 12),
+                    EnqueueOutcome::Conflict(of) => panic!("conflict with {of}"),
                 }
             }
             Event::Write => {
-                let payload = serde_json::to_string(&job(String::new(), None, Priority::Low)).unwrap();
+                let payload = serde_json::to_string(&job(String::new(), None, JobPriority::Low)).unwrap();
                 let id = self.broker.write_to(&self.queue.options().name, "low", &payload);
-                self.known.insert(id.clone(), Status::Queued);
+                self.known.insert(id.clone(), JobStatus::Queued);
                 self.written.push(id);
             }
             Event::Claim(worker, n) => {
@@ -110,56 +113,59 @@ impl World<'_> {
             Event::Finish(n, ok) => self.finish(n, ok).await,
             Event::Retry(n, counts) => {
                 let Some((worker, c)) = self.take(n) else { return };
-                let again = Again { delay: Duration::ZERO, error: "again".into(), counts };
+                let again = RetryRequest { delay: Duration::ZERO, error: "again".into(), counts };
                 if self.queue.retry(&worker, &c.lease, &again).await.unwrap() {
-                    self.ended_stays(&c.lease.id, Status::Queued);
+                    self.ended_stays(&c.lease.id, JobStatus::Queued);
                 }
             }
             Event::Cancel(n) => {
                 let Some(id) = self.known.keys().nth(usize::from(n) % self.known.len().max(1)).cloned() else { return };
                 let was = self.queue.cancel(&id).await.unwrap();
-                if was == Some(Status::Queued) {
-                    assert_eq!(self.known[&id], Status::Queued);
-                    self.known.insert(id, Status::Cancelled);
+                if was == Some(JobStatus::Queued) {
+                    assert_eq!(self.known[&id], JobStatus::Queued);
+                    self.known.insert(id, JobStatus::Cancelled);
                 }
             }
             Event::Call(n) => {
-                for due in self.queue.callbacks(4, Duration::ZERO).await.unwrap() {
+                for due in self.queue.claim_callbacks(4, Duration::ZERO).await.unwrap() {
                     let what = match n % 3 {
-                        0 => Called::Delivered,
-                        1 => Called::Retry(Duration::ZERO, "no".into()),
-                        _ => Called::Dead("no".into()),
+                        0 => CallbackOutcome::Delivered,
+                        1 => CallbackOutcome::Retry(Duration::ZERO, "no".into()),
+                        _ => CallbackOutcome::Dead("no".into()),
                     };
-                    assert!(self.queue.called(&due, &what).await.unwrap());
-                    assert!(n % 3 == 1 || !self.queue.called(&due, &Called::Delivered).await.unwrap(), "settled once");
+                    assert!(self.queue.record_callback(&due, &what).await.unwrap());
+                    assert!(
+                        n % 3 == 1 || !self.queue.record_callback(&due, &CallbackOutcome::Delivered).await.unwrap(),
+                        "settled once"
+                    );
                 }
             }
         }
     }
 
-    async fn start(&mut self, worker: u8, c: Claimed) {
-        let parsed = Job::parse(&c.payload, 10_000).unwrap();
+    async fn start(&mut self, worker: u8, c: ClaimedJob) {
+        let parsed = QueuedJob::parse(&c.payload, 10_000).unwrap();
         match self.queue.start(&c.lease, &parsed, c.deliveries, c.payload.len()).await.unwrap() {
-            Start::Run => {
+            StartDecision::Run => {
                 assert!(c.deliveries <= MOST);
-                self.ended_stays(&c.lease.id, Status::Running);
+                self.ended_stays(&c.lease.id, JobStatus::Running);
                 self.held.push((worker.to_string(), c));
             }
-            Start::Dead => {
+            StartDecision::Dead => {
                 assert!(c.deliveries > MOST);
                 self.held.push((worker.to_string(), c));
                 let last = u8::try_from(self.held.len() - 1).unwrap();
                 self.finish(last, false).await;
             }
-            Start::Duplicate => {}
-            Start::Expired => panic!("nothing has a deadline here"),
+            StartDecision::Duplicate => {}
+            StartDecision::Expired => panic!("nothing has a deadline here"),
         }
     }
 
     async fn finish(&mut self, n: u8, ok: bool) {
         let Some((_, c)) = self.take(n) else { return };
-        let status = if ok { Status::Succeeded } else { Status::Dead };
-        let end = End {
+        let status = if ok { JobStatus::Succeeded } else { JobStatus::Dead };
+        let end = JobCompletion {
             traceparent: None,
             status,
             result: if ok { b"{}".to_vec() } else { vec![] },
@@ -169,30 +175,30 @@ impl World<'_> {
             payload: c.payload.clone(),
         };
         let first = self.queue.finish(&c.lease, &end).await.unwrap();
-        assert_eq!(first, !self.known[&c.lease.id].ended(), "the first end stands");
+        assert_eq!(first, !self.known[&c.lease.id].is_terminal(), "the first end stands");
         if first {
             self.known.insert(c.lease.id, status);
         }
     }
 
-    fn take(&mut self, n: u8) -> Option<(String, Claimed)> {
+    fn take(&mut self, n: u8) -> Option<(String, ClaimedJob)> {
         let at = usize::from(n) % self.held.len().max(1);
         (at < self.held.len()).then(|| self.held.remove(at))
     }
 
     #[track_caller]
-    fn ended_stays(&mut self, id: &str, now: Status) {
-        assert!(!self.known[id].ended(), "{id} left its end {:?} for {now:?}", self.known[id]);
+    fn ended_stays(&mut self, id: &str, now: JobStatus) {
+        assert!(!self.known[id].is_terminal(), "{id} left its end {:?} for {now:?}", self.known[id]);
         self.known.insert(id.to_owned(), now);
     }
 
     async fn check(&self) {
         for (id, status) in &self.known {
-            let kept = self.queue.view(id).await.unwrap().and_then(|v| v.status());
+            let kept = self.queue.get_job(id).await.unwrap().and_then(|v| v.status());
             // One that a producer wrote is registered when a worker sees it.
-            assert_eq!(kept.unwrap_or(Status::Queued), *status, "{id}");
+            assert_eq!(kept.unwrap_or(JobStatus::Queued), *status, "{id}");
         }
-        let live = self.known.values().filter(|s| !s.ended()).count() as u64;
+        let live = self.known.values().filter(|s| !s.is_terminal()).count() as u64;
         // JetStream takes a moment to see that an entry is gone.
         eventually("the lag is what lives", async || {
             let lag = self.queue.lag().await.unwrap();
@@ -234,7 +240,7 @@ fn no_order_of_events_loses_a_job_or_ends_one_twice(kind: Kind, cases: u32) {
     let outcome = runner.run(&events(), |events| {
         runtime.block_on(async {
             queues.set(queues.get() + 1);
-            let queue = AnyQueue::new(&broker.url(), options(format!("test{}", queues.get()))).unwrap();
+            let queue = JobBroker::new(&broker.url(), options(format!("test{}", queues.get()))).unwrap();
             // What a producer writes needs a stream.
             queue.lag().await.unwrap();
             let (known, held, written) = (BTreeMap::new(), vec![], vec![]);

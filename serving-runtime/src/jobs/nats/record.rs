@@ -2,31 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use super::super::job::{Job, Priority};
-use super::super::queue::{Called, End, Status, View};
-use super::store::{Kept, Write};
+use super::super::job::{JobPriority, QueuedJob};
+use super::super::queue::{CallbackOutcome, JobCompletion, JobStatus, StoredJob};
+use super::store::{StoredMessage, SubjectWrite};
 
 /// The header with the fields.
-const FIELDS: &str = "Slipway-Job";
+const FIELDS_HEADER: &str = "Slipway-Job";
 /// When it is forgotten, milliseconds since 1970; a job that has not ended has none.
 const FORGET_AT: &str = "forget_at";
 /// Deliveries that do not count towards the most that there may be.
-const FREE: &str = "free";
+const UNCOUNTED_FIELD: &str = "free";
 /// The delivery that runs it.
 const HOLDER: &str = "holder";
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Doc {
+pub(super) struct JobRecord {
     fields: BTreeMap<String, String>,
     result: Vec<u8>,
 }
 
-impl Doc {
+impl JobRecord {
     /// A job that waits, since `created` (milliseconds since 1970).
-    pub(super) fn queued(job: &Job, priority: Priority, created: u64) -> Self {
+    pub(super) fn new_queued(job: &QueuedJob, priority: JobPriority, created: u64) -> Self {
         let mut doc = Self::default();
-        doc.set("status", Status::Queued.name());
+        doc.set("status", JobStatus::Queued.name());
         doc.set("priority", priority.name());
         doc.set("model", &job.model_id);
         doc.set("created_at", created);
@@ -36,18 +36,20 @@ impl Doc {
     }
 
     /// As it is kept; `None` when somebody else wrote it.
-    pub(super) fn read(kept: &Kept) -> Option<Self> {
-        let fields = serde_json::from_str(kept.headers.get(FIELDS)?.as_str()).ok()?;
+    pub(super) fn from_message(kept: &StoredMessage) -> Option<Self> {
+        let fields = serde_json::from_str(kept.headers.get(FIELDS_HEADER)?.as_str()).ok()?;
         Some(Self { fields, result: kept.payload.to_vec() })
     }
 
     /// Writes it, if its subject is still as it was read.
-    pub(super) fn write(&self, subject: String, expected: u64, now: u64) -> Write {
+    pub(super) fn to_write(&self, subject: String, expected: u64, now: u64) -> SubjectWrite {
         // A map of texts is always JSON.
         let fields = serde_json::to_string(&self.fields).unwrap_or_default();
-        let write = Write::new(subject, self.result.clone()).expect(expected).header(FIELDS, &fields);
+        let write = SubjectWrite::new(subject, self.result.clone())
+            .expect_sequence(expected)
+            .with_header(FIELDS_HEADER, &fields);
         match self.number(FORGET_AT) {
-            Some(at) => write.forget_after(at.saturating_sub(now)),
+            Some(at) => write.with_ttl_millis(at.saturating_sub(now)),
             None => write,
         }
     }
@@ -65,7 +67,7 @@ impl Doc {
     }
 
     /// One more. Others may write to the stream, so it may be any number.
-    fn count(&mut self, field: &str) {
+    fn increment(&mut self, field: &str) {
         self.set(field, self.number(field).unwrap_or(0).saturating_add(1));
     }
 
@@ -77,8 +79,8 @@ impl Doc {
         }
     }
 
-    pub(super) fn status(&self) -> Status {
-        Status::parse(self.text("status")).unwrap_or(Status::Queued)
+    pub(super) fn status(&self) -> JobStatus {
+        JobStatus::parse(self.text("status")).unwrap_or(JobStatus::Queued)
     }
 
     /// Bytes that it adds to the queue's; never less than none, whatever somebody wrote there.
@@ -88,30 +90,30 @@ impl Doc {
 
     /// How often it was begun, this time included, without what does not count.
     pub(super) fn deliveries(&self) -> u32 {
-        let begun = self.number("attempts").unwrap_or(0).saturating_sub(self.number(FREE).unwrap_or(0));
+        let begun = self.number("attempts").unwrap_or(0).saturating_sub(self.number(UNCOUNTED_FIELD).unwrap_or(0));
         u32::try_from(begun).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     /// Begins an attempt, of a delivery of an entry.
-    pub(super) fn begin(&mut self, holder: &str, entry: u64, now: u64) {
+    pub(super) fn begin_attempt(&mut self, holder: &str, entry: u64, now: u64) {
         self.set("entry", entry);
-        self.set("status", Status::Running.name());
+        self.set("status", JobStatus::Running.name());
         self.set("started_at", now);
-        self.count("attempts");
+        self.increment("attempts");
         self.set(HOLDER, holder);
     }
 
     /// Whether that delivery runs it.
-    pub(super) fn held_by(&self, holder: &str) -> bool {
-        self.status() == Status::Running && self.text(HOLDER) == holder
+    pub(super) fn is_held_by(&self, holder: &str) -> bool {
+        self.status() == JobStatus::Running && self.text(HOLDER) == holder
     }
 
     /// Gives an attempt back.
-    pub(super) fn give_back(&mut self, error: &str, counts: bool) {
-        self.set("status", Status::Queued.name());
+    pub(super) fn release(&mut self, error: &str, counts: bool) {
+        self.set("status", JobStatus::Queued.name());
         self.fields.remove(HOLDER);
         if !counts {
-            self.count(FREE);
+            self.increment(UNCOUNTED_FIELD);
         }
         if !error.is_empty() {
             self.set("error", error);
@@ -119,7 +121,7 @@ impl Doc {
     }
 
     /// Ends it, for good.
-    pub(super) fn end(&mut self, end: &End, now: u64, ttl: u64) {
+    pub(super) fn finish(&mut self, end: &JobCompletion, now: u64, ttl: u64) {
         self.set("status", end.status.name());
         self.set("finished_at", now);
         self.set(FORGET_AT, now.saturating_add(ttl));
@@ -136,13 +138,13 @@ impl Doc {
     }
 
     /// Whether its callback is still to be made.
-    pub(super) fn to_call(&self) -> bool {
+    pub(super) fn is_callback_pending(&self) -> bool {
         self.text("callback_status") == "pending"
     }
 
     /// Begins an attempt at the callback.
-    pub(super) fn call(&mut self, now: u64) {
-        self.count("callback_attempts");
+    pub(super) fn begin_callback(&mut self, now: u64) {
+        self.increment("callback_attempts");
         if self.number("callback_first_at").is_none() {
             self.set("callback_first_at", now);
         }
@@ -150,15 +152,15 @@ impl Doc {
 
     /// What became of an attempt at the callback. False when that changes nothing: the callback is settled, or a later attempt is under way
     /// and this one did not succeed.
-    pub(super) fn called(&mut self, attempt: u64, what: &Called, now: u64) -> bool {
+    pub(super) fn record_callback(&mut self, attempt: u64, what: &CallbackOutcome, now: u64) -> bool {
         let latest = self.number("callback_attempts") == Some(attempt);
-        if !self.to_call() || (!latest && *what != Called::Delivered) {
+        if !self.is_callback_pending() || (!latest && *what != CallbackOutcome::Delivered) {
             return false;
         }
         let (status, error) = match what {
-            Called::Delivered => ("delivered", ""),
-            Called::Retry(_, error) => ("pending", error.as_str()),
-            Called::Dead(error) => ("dead", error.as_str()),
+            CallbackOutcome::Delivered => ("delivered", ""),
+            CallbackOutcome::Retry(_, error) => ("pending", error.as_str()),
+            CallbackOutcome::Dead(error) => ("dead", error.as_str()),
         };
         self.set("callback_status", status);
         if status != "pending" {
@@ -169,11 +171,11 @@ impl Doc {
     }
 
     /// As people see it.
-    pub(super) fn view(&self) -> View {
+    pub(super) fn to_stored_job(&self) -> StoredJob {
         let mut fields: BTreeMap<_, _> =
             self.fields.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect();
         fields.insert("result".into(), self.result.clone());
-        View { fields }
+        StoredJob { fields }
     }
 }
 
@@ -183,8 +185,8 @@ mod tests {
 
     use super::*;
 
-    fn end(status: Status, url: Option<&str>) -> End {
-        End {
+    fn end(status: JobStatus, url: Option<&str>) -> JobCompletion {
+        JobCompletion {
             status,
             result: b"{}".to_vec(),
             error: String::new(),
@@ -195,10 +197,10 @@ mod tests {
         }
     }
 
-    fn kept(fields: &str) -> Kept {
+    fn kept(fields: &str) -> StoredMessage {
         let mut headers = async_nats::HeaderMap::new();
-        headers.insert(FIELDS, fields);
-        Kept { sequence: 1, headers, payload: "{}".into(), written: 0 }
+        headers.insert(FIELDS_HEADER, fields);
+        StoredMessage { sequence: 1, headers, payload: "{}".into(), written_at: 0 }
     }
 
     proptest! {
@@ -209,28 +211,28 @@ mod tests {
             steps in proptest::collection::vec(0_u8..6, 0..8),
         ) {
             let text = serde_json::to_string(&fields).unwrap();
-            let mut doc = Doc::read(&kept(&text)).unwrap();
+            let mut doc = JobRecord::from_message(&kept(&text)).unwrap();
             for step in steps {
                 match step {
-                    0 => doc.begin("7.1", 7, 5),
-                    1 => doc.give_back("no", true),
-                    2 => doc.give_back("", false),
-                    3 => doc.end(&end(Status::Succeeded, Some("http://x/")), u64::MAX, 9),
-                    4 => doc.call(u64::MAX),
-                    _ => drop(doc.called(u64::MAX, &Called::Delivered, 1)),
+                    0 => doc.begin_attempt("7.1", 7, 5),
+                    1 => doc.release("no", true),
+                    2 => doc.release("", false),
+                    3 => doc.finish(&end(JobStatus::Succeeded, Some("http://x/")), u64::MAX, 9),
+                    4 => doc.begin_callback(u64::MAX),
+                    _ => drop(doc.record_callback(u64::MAX, &CallbackOutcome::Delivered, 1)),
                 }
                 prop_assert!(doc.deliveries() >= 1);
             }
             prop_assert!(doc.bytes() >= 0);
-            let _ = (doc.status(), doc.to_call(), doc.view());
+            let _ = (doc.status(), doc.is_callback_pending(), doc.to_stored_job());
             let again = serde_json::to_string(&doc.fields).unwrap();
-            prop_assert_eq!(Doc::read(&kept(&again)).unwrap().fields, doc.fields);
+            prop_assert_eq!(JobRecord::from_message(&kept(&again)).unwrap().fields, doc.fields);
         }
 
         #[test]
         fn what_is_no_map_of_texts_is_nobody_s_job(text in "[ -~]{0,40}") {
             let map = serde_json::from_str::<BTreeMap<String, String>>(&text).is_ok();
-            prop_assert_eq!(Doc::read(&kept(&text)).is_some(), map);
+            prop_assert_eq!(JobRecord::from_message(&kept(&text)).is_some(), map);
         }
     }
 
@@ -238,7 +240,7 @@ mod tests {
         let ours = [
             "status",
             "attempts",
-            FREE,
+            UNCOUNTED_FIELD,
             FORGET_AT,
             HOLDER,
             "bytes",
@@ -265,29 +267,33 @@ mod tests {
 
     #[test]
     fn what_was_given_back_does_not_count() {
-        let mut doc = Doc::default();
+        let mut doc = JobRecord::default();
         assert_eq!(doc.deliveries(), 1);
-        doc.begin("7.1", 7, 1);
-        assert!(doc.held_by("7.1") && !doc.held_by("7.2") && doc.deliveries() == 2);
-        doc.give_back("", false);
-        assert!(!doc.held_by("7.1") && doc.deliveries() == 1);
-        doc.begin("7.2", 7, 2);
-        doc.give_back("no", true);
+        doc.begin_attempt("7.1", 7, 1);
+        assert!(doc.is_held_by("7.1") && !doc.is_held_by("7.2") && doc.deliveries() == 2);
+        doc.release("", false);
+        assert!(!doc.is_held_by("7.1") && doc.deliveries() == 1);
+        doc.begin_attempt("7.2", 7, 2);
+        doc.release("no", true);
         assert_eq!((doc.deliveries(), doc.number("attempts"), doc.text("error")), (2, Some(2), "no"));
     }
 
     #[test]
     fn a_callback_is_settled_once_and_by_a_late_success_too() {
-        let mut doc = Doc::default();
-        doc.end(&end(Status::Succeeded, Some("http://x/")), 5, 1000);
-        doc.call(6);
-        doc.call(9);
+        let mut doc = JobRecord::default();
+        doc.finish(&end(JobStatus::Succeeded, Some("http://x/")), 5, 1000);
+        doc.begin_callback(6);
+        doc.begin_callback(9);
         assert_eq!((doc.number("callback_attempts"), doc.number("callback_first_at")), (Some(2), Some(6)));
-        let retry = Called::Retry(std::time::Duration::ZERO, "503".into());
-        assert!(!doc.called(1, &retry, 10), "a later attempt is under way");
-        assert!(doc.called(2, &retry, 10) && doc.to_call() && doc.text("callback_error") == "503");
-        assert!(doc.called(1, &Called::Delivered, 11) && !doc.to_call() && doc.text("callback_error").is_empty());
-        assert!(!doc.called(2, &Called::Dead("x".into()), 12));
-        assert_eq!(doc.view().text("callback_status"), Some("delivered"));
+        let retry = CallbackOutcome::Retry(std::time::Duration::ZERO, "503".into());
+        assert!(!doc.record_callback(1, &retry, 10), "a later attempt is under way");
+        assert!(doc.record_callback(2, &retry, 10) && doc.is_callback_pending() && doc.text("callback_error") == "503");
+        assert!(
+            doc.record_callback(1, &CallbackOutcome::Delivered, 11)
+                && !doc.is_callback_pending()
+                && doc.text("callback_error").is_empty()
+        );
+        assert!(!doc.record_callback(2, &CallbackOutcome::Dead("x".into()), 12));
+        assert_eq!(doc.to_stored_job().text("callback_status"), Some("delivered"));
     }
 }

@@ -9,16 +9,16 @@
 //! | `<queue>.count.<process>` | what a process has counted, JSON |
 //! | `<queue>.dead.<id>`, `<queue>.undelivered.<id>` | dead letters: of jobs, with the job's JSON, and of callbacks |
 
-use super::super::job::Priority;
+use super::super::job::JobPriority;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct QueueSubjects {
     /// The stream, which is also the first part of all subjects.
     pub(super) stream: String,
 }
 
-impl Names {
+impl QueueSubjects {
     /// Of `<prefix>/<queue>`, in a form that NATS takes: `/` as `__`, `_` as `_u`, `.` as `_d`, so that no two queues share a stream.
     pub(super) fn new(prefix: &str, queue: &str) -> Self {
         let mut stream = String::new();
@@ -33,15 +33,15 @@ impl Names {
         Self { stream }
     }
 
-    pub(super) fn all(&self) -> String {
+    pub(super) fn all_subjects(&self) -> String {
         format!("{}.>", self.stream)
     }
 
-    pub(super) fn entry(&self, priority: Priority, id: &str) -> String {
+    pub(super) fn entry(&self, priority: JobPriority, id: &str) -> String {
         format!("{}.work.{}.{id}", self.stream, priority.name())
     }
 
-    pub(super) fn entries(&self, priority: Priority) -> String {
+    pub(super) fn entries(&self, priority: JobPriority) -> String {
         self.entry(priority, "*")
     }
 
@@ -53,27 +53,27 @@ impl Names {
         format!("{}.job.{id}", self.stream)
     }
 
-    pub(super) fn idem(&self, digest: &str) -> String {
+    pub(super) fn idempotency(&self, digest: &str) -> String {
         format!("{}.idem.{digest}", self.stream)
     }
 
-    pub(super) fn call(&self, id: &str) -> String {
+    pub(super) fn callback(&self, id: &str) -> String {
         format!("{}.call.{id}", self.stream)
     }
 
-    pub(super) fn calls(&self) -> String {
-        self.call("*")
+    pub(super) fn callbacks(&self) -> String {
+        self.callback("*")
     }
 
-    pub(super) fn count(&self, process: &str) -> String {
+    pub(super) fn counter(&self, process: &str) -> String {
         format!("{}.count.{process}", self.stream)
     }
 
-    pub(super) fn counts(&self) -> String {
-        self.count("*")
+    pub(super) fn counters(&self) -> String {
+        self.counter("*")
     }
 
-    pub(super) fn dead(&self, id: &str) -> String {
+    pub(super) fn dead_letter(&self, id: &str) -> String {
         format!("{}.dead.{id}", self.stream)
     }
 
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn no_two_queues_share_a_stream() {
-        let of = |queue: &str| Names::new("slipway", queue).stream;
+        let of = |queue: &str| QueueSubjects::new("slipway", queue).stream;
         assert_eq!(of("default/digits"), "slipway__default__digits");
         let all = ["a/b", "a_b", "a.b", "a/ub", "a_ub", "a__b", "a_db", "a._b"].map(of);
         for (n, name) in all.iter().enumerate() {

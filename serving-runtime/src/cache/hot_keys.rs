@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::key::Key;
+use super::key::CacheKey;
 use super::value;
 use crate::engine::Signature;
 use crate::tensor::Tensor;
@@ -14,7 +14,7 @@ const MAX_INPUT: usize = 64 << 10;
 pub const MAX_BYTES: usize = 8 << 20;
 
 #[derive(Debug)]
-struct Entry {
+struct HotEntry {
     count: u64,
     inputs: Arc<Vec<Tensor>>,
 }
@@ -22,19 +22,19 @@ struct Entry {
 /// The hottest inputs, about: a newcomer takes the place and the count of the coldest (the Space-Saving algorithm, Metwally et al. 2005),
 /// so whatever is truly hot stays.
 #[derive(Debug)]
-pub struct Hot {
-    most: usize,
-    entries: Mutex<HashMap<Key, Entry>>,
+pub struct HotKeys {
+    capacity: usize,
+    entries: Mutex<HashMap<CacheKey, HotEntry>>,
 }
 
-impl Hot {
+impl HotKeys {
     /// Remembers so many inputs.
     pub fn new(most: usize) -> Self {
-        Self { most, entries: Mutex::default() }
+        Self { capacity: most, entries: Mutex::default() }
     }
 
     /// Counts a hit.
-    pub fn note(&self, key: Key, inputs: Vec<Tensor>) {
+    pub fn record_hit(&self, key: CacheKey, inputs: Vec<Tensor>) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get_mut(&key) {
             entry.count += 1;
@@ -44,18 +44,18 @@ impl Hot {
             return;
         }
         let mut count = 1;
-        if entries.len() >= self.most {
+        if entries.len() >= self.capacity {
             let coldest = entries.iter().min_by_key(|(_, entry)| entry.count).map(|(key, entry)| (*key, entry.count));
             let Some((coldest, least)) = coldest else { return };
             entries.remove(&coldest);
             count += least;
         }
-        entries.insert(key, Entry { count, inputs: Arc::new(inputs) });
+        entries.insert(key, HotEntry { count, inputs: Arc::new(inputs) });
     }
 
     /// The remembered inputs, the hottest first, as [`read`] takes them: the names of the inputs as a line of JSON, then of each its key, its
     /// length and its value.
-    pub fn write(&self, signature: &Signature) -> Vec<u8> {
+    pub fn encode(&self, signature: &Signature) -> Vec<u8> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = entries.iter().map(|(key, it)| (it.count, *key, Arc::clone(&it.inputs))).collect();
         drop(entries);
@@ -64,7 +64,7 @@ impl Hot {
         let mut bytes = serde_json::to_vec(&names).unwrap_or_default();
         bytes.push(b'\n');
         for (_, key, inputs) in all {
-            let value = value::encode(&key, 0, &inputs);
+            let value = value::encode_value(&key, 0, &inputs);
             if bytes.len() + value.len() + 36 > MAX_BYTES {
                 break;
             }
@@ -77,28 +77,28 @@ impl Hot {
 }
 
 /// Reads what another pod remembers, as far as `signature` (of another version, perhaps) takes it.
-pub fn read(bytes: &[u8], signature: &Signature) -> Vec<Vec<Tensor>> {
+pub fn decode_hot_inputs(bytes: &[u8], signature: &Signature) -> Vec<Vec<Tensor>> {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Vec::new() };
     let (line, mut rest) = (&bytes[..end], &bytes[end + 1..]);
     let Ok(names) = serde_json::from_slice::<Vec<String>>(line) else { return Vec::new() };
     let mut all = Vec::new();
-    while let Some((inputs, after)) = next(rest) {
+    while let Some((inputs, after)) = next_hot_entry(rest) {
         rest = after;
-        all.extend(ordered(&names, inputs, signature));
+        all.extend(order_inputs(&names, inputs, signature));
     }
     all
 }
 
-fn next(bytes: &[u8]) -> Option<(Vec<Tensor>, &[u8])> {
+fn next_hot_entry(bytes: &[u8]) -> Option<(Vec<Tensor>, &[u8])> {
     let (key, rest) = bytes.split_first_chunk::<32>()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    let (_, inputs) = value::decode(&Key(*key), value)?;
+    let (_, inputs) = value::decode_value(&CacheKey(*key), value)?;
     Some((inputs, rest))
 }
 
 /// The inputs in the signature's order, if they are what it wants.
-fn ordered(names: &[String], inputs: Vec<Tensor>, signature: &Signature) -> Option<Vec<Tensor>> {
+fn order_inputs(names: &[String], inputs: Vec<Tensor>, signature: &Signature) -> Option<Vec<Tensor>> {
     let mut by_name: HashMap<&str, Tensor> = names.iter().map(String::as_str).zip(inputs).collect();
     let take = |spec: &crate::engine::TensorSpec| {
         let tensor = by_name.remove(spec.name.as_str())?;
@@ -133,26 +133,26 @@ mod tests {
 
     #[test]
     fn the_hottest_come_first_and_in_the_order_of_who_reads() {
-        let hot = Hot::new(3);
+        let hot = HotKeys::new(3);
         for (n, times) in [(1_u8, 5), (2, 9), (3, 1), (4, 7), (5, 1)] {
-            (0..times).for_each(|_| hot.note(Key([n; 32]), input(f32::from(n))));
+            (0..times).for_each(|_| hot.record_hit(CacheKey([n; 32]), input(f32::from(n))));
         }
-        let bytes = hot.write(&signature(&["a", "b"]));
-        let read_by = |names: &[&str]| read(&bytes, &signature(names));
+        let bytes = hot.encode(&signature(&["a", "b"]));
+        let read_by = |names: &[&str]| decode_hot_inputs(&bytes, &signature(names));
         assert_eq!(read_by(&["a", "b"])[..2], [input(2.0), input(4.0)]);
         assert_eq!(read_by(&["b", "a"])[0], input(-2.0));
         assert_eq!(read_by(&["b"]).len(), 3, "an input less is no harm");
         assert!(read_by(&["a", "c"]).is_empty(), "an input more is");
         let mut other = signature(&["a", "b"]);
         other.inputs[0].datatype = DataType::F64;
-        assert!(read(&bytes, &other).is_empty());
+        assert!(decode_hot_inputs(&bytes, &other).is_empty());
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_taken(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            read(&bytes, &signature(&["a"]));
-            read(&[b"[\"a\"]\n", bytes.as_slice()].concat(), &signature(&["a"]));
+            decode_hot_inputs(&bytes, &signature(&["a"]));
+            decode_hot_inputs(&[b"[\"a\"]\n", bytes.as_slice()].concat(), &signature(&["a"]));
         }
     }
 }

@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
-use super::job::Job;
+use super::job::QueuedJob;
 use super::nats::NatsQueue;
 use super::queue::{
-    Again, Called, Claimed, Due, End, Enqueued, Lag, Lease, Queue, QueueError, QueueOptions, Start, Status, View,
+    CallbackOutcome, ClaimedJob, DueCallback, EnqueueOutcome, JobCompletion, JobLease, JobQueue, JobStatus, QueueError,
+    QueueLag, QueueOptions, RetryRequest, StartDecision, StoredJob,
 };
 use super::redis::RedisQueue;
 
 /// One of the queues that there are.
 #[derive(Debug)]
-pub enum AnyQueue {
+pub enum JobBroker {
     /// On Redis Streams.
     Redis(Box<RedisQueue>),
     /// On NATS JetStream.
     Nats(NatsQueue),
 }
 
-impl AnyQueue {
+impl JobBroker {
     /// The queue at a URL: `redis://` and `rediss://` for Redis, `nats://` and `tls://` for NATS. Nothing is connected yet. Must be called
     /// inside a tokio runtime.
     ///
@@ -41,40 +42,46 @@ macro_rules! both {
     };
 }
 
-impl Queue for AnyQueue {
+impl JobQueue for JobBroker {
     fn options(&self) -> &QueueOptions {
         both!(self, queue => queue.options())
     }
 
-    fn largest(&self) -> Option<usize> {
-        both!(self, queue => queue.largest())
+    fn max_result_bytes(&self) -> Option<usize> {
+        both!(self, queue => queue.max_result_bytes())
     }
 
-    async fn enqueue(&self, job: &Job, max_jobs: u64) -> Result<Enqueued, QueueError> {
+    async fn enqueue(&self, job: &QueuedJob, max_jobs: u64) -> Result<EnqueueOutcome, QueueError> {
         both!(self, queue => queue.enqueue(job, max_jobs).await)
     }
 
-    async fn claim(&self, consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<Claimed>, QueueError> {
+    async fn claim(&self, consumer: &str, most: usize, lowest_first: bool) -> Result<Vec<ClaimedJob>, QueueError> {
         both!(self, queue => queue.claim(consumer, most, lowest_first).await)
     }
 
-    async fn reclaim(&self, consumer: &str) -> Result<Option<Claimed>, QueueError> {
+    async fn reclaim(&self, consumer: &str) -> Result<Option<ClaimedJob>, QueueError> {
         both!(self, queue => queue.reclaim(consumer).await)
     }
 
-    async fn start(&self, lease: &Lease, job: &Job, deliveries: u32, bytes: usize) -> Result<Start, QueueError> {
+    async fn start(
+        &self,
+        lease: &JobLease,
+        job: &QueuedJob,
+        deliveries: u32,
+        bytes: usize,
+    ) -> Result<StartDecision, QueueError> {
         both!(self, queue => queue.start(lease, job, deliveries, bytes).await)
     }
 
-    async fn extend(&self, consumer: &str, leases: &[Lease]) -> Result<(), QueueError> {
+    async fn extend(&self, consumer: &str, leases: &[JobLease]) -> Result<(), QueueError> {
         both!(self, queue => queue.extend(consumer, leases).await)
     }
 
-    async fn finish(&self, lease: &Lease, end: &End) -> Result<bool, QueueError> {
+    async fn finish(&self, lease: &JobLease, end: &JobCompletion) -> Result<bool, QueueError> {
         both!(self, queue => queue.finish(lease, end).await)
     }
 
-    async fn retry(&self, consumer: &str, lease: &Lease, again: &Again) -> Result<bool, QueueError> {
+    async fn retry(&self, consumer: &str, lease: &JobLease, again: &RetryRequest) -> Result<bool, QueueError> {
         both!(self, queue => queue.retry(consumer, lease, again).await)
     }
 
@@ -82,23 +89,23 @@ impl Queue for AnyQueue {
         both!(self, queue => queue.leave(consumer).await)
     }
 
-    async fn view(&self, id: &str) -> Result<Option<View>, QueueError> {
-        both!(self, queue => queue.view(id).await)
+    async fn get_job(&self, id: &str) -> Result<Option<StoredJob>, QueueError> {
+        both!(self, queue => queue.get_job(id).await)
     }
 
-    async fn cancel(&self, id: &str) -> Result<Option<Status>, QueueError> {
+    async fn cancel(&self, id: &str) -> Result<Option<JobStatus>, QueueError> {
         both!(self, queue => queue.cancel(id).await)
     }
 
-    async fn lag(&self) -> Result<Lag, QueueError> {
+    async fn lag(&self) -> Result<QueueLag, QueueError> {
         both!(self, queue => queue.lag().await)
     }
 
-    async fn callbacks(&self, most: usize, lease: Duration) -> Result<Vec<Due>, QueueError> {
-        both!(self, queue => queue.callbacks(most, lease).await)
+    async fn claim_callbacks(&self, most: usize, lease: Duration) -> Result<Vec<DueCallback>, QueueError> {
+        both!(self, queue => queue.claim_callbacks(most, lease).await)
     }
 
-    async fn called(&self, due: &Due, what: &Called) -> Result<bool, QueueError> {
-        both!(self, queue => queue.called(due, what).await)
+    async fn record_callback(&self, due: &DueCallback, what: &CallbackOutcome) -> Result<bool, QueueError> {
+        both!(self, queue => queue.record_callback(due, what).await)
     }
 }

@@ -1,0 +1,107 @@
+//! Single flight: of those who want the same at the same time, one works and the others get what comes out.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// Works in progress by key.
+#[derive(Debug)]
+pub struct SingleFlight<K, V> {
+    in_flight: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
+}
+
+/// What one who wants something is.
+#[derive(Debug)]
+pub enum FlightRole<K: Hash + Eq, V> {
+    /// The one who works; [`Leader::land`] tells the others.
+    Leader(FlightLeader<K, V>),
+    /// One who waits for the leader.
+    Follower(FlightFollower<V>),
+}
+
+/// The one who works. Dropped without a result (its client left, it failed in a way that concerns nobody else), one of the others takes over.
+#[derive(Debug)]
+pub struct FlightLeader<K: Hash + Eq, V> {
+    key: K,
+    in_flight: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
+    result: watch::Sender<Option<V>>,
+}
+
+/// One who waits.
+#[derive(Debug)]
+pub struct FlightFollower<V>(watch::Receiver<Option<V>>);
+
+impl<K, V> Default for SingleFlight<K, V> {
+    fn default() -> Self {
+        Self { in_flight: Arc::default() }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> SingleFlight<K, V> {
+    /// Joins the work on `key`, or begins it.
+    pub fn join(&self, key: &K) -> FlightRole<K, V> {
+        // The map is whole whenever the lock is let go.
+        let mut open = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = open.get(key) {
+            return FlightRole::Follower(FlightFollower(flight.clone()));
+        }
+        let (result, flight) = watch::channel(None);
+        open.insert(key.clone(), flight);
+        FlightRole::Leader(FlightLeader { key: key.clone(), in_flight: Arc::clone(&self.in_flight), result })
+    }
+}
+
+impl<K: Hash + Eq, V> FlightLeader<K, V> {
+    /// Gives the result to all who wait.
+    pub fn complete(self, result: V) {
+        self.result.send_replace(Some(result));
+    }
+}
+
+impl<K: Hash + Eq, V> Drop for FlightLeader<K, V> {
+    fn drop(&mut self) {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl<V: Clone> FlightFollower<V> {
+    /// What the leader got; `None` when it went without a result.
+    pub async fn wait(mut self) -> Option<V> {
+        self.0.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_works_and_all_get_it() {
+        let flights = SingleFlight::<u8, u32>::default();
+        let FlightRole::Leader(leader) = flights.join(&1) else { panic!("the first leads") };
+        let FlightRole::Leader(_other) = flights.join(&2) else { panic!("another key is another flight") };
+        let followers: Vec<_> = (0..10)
+            .map(|_| match flights.join(&1) {
+                FlightRole::Follower(follower) => tokio::spawn(follower.wait()),
+                FlightRole::Leader(_) => panic!("there is a leader"),
+            })
+            .collect();
+        leader.complete(7);
+        for follower in followers {
+            assert_eq!(follower.await.unwrap(), Some(7));
+        }
+        assert!(matches!(flights.join(&1), FlightRole::Leader(_)), "it is over");
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_leaves_is_replaced() {
+        let flights = SingleFlight::<u8, u32>::default();
+        let FlightRole::Leader(leader) = flights.join(&1) else { panic!() };
+        let FlightRole::Follower(follower) = flights.join(&1) else { panic!() };
+        drop(leader);
+        assert_eq!(follower.wait().await, None);
+        assert!(matches!(flights.join(&1), FlightRole::Leader(_)));
+    }
+}
