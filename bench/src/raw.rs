@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
-use slipway_runtime::engine::{self, Engine};
+use slipway_runtime::engine::{self, OnnxEngine};
 use slipway_runtime::tensor::{Tensor, TensorData};
 
 use crate::model::BenchModel;
@@ -19,8 +19,8 @@ pub(crate) struct RawMeasurement {
     pub(crate) per_second: f64,
 }
 
-fn load_engine(library: &Path, model: &BenchModel) -> anyhow::Result<Engine> {
-    let engines = engine::load(library, &model.path, 1, 1, None).map_err(|error| anyhow!("{error}"))?;
+fn load_engine(library: &Path, model: &BenchModel) -> anyhow::Result<OnnxEngine> {
+    let engines = engine::load_engines(library, &model.path, 1, 1, None).map_err(|error| anyhow!("{error}"))?;
     engines.into_iter().next().context("no engine")
 }
 

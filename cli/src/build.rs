@@ -102,7 +102,7 @@ pub(crate) fn build_baseline(args: &MakeArgs) -> Result<()> {
     let bytes = baseline.to_vec().map_err(|e| anyhow!("{e} (rename the column, or leave it out with --features)"))?;
     // What would not pass here would pass in no pod.
     let buckets: &[usize] = if model.batchable { &[2, 4, 8, 16, 32] } else { &[] };
-    golden::replay(&mut model.engine, &baseline, buckets)
+    golden::replay_requests(&mut model.engine, &baseline, buckets)
         .map_err(|e| anyhow!("the model does not repeat its own answers: {}", e.message))?;
     std::fs::write(&args.output, bytes).with_context(|| format!("cannot write {}", args.output.display()))?;
     // Not by `println!`, which panics when nobody reads.
@@ -226,7 +226,7 @@ fn golden_requests(args: &MakeArgs, model: &mut LocalModel, rows: &DatasetRows) 
             continue;
         }
         let named = |specs: &[slipway_baseline::BaselineTensorSpec], tensors: &[Tensor]| {
-            specs.iter().zip(tensors).map(|(spec, tensor)| golden::write(&spec.name, tensor)).collect()
+            specs.iter().zip(tensors).map(|(spec, tensor)| golden::golden_tensor(&spec.name, tensor)).collect()
         };
         requests
             .push(GoldenRequest { inputs: named(&model.inputs, &inputs), outputs: named(&model.outputs, &outputs) });

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use slipway_baseline::BaselineTensorSpec;
 use slipway_runtime::batching::{self, BatchingMode};
-use slipway_runtime::engine::{self, Engine};
-use slipway_runtime::error::Reason;
-use slipway_runtime::fetch::{self, Options};
-use slipway_runtime::observe::{Rows, golden, regression};
-use slipway_runtime::prediction::{Label, Reader};
+use slipway_runtime::engine::{self, OnnxEngine};
+use slipway_runtime::error::LoadErrorReason;
+use slipway_runtime::fetch::{self, FetchOptions};
+use slipway_runtime::observe::{ScoreRows, golden, regression_output};
+use slipway_runtime::prediction::{OutputReader, PredictedLabel};
 use slipway_runtime::tensor::{Tensor, TensorData};
 
 use crate::progress::ProgressReporter;
@@ -23,13 +23,13 @@ const MAX_MODEL_BYTES: u64 = 4 << 30;
 /// A model with all that is asked of it here.
 #[derive(Debug)]
 pub(crate) struct LocalModel {
-    pub(crate) engine: Engine,
+    pub(crate) engine: OnnxEngine,
     pub(crate) digest: String,
     pub(crate) inputs: Vec<BaselineTensorSpec>,
     pub(crate) outputs: Vec<BaselineTensorSpec>,
     /// Whether rows run together.
     pub(crate) batchable: bool,
-    reader: Reader,
+    reader: OutputReader,
 }
 
 /// What a model said about many rows.
@@ -48,7 +48,7 @@ impl LocalModel {
     pub(crate) fn load(uri: &str, library: Option<&Path>) -> Result<Self> {
         let library = library.map_or_else(|| PathBuf::from("/usr/lib/libonnxruntime.so"), Path::to_owned);
         let cache = std::env::temp_dir().join("kubectl-slipway");
-        let options = Options {
+        let options = FetchOptions {
             cache_dir: cache,
             volume_root: PathBuf::from("/mnt/models"),
             max_bytes: MAX_MODEL_BYTES,
@@ -58,24 +58,24 @@ impl LocalModel {
         };
         let uri = if uri.contains("://") { uri.to_owned() } else { std::path::absolute(uri)?.display().to_string() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let fetched = runtime.block_on(fetch::fetch(&uri, "", &options)).map_err(|e| anyhow!(e.message))?;
-        let mut engines = engine::load(&library, &fetched.path, 1, 1, None).map_err(|e| match e.reason {
-            Reason::LoadFailed => anyhow!("{} (--onnxruntime)", e.message),
+        let fetched = runtime.block_on(fetch::fetch_model(&uri, "", &options)).map_err(|e| anyhow!(e.message))?;
+        let mut engines = engine::load_engines(&library, &fetched.path, 1, 1, None).map_err(|e| match e.reason {
+            LoadErrorReason::LoadFailed => anyhow!("{} (--onnxruntime)", e.message),
             _ => anyhow!("{uri}: {}", e.message),
         })?;
         let mut engine = engines.pop().context("the model has no session")?;
         let signature = &engine.signature().clone();
         // What mixes rows runs row by row, as it does for clients.
-        let batching = batching::decide(BatchingMode::Auto, &fetched.path, signature, &mut engine, BATCH_ROWS);
-        let specs = |all: &[engine::TensorSpec]| all.iter().map(golden::spec).collect::<Vec<_>>();
+        let batching = batching::decide_batching(BatchingMode::Auto, &fetched.path, signature, &mut engine, BATCH_ROWS);
+        let specs = |all: &[engine::TensorSignature]| all.iter().map(golden::baseline_spec).collect::<Vec<_>>();
         let (inputs, outputs) = (specs(&signature.inputs), specs(&signature.outputs));
-        let (batches, reader) = (batching.merged, Reader::new(signature));
+        let (batches, reader) = (batching.merged, OutputReader::new(signature));
         Ok(Self { engine, digest: fetched.digest, inputs, outputs, batchable: batches, reader })
     }
 
     /// Runs one row.
     pub(crate) fn predict_row(&mut self, inputs: &[Tensor], row: usize) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
-        let inputs: Vec<_> = inputs.iter().map(|t| t.rows_slice(row, 1)).collect();
+        let inputs: Vec<_> = inputs.iter().map(|t| t.slice_rows(row, 1)).collect();
         let outputs = self.run(inputs.clone(), row)?;
         Ok((inputs, outputs))
     }
@@ -87,12 +87,12 @@ impl LocalModel {
     /// Runs all rows.
     pub(crate) fn predict_all(&mut self, inputs: &[Tensor], rows: usize) -> Result<ModelPredictions> {
         let mut answers = ModelPredictions::default();
-        let regression = regression(self.engine.signature(), self.reader);
+        let regression = regression_output(self.engine.signature(), self.reader);
         let mut progress = ProgressReporter::new("running the model");
         let (mut row, size) = (0, if self.batchable { BATCH_ROWS } else { 1 });
         while row < rows {
             let count = size.min(rows - row);
-            let outputs = self.run(inputs.iter().map(|t| t.rows_slice(row, count)).collect(), row)?;
+            let outputs = self.run(inputs.iter().map(|t| t.slice_rows(row, count)).collect(), row)?;
             self.collect_predictions(&outputs, regression, &mut answers);
             row += count;
             let seen = answers.labels.len().max(answers.values.len()).max(answers.scores.len());
@@ -108,9 +108,9 @@ impl LocalModel {
 
     fn collect_predictions(&self, outputs: &[Tensor], regression: Option<usize>, answers: &mut ModelPredictions) {
         let predictions = self.reader.read(outputs);
-        answers.labels.extend(predictions.labels.iter().map(|l| l.as_ref().map(Label::to_string)));
+        answers.labels.extend(predictions.labels.iter().map(|l| l.as_ref().map(PredictedLabel::to_string)));
         if let Some(scores) = self.reader.score_output().and_then(|i| outputs.get(i)) {
-            answers.scores.extend(Rows::of(scores).map(|row| row.probability.map_or(f64::NAN, |p| p.0)));
+            answers.scores.extend(ScoreRows::from_tensor(scores).map(|row| row.probability.map_or(f64::NAN, |p| p.0)));
         }
         match regression.and_then(|i| outputs.get(i)).map(|t| &t.data) {
             Some(TensorData::F32(v)) => answers.values.extend(v.iter().map(|x| f64::from(*x))),

@@ -17,11 +17,11 @@ use serde_json::Value;
 use slipway_egress::AllowList;
 use slipway_gateway::feedback;
 use slipway_oip::inference::ModelInferRequest;
-use slipway_prediction_id::{MAX_ROWS, Report, Sealer, is_revision};
+use slipway_prediction_id::{MAX_ROWS, PredictionIdSealer, PredictionReport, is_revision};
 use slipway_runtime::cache::{key::CacheKey, value};
-use slipway_runtime::engine::Signature;
+use slipway_runtime::engine::ModelSignature;
 use slipway_runtime::jobs::job::{self, QueuedJob};
-use slipway_runtime::protocol::{self, InferRequest, Wanted, grpc};
+use slipway_runtime::protocol::{self, InferRequest, RequestedOutput, grpc};
 use slipway_runtime::tensor::Tensor;
 
 pub use signatures::signature;
@@ -54,8 +54,8 @@ pub fn grpc_message(data: &[u8]) -> bool {
     let Some((model, body)) = data.split_first() else { return false };
     let Ok(message) = ModelInferRequest::decode(body) else { return false };
     let signature = signature(*model);
-    assert!(grpc::weight(&message) <= MAX_GROWTH * body.len(), "a message that weighs more than it should");
-    let Ok(request) = grpc::parse(message, &signature) else { return false };
+    assert!(grpc::payload_bytes(&message) <= MAX_GROWTH * body.len(), "a message that weighs more than it should");
+    let Ok(request) = grpc::parse_message(message, &signature) else { return false };
     accepted(&request, body.len(), &signature);
     true
 }
@@ -84,8 +84,8 @@ pub fn queue(data: &[u8]) -> bool {
 }
 
 /// With the key of the seeds.
-fn sealer() -> Option<Sealer> {
-    Sealer::new(&[7; 32])
+fn sealer() -> Option<PredictionIdSealer> {
+    PredictionIdSealer::new(&[7; 32])
 }
 
 /// What comes back from outside: kept answers, prediction ids, labels.
@@ -104,8 +104,8 @@ pub fn state(data: &[u8]) -> bool {
         assert!(is_revision(&id.revision) && id.labels.len() <= MAX_ROWS);
         return true;
     }
-    if let Some(report) = Report::decode(text) {
-        assert_eq!(Report::decode(&report.encode()), Some(report));
+    if let Some(report) = PredictionReport::decode(text) {
+        assert_eq!(PredictionReport::decode(&report.encode()), Some(report));
         return true;
     }
     serde_json::from_str::<feedback::FeedbackRequest>(text).is_ok()
@@ -118,26 +118,26 @@ pub fn onnx(data: &[u8]) -> bool {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("slipway-fuzz-{}-{number}.onnx", std::process::id()));
     std::fs::File::create(&path).and_then(|mut file| file.write_all(data)).expect("a file");
-    let found = slipway_onnx::check(&path);
+    let found = slipway_onnx::check_model(&path);
     if let Ok(model) = slipway_onnx::read_graph(&path) {
         // Whatever the graph says, the proof comes to an end.
-        let _ = slipway_onnx::independence::prove(&model);
+        let _ = slipway_onnx::independence::prove_row_independence(&model);
     }
     let _ = std::fs::remove_file(&path);
     found.is_ok()
 }
 
-fn read(body: &[u8], header_length: Option<usize>, signature: &Signature) -> bool {
-    let Ok(request) = protocol::parse(body, header_length, signature) else { return false };
+fn read(body: &[u8], header_length: Option<usize>, signature: &ModelSignature) -> bool {
+    let Ok(request) = protocol::parse_request(body, header_length, signature) else { return false };
     accepted(&request, body.len(), signature);
     true
 }
 
 /// A request that was accepted fits the model, is no bomb, and reads the same in its other form.
-fn accepted(request: &InferRequest, length: usize, signature: &Signature) {
+fn accepted(request: &InferRequest, length: usize, signature: &ModelSignature) {
     assert_eq!(request.inputs.len(), signature.inputs.len());
     for (tensor, spec) in request.inputs.iter().zip(&signature.inputs) {
-        spec.check(&tensor.shape).expect("a shape that fits");
+        spec.check_shape(&tensor.shape).expect("a shape that fits");
         assert_eq!(tensor.data.datatype(), spec.datatype);
         assert_eq!(Some(tensor.data.len()), tensor.shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d)));
     }
@@ -145,16 +145,16 @@ fn accepted(request: &InferRequest, length: usize, signature: &Signature) {
     assert!(bytes <= MAX_GROWTH * length, "{bytes} bytes out of {length}");
     assert!(request.outputs.iter().all(|wanted| wanted.index < signature.outputs.len()));
     let first = echo(&request.inputs, signature);
-    let again = protocol::parse(&first.0, Some(first.1), signature).expect("our own form of what was accepted");
+    let again = protocol::parse_request(&first.0, Some(first.1), signature).expect("our own form of what was accepted");
     assert_eq!(echo(&again.inputs, signature), first, "one request, read as different tensors");
 }
 
 /// The binary request of `inputs`: what a model that gives back its inputs would answer.
-fn echo(inputs: &[Tensor], signature: &Signature) -> (Vec<u8>, usize) {
-    let mirror = Signature { inputs: signature.inputs.clone(), outputs: signature.inputs.clone() };
-    let outputs = (0..inputs.len()).map(|index| Wanted { index, binary: true }).collect();
+fn echo(inputs: &[Tensor], signature: &ModelSignature) -> (Vec<u8>, usize) {
+    let mirror = ModelSignature { inputs: signature.inputs.clone(), outputs: signature.inputs.clone() };
+    let outputs = (0..inputs.len()).map(|index| RequestedOutput { index, binary: true }).collect();
     let request = InferRequest { id: None, timeout: None, priority: Default::default(), inputs: Vec::new(), outputs };
-    let body = protocol::write(("m", "1"), &mirror, &request, inputs, None).expect("an answer");
+    let body = protocol::write_response(("m", "1"), &mirror, &request, inputs, None).expect("an answer");
     let (json, blobs) = body.bytes.split_at(body.header_length.unwrap_or(body.bytes.len()));
     let mut head: Value = serde_json::from_slice(json).expect("JSON");
     let head = serde_json::json!({ "inputs": head["outputs"].take(), "parameters": { "binary_data_output": true } })

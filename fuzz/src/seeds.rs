@@ -5,7 +5,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use slipway_oip::inference::model_infer_request::InferInputTensor;
 use slipway_oip::inference::{InferTensorContents, ModelInferRequest};
-use slipway_prediction_id::{Label, Report};
+use slipway_prediction_id::{PredictedLabel, PredictionReport};
 use slipway_runtime::cache::{key::CacheKey, value};
 use slipway_runtime::tensor::{Tensor, TensorData};
 
@@ -94,7 +94,10 @@ fn state() -> Vec<Vec<u8>> {
         Tensor { shape: vec![1, 2], data: TensorData::F32(vec![0.25, 0.75]) },
         Tensor { shape: vec![1], data: TensorData::Bytes(vec!["yes".into()]) },
     ];
-    let report = Report { sample: 7, labels: vec![Some(Label::Number(3)), None, Some(Label::Text("cat".into()))] };
+    let report = PredictionReport {
+        sample: 7,
+        labels: vec![Some(PredictedLabel::Number(3)), None, Some(PredictedLabel::Text("cat".into()))],
+    };
     let id = super::sealer().and_then(|sealer| sealer.seal("a1b2c3", 1_795_515_278, &report)).unwrap_or_default();
     let feedback = json!({"feedback": [{"prediction_id": id, "labels": [1, null]}]});
     let texts = [id, report.encode(), feedback.to_string()].map(String::into_bytes);

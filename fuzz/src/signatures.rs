@@ -1,18 +1,18 @@
 //! Models of every kind that a request can be for.
 
-use slipway_runtime::engine::{Signature, TensorSpec};
+use slipway_runtime::engine::{ModelSignature, TensorSignature};
 use slipway_runtime::tensor::DataType;
 
 /// How many there are.
 pub(crate) const COUNT: u8 = 5;
 
-fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
+fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSignature {
     let shape = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
-    TensorSpec { name: name.into(), datatype, shape, axis: None }
+    TensorSignature { name: name.into(), datatype, shape, axis: None }
 }
 
 /// Signature number `model`, modulo how many there are.
-pub fn signature(model: u8) -> Signature {
+pub fn signature(model: u8) -> ModelSignature {
     let scores = spec("probabilities", DataType::F32, &[-1, 3]);
     let label = spec("label", DataType::I64, &[-1]);
     let (inputs, outputs) = match model % COUNT {
@@ -25,5 +25,5 @@ pub fn signature(model: u8) -> Signature {
         3 => (vec![spec("a", DataType::I64, &[2, 3]), spec("b", DataType::F64, &[])], vec![label]),
         _ => (vec![spec("half", DataType::F16, &[-1, -1])], vec![spec("half", DataType::F16, &[-1])]),
     };
-    Signature { inputs, outputs }
+    ModelSignature { inputs, outputs }
 }

@@ -16,7 +16,7 @@ use ring::{
     hmac::{self, HMAC_SHA256},
     rand::SystemRandom,
 };
-use slipway_prediction_id::{Key, TOKEN_BYTES, derive, read_master, read_token};
+use slipway_prediction_id::{KeyFileContent, TOKEN_BYTES, derive_key, read_master, read_token};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,7 @@ impl MasterKey {
 
     /// The key for a purpose and a ModelDeployment: [`slipway_prediction_id::derive`].
     pub fn derive(&self, purpose: &str, uid: &str) -> [u8; 32] {
-        derive(&self.0, purpose, uid)
+        derive_key(&self.0, purpose, uid)
     }
 }
 
@@ -146,7 +146,7 @@ impl KeyStore {
     }
 
     /// Says what has changed, and the state in the metrics.
-    fn report_key_file(&self, told: &mut Option<String>, file: &'static str, read: &io::Result<Key>) {
+    fn report_key_file(&self, told: &mut Option<String>, file: &'static str, read: &io::Result<KeyFileContent>) {
         let now = match read {
             Ok(Ok(_)) => String::new(),
             Ok(Err(why)) => why.clone(),

@@ -7,7 +7,7 @@ use std::{
 
 use http::HeaderValue;
 use slipway_crds::routing::{ClaimRegistry, RouteClaimant};
-use slipway_prediction_id::Report;
+use slipway_prediction_id::PredictionReport;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -221,7 +221,7 @@ impl ModelRouter {
             weights: None,
             inherited_weights: former.map(|former| TrafficWeights { generation: 0, ..former }),
             arms: HashMap::new(),
-            schedule: Arc::new(SlotSchedule::starting_at(Report::random_sample())),
+            schedule: Arc::new(SlotSchedule::starting_at(PredictionReport::random_sample())),
             budget: Arc::new(budget),
             shares: ModelShares::new(&self.pools),
             metrics: Arc::new(self.metrics.model_handles(&config.name)),

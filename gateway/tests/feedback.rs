@@ -11,7 +11,10 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use slipway_gateway::{config::TrafficWeights, feedback::GatewayPeer};
-use slipway_prediction_id::{ACCESS, Label, PURPOSE, PredictionId, Report, Sealer, derive};
+use slipway_prediction_id::{
+    ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictedLabel, PredictionId, PredictionIdSealer, PredictionReport,
+    derive_key,
+};
 use support::{
     CANDIDATE, MASTER, STABLE, TOKEN, World,
     client::{Answer, grpc, http1, infer, predict, send},
@@ -21,11 +24,11 @@ use support::{
 const CALL: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 fn report(sample: u64, label: i64) -> String {
-    Report { sample, labels: vec![Some(Label::Number(label))] }.encode()
+    PredictionReport { sample, labels: vec![Some(PredictedLabel::Number(label))] }.encode()
 }
 
-fn sealer(master: &[u8; 32], model: &str) -> Sealer {
-    Sealer::new(&derive(master, PURPOSE, &format!("uid-of-{model}"))).unwrap()
+fn sealer(master: &[u8; 32], model: &str) -> PredictionIdSealer {
+    PredictionIdSealer::new(&derive_key(master, PREDICTION_ID_PURPOSE, &format!("uid-of-{model}"))).unwrap()
 }
 
 fn open(id: &str) -> PredictionId {
@@ -70,7 +73,7 @@ async fn an_answer_has_an_id_that_the_gateway_seals() {
     let (world, server) = predicting("a").await;
     let answer = predict(&http1(), world.data).await;
     let id = open(answer.header("x-slipway-prediction-id").unwrap());
-    assert_eq!((id.revision.as_str(), id.labels), (STABLE, vec![Some(Label::Number(3))]));
+    assert_eq!((id.revision.as_str(), id.labels), (STABLE, vec![Some(PredictedLabel::Number(3))]));
     assert_eq!(answer.header("x-slipway-prediction"), None, "what the pod reports is for the gateway");
     assert_eq!(answer.header("x-slipway-revision"), Some(STABLE), "a pod does not say who it is");
     // A server of others reports nothing: outcomes count for it, labels do not.
@@ -87,7 +90,10 @@ async fn a_call_of_grpc_has_an_id_and_what_failed_has_none() {
     let (mut world, server) = predicting("a").await;
     world.declare_address().apply();
     let call = async || grpc(world.data, &world.data.to_string(), CALL, &[], Full::<Bytes>::default()).await.unwrap();
-    assert_eq!(open(call().await.header("x-slipway-prediction-id").unwrap()).labels, vec![Some(Label::Number(3))]);
+    assert_eq!(
+        open(call().await.header("x-slipway-prediction-id").unwrap()).labels,
+        vec![Some(PredictedLabel::Number(3))]
+    );
     server.set(Mood::GrpcTrailersOnly("13"));
     assert_eq!(call().await.header("x-slipway-prediction-id"), None);
     server.set(Mood::Status(400));
@@ -131,7 +137,7 @@ async fn feedback_counts_once_for_the_revision_that_predicted() {
 #[tokio::test]
 async fn what_no_gateway_sealed_counts_nothing() {
     let (world, _server) = predicting("a").await;
-    let (now, report) = (1_800_000_000, Report { sample: 1, labels: vec![Some(Label::Number(3))] });
+    let (now, report) = (1_800_000_000, PredictionReport { sample: 1, labels: vec![Some(PredictedLabel::Number(3))] });
     let real = id_of_one(&world).await;
     let forged = [
         sealer(&[8; 32], "digits").seal(STABLE, now, &report).unwrap(),
@@ -215,7 +221,10 @@ async fn feature_rows_and_the_repository_are_for_those_who_show_the_token() {
     assert_eq!((answer.status, server.served()), (StatusCode::OK, 1));
     let told = server.last.lock().unwrap().take().unwrap();
     assert_eq!(told.headers.get("authorization"), None, "the token is the gateway's to see");
-    assert_eq!(told.headers["x-slipway-access"], hex::encode(derive(&MASTER, ACCESS, "uid-of-digits")).as_str());
+    assert_eq!(
+        told.headers["x-slipway-access"],
+        hex::encode(derive_key(&MASTER, ACCESS_PURPOSE, "uid-of-digits")).as_str()
+    );
     assert_eq!(answer.header("x-slipway-revision"), Some(STABLE), "whom this may be told");
 }
 

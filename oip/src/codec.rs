@@ -48,7 +48,7 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let bytes = buf.copy_to_bytes(buf.remaining());
-        check(bytes.clone())?;
+        check_field_count(bytes.clone())?;
         let message = U::decode(bytes);
         message
             .map(Some)
@@ -56,7 +56,7 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     }
 }
 
-fn check(mut bytes: Bytes) -> Result<(), Status> {
+fn check_field_count(mut bytes: Bytes) -> Result<(), Status> {
     let malformed = |e| Status::invalid_argument(format!("the message is not protobuf: {e}"));
     let mut fields = 0;
     while bytes.has_remaining() {
@@ -79,9 +79,12 @@ mod tests {
     #[test]
     fn many_empty_tensors_are_refused_before_they_are_built() {
         let request = |n| ModelInferRequest { inputs: vec![InferInputTensor::default(); n], ..Default::default() };
-        assert!(check(request(MAX_FIELDS).encode_to_vec().into()).is_ok());
-        let error = check(request(MAX_FIELDS + 1).encode_to_vec().into()).unwrap_err();
+        assert!(check_field_count(request(MAX_FIELDS).encode_to_vec().into()).is_ok());
+        let error = check_field_count(request(MAX_FIELDS + 1).encode_to_vec().into()).unwrap_err();
         assert_eq!(error.code(), tonic::Code::InvalidArgument);
-        assert_eq!(check(Bytes::from_static(&[0x0a, 0xff])).unwrap_err().code(), tonic::Code::InvalidArgument);
+        assert_eq!(
+            check_field_count(Bytes::from_static(&[0x0a, 0xff])).unwrap_err().code(),
+            tonic::Code::InvalidArgument
+        );
     }
 }

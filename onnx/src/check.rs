@@ -5,8 +5,8 @@
 
 use std::path::{Component, Path};
 
-use crate::error::{Error, Fault};
-use crate::wire::{Reader, Value};
+use crate::error::{ModelFault, OnnxError};
+use crate::wire::{FieldValue, ProtobufReader};
 
 /// Graphs in attributes of nodes in graphs: none of the known models goes beyond four.
 const MAX_DEPTH: usize = 32;
@@ -19,29 +19,29 @@ const OP_TYPE: u64 = 4;
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+pub struct CheckReport {
     /// Files beside the model that hold data of its tensors, relative to its directory, without repetition.
     pub external: Vec<String>,
     /// Whether nothing in it loops, so that the sizes of its inputs tell what a run costs.
     pub bounded: bool,
 }
 
-impl Checked {
+impl CheckReport {
     /// Whether the file is all of the model: no tensor of it lies in another one.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_self_contained(&self) -> bool {
         self.external.is_empty()
     }
 }
 
 /// Operators that run a graph as often as their inputs say.
-const LOOPS: [&str; 3] = ["Loop", "Scan", "SequenceMap"];
+const LOOP_OPERATORS: [&str; 3] = ["Loop", "Scan", "SequenceMap"];
 
 /// Checks the file; its external data must lie beside it.
 ///
 /// # Errors
 /// What is wrong with which tensor.
-pub fn check(path: &Path) -> Result<Checked, Error> {
-    walk(path, Some(path.parent().unwrap_or(Path::new("."))))
+pub fn check_model(path: &Path) -> Result<CheckReport, OnnxError> {
+    walk_file(path, Some(path.parent().unwrap_or(Path::new("."))))
 }
 
 /// The files beside the model that hold data of its tensors, relative to its directory, without repetition and in the order of the model. They need not be
@@ -49,22 +49,22 @@ pub fn check(path: &Path) -> Result<Checked, Error> {
 ///
 /// # Errors
 /// What is wrong with the file; a name that leads out of the directory.
-pub fn external_files(path: &Path) -> Result<Vec<String>, Error> {
-    walk(path, None).map(|found| found.external)
+pub fn external_files(path: &Path) -> Result<Vec<String>, OnnxError> {
+    walk_file(path, None).map(|found| found.external)
 }
 
 /// Walks the file. Where there is no `directory`, files beside the model are only named.
-fn walk(path: &Path, directory: Option<&Path>) -> Result<Checked, Error> {
-    let (reader, length) = Reader::open(path)?;
-    let found = Checked { external: vec![], bounded: true };
-    let mut walk = Walk { reader, directory, found };
-    walk.message(length, Kind::Model, 0)?;
-    Ok(walk.found)
+fn walk_file(path: &Path, directory: Option<&Path>) -> Result<CheckReport, OnnxError> {
+    let (reader, length) = ProtobufReader::open(path)?;
+    let found = CheckReport { external: vec![], bounded: true };
+    let mut walk = TensorWalk { reader, directory, report: found };
+    walk.message(length, MessageKind::Model, 0)?;
+    Ok(walk.report)
 }
 
 /// Messages that can hold tensors. See `onnx.proto` for the numbers of their fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MessageKind {
     Model,
     Graph,
     Function,
@@ -75,8 +75,8 @@ enum Kind {
     Skip,
 }
 
-impl Kind {
-    fn field(self, number: u64) -> Self {
+impl MessageKind {
+    fn child_kind(self, number: u64) -> Self {
         match (self, number) {
             (Self::Model, 7) | (Self::Attribute, 6 | 11) => Self::Graph,
             (Self::Model, 25) => Self::Function,
@@ -89,10 +89,10 @@ impl Kind {
     }
 }
 
-struct Walk<'a> {
-    reader: Reader,
+struct TensorWalk<'a> {
+    reader: ProtobufReader,
     directory: Option<&'a Path>,
-    found: Checked,
+    report: CheckReport,
 }
 
 /// What one tensor says of itself.
@@ -101,74 +101,74 @@ struct TensorFacts {
     name: String,
     dims: Vec<i64>,
     data_type: u64,
-    raw: Option<u64>,
-    typed: u64,
+    raw_bytes: Option<u64>,
+    typed_bytes: u64,
     external: Vec<(String, String)>,
 }
 
-impl Walk<'_> {
-    fn message(&mut self, end: u64, kind: Kind, depth: usize) -> Result<(), Fault> {
+impl TensorWalk<'_> {
+    fn message(&mut self, end: u64, kind: MessageKind, depth: usize) -> Result<(), ModelFault> {
         if depth > MAX_DEPTH {
-            return Err(Fault::Model(format!("the model nests its graphs more than {MAX_DEPTH} deep")));
+            return Err(ModelFault::Model(format!("the model nests its graphs more than {MAX_DEPTH} deep")));
         }
-        if kind == Kind::Tensor {
+        if kind == MessageKind::Tensor {
             return self.tensor(end);
         }
         while let Some(field) = self.reader.field(end)? {
-            let Value::Part(part) = field.value else { continue };
-            match kind.field(field.number) {
-                Kind::Skip if kind == Kind::Node && field.number == OP_TYPE => {
-                    self.found.bounded &= !LOOPS.contains(&self.reader.text(part)?.as_str());
+            let FieldValue::Part(part) = field.value else { continue };
+            match kind.child_kind(field.number) {
+                MessageKind::Skip if kind == MessageKind::Node && field.number == OP_TYPE => {
+                    self.report.bounded &= !LOOP_OPERATORS.contains(&self.reader.text(part)?.as_str());
                 }
-                Kind::Skip => self.reader.seek(part)?,
+                MessageKind::Skip => self.reader.skip_to(part)?,
                 inner => self.message(part, inner, depth + 1)?,
             }
         }
         Ok(())
     }
 
-    fn tensor(&mut self, end: u64) -> Result<(), Fault> {
+    fn tensor(&mut self, end: u64) -> Result<(), ModelFault> {
         let mut facts = TensorFacts::default();
         loop {
-            let from = self.reader.at();
+            let from = self.reader.position();
             let Some(field) = self.reader.field(end)? else { break };
             match (field.number, field.value) {
                 (1, value) => self.reader.integers(value, &mut facts.dims, MAX_ENTRIES)?,
-                (2, Value::Varint(number)) => facts.data_type = number,
-                (8, Value::Part(part)) => facts.name = self.reader.text(part)?,
-                (9, Value::Part(part)) => facts.raw = Some(part - self.reader.at()),
-                (13, Value::Part(part)) => {
+                (2, FieldValue::Varint(number)) => facts.data_type = number,
+                (8, FieldValue::Part(part)) => facts.name = self.reader.text(part)?,
+                (9, FieldValue::Part(part)) => facts.raw_bytes = Some(part - self.reader.position()),
+                (13, FieldValue::Part(part)) => {
                     let entry = self.entry(part)?;
                     facts.external.push(entry);
                 }
-                (4..=7 | 10 | 11, Value::Part(part)) => facts.typed += part - self.reader.at(),
-                (_, Value::Varint(_) | Value::Fixed(_)) => facts.typed += self.reader.at() - from,
+                (4..=7 | 10 | 11, FieldValue::Part(part)) => facts.typed_bytes += part - self.reader.position(),
+                (_, FieldValue::Varint(_) | FieldValue::Fixed(_)) => facts.typed_bytes += self.reader.position() - from,
                 _ => {}
             }
-            if let Value::Part(part) = field.value {
-                self.reader.seek(part)?;
+            if let FieldValue::Part(part) = field.value {
+                self.reader.skip_to(part)?;
             }
             if facts.dims.len() > MAX_ENTRIES || facts.external.len() > MAX_ENTRIES {
                 let name = &facts.name;
-                return Err(Fault::Model(format!("tensor {name:?} has more than {MAX_ENTRIES} dimensions")));
+                return Err(ModelFault::Model(format!("tensor {name:?} has more than {MAX_ENTRIES} dimensions")));
             }
         }
-        let location = facts.check(self.directory).map_err(Fault::Model)?;
-        self.found.external.extend(location.filter(|location| !self.found.external.contains(location)));
-        if self.found.external.len() > MAX_FILES {
-            return Err(Fault::Model(format!("the model keeps its tensors in more than {MAX_FILES} files")));
+        let location = facts.check(self.directory).map_err(ModelFault::Model)?;
+        self.report.external.extend(location.filter(|location| !self.report.external.contains(location)));
+        if self.report.external.len() > MAX_FILES {
+            return Err(ModelFault::Model(format!("the model keeps its tensors in more than {MAX_FILES} files")));
         }
         Ok(())
     }
 
     /// A key and its value.
-    fn entry(&mut self, end: u64) -> Result<(String, String), Fault> {
+    fn entry(&mut self, end: u64) -> Result<(String, String), ModelFault> {
         let (mut name, mut value) = (String::new(), String::new());
         while let Some(field) = self.reader.field(end)? {
             match (field.number, field.value) {
-                (1, Value::Part(part)) => name = self.reader.text(part)?,
-                (2, Value::Part(part)) => value = self.reader.text(part)?,
-                (_, Value::Part(part)) => self.reader.seek(part)?,
+                (1, FieldValue::Part(part)) => name = self.reader.text(part)?,
+                (2, FieldValue::Part(part)) => value = self.reader.text(part)?,
+                (_, FieldValue::Part(part)) => self.reader.skip_to(part)?,
                 _ => {}
             }
         }
@@ -185,14 +185,14 @@ impl TensorFacts {
         if !self.external.is_empty() {
             return self.check_external(directory).map(Some);
         }
-        if let (Some(raw), Some(width)) = (self.raw, width(self.data_type)) {
+        if let (Some(raw), Some(width)) = (self.raw_bytes, element_bytes(self.data_type)) {
             return match count.checked_mul(width) == Some(raw) {
                 true => Ok(None),
                 false => Err(format!("tensor {name:?} of shape {:?} carries {raw} bytes of raw data", self.dims)),
             };
         }
         // Two bits are the least that an element of any type takes.
-        let carried = self.raw.unwrap_or(0).saturating_add(self.typed);
+        let carried = self.raw_bytes.unwrap_or(0).saturating_add(self.typed_bytes);
         if count.div_ceil(4) > carried {
             return Err(format!("tensor {name:?} declares {count} elements and carries {carried} bytes"));
         }
@@ -213,7 +213,7 @@ impl TensorFacts {
         if !inside {
             return Err(outside());
         }
-        let Some(directory) = directory else { return Ok(plain(location)) };
+        let Some(directory) = directory else { return Ok(normalize_location(location)) };
         let missing =
             |e: std::io::Error| format!("tensor {name:?} wants its data from {location:?}, which cannot be read: {e}");
         let file = directory.join(location).canonicalize().map_err(missing)?;
@@ -224,20 +224,20 @@ impl TensorFacts {
         let number = |key: &str| get(key).map_or(Some(0), |v| v.parse::<u64>().ok());
         let end = number("offset").zip(number("length")).and_then(|(offset, length)| offset.checked_add(length));
         match end {
-            Some(end) if end <= size => Ok(plain(location)),
+            Some(end) if end <= size => Ok(normalize_location(location)),
             _ => Err(format!("tensor {name:?} wants more of {location:?} than its {size} bytes")),
         }
     }
 }
 
 /// A relative path without its `.` components, so that one file has one name.
-fn plain(location: &str) -> String {
+fn normalize_location(location: &str) -> String {
     let parts = Path::new(location).components().filter(|part| !matches!(part, Component::CurDir));
     parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 /// Bytes of an element in raw data, by `TensorProto.DataType`; none for strings and for those that share bytes.
-const fn width(data_type: u64) -> Option<u64> {
+const fn element_bytes(data_type: u64) -> Option<u64> {
     match data_type {
         2 | 3 | 9 | 17..=20 => Some(1),
         4 | 5 | 10 | 16 => Some(2),
@@ -270,7 +270,7 @@ mod tests {
         std::fs::write(dir.path().join("weights"), [0; 16]).unwrap();
         let path = dir.path().join("model.onnx");
         std::fs::write(&path, field(7, &field(5, tensor))).unwrap();
-        check(&path).map(|found| found.is_whole()).map_err(|error| error.to_string())
+        check_model(&path).map(|found| found.is_self_contained()).map_err(|error| error.to_string())
     }
 
     fn external(location: &str, length: &str) -> Vec<u8> {
@@ -317,13 +317,13 @@ mod tests {
         for entry in std::fs::read_dir(models).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "onnx") {
-                let found = check(&path).unwrap();
+                let found = check_model(&path).unwrap();
                 let slow = path.file_stem().is_some_and(|name| name == "slow");
-                assert_eq!((found.is_whole(), found.bounded), (true, !slow), "{}", path.display());
+                assert_eq!((found.is_self_contained(), found.bounded), (true, !slow), "{}", path.display());
                 let cut = tempfile::NamedTempFile::new().unwrap();
                 let bytes = std::fs::read(&path).unwrap();
                 std::fs::write(cut.path(), &bytes[..bytes.len() - 3]).unwrap();
-                assert!(check(cut.path()).is_err());
+                assert!(check_model(cut.path()).is_err());
             }
         }
     }
@@ -333,9 +333,9 @@ mod tests {
         fn anything_ends_without_a_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), field(7, &field(5, &bytes))).unwrap();
-            let _ = check(file.path());
+            let _ = check_model(file.path());
             std::fs::write(file.path(), bytes).unwrap();
-            let _ = check(file.path());
+            let _ = check_model(file.path());
         }
     }
 }

@@ -4,14 +4,14 @@ use std::fmt;
 
 /// Why a model file was refused.
 #[derive(Debug)]
-pub enum Error {
+pub enum OnnxError {
     /// The file cannot be read now; another try may succeed.
     Unreadable(String),
     /// The file is no model, or not a whole one.
     Invalid(String),
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for OnnxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(text) | Self::Invalid(text) => f.write_str(text),
@@ -19,30 +19,30 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for OnnxError {}
 
 /// What is wrong in the middle of a file.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum ModelFault {
     /// The bytes are no protobuf.
     File(String),
     /// The bytes are a model that cannot be served.
     Model(String),
 }
 
-impl From<std::io::Error> for Fault {
+impl From<std::io::Error> for ModelFault {
     fn from(error: std::io::Error) -> Self {
         Self::File(error.to_string())
     }
 }
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
+impl From<ModelFault> for OnnxError {
+    fn from(fault: ModelFault) -> Self {
         match fault {
-            Fault::File(text) => {
+            ModelFault::File(text) => {
                 Self::Invalid(format!("not a model: the file is no ONNX protobuf, or a part of one ({text})"))
             }
-            Fault::Model(text) => Self::Invalid(text),
+            ModelFault::Model(text) => Self::Invalid(text),
         }
     }
 }

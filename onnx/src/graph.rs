@@ -4,37 +4,37 @@ use std::collections::BTreeMap;
 
 /// A model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Model {
+pub struct OnnxModel {
     /// Versions of operator sets by domain; `""` is that of ONNX itself.
     pub opsets: BTreeMap<String, i64>,
     /// The graph.
-    pub graph: Graph,
+    pub graph: OnnxGraph,
     /// Functions of the model itself, by domain and name.
-    pub functions: BTreeMap<(String, String), Function>,
+    pub functions: BTreeMap<(String, String), ModelFunction>,
 }
 
 /// A graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Graph {
+pub struct OnnxGraph {
     /// Nodes in an order in which they can run.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<GraphNode>,
     /// Constants by name.
-    pub constants: BTreeMap<String, Constant>,
+    pub constants: BTreeMap<String, ConstantTensor>,
     /// Inputs, those with a constant as default included.
-    pub inputs: Vec<Declared>,
+    pub inputs: Vec<ValueInfo>,
     /// Outputs.
-    pub outputs: Vec<Declared>,
+    pub outputs: Vec<ValueInfo>,
 }
 
 /// A function of the model's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Function {
+pub struct ModelFunction {
     /// Names of inputs.
     pub inputs: Vec<String>,
     /// Names of outputs.
     pub outputs: Vec<String>,
     /// Nodes in an order in which they can run.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<GraphNode>,
     /// Versions of operator sets by domain, where they are its own.
     pub opsets: BTreeMap<String, i64>,
     pub(crate) domain: String,
@@ -43,7 +43,7 @@ pub struct Function {
 
 /// An operator with its inputs and outputs. An empty name is an optional one that is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Node {
+pub struct GraphNode {
     /// Its name, for people.
     pub name: String,
     /// The operator.
@@ -55,12 +55,12 @@ pub struct Node {
     /// Names of outputs.
     pub outputs: Vec<String>,
     /// Attributes by name.
-    pub attributes: BTreeMap<String, Attribute>,
+    pub attributes: BTreeMap<String, NodeAttribute>,
 }
 
 /// An attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Attribute {
+pub enum NodeAttribute {
     /// A number.
     Integer(i64),
     /// A few numbers.
@@ -68,9 +68,9 @@ pub enum Attribute {
     /// A text.
     Text(String),
     /// A tensor.
-    Constant(Constant),
+    Constant(ConstantTensor),
     /// A graph.
-    Graph(Graph),
+    Graph(OnnxGraph),
     /// The attribute of this name of the function that the node is in.
     Reference(String),
     /// Anything else.
@@ -79,18 +79,18 @@ pub enum Attribute {
 
 /// A tensor that is part of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Constant {
+pub struct ConstantTensor {
     /// Its shape.
     pub shape: Vec<i64>,
     /// Its elements, when it holds a few integers.
     pub integers: Option<Vec<i64>>,
     /// Which of its elements are 1, when it holds a few floats.
-    pub ones: Option<Vec<bool>>,
+    pub equals_one: Option<Vec<bool>>,
 }
 
 /// An input or output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Declared {
+pub struct ValueInfo {
     /// Its name.
     pub name: String,
     /// Its shape; `None` when the model says none, or it is no tensor.
@@ -108,7 +108,7 @@ pub enum Dimension {
     Open,
 }
 
-impl Node {
+impl GraphNode {
     /// The node as messages name it: `Softmax "/block/attn/Softmax"`.
     pub fn label(&self) -> String {
         let name = if self.name.is_empty() { self.outputs.first().map_or("", String::as_str) } else { &self.name };
@@ -118,7 +118,7 @@ impl Node {
     /// A number among the attributes.
     pub fn integer(&self, name: &str) -> Option<i64> {
         match self.attributes.get(name) {
-            Some(Attribute::Integer(number)) => Some(*number),
+            Some(NodeAttribute::Integer(number)) => Some(*number),
             _ => None,
         }
     }
@@ -126,7 +126,7 @@ impl Node {
     /// A list of numbers among the attributes.
     pub fn integers(&self, name: &str) -> Option<&[i64]> {
         match self.attributes.get(name) {
-            Some(Attribute::Integers(numbers)) => Some(numbers),
+            Some(NodeAttribute::Integers(numbers)) => Some(numbers),
             _ => None,
         }
     }
@@ -134,7 +134,7 @@ impl Node {
     /// A text among the attributes.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.attributes.get(name) {
-            Some(Attribute::Text(text)) => Some(text),
+            Some(NodeAttribute::Text(text)) => Some(text),
             _ => None,
         }
     }

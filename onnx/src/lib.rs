@@ -10,6 +10,6 @@ pub mod independence;
 mod parser;
 mod wire;
 
-pub use check::{Checked, check, external_files};
-pub use error::Error;
-pub use parser::read as read_graph;
+pub use check::{CheckReport, check_model, external_files};
+pub use error::OnnxError;
+pub use parser::read_model as read_graph;

@@ -4,28 +4,28 @@ use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use crate::error::{Error, Fault};
+use crate::error::{ModelFault, OnnxError};
 
 /// Names, paths and other texts that are kept.
 const MAX_TEXT: u64 = 4096;
 
 /// A file and the position in it.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct ProtobufReader {
     file: BufReader<File>,
-    at: u64,
+    position: u64,
 }
 
 /// A field: its number, and its value or where that ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Field {
+pub(crate) struct WireField {
     pub(crate) number: u64,
-    pub(crate) value: Value,
+    pub(crate) value: FieldValue,
 }
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum FieldValue {
     /// A number of variable length.
     Varint(u64),
     /// Four or eight bytes, which were read over.
@@ -34,29 +34,29 @@ pub(crate) enum Value {
     Part(u64),
 }
 
-impl Reader {
+impl ProtobufReader {
     /// Opens a file; returns its length with it.
-    pub(crate) fn open(path: &Path) -> Result<(Self, u64), Error> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, u64), OnnxError> {
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (length, file) =
-            opened.map_err(|error| Error::Unreadable(format!("cannot read {}: {error}", path.display())))?;
-        Ok((Self { file: BufReader::new(file), at: 0 }, length))
+            opened.map_err(|error| OnnxError::Unreadable(format!("cannot read {}: {error}", path.display())))?;
+        Ok((Self { file: BufReader::new(file), position: 0 }, length))
     }
 
     /// Where the next byte is.
-    pub(crate) fn at(&self) -> u64 {
-        self.at
+    pub(crate) fn position(&self) -> u64 {
+        self.position
     }
 
-    fn byte(&mut self) -> Result<u8, Fault> {
+    fn byte(&mut self) -> Result<u8, ModelFault> {
         let mut byte = [0];
         self.file.read_exact(&mut byte)?;
-        self.at += 1;
+        self.position += 1;
         Ok(byte[0])
     }
 
     /// A number of variable length.
-    pub(crate) fn varint(&mut self) -> Result<u64, Fault> {
+    pub(crate) fn varint(&mut self) -> Result<u64, ModelFault> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
             let byte = self.byte()?;
@@ -65,93 +65,93 @@ impl Reader {
                 return Ok(value);
             }
         }
-        Err(Fault::File(format!("a number at byte {} does not end", self.at)))
+        Err(ModelFault::File(format!("a number at byte {} does not end", self.position)))
     }
 
     /// The next field of a message that ends at `end`; `None` at the end.
-    pub(crate) fn field(&mut self, end: u64) -> Result<Option<Field>, Fault> {
-        if self.at >= end {
-            self.within(end)?;
+    pub(crate) fn field(&mut self, end: u64) -> Result<Option<WireField>, ModelFault> {
+        if self.position >= end {
+            self.check_within(end)?;
             return Ok(None);
         }
         let key = self.varint()?;
         let value = match key & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => Value::Fixed(self.fixed(8, end)?),
+            0 => FieldValue::Varint(self.varint()?),
+            1 => FieldValue::Fixed(self.fixed(8, end)?),
             2 => {
                 let length = self.varint()?;
-                Value::Part(self.part(length, end)?)
+                FieldValue::Part(self.part_end(length, end)?)
             }
-            5 => Value::Fixed(self.fixed(4, end)?),
-            other => return Err(Fault::File(format!("wire type {other} at byte {}", self.at))),
+            5 => FieldValue::Fixed(self.fixed(4, end)?),
+            other => return Err(ModelFault::File(format!("wire type {other} at byte {}", self.position))),
         };
-        Ok(Some(Field { number: key >> 3, value }))
+        Ok(Some(WireField { number: key >> 3, value }))
     }
 
-    fn fixed(&mut self, length: u64, end: u64) -> Result<u64, Fault> {
-        let part = self.part(length, end)?;
+    fn fixed(&mut self, length: u64, end: u64) -> Result<u64, ModelFault> {
+        let part = self.part_end(length, end)?;
         let mut value = 0;
         for shift in (0..length * 8).step_by(8) {
             value |= u64::from(self.byte()?) << shift;
         }
-        self.seek(part)?;
+        self.skip_to(part)?;
         Ok(value)
     }
 
     /// The end of a part of `length` bytes that starts here, inside one that ends at `end`.
-    fn part(&self, length: u64, end: u64) -> Result<u64, Fault> {
-        let part = self.at.checked_add(length).filter(|part| *part <= end);
+    fn part_end(&self, length: u64, end: u64) -> Result<u64, ModelFault> {
+        let part = self.position.checked_add(length).filter(|part| *part <= end);
         part.ok_or_else(|| {
-            let left = end.saturating_sub(self.at);
-            Fault::File(format!("a part at byte {} claims {length} bytes; {left} are left", self.at))
+            let left = end.saturating_sub(self.position);
+            ModelFault::File(format!("a part at byte {} claims {length} bytes; {left} are left", self.position))
         })
     }
 
     /// A number may go on beyond the end of the part that it stands in.
-    pub(crate) fn within(&self, end: u64) -> Result<(), Fault> {
-        if self.at <= end {
+    pub(crate) fn check_within(&self, end: u64) -> Result<(), ModelFault> {
+        if self.position <= end {
             return Ok(());
         }
-        Err(Fault::File(format!("a part ends at byte {end}, in the middle of what it holds")))
+        Err(ModelFault::File(format!("a part ends at byte {end}, in the middle of what it holds")))
     }
 
     /// Reads over everything up to a position.
-    pub(crate) fn seek(&mut self, to: u64) -> Result<(), Fault> {
-        self.within(to)?;
-        match i64::try_from(to - self.at) {
+    pub(crate) fn skip_to(&mut self, to: u64) -> Result<(), ModelFault> {
+        self.check_within(to)?;
+        match i64::try_from(to - self.position) {
             Ok(offset) => self.file.seek_relative(offset)?,
             Err(_) => drop(self.file.seek(SeekFrom::Start(to))?),
         }
-        self.at = to;
+        self.position = to;
         Ok(())
     }
 
     /// The text that ends here; what is longer than anybody's name is cut.
-    pub(crate) fn text(&mut self, end: u64) -> Result<String, Fault> {
+    pub(crate) fn text(&mut self, end: u64) -> Result<String, ModelFault> {
         let bytes = self.bytes(end, MAX_TEXT)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// At most so many bytes of the part that ends here, which is read over.
-    pub(crate) fn bytes(&mut self, end: u64, most: u64) -> Result<Vec<u8>, Fault> {
-        self.within(end)?;
-        let mut bytes = vec![0; usize::try_from((end - self.at).min(most)).unwrap_or(0)];
+    pub(crate) fn bytes(&mut self, end: u64, most: u64) -> Result<Vec<u8>, ModelFault> {
+        self.check_within(end)?;
+        let mut bytes = vec![0; usize::try_from((end - self.position).min(most)).unwrap_or(0)];
         self.file.read_exact(&mut bytes)?;
-        self.at += bytes.len() as u64;
-        self.seek(end)?;
+        self.position += bytes.len() as u64;
+        self.skip_to(end)?;
         Ok(bytes)
     }
 
     /// Numbers of a repeated field, packed or one by one.
-    pub(crate) fn integers(&mut self, value: Value, into: &mut Vec<i64>, most: usize) -> Result<(), Fault> {
+    pub(crate) fn integers(&mut self, value: FieldValue, into: &mut Vec<i64>, most: usize) -> Result<(), ModelFault> {
         match value {
-            Value::Varint(number) | Value::Fixed(number) => into.push(number.cast_signed()),
-            Value::Part(end) => {
-                while self.at < end && into.len() <= most {
+            FieldValue::Varint(number) | FieldValue::Fixed(number) => into.push(number.cast_signed()),
+            FieldValue::Part(end) => {
+                while self.position < end && into.len() <= most {
                     let number = self.varint()?;
                     into.push(number.cast_signed());
                 }
-                self.seek(end)?;
+                self.skip_to(end)?;
             }
         }
         Ok(())

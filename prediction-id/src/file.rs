@@ -11,26 +11,26 @@ const MASTER_BYTES: RangeInclusive<usize> = 32..=64;
 pub const TOKEN_BYTES: RangeInclusive<usize> = 32..=256;
 
 /// What was read: the bytes, or why they are no key.
-pub type Key = Result<Vec<u8>, String>;
+pub type KeyFileContent = Result<Vec<u8>, String>;
 
 /// The file `master` of a directory, from which keys are derived.
 ///
 /// # Errors
 /// When it cannot be read for another reason than that it is not there.
-pub fn read_master(directory: &Path) -> io::Result<Key> {
-    read(&directory.join("master"), &MASTER_BYTES, false)
+pub fn read_master(directory: &Path) -> io::Result<KeyFileContent> {
+    read_bounded_file(&directory.join("master"), &MASTER_BYTES, false)
 }
 
 /// The file `token` of a directory, which people and programs show, without white space at its end.
 ///
 /// # Errors
 /// Those of [`read_master`].
-pub fn read_token(directory: &Path) -> io::Result<Key> {
-    read(&directory.join("token"), &TOKEN_BYTES, true)
+pub fn read_token(directory: &Path) -> io::Result<KeyFileContent> {
+    read_bounded_file(&directory.join("token"), &TOKEN_BYTES, true)
 }
 
 /// Reads a file of a size within bounds: its bytes, or why they are no key.
-fn read(path: &Path, bytes: &RangeInclusive<usize>, trim: bool) -> io::Result<Key> {
+fn read_bounded_file(path: &Path, bytes: &RangeInclusive<usize>, trim: bool) -> io::Result<KeyFileContent> {
     // Looked at before it is opened: a pipe would hold the reader up.
     match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => return Ok(Err("is no file".into())),

@@ -5,12 +5,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use crate::label::{self, Label};
-use crate::report::{Report, sample_number, sample_text};
+use crate::label::{self, PredictedLabel};
+use crate::report::{PredictionReport, sample_number, sample_text};
 
 const PREFIX: &str = "v2.";
 /// For what the key is derived from that of the namespace, for the UID of the ModelDeployment.
-pub const PURPOSE: &str = "prediction ids v1";
+pub const PREDICTION_ID_PURPOSE: &str = "prediction ids v1";
 /// Longest revision that an id names.
 pub const MAX_REVISION: usize = 16;
 /// Longest text that is looked at.
@@ -26,13 +26,13 @@ pub struct PredictionId {
     /// Random; with the time it is unique.
     pub number: u64,
     /// The predicted labels of the first rows.
-    pub labels: Vec<Option<Label>>,
+    pub labels: Vec<Option<PredictedLabel>>,
 }
 
 /// Why a text is no prediction id of this ModelDeployment: it has another form, was sealed with another key, or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a prediction id of this ModelDeployment")]
-pub struct Invalid;
+pub struct InvalidPredictionId;
 
 /// Whether a text may be a revision: it becomes the value of a label, so only what the operator makes is taken.
 pub fn is_revision(text: &str) -> bool {
@@ -40,22 +40,22 @@ pub fn is_revision(text: &str) -> bool {
 }
 
 /// Seals and opens the ids of one ModelDeployment.
-pub struct Sealer(LessSafeKey);
+pub struct PredictionIdSealer(LessSafeKey);
 
-impl std::fmt::Debug for Sealer {
+impl std::fmt::Debug for PredictionIdSealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Sealer")
     }
 }
 
-impl Sealer {
+impl PredictionIdSealer {
     /// With the key of a ModelDeployment, as [`crate::derive`] makes it for [`PURPOSE`] and its UID. None when the library refuses the key, which it does not.
     pub fn new(key: &[u8; 32]) -> Option<Self> {
         UnboundKey::new(&CHACHA20_POLY1305, key).ok().map(|key| Self(LessSafeKey::new(key)))
     }
 
     /// The id of a prediction that `revision` made at `seconds`; none for what is no revision, or when the system has no random numbers.
-    pub fn seal(&self, revision: &str, seconds: u32, report: &Report) -> Option<String> {
+    pub fn seal(&self, revision: &str, seconds: u32, report: &PredictionReport) -> Option<String> {
         if !is_revision(revision) {
             return None;
         }
@@ -66,7 +66,7 @@ impl Sealer {
         // Of one length for all revisions: the length of an id tells nothing of who answered.
         let mut sealed = vec![0; MAX_REVISION];
         sealed[..revision.len()].copy_from_slice(revision.as_bytes());
-        sealed.extend(label::write(&report.labels));
+        sealed.extend(label::encode_labels(&report.labels));
         let sample = sample_text(report.sample);
         let aad = Aad::from(sample.as_bytes());
         self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed).ok()?;
@@ -79,20 +79,22 @@ impl Sealer {
     ///
     /// # Errors
     /// When it is none of this ModelDeployment.
-    pub fn open(&self, text: &str) -> Result<PredictionId, Invalid> {
-        let rest = text.strip_prefix(PREFIX).filter(|rest| rest.len() <= MAX_TEXT).ok_or(Invalid)?;
-        let (sample, sealed) = rest.split_once('.').ok_or(Invalid)?;
-        sample_number(sample).ok_or(Invalid)?;
-        let mut sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| Invalid)?;
-        let nonce: [u8; NONCE_LEN] = *sealed.first_chunk().ok_or(Invalid)?;
+    pub fn open(&self, text: &str) -> Result<PredictionId, InvalidPredictionId> {
+        let rest = text.strip_prefix(PREFIX).filter(|rest| rest.len() <= MAX_TEXT).ok_or(InvalidPredictionId)?;
+        let (sample, sealed) = rest.split_once('.').ok_or(InvalidPredictionId)?;
+        sample_number(sample).ok_or(InvalidPredictionId)?;
+        let mut sealed = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| InvalidPredictionId)?;
+        let nonce: [u8; NONCE_LEN] = *sealed.first_chunk().ok_or(InvalidPredictionId)?;
         let opened = self
             .0
             .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(sample.as_bytes()), &mut sealed, NONCE_LEN..)
-            .map_err(|_| Invalid)?;
-        let (revision, labels) = opened.split_at_checked(MAX_REVISION).ok_or(Invalid)?;
-        let revision = std::str::from_utf8(revision).map_err(|_| Invalid)?.trim_end_matches('\0');
-        let labels = label::read(labels).ok_or(Invalid)?;
-        let ([t0, t1, t2, t3, number @ ..], true) = (nonce, is_revision(revision)) else { return Err(Invalid) };
+            .map_err(|_| InvalidPredictionId)?;
+        let (revision, labels) = opened.split_at_checked(MAX_REVISION).ok_or(InvalidPredictionId)?;
+        let revision = std::str::from_utf8(revision).map_err(|_| InvalidPredictionId)?.trim_end_matches('\0');
+        let labels = label::decode_labels(labels).ok_or(InvalidPredictionId)?;
+        let ([t0, t1, t2, t3, number @ ..], true) = (nonce, is_revision(revision)) else {
+            return Err(InvalidPredictionId);
+        };
         Ok(PredictionId {
             revision: revision.to_owned(),
             seconds: u32::from_be_bytes([t0, t1, t2, t3]),
@@ -107,15 +109,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::derive;
+    use crate::derive_key;
     use crate::label::tests::label;
 
-    fn sealer(master: u8, uid: &str) -> Sealer {
-        Sealer::new(&derive(&[master; 32], PURPOSE, uid)).unwrap()
+    fn sealer(master: u8, uid: &str) -> PredictionIdSealer {
+        PredictionIdSealer::new(&derive_key(&[master; 32], PREDICTION_ID_PURPOSE, uid)).unwrap()
     }
 
-    fn report(labels: Vec<Option<Label>>) -> Report {
-        Report { sample: 7, labels }
+    fn report(labels: Vec<Option<PredictedLabel>>) -> PredictionReport {
+        PredictionReport { sample: 7, labels }
     }
 
     proptest! {
@@ -132,15 +134,15 @@ mod tests {
         #[test]
         fn what_is_changed_anywhere_is_none(at in 0..200_usize, to in "[A-Za-z0-9_.-]") {
             let sealer = sealer(1, "uid");
-            let id = sealer.seal("0123456789", 1, &report(vec![Some(Label::Number(3))])).unwrap();
+            let id = sealer.seal("0123456789", 1, &report(vec![Some(PredictedLabel::Number(3))])).unwrap();
             let at = at % id.len();
             let changed = format!("{}{to}{}", &id[..at], &id[at + 1..]);
-            prop_assert!(changed == id || sealer.open(&changed) == Err(Invalid));
+            prop_assert!(changed == id || sealer.open(&changed) == Err(InvalidPredictionId));
         }
 
         #[test]
         fn any_text_is_opened_or_not(text in "(v2\\.)?[A-Za-z0-9_.-]{0,200}") {
-            prop_assert_eq!(sealer(1, "uid").open(&text), Err(Invalid));
+            prop_assert_eq!(sealer(1, "uid").open(&text), Err(InvalidPredictionId));
         }
     }
 
@@ -148,9 +150,9 @@ mod tests {
     fn only_who_has_the_key_of_the_modeldeployment_opens_it() {
         let id = sealer(1, "uid").seal("0123456789", 1, &report(vec![])).unwrap();
         assert!(sealer(1, "uid").open(&id).is_ok());
-        assert_eq!(sealer(1, "other").open(&id), Err(Invalid));
-        assert_eq!(sealer(2, "uid").open(&id), Err(Invalid));
-        assert_eq!(sealer(1, "uid").open(""), Err(Invalid));
+        assert_eq!(sealer(1, "other").open(&id), Err(InvalidPredictionId));
+        assert_eq!(sealer(2, "uid").open(&id), Err(InvalidPredictionId));
+        assert_eq!(sealer(1, "uid").open(""), Err(InvalidPredictionId));
     }
 
     #[test]
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_small_id_is_small() {
-        let id = sealer(1, "uid").seal("0123456789", 1, &report(vec![Some(Label::Number(3))])).unwrap();
+        let id = sealer(1, "uid").seal("0123456789", 1, &report(vec![Some(PredictedLabel::Number(3))])).unwrap();
         assert_eq!(id.len(), 77);
     }
 }

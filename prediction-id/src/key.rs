@@ -3,11 +3,11 @@
 use ring::hmac::{HMAC_SHA256, Key, sign};
 
 /// The purpose of what proves to a model server that a gateway has seen the token of the namespace.
-pub const ACCESS: &str = "access v1";
+pub const ACCESS_PURPOSE: &str = "access v1";
 
 /// Derives the key for a purpose, as in `prediction ids v1`, of one object, for example a ModelDeployment by its UID: HMAC-SHA-256 of both under the
 /// master key, which is one step of HKDF (RFC 5869) for a master key that is random.
-pub fn derive(master: &[u8], purpose: &str, object: &str) -> [u8; 32] {
+pub fn derive_key(master: &[u8], purpose: &str, object: &str) -> [u8; 32] {
     // A zero byte is in neither: two pairs never have one text.
     let text = [purpose.as_bytes(), &[0], object.as_bytes()].concat();
     let tag = sign(&Key::new(HMAC_SHA256, master), &text);
@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn each_purpose_and_object_has_a_key_of_its_own() {
-        let of = |master: u8, purpose, object| derive(&[master; 32], purpose, object);
+        let of = |master: u8, purpose, object| derive_key(&[master; 32], purpose, object);
         let all = [of(1, "a", "b"), of(1, "a", "c"), of(1, "ab", ""), of(2, "a", "b")];
         for (i, key) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|other| other != key));

@@ -9,14 +9,14 @@ pub(crate) const MAX_BYTES: usize = 720;
 
 /// A predicted label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Label {
+pub enum PredictedLabel {
     /// A number of a class.
     Number(i64),
     /// A name of a class.
     Text(String),
 }
 
-impl std::fmt::Display for Label {
+impl std::fmt::Display for PredictedLabel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Number(n) => n.fmt(f),
@@ -26,11 +26,11 @@ impl std::fmt::Display for Label {
 }
 
 /// Writes the labels of the first rows; rows that do not fit are left out.
-pub(crate) fn write(labels: &[Option<Label>]) -> Vec<u8> {
+pub(crate) fn encode_labels(labels: &[Option<PredictedLabel>]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(labels.len().min(MAX_ROWS) * 2);
     for label in labels.iter().take(MAX_ROWS) {
         let before = bytes.len();
-        push(label.as_ref(), &mut bytes);
+        encode_label(label.as_ref(), &mut bytes);
         if bytes.len() > MAX_BYTES {
             bytes.truncate(before);
             break;
@@ -40,21 +40,21 @@ pub(crate) fn write(labels: &[Option<Label>]) -> Vec<u8> {
 }
 
 /// Reads what [`write`] writes, and nothing else.
-pub(crate) fn read(mut bytes: &[u8]) -> Option<Vec<Option<Label>>> {
+pub(crate) fn decode_labels(mut bytes: &[u8]) -> Option<Vec<Option<PredictedLabel>>> {
     if bytes.len() > MAX_BYTES {
         return None;
     }
     let mut labels = Vec::new();
     while !bytes.is_empty() {
-        labels.push(pull(&mut bytes)?);
+        labels.push(decode_label(&mut bytes)?);
     }
     (labels.len() <= MAX_ROWS).then_some(labels)
 }
 
 /// First byte of a row: 0 no label, 1 a varint, `0x80 | length` a text.
-fn push(label: Option<&Label>, out: &mut Vec<u8>) {
+fn encode_label(label: Option<&PredictedLabel>, out: &mut Vec<u8>) {
     match label {
-        Some(Label::Number(n)) => {
+        Some(PredictedLabel::Number(n)) => {
             out.push(1);
             // Zigzag: small numbers of both signs become short.
             let mut z = (n.cast_unsigned() << 1) ^ (n >> 63).cast_unsigned();
@@ -64,7 +64,7 @@ fn push(label: Option<&Label>, out: &mut Vec<u8>) {
             }
             out.push(z as u8);
         }
-        Some(Label::Text(s)) if s.len() <= MAX_TEXT => {
+        Some(PredictedLabel::Text(s)) if s.len() <= MAX_TEXT => {
             out.push(0x80 | s.len() as u8);
             out.extend_from_slice(s.as_bytes());
         }
@@ -73,7 +73,7 @@ fn push(label: Option<&Label>, out: &mut Vec<u8>) {
 }
 
 #[allow(clippy::option_option, reason = "outer: well-formed; inner: the row has a label")]
-fn pull(rest: &mut &[u8]) -> Option<Option<Label>> {
+fn decode_label(rest: &mut &[u8]) -> Option<Option<PredictedLabel>> {
     let (tag, mut tail) = rest.split_first()?;
     let label = match tag {
         0 => None,
@@ -89,13 +89,13 @@ fn pull(rest: &mut &[u8]) -> Option<Option<Label>> {
                 }
                 shift += 7;
             }
-            Some(Label::Number((z >> 1).cast_signed() ^ -(z & 1).cast_signed()))
+            Some(PredictedLabel::Number((z >> 1).cast_signed() ^ -(z & 1).cast_signed()))
         }
         tag if tag & 0x80 != 0 => {
             let length = Some(usize::from(tag & 0x7f)).filter(|length| *length <= MAX_TEXT)?;
             let (text, next) = tail.split_at_checked(length)?;
             tail = next;
-            Some(Label::Text(std::str::from_utf8(text).ok()?.to_owned()))
+            Some(PredictedLabel::Text(std::str::from_utf8(text).ok()?.to_owned()))
         }
         _ => return None,
     };
@@ -109,11 +109,11 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub(crate) fn label() -> impl Strategy<Value = Option<Label>> {
+    pub(crate) fn label() -> impl Strategy<Value = Option<PredictedLabel>> {
         prop_oneof![
             Just(None),
-            any::<i64>().prop_map(|n| Some(Label::Number(n))),
-            "[a-zé]{0,20}".prop_map(|s| Some(Label::Text(s))),
+            any::<i64>().prop_map(|n| Some(PredictedLabel::Number(n))),
+            "[a-zé]{0,20}".prop_map(|s| Some(PredictedLabel::Text(s))),
         ]
     }
 
@@ -123,24 +123,24 @@ pub(crate) mod tests {
         let of = |length: u8| {
             let mut bytes = vec![0x80 | length];
             bytes.resize(1 + usize::from(length), b'x');
-            read(&bytes)
+            decode_labels(&bytes)
         };
         assert!(of(64).is_some());
         assert_eq!(of(65), None);
-        assert_eq!(write(&[Some(Label::Text("x".repeat(65)))]), [0]);
+        assert_eq!(encode_labels(&[Some(PredictedLabel::Text("x".repeat(65)))]), [0]);
     }
 
     proptest! {
         #[test]
         fn the_first_labels_come_back(labels in proptest::collection::vec(label(), 0..100)) {
-            let bytes = write(&labels);
-            let back = read(&bytes).unwrap();
+            let bytes = encode_labels(&labels);
+            let back = decode_labels(&bytes).unwrap();
             prop_assert!(bytes.len() <= MAX_BYTES && back.len() <= MAX_ROWS && labels.starts_with(&back));
         }
 
         #[test]
         fn any_bytes_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = read(&bytes);
+            let _ = decode_labels(&bytes);
         }
     }
 }

@@ -10,8 +10,8 @@ mod key;
 mod label;
 mod report;
 
-pub use file::{Key, TOKEN_BYTES, read_master, read_token};
-pub use id::{Invalid, MAX_REVISION, PURPOSE, PredictionId, Sealer, is_revision};
-pub use key::{ACCESS, derive};
-pub use label::{Label, MAX_ROWS};
-pub use report::Report;
+pub use file::{KeyFileContent, TOKEN_BYTES, read_master, read_token};
+pub use id::{InvalidPredictionId, MAX_REVISION, PREDICTION_ID_PURPOSE, PredictionId, PredictionIdSealer, is_revision};
+pub use key::{ACCESS_PURPOSE, derive_key};
+pub use label::{MAX_ROWS, PredictedLabel};
+pub use report::PredictionReport;

@@ -4,35 +4,38 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use crate::label::{self, Label};
+use crate::label::{self, PredictedLabel};
 
 /// Characters of a sample's number: 8 bytes in URL-safe base64.
-const SAMPLE: usize = 11;
+const SAMPLE_LENGTH: usize = 11;
 /// Longest text: the sample, a dot, and the labels.
-const MAX_TEXT: usize = SAMPLE + 1 + label::MAX_BYTES.div_ceil(3) * 4;
+const MAX_TEXT: usize = SAMPLE_LENGTH + 1 + label::MAX_BYTES.div_ceil(3) * 4;
 
 /// The number of a prediction among samples, and its labels by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct PredictionReport {
     /// By which samples of payloads know the prediction; random.
     pub sample: u64,
     /// The predicted labels of the first rows; none of a regression.
-    pub labels: Vec<Option<Label>>,
+    pub labels: Vec<Option<PredictedLabel>>,
 }
 
-impl Report {
+impl PredictionReport {
     /// `<sample>.<labels>`, in URL-safe base64.
     pub fn encode(&self) -> String {
         let mut text = sample_text(self.sample);
         text.push('.');
-        URL_SAFE_NO_PAD.encode_string(label::write(&self.labels), &mut text);
+        URL_SAFE_NO_PAD.encode_string(label::encode_labels(&self.labels), &mut text);
         text
     }
 
     /// Reads what [`Report::encode`] writes.
     pub fn decode(text: &str) -> Option<Self> {
         let (sample, labels) = Some(text).filter(|text| text.len() <= MAX_TEXT)?.split_once('.')?;
-        Some(Self { sample: sample_number(sample)?, labels: label::read(&URL_SAFE_NO_PAD.decode(labels).ok()?)? })
+        Some(Self {
+            sample: sample_number(sample)?,
+            labels: label::decode_labels(&URL_SAFE_NO_PAD.decode(labels).ok()?)?,
+        })
     }
 
     /// A number for a prediction of which nobody has samples.
@@ -55,7 +58,8 @@ pub(crate) fn sample_text(sample: u64) -> String {
 
 pub(crate) fn sample_number(text: &str) -> Option<u64> {
     let mut bytes = [0; 8];
-    let length = URL_SAFE_NO_PAD.decode_slice(Some(text).filter(|text| text.len() == SAMPLE)?, &mut bytes).ok()?;
+    let length =
+        URL_SAFE_NO_PAD.decode_slice(Some(text).filter(|text| text.len() == SAMPLE_LENGTH)?, &mut bytes).ok()?;
     (length == bytes.len()).then(|| u64::from_be_bytes(bytes))
 }
 
@@ -69,21 +73,21 @@ mod tests {
     proptest! {
         #[test]
         fn a_report_comes_back(sample in any::<u64>(), labels in proptest::collection::vec(label(), 0..100)) {
-            let report = Report { sample, labels };
-            let back = Report::decode(&report.encode()).unwrap();
+            let report = PredictionReport { sample, labels };
+            let back = PredictionReport::decode(&report.encode()).unwrap();
             prop_assert_eq!(back.sample, sample);
             prop_assert!(report.labels.starts_with(&back.labels));
         }
 
         #[test]
         fn any_text_is_read_or_not(text in "[A-Za-z0-9_.-]{0,200}") {
-            let _ = Report::decode(&text);
+            let _ = PredictionReport::decode(&text);
         }
     }
 
     #[test]
     fn what_is_too_long_is_not_read() {
-        assert!(Report::decode(&format!("{}.{}", sample_text(1), "A".repeat(MAX_TEXT))).is_none());
-        assert!(Report::decode("").is_none() && Report::decode("AAAAAAAAAAA").is_none());
+        assert!(PredictionReport::decode(&format!("{}.{}", sample_text(1), "A".repeat(MAX_TEXT))).is_none());
+        assert!(PredictionReport::decode("").is_none() && PredictionReport::decode("AAAAAAAAAAA").is_none());
     }
 }

@@ -7,49 +7,49 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Levels of priority; a request without one has the middle level.
-pub const LEVELS: u64 = 3;
+pub const PRIORITY_LEVELS: u64 = 3;
 
 /// A request's place among those that wait: lower is served first. Within one level the order is that of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Priority(u8);
+pub struct RequestPriority(u8);
 
-impl Default for Priority {
+impl Default for RequestPriority {
     fn default() -> Self {
         Self(2)
     }
 }
 
-impl Priority {
+impl RequestPriority {
     /// The priority of a level: 1 (first) to [`LEVELS`] (last), 0 for the default.
-    pub fn of_level(level: u64) -> Option<Self> {
+    pub fn from_level(level: u64) -> Option<Self> {
         match level {
             0 => Some(Self::default()),
-            1..=LEVELS => u8::try_from(level).ok().map(Self),
+            1..=PRIORITY_LEVELS => u8::try_from(level).ok().map(Self),
             _ => None,
         }
     }
 }
 
 /// Where a request of `priority` goes in a queue that is ordered by priority.
-pub fn place<T>(queue: &VecDeque<T>, priority: Priority, of: impl Fn(&T) -> Priority) -> usize {
+pub fn insertion_index<T>(queue: &VecDeque<T>, priority: RequestPriority, of: impl Fn(&T) -> RequestPriority) -> usize {
     queue.partition_point(|waiting| of(waiting) <= priority)
 }
 
 /// What the former needs to know of a queued request.
-pub trait Pending {
+pub trait BatchItem {
     /// Whether `other` may run in one batch with this request.
-    fn merges(&self, other: &Self) -> bool;
+    fn can_merge_with(&self, other: &Self) -> bool;
     /// Rows along the batch axis.
     fn rows(&self) -> usize;
     /// When an answer is no longer of use.
     fn deadline(&self) -> Instant;
     /// Whether nobody waits for the answer any more.
-    fn abandoned(&self) -> bool;
+    fn is_abandoned(&self) -> bool;
 }
 
 /// What to do next.
 #[derive(Debug)]
-pub struct Formed<T> {
+pub struct FormedBatch<T> {
     /// To be run together, in the order of arrival. Empty when all that was queued was dropped.
     pub batch: Vec<T>,
     /// Taken off the queue unanswered, because the deadline passed or the client left.
@@ -60,11 +60,11 @@ pub struct Formed<T> {
 ///
 /// The first live request (the oldest of the highest priority) always leads, so nothing of its level starves. Later ones join when they merge with it and fit; the first that merges
 /// and does not fit closes the batch, so that equal requests stay in order.
-pub fn form<T: Pending>(queue: &mut VecDeque<T>, max_rows: usize, now: Instant) -> Formed<T> {
-    let mut formed = Formed { batch: Vec::new(), dropped: Vec::new() };
+pub fn form_batch<T: BatchItem>(queue: &mut VecDeque<T>, max_rows: usize, now: Instant) -> FormedBatch<T> {
+    let mut formed = FormedBatch { batch: Vec::new(), dropped: Vec::new() };
     let lead = loop {
         let Some(next) = queue.pop_front() else { return formed };
-        if next.abandoned() || next.deadline() <= now {
+        if next.is_abandoned() || next.deadline() <= now {
             formed.dropped.push(next);
         } else {
             break next;
@@ -74,9 +74,9 @@ pub fn form<T: Pending>(queue: &mut VecDeque<T>, max_rows: usize, now: Instant) 
     let mut at = 0;
     while rows < max_rows {
         let Some(next) = queue.get(at) else { break };
-        if next.abandoned() || next.deadline() <= now {
+        if next.is_abandoned() || next.deadline() <= now {
             formed.dropped.extend(queue.remove(at));
-        } else if !lead.merges(next) {
+        } else if !lead.can_merge_with(next) {
             at += 1;
         } else if rows + next.rows() > max_rows {
             break;
@@ -106,8 +106,8 @@ mod tests {
         abandoned: bool,
     }
 
-    impl Pending for Fake {
-        fn merges(&self, other: &Self) -> bool {
+    impl BatchItem for Fake {
+        fn can_merge_with(&self, other: &Self) -> bool {
             self.key.is_some() && self.key == other.key
         }
         fn rows(&self) -> usize {
@@ -116,7 +116,7 @@ mod tests {
         fn deadline(&self) -> Instant {
             self.deadline
         }
-        fn abandoned(&self) -> bool {
+        fn is_abandoned(&self) -> bool {
             self.abandoned
         }
     }
@@ -148,7 +148,7 @@ mod tests {
                 (None, 1, false, false),
             ],
         );
-        let formed = form(&mut q, 32, now);
+        let formed = form_batch(&mut q, 32, now);
         assert_eq!(ids(&formed.batch), [0, 2]);
         assert_eq!(q.iter().map(|f| f.id).collect::<Vec<_>>(), [1, 3]);
     }
@@ -157,11 +157,11 @@ mod tests {
     fn higher_priorities_go_before_and_equal_ones_keep_their_order() {
         let mut q = VecDeque::new();
         for (id, level) in [0, 3, 1, 2, 1, 0].into_iter().enumerate() {
-            let priority = Priority::of_level(level).unwrap();
-            q.insert(place(&q, priority, |(_, p)| *p), (id, priority));
+            let priority = RequestPriority::from_level(level).unwrap();
+            q.insert(insertion_index(&q, priority, |(_, p)| *p), (id, priority));
         }
         assert_eq!(q.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 4, 0, 3, 5, 1]);
-        assert_eq!(Priority::of_level(LEVELS + 1), None);
+        assert_eq!(RequestPriority::from_level(PRIORITY_LEVELS + 1), None);
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
                 (Some(1), 1, true, false),
             ],
         );
-        let formed = form(&mut q, 32, now);
+        let formed = form_batch(&mut q, 32, now);
         assert_eq!(ids(&formed.batch), [2]);
         assert_eq!(ids(&formed.dropped), [0, 1, 3]);
         assert!(q.is_empty());
@@ -186,9 +186,9 @@ mod tests {
     fn a_large_request_runs_alone_and_none_overtakes_its_equal() {
         let now = Instant::now();
         let mut q = queue(now, &[(Some(1), 100, false, false), (Some(1), 1, false, false)]);
-        assert_eq!(ids(&form(&mut q, 32, now).batch), [0]);
+        assert_eq!(ids(&form_batch(&mut q, 32, now).batch), [0]);
         let mut q = queue(now, &[(Some(1), 1, false, false), (Some(1), 32, false, false), (Some(1), 1, false, false)]);
-        assert_eq!(ids(&form(&mut q, 32, now).batch), [0]);
+        assert_eq!(ids(&form_batch(&mut q, 32, now).batch), [0]);
     }
 
     proptest! {
@@ -203,7 +203,7 @@ mod tests {
             let mut seen = Vec::new();
             while !q.is_empty() {
                 let oldest_live = q.iter().find(|f| !f.abandoned && f.deadline > now).map(|f| f.id);
-                let formed = form(&mut q, max, now);
+                let formed = form_batch(&mut q, max, now);
                 prop_assert_eq!(formed.batch.first().map(|f| f.id), oldest_live);
                 prop_assert!(formed.batch.is_sorted_by_key(|f| f.id));
                 prop_assert!(formed.batch.iter().all(|f| !f.abandoned && f.deadline > now));

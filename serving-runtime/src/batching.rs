@@ -8,7 +8,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use crate::engine::{Engine, Signature};
+use crate::engine::{ModelSignature, OnnxEngine};
 
 /// Who decides whether requests run together (`spec.model.batching`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -24,7 +24,7 @@ pub enum BatchingMode {
 
 /// What led to a decision; a label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
+pub enum BatchingCause {
     /// The graph and the trial show that rows are independent.
     Proven,
     /// The owner says so.
@@ -41,7 +41,7 @@ pub enum Cause {
     OutputsDiffer,
 }
 
-impl Cause {
+impl BatchingCause {
     /// Its name in metrics and metadata.
     pub const fn name(self) -> &'static str {
         match self {
@@ -58,73 +58,82 @@ impl Cause {
 
 /// Whether requests of a model run together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
+pub struct BatchingDecision {
     /// Whether they do.
     pub merged: bool,
     /// What led to it.
-    pub cause: Cause,
+    pub cause: BatchingCause,
     /// The reason in words for the owner of the model.
     pub reason: String,
 }
 
-impl Decision {
-    fn alone(cause: Cause, reason: impl Into<String>) -> Self {
+impl BatchingDecision {
+    fn unmerged(cause: BatchingCause, reason: impl Into<String>) -> Self {
         Self { merged: false, cause, reason: reason.into() }
     }
 
-    fn merged(cause: Cause, reason: impl Into<String>) -> Self {
+    fn merged(cause: BatchingCause, reason: impl Into<String>) -> Self {
         Self { merged: true, cause, reason: reason.into() }
     }
 
     /// The decision after a batch that came back with another number of rows than it had.
     #[must_use]
-    pub fn outputs_differ(self) -> Self {
+    pub fn without_merging(self) -> Self {
         if !self.merged {
             return self;
         }
-        Self::alone(Cause::OutputsDiffer, "the outputs of a batch do not have one row for each row of the inputs")
+        Self::unmerged(
+            BatchingCause::OutputsDiffer,
+            "the outputs of a batch do not have one row for each row of the inputs",
+        )
     }
 }
 
 /// Decides for the model in `file`, whose batches have at most `max_rows` rows.
-pub fn decide(
+pub fn decide_batching(
     mode: BatchingMode,
     file: &Path,
-    signature: &Signature,
-    engine: &mut Engine,
+    signature: &ModelSignature,
+    engine: &mut OnnxEngine,
     max_rows: usize,
-) -> Decision {
+) -> BatchingDecision {
     if mode == BatchingMode::Disabled {
-        return Decision::alone(Cause::Disabled, "spec.model.batching is Disabled (--batching)");
+        return BatchingDecision::unmerged(BatchingCause::Disabled, "spec.model.batching is Disabled (--batching)");
     }
     if max_rows < 2 {
-        return Decision::alone(Cause::Disabled, "a batch has at most one row (--max-batch-rows)");
+        return BatchingDecision::unmerged(BatchingCause::Disabled, "a batch has at most one row (--max-batch-rows)");
     }
     if !signature.may_batch() {
         let reason = "its inputs have no open first axis in common, or an output has no axis";
-        return Decision::alone(Cause::NoBatchAxis, reason);
+        return BatchingDecision::unmerged(BatchingCause::NoBatchAxis, reason);
     }
     if mode == BatchingMode::Enabled {
-        return asked_for(signature, engine);
+        return merge_as_requested(signature, engine);
     }
     let proven = slipway_onnx::read_graph(file).map_err(|error| error.to_string());
-    if let Err(reason) = proven.and_then(|model| slipway_onnx::independence::prove(&model)) {
-        return Decision::alone(Cause::NotProven, reason);
+    if let Err(reason) = proven.and_then(|model| slipway_onnx::independence::prove_row_independence(&model)) {
+        return BatchingDecision::unmerged(BatchingCause::NotProven, reason);
     }
-    match trial::run(signature, engine) {
-        Ok(()) => Decision::merged(Cause::Proven, "the graph and a trial at load show that rows are independent"),
-        Err(reason) => Decision::alone(Cause::TrialDiffers, reason),
+    match trial::run_trial(signature, engine) {
+        Ok(()) => BatchingDecision::merged(
+            BatchingCause::Proven,
+            "the graph and a trial at load show that rows are independent",
+        ),
+        Err(reason) => BatchingDecision::unmerged(BatchingCause::TrialDiffers, reason),
     }
 }
 
 /// The owner's word counts, also against the trial, which may be wrong about what is close enough; but it is told.
-fn asked_for(signature: &Signature, engine: &mut Engine) -> Decision {
+fn merge_as_requested(signature: &ModelSignature, engine: &mut OnnxEngine) -> BatchingDecision {
     let asked = "spec.model.batching is Enabled (--batching)";
-    match trial::run(signature, engine) {
-        Ok(()) => Decision::merged(Cause::Enabled, asked),
+    match trial::run_trial(signature, engine) {
+        Ok(()) => BatchingDecision::merged(BatchingCause::Enabled, asked),
         Err(reason) => {
             tracing::warn!(reason, "requests are merged as asked for, although a trial at load speaks against it");
-            Decision::merged(Cause::Enabled, format!("{asked}, although a trial at load speaks against it: {reason}"))
+            BatchingDecision::merged(
+                BatchingCause::Enabled,
+                format!("{asked}, although a trial at load speaks against it: {reason}"),
+            )
         }
     }
 }

@@ -18,21 +18,21 @@ const MAX_REQUEST_HEADER: &str = "x-slipway-max-request-bytes";
 /// The model server of Slipway: serves an ONNX model by the Open Inference Protocol v2, by REST and gRPC.
 #[derive(Debug, Parser)]
 #[command(name = "slipway-runtime", version)]
-pub struct Cli {
+pub struct RuntimeCli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: RuntimeCommand,
 }
 
 /// What the program can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum RuntimeCommand {
     /// Fetch the model, verify it and tell its digest, and end: what a pod does before it serves.
     Fetch(Box<ServeArgs>),
     /// Load one model and serve it.
     Serve(Box<ServeArgs>),
     /// Try a model within bounds and tell what it costs; the server runs this for models of its repository.
-    Vet(crate::vet::VetArgs),
+    Vet(crate::sandbox::VetArgs),
     /// Load one model and run the jobs of a queue.
     Worker(Box<WorkerArgs>),
 }
@@ -47,7 +47,7 @@ pub struct ServeArgs {
     #[arg(long, env = "SLIPWAY_NAMESPACE", default_value = "")]
     pub namespace: String,
     /// Revision of this pod: at most 16 of a-z and 0-9. A label of all metrics and part of prediction ids.
-    #[arg(long, env = "SLIPWAY_REVISION", default_value = "local", value_parser = revision)]
+    #[arg(long, env = "SLIPWAY_REVISION", default_value = "local", value_parser = parse_revision)]
     pub revision: String,
     /// Name under which the model is served.
     #[arg(long, env = "SLIPWAY_MODEL_NAME", default_value = "model")]
@@ -181,7 +181,7 @@ pub struct ServeArgs {
     pub queue: QueueArgs,
 }
 
-fn revision(text: &str) -> Result<String, String> {
+fn parse_revision(text: &str) -> Result<String, String> {
     slipway_prediction_id::is_revision(text)
         .then(|| text.to_owned())
         .ok_or_else(|| "want 1 to 16 of a-z and 0-9".into())
@@ -189,7 +189,7 @@ fn revision(text: &str) -> Result<String, String> {
 
 /// Threads by the CPU quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Threads {
+pub struct ThreadCounts {
     /// Threads that run the model.
     pub workers: usize,
     /// Threads for HTTP.
@@ -199,9 +199,9 @@ pub struct Threads {
 impl ServeArgs {
     /// The numbers of threads. The standard library reads the quotas of cgroup v1 and v2 and the affinity mask, rounded down to at
     /// least 1: more threads than quota means throttling, which ruins the tail of the latency.
-    pub fn threads(&self) -> Threads {
+    pub fn thread_counts(&self) -> ThreadCounts {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        Threads {
+        ThreadCounts {
             workers: self.workers.map_or(cpus, usize::from),
             io: self.io_threads.map_or_else(|| (cpus / 4).max(1), usize::from),
         }
@@ -225,7 +225,7 @@ impl ServeArgs {
     }
 
     /// Time for a request that names `named`.
-    pub fn time_for(&self, named: Option<Duration>) -> Duration {
+    pub fn request_time_limit(&self, named: Option<Duration>) -> Duration {
         let default = self.request_timeout();
         named.map_or(default, |named| named.min(default.max(Duration::from_secs(self.max_request_timeout_seconds))))
     }
@@ -238,14 +238,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        RuntimeCli::command().debug_assert();
     }
 
     #[test]
     fn threads_are_at_least_one() {
-        let cli = Cli::parse_from(["slipway-runtime", "serve", "--model-uri", "/m"]);
-        let Command::Serve(args) = cli.command else { panic!("not serve") };
-        assert!(args.threads().workers >= 1 && args.threads().io >= 1);
-        assert!(Cli::try_parse_from(["slipway-runtime", "serve", "--model-uri", "/m", "--revision", "Not!"]).is_err());
+        let cli = RuntimeCli::parse_from(["slipway-runtime", "serve", "--model-uri", "/m"]);
+        let RuntimeCommand::Serve(args) = cli.command else { panic!("not serve") };
+        assert!(args.thread_counts().workers >= 1 && args.thread_counts().io >= 1);
+        assert!(
+            RuntimeCli::try_parse_from(["slipway-runtime", "serve", "--model-uri", "/m", "--revision", "Not!"])
+                .is_err()
+        );
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a model could not be loaded. The operator reads the name of the variant from the termination message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reason {
+pub enum LoadErrorReason {
     /// There is nothing at the address.
     ModelNotFound,
     /// The content is not what the digest says.
@@ -27,7 +27,7 @@ pub enum Reason {
 #[error("{reason:?}: {message}")]
 pub struct LoadError {
     /// The machine-readable part.
-    pub reason: Reason,
+    pub reason: LoadErrorReason,
     /// What happened and what to do about it.
     pub message: String,
     /// Whether trying again with the same specification is pointless.
@@ -36,12 +36,12 @@ pub struct LoadError {
 
 impl LoadError {
     /// A failure that a new attempt will not cure.
-    pub fn permanent(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn permanent(reason: LoadErrorReason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), permanent: true }
     }
 
     /// A failure that may pass.
-    pub fn transient(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn transient(reason: LoadErrorReason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), permanent: false }
     }
 }
@@ -92,7 +92,7 @@ pub enum ApiError {
 
 impl ApiError {
     /// A 400.
-    pub fn bad(message: impl Into<String>) -> Self {
+    pub fn bad_request(message: impl Into<String>) -> Self {
         Self::BadRequest(message.into())
     }
 
@@ -124,17 +124,17 @@ impl ApiError {
     }
 }
 
-impl From<slipway_onnx::Error> for LoadError {
-    fn from(error: slipway_onnx::Error) -> Self {
+impl From<slipway_onnx::OnnxError> for LoadError {
+    fn from(error: slipway_onnx::OnnxError) -> Self {
         match error {
-            slipway_onnx::Error::Unreadable(text) => Self::transient(Reason::LoadFailed, text),
-            slipway_onnx::Error::Invalid(text) => Self::permanent(Reason::InvalidModel, text),
+            slipway_onnx::OnnxError::Unreadable(text) => Self::transient(LoadErrorReason::LoadFailed, text),
+            slipway_onnx::OnnxError::Invalid(text) => Self::permanent(LoadErrorReason::InvalidModel, text),
         }
     }
 }
 
 /// An error with its causes: reqwest's own text leaves out the cause, which is what helps.
-pub(crate) fn chain(e: &dyn std::error::Error) -> String {
+pub(crate) fn error_chain(e: &dyn std::error::Error) -> String {
     let mut text = e.to_string();
     let mut next = e.source();
     while let Some(cause) = next {

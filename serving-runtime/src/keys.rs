@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ring::hmac::{HMAC_SHA256, Key, sign, verify};
-use slipway_prediction_id::{ACCESS, PURPOSE, Report, Sealer, derive, read_master, read_token};
+use slipway_prediction_id::{
+    ACCESS_PURPOSE, PREDICTION_ID_PURPOSE, PredictionIdSealer, PredictionReport, derive_key, read_master, read_token,
+};
 
 use crate::cache::seal::EntrySealer;
 use crate::error::ApiError;
@@ -21,7 +23,7 @@ const ACCESS_HEADER: &str = "x-slipway-access";
 /// What the files held.
 #[derive(Debug)]
 struct DerivedKeys {
-    sealer: Option<Sealer>,
+    sealer: Option<PredictionIdSealer>,
     seal: Option<EntrySealer>,
     access: Option<String>,
     token: Option<String>,
@@ -59,7 +61,7 @@ impl DeploymentKeys {
     }
 
     /// The id of a prediction that was made now; none without a key.
-    pub fn issue_prediction_id(&self, report: &Report) -> Option<String> {
+    pub fn issue_prediction_id(&self, report: &PredictionReport) -> Option<String> {
         let held = self.current()?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         held.sealer.as_ref()?.seal(&self.revision, u32::try_from(seconds).unwrap_or(u32::MAX), report)
@@ -112,14 +114,14 @@ impl DeploymentKeys {
 
     fn read(&self, directory: &Path) -> DerivedKeys {
         let master = read_master(directory).ok().and_then(Result::ok);
-        let derived_for = |purpose, object| master.as_ref().map(|master| derive(master, purpose, object));
+        let derived_for = |purpose, object| master.as_ref().map(|master| derive_key(master, purpose, object));
         let derived = |purpose| derived_for(purpose, self.uid.as_str());
         let token = read_token(directory).ok().and_then(Result::ok);
         DerivedKeys {
-            sealer: derived(PURPOSE).and_then(|key| Sealer::new(&key)),
+            sealer: derived(PREDICTION_ID_PURPOSE).and_then(|key| PredictionIdSealer::new(&key)),
             // By the name: feature rows belong to it, whatever UID the ModelDeployment of that name has.
             seal: derived_for(CACHE_PURPOSE, self.name.as_str()).map(|key| EntrySealer::new(&key)),
-            access: derived(ACCESS).map(hex::encode),
+            access: derived(ACCESS_PURPOSE).map(hex::encode),
             token: token.and_then(|token| String::from_utf8(token).ok()),
         }
     }
@@ -143,7 +145,7 @@ mod tests {
     fn ids_are_issued_while_there_is_a_key() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("master");
-        let report = Report { sample: 1, labels: vec![] };
+        let report = PredictionReport { sample: 1, labels: vec![] };
         let keys = || DeploymentKeys::new(Some(directory.path().to_owned()), "ns/m", "uid", "rev1");
         assert_eq!(DeploymentKeys::new(None, "ns/m", "uid", "rev1").issue_prediction_id(&report), None);
         assert_eq!(keys().issue_prediction_id(&report), None);
@@ -153,7 +155,14 @@ mod tests {
         }
         std::fs::write(&file, [7; 32]).unwrap();
         let id = keys().issue_prediction_id(&report).unwrap();
-        assert_eq!(Sealer::new(&derive(&[7; 32], PURPOSE, "uid")).unwrap().open(&id).unwrap().revision, "rev1");
+        assert_eq!(
+            PredictionIdSealer::new(&derive_key(&[7; 32], PREDICTION_ID_PURPOSE, "uid"))
+                .unwrap()
+                .open(&id)
+                .unwrap()
+                .revision,
+            "rev1"
+        );
     }
 
     #[test]
@@ -164,7 +173,8 @@ mod tests {
                 HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())]);
             DeploymentKeys::new(Some(directory.path().to_owned()), "ns/m", uid, "rev1").authorize(&headers).is_ok()
         };
-        let (bearer, proof) = (format!("Bearer {TOKEN_TEXT}"), hex::encode(derive(&[7; 32], ACCESS, "uid")));
+        let (bearer, proof) =
+            (format!("Bearer {TOKEN_TEXT}"), hex::encode(derive_key(&[7; 32], ACCESS_PURPOSE, "uid")));
         assert!(!admits("uid", "authorization", &bearer), "there is no Secret yet, so nobody can show anything");
         std::fs::write(directory.path().join("master"), [7; 32]).unwrap();
         std::fs::write(directory.path().join("token"), format!("{TOKEN_TEXT}\n")).unwrap();

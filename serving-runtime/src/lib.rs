@@ -25,10 +25,10 @@ pub mod protocol;
 pub mod repository;
 mod run;
 pub mod samples;
+pub mod sandbox;
 pub mod server;
 pub mod stats;
 pub mod tensor;
 pub mod termination;
-pub mod vet;
 
-pub use run::serve;
+pub use run::serve_model;

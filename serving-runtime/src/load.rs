@@ -4,51 +4,51 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use crate::batching::{self, Decision};
+use crate::batching::{self, BatchingDecision};
 use crate::config::ServeArgs;
-use crate::engine::{self, Engine, Kept};
-use crate::error::{LoadError, Reason};
-use crate::fetch::{self, Options, Record};
-use crate::memory::Memory;
-use crate::models::Model;
+use crate::engine::{self, OnnxEngine, OptimizedGraphCache};
+use crate::error::{LoadError, LoadErrorReason};
+use crate::fetch::{self, FetchOptions, FetchRecord};
+use crate::memory::SessionMemory;
+use crate::models::LoadedModel;
 use crate::observe::{Observer, golden};
-use crate::pool::{Pool, PoolOptions};
-use crate::prediction::Reader;
-use crate::stats::Stats;
+use crate::pool::{PoolOptions, WorkerPool};
+use crate::prediction::OutputReader;
+use crate::stats::ModelStats;
 
 /// Fetches, verifies, loads and warms the model. Blocks: it has a thread to itself.
-pub fn load(args: &ServeArgs) -> Result<Model, LoadError> {
-    let options = Options::of(args);
+pub fn load_model(args: &ServeArgs) -> Result<LoadedModel, LoadError> {
+    let options = FetchOptions::from_args(args);
     // Writing and hashing block, so the download has its own runtime on this thread and the probes answer meanwhile.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("no runtime for the download: {e}")))?;
-    let (path, digest) = runtime.block_on(fetched(args, &options))?;
+    let runtime = runtime
+        .map_err(|e| LoadError::transient(LoadErrorReason::LoadFailed, format!("no runtime for the download: {e}")))?;
+    let (path, digest) = runtime.block_on(fetch_or_reuse(args, &options))?;
     tracing::info!(path = %path.display(), digest, "the model file is here");
-    let baseline = baseline_file(args, &options, &runtime)?;
+    let baseline = fetch_baseline(args, &options, &runtime)?;
     let (name, version) = (args.model_name.clone(), args.model_version.clone());
     let optimised_dir = args.optimised_dir.clone();
-    build(args, Artifact { name, version, path, digest, bytes: 0, baseline, optimised_dir })
+    build_model(args, ModelArtifact { name, version, path, digest, bytes: 0, baseline, optimised_dir })
 }
 
 /// The model's file and its digest: as the pod's fetch step left it, or fetched here.
-async fn fetched(args: &ServeArgs, options: &Options) -> Result<(PathBuf, String), LoadError> {
-    let record = args.fetched_record.as_deref().and_then(|file| Record::read(file, &args.model_uri));
+async fn fetch_or_reuse(args: &ServeArgs, options: &FetchOptions) -> Result<(PathBuf, String), LoadError> {
+    let record = args.fetched_record.as_deref().and_then(|file| FetchRecord::read(file, &args.model_uri));
     // What the step fetched is what this pod serves, also when the address has other bytes by now.
     let record = record.filter(|record| args.model_digest.is_empty() || args.model_digest == record.digest());
     if let Some(record) = &record
-        && let Some(path) = record.untouched()
+        && let Some(path) = record.unchanged_path()
     {
         return Ok((path.to_owned(), record.digest().to_owned()));
     }
-    let pin = record.as_ref().map_or(args.model_digest.as_str(), Record::digest);
-    let fetched = fetch::fetch(&args.model_uri, pin, options).await?;
+    let pin = record.as_ref().map_or(args.model_digest.as_str(), FetchRecord::digest);
+    let fetched = fetch::fetch_model(&args.model_uri, pin, options).await?;
     Ok((fetched.path, fetched.digest))
 }
 
 /// A model file, and what the model is called.
 #[derive(Debug, Clone)]
-pub struct Artifact {
+pub struct ModelArtifact {
     /// Its name in the protocol.
     pub name: String,
     /// Its version in the protocol.
@@ -69,39 +69,39 @@ pub struct Artifact {
 ///
 /// # Errors
 /// `InvalidModel` or `LoadFailed`, with the reason.
-pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
-    let Artifact { name, version, path, digest, bytes, baseline, optimised_dir } = artifact;
-    let checked = slipway_onnx::check(&path)?;
-    let workers = args.threads().workers;
-    let place = |dir: PathBuf| Kept::place(&dir, &digest, &path, &args.onnxruntime);
-    let kept = optimised_dir.filter(|_| checked.is_whole()).and_then(place);
+pub fn build_model(args: &ServeArgs, artifact: ModelArtifact) -> Result<LoadedModel, LoadError> {
+    let ModelArtifact { name, version, path, digest, bytes, baseline, optimised_dir } = artifact;
+    let checked = slipway_onnx::check_model(&path)?;
+    let workers = args.thread_counts().workers;
+    let place = |dir: PathBuf| OptimizedGraphCache::for_model(&dir, &digest, &path, &args.onnxruntime);
+    let kept = optimised_dir.filter(|_| checked.is_self_contained()).and_then(place);
     let intra_threads = usize::from(args.intra_op_threads);
-    let loader = engine::Loader::new(&args.onnxruntime, &path, intra_threads, kept.as_ref())?;
-    let mut memory = Memory::begin(args.max_memory_bytes);
-    let mut first = loader.open()?;
+    let loader = engine::EngineLoader::new(&args.onnxruntime, &path, intra_threads, kept.as_ref())?;
+    let mut memory = SessionMemory::start(args.max_memory_bytes);
+    let mut first = loader.load_engine()?;
     let signature = first.signature().clone();
-    let baseline = baseline.map(|file| golden::read(&file, &digest, &signature)).transpose()?;
+    let baseline = baseline.map(|file| golden::read_baseline(&file, &digest, &signature)).transpose()?;
     let max_rows = args.max_batch_rows as usize;
-    let batching = batching::decide(args.batching, &path, &signature, &mut first, max_rows);
-    let mut batching = warm_up(&mut first, batching, max_rows);
+    let batching = batching::decide_batching(args.batching, &path, &signature, &mut first, max_rows);
+    let mut batching = warm_up_engine(&mut first, batching, max_rows);
     let mut engines = vec![first];
     while engines.len() < workers && memory.has_room() {
-        let mut engine = loader.open()?;
-        batching = warm_up(&mut engine, batching, max_rows);
+        let mut engine = loader.load_engine()?;
+        batching = warm_up_engine(&mut engine, batching, max_rows);
         engines.push(engine);
     }
-    memory.report(engines.len(), workers);
+    memory.warn_if_short(engines.len(), workers);
     if let Some(baseline) = &baseline {
-        let buckets: Vec<_> = buckets(max_rows).take_while(|n| batching.merged || *n == 1).collect();
+        let buckets: Vec<_> = batch_sizes(max_rows).take_while(|n| batching.merged || *n == 1).collect();
         for engine in &mut engines {
-            golden::replay(engine, baseline, &buckets)?;
+            golden::replay_requests(engine, baseline, &buckets)?;
         }
     }
     tracing::info!(
         model = name, workers = engines.len(), batching = batching.merged, reason = batching.reason, inputs = ?signature.inputs,
         outputs = ?signature.outputs, "the model is loaded and warm"
     );
-    let reader = Reader::new(&signature);
+    let reader = OutputReader::new(&signature);
     let (most, only) = (usize::from(args.observe.baseline_max_features), &args.observe.baseline_features);
     let observer = baseline.map(|baseline| Arc::new(Observer::new(&baseline, &signature, reader, most, only)));
     let options = PoolOptions {
@@ -110,31 +110,44 @@ pub fn build(args: &ServeArgs, artifact: Artifact) -> Result<Model, LoadError> {
         batching: batching.merged,
         bounded: checked.bounded,
     };
-    let stats = Arc::new(Stats::default());
-    let pool = Pool::start(engines, options, Arc::clone(&stats));
-    let pool = pool.map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the workers: {e}")))?;
+    let stats = Arc::new(ModelStats::default());
+    let pool = WorkerPool::start(engines, options, Arc::clone(&stats));
+    let pool =
+        pool.map_err(|e| LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot start the workers: {e}")))?;
     let used = AtomicU64::new(0);
-    Ok(Model { name, version, digest, signature, batching, pool, reader, observer, stats, bytes, used })
+    Ok(LoadedModel {
+        name,
+        version,
+        digest,
+        signature,
+        batching,
+        pool,
+        reader,
+        observer,
+        stats,
+        bytes,
+        last_used: used,
+    })
 }
 
 /// The sizes of batches that are tried before the model serves: 1, 2, 4 … and the greatest.
-fn buckets(max_rows: usize) -> impl Iterator<Item = usize> {
+fn batch_sizes(max_rows: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1_usize), |n| Some(n * 2)).take_while(move |n| *n < max_rows).chain([max_rows])
 }
 
 /// The file of the pod's own model's baseline, when it is given one.
-fn baseline_file(
+fn fetch_baseline(
     args: &ServeArgs,
-    options: &Options,
+    options: &FetchOptions,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<Option<PathBuf>, LoadError> {
     let observe = &args.observe;
     if observe.baseline.is_empty() {
         return Ok(None);
     }
-    let options = Options { max_bytes: golden::MAX_FILE, external_data: false, ..options.clone() };
+    let options = FetchOptions { max_bytes: golden::MAX_BASELINE_BYTES, external_data: false, ..options.clone() };
     let fetched =
-        runtime.block_on(fetch::fetch(&observe.baseline, &observe.baseline_digest, &options)).map_err(|e| {
+        runtime.block_on(fetch::fetch_model(&observe.baseline, &observe.baseline_digest, &options)).map_err(|e| {
             // The model is not at fault, and the reason's name alone would say so.
             LoadError { message: format!("the baseline: {}", e.message), ..e }
         })?;
@@ -145,9 +158,9 @@ fn baseline_file(
 /// Runs zeros through each size of batch; the decision falls when batches do not come back row by row.
 ///
 /// A failure is no failure to load: zeros may be outside what a model takes (an encoder without that category).
-fn warm_up(engine: &mut Engine, batching: Decision, max_rows: usize) -> Decision {
+fn warm_up_engine(engine: &mut OnnxEngine, batching: BatchingDecision, max_rows: usize) -> BatchingDecision {
     let mut rows_kept = true;
-    for rows in buckets(max_rows).take_while(|n| batching.merged || *n == 1) {
+    for rows in batch_sizes(max_rows).take_while(|n| batching.merged || *n == 1) {
         match engine.warm_up(rows) {
             Ok(outputs) => rows_kept &= outputs.iter().all(|t| !t.shape.is_empty() && t.rows() == rows),
             Err(error) => {
@@ -160,5 +173,5 @@ fn warm_up(engine: &mut Engine, batching: Decision, max_rows: usize) -> Decision
             }
         }
     }
-    if rows_kept { batching } else { batching.outputs_differ() }
+    if rows_kept { batching } else { batching.without_merging() }
 }

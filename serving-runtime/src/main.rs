@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use slipway_runtime::config::{Cli, Command};
+use slipway_runtime::config::{RuntimeCli, RuntimeCommand};
 use slipway_telemetry::ParentTrust;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     // First: help and mistakes are told without anything else happening.
-    let command = Cli::parse().command;
+    let command = RuntimeCli::parse().command;
     let filter = EnvFilter::try_from_default_env();
     let wrong = filter.as_ref().err().filter(|_| std::env::var_os("RUST_LOG").is_some()).map(ToString::to_string);
     // Traces may go by TLS.
@@ -20,9 +20,9 @@ fn main() -> ExitCode {
         tracing::warn!(error, "RUST_LOG is no filter; the log is that of `info`");
     }
     match command {
-        Command::Fetch(args) => slipway_runtime::fetch::step::run(*args),
-        Command::Serve(args) => slipway_runtime::serve(*args),
-        Command::Vet(args) => slipway_runtime::vet::run(&args),
-        Command::Worker(args) => slipway_runtime::jobs::run_worker(*args),
+        RuntimeCommand::Fetch(args) => slipway_runtime::fetch::command::run_fetch(*args),
+        RuntimeCommand::Serve(args) => slipway_runtime::serve_model(*args),
+        RuntimeCommand::Vet(args) => slipway_runtime::sandbox::run_vet(&args),
+        RuntimeCommand::Worker(args) => slipway_runtime::jobs::run_worker(*args),
     }
 }

@@ -13,43 +13,43 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use slipway_telemetry::metrics::new_histogram;
 
-use crate::batching::Decision;
+use crate::batching::BatchingDecision;
 use crate::cache::CacheMetrics;
 use crate::jobs::metrics::JobMetrics;
-use crate::observe::{Exporter, Observer, Slot};
+use crate::observe::{Observer, ObserverCollector, ObserverSlot};
 use crate::prediction::Predictions;
 use crate::samples::SampleCounters;
 
 /// Classes beyond these are counted as `other`: a label's values must be bounded, and a model may invent them.
 const MAX_CLASSES: usize = 64;
 const MAX_CLASS_LENGTH: usize = 64;
-const OTHER: &str = "other";
+const OTHER_CLASS: &str = "other";
 
-const LATENCY: [f64; 17] = [
+const LATENCY_BUCKETS: [f64; 17] = [
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0, 10.0,
 ];
-const CONFIDENCE: [f64; 12] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+const CONFIDENCE_BUCKETS: [f64; 12] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 
 /// The status that is counted when the client left before the answer.
-pub const CLIENT_LEFT: u16 = 499;
+pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Code {
+struct CodeLabel {
     code: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Class {
+struct ClassLabel {
     class: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reason {
+struct ReasonLabel {
     reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Model {
+struct ModelInfoLabels {
     model: String,
     version: String,
     digest: String,
@@ -57,32 +57,32 @@ struct Model {
 
 /// All metrics of the process.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct RuntimeMetrics {
     registry: Registry,
     /// Of jobs.
     pub jobs: JobMetrics,
     modeldeployment: String,
-    requests: Family<Code, Counter>,
+    requests: Family<CodeLabel, Counter>,
     request_duration: Histogram,
     queue_duration: Histogram,
     inference_duration: Histogram,
     in_flight: Gauge,
     queued: Gauge,
-    predictions: Family<Class, Counter>,
+    predictions: Family<ClassLabel, Counter>,
     classes: Mutex<HashSet<String>>,
     confidence: Histogram,
     nan_outputs: Counter,
-    model_info: Family<Model, Gauge>,
-    batching: Family<Reason, Gauge>,
+    model_info: Family<ModelInfoLabels, Gauge>,
+    batching: Family<ReasonLabel, Gauge>,
     model_load_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
-    observer: Slot,
+    observer: ObserverSlot,
     /// What becomes of samples.
     pub samples: SampleCounters,
     /// Those of the caches.
     pub cache: CacheMetrics,
 }
 
-impl Metrics {
+impl RuntimeMetrics {
     /// Registers everything, and creates the series that `increase()` must see from their first step.
     pub fn new(modeldeployment: &str, revision: &str) -> Self {
         let mut metrics = Self {
@@ -90,25 +90,25 @@ impl Metrics {
             jobs: JobMetrics::default(),
             modeldeployment: modeldeployment.to_owned(),
             requests: Family::default(),
-            request_duration: new_histogram(LATENCY),
-            queue_duration: new_histogram(LATENCY),
-            inference_duration: new_histogram(LATENCY),
+            request_duration: new_histogram(LATENCY_BUCKETS),
+            queue_duration: new_histogram(LATENCY_BUCKETS),
+            inference_duration: new_histogram(LATENCY_BUCKETS),
             in_flight: Gauge::default(),
             queued: Gauge::default(),
             predictions: Family::default(),
             classes: Mutex::default(),
-            confidence: Histogram::new(CONFIDENCE),
+            confidence: Histogram::new(CONFIDENCE_BUCKETS),
             nan_outputs: Counter::default(),
             model_info: Family::default(),
             batching: Family::default(),
             model_load_seconds: Gauge::default(),
-            observer: Slot::default(),
+            observer: ObserverSlot::default(),
             samples: SampleCounters::default(),
             cache: CacheMetrics::default(),
         };
         metrics.register(revision);
-        for code in [200, 400, 404, 413, 422, 429, CLIENT_LEFT, 500, 503, 504] {
-            let _ = metrics.requests.get_or_create(&Code { code });
+        for code in [200, 400, 404, 413, 422, 429, CLIENT_CLOSED_REQUEST, 500, 503, 504] {
+            let _ = metrics.requests.get_or_create(&CodeLabel { code });
         }
         metrics
     }
@@ -158,35 +158,35 @@ impl Metrics {
         );
         own.register("slipway_runtime_model_load_seconds", "From start to ready", self.model_load_seconds.clone());
         self.samples.register(own);
-        own.register_collector(Box::new(Exporter(Arc::clone(&self.observer))));
+        own.register_collector(Box::new(ObserverCollector(Arc::clone(&self.observer))));
         self.cache.register(own);
         self.jobs.register(own);
     }
 
     /// Counts a request in; the guard counts it out.
-    pub fn begin(&self) -> &Self {
+    pub fn start_request(&self) -> &Self {
         self.in_flight.inc();
         self
     }
 
     /// Counts a request out.
-    pub fn end(&self, code: u16, took: Duration) {
+    pub fn finish_request(&self, code: u16, took: Duration) {
         self.in_flight.dec();
-        self.requests.get_or_create(&Code { code }).inc();
+        self.requests.get_or_create(&CodeLabel { code }).inc();
         self.request_duration.observe(took.as_secs_f64());
     }
 
     /// Notes where the time of an answered request went.
-    pub fn timed(&self, queued: Duration, inference: Duration) {
+    pub fn record_durations(&self, queued: Duration, inference: Duration) {
         self.queue_duration.observe(queued.as_secs_f64());
         self.inference_duration.observe(inference.as_secs_f64());
     }
 
     /// Counts predictions.
-    pub fn predicted(&self, predictions: &Predictions) {
+    pub fn record_predictions(&self, predictions: &Predictions) {
         for label in predictions.labels.iter().flatten() {
-            let class = self.bounded(label.to_string());
-            self.predictions.get_or_create(&Class { class }).inc();
+            let class = self.bounded_class(label.to_string());
+            self.predictions.get_or_create(&ClassLabel { class }).inc();
         }
         for confidence in &predictions.confidences {
             self.confidence.observe(*confidence);
@@ -196,28 +196,28 @@ impl Metrics {
         }
     }
 
-    fn bounded(&self, class: String) -> String {
+    fn bounded_class(&self, class: String) -> String {
         let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
         if classes.contains(&class) {
             return class;
         }
         if classes.len() >= MAX_CLASSES || class.len() > MAX_CLASS_LENGTH {
-            return OTHER.to_owned();
+            return OTHER_CLASS.to_owned();
         }
         classes.insert(class.clone());
         class
     }
 
     /// Exports what `observer` counts from now on. Only the first of a process is: it is that of the pod's own model.
-    pub fn observe(&self, observer: &Arc<Observer>) {
+    pub fn set_observer(&self, observer: &Arc<Observer>) {
         let _ = self.observer.set(Arc::clone(observer));
     }
 
     /// Tells which model was loaded, and in what time.
-    pub fn loaded(&self, model: &str, version: &str, digest: &str, batching: &Decision, took: Duration) {
-        let info = Model { model: model.to_owned(), version: version.to_owned(), digest: digest.to_owned() };
+    pub fn record_model(&self, model: &str, version: &str, digest: &str, batching: &BatchingDecision, took: Duration) {
+        let info = ModelInfoLabels { model: model.to_owned(), version: version.to_owned(), digest: digest.to_owned() };
         self.model_info.get_or_create(&info).set(1);
-        self.batching.get_or_create(&Reason { reason: batching.cause.name() }).set(i64::from(batching.merged));
+        self.batching.get_or_create(&ReasonLabel { reason: batching.cause.name() }).set(i64::from(batching.merged));
         self.model_load_seconds.set(took.as_secs_f64());
     }
 
@@ -241,18 +241,19 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batching::Cause;
-    use crate::prediction::Label;
+    use crate::batching::BatchingCause;
+    use crate::prediction::PredictedLabel;
 
     #[test]
     fn names_and_labels_are_those_of_the_contract() {
-        let m = Metrics::new("digits", "abc");
-        m.begin().end(200, Duration::from_millis(1));
-        m.timed(Duration::ZERO, Duration::from_micros(10));
-        let batching = Decision { merged: true, cause: Cause::Proven, reason: "the graph shows it".into() };
-        m.loaded("digits", "1", "sha256:00", &batching, Duration::from_secs(1));
-        m.predicted(&Predictions {
-            labels: vec![Some(Label::Number(3))],
+        let m = RuntimeMetrics::new("digits", "abc");
+        m.start_request().finish_request(200, Duration::from_millis(1));
+        m.record_durations(Duration::ZERO, Duration::from_micros(10));
+        let batching =
+            BatchingDecision { merged: true, cause: BatchingCause::Proven, reason: "the graph shows it".into() };
+        m.record_model("digits", "1", "sha256:00", &batching, Duration::from_secs(1));
+        m.record_predictions(&Predictions {
+            labels: vec![Some(PredictedLabel::Number(3))],
             confidences: vec![0.7],
             non_finite: 1,
             nan: 1,
@@ -278,9 +279,12 @@ mod tests {
 
     #[test]
     fn classes_are_bounded() {
-        let m = Metrics::new("d", "r");
-        let labels = (0..200).map(|n| Some(Label::Number(n))).chain([Some(Label::Text("x".repeat(100)))]).collect();
-        m.predicted(&Predictions { labels, confidences: vec![], non_finite: 0, nan: 0 });
+        let m = RuntimeMetrics::new("d", "r");
+        let labels = (0..200)
+            .map(|n| Some(PredictedLabel::Number(n)))
+            .chain([Some(PredictedLabel::Text("x".repeat(100)))])
+            .collect();
+        m.record_predictions(&Predictions { labels, confidences: vec![], non_finite: 0, nan: 0 });
         let text = m.render(0);
         assert_eq!(
             text.lines().filter(|l| l.starts_with("slipway_runtime_predictions_total")).count(),

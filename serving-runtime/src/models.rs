@@ -5,17 +5,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use crate::batching::Decision;
-use crate::engine::Signature;
+use crate::batching::BatchingDecision;
+use crate::engine::ModelSignature;
 use crate::error::ApiError;
 use crate::observe::Observer;
-use crate::pool::Pool;
-use crate::prediction::Reader;
-use crate::stats::Stats;
+use crate::pool::WorkerPool;
+use crate::prediction::OutputReader;
+use crate::stats::ModelStats;
 
 /// A model that is ready.
 #[derive(Debug)]
-pub struct Model {
+pub struct LoadedModel {
     /// Its name in the protocol.
     pub name: String,
     /// Its version in the protocol.
@@ -23,39 +23,39 @@ pub struct Model {
     /// `sha256:<hex>` of its file.
     pub digest: String,
     /// Its inputs and outputs.
-    pub signature: Signature,
+    pub signature: ModelSignature,
     /// Whether its requests run together, and why.
-    pub batching: Decision,
+    pub batching: BatchingDecision,
     /// Its workers.
-    pub pool: Pool,
+    pub pool: WorkerPool,
     /// How to read its predictions.
-    pub reader: Reader,
+    pub reader: OutputReader,
     /// What it has answered.
-    pub stats: Arc<Stats>,
+    pub stats: Arc<ModelStats>,
     /// Memory that it takes, in bytes; 0 for the pod's own, which is not measured.
     pub bytes: u64,
     /// When it was asked last, in a clock of [`Models`].
-    pub used: AtomicU64,
+    pub last_used: AtomicU64,
     /// Who counts its traffic by the bins of its baseline, when it has one.
     pub observer: Option<Arc<Observer>>,
 }
 
 /// The models of this process by name.
 #[derive(Debug)]
-pub struct Models {
+pub struct ModelRegistry {
     /// The name of the pod's own model: before it is there, requests for it are told that it is loading.
-    own: String,
-    ready: RwLock<Vec<Arc<Model>>>,
+    primary_name: String,
+    ready: RwLock<Vec<Arc<LoadedModel>>>,
     /// Counts uses: only their order matters.
     clock: AtomicU64,
     changes: watch::Sender<()>,
 }
 
-impl Models {
+impl ModelRegistry {
     /// None yet; `own` will come.
     pub fn new(own: &str) -> Self {
         Self {
-            own: own.to_owned(),
+            primary_name: own.to_owned(),
             ready: RwLock::default(),
             clock: AtomicU64::new(1),
             changes: watch::Sender::new(()),
@@ -63,8 +63,8 @@ impl Models {
     }
 
     /// The name of the pod's own model.
-    pub fn own_name(&self) -> &str {
-        &self.own
+    pub fn primary_name(&self) -> &str {
+        &self.primary_name
     }
 
     /// Tells of every model that comes or goes.
@@ -73,7 +73,7 @@ impl Models {
     }
 
     /// Adds a model, in the place of one of the same name and version. Requests that are at the other one finish there.
-    pub fn insert(&self, model: Model) -> Arc<Model> {
+    pub fn insert(&self, model: LoadedModel) -> Arc<LoadedModel> {
         let model = Arc::new(model);
         self.touch(&model);
         let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
@@ -85,9 +85,9 @@ impl Models {
     }
 
     /// Takes models out: all versions of a name, or one. Requests that are at them finish.
-    pub fn remove(&self, name: &str, version: Option<&str>) -> Vec<Arc<Model>> {
+    pub fn remove(&self, name: &str, version: Option<&str>) -> Vec<Arc<LoadedModel>> {
         let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
-        let gone = |it: &Arc<Model>| it.name == name && version.is_none_or(|v| v == it.version);
+        let gone = |it: &Arc<LoadedModel>| it.name == name && version.is_none_or(|v| v == it.version);
         let removed: Vec<_> = ready.iter().filter(|it| gone(it)).map(Arc::clone).collect();
         ready.retain(|it| !gone(it));
         drop(ready);
@@ -96,12 +96,12 @@ impl Models {
     }
 
     /// The pod's own model, once it is ready.
-    pub fn own(&self) -> Option<Arc<Model>> {
-        self.all().into_iter().find(|model| model.name == self.own)
+    pub fn primary(&self) -> Option<Arc<LoadedModel>> {
+        self.all().into_iter().find(|model| model.name == self.primary_name)
     }
 
     /// All that are ready.
-    pub fn all(&self) -> Vec<Arc<Model>> {
+    pub fn all(&self) -> Vec<Arc<LoadedModel>> {
         self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -111,29 +111,29 @@ impl Models {
     }
 
     /// All but the pod's own, those that were not used for longest first.
-    pub fn guests(&self) -> Vec<Arc<Model>> {
+    pub fn repository_models(&self) -> Vec<Arc<LoadedModel>> {
         let mut guests = self.all();
-        guests.retain(|model| model.name != self.own);
-        guests.sort_by_key(|model| model.used.load(Ordering::Relaxed));
+        guests.retain(|model| model.name != self.primary_name);
+        guests.sort_by_key(|model| model.last_used.load(Ordering::Relaxed));
         guests
     }
 
-    fn touch(&self, model: &Model) {
-        model.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+    fn touch(&self, model: &LoadedModel) {
+        model.last_used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// The model for a request; the newest of its versions when the request names none.
     ///
     /// # Errors
     /// `NotFound` when there is no such model or version; `Unavailable` while the pod's own is loading.
-    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, ApiError> {
+    pub fn get(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, ApiError> {
         let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
         let mut of_name = ready.iter().rev().filter(|model| model.name == name).peekable();
         if of_name.peek().is_none() {
-            return Err(if name == self.own {
+            return Err(if name == self.primary_name {
                 ApiError::Unavailable("the model is loading; try again later".into())
             } else {
-                ApiError::NotFound(format!("there is no model {name:?} here; there is {:?}", self.own))
+                ApiError::NotFound(format!("there is no model {name:?} here; there is {:?}", self.primary_name))
             });
         }
         let have: Vec<&str> = of_name.clone().map(|model| model.version.as_str()).collect();

@@ -1,21 +1,21 @@
 //! What a model predicted, read off its outputs: the label and the confidence of each row.
 
-pub use slipway_prediction_id::Label;
+pub use slipway_prediction_id::PredictedLabel;
 
-use crate::engine::Signature;
+use crate::engine::ModelSignature;
 use crate::tensor::{DataType, Tensor, TensorData};
 
 /// Which outputs of a model hold labels and scores; found once, when the model is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reader {
+pub struct OutputReader {
     labels: Option<usize>,
     scores: Option<usize>,
 }
 
-impl Reader {
+impl OutputReader {
     /// Converters call the label `label` (LightGBM, XGBoost, pipelines) or `output_label` (scikit-learn). Without such an output, the
     /// highest of a row of scores is the label. Scores are the first float matrix, preferring one that is called probabilities.
-    pub fn new(signature: &Signature) -> Self {
+    pub fn new(signature: &ModelSignature) -> Self {
         let outputs = &signature.outputs;
         let labels = outputs.iter().position(|s| {
             matches!(s.name.as_str(), "label" | "output_label")
@@ -36,22 +36,22 @@ impl Reader {
     }
 
     /// Whether the model gives labels or scores.
-    pub fn classifies(self) -> bool {
+    pub fn is_classifier(self) -> bool {
         self.labels.is_some() || self.scores.is_some()
     }
 
     /// Reads the rows of one answer.
     pub fn read(self, outputs: &[Tensor]) -> Predictions {
-        let scores = self.scores.and_then(|i| outputs.get(i)).map(scores).unwrap_or_default();
+        let scores = self.scores.and_then(|i| outputs.get(i)).map(read_scores).unwrap_or_default();
         let labels = match self.labels.and_then(|i| outputs.get(i)).map(|t| &t.data) {
-            Some(TensorData::I64(v)) => v.iter().map(|n| Some(Label::Number(*n))).collect(),
-            Some(TensorData::I32(v)) => v.iter().map(|n| Some(Label::Number(i64::from(*n)))).collect(),
-            Some(TensorData::Bytes(v)) => v.iter().map(|s| Some(Label::Text(s.clone()))).collect(),
-            _ => scores.iter().map(|row| row.best.map(|n| Label::Number(n as i64))).collect(),
+            Some(TensorData::I64(v)) => v.iter().map(|n| Some(PredictedLabel::Number(*n))).collect(),
+            Some(TensorData::I32(v)) => v.iter().map(|n| Some(PredictedLabel::Number(i64::from(*n)))).collect(),
+            Some(TensorData::Bytes(v)) => v.iter().map(|s| Some(PredictedLabel::Text(s.clone()))).collect(),
+            _ => scores.iter().map(|row| row.best.map(|n| PredictedLabel::Number(n as i64))).collect(),
         };
         let confidences = scores.iter().filter_map(|row| row.confidence).collect();
         let non_finite = outputs.iter().filter(|t| t.data.first_non_finite().is_some()).count();
-        let nan = if non_finite == 0 { 0 } else { outputs.iter().filter(|t| t.data.holds_nan()).count() };
+        let nan = if non_finite == 0 { 0 } else { outputs.iter().filter(|t| t.data.has_nan()).count() };
         Predictions { labels, confidences, non_finite, nan }
     }
 }
@@ -60,7 +60,7 @@ impl Reader {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictions {
     /// A label for each row; `None` where there is none (all scores NaN). Empty for models without labels.
-    pub labels: Vec<Option<Label>>,
+    pub labels: Vec<Option<PredictedLabel>>,
     /// The highest probability of each row whose scores are probabilities.
     pub confidences: Vec<f64>,
     /// Outputs that hold a NaN or an infinity.
@@ -69,25 +69,25 @@ pub struct Predictions {
     pub nan: usize,
 }
 
-struct Row {
+struct RowScore {
     best: Option<usize>,
     confidence: Option<f64>,
 }
 
-fn scores(tensor: &Tensor) -> Vec<Row> {
+fn read_scores(tensor: &Tensor) -> Vec<RowScore> {
     let [_, width] = tensor.shape[..] else { return Vec::new() };
     // One column is a regression or a lone score: no class to read from it.
     if width < 2 {
         return Vec::new();
     }
     match &tensor.data {
-        TensorData::F32(v) => v.chunks_exact(width).map(|row| score(row.iter().map(|x| f64::from(*x)))).collect(),
-        TensorData::F64(v) => v.chunks_exact(width).map(|row| score(row.iter().copied())).collect(),
+        TensorData::F32(v) => v.chunks_exact(width).map(|row| score_row(row.iter().map(|x| f64::from(*x)))).collect(),
+        TensorData::F64(v) => v.chunks_exact(width).map(|row| score_row(row.iter().copied())).collect(),
         _ => Vec::new(),
     }
 }
 
-fn score(row: impl Iterator<Item = f64>) -> Row {
+fn score_row(row: impl Iterator<Item = f64>) -> RowScore {
     let (mut best, mut sum, mut probabilities) = (None::<(usize, f64)>, 0.0, true);
     for (i, x) in row.enumerate() {
         sum += x;
@@ -99,20 +99,20 @@ fn score(row: impl Iterator<Item = f64>) -> Row {
     }
     // Raw scores (logits, margins) are no confidence.
     let confidence = best.map(|(_, b)| b).filter(|_| probabilities && (sum - 1.0).abs() < 0.01);
-    Row { best: best.map(|(i, _)| i), confidence }
+    RowScore { best: best.map(|(i, _)| i), confidence }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::TensorSpec;
+    use crate::engine::TensorSignature;
 
-    fn spec(name: &str, datatype: DataType, shape: &[Option<usize>]) -> TensorSpec {
-        TensorSpec { name: name.into(), datatype, shape: shape.to_vec(), axis: None }
+    fn spec(name: &str, datatype: DataType, shape: &[Option<usize>]) -> TensorSignature {
+        TensorSignature { name: name.into(), datatype, shape: shape.to_vec(), axis: None }
     }
 
-    fn reader(outputs: Vec<TensorSpec>) -> Reader {
-        Reader::new(&Signature { inputs: vec![], outputs })
+    fn reader(outputs: Vec<TensorSignature>) -> OutputReader {
+        OutputReader::new(&ModelSignature { inputs: vec![], outputs })
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
             Tensor { shape: vec![2, 2], data: TensorData::F32(vec![0.25, 0.75, 1.0, 0.0]) },
         ];
         let p = r.read(&outputs);
-        assert_eq!(p.labels, [Some(Label::Number(7)), Some(Label::Number(9))]);
+        assert_eq!(p.labels, [Some(PredictedLabel::Number(7)), Some(PredictedLabel::Number(9))]);
         assert_eq!(p.confidences, [0.75, 1.0]);
         assert_eq!(p.non_finite, 0);
     }
@@ -138,7 +138,7 @@ mod tests {
             shape: vec![2, 3],
             data: TensorData::F32(vec![-1.0, 5.0, 2.0, f32::NAN, f32::NAN, f32::NAN]),
         }]);
-        assert_eq!(p.labels, [Some(Label::Number(1)), None]);
+        assert_eq!(p.labels, [Some(PredictedLabel::Number(1)), None]);
         assert!(p.confidences.is_empty());
         assert_eq!((p.non_finite, p.nan), (1, 1));
         let p = r.read(&[Tensor { shape: vec![1, 2], data: TensorData::F32(vec![f32::INFINITY, 0.0]) }]);

@@ -10,18 +10,18 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use crate::error::{ApiError, LoadError};
-use crate::load::{self, Artifact};
-use crate::server::App;
-use crate::{fetch, vet};
+use crate::load::{self, ModelArtifact};
+use crate::server::AppState;
+use crate::{fetch, sandbox};
 
 /// Models and versions that are listed.
 const MAX_LISTED: usize = 1000;
 const MAX_NAME: usize = 128;
-const FILE: &str = "model.onnx";
+const MODEL_FILE: &str = "model.onnx";
 
 /// A line of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
+pub struct IndexEntry {
     /// Name of the model.
     pub name: String,
     /// Its version.
@@ -34,7 +34,7 @@ pub struct Entry {
 
 /// Why a declared model is not loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Absent {
+enum AbsenceReason {
     Unloaded,
     Evicted,
     Failed(String),
@@ -42,23 +42,23 @@ enum Absent {
 
 /// The repository of this process.
 #[derive(Debug)]
-pub struct Repository {
+pub struct ModelRepository {
     directory: Option<PathBuf>,
     max_bytes: u64,
     /// Held while a model is loaded: one at a time keeps memory and processor bounded.
     loading: tokio::sync::Mutex<()>,
-    absent: Mutex<HashMap<(String, String), Absent>>,
+    absences: Mutex<HashMap<(String, String), AbsenceReason>>,
 }
 
-impl Repository {
+impl ModelRepository {
     /// The repository in `directory`, or none.
     pub fn new(directory: Option<PathBuf>, max_bytes: u64) -> Self {
-        Self { directory, max_bytes, loading: tokio::sync::Mutex::default(), absent: Mutex::default() }
+        Self { directory, max_bytes, loading: tokio::sync::Mutex::default(), absences: Mutex::default() }
     }
 
-    fn note(&self, name: &str, version: &str, absent: Option<Absent>) {
+    fn set_absence(&self, name: &str, version: &str, absent: Option<AbsenceReason>) {
         let key = (name.to_owned(), version.to_owned());
-        let mut map = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
         match absent {
             // Only declared versions get here, but their files can change without end.
             Some(absent) if map.len() < MAX_LISTED || map.contains_key(&key) => drop(map.insert(key, absent)),
@@ -67,24 +67,24 @@ impl Repository {
         }
     }
 
-    fn absent(&self, name: &str, version: &str) -> Option<Absent> {
-        let map = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+    fn absence_reason(&self, name: &str, version: &str) -> Option<AbsenceReason> {
+        let map = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
         map.get(&(name.to_owned(), version.to_owned())).cloned()
     }
 
     /// The version of that model that had to make room, if there is one.
-    fn evicted(&self, name: &str, version: Option<&str>) -> Option<String> {
-        let map = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut versions = map.iter().filter(|((n, _), absent)| n == name && **absent == Absent::Evicted);
+    fn evicted_version(&self, name: &str, version: Option<&str>) -> Option<String> {
+        let map = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut versions = map.iter().filter(|((n, _), absent)| n == name && **absent == AbsenceReason::Evicted);
         versions.find(|((_, v), _)| version.is_none_or(|want| want == v)).map(|((_, v), _)| v.clone())
     }
 
     /// Versions of a declared model, the newest first.
-    fn versions(&self, name: &str) -> Vec<String> {
+    fn declared_versions(&self, name: &str) -> Vec<String> {
         let Some(directory) = &self.directory else { return Vec::new() };
-        let mut versions: Vec<_> = names(&directory.join(name))
+        let mut versions: Vec<_> = directory_names(&directory.join(name))
             .into_iter()
-            .filter(|version| directory.join(name).join(version).join(FILE).is_file())
+            .filter(|version| directory.join(name).join(version).join(MODEL_FILE).is_file())
             .collect();
         // Numbers by their size, and before names.
         versions.sort_by_key(|v| (v.parse::<u64>().ok(), v.clone()));
@@ -93,29 +93,29 @@ impl Repository {
     }
 
     /// All that is served or declared; reads the directory, so it blocks.
-    pub fn index(&self, app: &App) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::new();
+    pub fn index(&self, app: &AppState) -> Vec<IndexEntry> {
+        let mut entries: Vec<IndexEntry> = Vec::new();
         let ready = app.models.all();
-        if app.models.own().is_none() {
+        if app.models.primary().is_none() {
             let (name, version) = (app.args.model_name.clone(), app.args.model_version.clone());
-            entries.push(Entry { name, version, state: "LOADING", reason: String::new() });
+            entries.push(IndexEntry { name, version, state: "LOADING", reason: String::new() });
         }
         for model in &ready {
             let (name, version) = (model.name.clone(), model.version.clone());
-            entries.push(Entry { name, version, state: "READY", reason: String::new() });
+            entries.push(IndexEntry { name, version, state: "READY", reason: String::new() });
         }
-        for name in self.directory.as_deref().map(names).unwrap_or_default() {
-            for version in self.versions(&name) {
+        for name in self.directory.as_deref().map(directory_names).unwrap_or_default() {
+            for version in self.declared_versions(&name) {
                 if entries.len() >= MAX_LISTED || entries.iter().any(|e| e.name == name && e.version == version) {
                     continue;
                 }
-                let reason = match self.absent(&name, &version) {
-                    Some(Absent::Unloaded) => "unloaded".to_owned(),
-                    Some(Absent::Evicted) => "made room for others; comes back with its next request".to_owned(),
-                    Some(Absent::Failed(reason)) => reason,
+                let reason = match self.absence_reason(&name, &version) {
+                    Some(AbsenceReason::Unloaded) => "unloaded".to_owned(),
+                    Some(AbsenceReason::Evicted) => "made room for others; comes back with its next request".to_owned(),
+                    Some(AbsenceReason::Failed(reason)) => reason,
                     None => "not loaded".to_owned(),
                 };
-                entries.push(Entry { name: name.clone(), version, state: "UNAVAILABLE", reason });
+                entries.push(IndexEntry { name: name.clone(), version, state: "UNAVAILABLE", reason });
             }
         }
         entries.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
@@ -126,18 +126,18 @@ impl Repository {
     ///
     /// # Errors
     /// `NotFound` when it is not declared, `Unprocessable` when it cannot be served here, each with the reason.
-    pub async fn load(&self, app: &App, name: &str, version: Option<&str>) -> Result<(), ApiError> {
-        self.load_or_recall(app, name, version, false).await
+    pub async fn load(&self, app: &AppState, name: &str, version: Option<&str>) -> Result<(), ApiError> {
+        self.load_or_reload(app, name, version, false).await
     }
 
-    async fn load_or_recall(
+    async fn load_or_reload(
         &self,
-        app: &App,
+        app: &AppState,
         name: &str,
         version: Option<&str>,
         recalled: bool,
     ) -> Result<(), ApiError> {
-        if name == app.models.own_name() {
+        if name == app.models.primary_name() {
             return app.models.get(name, version).map(drop);
         }
         let Some(directory) = &self.directory else {
@@ -145,51 +145,53 @@ impl Repository {
                 "this server has no repository; start it with --model-repository to load further models".into(),
             ));
         };
-        let version = self.declared(name, version)?;
-        let path = directory.join(name).join(&version).join(FILE);
+        let version = self.resolve_version(name, version)?;
+        let path = directory.join(name).join(&version).join(MODEL_FILE);
         let _one_at_a_time = self.loading.lock().await;
         if recalled && app.models.get(name, Some(&version)).is_ok() {
             // Another request for it was first.
             return Ok(());
         }
-        let result = self.bring(app, name, &version, path).await;
+        let result = self.check_and_load(app, name, &version, path).await;
         match &result {
-            Ok(()) => self.note(name, &version, None),
+            Ok(()) => self.set_absence(name, &version, None),
             // What may pass is tried again by the next request.
             Err(ApiError::Unavailable(_)) if recalled => {}
             Err(error) => {
                 tracing::warn!(model = name, version, %error, "cannot load a model of the repository");
-                self.note(name, &version, Some(Absent::Failed(error.to_string())));
+                self.set_absence(name, &version, Some(AbsenceReason::Failed(error.to_string())));
             }
         }
         result
     }
 
-    fn declared(&self, name: &str, version: Option<&str>) -> Result<String, ApiError> {
-        let none = || ApiError::NotFound(format!("there is no {name}/<version>/{FILE} in the repository"));
-        if !plain(name) || version.is_some_and(|v| !plain(v)) {
-            return Err(ApiError::bad("a model's name and version are 1 to 128 letters, digits, '-', '_' and '.'"));
+    fn resolve_version(&self, name: &str, version: Option<&str>) -> Result<String, ApiError> {
+        let none = || ApiError::NotFound(format!("there is no {name}/<version>/{MODEL_FILE} in the repository"));
+        if !is_plain_name(name) || version.is_some_and(|v| !is_plain_name(v)) {
+            return Err(ApiError::bad_request(
+                "a model's name and version are 1 to 128 letters, digits, '-', '_' and '.'",
+            ));
         }
-        let versions = self.versions(name);
+        let versions = self.declared_versions(name);
         let Some(version) = version else { return versions.into_iter().next().ok_or_else(none) };
         versions
             .into_iter()
             .find(|v| v == version)
-            .ok_or_else(|| ApiError::NotFound(format!("there is no {name}/{version}/{FILE} in the repository")))
+            .ok_or_else(|| ApiError::NotFound(format!("there is no {name}/{version}/{MODEL_FILE} in the repository")))
     }
 
-    async fn bring(&self, app: &App, name: &str, version: &str, path: PathBuf) -> Result<(), ApiError> {
+    async fn check_and_load(&self, app: &AppState, name: &str, version: &str, path: PathBuf) -> Result<(), ApiError> {
         let hashed = {
-            let (path, options) = (path.clone(), fetch::Options::of(&app.args));
-            blocking(move || fetch::hash(&path, &options)).await?
+            let (path, options) = (path.clone(), fetch::FetchOptions::from_args(&app.args));
+            run_blocking(move || fetch::hash_model(&path, &options)).await?
         };
         if app.models.get(name, Some(version)).is_ok_and(|model| model.digest == hashed) {
             return Ok(());
         }
-        let facts = vet::vet(&app.args, &path, self.max_bytes).await.map_err(refusal)?;
-        let bytes = facts.bytes.saturating_mul(app.args.threads().workers as u64);
-        self.make_room(app, name, version, bytes)?;
-        let artifact = Artifact {
+        let facts = sandbox::trial_load(&app.args, &path, self.max_bytes).await.map_err(to_api_error)?;
+        let bytes = facts.bytes.saturating_mul(app.args.thread_counts().workers as u64);
+        self.evict_for(app, name, version, bytes)?;
+        let artifact = ModelArtifact {
             name: name.to_owned(),
             version: version.to_owned(),
             path,
@@ -200,21 +202,21 @@ impl Repository {
             optimised_dir: None,
         };
         let args = app.args.clone();
-        let model = blocking(move || load::build(&args, artifact)).await?;
+        let model = run_blocking(move || load::build_model(&args, artifact)).await?;
         tracing::info!(model = name, version, bytes, digest = model.digest, "loaded a model of the repository");
         app.models.insert(model);
         Ok(())
     }
 
     /// Sends away those that were not used for longest. What is still answered by them finishes.
-    fn make_room(&self, app: &App, name: &str, version: &str, bytes: u64) -> Result<(), ApiError> {
+    fn evict_for(&self, app: &AppState, name: &str, version: &str, bytes: u64) -> Result<(), ApiError> {
         if bytes > self.max_bytes {
             return Err(ApiError::Unprocessable(format!(
                 "the model takes {bytes} bytes of memory; all models of the repository together may take {} (--max-models-bytes)",
                 self.max_bytes
             )));
         }
-        let mut guests = app.models.guests();
+        let mut guests = app.models.repository_models();
         guests.retain(|guest| (guest.name.as_str(), guest.version.as_str()) != (name, version));
         let mut taken: u64 = guests.iter().map(|guest| guest.bytes).sum();
         for guest in guests {
@@ -223,7 +225,7 @@ impl Repository {
             }
             taken -= guest.bytes;
             app.models.remove(&guest.name, Some(&guest.version));
-            self.note(&guest.name, &guest.version, Some(Absent::Evicted));
+            self.set_absence(&guest.name, &guest.version, Some(AbsenceReason::Evicted));
             tracing::info!(model = guest.name, version = guest.version, bytes = guest.bytes, "a model made room");
         }
         Ok(())
@@ -233,60 +235,65 @@ impl Repository {
     ///
     /// # Errors
     /// `Unprocessable` for the pod's own model, `NotFound` for one that is not loaded.
-    pub fn unload(&self, app: &App, name: &str, version: Option<&str>) -> Result<(), ApiError> {
-        if name == app.models.own_name() {
+    pub fn unload(&self, app: &AppState, name: &str, version: Option<&str>) -> Result<(), ApiError> {
+        if name == app.models.primary_name() {
             return Err(ApiError::Unprocessable(format!("{name:?} is this pod's own model and stays loaded")));
         }
         let removed = app.models.remove(name, version);
         let evicted = std::iter::from_fn(|| {
-            let version = self.evicted(name, version)?;
-            self.note(name, &version, Some(Absent::Unloaded));
+            let version = self.evicted_version(name, version)?;
+            self.set_absence(name, &version, Some(AbsenceReason::Unloaded));
             Some(())
         });
         if removed.is_empty() && evicted.take(MAX_LISTED).count() == 0 {
             return Err(ApiError::NotFound(format!("model {name:?} is not loaded here")));
         }
         for model in removed {
-            self.note(&model.name, &model.version, Some(Absent::Unloaded));
+            self.set_absence(&model.name, &model.version, Some(AbsenceReason::Unloaded));
             tracing::info!(model = model.name, version = model.version, "unloaded a model of the repository");
         }
         Ok(())
     }
 
     /// Brings a model back that had to make room; `false` when it is no such model.
-    pub(crate) async fn recall(&self, app: &App, name: &str, version: Option<&str>) -> Result<bool, ApiError> {
-        match self.evicted(name, version) {
-            Some(version) => self.load_or_recall(app, name, Some(&version), true).await.map(|()| true),
+    pub(crate) async fn reload_evicted(
+        &self,
+        app: &AppState,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<bool, ApiError> {
+        match self.evicted_version(name, version) {
+            Some(version) => self.load_or_reload(app, name, Some(&version), true).await.map(|()| true),
             None => Ok(false),
         }
     }
 }
 
 /// Names of directories in a directory, sorted; those that are no names of models are left out.
-fn names(directory: &Path) -> Vec<String> {
+fn directory_names(directory: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let named = entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir());
     let mut names: Vec<_> =
-        named.filter_map(|e| e.file_name().into_string().ok()).filter(|n| plain(n)).take(MAX_LISTED).collect();
+        named.filter_map(|e| e.file_name().into_string().ok()).filter(|n| is_plain_name(n)).take(MAX_LISTED).collect();
     names.sort();
     names
 }
 
 /// Whether a text can be a part of a path and nothing else. Kubernetes keeps its own files in directories that begin with a dot.
-fn plain(text: &str) -> bool {
+fn is_plain_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     !text.is_empty() && text.len() <= MAX_NAME && !text.starts_with('.') && text.bytes().all(allowed)
 }
 
-fn refusal(error: LoadError) -> ApiError {
+fn to_api_error(error: LoadError) -> ApiError {
     if error.permanent { ApiError::Unprocessable(error.to_string()) } else { ApiError::Unavailable(error.to_string()) }
 }
 
-async fn blocking<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LoadError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|e| ApiError::Internal(format!("the loading thread panicked: {e}")))?.map_err(refusal)
+    done.map_err(|e| ApiError::Internal(format!("the loading thread panicked: {e}")))?.map_err(to_api_error)
 }
 
 #[cfg(test)]
@@ -295,9 +302,9 @@ mod tests {
 
     #[test]
     fn names_are_no_paths() {
-        assert!(plain("digits-v2.1_x"));
+        assert!(is_plain_name("digits-v2.1_x"));
         for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "é", "a b"] {
-            assert!(!plain(name), "{name:?}");
+            assert!(!is_plain_name(name), "{name:?}");
         }
     }
 
@@ -308,10 +315,10 @@ mod tests {
             let place = dir.path().join("m").join(version);
             std::fs::create_dir_all(&place).unwrap();
             if version != "empty" {
-                std::fs::write(place.join(FILE), "x").unwrap();
+                std::fs::write(place.join(MODEL_FILE), "x").unwrap();
             }
         }
-        let repository = Repository::new(Some(dir.path().to_owned()), 0);
-        assert_eq!(repository.versions("m"), ["10", "9", "1", "beta"]);
+        let repository = ModelRepository::new(Some(dir.path().to_owned()), 0);
+        assert_eq!(repository.declared_versions("m"), ["10", "9", "1", "beta"]);
     }
 }

@@ -174,7 +174,7 @@ impl TensorData {
     }
 
     /// Whether an element is a NaN.
-    pub fn holds_nan(&self) -> bool {
+    pub fn has_nan(&self) -> bool {
         match self {
             Self::F16(v) => v.iter().any(|x| x.is_nan()),
             Self::F32(v) => v.iter().any(|x| x.is_nan()),
@@ -226,7 +226,7 @@ impl Tensor {
     }
 
     /// Rows `from..from + count` along the first axis.
-    pub fn rows_slice(&self, from: usize, count: usize) -> Self {
+    pub fn slice_rows(&self, from: usize, count: usize) -> Self {
         let width: usize = self.shape.iter().skip(1).product();
         let mut shape = self.shape.clone();
         if let Some(first) = shape.first_mut() {
@@ -276,8 +276,8 @@ mod tests {
         let b = Tensor { shape: vec![1, 3], data: TensorData::I32(vec![6, 7, 8]) };
         let whole = Tensor::stack([&a, &b].into_iter()).unwrap();
         assert_eq!(whole.shape, [3, 3]);
-        assert_eq!(whole.rows_slice(0, 2), a);
-        assert_eq!(whole.rows_slice(2, 1), b);
+        assert_eq!(whole.slice_rows(0, 2), a);
+        assert_eq!(whole.slice_rows(2, 1), b);
         let other = Tensor { shape: vec![1, 2], data: TensorData::I32(vec![1, 2]) };
         assert_eq!(Tensor::stack([&a, &other].into_iter()), None);
     }

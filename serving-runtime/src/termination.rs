@@ -17,11 +17,11 @@ pub fn write_error(path: &Path, error: &LoadError) {
     if error.message.len() > MAX_MESSAGE {
         error.message = error.message.chars().take(MAX_MESSAGE / 4).collect();
     }
-    write(path, &error);
+    write_message(path, &error);
 }
 
 /// Writes one line of JSON. A failure is only logged: outside of a pod there is no such file.
-pub fn write(path: &Path, message: &impl Serialize) {
+pub fn write_message(path: &Path, message: &impl Serialize) {
     let line = serde_json::to_string(message).unwrap_or_default() + "\n";
     let written = OpenOptions::new()
         .write(true)
@@ -37,13 +37,13 @@ pub fn write(path: &Path, message: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Reason;
+    use crate::error::LoadErrorReason;
 
     #[test]
     fn one_line_of_json_that_fits() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        write_error(&path, &LoadError::permanent(Reason::DigestMismatch, "é".repeat(9000)));
+        write_error(&path, &LoadError::permanent(LoadErrorReason::DigestMismatch, "é".repeat(9000)));
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.len() < 4096 && text.ends_with('\n') && text.lines().count() == 1);
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();

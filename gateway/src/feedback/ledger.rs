@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use slipway_prediction_id::{Label, MAX_ROWS, PredictionId};
+use slipway_prediction_id::{MAX_ROWS, PredictedLabel, PredictionId};
 
 use crate::split::hash_parts;
 
@@ -237,7 +237,7 @@ impl FeedbackLedger {
 /// What an item adds, where outcomes of the names `taken` are taken.
 fn evaluate_item(
     item: &FeedbackItem,
-    predicted: &[Option<Label>],
+    predicted: &[Option<PredictedLabel>],
     taken: &[String],
 ) -> Result<CountedFeedback, FeedbackRejection> {
     let Some(outcome) = &item.outcome else {
@@ -256,7 +256,7 @@ fn evaluate_item(
 }
 
 /// Counts right and wrong rows.
-fn compare_labels(item: &FeedbackItem, predicted: &[Option<Label>]) -> Result<(u64, u64), FeedbackRejection> {
+fn compare_labels(item: &FeedbackItem, predicted: &[Option<PredictedLabel>]) -> Result<(u64, u64), FeedbackRejection> {
     let truths: &[Value] = match (&item.label, &item.labels) {
         (Some(one), None) => std::slice::from_ref(one),
         (None, Some(many)) if !many.is_empty() => many,
@@ -304,7 +304,7 @@ mod tests {
     const NOW: u64 = 1_800_000_000;
 
     fn id(number: u64, age: u64, labels: &[i64]) -> PredictionId {
-        let labels = labels.iter().map(|n| Some(Label::Number(*n))).collect();
+        let labels = labels.iter().map(|n| Some(PredictedLabel::Number(*n))).collect();
         PredictionId { revision: "rev".into(), seconds: (NOW - age) as u32, number, labels }
     }
 

@@ -16,7 +16,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header::CONTENT_ENCODING};
 use ring::hmac;
-use slipway_prediction_id::{PredictionId, Report, Sealer};
+use slipway_prediction_id::{PredictionId, PredictionIdSealer, PredictionReport};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::{
@@ -70,10 +70,12 @@ pub fn issue_prediction_id(
     report: Option<&HeaderValue>,
 ) -> Option<HeaderValue> {
     let master = gateway.keys.master()?;
-    let sealer = Sealer::new(&master.derive(slipway_prediction_id::PURPOSE, &model.config.uid))?;
-    let told = report.and_then(|report| Report::decode(report.to_str().ok()?));
+    let sealer =
+        PredictionIdSealer::new(&master.derive(slipway_prediction_id::PREDICTION_ID_PURPOSE, &model.config.uid))?;
+    let told = report.and_then(|report| PredictionReport::decode(report.to_str().ok()?));
     // Servers that report nothing have outcomes as feedback, and no labels.
-    let report = told.unwrap_or_else(|| Report { sample: Report::random_sample(), labels: Vec::new() });
+    let report =
+        told.unwrap_or_else(|| PredictionReport { sample: PredictionReport::random_sample(), labels: Vec::new() });
     let seconds = unix_seconds();
     let id = sealer.seal(revision, u32::try_from(seconds).unwrap_or(u32::MAX), &report)?;
     let rows = report.labels.iter().flatten().count();
@@ -154,17 +156,17 @@ fn error_response(status: StatusCode, text: &str) -> Response<AnswerBody> {
 }
 
 /// By the key that is, and by the one that was until lately.
-fn prediction_sealers(gateway: &GatewayContext, uid: &str) -> Vec<Sealer> {
+fn prediction_sealers(gateway: &GatewayContext, uid: &str) -> Vec<PredictionIdSealer> {
     let masters = [gateway.keys.master(), gateway.keys.previous_master()];
-    let keys = masters.iter().flatten().map(|master| master.derive(slipway_prediction_id::PURPOSE, uid));
-    keys.filter_map(|key| Sealer::new(&key)).collect()
+    let keys = masters.iter().flatten().map(|master| master.derive(slipway_prediction_id::PREDICTION_ID_PURPOSE, uid));
+    keys.filter_map(|key| PredictionIdSealer::new(&key)).collect()
 }
 
 /// Counts what is this gateway's to count, and has others count theirs.
 async fn count_feedback(
     gateway: &GatewayContext,
     model: &RoutedModel,
-    sealers: &[Sealer],
+    sealers: &[PredictionIdSealer],
     request: FeedbackRequest,
     from_gateway: bool,
 ) -> FeedbackResponse {

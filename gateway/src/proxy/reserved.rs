@@ -69,7 +69,7 @@ pub fn access_proof(
     what: Option<ReservedOperation>,
 ) -> Option<HeaderValue> {
     what.filter(|what| matches!(what, ReservedOperation::Features | ReservedOperation::Repository))?;
-    let key = gateway.keys.derive(slipway_prediction_id::ACCESS, &model.config.uid)?;
+    let key = gateway.keys.derive(slipway_prediction_id::ACCESS_PURPOSE, &model.config.uid)?;
     let mut proof = HeaderValue::from_str(&hex::encode(key)).ok()?;
     proof.set_sensitive(true);
     Some(proof)

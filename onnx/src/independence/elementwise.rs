@@ -1,8 +1,8 @@
 //! Operators that work element by element, with the shapes of their inputs broadcast to one another.
 
-use super::size::{Size, Symbols};
-use super::value::{Elements, Tensor};
-use super::{Call, Made};
+use super::size::{SymbolTable, SymbolicSize};
+use super::value::{SizeList, SymbolicTensor};
+use super::{NodeCall, RuleResult};
 
 /// Operators of which every element of the output comes of the elements at its place in the inputs.
 const OPERATORS: &[&str] = &[
@@ -82,38 +82,42 @@ const OPERATORS: &[&str] = &[
     "QuickGelu",
 ];
 
-pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
+pub(super) fn apply_elementwise(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {
-        "Dropout" => Some(dropout(call)),
-        "QuantizeLinear" | "DequantizeLinear" => Some(quantize(call)),
+        "Dropout" => Some(dropout_rule(call)),
+        "QuantizeLinear" | "DequantizeLinear" => Some(quantize_rule(call)),
         // Logical shapes are the same whatever the elements are.
-        _ if OPERATORS.contains(&operator) => Some(elementwise(call, operator)),
+        _ if OPERATORS.contains(&operator) => Some(elementwise_rule(call, operator)),
         _ => None,
     }
 }
 
-fn elementwise(call: &mut Call<'_>, operator: &str) -> Made {
+fn elementwise_rule(call: &mut NodeCall<'_>, operator: &str) -> RuleResult {
     if !call.has_rows() {
-        if let Some(tensor) = of_sizes(call, operator) {
-            return Ok(call.all(tensor));
+        if let Some(tensor) = compute_sizes(call, operator) {
+            return Ok(call.repeat_output(tensor));
         }
-        let shapes: Option<Vec<Vec<Size>>> = call.inputs.iter().flatten().map(|tensor| tensor.shape.clone()).collect();
+        let shapes: Option<Vec<Vec<SymbolicSize>>> =
+            call.inputs.iter().flatten().map(|tensor| tensor.shape.clone()).collect();
         let shape = shapes.map(|shapes| broadcast_shapes(&shapes, call.symbols));
-        return Ok(call.without_rows(shape));
+        return Ok(call.output_without_rows(shape));
     }
-    let tensors: Vec<&Tensor> = call.inputs.iter().copied().flatten().collect();
-    let tensor = broadcast(&tensors, call.symbols)?;
-    Ok(call.all(tensor))
+    let tensors: Vec<&SymbolicTensor> = call.inputs.iter().copied().flatten().collect();
+    let tensor = broadcast_tensors(&tensors, call.symbols)?;
+    Ok(call.repeat_output(tensor))
 }
 
 /// The result of tensors that are broadcast to one another, some of which hold rows.
-pub(super) fn broadcast(tensors: &[&Tensor], symbols: &mut Symbols) -> Result<Tensor, String> {
-    let shapes: Option<Vec<&Vec<Size>>> = tensors.iter().map(|tensor| tensor.shape.as_ref()).collect();
+pub(super) fn broadcast_tensors(
+    tensors: &[&SymbolicTensor],
+    symbols: &mut SymbolTable,
+) -> Result<SymbolicTensor, String> {
+    let shapes: Option<Vec<&Vec<SymbolicSize>>> = tensors.iter().map(|tensor| tensor.shape.as_ref()).collect();
     let shapes = shapes.ok_or("the shape of a tensor that it joins with rows is not known")?;
     let rank = shapes.iter().map(|shape| shape.len()).max().unwrap_or(0);
     let mut axis = None;
     for (tensor, shape) in tensors.iter().zip(&shapes) {
-        let Some(own) = tensor.axis else { continue };
+        let Some(own) = tensor.row_axis else { continue };
         let there = own + rank - shape.len();
         if axis.is_some_and(|axis| axis != there) {
             return Err("it joins rows with rows along another axis".into());
@@ -121,42 +125,42 @@ pub(super) fn broadcast(tensors: &[&Tensor], symbols: &mut Symbols) -> Result<Te
         axis = Some(there);
     }
     let axis = axis.ok_or("no rows are among its inputs")?;
-    let mut rows: Option<&Size> = None;
+    let mut rows: Option<&SymbolicSize> = None;
     for (tensor, shape) in tensors.iter().zip(&shapes) {
         let here = (axis + shape.len()).checked_sub(rank).map(|at| &shape[at]);
-        if tensor.is_rows() {
+        if tensor.has_row_axis() {
             if rows.is_some_and(|rows| Some(rows) != here) {
                 return Err("it joins rows with other multiples of rows".into());
             }
             rows = here;
-        } else if tensor.counted {
+        } else if tensor.batch_dependent {
             return Err("it joins rows with something that depends on their number".into());
-        } else if here.is_some_and(|size| !size.is(1)) {
+        } else if here.is_some_and(|size| !size.equals_number(1)) {
             return Err("it joins rows with a tensor that has an element for each of them".into());
         }
     }
     let rows = rows.cloned().ok_or("no rows are among its inputs")?;
-    let owned: Vec<Vec<Size>> = shapes.into_iter().cloned().collect();
+    let owned: Vec<Vec<SymbolicSize>> = shapes.into_iter().cloned().collect();
     let mut shape = broadcast_shapes(&owned, symbols);
     shape[axis] = rows;
-    Ok(Tensor::rows(shape, axis))
+    Ok(SymbolicTensor::with_row_axis(shape, axis))
 }
 
 /// The shape of shapes that are broadcast to one another.
-pub(super) fn broadcast_shapes(shapes: &[Vec<Size>], symbols: &mut Symbols) -> Vec<Size> {
+pub(super) fn broadcast_shapes(shapes: &[Vec<SymbolicSize>], symbols: &mut SymbolTable) -> Vec<SymbolicSize> {
     let rank = shapes.iter().map(Vec::len).max().unwrap_or(0);
     let at = |place: usize| {
-        let sizes: Vec<&Size> =
+        let sizes: Vec<&SymbolicSize> =
             shapes.iter().filter_map(|shape| shape.get((place + shape.len()).checked_sub(rank)?)).collect();
-        let other: Vec<&Size> = sizes.iter().copied().filter(|size| !size.is(1)).collect();
+        let other: Vec<&SymbolicSize> = sizes.iter().copied().filter(|size| !size.equals_number(1)).collect();
         match other.as_slice() {
-            [] => Size::number(1),
+            [] => SymbolicSize::from_number(1),
             [one] if one.as_number().is_some() => (*one).clone(),
             // A symbol may stand for 1, and then the other one decides; a number greater than 1 decides by itself.
             [first, rest @ ..] if rest.iter().all(|size| size == first) => (*first).clone(),
             many => match many.iter().find(|size| size.as_number().is_some()) {
                 Some(number) => (*number).clone(),
-                None => symbols.computed("broadcast", many),
+                None => symbols.computed_size("broadcast", many),
             },
         }
     };
@@ -164,8 +168,8 @@ pub(super) fn broadcast_shapes(shapes: &[Vec<Size>], symbols: &mut Symbols) -> V
 }
 
 /// Arithmetic on sizes: exporters compute shapes by it.
-fn of_sizes(call: &mut Call<'_>, operator: &str) -> Option<Tensor> {
-    let lists: Vec<&Elements> =
+fn compute_sizes(call: &mut NodeCall<'_>, operator: &str) -> Option<SymbolicTensor> {
+    let lists: Vec<&SizeList> =
         call.inputs.iter().map(|tensor| tensor.and_then(|tensor| tensor.elements.as_ref())).collect::<Option<_>>()?;
     if call.inputs.iter().flatten().any(|tensor| tensor.rank().is_none_or(|rank| rank > 1)) {
         return None;
@@ -174,47 +178,47 @@ fn of_sizes(call: &mut Call<'_>, operator: &str) -> Option<Tensor> {
     if lists.iter().any(|list| list.len() != length && list.len() != 1) {
         return None;
     }
-    if operator == "Cast" && !whole_numbers(call.node.integer("to")?) {
+    if operator == "Cast" && !is_integer_type(call.node.integer("to")?) {
         return None;
     }
-    let counted = call.inputs.iter().flatten().any(|tensor| tensor.counted);
+    let counted = call.inputs.iter().flatten().any(|tensor| tensor.batch_dependent);
     let mut made = Vec::with_capacity(length);
     for place in 0..length {
-        let operands: Option<Vec<&Size>> =
+        let operands: Option<Vec<&SymbolicSize>> =
             lists.iter().map(|list| list[if list.len() == 1 { 0 } else { place }].as_ref()).collect();
-        made.push(operands.and_then(|operands| of_size(operator, &operands, call.symbols)));
+        made.push(operands.and_then(|operands| compute_size(operator, &operands, call.symbols)));
     }
     // An element of the list that is followed, and counts no rows, may stand beside one that does: the list as a whole is counted then.
     let scalar = call.inputs.iter().flatten().all(|tensor| tensor.rank() == Some(0));
-    let still = counted && made.iter().any(|element| element.as_ref().is_none_or(Size::has_rows));
-    let list = Tensor::list(made, still);
-    Some(if scalar { Tensor { shape: Some(vec![]), ..list } } else { list })
+    let still = counted && made.iter().any(|element| element.as_ref().is_none_or(SymbolicSize::has_rows));
+    let list = SymbolicTensor::from_elements(made, still);
+    Some(if scalar { SymbolicTensor { shape: Some(vec![]), ..list } } else { list })
 }
 
 /// TensorProto.DataType: integers, and booleans that stand for a comparison.
-fn whole_numbers(data_type: i64) -> bool {
+fn is_integer_type(data_type: i64) -> bool {
     [2, 3, 4, 5, 6, 7, 9, 12, 13].contains(&data_type)
 }
 
-fn of_size(operator: &str, operands: &[&Size], symbols: &mut Symbols) -> Option<Size> {
+fn compute_size(operator: &str, operands: &[&SymbolicSize], symbols: &mut SymbolTable) -> Option<SymbolicSize> {
     let numbers: Option<Vec<i64>> = operands.iter().map(|size| size.as_number()).collect();
     match (operator, operands) {
         ("Identity" | "Cast", [one]) => return Some((*one).clone()),
         ("Mul", [one, other]) => return one.times(other),
         ("Div", [one, other]) if numbers.is_none() => {
-            if let Some(quotient) = one.divided_by(other) {
+            if let Some(quotient) = one.exact_quotient(other) {
                 return Some(quotient);
             }
         }
         // A size is never negative, so it is no -1.
         ("Equal", [one, other]) => {
-            let negative = |size: &Size| size.as_number().is_some_and(|number| number < 0);
-            let symbolic = |size: &Size| size.as_number().is_none() && symbols.is_natural(size);
+            let negative = |size: &SymbolicSize| size.as_number().is_some_and(|number| number < 0);
+            let symbolic = |size: &SymbolicSize| size.as_number().is_none() && symbols.is_non_negative(size);
             if one == other {
-                return Some(Size::number(1));
+                return Some(SymbolicSize::from_number(1));
             }
             if numbers.is_some() || negative(one) && symbolic(other) || negative(other) && symbolic(one) {
-                return Some(Size::number(0));
+                return Some(SymbolicSize::from_number(0));
             }
             return None;
         }
@@ -227,14 +231,14 @@ fn of_size(operator: &str, operands: &[&Size], symbols: &mut Symbols) -> Option<
         _ => {}
     }
     if let Some(numbers) = numbers {
-        return of_numbers(operator, &numbers).map(Size::number);
+        return compute_number(operator, &numbers).map(SymbolicSize::from_number);
     }
     let followed = ["Add", "Sub", "Div", "Mod", "Max", "Min"].contains(&operator);
     // What depends on the number of rows in another way than as a multiple is not followed.
-    (followed && operands.iter().all(|size| !size.has_rows())).then(|| symbols.computed(operator, operands))
+    (followed && operands.iter().all(|size| !size.has_rows())).then(|| symbols.computed_size(operator, operands))
 }
 
-fn of_numbers(operator: &str, numbers: &[i64]) -> Option<i64> {
+fn compute_number(operator: &str, numbers: &[i64]) -> Option<i64> {
     match (operator, numbers) {
         ("Add", [a, b]) => a.checked_add(*b),
         ("Sub", [a, b]) => a.checked_sub(*b),
@@ -250,25 +254,26 @@ fn of_numbers(operator: &str, numbers: &[i64]) -> Option<i64> {
 }
 
 /// Without training, and without a mask that would be random.
-fn dropout(call: &mut Call<'_>) -> Made {
+fn dropout_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let training = call.input(2);
     if training.is_some_and(|tensor| tensor.number() != Some(0)) {
         return Err("it drops elements at random".into());
     }
-    let tensor = call.need(0)?.clone();
-    Ok(call.all(Tensor { elements: None, ..tensor }))
+    let tensor = call.required_input(0)?.clone();
+    Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
 }
 
 /// One scale for all, or one for each place along an axis, which must not be that of the rows.
-fn quantize(call: &mut Call<'_>) -> Made {
-    call.others_are_fixed(&[0])?;
-    let tensor = call.need(0)?.clone();
-    if let (Some(rows), Some(rank)) = (tensor.axis, tensor.rank()) {
-        let single = call.need(1)?.shape.as_ref().is_some_and(|shape| shape.iter().all(|size| size.is(1)));
-        let along = super::value::axis(call.node.integer("axis").unwrap_or(1), rank);
+fn quantize_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    call.ensure_others_fixed(&[0])?;
+    let tensor = call.required_input(0)?.clone();
+    if let (Some(rows), Some(rank)) = (tensor.row_axis, tensor.rank()) {
+        let single =
+            call.required_input(1)?.shape.as_ref().is_some_and(|shape| shape.iter().all(|size| size.equals_number(1)));
+        let along = super::value::resolve_axis(call.node.integer("axis").unwrap_or(1), rank);
         if !single && along.is_none_or(|axis| axis == rows) {
             return Err("it has a scale for each row".into());
         }
     }
-    Ok(call.all(Tensor { elements: None, ..tensor }))
+    Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
 }

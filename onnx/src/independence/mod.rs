@@ -18,9 +18,9 @@ mod value;
 
 use std::collections::BTreeMap;
 
-use crate::graph::{Attribute, Constant, Dimension, Function, Graph, Model, Node};
-use size::{Size, Symbols};
-use value::Tensor;
+use crate::graph::{ConstantTensor, Dimension, GraphNode, ModelFunction, NodeAttribute, OnnxGraph, OnnxModel};
+use size::{SymbolTable, SymbolicSize};
+use value::SymbolicTensor;
 
 /// Functions in functions in functions.
 const MAX_CALLS: usize = 16;
@@ -31,17 +31,18 @@ const MAX_STEPS: usize = 1_000_000;
 ///
 /// # Errors
 /// Why it cannot be shown, in words for the owner of the model.
-pub fn prove(model: &Model) -> Result<(), String> {
-    let mut walk = Walk { model, symbols: Symbols::default(), steps: 0, calls: 0 };
-    let mut known = walk.inputs()?;
-    walk.graph(&model.graph, &model.opsets, &mut known)?;
+pub fn prove_row_independence(model: &OnnxModel) -> Result<(), String> {
+    let mut walk = GraphWalk { model, symbols: SymbolTable::default(), steps: 0, call_depth: 0 };
+    let mut known = walk.declare_inputs()?;
+    walk.visit_graph(&model.graph, &model.opsets, &mut known)?;
     for output in &model.graph.outputs {
         let name = &output.name;
         let tensor = known.get(name).ok_or_else(|| format!("nothing makes the output {name:?}"))?;
         let size = tensor.shape.as_ref().and_then(|shape| shape.first());
-        let rows_first = tensor.axis == Some(0) && tensor.repeats.is_none() && size.is_some_and(Size::is_rows);
+        let rows_first =
+            tensor.row_axis == Some(0) && tensor.repeats.is_none() && size.is_some_and(SymbolicSize::is_row_count);
         if !rows_first {
-            return Err(match tensor.axis {
+            return Err(match tensor.row_axis {
                 Some(0) => format!("the output {name:?} does not follow the rows of the inputs one by one"),
                 Some(axis) => {
                     format!("the rows of the output {name:?} are not along its first axis, but along axis {axis}")
@@ -54,33 +55,33 @@ pub fn prove(model: &Model) -> Result<(), String> {
 }
 
 /// What is known by the names of tensors.
-type Known = BTreeMap<String, Tensor>;
+type KnownTensors = BTreeMap<String, SymbolicTensor>;
 /// Versions of operator sets by domain.
-type Opsets = BTreeMap<String, i64>;
+type OpsetVersions = BTreeMap<String, i64>;
 
-struct Walk<'a> {
-    model: &'a Model,
-    symbols: Symbols,
+struct GraphWalk<'a> {
+    model: &'a OnnxModel,
+    symbols: SymbolTable,
     steps: usize,
-    calls: usize,
+    call_depth: usize,
 }
 
 /// A node with what is known of its inputs.
-struct Call<'a> {
-    node: &'a Node,
-    inputs: Vec<Option<&'a Tensor>>,
+struct NodeCall<'a> {
+    node: &'a GraphNode,
+    inputs: Vec<Option<&'a SymbolicTensor>>,
     /// Version of the operator set of the node's domain.
     version: i64,
-    symbols: &'a mut Symbols,
+    symbols: &'a mut SymbolTable,
 }
 
 /// What an operator makes, or why nothing is proven of it. The name of the node is added to the reason.
-type Made = Result<Vec<Tensor>, String>;
+type RuleResult = Result<Vec<SymbolicTensor>, String>;
 
-impl Walk<'_> {
+impl GraphWalk<'_> {
     /// The first axis of every input is that of the batch.
-    fn inputs(&mut self) -> Result<Known, String> {
-        let mut known = Known::new();
+    fn declare_inputs(&mut self) -> Result<KnownTensors, String> {
+        let mut known = KnownTensors::new();
         let mut batch_name: Option<&str> = None;
         let graph = &self.model.graph;
         let declared = graph.inputs.iter().filter(|input| !graph.constants.contains_key(&input.name));
@@ -99,33 +100,43 @@ impl Walk<'_> {
             }
             batch_name = first;
             let rest = shape[1..].iter().map(|dimension| match dimension {
-                Dimension::Fixed(number) => Ok(Size::number(*number)),
+                Dimension::Fixed(number) => Ok(SymbolicSize::from_number(*number)),
                 Dimension::Named(axis) if Some(axis.as_str()) == first => {
                     Err(format!("the batch axis {axis:?} stands twice in the shape of the input {name:?}"))
                 }
-                Dimension::Named(axis) => Ok(self.symbols.named(axis)),
-                Dimension::Open => Ok(self.symbols.fresh()),
+                Dimension::Named(axis) => Ok(self.symbols.named_size(axis)),
+                Dimension::Open => Ok(self.symbols.fresh_size()),
             });
-            let shape = std::iter::once(Ok(Size::rows())).chain(rest).collect::<Result<_, _>>()?;
-            known.insert(name.clone(), Tensor::rows(shape, 0));
+            let shape = std::iter::once(Ok(SymbolicSize::row_count())).chain(rest).collect::<Result<_, _>>()?;
+            known.insert(name.clone(), SymbolicTensor::with_row_axis(shape, 0));
         }
         Ok(known)
     }
 
-    fn graph(&mut self, graph: &Graph, opsets: &Opsets, known: &mut Known) -> Result<(), String> {
+    fn visit_graph(
+        &mut self,
+        graph: &OnnxGraph,
+        opsets: &OpsetVersions,
+        known: &mut KnownTensors,
+    ) -> Result<(), String> {
         for (name, constant) in &graph.constants {
-            known.insert(name.clone(), of_constant(constant));
+            known.insert(name.clone(), constant_tensor(constant));
         }
-        self.nodes(&graph.nodes, opsets, known)
+        self.visit_nodes(&graph.nodes, opsets, known)
     }
 
-    fn nodes(&mut self, nodes: &[Node], opsets: &Opsets, known: &mut Known) -> Result<(), String> {
+    fn visit_nodes(
+        &mut self,
+        nodes: &[GraphNode],
+        opsets: &OpsetVersions,
+        known: &mut KnownTensors,
+    ) -> Result<(), String> {
         for node in nodes {
             self.steps += 1;
             if self.steps > MAX_STEPS {
                 return Err(format!("the model has more than {MAX_STEPS} nodes"));
             }
-            let made = self.node(node, opsets, known)?;
+            let made = self.visit_node(node, opsets, known)?;
             for (name, tensor) in node.outputs.iter().zip(made) {
                 if !name.is_empty() {
                     known.insert(name.clone(), tensor);
@@ -135,13 +146,18 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn node(&mut self, node: &Node, opsets: &Opsets, known: &Known) -> Result<Vec<Tensor>, String> {
+    fn visit_node(
+        &mut self,
+        node: &GraphNode,
+        opsets: &OpsetVersions,
+        known: &KnownTensors,
+    ) -> Result<Vec<SymbolicTensor>, String> {
         let key = (node.domain.clone(), node.op_type.clone());
         if let Some(function) = self.model.functions.get(&key) {
-            return self.function(function, node, opsets, known);
+            return self.visit_function(function, node, opsets, known);
         }
-        if node.attributes.values().any(|attribute| matches!(attribute, Attribute::Graph(_))) {
-            return self.with_graphs(node, opsets, known);
+        if node.attributes.values().any(|attribute| matches!(attribute, NodeAttribute::Graph(_))) {
+            return self.visit_subgraphs(node, opsets, known);
         }
         let find = |name: &String| {
             let missing = || format!("nothing makes {name:?}, which {} takes", node.label());
@@ -149,33 +165,33 @@ impl Walk<'_> {
         };
         let inputs = node.inputs.iter().map(find).collect::<Result<Vec<_>, String>>()?;
         let version = opsets.get(&node.domain).copied().unwrap_or(1);
-        let mut call = Call { node, inputs, version, symbols: &mut self.symbols };
+        let mut call = NodeCall { node, inputs, version, symbols: &mut self.symbols };
         let made = call.apply().map_err(|reason| format!("{}: {reason}", node.label()))?;
         Ok(made)
     }
 
     /// Runs through the nodes of a function as if they stood in the place of its call.
-    fn function(
+    fn visit_function(
         &mut self,
-        function: &Function,
-        call: &Node,
-        opsets: &Opsets,
-        known: &Known,
-    ) -> Result<Vec<Tensor>, String> {
-        if self.calls >= MAX_CALLS {
+        function: &ModelFunction,
+        call: &GraphNode,
+        opsets: &OpsetVersions,
+        known: &KnownTensors,
+    ) -> Result<Vec<SymbolicTensor>, String> {
+        if self.call_depth >= MAX_CALLS {
             return Err(format!("functions call one another more than {MAX_CALLS} deep"));
         }
-        let mut inside = Known::new();
+        let mut inside = KnownTensors::new();
         for (name, given) in function.inputs.iter().zip(&call.inputs) {
             if let Some(tensor) = known.get(given) {
                 inside.insert(name.clone(), tensor.clone());
             }
         }
-        let nodes: Vec<Node> = function.nodes.iter().map(|node| with_attributes(node, call)).collect();
+        let nodes: Vec<GraphNode> = function.nodes.iter().map(|node| bind_attributes(node, call)).collect();
         let opsets = if function.opsets.is_empty() { opsets } else { &function.opsets };
-        self.calls += 1;
-        let done = self.nodes(&nodes, opsets, &mut inside);
-        self.calls -= 1;
+        self.call_depth += 1;
+        let done = self.visit_nodes(&nodes, opsets, &mut inside);
+        self.call_depth -= 1;
         done?;
         let made = function.outputs.iter().map(|name| {
             inside.get(name).cloned().ok_or_else(|| format!("nothing makes {name:?} in the function {}", call.op_type))
@@ -184,33 +200,48 @@ impl Walk<'_> {
     }
 
     /// A node that runs graphs: they see every tensor of the graph around them.
-    fn with_graphs(&mut self, node: &Node, opsets: &Opsets, known: &Known) -> Result<Vec<Tensor>, String> {
-        let graphs: Vec<&Graph> = node
+    fn visit_subgraphs(
+        &mut self,
+        node: &GraphNode,
+        opsets: &OpsetVersions,
+        known: &KnownTensors,
+    ) -> Result<Vec<SymbolicTensor>, String> {
+        let graphs: Vec<&OnnxGraph> = node
             .attributes
             .values()
-            .filter_map(|attribute| if let Attribute::Graph(graph) = attribute { Some(graph) } else { None })
+            .filter_map(|attribute| if let NodeAttribute::Graph(graph) = attribute { Some(graph) } else { None })
             .collect();
         let given = |name: &String| known.get(name);
         if node.op_type == "If" && node.domain.is_empty() {
             let condition = node.inputs.first().and_then(given);
-            if condition.is_none_or(|it| it.is_rows() || it.counted) {
+            if condition.is_none_or(|it| it.has_row_axis() || it.batch_dependent) {
                 return Err(format!("{}: its condition depends on the rows", node.label()));
             }
             let branches =
-                graphs.iter().map(|graph| self.branch(graph, opsets, known)).collect::<Result<Vec<_>, _>>()?;
-            return self.join(node, &branches);
+                graphs.iter().map(|graph| self.visit_branch(graph, opsets, known)).collect::<Result<Vec<_>, _>>()?;
+            return self.join_branches(node, &branches);
         }
-        let seen = graphs.iter().flat_map(|graph| names(graph)).filter_map(|name| known.get(name));
-        let free = node.inputs.iter().filter_map(given).chain(seen).all(|tensor| !tensor.is_rows() && !tensor.counted);
+        let seen = graphs.iter().flat_map(|graph| referenced_names(graph)).filter_map(|name| known.get(name));
+        let free = node
+            .inputs
+            .iter()
+            .filter_map(given)
+            .chain(seen)
+            .all(|tensor| !tensor.has_row_axis() && !tensor.batch_dependent);
         if free {
-            return Ok(vec![Tensor::fixed(None); node.outputs.len()]);
+            return Ok(vec![SymbolicTensor::batch_independent(None); node.outputs.len()]);
         }
         Err(format!("{}: what it does with rows is not followed", node.label()))
     }
 
-    fn branch(&mut self, graph: &Graph, opsets: &Opsets, known: &Known) -> Result<Vec<Tensor>, String> {
+    fn visit_branch(
+        &mut self,
+        graph: &OnnxGraph,
+        opsets: &OpsetVersions,
+        known: &KnownTensors,
+    ) -> Result<Vec<SymbolicTensor>, String> {
         let mut inside = known.clone();
-        self.graph(graph, opsets, &mut inside)?;
+        self.visit_graph(graph, opsets, &mut inside)?;
         let made = graph.outputs.iter().map(|output| {
             inside.get(&output.name).cloned().ok_or_else(|| format!("nothing makes {:?} in a branch", output.name))
         });
@@ -218,35 +249,45 @@ impl Walk<'_> {
     }
 
     /// What holds whichever branch is taken.
-    fn join(&mut self, node: &Node, branches: &[Vec<Tensor>]) -> Result<Vec<Tensor>, String> {
+    fn join_branches(
+        &mut self,
+        node: &GraphNode,
+        branches: &[Vec<SymbolicTensor>],
+    ) -> Result<Vec<SymbolicTensor>, String> {
         let [one, other] = branches else { return Err(format!("{}: it has no two branches", node.label())) };
         let both = one.iter().zip(other).map(|(one, other)| {
             if one == other {
                 return Ok(one.clone());
             }
-            if (one.axis, &one.repeats) != (other.axis, &other.repeats) || one.counted || other.counted {
+            if (one.row_axis, &one.repeats) != (other.row_axis, &other.repeats)
+                || one.batch_dependent
+                || other.batch_dependent
+            {
                 return Err(format!("{}: its branches differ in what they do with rows", node.label()));
             }
-            let Some(axis) = one.axis else { return Ok(Tensor::fixed(None)) };
-            let (Some(these), Some(those)) = (&one.shape, &other.shape) else { return Ok(Tensor::fixed(None)) };
+            let Some(axis) = one.row_axis else { return Ok(SymbolicTensor::batch_independent(None)) };
+            let (Some(these), Some(those)) = (&one.shape, &other.shape) else {
+                return Ok(SymbolicTensor::batch_independent(None));
+            };
             if these.len() != those.len() || these[axis] != those[axis] {
                 return Err(format!("{}: its branches give different shapes", node.label()));
             }
-            let shape = these.iter().zip(those).map(|(a, b)| if a == b { a.clone() } else { self.symbols.fresh() });
-            Ok(Tensor { repeats: one.repeats.clone(), ..Tensor::rows(shape.collect(), axis) })
+            let shape =
+                these.iter().zip(those).map(|(a, b)| if a == b { a.clone() } else { self.symbols.fresh_size() });
+            Ok(SymbolicTensor { repeats: one.repeats.clone(), ..SymbolicTensor::with_row_axis(shape.collect(), axis) })
         });
         both.collect()
     }
 }
 
 /// Names that a graph takes from around it, or from itself.
-fn names(graph: &Graph) -> Vec<&String> {
+fn referenced_names(graph: &OnnxGraph) -> Vec<&String> {
     let mut all: Vec<&String> = graph.outputs.iter().map(|output| &output.name).collect();
     for node in &graph.nodes {
         all.extend(&node.inputs);
         for attribute in node.attributes.values() {
-            if let Attribute::Graph(inner) = attribute {
-                all.extend(names(inner));
+            if let NodeAttribute::Graph(inner) = attribute {
+                all.extend(referenced_names(inner));
             }
         }
     }
@@ -254,46 +295,52 @@ fn names(graph: &Graph) -> Vec<&String> {
 }
 
 /// A node of a function, with the attributes that its call gives.
-fn with_attributes(node: &Node, call: &Node) -> Node {
+fn bind_attributes(node: &GraphNode, call: &GraphNode) -> GraphNode {
     let mut node = node.clone();
-    let given = |attribute: &Attribute| match attribute {
-        Attribute::Reference(name) => call.attributes.get(name).cloned(),
+    let given = |attribute: &NodeAttribute| match attribute {
+        NodeAttribute::Reference(name) => call.attributes.get(name).cloned(),
         other => Some(other.clone()),
     };
     node.attributes = node.attributes.iter().filter_map(|(name, it)| Some((name.clone(), given(it)?))).collect();
     node
 }
 
-fn of_constant(constant: &Constant) -> Tensor {
-    let shape = constant.shape.iter().map(|size| Size::number(*size)).collect();
+fn constant_tensor(constant: &ConstantTensor) -> SymbolicTensor {
+    let shape = constant.shape.iter().map(|size| SymbolicSize::from_number(*size)).collect();
     let elements = constant.integers.as_ref().filter(|_| constant.shape.len() <= 1);
-    let elements = elements.map(|numbers| numbers.iter().map(|number| Some(Size::number(*number))).collect());
-    Tensor { elements, ones: constant.ones.clone(), ..Tensor::fixed(Some(shape)) }
+    let elements =
+        elements.map(|numbers| numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect());
+    SymbolicTensor {
+        elements,
+        equals_one: constant.equals_one.clone(),
+        ..SymbolicTensor::batch_independent(Some(shape))
+    }
 }
 
-impl Call<'_> {
+impl NodeCall<'_> {
     /// Operators keep what is along the axis of the rows in its order, whatever that is; only those that change shapes look at it.
-    fn apply(&mut self) -> Made {
-        let order = |tensor: &Tensor| {
-            let size = tensor.shape.as_ref().zip(tensor.axis).and_then(|(shape, axis)| shape.get(axis).cloned());
+    fn apply(&mut self) -> RuleResult {
+        let order = |tensor: &SymbolicTensor| {
+            let size = tensor.shape.as_ref().zip(tensor.row_axis).and_then(|(shape, axis)| shape.get(axis).cloned());
             (size, tensor.repeats.clone())
         };
-        let mut orders = self.inputs.iter().flatten().filter(|tensor| tensor.is_rows()).map(|tensor| order(tensor));
+        let mut orders =
+            self.inputs.iter().flatten().filter(|tensor| tensor.has_row_axis()).map(|tensor| order(tensor));
         let first = orders.next();
         let Some((size, Some(repeats))) = first.clone() else {
             if orders.any(|(_, repeats)| repeats.is_some()) {
                 return Err("it joins rows with rows in another order".into());
             }
-            return self.operator();
+            return self.apply_rule();
         };
         if orders.any(|other| Some(other) != first) {
             return Err("it joins rows with rows in another order".into());
         }
-        let mut made = self.operator()?;
+        let mut made = self.apply_rule()?;
         if ["Flatten", "Reshape"].contains(&self.node.op_type.as_str()) && self.node.domain.is_empty() {
             return Ok(made);
         }
-        for tensor in made.iter_mut().filter(|tensor| tensor.is_rows()) {
+        for tensor in made.iter_mut().filter(|tensor| tensor.has_row_axis()) {
             if order(tensor).0 != size {
                 return Err("what it does with rows in this order is not followed".into());
             }
@@ -302,69 +349,72 @@ impl Call<'_> {
         Ok(made)
     }
 
-    fn operator(&mut self) -> Made {
+    fn apply_rule(&mut self) -> RuleResult {
         let operator = self.node.op_type.as_str();
         if self.node.domain == "ai.onnx.ml" {
-            return ml::apply(self);
+            return ml::apply_ml(self);
         }
         if !["", "com.microsoft"].contains(&self.node.domain.as_str()) {
-            return self.unknown();
+            return self.unknown_operator();
         }
         let made = None
-            .or_else(|| reshape::apply(self, operator))
-            .or_else(|| movement::apply(self, operator))
-            .or_else(|| gather::apply(self, operator))
-            .or_else(|| reduction::apply(self, operator))
-            .or_else(|| product::apply(self, operator))
-            .or_else(|| network::apply(self, operator))
-            .or_else(|| elementwise::apply(self, operator));
-        made.unwrap_or_else(|| self.unknown())
+            .or_else(|| reshape::apply_reshape(self, operator))
+            .or_else(|| movement::apply_movement(self, operator))
+            .or_else(|| gather::apply_gather(self, operator))
+            .or_else(|| reduction::apply_reduction(self, operator))
+            .or_else(|| product::apply_product(self, operator))
+            .or_else(|| network::apply_network(self, operator))
+            .or_else(|| elementwise::apply_elementwise(self, operator));
+        made.unwrap_or_else(|| self.unknown_operator())
     }
 
     /// An operator without a rule: what it makes of tensors without rows has none either.
-    fn unknown(&self) -> Made {
+    fn unknown_operator(&self) -> RuleResult {
         let inputs = || self.inputs.iter().flatten();
-        if inputs().any(|tensor| tensor.is_rows()) {
+        if inputs().any(|tensor| tensor.has_row_axis()) {
             return Err("what this operator does with rows is not known".into());
         }
         let random = ["Random", "Bernoulli", "Multinomial"].iter().any(|name| self.node.op_type.starts_with(name));
         if random {
             return Err("its result is another one in each run".into());
         }
-        let counted = inputs().any(|tensor| tensor.counted);
-        Ok(vec![Tensor { counted, ..Tensor::fixed(None) }; self.node.outputs.len()])
+        let batch_dependent = inputs().any(|tensor| tensor.batch_dependent);
+        Ok(vec![SymbolicTensor { batch_dependent, ..SymbolicTensor::batch_independent(None) }; self.node.outputs.len()])
     }
 
-    fn input(&self, number: usize) -> Option<&Tensor> {
+    fn input(&self, number: usize) -> Option<&SymbolicTensor> {
         self.inputs.get(number).copied().flatten()
     }
 
-    fn need(&self, number: usize) -> Result<&Tensor, String> {
+    fn required_input(&self, number: usize) -> Result<&SymbolicTensor, String> {
         self.input(number).ok_or_else(|| format!("its input {number} is missing"))
     }
 
-    fn shape_of(&self, number: usize) -> Result<Vec<Size>, String> {
-        self.need(number)?.shape.clone().ok_or_else(|| format!("the shape of its input {number} is not known"))
+    fn input_shape(&self, number: usize) -> Result<Vec<SymbolicSize>, String> {
+        self.required_input(number)?
+            .shape
+            .clone()
+            .ok_or_else(|| format!("the shape of its input {number} is not known"))
     }
 
     /// The numbers of an input that is a constant list.
-    fn numbers(&self, number: usize) -> Option<Vec<i64>> {
+    fn input_numbers(&self, number: usize) -> Option<Vec<i64>> {
         self.input(number)?.numbers()
     }
 
     /// Whether rows are among the inputs.
     fn has_rows(&self) -> bool {
-        self.inputs.iter().flatten().any(|tensor| tensor.is_rows())
+        self.inputs.iter().flatten().any(|tensor| tensor.has_row_axis())
     }
 
     /// All inputs but those of these numbers must be the same whatever the batch is.
-    fn others_are_fixed(&self, but: &[usize]) -> Result<(), String> {
+    fn ensure_others_fixed(&self, but: &[usize]) -> Result<(), String> {
         for (number, tensor) in self.inputs.iter().enumerate() {
             let Some(tensor) = tensor.filter(|_| !but.contains(&number)) else { continue };
-            if tensor.is_rows() {
+            if tensor.has_row_axis() {
                 return Err(format!("its input {number} holds rows where it should be the same for all"));
             }
-            if tensor.counted {
+            if tensor.batch_dependent {
                 return Err(format!("its input {number} depends on the number of rows"));
             }
         }
@@ -372,13 +422,13 @@ impl Call<'_> {
     }
 
     /// What is made of inputs that hold no rows.
-    fn without_rows(&self, shape: Option<Vec<Size>>) -> Vec<Tensor> {
-        let counted = self.inputs.iter().flatten().any(|tensor| tensor.counted);
-        self.all(Tensor { counted, ..Tensor::fixed(shape) })
+    fn output_without_rows(&self, shape: Option<Vec<SymbolicSize>>) -> Vec<SymbolicTensor> {
+        let counted = self.inputs.iter().flatten().any(|tensor| tensor.batch_dependent);
+        self.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(shape) })
     }
 
     /// As many results as the node has outputs.
-    fn all(&self, tensor: Tensor) -> Vec<Tensor> {
+    fn repeat_output(&self, tensor: SymbolicTensor) -> Vec<SymbolicTensor> {
         vec![tensor; self.node.outputs.len().max(1)]
     }
 }

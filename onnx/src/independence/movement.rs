@@ -1,42 +1,43 @@
 //! Operators that move, cut, repeat and join elements.
 
-use super::size::Size;
-use super::value::{self, Elements, Tensor};
-use super::{Call, Made};
+use super::size::SymbolicSize;
+use super::value::{self, SizeList, SymbolicTensor};
+use super::{NodeCall, RuleResult};
 
-pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
+pub(super) fn apply_movement(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {
-        "Concat" => Some(concat(call)),
-        "OneHot" => Some(one_hot(call)),
-        "Pad" => Some(pad(call)),
-        "Slice" => Some(slice(call)),
-        "Split" => Some(split(call)),
-        "Tile" => Some(tile(call)),
-        "Transpose" => Some(transpose(call)),
-        "Trilu" => Some(trilu(call)),
+        "Concat" => Some(concat_rule(call)),
+        "OneHot" => Some(one_hot_rule(call)),
+        "Pad" => Some(pad_rule(call)),
+        "Slice" => Some(slice_rule(call)),
+        "Split" => Some(split_rule(call)),
+        "Tile" => Some(tile_rule(call)),
+        "Transpose" => Some(transpose_rule(call)),
+        "Trilu" => Some(trilu_rule(call)),
         _ => None,
     }
 }
 
 const ALONG_ROWS: &str = "it works along the axis of the rows";
 
-fn concat(call: &mut Call<'_>) -> Made {
-    let tensors: Vec<Tensor> = call.inputs.iter().flatten().map(|tensor| (*tensor).clone()).collect();
+fn concat_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    let tensors: Vec<SymbolicTensor> = call.inputs.iter().flatten().map(|tensor| (*tensor).clone()).collect();
     if !call.has_rows() {
-        let lists: Option<Vec<Elements>> = tensors.iter().map(|tensor| tensor.elements.clone()).collect();
+        let lists: Option<Vec<SizeList>> = tensors.iter().map(|tensor| tensor.elements.clone()).collect();
         let flat = tensors.iter().all(|tensor| tensor.rank() == Some(1));
         if let (Some(lists), true) = (lists, flat) {
-            let unknown = tensors.iter().any(|it| it.counted && it.elements.iter().flatten().any(Option::is_none));
-            return Ok(call.all(Tensor::list(lists.concat(), unknown)));
+            let unknown =
+                tensors.iter().any(|it| it.batch_dependent && it.elements.iter().flatten().any(Option::is_none));
+            return Ok(call.repeat_output(SymbolicTensor::from_elements(lists.concat(), unknown)));
         }
-        let shapes: Option<Vec<Vec<Size>>> = tensors.iter().map(|tensor| tensor.shape.clone()).collect();
-        let shape = shapes.and_then(|shapes| joined(call, &shapes).ok());
-        return Ok(call.without_rows(shape));
+        let shapes: Option<Vec<Vec<SymbolicSize>>> = tensors.iter().map(|tensor| tensor.shape.clone()).collect();
+        let shape = shapes.and_then(|shapes| concat_shape(call, &shapes).ok());
+        return Ok(call.output_without_rows(shape));
     }
-    let shapes: Option<Vec<Vec<Size>>> = tensors.iter().map(|tensor| tensor.shape.clone()).collect();
+    let shapes: Option<Vec<Vec<SymbolicSize>>> = tensors.iter().map(|tensor| tensor.shape.clone()).collect();
     let shapes = shapes.ok_or("the shape of one of its inputs is not known")?;
     let rows = tensors.iter().zip(&shapes).map(|(tensor, shape)| {
-        let axis = tensor.axis.ok_or("it joins rows with a tensor that is not made of them")?;
+        let axis = tensor.row_axis.ok_or("it joins rows with a tensor that is not made of them")?;
         Ok((axis, shape.get(axis).cloned()))
     });
     let rows = rows.collect::<Result<Vec<_>, String>>()?;
@@ -44,58 +45,58 @@ fn concat(call: &mut Call<'_>) -> Made {
     if rows.iter().any(|other| *other != rows[0]) {
         return Err("it joins rows with rows along another axis".into());
     }
-    let along = value::axis(call.node.integer("axis").unwrap_or(0), shapes[0].len());
+    let along = value::resolve_axis(call.node.integer("axis").unwrap_or(0), shapes[0].len());
     if along.ok_or("its axis does not fit its inputs")? == axis {
         return Err(ALONG_ROWS.into());
     }
-    let shape = joined(call, &shapes)?;
-    Ok(call.all(Tensor::rows(shape, axis)))
+    let shape = concat_shape(call, &shapes)?;
+    Ok(call.repeat_output(SymbolicTensor::with_row_axis(shape, axis)))
 }
 
 /// The shape of tensors one behind the other.
-fn joined(call: &mut Call<'_>, shapes: &[Vec<Size>]) -> Result<Vec<Size>, String> {
+fn concat_shape(call: &mut NodeCall<'_>, shapes: &[Vec<SymbolicSize>]) -> Result<Vec<SymbolicSize>, String> {
     let mut shape = shapes.first().cloned().ok_or("it has no inputs")?;
-    let along = value::axis(call.node.integer("axis").unwrap_or(0), shape.len());
+    let along = value::resolve_axis(call.node.integer("axis").unwrap_or(0), shape.len());
     let along = along.filter(|_| shapes.iter().all(|other| other.len() == shape.len()));
     let along = along.ok_or("its axis does not fit its inputs")?;
-    let sizes: Vec<&Size> = shapes.iter().map(|shape| &shape[along]).collect();
+    let sizes: Vec<&SymbolicSize> = shapes.iter().map(|shape| &shape[along]).collect();
     let numbers: Option<Vec<i64>> = sizes.iter().map(|size| size.as_number()).collect();
     shape[along] = match numbers {
-        Some(numbers) => Size::number(numbers.iter().fold(0, |sum, number| sum.saturating_add(*number))),
-        None => call.symbols.computed("Concat", &sizes),
+        Some(numbers) => SymbolicSize::from_number(numbers.iter().fold(0, |sum, number| sum.saturating_add(*number))),
+        None => call.symbols.computed_size("Concat", &sizes),
     };
     Ok(shape)
 }
 
-fn one_hot(call: &mut Call<'_>) -> Made {
+fn one_hot_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if !call.has_rows() {
-        return call.unknown();
+        return call.unknown_operator();
     }
-    call.others_are_fixed(&[0])?;
-    let (tensor, mut shape) = (call.need(0)?.clone(), call.shape_of(0)?);
+    call.ensure_others_fixed(&[0])?;
+    let (tensor, mut shape) = (call.required_input(0)?.clone(), call.input_shape(0)?);
     let axis = call.node.integer("axis").unwrap_or(-1);
-    let axis = value::axis(axis, shape.len() + 1).ok_or("its axis does not fit its input")?;
+    let axis = value::resolve_axis(axis, shape.len() + 1).ok_or("its axis does not fit its input")?;
     let depth = call.input(1).and_then(|tensor| tensor.elements.as_ref()?.first()?.clone());
-    shape.insert(axis, depth.unwrap_or_else(|| call.symbols.fresh()));
-    let rows = tensor.axis.map_or(0, |rows| if rows < axis { rows } else { rows + 1 });
-    Ok(call.all(Tensor::rows(shape, rows)))
+    shape.insert(axis, depth.unwrap_or_else(|| call.symbols.fresh_size()));
+    let rows = tensor.row_axis.map_or(0, |rows| if rows < axis { rows } else { rows + 1 });
+    Ok(call.repeat_output(SymbolicTensor::with_row_axis(shape, rows)))
 }
 
-fn pad(call: &mut Call<'_>) -> Made {
-    let tensor = call.need(0)?.clone();
-    if !tensor.is_rows() {
-        return call.unknown();
+fn pad_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    let tensor = call.required_input(0)?.clone();
+    if !tensor.has_row_axis() {
+        return call.unknown_operator();
     }
-    call.others_are_fixed(&[0])?;
-    let shape = call.shape_of(0)?;
+    call.ensure_others_fixed(&[0])?;
+    let shape = call.input_shape(0)?;
     let pads = match call.node.integers("pads") {
         Some(pads) => pads.to_vec(),
-        None => call.numbers(1).ok_or("how much it adds is not known")?,
+        None => call.input_numbers(1).ok_or("how much it adds is not known")?,
     };
     let axes = match call.input(3) {
         Some(axes) => {
             let numbers = axes.numbers().ok_or("its axes are not known")?;
-            value::axes(&numbers, shape.len()).ok_or("its axes do not fit its input")?
+            value::resolve_axes(&numbers, shape.len()).ok_or("its axes do not fit its input")?
         }
         None => (0..shape.len()).collect(),
     };
@@ -108,49 +109,55 @@ fn pad(call: &mut Call<'_>) -> Made {
         if added == [0, 0] {
             continue;
         }
-        if tensor.axis == Some(*axis) {
+        if tensor.row_axis == Some(*axis) {
             return Err("it adds rows".into());
         }
         let size = &sizes[*axis];
         sizes[*axis] = match size.as_number() {
-            Some(size) => Size::number(size.saturating_add(added[0]).saturating_add(added[1])),
-            None => call.symbols.computed("Pad", &[size, &Size::number(added[0]), &Size::number(added[1])]),
+            Some(size) => SymbolicSize::from_number(size.saturating_add(added[0]).saturating_add(added[1])),
+            None => call.symbols.computed_size(
+                "Pad",
+                &[size, &SymbolicSize::from_number(added[0]), &SymbolicSize::from_number(added[1])],
+            ),
         };
     }
-    Ok(call.all(Tensor { shape: Some(sizes), elements: None, ..tensor }))
+    Ok(call.repeat_output(SymbolicTensor { shape: Some(sizes), elements: None, ..tensor }))
 }
 
-fn slice(call: &mut Call<'_>) -> Made {
-    let tensor = call.need(0)?.clone();
-    let Some(shape) = tensor.shape.clone() else { return call.unknown() };
-    if call.inputs.iter().skip(1).flatten().any(|tensor| tensor.is_rows()) {
+fn slice_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    let tensor = call.required_input(0)?.clone();
+    let Some(shape) = tensor.shape.clone() else { return call.unknown_operator() };
+    if call.inputs.iter().skip(1).flatten().any(|tensor| tensor.has_row_axis()) {
         return Err("what it cuts out depends on the contents of rows".into());
     }
     // In the first operator sets starts, ends and axes were attributes.
     let given = |name: &str, number: usize| match call.node.integers(name) {
-        Some(numbers) => Some(numbers.iter().map(|number| Some(Size::number(*number))).collect()),
+        Some(numbers) => Some(numbers.iter().map(|number| Some(SymbolicSize::from_number(*number))).collect()),
         None => call.input(number).and_then(|tensor| tensor.elements.clone()),
     };
-    let (starts, ends): (Option<Elements>, Option<Elements>) = (given("starts", 1), given("ends", 2));
+    let (starts, ends): (Option<SizeList>, Option<SizeList>) = (given("starts", 1), given("ends", 2));
     let listed: Option<Vec<i64>> = match (call.node.integers("axes"), call.input(3)) {
         (Some(axes), _) => Some(axes.to_vec()),
         (None, Some(axes)) => axes.numbers(),
         (None, None) => starts.as_ref().map(|starts| (0_i64..).take(starts.len()).collect()),
     };
-    let axes = listed.and_then(|axes| value::axes(&axes, shape.len()));
+    let axes = listed.and_then(|axes| value::resolve_axes(&axes, shape.len()));
     if tensor.elements.is_some()
-        && let Some(made) = cut(&tensor, starts.as_deref(), ends.as_deref(), call.input(4).map(Tensor::number))
+        && let Some(made) =
+            slice_sizes(&tensor, starts.as_deref(), ends.as_deref(), call.input(4).map(SymbolicTensor::number))
     {
-        return Ok(call.all(made));
+        return Ok(call.repeat_output(made));
     }
-    let counted = call.inputs.iter().skip(1).flatten().any(|tensor| tensor.counted) || tensor.counted;
+    let counted = call.inputs.iter().skip(1).flatten().any(|tensor| tensor.batch_dependent) || tensor.batch_dependent;
     let Some(axes) = axes else {
-        if tensor.is_rows() {
+        if tensor.has_row_axis() {
             return Err("along which axes it cuts is not known".into());
         }
-        return Ok(call.all(Tensor { counted, ..Tensor::fixed(None) }));
+        return Ok(
+            call.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(None) })
+        );
     };
-    if let Some(rows) = tensor.axis {
+    if let Some(rows) = tensor.row_axis {
         if axes.contains(&rows) {
             return Err("it cuts among the rows".into());
         }
@@ -160,23 +167,27 @@ fn slice(call: &mut Call<'_>) -> Made {
     }
     let mut sizes = shape;
     for axis in axes {
-        sizes[axis] = call.symbols.fresh();
+        sizes[axis] = call.symbols.fresh_size();
     }
-    Ok(call.all(Tensor { axis: tensor.axis, counted, ..Tensor::fixed(Some(sizes)) }))
+    Ok(call.repeat_output(SymbolicTensor {
+        row_axis: tensor.row_axis,
+        batch_dependent: counted,
+        ..SymbolicTensor::batch_independent(Some(sizes))
+    }))
 }
 
 /// A part of a list of sizes.
-fn cut(
-    tensor: &Tensor,
-    starts: Option<&[Option<Size>]>,
-    ends: Option<&[Option<Size>]>,
+fn slice_sizes(
+    tensor: &SymbolicTensor,
+    starts: Option<&[Option<SymbolicSize>]>,
+    ends: Option<&[Option<SymbolicSize>]>,
     step: Option<Option<i64>>,
-) -> Option<Tensor> {
+) -> Option<SymbolicTensor> {
     let (elements, length) = (tensor.elements.as_ref()?, i64::try_from(tensor.elements.as_ref()?.len()).ok()?);
     if tensor.rank() != Some(1) || !matches!(step, None | Some(Some(1))) {
         return None;
     }
-    let end = |given: Option<&[Option<Size>]>| match given? {
+    let end = |given: Option<&[Option<SymbolicSize>]>| match given? {
         [Some(size)] => {
             let number = size.as_number()?;
             let from_front = if number < 0 { number.saturating_add(length) } else { number };
@@ -186,81 +197,93 @@ fn cut(
     };
     let (from, to) = (end(starts)?, end(ends)?);
     let made = elements.get(from..to.max(from))?.to_vec();
-    let unknown = tensor.counted && made.iter().any(Option::is_none);
-    Some(Tensor::list(made, unknown))
+    let unknown = tensor.batch_dependent && made.iter().any(Option::is_none);
+    Some(SymbolicTensor::from_elements(made, unknown))
 }
 
-fn split(call: &mut Call<'_>) -> Made {
-    let tensor = call.need(0)?.clone();
-    let Some(shape) = tensor.shape.clone() else { return call.unknown() };
-    call.others_are_fixed(&[0])?;
-    let axis = value::axis(call.node.integer("axis").unwrap_or(0), shape.len()).ok_or("its axis does not fit")?;
-    if tensor.axis == Some(axis) {
+fn split_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    let tensor = call.required_input(0)?.clone();
+    let Some(shape) = tensor.shape.clone() else { return call.unknown_operator() };
+    call.ensure_others_fixed(&[0])?;
+    let axis =
+        value::resolve_axis(call.node.integer("axis").unwrap_or(0), shape.len()).ok_or("its axis does not fit")?;
+    if tensor.row_axis == Some(axis) {
         return Err("it takes rows apart from one another".into());
     }
     let parts = call.node.outputs.len();
     let sizes = match call.node.integers("split") {
         Some(numbers) => Some(numbers.to_vec()),
-        None => call.numbers(1),
+        None => call.input_numbers(1),
     };
-    let even = shape[axis].divided_by(&Size::number(i64::try_from(parts).unwrap_or(i64::MAX)));
+    let even = shape[axis].exact_quotient(&SymbolicSize::from_number(i64::try_from(parts).unwrap_or(i64::MAX)));
     let made = (0..parts).map(|part| {
         let size = match (&sizes, &even) {
-            (Some(sizes), _) => sizes.get(part).map(|size| Size::number(*size)),
+            (Some(sizes), _) => sizes.get(part).map(|size| SymbolicSize::from_number(*size)),
             (None, even) => even.clone(),
         };
         let mut shape = shape.clone();
-        shape[axis] = size.unwrap_or_else(|| call.symbols.fresh());
-        Tensor { axis: tensor.axis, counted: tensor.counted, ..Tensor::fixed(Some(shape)) }
+        shape[axis] = size.unwrap_or_else(|| call.symbols.fresh_size());
+        SymbolicTensor {
+            row_axis: tensor.row_axis,
+            batch_dependent: tensor.batch_dependent,
+            ..SymbolicTensor::batch_independent(Some(shape))
+        }
     });
     Ok(made.collect())
 }
 
-fn tile(call: &mut Call<'_>) -> Made {
-    let tensor = call.need(0)?.clone();
-    let repeats = call.need(1)?.clone();
-    if repeats.is_rows() {
+fn tile_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    let tensor = call.required_input(0)?.clone();
+    let repeats = call.required_input(1)?.clone();
+    if repeats.has_row_axis() {
         return Err("how often it repeats depends on the contents of rows".into());
     }
     let (Some(shape), Some(elements)) = (&tensor.shape, &repeats.elements) else {
-        if tensor.is_rows() {
+        if tensor.has_row_axis() {
             return Err("how often it repeats is not known".into());
         }
-        return Ok(call.all(Tensor { counted: tensor.counted || repeats.counted, ..Tensor::fixed(None) }));
+        return Ok(call.repeat_output(SymbolicTensor {
+            batch_dependent: tensor.batch_dependent || repeats.batch_dependent,
+            ..SymbolicTensor::batch_independent(None)
+        }));
     };
     if elements.len() != shape.len() {
         return Err("how often it repeats does not fit its input".into());
     }
-    let mut rows = tensor.axis;
+    let mut rows = tensor.row_axis;
     let mut sizes = Vec::with_capacity(shape.len());
     for (place, (size, repeat)) in shape.iter().zip(elements).enumerate() {
         let Some(repeat) = repeat else {
-            if repeats.counted || tensor.axis == Some(place) {
+            if repeats.batch_dependent || tensor.row_axis == Some(place) {
                 return Err("how often it repeats is not followed".into());
             }
-            sizes.push(call.symbols.fresh());
+            sizes.push(call.symbols.fresh_size());
             continue;
         };
-        if tensor.axis == Some(place) && !repeat.is(1) {
+        if tensor.row_axis == Some(place) && !repeat.equals_number(1) {
             return Err("it repeats the rows one behind the other".into());
         }
         if repeat.has_rows() {
             // One copy for each row.
-            if rows.is_some() || !size.is(1) || tensor.counted {
+            if rows.is_some() || !size.equals_number(1) || tensor.batch_dependent {
                 return Err("it repeats something by the number of rows".into());
             }
             rows = Some(place);
         }
         sizes.push(size.times(repeat).ok_or("its shape is not followed")?);
     }
-    Ok(call.all(Tensor { axis: rows, counted: tensor.counted, ..Tensor::fixed(Some(sizes)) }))
+    Ok(call.repeat_output(SymbolicTensor {
+        row_axis: rows,
+        batch_dependent: tensor.batch_dependent,
+        ..SymbolicTensor::batch_independent(Some(sizes))
+    }))
 }
 
-fn transpose(call: &mut Call<'_>) -> Made {
-    let tensor = call.need(0)?.clone();
-    let Some(shape) = &tensor.shape else { return call.unknown() };
+fn transpose_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    let tensor = call.required_input(0)?.clone();
+    let Some(shape) = &tensor.shape else { return call.unknown_operator() };
     let order: Vec<usize> = match call.node.integers("perm") {
-        Some(order) => value::axes(order, shape.len()).ok_or("its order does not fit its input")?,
+        Some(order) => value::resolve_axes(order, shape.len()).ok_or("its order does not fit its input")?,
         None => (0..shape.len()).rev().collect(),
     };
     let mut seen = order.clone();
@@ -269,19 +292,24 @@ fn transpose(call: &mut Call<'_>) -> Made {
         return Err("its order does not fit its input".into());
     }
     let sizes = order.iter().map(|axis| shape[*axis].clone()).collect();
-    let rows = tensor.axis.and_then(|rows| order.iter().position(|axis| *axis == rows));
+    let rows = tensor.row_axis.and_then(|rows| order.iter().position(|axis| *axis == rows));
     let elements = tensor.elements.clone().filter(|_| shape.len() <= 1);
-    Ok(call.all(Tensor { axis: rows, counted: tensor.counted, elements, ..Tensor::fixed(Some(sizes)) }))
+    Ok(call.repeat_output(SymbolicTensor {
+        row_axis: rows,
+        batch_dependent: tensor.batch_dependent,
+        elements,
+        ..SymbolicTensor::batch_independent(Some(sizes))
+    }))
 }
 
 /// It works in the last two axes.
-fn trilu(call: &mut Call<'_>) -> Made {
-    call.others_are_fixed(&[0])?;
-    let tensor = call.need(0)?.clone();
-    if let (Some(rows), Some(rank)) = (tensor.axis, tensor.rank())
+fn trilu_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    call.ensure_others_fixed(&[0])?;
+    let tensor = call.required_input(0)?.clone();
+    if let (Some(rows), Some(rank)) = (tensor.row_axis, tensor.rank())
         && rows + 2 >= rank
     {
         return Err(ALONG_ROWS.into());
     }
-    Ok(call.all(Tensor { elements: None, ..tensor }))
+    Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
 }

@@ -1,34 +1,36 @@
 //! Products of matrices.
 
 use super::elementwise::broadcast_shapes;
-use super::size::Size;
-use super::value::Tensor;
-use super::{Call, Made};
+use super::size::SymbolicSize;
+use super::value::SymbolicTensor;
+use super::{NodeCall, RuleResult};
 
-pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
+pub(super) fn apply_product(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {
-        "MatMul" => Some(matmul(call, &[0, 1])),
+        "MatMul" => Some(matmul_rule(call, &[0, 1])),
         // Scales and zero points are the same for all.
-        "MatMulInteger" => Some(matmul(call, &[0, 1])),
-        "QLinearMatMul" => Some(matmul(call, &[0, 3])),
-        "Gemm" => Some(gemm(call)),
-        "Einsum" => Some(einsum(call)),
+        "MatMulInteger" => Some(matmul_rule(call, &[0, 1])),
+        "QLinearMatMul" => Some(matmul_rule(call, &[0, 3])),
+        "Gemm" => Some(gemm_rule(call)),
+        "Einsum" => Some(einsum_rule(call)),
         _ => None,
     }
 }
 
-fn matmul(call: &mut Call<'_>, factors: &[usize; 2]) -> Made {
-    let [left, right] = factors.map(|number| call.need(number).cloned());
+fn matmul_rule(call: &mut NodeCall<'_>, factors: &[usize; 2]) -> RuleResult {
+    let [left, right] = factors.map(|number| call.required_input(number).cloned());
     let (left, right) = (left?, right?);
-    if !left.is_rows() && !right.is_rows() {
-        let counted = left.counted || right.counted;
+    if !left.has_row_axis() && !right.has_row_axis() {
+        let counted = left.batch_dependent || right.batch_dependent;
         let shape = match (&left.shape, &right.shape) {
             (Some(a), Some(b)) if a.len() >= 2 && b.len() >= 2 => Some(product_shape(a, b, call)),
             _ => None,
         };
-        return Ok(call.all(Tensor { counted, ..Tensor::fixed(shape) }));
+        return Ok(
+            call.repeat_output(SymbolicTensor { batch_dependent: counted, ..SymbolicTensor::batch_independent(shape) })
+        );
     }
-    call.others_are_fixed(factors)?;
+    call.ensure_others_fixed(factors)?;
     let (Some(a), Some(b)) = (&left.shape, &right.shape) else {
         return Err("the shape of one of its factors is not known".into());
     };
@@ -37,8 +39,8 @@ fn matmul(call: &mut Call<'_>, factors: &[usize; 2]) -> Made {
     }
     let rank = a.len().max(b.len());
     // Where the rows of each factor are in the product.
-    let place = |tensor: &Tensor, shape: &[Size], summed: usize, kept: usize| match tensor.axis {
-        None if tensor.counted => Err("one of its factors depends on the number of rows".to_owned()),
+    let place = |tensor: &SymbolicTensor, shape: &[SymbolicSize], summed: usize, kept: usize| match tensor.row_axis {
+        None if tensor.batch_dependent => Err("one of its factors depends on the number of rows".to_owned()),
         None => Ok(None),
         Some(axis) if axis == summed => Err("it sums over the rows".to_owned()),
         Some(axis) if axis + 2 >= shape.len() => Ok(Some(kept)),
@@ -52,7 +54,7 @@ fn matmul(call: &mut Call<'_>, factors: &[usize; 2]) -> Made {
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => return Err("no rows are among its factors".into()),
     };
-    let size = |tensor: &Tensor, shape: &[Size]| tensor.axis.map(|axis| shape[axis].clone());
+    let size = |tensor: &SymbolicTensor, shape: &[SymbolicSize]| tensor.row_axis.map(|axis| shape[axis].clone());
     let (one, other) = (size(&left, a), size(&right, b));
     if let (Some(one), Some(other)) = (&one, &other)
         && one != other
@@ -62,40 +64,40 @@ fn matmul(call: &mut Call<'_>, factors: &[usize; 2]) -> Made {
     // A factor without rows has nothing of its own along their axis.
     for (tensor, shape) in [(&left, a), (&right, b)] {
         let here = (axis + shape.len()).checked_sub(rank).filter(|at| axis + 2 < rank && at + 2 < shape.len());
-        if !tensor.is_rows() && here.is_some_and(|at| !shape[at].is(1)) {
+        if !tensor.has_row_axis() && here.is_some_and(|at| !shape[at].equals_number(1)) {
             return Err("it joins rows with a tensor that has an element for each of them".into());
         }
     }
     let mut shape = product_shape(a, b, call);
-    shape[axis] = one.or(other).unwrap_or_else(Size::rows);
-    Ok(call.all(Tensor::rows(shape, axis)))
+    shape[axis] = one.or(other).unwrap_or_else(SymbolicSize::row_count);
+    Ok(call.repeat_output(SymbolicTensor::with_row_axis(shape, axis)))
 }
 
-fn product_shape(a: &[Size], b: &[Size], call: &mut Call<'_>) -> Vec<Size> {
+fn product_shape(a: &[SymbolicSize], b: &[SymbolicSize], call: &mut NodeCall<'_>) -> Vec<SymbolicSize> {
     let outer = [a[..a.len() - 2].to_vec(), b[..b.len() - 2].to_vec()];
     let mut shape = broadcast_shapes(&outer, call.symbols);
     shape.extend([a[a.len() - 2].clone(), b[b.len() - 1].clone()]);
     shape
 }
 
-fn gemm(call: &mut Call<'_>) -> Made {
+fn gemm_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let turned = |name: &str| call.node.integer(name).unwrap_or(0) != 0;
     let (turn_a, turn_b) = (turned("transA"), turned("transB"));
     let (outer_a, outer_b) = (usize::from(turn_a), usize::from(!turn_b));
     if !call.has_rows() {
         let size = |number: usize, axis: usize| call.input(number)?.shape.as_ref()?.get(axis).cloned();
         let shape = size(0, outer_a).zip(size(1, outer_b)).map(|(one, other)| vec![one, other]);
-        return Ok(call.without_rows(shape));
+        return Ok(call.output_without_rows(shape));
     }
-    let (a, b) = (call.need(0)?.clone(), call.need(1)?.clone());
-    let (shape_a, shape_b) = (call.shape_of(0)?, call.shape_of(1)?);
+    let (a, b) = (call.required_input(0)?.clone(), call.required_input(1)?.clone());
+    let (shape_a, shape_b) = (call.input_shape(0)?, call.input_shape(1)?);
     if shape_a.len() != 2 || shape_b.len() != 2 {
         return Err("its factors are no matrices".into());
     }
-    if a.counted || b.counted {
+    if a.batch_dependent || b.batch_dependent {
         return Err("one of its factors depends on the number of rows".into());
     }
-    let axis = match (a.axis, b.axis) {
+    let axis = match (a.row_axis, b.row_axis) {
         (Some(axis), None) if axis == outer_a => Some(0),
         (None, Some(axis)) if axis == outer_b => Some(1),
         (None, None) => None,
@@ -103,21 +105,25 @@ fn gemm(call: &mut Call<'_>) -> Made {
         _ => return Err("it sums over the rows".into()),
     };
     let shape = vec![shape_a[outer_a].clone(), shape_b[outer_b].clone()];
-    let product = Tensor { axis, ..Tensor::fixed(Some(shape)) };
+    let product = SymbolicTensor { row_axis: axis, ..SymbolicTensor::batch_independent(Some(shape)) };
     match call.input(2).cloned() {
-        None => Ok(call.all(product)),
+        None => Ok(call.repeat_output(product)),
         Some(added) => {
-            let joined = super::elementwise::broadcast(&[&product, &added], call.symbols)?;
-            Ok(call.all(joined))
+            let joined = super::elementwise::broadcast_tensors(&[&product, &added], call.symbols)?;
+            Ok(call.repeat_output(joined))
         }
     }
 }
 
 /// The letter of the rows stands in the result, and in every factor with rows at their axis and in no other.
-fn einsum(call: &mut Call<'_>) -> Made {
+fn einsum_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let equation: String = call.node.text("equation").unwrap_or_default().chars().filter(|c| *c != ' ').collect();
     let Some((factors, result)) = equation.split_once("->").filter(|_| !equation.contains('.')) else {
-        return if call.has_rows() { Err("its equation does not name all axes".into()) } else { call.unknown() };
+        return if call.has_rows() {
+            Err("its equation does not name all axes".into())
+        } else {
+            call.unknown_operator()
+        };
     };
     let factors: Vec<Vec<char>> = factors.split(',').map(|factor| factor.chars().collect()).collect();
     let result: Vec<char> = result.chars().collect();
@@ -129,16 +135,16 @@ fn einsum(call: &mut Call<'_>) -> Made {
             });
             axes.reduce(|one, other| if one.as_number().is_some_and(|size| size != 1) { one } else { other })
         };
-        let shape: Option<Vec<Size>> = result.iter().map(size).collect();
-        return Ok(call.without_rows(shape));
+        let shape: Option<Vec<SymbolicSize>> = result.iter().map(size).collect();
+        return Ok(call.output_without_rows(shape));
     }
     let mut letter = None;
     for (number, factor) in factors.iter().enumerate() {
-        let tensor = call.need(number)?;
-        if tensor.counted {
+        let tensor = call.required_input(number)?;
+        if tensor.batch_dependent {
             return Err("one of its factors depends on the number of rows".into());
         }
-        let Some(axis) = tensor.axis else { continue };
+        let Some(axis) = tensor.row_axis else { continue };
         let own = *factor.get(axis).ok_or("its equation does not fit its factors")?;
         if letter.is_some_and(|letter| letter != own) || factor.iter().filter(|it| **it == own).count() != 1 {
             return Err("it joins rows with rows along another axis".into());
@@ -146,13 +152,13 @@ fn einsum(call: &mut Call<'_>) -> Made {
         letter = Some(own);
     }
     let letter = letter.ok_or("no rows are among its factors")?;
-    let mut sizes: std::collections::BTreeMap<char, Size> = std::collections::BTreeMap::new();
+    let mut sizes: std::collections::BTreeMap<char, SymbolicSize> = std::collections::BTreeMap::new();
     for (number, factor) in factors.iter().enumerate() {
-        let tensor = call.need(number)?;
-        if !tensor.is_rows() && factor.contains(&letter) {
+        let tensor = call.required_input(number)?;
+        if !tensor.has_row_axis() && factor.contains(&letter) {
             return Err("it joins rows with a tensor that has an element for each of them".into());
         }
-        let shape = call.shape_of(number)?;
+        let shape = call.input_shape(number)?;
         if shape.len() != factor.len() {
             return Err("its equation does not fit its factors".into());
         }
@@ -164,6 +170,7 @@ fn einsum(call: &mut Call<'_>) -> Made {
         }
     }
     let axis = result.iter().position(|name| *name == letter).ok_or("it sums over the rows")?;
-    let shape = result.iter().map(|name| sizes.get(name).cloned().unwrap_or_else(|| call.symbols.fresh())).collect();
-    Ok(call.all(Tensor::rows(shape, axis)))
+    let shape =
+        result.iter().map(|name| sizes.get(name).cloned().unwrap_or_else(|| call.symbols.fresh_size())).collect();
+    Ok(call.repeat_output(SymbolicTensor::with_row_axis(shape, axis)))
 }

@@ -1,8 +1,8 @@
 //! Operators that work along some axes: reductions, norms, softmax, sums so far.
 
-use super::size::Size;
-use super::value::{self, Tensor};
-use super::{Call, Made};
+use super::size::SymbolicSize;
+use super::value::{self, SymbolicTensor};
+use super::{NodeCall, RuleResult};
 
 const REDUCTIONS: &[&str] = &[
     "ReduceL1",
@@ -17,17 +17,17 @@ const REDUCTIONS: &[&str] = &[
     "ReduceSumSquare",
 ];
 
-pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
+pub(super) fn apply_reduction(call: &mut NodeCall<'_>, operator: &str) -> Option<RuleResult> {
     match operator {
-        "ArgMax" | "ArgMin" => Some(arg(call)),
-        "CumSum" => Some(along_input(call)),
-        "Softmax" | "LogSoftmax" | "Hardmax" => Some(softmax(call)),
-        "LpNormalization" => Some(along(call, -1)),
-        "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => Some(from_axis(call)),
-        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => Some(skip_normalization(call)),
-        "MeanVarianceNormalization" => Some(mean_variance(call)),
-        "TopK" => Some(top(call)),
-        _ if REDUCTIONS.contains(&operator) => Some(reduce(call, operator)),
+        "ArgMax" | "ArgMin" => Some(arg_max_rule(call)),
+        "CumSum" => Some(cumsum_rule(call)),
+        "Softmax" | "LogSoftmax" | "Hardmax" => Some(softmax_rule(call)),
+        "LpNormalization" => Some(along_attribute_axis(call, -1)),
+        "LayerNormalization" | "RMSNormalization" | "SimplifiedLayerNormalization" => Some(layer_norm_rule(call)),
+        "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => Some(skip_norm_rule(call)),
+        "MeanVarianceNormalization" => Some(mean_variance_rule(call)),
+        "TopK" => Some(top_k_rule(call)),
+        _ if REDUCTIONS.contains(&operator) => Some(reduce_rule(call, operator)),
         _ => None,
     }
 }
@@ -35,7 +35,7 @@ pub(super) fn apply(call: &mut Call<'_>, operator: &str) -> Option<Made> {
 const OVER_ROWS: &str = "it works along the axis of the rows";
 
 /// The axes of a reduction: an attribute, and an input in newer operator sets. `None` is all of them.
-fn axes_of(call: &Call<'_>, operator: &str) -> Result<Option<Vec<i64>>, String> {
+fn reduction_axes(call: &NodeCall<'_>, operator: &str) -> Result<Option<Vec<i64>>, String> {
     let from_input = call.version >= if operator == "ReduceSum" { 13 } else { 18 };
     if !from_input {
         return Ok(call.node.integers("axes").map(<[i64]>::to_vec));
@@ -46,86 +46,92 @@ fn axes_of(call: &Call<'_>, operator: &str) -> Result<Option<Vec<i64>>, String> 
     }
 }
 
-fn reduce(call: &mut Call<'_>, operator: &str) -> Made {
-    let tensor = call.need(0)?.clone();
-    if !tensor.is_rows() && (tensor.counted || tensor.shape.is_none()) {
+fn reduce_rule(call: &mut NodeCall<'_>, operator: &str) -> RuleResult {
+    let tensor = call.required_input(0)?.clone();
+    if !tensor.has_row_axis() && (tensor.batch_dependent || tensor.shape.is_none()) {
         // The product of a list of sizes, which some exporters write for the number of elements.
-        return call.unknown();
+        return call.unknown_operator();
     }
-    call.others_are_fixed(&[0])?;
-    let axes = axes_of(call, operator)?.filter(|axes| !axes.is_empty());
+    call.ensure_others_fixed(&[0])?;
+    let axes = reduction_axes(call, operator)?.filter(|axes| !axes.is_empty());
     let keep = call.node.integer("keepdims").unwrap_or(1) != 0;
     match axes {
-        None if call.node.integer("noop_with_empty_axes").unwrap_or(0) != 0 => Ok(call.all(tensor)),
-        None if tensor.is_rows() => Err("it reduces over all axes, and so over the rows".into()),
-        None => Ok(call.all(Tensor::fixed(None))),
-        Some(axes) => Ok(call.all(without(&tensor, &axes, keep)?)),
+        None if call.node.integer("noop_with_empty_axes").unwrap_or(0) != 0 => Ok(call.repeat_output(tensor)),
+        None if tensor.has_row_axis() => Err("it reduces over all axes, and so over the rows".into()),
+        None => Ok(call.repeat_output(SymbolicTensor::batch_independent(None))),
+        Some(axes) => Ok(call.repeat_output(reduce_axes(&tensor, &axes, keep)?)),
     }
 }
 
 /// The tensor with these axes reduced to one element, or away.
-fn without(tensor: &Tensor, axes: &[i64], keep: bool) -> Result<Tensor, String> {
-    let Some(shape) = &tensor.shape else { return Ok(Tensor::fixed(None)) };
-    let axes = value::axes(axes, shape.len()).ok_or("its axes do not fit its input")?;
-    if tensor.axis.is_some_and(|axis| axes.contains(&axis)) {
+fn reduce_axes(tensor: &SymbolicTensor, axes: &[i64], keep: bool) -> Result<SymbolicTensor, String> {
+    let Some(shape) = &tensor.shape else { return Ok(SymbolicTensor::batch_independent(None)) };
+    let axes = value::resolve_axes(axes, shape.len()).ok_or("its axes do not fit its input")?;
+    if tensor.row_axis.is_some_and(|axis| axes.contains(&axis)) {
         return Err(OVER_ROWS.into());
     }
-    let axis = tensor.axis.map(|axis| if keep { axis } else { axis - axes.iter().filter(|it| **it < axis).count() });
+    let axis =
+        tensor.row_axis.map(|axis| if keep { axis } else { axis - axes.iter().filter(|it| **it < axis).count() });
     let sizes = shape.iter().enumerate().filter_map(|(at, size)| match (axes.contains(&at), keep) {
         (false, _) => Some(size.clone()),
-        (true, true) => Some(Size::number(1)),
+        (true, true) => Some(SymbolicSize::from_number(1)),
         (true, false) => None,
     });
-    Ok(Tensor { axis, counted: tensor.counted, ..Tensor::fixed(Some(sizes.collect())) })
+    Ok(SymbolicTensor {
+        row_axis: axis,
+        batch_dependent: tensor.batch_dependent,
+        ..SymbolicTensor::batch_independent(Some(sizes.collect()))
+    })
 }
 
-fn arg(call: &mut Call<'_>) -> Made {
+fn arg_max_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let axis = call.node.integer("axis").unwrap_or(0);
     let keep = call.node.integer("keepdims").unwrap_or(1) != 0;
-    let made = without(call.need(0)?, &[axis], keep)?;
-    Ok(call.all(made))
+    let made = reduce_axes(call.required_input(0)?, &[axis], keep)?;
+    Ok(call.repeat_output(made))
 }
 
 /// The axis is an input.
-fn along_input(call: &mut Call<'_>) -> Made {
-    call.others_are_fixed(&[0])?;
-    let axis = call.input(1).and_then(Tensor::number).ok_or("its axis is not known")?;
+fn cumsum_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    call.ensure_others_fixed(&[0])?;
+    let axis = call.input(1).and_then(SymbolicTensor::number).ok_or("its axis is not known")?;
     along_axis(call, axis)
 }
 
-fn along(call: &mut Call<'_>, default: i64) -> Made {
+fn along_attribute_axis(call: &mut NodeCall<'_>, default: i64) -> RuleResult {
     let axis = call.node.integer("axis").unwrap_or(default);
     along_axis(call, axis)
 }
 
 /// The output has the shape of the input, and holds along one axis what is made of all that is there.
-fn along_axis(call: &mut Call<'_>, axis: i64) -> Made {
-    let tensor = call.need(0)?.clone();
-    if let (Some(rows), Some(rank)) = (tensor.axis, tensor.rank()) {
-        match value::axis(axis, rank) {
+fn along_axis(call: &mut NodeCall<'_>, axis: i64) -> RuleResult {
+    let tensor = call.required_input(0)?.clone();
+    if let (Some(rows), Some(rank)) = (tensor.row_axis, tensor.rank()) {
+        match value::resolve_axis(axis, rank) {
             Some(axis) if axis != rows => {}
             Some(_) => return Err(OVER_ROWS.into()),
             None => return Err("its axis does not fit its input".into()),
         }
     }
-    Ok(call.all(Tensor { elements: None, ..tensor }))
+    Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
 }
 
-fn softmax(call: &mut Call<'_>) -> Made {
+fn softmax_rule(call: &mut NodeCall<'_>) -> RuleResult {
     if call.version >= 13 {
-        return along(call, -1);
+        return along_attribute_axis(call, -1);
     }
     // Before, all axes from this one on were taken together.
-    from(call, 1)
+    along_trailing_axes(call, 1)
 }
 
-fn from_axis(call: &mut Call<'_>) -> Made {
-    call.others_are_fixed(&[0])?;
-    let made = from(call, -1)?;
-    let Some(tensor) = made.into_iter().next() else { return call.unknown() };
-    let Some(rank) = tensor.rank() else { return Ok(call.all(tensor)) };
-    let axis = value::axis(call.node.integer("axis").unwrap_or(-1), rank).ok_or("its axis does not fit its input")?;
-    if tensor.is_rows() {
+fn layer_norm_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    call.ensure_others_fixed(&[0])?;
+    let made = along_trailing_axes(call, -1)?;
+    let Some(tensor) = made.into_iter().next() else { return call.unknown_operator() };
+    let Some(rank) = tensor.rank() else { return Ok(call.repeat_output(tensor)) };
+    let axis =
+        value::resolve_axis(call.node.integer("axis").unwrap_or(-1), rank).ok_or("its axis does not fit its input")?;
+    if tensor.has_row_axis() {
         // Scale and bias belong to the places that are normed.
         let inside = |number: usize| match call.input(number) {
             None => true,
@@ -136,54 +142,59 @@ fn from_axis(call: &mut Call<'_>) -> Made {
         }
     }
     let reduced: Vec<i64> = (axis..rank).filter_map(|axis| i64::try_from(axis).ok()).collect();
-    let statistics = without(&tensor, &reduced, true)?;
+    let statistics = reduce_axes(&tensor, &reduced, true)?;
     let rest = call.node.outputs.len().saturating_sub(1);
     Ok(std::iter::once(tensor).chain(std::iter::repeat_n(statistics, rest)).collect())
 }
 
 /// What works over all axes from one on.
-fn from(call: &mut Call<'_>, default: i64) -> Made {
-    let tensor = call.need(0)?.clone();
-    if let (Some(rows), Some(rank)) = (tensor.axis, tensor.rank()) {
-        let axis = value::axis(call.node.integer("axis").unwrap_or(default), rank);
+fn along_trailing_axes(call: &mut NodeCall<'_>, default: i64) -> RuleResult {
+    let tensor = call.required_input(0)?.clone();
+    if let (Some(rows), Some(rank)) = (tensor.row_axis, tensor.rank()) {
+        let axis = value::resolve_axis(call.node.integer("axis").unwrap_or(default), rank);
         if axis.ok_or("its axis does not fit its input")? <= rows {
             return Err(OVER_ROWS.into());
         }
     }
-    Ok(call.all(Tensor { elements: None, ..tensor }))
+    Ok(call.repeat_output(SymbolicTensor { elements: None, ..tensor }))
 }
 
 /// Input and skip are added, and normed along the last axis.
-fn skip_normalization(call: &mut Call<'_>) -> Made {
-    call.others_are_fixed(&[0, 1])?;
-    let (input, skip) = (call.need(0)?.clone(), call.need(1)?.clone());
-    let joined = super::elementwise::broadcast(&[&input, &skip], call.symbols)?;
-    if joined.axis.is_some_and(|axis| Some(axis + 1) == joined.rank()) {
+fn skip_norm_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    call.ensure_others_fixed(&[0, 1])?;
+    let (input, skip) = (call.required_input(0)?.clone(), call.required_input(1)?.clone());
+    let joined = super::elementwise::broadcast_tensors(&[&input, &skip], call.symbols)?;
+    if joined.row_axis.is_some_and(|axis| Some(axis + 1) == joined.rank()) {
         return Err(OVER_ROWS.into());
     }
     let flat = |number: usize| call.input(number).is_none_or(|it| it.rank() == Some(1));
     if !(2..call.inputs.len()).all(flat) {
         return Err("its scale may have an element for each row".into());
     }
-    Ok(call.all(joined))
+    Ok(call.repeat_output(joined))
 }
 
-fn mean_variance(call: &mut Call<'_>) -> Made {
+fn mean_variance_rule(call: &mut NodeCall<'_>) -> RuleResult {
     let axes = call.node.integers("axes").unwrap_or(&[0, 2, 3]).to_vec();
-    let tensor = call.need(0)?.clone();
-    without(&tensor, &axes, true)?;
-    Ok(call.all(tensor))
+    let tensor = call.required_input(0)?.clone();
+    reduce_axes(&tensor, &axes, true)?;
+    Ok(call.repeat_output(tensor))
 }
 
-fn top(call: &mut Call<'_>) -> Made {
-    call.others_are_fixed(&[0])?;
-    let tensor = call.need(0)?.clone();
-    let Some(mut shape) = tensor.shape.clone() else { return call.unknown() };
-    let axis = value::axis(call.node.integer("axis").unwrap_or(-1), shape.len()).ok_or("its axis does not fit")?;
-    if tensor.axis == Some(axis) {
+fn top_k_rule(call: &mut NodeCall<'_>) -> RuleResult {
+    call.ensure_others_fixed(&[0])?;
+    let tensor = call.required_input(0)?.clone();
+    let Some(mut shape) = tensor.shape.clone() else { return call.unknown_operator() };
+    let axis =
+        value::resolve_axis(call.node.integer("axis").unwrap_or(-1), shape.len()).ok_or("its axis does not fit")?;
+    if tensor.row_axis == Some(axis) {
         return Err(OVER_ROWS.into());
     }
     let many = call.input(1).and_then(|tensor| tensor.elements.as_ref()?.first()?.clone());
-    shape[axis] = many.unwrap_or_else(|| call.symbols.fresh());
-    Ok(call.all(Tensor { axis: tensor.axis, counted: tensor.counted, ..Tensor::fixed(Some(shape)) }))
+    shape[axis] = many.unwrap_or_else(|| call.symbols.fresh_size());
+    Ok(call.repeat_output(SymbolicTensor {
+        row_axis: tensor.row_axis,
+        batch_dependent: tensor.batch_dependent,
+        ..SymbolicTensor::batch_independent(Some(shape))
+    }))
 }

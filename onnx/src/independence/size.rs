@@ -3,50 +3,50 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An unknown number: a size of a shape, which is not negative, or what was computed of such.
-pub(super) type Symbol = u32;
+pub(super) type SymbolId = u32;
 
 /// The number of rows of a batch.
-const ROWS: Symbol = 0;
+const ROW_COUNT: SymbolId = 0;
 
 /// A number, times symbols.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Size {
+pub(super) struct SymbolicSize {
     factor: i64,
     /// In order; a symbol may stand there more than once.
-    symbols: Vec<Symbol>,
+    symbols: Vec<SymbolId>,
 }
 
-impl Size {
-    pub(super) fn number(number: i64) -> Self {
+impl SymbolicSize {
+    pub(super) fn from_number(number: i64) -> Self {
         Self { factor: number, symbols: vec![] }
     }
 
-    pub(super) fn rows() -> Self {
-        Self { factor: 1, symbols: vec![ROWS] }
+    pub(super) fn row_count() -> Self {
+        Self { factor: 1, symbols: vec![ROW_COUNT] }
     }
 
     pub(super) fn as_number(&self) -> Option<i64> {
         self.symbols.is_empty().then_some(self.factor)
     }
 
-    pub(super) fn is(&self, number: i64) -> bool {
+    pub(super) fn equals_number(&self, number: i64) -> bool {
         self.as_number() == Some(number)
     }
 
     /// Whether it depends on the number of rows.
     pub(super) fn has_rows(&self) -> bool {
-        self.factor != 0 && self.symbols.first() == Some(&ROWS)
+        self.factor != 0 && self.symbols.first() == Some(&ROW_COUNT)
     }
 
     /// Whether it is the number of rows itself, and no multiple of it.
-    pub(super) fn is_rows(&self) -> bool {
-        *self == Self::rows()
+    pub(super) fn is_row_count(&self) -> bool {
+        *self == Self::row_count()
     }
 
     pub(super) fn times(&self, other: &Self) -> Option<Self> {
         let factor = self.factor.checked_mul(other.factor)?;
         if factor == 0 {
-            return Some(Self::number(0));
+            return Some(Self::from_number(0));
         }
         let mut symbols = [&self.symbols[..], &other.symbols].concat();
         // A shape is a handful of dimensions; a model that multiplies without end is not worth following.
@@ -58,7 +58,7 @@ impl Size {
     }
 
     /// The quotient, where it is exact whatever the symbols stand for.
-    pub(super) fn divided_by(&self, other: &Self) -> Option<Self> {
+    pub(super) fn exact_quotient(&self, other: &Self) -> Option<Self> {
         if other.factor == 0 || self.factor % other.factor != 0 {
             return None;
         }
@@ -72,54 +72,54 @@ impl Size {
 
     /// The product of many; `None` when it is beyond what is followed.
     pub(super) fn product<'a>(sizes: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
-        sizes.into_iter().try_fold(Self::number(1), |all, size| all.times(size))
+        sizes.into_iter().try_fold(Self::from_number(1), |all, size| all.times(size))
     }
 }
 
 /// The symbols of a graph.
 #[derive(Debug, Default)]
-pub(super) struct Symbols {
-    last: Symbol,
-    named: BTreeMap<String, Symbol>,
-    computed: BTreeMap<(String, Vec<Size>), Symbol>,
+pub(super) struct SymbolTable {
+    last_symbol: SymbolId,
+    by_name: BTreeMap<String, SymbolId>,
+    by_operation: BTreeMap<(String, Vec<SymbolicSize>), SymbolId>,
     /// Those that may stand for a number below zero.
-    signed: BTreeSet<Symbol>,
+    signed: BTreeSet<SymbolId>,
 }
 
-impl Symbols {
+impl SymbolTable {
     /// A symbol of its own.
-    pub(super) fn fresh(&mut self) -> Size {
-        self.last = self.last.saturating_add(1);
-        Size { factor: 1, symbols: vec![self.last] }
+    pub(super) fn fresh_size(&mut self) -> SymbolicSize {
+        self.last_symbol = self.last_symbol.saturating_add(1);
+        SymbolicSize { factor: 1, symbols: vec![self.last_symbol] }
     }
 
     /// The symbol of a name that the model gives.
-    pub(super) fn named(&mut self, name: &str) -> Size {
-        if let Some(symbol) = self.named.get(name) {
-            return Size { factor: 1, symbols: vec![*symbol] };
+    pub(super) fn named_size(&mut self, name: &str) -> SymbolicSize {
+        if let Some(symbol) = self.by_name.get(name) {
+            return SymbolicSize { factor: 1, symbols: vec![*symbol] };
         }
-        let size = self.fresh();
-        self.named.insert(name.into(), self.last);
+        let size = self.fresh_size();
+        self.by_name.insert(name.into(), self.last_symbol);
         size
     }
 
     /// The symbol of what an operator makes of sizes: the same of the same.
-    pub(super) fn computed(&mut self, operator: &str, of: &[&Size]) -> Size {
+    pub(super) fn computed_size(&mut self, operator: &str, of: &[&SymbolicSize]) -> SymbolicSize {
         let key = (operator.to_owned(), of.iter().map(|size| (*size).clone()).collect());
-        if let Some(symbol) = self.computed.get(&key) {
-            return Size { factor: 1, symbols: vec![*symbol] };
+        if let Some(symbol) = self.by_operation.get(&key) {
+            return SymbolicSize { factor: 1, symbols: vec![*symbol] };
         }
-        let size = self.fresh();
-        self.computed.insert(key, self.last);
-        let natural = operator != "Sub" && of.iter().all(|size| self.is_natural(size));
+        let size = self.fresh_size();
+        self.by_operation.insert(key, self.last_symbol);
+        let natural = operator != "Sub" && of.iter().all(|size| self.is_non_negative(size));
         if !natural {
-            self.signed.insert(self.last);
+            self.signed.insert(self.last_symbol);
         }
         size
     }
 
     /// Whether it cannot be negative.
-    pub(super) fn is_natural(&self, size: &Size) -> bool {
+    pub(super) fn is_non_negative(&self, size: &SymbolicSize) -> bool {
         size.factor >= 0 && size.symbols.iter().all(|symbol| !self.signed.contains(symbol))
     }
 }
@@ -130,28 +130,31 @@ mod tests {
 
     #[test]
     fn products_and_exact_quotients() {
-        let mut symbols = Symbols::default();
-        let (length, rows) = (symbols.named("S"), Size::rows());
-        let merged = rows.times(&length).unwrap().times(&Size::number(4)).unwrap();
-        assert!(merged.has_rows() && !merged.is_rows());
-        assert_eq!(merged.divided_by(&Size::number(4)).unwrap().divided_by(&length), Some(Size::rows()));
-        assert_eq!(merged.divided_by(&Size::number(8)), None);
-        assert_eq!(length.divided_by(&rows), None);
-        assert_eq!(Size::number(0).divided_by(&Size::number(0)), None);
-        assert!(!Size::number(0).times(&rows).unwrap().has_rows());
+        let mut symbols = SymbolTable::default();
+        let (length, rows) = (symbols.named_size("S"), SymbolicSize::row_count());
+        let merged = rows.times(&length).unwrap().times(&SymbolicSize::from_number(4)).unwrap();
+        assert!(merged.has_rows() && !merged.is_row_count());
+        assert_eq!(
+            merged.exact_quotient(&SymbolicSize::from_number(4)).unwrap().exact_quotient(&length),
+            Some(SymbolicSize::row_count())
+        );
+        assert_eq!(merged.exact_quotient(&SymbolicSize::from_number(8)), None);
+        assert_eq!(length.exact_quotient(&rows), None);
+        assert_eq!(SymbolicSize::from_number(0).exact_quotient(&SymbolicSize::from_number(0)), None);
+        assert!(!SymbolicSize::from_number(0).times(&rows).unwrap().has_rows());
     }
 
     #[test]
     fn the_same_of_the_same_is_one_symbol() {
-        let mut symbols = Symbols::default();
-        let (a, b) = (symbols.named("a"), symbols.named("b"));
-        assert_eq!(symbols.named("a"), a);
+        let mut symbols = SymbolTable::default();
+        let (a, b) = (symbols.named_size("a"), symbols.named_size("b"));
+        assert_eq!(symbols.named_size("a"), a);
         assert_ne!(a, b);
-        assert_eq!(symbols.computed("Add", &[&a, &b]), symbols.computed("Add", &[&a, &b]));
-        assert_ne!(symbols.computed("Add", &[&a, &b]), symbols.computed("Sub", &[&a, &b]));
-        let difference = symbols.computed("Sub", &[&a, &b]);
-        assert!(symbols.is_natural(&a) && !symbols.is_natural(&difference));
-        let more = symbols.computed("Add", &[&difference, &a]);
-        assert!(!symbols.is_natural(&more));
+        assert_eq!(symbols.computed_size("Add", &[&a, &b]), symbols.computed_size("Add", &[&a, &b]));
+        assert_ne!(symbols.computed_size("Add", &[&a, &b]), symbols.computed_size("Sub", &[&a, &b]));
+        let difference = symbols.computed_size("Sub", &[&a, &b]);
+        assert!(symbols.is_non_negative(&a) && !symbols.is_non_negative(&difference));
+        let more = symbols.computed_size("Add", &[&difference, &a]);
+        assert!(!symbols.is_non_negative(&more));
     }
 }

@@ -2,7 +2,7 @@
 //! `Y, Z = Split(X) axis=1 split=1,2` a node.
 
 use super::*;
-use crate::graph::Declared;
+use crate::graph::ValueInfo;
 
 fn names_of(text: &str) -> Vec<String> {
     text.split(',').map(|name| name.trim().to_owned()).collect()
@@ -12,18 +12,22 @@ fn numbers_of(text: &str) -> Vec<i64> {
     text.split(',').map(|number| number.trim().parse().unwrap()).collect()
 }
 
-fn attribute(text: &str) -> Attribute {
+fn attribute(text: &str) -> NodeAttribute {
     if let Some(number) = text.strip_prefix("tensor:") {
-        return Attribute::Constant(Constant { shape: vec![1], integers: Some(numbers_of(number)), ones: None });
+        return NodeAttribute::Constant(ConstantTensor {
+            shape: vec![1],
+            integers: Some(numbers_of(number)),
+            equals_one: None,
+        });
     }
     match text.split(',').map(|number| number.parse::<i64>()).collect::<Result<Vec<_>, _>>() {
-        Ok(numbers) if text.contains(',') || text.starts_with('+') => Attribute::Integers(numbers),
-        Ok(numbers) => Attribute::Integer(numbers[0]),
-        Err(_) => Attribute::Text(text.to_owned()),
+        Ok(numbers) if text.contains(',') || text.starts_with('+') => NodeAttribute::Integers(numbers),
+        Ok(numbers) => NodeAttribute::Integer(numbers[0]),
+        Err(_) => NodeAttribute::Text(text.to_owned()),
     }
 }
 
-fn node(outputs: &str, call: &str) -> Node {
+fn node(outputs: &str, call: &str) -> GraphNode {
     let (operator, rest) = call.split_once('(').unwrap();
     let (inputs, attributes) = rest.split_once(')').unwrap();
     let (domain, op_type) = operator.trim().rsplit_once('.').unwrap_or(("", operator.trim()));
@@ -32,7 +36,7 @@ fn node(outputs: &str, call: &str) -> Node {
         // A list of one number is written with a sign.
         (name.to_owned(), attribute(value))
     });
-    Node {
+    GraphNode {
         name: String::new(),
         op_type: op_type.into(),
         domain: domain.into(),
@@ -51,8 +55,8 @@ fn dimension(text: &str) -> Dimension {
 }
 
 /// The last node's outputs are those of the model.
-fn model(version: i64, lines: &[&str]) -> Model {
-    let mut graph = Graph::default();
+fn model(version: i64, lines: &[&str]) -> OnnxModel {
+    let mut graph = OnnxGraph::default();
     for line in lines {
         if let Some((outputs, call)) = line.split_once(" = ").filter(|(left, _)| !left.contains(':')) {
             graph.nodes.push(node(outputs, call));
@@ -66,27 +70,27 @@ fn model(version: i64, lines: &[&str]) -> Model {
                 "scalar" => vec![],
                 shape => shape.split('x').filter(|it| !it.is_empty()).map(|size| size.parse().unwrap()).collect(),
             };
-            let constant = Constant { shape, integers: values.map(numbers_of), ones: None };
+            let constant = ConstantTensor { shape, integers: values.map(numbers_of), equals_one: None };
             graph.constants.insert(name.into(), constant);
         } else {
             let shape = Some(shape.split(',').map(dimension).collect());
-            graph.inputs.push(Declared { name: name.into(), shape });
+            graph.inputs.push(ValueInfo { name: name.into(), shape });
         }
     }
     let outputs = graph.nodes.last().unwrap().outputs.clone();
-    graph.outputs = outputs.into_iter().map(|name| Declared { name, shape: None }).collect();
+    graph.outputs = outputs.into_iter().map(|name| ValueInfo { name, shape: None }).collect();
     let opsets = [(String::new(), version), ("ai.onnx.ml".into(), 3)].into();
-    Model { opsets, graph, functions: BTreeMap::new() }
+    OnnxModel { opsets, graph, functions: BTreeMap::new() }
 }
 
 #[track_caller]
 fn apart(lines: &[&str]) {
-    assert_eq!(prove(&model(17, lines)), Ok(()), "{lines:?}");
+    assert_eq!(prove_row_independence(&model(17, lines)), Ok(()), "{lines:?}");
 }
 
 #[track_caller]
 fn mixes(lines: &[&str], why: &str) {
-    let reason = prove(&model(17, lines)).expect_err("rows are not kept apart");
+    let reason = prove_row_independence(&model(17, lines)).expect_err("rows are not kept apart");
     assert!(reason.contains(why), "{lines:?}: {reason}");
 }
 
@@ -111,7 +115,7 @@ fn what_works_along_an_axis_must_not_work_along_that_of_the_rows() {
     apart(&["X: N,3", "Y = ArgMax(X) axis=1 keepdims=0"]);
     mixes(&["X: N,3,4,4", "Y = MeanVarianceNormalization(X)"], "along the axis of the rows");
     // Before opset 13 softmax took all axes from its own on together.
-    let old = |axis: &str| prove(&model(12, &["X: N,3,4", &format!("Y = Softmax(X) axis={axis}")]));
+    let old = |axis: &str| prove_row_independence(&model(12, &["X: N,3,4", &format!("Y = Softmax(X) axis={axis}")]));
     assert!(old("0").is_err() && old("1").is_ok());
 }
 

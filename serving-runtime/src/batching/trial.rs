@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::engine::{Engine, Signature, TensorSpec};
+use crate::engine::{ModelSignature, OnnxEngine, TensorSignature};
 use crate::tensor::{DataType, Tensor, TensorData};
 
 /// Rows of the trial, and the sizes of batches that are made of the first of them.
@@ -14,7 +14,7 @@ const TOLERANCE_HALF: f64 = 1e-2;
 
 /// Kinds of values, as models take different ones: what is no index, and what is one.
 #[derive(Debug, Clone, Copy)]
-enum Values {
+enum TrialValues {
     Spread,
     Bits,
 }
@@ -23,13 +23,17 @@ enum Values {
 ///
 /// # Errors
 /// What differs, in words for the owner of the model; also when the model takes none of the rows.
-pub(super) fn run(signature: &Signature, engine: &mut Engine) -> Result<(), String> {
+pub(super) fn run_trial(signature: &ModelSignature, engine: &mut OnnxEngine) -> Result<(), String> {
     let mut refused = String::new();
-    for (values, width) in [(Values::Spread, 3), (Values::Spread, 1), (Values::Bits, 3), (Values::Bits, 1)] {
-        let rows: Vec<Vec<Tensor>> = (0..ROWS).map(|row| inputs(signature, row, values, width)).collect();
+    for (values, width) in
+        [(TrialValues::Spread, 3), (TrialValues::Spread, 1), (TrialValues::Bits, 3), (TrialValues::Bits, 1)]
+    {
+        let rows: Vec<Vec<Tensor>> = (0..ROWS).map(|row| trial_row(signature, row, values, width)).collect();
         let alone: Result<Vec<_>, _> = rows.iter().map(|row| engine.run(row.clone())).collect();
         match alone {
-            Ok(alone) => return SIZES.iter().try_for_each(|size| compare(&rows[..*size], &alone[..*size], engine)),
+            Ok(alone) => {
+                return SIZES.iter().try_for_each(|size| compare_batch(&rows[..*size], &alone[..*size], engine));
+            }
             Err(error) => refused = error.message,
         }
     }
@@ -37,17 +41,17 @@ pub(super) fn run(signature: &Signature, engine: &mut Engine) -> Result<(), Stri
 }
 
 /// One row for every input: the same in each run, another one for each number. Open axes but the first are `width` long.
-fn inputs(signature: &Signature, row: usize, values: Values, width: usize) -> Vec<Tensor> {
-    let input = |(number, spec): (usize, &TensorSpec)| {
+fn trial_row(signature: &ModelSignature, row: usize, values: TrialValues, width: usize) -> Vec<Tensor> {
+    let input = |(number, spec): (usize, &TensorSignature)| {
         let sizes = spec.shape.iter().enumerate();
         let shape: Vec<usize> = sizes.map(|(axis, size)| size.unwrap_or(if axis == 0 { 1 } else { width })).collect();
         let length = shape.iter().product();
-        Tensor { shape, data: data(spec.datatype, length, values, (row * 31 + number) as u64) }
+        Tensor { shape, data: trial_data(spec.datatype, length, values, (row * 31 + number) as u64) }
     };
     signature.inputs.iter().enumerate().map(input).collect()
 }
 
-fn data(datatype: DataType, length: usize, values: Values, seed: u64) -> TensorData {
+fn trial_data(datatype: DataType, length: usize, values: TrialValues, seed: u64) -> TensorData {
     let number = |place: usize| {
         // SplitMix64 (Steele, Lea, Flood 2014).
         let mut z =
@@ -56,10 +60,10 @@ fn data(datatype: DataType, length: usize, values: Values, seed: u64) -> TensorD
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     };
-    let whole = |place: usize| number(place) % if matches!(values, Values::Spread) { 4 } else { 2 };
+    let whole = |place: usize| number(place) % if matches!(values, TrialValues::Spread) { 4 } else { 2 };
     let float = |place: usize| match values {
-        Values::Spread => (number(place) >> 11) as f64 / (1_u64 << 53) as f64 * 4.0 - 2.0,
-        Values::Bits => whole(place) as f64,
+        TrialValues::Spread => (number(place) >> 11) as f64 / (1_u64 << 53) as f64 * 4.0 - 2.0,
+        TrialValues::Bits => whole(place) as f64,
     };
     let all = 0..length;
     match datatype {
@@ -82,7 +86,7 @@ fn data(datatype: DataType, length: usize, values: Values, seed: u64) -> TensorD
 }
 
 /// Runs rows in company, and compares what each of them gets with what it got alone.
-fn compare(rows: &[Vec<Tensor>], alone: &[Vec<Tensor>], engine: &mut Engine) -> Result<(), String> {
+fn compare_batch(rows: &[Vec<Tensor>], alone: &[Vec<Tensor>], engine: &mut OnnxEngine) -> Result<(), String> {
     let width = rows.first().map_or(0, Vec::len);
     let stacked =
         (0..width).map(|input| Tensor::stack(rows.iter().filter_map(|row| row.get(input)))).collect::<Option<Vec<_>>>();
@@ -92,7 +96,7 @@ fn compare(rows: &[Vec<Tensor>], alone: &[Vec<Tensor>], engine: &mut Engine) -> 
     for (row, own) in alone.iter().enumerate() {
         for (number, (own, all)) in own.iter().zip(&outputs).enumerate() {
             let whole = !all.shape.is_empty() && all.rows() == rows.len() && own.rows() == 1;
-            if !whole || !alike(own, &all.rows_slice(row, 1)) {
+            if !whole || !nearly_equal(own, &all.slice_rows(row, 1)) {
                 let name = engine.signature().outputs.get(number).map_or("", |spec| spec.name.as_str());
                 return Err(format!("a row among {} others gets another {name:?} than alone", rows.len() - 1));
             }
@@ -101,7 +105,7 @@ fn compare(rows: &[Vec<Tensor>], alone: &[Vec<Tensor>], engine: &mut Engine) -> 
     Ok(())
 }
 
-fn alike(one: &Tensor, other: &Tensor) -> bool {
+fn nearly_equal(one: &Tensor, other: &Tensor) -> bool {
     if one.shape != other.shape {
         return false;
     }
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn rows_of_the_trial_differ_and_are_the_same_each_time() {
         for datatype in DataType::ALL {
-            let row = |seed| data(datatype, 64, Values::Spread, seed);
+            let row = |seed| trial_data(datatype, 64, TrialValues::Spread, seed);
             assert_eq!(row(1), row(1));
             assert_ne!(row(1), row(2), "{datatype:?}");
         }
@@ -140,11 +144,11 @@ mod tests {
     #[test]
     fn floats_may_differ_by_rounding_and_whole_numbers_not_at_all() {
         let floats = |values: [f32; 2]| Tensor { shape: vec![1, 2], data: TensorData::F32(values.into()) };
-        assert!(alike(&floats([1.0, 1e-9]), &floats([1.000_001, 0.0])));
-        assert!(!alike(&floats([1.0, 0.5]), &floats([1.0, 0.501])));
-        assert!(alike(&floats([f32::NAN, 1.0]), &floats([f32::NAN, 1.0])));
-        assert!(!alike(&floats([f32::NAN, 1.0]), &floats([1.0, 1.0])));
+        assert!(nearly_equal(&floats([1.0, 1e-9]), &floats([1.000_001, 0.0])));
+        assert!(!nearly_equal(&floats([1.0, 0.5]), &floats([1.0, 0.501])));
+        assert!(nearly_equal(&floats([f32::NAN, 1.0]), &floats([f32::NAN, 1.0])));
+        assert!(!nearly_equal(&floats([f32::NAN, 1.0]), &floats([1.0, 1.0])));
         let whole = |values: [i64; 2]| Tensor { shape: vec![1, 2], data: TensorData::I64(values.into()) };
-        assert!(alike(&whole([1, 2]), &whole([1, 2])) && !alike(&whole([1, 2]), &whole([1, 3])));
+        assert!(nearly_equal(&whole([1, 2]), &whole([1, 2])) && !nearly_equal(&whole([1, 2]), &whole([1, 3])));
     }
 }

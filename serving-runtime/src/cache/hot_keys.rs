@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::key::CacheKey;
 use super::value;
-use crate::engine::Signature;
+use crate::engine::ModelSignature;
 use crate::tensor::Tensor;
 
 /// Bytes of one input that is remembered, and of all.
@@ -55,7 +55,7 @@ impl HotKeys {
 
     /// The remembered inputs, the hottest first, as [`read`] takes them: the names of the inputs as a line of JSON, then of each its key, its
     /// length and its value.
-    pub fn encode(&self, signature: &Signature) -> Vec<u8> {
+    pub fn encode(&self, signature: &ModelSignature) -> Vec<u8> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = entries.iter().map(|(key, it)| (it.count, *key, Arc::clone(&it.inputs))).collect();
         drop(entries);
@@ -77,7 +77,7 @@ impl HotKeys {
 }
 
 /// Reads what another pod remembers, as far as `signature` (of another version, perhaps) takes it.
-pub fn decode_hot_inputs(bytes: &[u8], signature: &Signature) -> Vec<Vec<Tensor>> {
+pub fn decode_hot_inputs(bytes: &[u8], signature: &ModelSignature) -> Vec<Vec<Tensor>> {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Vec::new() };
     let (line, mut rest) = (&bytes[..end], &bytes[end + 1..]);
     let Ok(names) = serde_json::from_slice::<Vec<String>>(line) else { return Vec::new() };
@@ -98,11 +98,11 @@ fn next_hot_entry(bytes: &[u8]) -> Option<(Vec<Tensor>, &[u8])> {
 }
 
 /// The inputs in the signature's order, if they are what it wants.
-fn order_inputs(names: &[String], inputs: Vec<Tensor>, signature: &Signature) -> Option<Vec<Tensor>> {
+fn order_inputs(names: &[String], inputs: Vec<Tensor>, signature: &ModelSignature) -> Option<Vec<Tensor>> {
     let mut by_name: HashMap<&str, Tensor> = names.iter().map(String::as_str).zip(inputs).collect();
-    let take = |spec: &crate::engine::TensorSpec| {
+    let take = |spec: &crate::engine::TensorSignature| {
         let tensor = by_name.remove(spec.name.as_str())?;
-        (tensor.data.datatype() == spec.datatype && spec.check(&tensor.shape).is_ok()).then_some(tensor)
+        (tensor.data.datatype() == spec.datatype && spec.check_shape(&tensor.shape).is_ok()).then_some(tensor)
     };
     let inputs = signature.inputs.iter().map(take).collect::<Option<Vec<_>>>()?;
     signature.check_rows(&inputs).is_ok().then_some(inputs)
@@ -113,17 +113,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::engine::TensorSpec;
+    use crate::engine::TensorSignature;
     use crate::tensor::{DataType, TensorData};
 
-    fn signature(names: &[&str]) -> Signature {
-        let spec = |name: &&str| TensorSpec {
+    fn signature(names: &[&str]) -> ModelSignature {
+        let spec = |name: &&str| TensorSignature {
             name: (*name).into(),
             datatype: DataType::F32,
             shape: vec![None, Some(1)],
             axis: None,
         };
-        Signature { inputs: names.iter().map(spec).collect(), outputs: vec![] }
+        ModelSignature { inputs: names.iter().map(spec).collect(), outputs: vec![] }
     }
 
     fn input(x: f32) -> Vec<Tensor> {

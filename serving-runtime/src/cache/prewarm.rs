@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, RequestBuilder, redirect};
 
 use super::hot_keys::{MAX_BYTES, decode_hot_inputs};
-use crate::batch::Priority;
+use crate::batch::RequestPriority;
 use crate::config::ServeArgs;
-use crate::models::Model;
+use crate::models::LoadedModel;
 use crate::predict::run_untimed;
-use crate::server::App;
+use crate::server::AppState;
 
 /// Time to learn what is hot, and for all of it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ const PRIVATE_PORT: u16 = 8081;
 const REVISION_HEADER: &str = "x-slipway-revision";
 
 /// Warms the caches for `model`, if that was asked for.
-pub async fn prewarm_caches(app: &App, model: &Model) {
+pub async fn prewarm_caches(app: &AppState, model: &LoadedModel) {
     let Some(results) = app.caches.results.as_ref().filter(|_| app.args.cache.cache_hot_keys > 0) else { return };
     let begun = Instant::now();
     let until = begun + WARM_UP_TIMEOUT;
@@ -44,7 +44,7 @@ pub async fn prewarm_caches(app: &App, model: &Model) {
             decode_hot_inputs(&bytes, &model.signature).into_iter().take(app.args.cache.cache_hot_keys as usize)
         {
             let warmed = results
-                .warm(model, inputs, until, |inputs| run_untimed(model, inputs, until, Priority::default()))
+                .warm(model, inputs, until, |inputs| run_untimed(model, inputs, until, RequestPriority::default()))
                 .await;
             answered += usize::from(warmed.is_ok());
         }

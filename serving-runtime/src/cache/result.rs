@@ -16,8 +16,8 @@ use super::redis_tier::RedisTier;
 use super::single_flight::{FlightLeader, FlightRole, SingleFlight};
 use super::value;
 use crate::error::ApiError;
-use crate::models::Model;
-use crate::pool::Done;
+use crate::models::LoadedModel;
+use crate::pool::InferenceResult;
 use crate::tensor::Tensor;
 
 const CACHE_NAME: &str = "result";
@@ -84,13 +84,13 @@ impl InferResultCache {
     /// Those of `run`; none of the cache's own.
     pub async fn get_or_run<F>(
         &self,
-        model: &Model,
+        model: &LoadedModel,
         inputs: Vec<Tensor>,
         deadline: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
     ) -> Result<CacheAnswer, ApiError>
     where
-        F: Future<Output = Result<Done, ApiError>>,
+        F: Future<Output = Result<InferenceResult, ApiError>>,
     {
         let answer = self.resolve(model, inputs, deadline, run).await;
         let outcome = answer.as_ref().map_or(Some(CacheOutcome::Error), |answer| answer.outcome);
@@ -104,13 +104,13 @@ impl InferResultCache {
     /// Those of `run`.
     pub async fn warm<F>(
         &self,
-        model: &Model,
+        model: &LoadedModel,
         inputs: Vec<Tensor>,
         deadline: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
     ) -> Result<(), ApiError>
     where
-        F: Future<Output = Result<Done, ApiError>>,
+        F: Future<Output = Result<InferenceResult, ApiError>>,
     {
         let answer = self.resolve(model, inputs, deadline, run).await.map(drop);
         // An empty cache that is being filled says nothing about what looking up is worth.
@@ -125,13 +125,13 @@ impl InferResultCache {
 
     async fn resolve<F>(
         &self,
-        model: &Model,
+        model: &LoadedModel,
         inputs: Vec<Tensor>,
         deadline: Instant,
         run: impl Fn(Vec<Tensor>) -> F,
     ) -> Result<CacheAnswer, ApiError>
     where
-        F: Future<Output = Result<Done, ApiError>>,
+        F: Future<Output = Result<InferenceResult, ApiError>>,
     {
         let begun = Instant::now();
         let (all, _) = self.bypassed_tiers();
@@ -173,7 +173,7 @@ impl InferResultCache {
         run: impl Fn(Vec<Tensor>) -> F,
     ) -> Result<CacheAnswer, ApiError>
     where
-        F: Future<Output = Result<Done, ApiError>>,
+        F: Future<Output = Result<InferenceResult, ApiError>>,
     {
         let redis =
             self.redis.as_ref().filter(|_| !self.bypassed_tiers().1 || is_probe_input(&inputs, REDIS_PROBE_EVERY));
@@ -259,7 +259,7 @@ impl InferResultCache {
         self.with_policies(|tiers| tiers.all.record_lookup(took.as_secs_f64(), hit));
     }
 
-    fn record_run(&self, done: &Done) {
+    fn record_run(&self, done: &InferenceResult) {
         let seconds = (done.queued + done.inference).as_secs_f64();
         self.with_policies(|tiers| {
             tiers.all.record_run(seconds);

@@ -4,11 +4,11 @@ use crate::error::ApiError;
 use crate::tensor::{DataType, Tensor};
 
 /// The largest product of the other dimensions of a shape with a dimension of 0.
-const MAX_EMPTY: usize = 1 << 20;
+const MAX_EMPTY_PRODUCT: usize = 1 << 20;
 
 /// One input or output. `None` is a dimension that the model leaves open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
+pub struct TensorSignature {
     /// Its name.
     pub name: String,
     /// Its datatype.
@@ -19,28 +19,28 @@ pub struct TensorSpec {
     pub axis: Option<String>,
 }
 
-impl TensorSpec {
+impl TensorSignature {
     /// The shape in the protocol's notation: -1 where it is open.
     pub fn wire_shape(&self) -> Vec<i64> {
         self.shape.iter().map(|d| d.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX))).collect()
     }
 
     /// Checks the shape of a request's tensor.
-    pub fn check(&self, shape: &[usize]) -> Result<(), ApiError> {
+    pub fn check_shape(&self, shape: &[usize]) -> Result<(), ApiError> {
         let name = &self.name;
         let want = self.wire_shape();
         // A shape costs nothing to write when there are no elements; what the model makes of its other dimensions may cost much.
         let size = || shape.iter().try_fold(1_usize, |size, dimension| size.checked_mul((*dimension).max(1)));
-        if shape.contains(&0) && size().is_none_or(|size| size > MAX_EMPTY) {
-            return Err(ApiError::bad(format!(
-                "input {name:?}: shape {shape:?} has no elements, and its other dimensions multiply to more than {MAX_EMPTY}"
+        if shape.contains(&0) && size().is_none_or(|size| size > MAX_EMPTY_PRODUCT) {
+            return Err(ApiError::bad_request(format!(
+                "input {name:?}: shape {shape:?} has no elements, and its other dimensions multiply to more than {MAX_EMPTY_PRODUCT}"
             )));
         }
         if self.shape.is_empty() {
             return Ok(());
         }
         if shape.len() != self.shape.len() {
-            return Err(ApiError::bad(format!(
+            return Err(ApiError::bad_request(format!(
                 "input {name:?}: shape {shape:?} has {} dimensions; the model wants {} as in {want:?}",
                 shape.len(),
                 want.len()
@@ -48,7 +48,7 @@ impl TensorSpec {
         }
         for (axis, (got, want_dim)) in shape.iter().zip(&self.shape).enumerate() {
             if let Some(n) = want_dim.filter(|n| n != got) {
-                return Err(ApiError::bad(format!(
+                return Err(ApiError::bad_request(format!(
                     "input {name:?}: dimension {axis} of shape {shape:?} must be {n}; the model wants {want:?}"
                 )));
             }
@@ -57,7 +57,7 @@ impl TensorSpec {
     }
 
     /// A shape that fits, with `rows` for the first open dimension and 1 for the others.
-    pub fn sample(&self, rows: usize) -> Tensor {
+    pub fn sample_tensor(&self, rows: usize) -> Tensor {
         let shape = self.shape.iter().enumerate().map(|(i, d)| d.unwrap_or(if i == 0 { rows } else { 1 })).collect();
         Tensor::zeros(self.datatype, shape)
     }
@@ -65,19 +65,19 @@ impl TensorSpec {
 
 /// The inputs and outputs of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signature {
+pub struct ModelSignature {
     /// Inputs in the model's order.
-    pub inputs: Vec<TensorSpec>,
+    pub inputs: Vec<TensorSignature>,
     /// Outputs in the model's order.
-    pub outputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSignature>,
 }
 
-impl Signature {
+impl ModelSignature {
     /// Whether the first axis of everything looks like a batch axis: open and of one name on every input, and every output has a first
     /// axis that follows it. Warm-up then verifies it with two rows, because converters declare shapes wrongly (LightGBM's label is `{1}`).
     pub fn may_batch(&self) -> bool {
         let Some(first) = self.inputs.first() else { return false };
-        let open = |s: &TensorSpec| s.shape.first() == Some(&None);
+        let open = |s: &TensorSignature| s.shape.first() == Some(&None);
         self.inputs.iter().all(|s| open(s) && s.axis == first.axis) && self.outputs.iter().all(|s| !s.shape.is_empty())
     }
 
@@ -97,7 +97,7 @@ impl Signature {
         let named: Vec<_> = named.collect();
         for (axis, name, rows) in &named {
             if let Some((_, other, others)) = named.iter().find(|(a, _, n)| a == axis && n != rows) {
-                return Err(ApiError::bad(format!(
+                return Err(ApiError::bad_request(format!(
                     "input {name:?} has {rows} rows and input {other:?} has {others}; the model wants equally many ({axis})"
                 )));
             }
@@ -106,7 +106,7 @@ impl Signature {
     }
 
     /// Names for error messages: `"a", "b"`.
-    pub fn names(specs: &[TensorSpec]) -> String {
+    pub fn quoted_names(specs: &[TensorSignature]) -> String {
         specs.iter().map(|s| format!("{:?}", s.name)).collect::<Vec<_>>().join(", ")
     }
 }
@@ -115,27 +115,27 @@ impl Signature {
 mod tests {
     use super::*;
 
-    fn spec(name: &str, shape: &[i64], axis: Option<&str>) -> TensorSpec {
+    fn spec(name: &str, shape: &[i64], axis: Option<&str>) -> TensorSignature {
         let shape = shape.iter().map(|d| usize::try_from(*d).ok()).collect();
-        TensorSpec { name: name.into(), datatype: DataType::F32, shape, axis: axis.map(Into::into) }
+        TensorSignature { name: name.into(), datatype: DataType::F32, shape, axis: axis.map(Into::into) }
     }
 
     #[test]
     fn shapes_are_checked_and_the_remedy_named() {
         let s = spec("x", &[-1, 4], None);
-        assert!(s.check(&[7, 4]).is_ok());
-        let text = s.check(&[7, 3]).unwrap_err().to_string();
+        assert!(s.check_shape(&[7, 4]).is_ok());
+        let text = s.check_shape(&[7, 3]).unwrap_err().to_string();
         assert_eq!(text, "input \"x\": dimension 1 of shape [7, 3] must be 4; the model wants [-1, 4]");
-        assert!(s.check(&[4]).unwrap_err().to_string().contains("has 1 dimensions"));
-        assert!(s.check(&[0, 4]).is_ok());
-        assert!(s.check(&[3, 0]).is_err(), "the model does not leave it open");
+        assert!(s.check_shape(&[4]).unwrap_err().to_string().contains("has 1 dimensions"));
+        assert!(s.check_shape(&[0, 4]).is_ok());
+        assert!(s.check_shape(&[3, 0]).is_err(), "the model does not leave it open");
         let open = spec("any", &[-1, -1], None);
-        assert!(open.check(&[1 << 20, 0]).is_ok());
-        assert!(open.check(&[(1 << 20) + 1, 0]).unwrap_err().to_string().contains("no elements"));
-        assert!(open.check(&[usize::MAX, 0]).is_err());
-        assert!(spec("any", &[], None).check(&[3, 3, 3]).is_ok());
-        assert_eq!(s.sample(3).shape, [3, 4]);
-        assert_eq!(spec("y", &[2, -1], None).sample(3).shape, [2, 1]);
+        assert!(open.check_shape(&[1 << 20, 0]).is_ok());
+        assert!(open.check_shape(&[(1 << 20) + 1, 0]).unwrap_err().to_string().contains("no elements"));
+        assert!(open.check_shape(&[usize::MAX, 0]).is_err());
+        assert!(spec("any", &[], None).check_shape(&[3, 3, 3]).is_ok());
+        assert_eq!(s.sample_tensor(3).shape, [3, 4]);
+        assert_eq!(spec("y", &[2, -1], None).sample_tensor(3).shape, [2, 1]);
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
             spec("c", &[-1], Some("M")),
             spec("d", &[-1], None),
         ];
-        let signature = Signature { inputs, outputs: vec![] };
+        let signature = ModelSignature { inputs, outputs: vec![] };
         let tensors = |rows: [usize; 4]| rows.map(|n| Tensor::zeros(DataType::F32, vec![n, 1]));
         assert!(signature.check_rows(&tensors([3, 3, 1, 2])).is_ok());
         let text = signature.check_rows(&tensors([3, 2, 1, 1])).unwrap_err().to_string();
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_batch_axis_needs_every_input_and_output() {
         let out = spec("y", &[-1], None);
-        let sig = |inputs: Vec<TensorSpec>, outputs| Signature { inputs, outputs };
+        let sig = |inputs: Vec<TensorSignature>, outputs| ModelSignature { inputs, outputs };
         assert!(sig(vec![spec("a", &[-1, 2], Some("N"))], vec![out.clone()]).may_batch());
         assert!(!sig(vec![spec("a", &[1, 2], None)], vec![out.clone()]).may_batch());
         assert!(!sig(vec![spec("a", &[-1, 2], Some("N")), spec("b", &[-1], Some("M"))], vec![out.clone()]).may_batch());

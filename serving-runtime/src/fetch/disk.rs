@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::files::GRAPH;
-use crate::error::{LoadError, Reason};
+use super::files::GRAPH_FILE;
+use crate::error::{LoadError, LoadErrorReason};
 
 /// How downloads are called before they are whole.
-const PARTIAL: &str = ".partial-";
+const PARTIAL_PREFIX: &str = ".partial-";
 /// No download takes this long; a file that is older belongs to a pod that was killed, on a volume that outlived it.
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+const STALE_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Removes what downloads that never ended have left.
-fn sweep(cache_dir: &Path) {
+fn remove_stale_downloads(cache_dir: &Path) {
     let entries = std::fs::read_dir(cache_dir).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PARTIAL)) {
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX)) {
         let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
-        if age.is_some_and(|age| age > ABANDONED) {
+        if age.is_some_and(|age| age > STALE_AFTER) {
             // Another pod may have been faster.
             let _ = std::fs::remove_file(entry.path()).or_else(|_| std::fs::remove_dir_all(entry.path()));
         }
@@ -28,36 +28,36 @@ fn sweep(cache_dir: &Path) {
 }
 
 /// Where a model of that digest is kept.
-pub(super) fn place(cache_dir: &Path, hex: &str) -> PathBuf {
-    cache_dir.join(hex).join(GRAPH)
+pub(super) fn model_path(cache_dir: &Path, hex: &str) -> PathBuf {
+    cache_dir.join(hex).join(GRAPH_FILE)
 }
 
 /// There is no such file.
 pub(super) fn not_found(path: &Path) -> LoadError {
-    LoadError::permanent(Reason::ModelNotFound, format!("there is no file {}", path.display()))
+    LoadError::permanent(LoadErrorReason::ModelNotFound, format!("there is no file {}", path.display()))
 }
 
 /// A model over the bound.
 pub(super) fn too_large(max_bytes: u64) -> LoadError {
     LoadError::permanent(
-        Reason::InvalidModel,
+        LoadErrorReason::InvalidModel,
         format!("the model is larger than {max_bytes} bytes (--max-model-bytes)"),
     )
 }
 
-fn failed(doing: &str, path: &Path, e: &std::io::Error) -> LoadError {
-    LoadError::transient(Reason::LoadFailed, format!("{doing} {}: {e}", path.display()))
+fn disk_error(doing: &str, path: &Path, e: &std::io::Error) -> LoadError {
+    LoadError::transient(LoadErrorReason::LoadFailed, format!("{doing} {}: {e}", path.display()))
 }
 
 /// The hex digits of the SHA-256 of a file, and its size.
-pub(super) fn hash(path: &Path, max_bytes: u64) -> Result<(String, u64), LoadError> {
+pub(super) fn hash_file(path: &Path, max_bytes: u64) -> Result<(String, u64), LoadError> {
     let mut file = File::open(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => not_found(path),
-        _ => failed("cannot open", path, &e),
+        _ => disk_error("cannot open", path, &e),
     })?;
-    let meta = file.metadata().map_err(|e| failed("cannot read", path, &e))?;
+    let meta = file.metadata().map_err(|e| disk_error("cannot read", path, &e))?;
     if !meta.is_file() {
-        return Err(LoadError::permanent(Reason::InvalidModel, format!("{} is not a file", path.display())));
+        return Err(LoadError::permanent(LoadErrorReason::InvalidModel, format!("{} is not a file", path.display())));
     }
     if meta.len() > max_bytes {
         return Err(too_large(max_bytes));
@@ -66,7 +66,7 @@ pub(super) fn hash(path: &Path, max_bytes: u64) -> Result<(String, u64), LoadErr
     let mut buffer = vec![0; 1 << 18];
     let mut bytes = 0;
     loop {
-        match file.read(&mut buffer).map_err(|e| failed("cannot read", path, &e))? {
+        match file.read(&mut buffer).map_err(|e| disk_error("cannot read", path, &e))? {
             0 => return Ok((hex::encode(hasher.finalize()), bytes)),
             n => {
                 bytes += n as u64;
@@ -77,47 +77,48 @@ pub(super) fn hash(path: &Path, max_bytes: u64) -> Result<(String, u64), LoadErr
 }
 
 /// A download on its way to the disk.
-pub(super) struct Writer {
+pub(super) struct DownloadWriter {
     file: File,
     path: PathBuf,
     hasher: Sha256,
-    left: u64,
+    remaining_bytes: u64,
     max_bytes: u64,
-    kept: bool,
+    persisted: bool,
 }
 
 /// A whole download that is not yet in its place.
-pub(super) struct Download {
-    writer: Writer,
+pub(super) struct CompletedDownload {
+    writer: DownloadWriter,
     hex: String,
 }
 
-impl Writer {
+impl DownloadWriter {
     /// Starts a download beside its final place, so that it can be renamed there.
     pub(super) fn create(cache_dir: &Path, max_bytes: u64) -> Result<Self, LoadError> {
-        std::fs::create_dir_all(cache_dir).map_err(|e| failed("cannot create", cache_dir, &e))?;
-        sweep(cache_dir);
-        let path = cache_dir.join(format!("{PARTIAL}{:016x}", rand::random::<u64>()));
-        let file = File::create_new(&path).map_err(|e| failed("cannot create", &path, &e))?;
-        Ok(Self { file, path, hasher: Sha256::new(), left: max_bytes, max_bytes, kept: false })
+        std::fs::create_dir_all(cache_dir).map_err(|e| disk_error("cannot create", cache_dir, &e))?;
+        remove_stale_downloads(cache_dir);
+        let path = cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>()));
+        let file = File::create_new(&path).map_err(|e| disk_error("cannot create", &path, &e))?;
+        Ok(Self { file, path, hasher: Sha256::new(), remaining_bytes: max_bytes, max_bytes, persisted: false })
     }
 
     /// Appends a piece.
     pub(super) fn write(&mut self, piece: &[u8]) -> Result<(), LoadError> {
-        self.left = self.left.checked_sub(piece.len() as u64).ok_or_else(|| too_large(self.max_bytes))?;
+        self.remaining_bytes =
+            self.remaining_bytes.checked_sub(piece.len() as u64).ok_or_else(|| too_large(self.max_bytes))?;
         self.hasher.update(piece);
-        self.file.write_all(piece).map_err(|e| failed("cannot write", &self.path, &e))
+        self.file.write_all(piece).map_err(|e| disk_error("cannot write", &self.path, &e))
     }
 
     /// All pieces are there.
-    pub(super) fn finish(mut self) -> Result<Download, LoadError> {
-        self.file.sync_all().map_err(|e| failed("cannot write", &self.path, &e))?;
+    pub(super) fn finish(mut self) -> Result<CompletedDownload, LoadError> {
+        self.file.sync_all().map_err(|e| disk_error("cannot write", &self.path, &e))?;
         let hex = hex::encode(std::mem::take(&mut self.hasher).finalize());
-        Ok(Download { writer: self, hex })
+        Ok(CompletedDownload { writer: self, hex })
     }
 }
 
-impl Download {
+impl CompletedDownload {
     /// The digest.
     pub(super) fn hex(&self) -> &str {
         &self.hex
@@ -125,7 +126,7 @@ impl Download {
 
     /// Its size.
     pub(super) fn bytes(&self) -> u64 {
-        self.writer.max_bytes - self.writer.left
+        self.writer.max_bytes - self.writer.remaining_bytes
     }
 
     /// Where it is for now.
@@ -133,51 +134,55 @@ impl Download {
         &self.writer.path
     }
 
-    fn keep_as(mut self, path: &Path) -> Result<(), LoadError> {
+    fn move_to(mut self, path: &Path) -> Result<(), LoadError> {
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).map_err(|e| failed("cannot create", dir, &e))?;
+            std::fs::create_dir_all(dir).map_err(|e| disk_error("cannot create", dir, &e))?;
         }
-        std::fs::rename(&self.writer.path, path).map_err(|e| failed("cannot move the download to", path, &e))?;
-        self.writer.kept = true;
+        std::fs::rename(&self.writer.path, path).map_err(|e| disk_error("cannot move the download to", path, &e))?;
+        self.writer.persisted = true;
         Ok(())
     }
 }
 
 /// Moves the files of the model with that digest to their places, all of them or none; gives the graph's.
-pub(super) fn keep(mut parts: Vec<(String, Download)>, hex: &str, cache_dir: &Path) -> Result<PathBuf, LoadError> {
-    let path = place(cache_dir, hex);
+pub(super) fn install_model(
+    mut parts: Vec<(String, CompletedDownload)>,
+    hex: &str,
+    cache_dir: &Path,
+) -> Result<PathBuf, LoadError> {
+    let path = model_path(cache_dir, hex);
     if parts.len() == 1
         && let Some((_, only)) = parts.pop()
     {
-        only.keep_as(&path)?;
+        only.move_to(&path)?;
         return Ok(path);
     }
-    let draft = Draft(cache_dir.join(format!("{PARTIAL}{:016x}", rand::random::<u64>())));
+    let draft = TempDirectory(cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>())));
     for (name, part) in parts {
-        part.keep_as(&draft.0.join(name))?;
+        part.move_to(&draft.0.join(name))?;
     }
     let dir = cache_dir.join(hex);
     // What is there was found damaged, or another pod was faster with the same bytes: a folder can only take the place of none. Whoever has its files
     // open keeps them.
-    let aside = Draft(cache_dir.join(format!("{PARTIAL}{:016x}", rand::random::<u64>())));
+    let aside = TempDirectory(cache_dir.join(format!("{PARTIAL_PREFIX}{:016x}", rand::random::<u64>())));
     let _ = std::fs::rename(&dir, &aside.0);
-    std::fs::rename(&draft.0, &dir).map_err(|e| failed("cannot move the download to", &dir, &e))?;
+    std::fs::rename(&draft.0, &dir).map_err(|e| disk_error("cannot move the download to", &dir, &e))?;
     Ok(path)
 }
 
 /// A folder that goes when it is not needed, or was moved away.
-struct Draft(PathBuf);
+struct TempDirectory(PathBuf);
 
-impl Drop for Draft {
+impl Drop for TempDirectory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 /// What is not kept is removed: the cache is a small volume.
-impl Drop for Writer {
+impl Drop for DownloadWriter {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.persisted {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -191,26 +196,26 @@ mod tests {
     fn downloads_appear_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let files = || std::fs::read_dir(dir.path()).unwrap().count();
-        let mut w = Writer::create(dir.path(), 5).unwrap();
+        let mut w = DownloadWriter::create(dir.path(), 5).unwrap();
         w.write(b"abc").unwrap();
-        assert_eq!(w.write(b"def").map_err(|e| e.reason), Err(Reason::InvalidModel));
+        assert_eq!(w.write(b"def").map_err(|e| e.reason), Err(LoadErrorReason::InvalidModel));
         drop(w);
         assert_eq!(files(), 0);
-        let mut w = Writer::create(dir.path(), 5).unwrap();
+        let mut w = DownloadWriter::create(dir.path(), 5).unwrap();
         w.write(b"abc").unwrap();
         let one = w.finish().unwrap();
         assert_eq!(one.bytes(), 3);
-        let path = keep(vec![(GRAPH.into(), one)], "aa", dir.path()).unwrap();
+        let path = install_model(vec![(GRAPH_FILE.into(), one)], "aa", dir.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"abc");
         assert_eq!(files(), 1);
         // Several, twice: the second takes the place of the first.
         for content in [b"v1", b"v2"] {
             let part = |name: &str| {
-                let mut w = Writer::create(dir.path(), 5).unwrap();
+                let mut w = DownloadWriter::create(dir.path(), 5).unwrap();
                 w.write(content).unwrap();
                 (name.to_owned(), w.finish().unwrap())
             };
-            let path = keep(vec![part(GRAPH), part("deep/weights")], "bb", dir.path()).unwrap();
+            let path = install_model(vec![part(GRAPH_FILE), part("deep/weights")], "bb", dir.path()).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), content);
             assert_eq!(std::fs::read(dir.path().join("bb/deep/weights")).unwrap(), content);
             assert_eq!(files(), 2);
@@ -224,10 +229,10 @@ mod tests {
             let file = File::create(dir.path().join(name)).unwrap();
             file.set_modified(std::time::SystemTime::now() - age).unwrap();
         };
-        leave(".partial-0", ABANDONED * 2);
-        leave(".partial-1", ABANDONED / 2);
-        leave("other", ABANDONED * 2);
-        drop(Writer::create(dir.path(), 5).unwrap());
+        leave(".partial-0", STALE_AFTER * 2);
+        leave(".partial-1", STALE_AFTER / 2);
+        leave("other", STALE_AFTER * 2);
+        drop(DownloadWriter::create(dir.path(), 5).unwrap());
         let left = [".partial-0", ".partial-1", "other"].map(|name| dir.path().join(name).exists());
         assert_eq!(left, [false, true, true]);
     }

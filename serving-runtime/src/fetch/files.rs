@@ -6,11 +6,11 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Options, disk};
-use crate::error::{LoadError, Reason};
+use super::{FetchOptions, disk};
+use crate::error::{LoadError, LoadErrorReason};
 
 /// The name of the graph among the files of a model, whatever its file is called: it is known by being the one that names the others.
-pub(super) const GRAPH: &str = "model.onnx";
+pub(super) const GRAPH_FILE: &str = "model.onnx";
 
 /// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct ModelFile {
 
 /// The hex digits of a model's digest. That of a single file is its SHA-256; that of several the SHA-256 of a list with one line `<path> <bytes> <hex>\n` for
 /// each, sorted by path.
-pub(super) fn digest(files: &[ModelFile]) -> String {
+pub(super) fn combined_digest(files: &[ModelFile]) -> String {
     if let [only] = files {
         return only.hex.clone();
     }
@@ -35,37 +35,37 @@ pub(super) fn digest(files: &[ModelFile]) -> String {
 }
 
 /// Files beside the graph in `path` that hold its weights; none where nobody asks for them, or when it is no model: that is told by who loads it.
-pub(super) fn beside(path: &Path, options: &Options) -> Result<Vec<String>, LoadError> {
+pub(super) fn external_data_files(path: &Path, options: &FetchOptions) -> Result<Vec<String>, LoadError> {
     if !options.external_data {
         return Ok(Vec::new());
     }
     let named = slipway_onnx::external_files(path).unwrap_or_default();
-    match named.iter().find(|name| *name == GRAPH) {
+    match named.iter().find(|name| *name == GRAPH_FILE) {
         Some(name) => {
             let message = format!(
                 "the model keeps weights in {name:?}, which is the name of the graph itself; save it under another name"
             );
-            Err(LoadError::permanent(Reason::InvalidModel, message))
+            Err(LoadError::permanent(LoadErrorReason::InvalidModel, message))
         }
         None => Ok(named),
     }
 }
 
 /// Hashes the graph in `path` and what lies beside it.
-pub(super) fn on_disk(path: &Path, options: &Options) -> Result<Vec<ModelFile>, LoadError> {
+pub(super) fn hash_model_files(path: &Path, options: &FetchOptions) -> Result<Vec<ModelFile>, LoadError> {
     let mut left = options.max_bytes;
     let mut hashed = |name: &str, file: &Path| -> Result<ModelFile, LoadError> {
-        let (hex, bytes) = disk::hash(file, left)?;
+        let (hex, bytes) = disk::hash_file(file, left)?;
         left = left.saturating_sub(bytes);
         Ok(ModelFile { path: name.to_owned(), bytes, hex })
     };
-    let mut files = vec![hashed(GRAPH, path)?];
+    let mut files = vec![hashed(GRAPH_FILE, path)?];
     let directory = path.parent().unwrap_or(Path::new("."));
-    for name in beside(path, options)? {
+    for name in external_data_files(path, options)? {
         let file = directory.join(&name);
         if !is_inside(directory, &file) {
             let message = format!("the model keeps weights in {name:?}, which leads out of its directory");
-            return Err(LoadError::permanent(Reason::InvalidModel, message));
+            return Err(LoadError::permanent(LoadErrorReason::InvalidModel, message));
         }
         files.push(hashed(&name, &file)?);
     }
@@ -82,37 +82,37 @@ fn is_inside(directory: &Path, file: &Path) -> bool {
 
 /// What one process has fetched, for another of the same pod.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Record {
+pub struct FetchRecord {
     uri: String,
     path: PathBuf,
     digest: String,
-    files: Vec<Stamp>,
+    files: Vec<FileStamp>,
 }
 
 /// A file as it was when it was hashed.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
+struct FileStamp {
     path: PathBuf,
     bytes: u64,
     /// Nanoseconds since 1970.
     modified: u64,
 }
 
-impl Stamp {
-    fn of(path: PathBuf) -> Option<Self> {
+impl FileStamp {
+    fn for_path(path: PathBuf) -> Option<Self> {
         let meta = std::fs::metadata(&path).ok()?;
         let modified = meta.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
         Some(Self { path, bytes: meta.len(), modified: u64::try_from(modified.as_nanos()).ok()? })
     }
 }
 
-impl Record {
+impl FetchRecord {
     /// Of what was fetched from `uri`.
-    pub(super) fn of(uri: &str, fetched: &super::Fetched) -> Option<Self> {
+    pub(super) fn from_fetched(uri: &str, fetched: &super::ModelOnDisk) -> Option<Self> {
         let directory = fetched.path.parent()?;
         let place =
-            |file: &ModelFile| if file.path == GRAPH { fetched.path.clone() } else { directory.join(&file.path) };
-        let files = fetched.files.iter().map(|file| Stamp::of(place(file))).collect::<Option<Vec<_>>>()?;
+            |file: &ModelFile| if file.path == GRAPH_FILE { fetched.path.clone() } else { directory.join(&file.path) };
+        let files = fetched.files.iter().map(|file| FileStamp::for_path(place(file))).collect::<Option<Vec<_>>>()?;
         Some(Self { uri: uri.to_owned(), path: fetched.path.clone(), digest: fetched.digest.clone(), files })
     }
 
@@ -135,8 +135,8 @@ impl Record {
     }
 
     /// The graph's file, if none of the files was touched since.
-    pub fn untouched(&self) -> Option<&Path> {
-        let same = self.files.iter().all(|stamp| Stamp::of(stamp.path.clone()).as_ref() == Some(stamp));
+    pub fn unchanged_path(&self) -> Option<&Path> {
+        let same = self.files.iter().all(|stamp| FileStamp::for_path(stamp.path.clone()).as_ref() == Some(stamp));
         (same && !self.files.is_empty()).then_some(self.path.as_path())
     }
 }
@@ -151,14 +151,14 @@ mod tests {
 
     #[test]
     fn one_file_is_its_hash_and_several_are_the_hash_of_their_list() {
-        assert_eq!(digest(&[file(GRAPH, 3, "aa")]), "aa");
-        let (graph, data) = (file(GRAPH, 3, "aa"), file("model.onnx.data", 16, "bb"));
+        assert_eq!(combined_digest(&[file(GRAPH_FILE, 3, "aa")]), "aa");
+        let (graph, data) = (file(GRAPH_FILE, 3, "aa"), file("model.onnx.data", 16, "bb"));
         // printf 'model.onnx 3 aa\nmodel.onnx.data 16 bb\n' | sha256sum
         let want = hex::encode(Sha256::digest("model.onnx 3 aa\nmodel.onnx.data 16 bb\n"));
-        assert_eq!(digest(&[graph.clone(), data.clone()]), want);
-        assert_eq!(digest(&[data.clone(), graph.clone()]), want, "in whatever order");
-        assert_ne!(digest(&[graph.clone(), file("model.onnx.data", 16, "bc")]), want);
-        assert_ne!(digest(&[graph, file("other", 16, "bb")]), want);
+        assert_eq!(combined_digest(&[graph.clone(), data.clone()]), want);
+        assert_eq!(combined_digest(&[data.clone(), graph.clone()]), want, "in whatever order");
+        assert_ne!(combined_digest(&[graph.clone(), file("model.onnx.data", 16, "bc")]), want);
+        assert_ne!(combined_digest(&[graph, file("other", 16, "bb")]), want);
     }
 
     #[test]
@@ -166,18 +166,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.onnx");
         std::fs::write(&path, "abc").unwrap();
-        let fetched =
-            super::super::Fetched { path: path.clone(), digest: "sha256:00".into(), files: vec![file(GRAPH, 3, "aa")] };
+        let fetched = super::super::ModelOnDisk {
+            path: path.clone(),
+            digest: "sha256:00".into(),
+            files: vec![file(GRAPH_FILE, 3, "aa")],
+        };
         let record = dir.path().join("record.json");
-        Record::of("pvc://c/m.onnx", &fetched).unwrap().write(&record).unwrap();
-        assert!(Record::read(&record, "pvc://c/other").is_none());
-        let read = Record::read(&record, "pvc://c/m.onnx").unwrap();
-        assert_eq!((read.digest(), read.untouched()), ("sha256:00", Some(path.as_path())));
+        FetchRecord::from_fetched("pvc://c/m.onnx", &fetched).unwrap().write(&record).unwrap();
+        assert!(FetchRecord::read(&record, "pvc://c/other").is_none());
+        let read = FetchRecord::read(&record, "pvc://c/m.onnx").unwrap();
+        assert_eq!((read.digest(), read.unchanged_path()), ("sha256:00", Some(path.as_path())));
         std::fs::write(&path, "abcd").unwrap();
-        assert_eq!(read.untouched(), None);
+        assert_eq!(read.unchanged_path(), None);
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(read.untouched(), None);
+        assert_eq!(read.unchanged_path(), None);
         std::fs::write(&record, "{").unwrap();
-        assert!(Record::read(&record, "pvc://c/m.onnx").is_none());
+        assert!(FetchRecord::read(&record, "pvc://c/m.onnx").is_none());
     }
 }

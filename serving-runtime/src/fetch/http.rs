@@ -6,15 +6,15 @@ use reqwest::{Client, StatusCode};
 use slipway_egress::{AllowList, EgressGuard};
 use url::Url;
 
-use super::Options;
-use super::disk::{Download, Writer, too_large};
-use crate::error::{LoadError, Reason, chain};
+use super::FetchOptions;
+use super::disk::{CompletedDownload, DownloadWriter, too_large};
+use crate::error::{LoadError, LoadErrorReason, error_chain};
 
-fn failed(message: String) -> LoadError {
-    LoadError::transient(Reason::DownloadFailed, message)
+fn download_error(message: String) -> LoadError {
+    LoadError::transient(LoadErrorReason::DownloadFailed, message)
 }
 
-fn client(url: &Url) -> Result<Client, LoadError> {
+fn build_client(url: &Url) -> Result<Client, LoadError> {
     // So no server leads a pod to a neighbour of its, or to what tells credentials to whoever runs on a machine.
     let mut builder = EgressGuard::for_trusted_url(AllowList::public())
         .client_builder()
@@ -25,32 +25,32 @@ fn client(url: &Url) -> Result<Client, LoadError> {
         // No certificates are needed, and an image without any must still load over http.
         builder = builder.tls_certs_only([]);
     }
-    builder.build().map_err(|e| failed(format!("no HTTP client: {}", chain(&e))))
+    builder.build().map_err(|e| download_error(format!("no HTTP client: {}", error_chain(&e))))
 }
 
 /// One attempt.
-pub(super) async fn get(url: &Url, options: &Options) -> Result<Download, LoadError> {
-    let client = client(url)?;
+pub(super) async fn download_file(url: &Url, options: &FetchOptions) -> Result<CompletedDownload, LoadError> {
+    let client = build_client(url)?;
     let request = client.get(url.clone()).send().await;
     let mut response = request.map_err(|e| {
         let hopeless = e.is_redirect();
         // The URL may carry a signature; it must not get into the status of an object.
-        let error = failed(format!("the download failed: {}", chain(&e.without_url())));
+        let error = download_error(format!("the download failed: {}", error_chain(&e.without_url())));
         LoadError { permanent: hopeless, ..error }
     })?;
     let status = response.status();
     if !status.is_success() {
-        return Err(refused(status));
+        return Err(status_error(status));
     }
     if response.content_length().is_some_and(|n| n > options.max_bytes) {
         return Err(too_large(options.max_bytes));
     }
-    let mut writer = Writer::create(&options.cache_dir, options.max_bytes)?;
+    let mut writer = DownloadWriter::create(&options.cache_dir, options.max_bytes)?;
     loop {
         let piece = response
             .chunk()
             .await
-            .map_err(|e| failed(format!("the download broke off: {}", chain(&e.without_url()))))?;
+            .map_err(|e| download_error(format!("the download broke off: {}", error_chain(&e.without_url()))))?;
         match piece {
             Some(piece) => writer.write(&piece)?,
             None => return writer.finish(),
@@ -58,12 +58,12 @@ pub(super) async fn get(url: &Url, options: &Options) -> Result<Download, LoadEr
     }
 }
 
-fn refused(status: StatusCode) -> LoadError {
+fn status_error(status: StatusCode) -> LoadError {
     let message = format!("the server answers {status}");
     match status {
-        StatusCode::NOT_FOUND | StatusCode::GONE => LoadError::permanent(Reason::ModelNotFound, message),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => failed(message),
-        s if s.is_client_error() => LoadError::permanent(Reason::DownloadFailed, message),
-        _ => failed(message),
+        StatusCode::NOT_FOUND | StatusCode::GONE => LoadError::permanent(LoadErrorReason::ModelNotFound, message),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => download_error(message),
+        s if s.is_client_error() => LoadError::permanent(LoadErrorReason::DownloadFailed, message),
+        _ => download_error(message),
     }
 }

@@ -5,11 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use url::Url;
 
-use crate::error::{LoadError, Reason};
+use crate::error::{LoadError, LoadErrorReason};
 
 /// Where a model is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ModelSource {
     /// On a file system.
     Path(PathBuf),
     /// At a web server.
@@ -18,10 +18,11 @@ pub enum Source {
     Store(Url),
 }
 
-impl Source {
+impl ModelSource {
     /// Reads a URI. `volume_root` is where `pvc://claim/path` is mounted.
     pub fn parse(uri: &str, volume_root: &Path) -> Result<Self, LoadError> {
-        let wrong = |why: &str| LoadError::permanent(Reason::ModelNotFound, format!("model URI {uri:?} {why}"));
+        let wrong =
+            |why: &str| LoadError::permanent(LoadErrorReason::ModelNotFound, format!("model URI {uri:?} {why}"));
         if uri.starts_with('/') {
             return Ok(Self::Path(uri.into()));
         }
@@ -52,9 +53,9 @@ impl Source {
     }
 }
 
-impl Source {
+impl ModelSource {
     /// The file that lies at this path beside this one. The query of a URL stays: it may be what lets us in.
-    pub(super) fn beside(&self, path: &str) -> Self {
+    pub(super) fn sibling(&self, path: &str) -> Self {
         let beside = |url: &Url| {
             let mut url = url.clone();
             // Each of these URLs has a path.
@@ -72,7 +73,7 @@ impl Source {
 }
 
 /// Without user, password and query, which may hold secrets.
-impl fmt::Display for Source {
+impl fmt::Display for ModelSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => path.display().fmt(f),
@@ -91,8 +92,8 @@ impl fmt::Display for Source {
 mod tests {
     use super::*;
 
-    fn parse(uri: &str) -> Result<String, (Reason, bool)> {
-        Source::parse(uri, Path::new("/mnt/models")).map(|s| s.to_string()).map_err(|e| (e.reason, e.permanent))
+    fn parse(uri: &str) -> Result<String, (LoadErrorReason, bool)> {
+        ModelSource::parse(uri, Path::new("/mnt/models")).map(|s| s.to_string()).map_err(|e| (e.reason, e.permanent))
     }
 
     #[test]
@@ -102,13 +103,14 @@ mod tests {
             ("https://h/m.onnx", "m.onnx.data", "https://h/m.onnx.data"),
             ("s3://bucket/k/m.onnx", "m.data", "s3://bucket/k/m.data"),
         ] {
-            let (Source::Http(url) | Source::Store(url)) = Source::parse(uri, Path::new("/")).unwrap().beside(path)
+            let (ModelSource::Http(url) | ModelSource::Store(url)) =
+                ModelSource::parse(uri, Path::new("/")).unwrap().sibling(path)
             else {
                 panic!("{uri}")
             };
             assert_eq!(url.as_str(), want);
         }
-        assert_eq!(Source::parse("/a/m.onnx", Path::new("/")).unwrap().beside("w").to_string(), "/a/w");
+        assert_eq!(ModelSource::parse("/a/m.onnx", Path::new("/")).unwrap().sibling("w").to_string(), "/a/w");
     }
 
     #[test]
@@ -124,7 +126,7 @@ mod tests {
         for bad in
             ["a.onnx", "file://a", "pvc://claim", "pvc://claim/../../etc", "ftp://h/m", "s3://bucket", "s3:///key", ""]
         {
-            assert_eq!(parse(bad), Err((Reason::ModelNotFound, true)), "{bad}");
+            assert_eq!(parse(bad), Err((LoadErrorReason::ModelNotFound, true)), "{bad}");
         }
     }
 }

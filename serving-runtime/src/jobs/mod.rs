@@ -28,8 +28,8 @@ pub use self::broker::JobBroker;
 pub use self::process::run_worker;
 use self::queue::JobQueue as _;
 use crate::config::ServeArgs;
-use crate::error::{LoadError, Reason};
-use crate::server::App;
+use crate::error::{LoadError, LoadErrorReason};
+use crate::server::AppState;
 
 /// How often the queue is asked how much waits.
 const LAG_INTERVAL: Duration = Duration::from_secs(2);
@@ -51,7 +51,8 @@ impl JobService {
     pub fn open(args: &ServeArgs) -> Result<Option<Self>, LoadError> {
         let Some(url) = &args.queue.queue_url else { return Ok(None) };
         let queue = JobBroker::new(url.reveal(), args.queue.options(args));
-        let queue = queue.map_err(|e| LoadError::permanent(Reason::LoadFailed, format!("--queue-url: {e}")))?;
+        let queue =
+            queue.map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, format!("--queue-url: {e}")))?;
         Ok(Some(Self { queue, allow: AllowList::new(&args.queue.callback_allow) }))
     }
 
@@ -59,7 +60,7 @@ impl JobService {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn attach(app: &Arc<App>) -> Result<Option<Arc<Self>>, LoadError> {
+    pub fn attach(app: &Arc<AppState>) -> Result<Option<Arc<Self>>, LoadError> {
         let Some(jobs) = Self::open(&app.args)? else { return Ok(None) };
         let jobs = Arc::new(jobs);
         app.metrics.jobs.init_series();

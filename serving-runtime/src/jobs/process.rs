@@ -12,9 +12,9 @@ use super::callback::CallbackSender;
 use super::callback::sign::CallbackSigner;
 use super::worker::JobWorker;
 use super::{JobService, WorkerArgs, callback};
-use crate::error::{LoadError, Reason};
-use crate::run::{Signals, bind_admin, load_aside, run_to_end, start};
-use crate::server::{App, handle_admin};
+use crate::error::{LoadError, LoadErrorReason};
+use crate::run::{TerminationSignals, bind_admin, load_on_thread, run_to_end, start_port};
+use crate::server::{AppState, handle_admin};
 
 /// Runs `worker` to its end.
 pub fn run_worker(args: WorkerArgs) -> ExitCode {
@@ -23,26 +23,26 @@ pub fn run_worker(args: WorkerArgs) -> ExitCode {
 }
 
 fn permanent_error(message: String) -> LoadError {
-    LoadError::permanent(Reason::LoadFailed, message)
+    LoadError::permanent(LoadErrorReason::LoadFailed, message)
 }
 
 async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
     let begun = Instant::now();
-    let mut signals = Signals::new()?;
-    let app = App::new(args.serve.clone()).map_err(|e| LoadError::permanent(Reason::LoadFailed, e))?;
+    let mut signals = TerminationSignals::new()?;
+    let app = AppState::new(args.serve.clone()).map_err(|e| LoadError::permanent(LoadErrorReason::LoadFailed, e))?;
     let jobs = JobService::attach(&app)?
         .ok_or_else(|| permanent_error("a worker needs --queue-url (SLIPWAY_QUEUE_URL)".into()))?;
     let caller = build_callback_sender(&args)?;
     let admin = bind_admin(app.args.admin_listen).await?;
     tracing::info!(admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision, "listening");
-    let _admin = start(admin, &app, |app, request| async move { handle_admin(&app, request).await });
+    let _admin = start_port(admin, &app, |app, request| async move { handle_admin(&app, request).await });
     tokio::select! {
-        loaded = load_aside(&app) => {
+        loaded = load_on_thread(&app) => {
             let model = app.models.insert(loaded?);
-            app.metrics.loaded(&model.name, &model.version, &model.digest, &model.batching, begun.elapsed());
+            app.metrics.record_model(&model.name, &model.version, &model.digest, &model.batching, begun.elapsed());
             tracing::info!(digest = model.digest, seconds = begun.elapsed().as_secs_f64(), "ready");
         }
-        () = signals.any() => return Ok(()),
+        () = signals.recv() => return Ok(()),
     }
     let (stop, stopped) = watch::channel(false);
     let consumer = consumer_name(&app.args.pod_name);
@@ -52,7 +52,7 @@ async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
         tasks.spawn(callback::send_due_callbacks(Arc::clone(&app), jobs, caller, stopped));
     }
     tasks.spawn(async move { worker.run().await });
-    wait_for_shutdown(&mut tasks, signals.any()).await?;
+    wait_for_shutdown(&mut tasks, signals.recv()).await?;
     tracing::info!("draining");
     app.start_stopping();
     let _ = stop.send(true);
@@ -65,7 +65,10 @@ async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
 }
 
 fn lost_task_error(e: JoinError) -> LoadError {
-    LoadError::transient(Reason::LoadFailed, format!("a task of the worker is lost, and the process ends with it: {e}"))
+    LoadError::transient(
+        LoadErrorReason::LoadFailed,
+        format!("a task of the worker is lost, and the process ends with it: {e}"),
+    )
 }
 
 /// Waits until the process is told to end. When a task ends before, so must the process: what is live and ready and takes no jobs, or makes no callbacks,
@@ -75,7 +78,7 @@ async fn wait_for_shutdown(tasks: &mut JoinSet<()>, told: impl Future<Output = (
         () = told => Ok(()),
         Some(ended) = tasks.join_next() => {
             ended.map_err(lost_task_error)?;
-            Err(LoadError::transient(Reason::LoadFailed, "a task of the worker ended by itself"))
+            Err(LoadError::transient(LoadErrorReason::LoadFailed, "a task of the worker ended by itself"))
         }
     }
 }

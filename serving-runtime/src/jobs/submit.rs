@@ -11,10 +11,10 @@ use super::JobService;
 use super::job::{self, JobPriority, QueuedJob};
 use super::queue::{EnqueueOutcome, JobQueue as _, QueueError};
 use crate::error::ApiError;
-use crate::models::Model;
+use crate::models::LoadedModel;
 use crate::predict;
 use crate::protocol::{self, InferRequest};
-use crate::server::App;
+use crate::server::AppState;
 
 /// The body of `POST /v2/models/{m}/jobs`: a [`Job`] without what the path and the server say.
 #[derive(Debug, Deserialize)]
@@ -37,7 +37,7 @@ impl JobSubmission {
     /// `BadRequest` with the form that is wanted.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         serde_json::from_slice(body).map_err(|e| {
-            ApiError::bad(format!("want {{\"data\": {{\"inputs\": [...]}}, \"callback_url\": \"...\"}} with an inference request as data: {e}"))
+            ApiError::bad_request(format!("want {{\"data\": {{\"inputs\": [...]}}, \"callback_url\": \"...\"}} with an inference request as data: {e}"))
         })
     }
 
@@ -46,7 +46,7 @@ impl JobSubmission {
     /// # Errors
     /// `BadRequest` names the field.
     pub fn into_job(self, model: &str, version: Option<&str>, key: Option<&str>) -> Result<QueuedJob, ApiError> {
-        let both = |name: &str| ApiError::bad(format!("{name} is given twice, and not the same"));
+        let both = |name: &str| ApiError::bad_request(format!("{name} is given twice, and not the same"));
         let version = merge_field(self.version, version).map_err(|()| both("version"))?;
         let idempotency_key = merge_field(self.idempotency_key, key).map_err(|()| both("idempotency_key"))?;
         let job = QueuedJob {
@@ -79,14 +79,16 @@ fn merge_field(body: Option<String>, other: Option<&str>) -> Result<Option<Strin
 ///
 /// # Errors
 /// `BadRequest`, with `data` as the place.
-pub fn parse_request(app: &App, model: &Model, data: &str) -> Result<InferRequest, ApiError> {
+pub fn parse_request(app: &AppState, model: &LoadedModel, data: &str) -> Result<InferRequest, ApiError> {
     let within = |e| match e {
         ApiError::BadRequest(text) => ApiError::BadRequest(format!("data: {text}")),
         other => other,
     };
-    let request = protocol::parse(data.as_bytes(), None, &model.signature).map_err(within)?;
+    let request = protocol::parse_request(data.as_bytes(), None, &model.signature).map_err(within)?;
     if request.outputs.iter().any(|w| w.binary) {
-        return Err(ApiError::bad("data: asks for binary outputs; the result of a job is JSON, leave binary_data out"));
+        return Err(ApiError::bad_request(
+            "data: asks for binary outputs; the result of a job is JSON, leave binary_data out",
+        ));
     }
     predict::check_rows(app, model, &request.inputs).map_err(within)?;
     Ok(request)
@@ -104,7 +106,7 @@ pub async fn enqueue_job(jobs: &JobService, job: &QueuedJob, max_jobs: u64) -> R
             "idempotency_key: job {id} has this key and another content; send a new key"
         ))),
         Ok(EnqueueOutcome::Full(n)) => Err(ApiError::QueueFull(n)),
-        Err(QueueError::TooLarge(bytes, most)) => Err(ApiError::bad(format!(
+        Err(QueueError::TooLarge(bytes, most)) => Err(ApiError::bad_request(format!(
             "the job has {bytes} bytes, and the queue takes {most}; send fewer rows, or raise the server's max_payload"
         ))),
         Err(error) => Err(queue_unavailable(&error)),
@@ -122,7 +124,7 @@ const CALLBACK_ALLOW_HEADER: &str = "x-slipway-callback-allow";
 /// `BadRequest` when a header cannot be read.
 pub fn submission_limits<'a>(jobs: &'a JobService, headers: &HeaderMap) -> Result<(u64, Cow<'a, AllowList>), ApiError> {
     let told = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?").trim());
-    let unread = |name: &str| ApiError::bad(format!("header {name} cannot be read; leave it to the gateway"));
+    let unread = |name: &str| ApiError::bad_request(format!("header {name} cannot be read; leave it to the gateway"));
     let max_jobs = match told(MAX_JOBS_HEADER) {
         Some(text) => text.parse().map_err(|_| unread(MAX_JOBS_HEADER))?,
         None => jobs.queue.options().max_entries,

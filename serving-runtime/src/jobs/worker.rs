@@ -22,7 +22,7 @@ use super::{JobService, WorkerArgs, callback, is_stopping, sleep_or_stop, submit
 use crate::error::ApiError;
 use crate::predict;
 use crate::protocol;
-use crate::server::App;
+use crate::server::AppState;
 
 /// Between two looks at an empty queue.
 const IDLE_POLL: Duration = Duration::from_millis(100);
@@ -47,7 +47,7 @@ enum DeliveryOutcome {
 /// One worker.
 #[derive(Debug)]
 pub struct JobWorker {
-    app: Arc<App>,
+    app: Arc<AppState>,
     jobs: Arc<JobService>,
     args: WorkerArgs,
     consumer: String,
@@ -61,7 +61,7 @@ pub struct JobWorker {
 impl JobWorker {
     /// A worker that runs until `stop` says true.
     pub fn new(
-        app: Arc<App>,
+        app: Arc<AppState>,
         jobs: Arc<JobService>,
         args: WorkerArgs,
         consumer: String,
@@ -368,15 +368,15 @@ impl JobWorker {
         let mut request = submit::parse_request(app, &model, job.data.get())?;
         let deadline = Instant::now() + Duration::from_secs(self.args.job_timeout_seconds);
         let inputs = std::mem::take(&mut request.inputs);
-        let answer = tokio::time::timeout_at(deadline.into(), predict::predict(app, &model, inputs, deadline));
+        let answer = tokio::time::timeout_at(deadline.into(), predict::make_prediction(app, &model, inputs, deadline));
         let late = || ApiError::Deadline(u128::from(self.args.job_timeout_seconds) * 1000);
         let prediction = answer.await.map_err(|_| late())??;
         let names = (model.name.as_str(), model.version.as_str());
         let id = app.keys.issue_prediction_id(&prediction.report);
-        let body = protocol::write(names, &model.signature, &request, &prediction.outputs, id.as_deref())?;
+        let body = protocol::write_response(names, &model.signature, &request, &prediction.outputs, id.as_deref())?;
         let most = self.args.max_result_bytes.min(self.jobs.queue.max_result_bytes().unwrap_or(usize::MAX));
         if body.bytes.len() > most {
-            return Err(ApiError::bad(format!(
+            return Err(ApiError::bad_request(format!(
                 "the result has {} bytes; send fewer rows, ask for fewer outputs, or raise --max-result-bytes ({most})",
                 body.bytes.len()
             )));

@@ -19,7 +19,7 @@ pub struct ObserveArgs {
     pub baseline_features: Vec<String>,
 
     /// Share of the requests whose inputs and outputs are written to `--sample-sink`, 0 to 1.
-    #[arg(long, env = "SLIPWAY_SAMPLE_PAYLOADS", default_value_t = 0.0, value_parser = share)]
+    #[arg(long, env = "SLIPWAY_SAMPLE_PAYLOADS", default_value_t = 0.0, value_parser = parse_share)]
     pub sample_payloads: f64,
     /// Where samples go, as JSON lines: file:///directory, or s3://, gs:// or az:// with bucket and prefix.
     #[arg(long, env = "SLIPWAY_SAMPLE_SINK", default_value = "", hide_default_value = true)]
@@ -41,7 +41,7 @@ pub struct ObserveArgs {
     pub sample_files: u32,
 }
 
-fn share(text: &str) -> Result<f64, String> {
+fn parse_share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
     share.ok_or_else(|| "want a number from 0 to 1".into())
 }

@@ -9,19 +9,19 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use slipway_baseline::{ReferenceHistogram, stats};
 
-use super::{MARGIN_BINS, Observer, Slot};
+use super::{MARGIN_BINS, Observer, ObserverSlot};
 
 /// Exports the observer in its slot, once there is one.
 #[derive(Debug, Default)]
-pub struct Exporter(pub Slot);
+pub struct ObserverCollector(pub ObserverSlot);
 
-impl Collector for Exporter {
+impl Collector for ObserverCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let Some(observer) = self.0.get() else { return Ok(()) };
         let totals = observer.totals();
-        let mut out = Writer(&mut encoder);
+        let mut out = MetricWriter(&mut encoder);
         out.features(observer, &totals.bins)?;
-        for (what, group) in observer.groups() {
+        for (what, group) in observer.histogram_groups() {
             if let Some((histogram, first)) = group {
                 out.histogram(what, histogram, first, &totals.bins)?;
             }
@@ -37,22 +37,22 @@ impl Collector for Exporter {
             let help = "Sum over rows of the calibrated probability that the prediction is wrong, by predicted class";
             out.float_counters("slipway_runtime_expected_incorrect", help, classes().zip(sums(false)))?;
             let help = "Sum over rows of p (1 - p), for the standard error of the expected accuracy";
-            out.float_counters("slipway_runtime_expected_variance", help, one(totals.variance))?;
+            out.float_counters("slipway_runtime_expected_variance", help, single_series(totals.variance))?;
         }
-        out.counters("slipway_runtime_observed_rows", "Rows that were counted into bins", one(totals.rows))?;
-        out.counters("slipway_runtime_abstained_rows", "Rows without a prediction", one(totals.abstained))?;
-        out.gauges("slipway_runtime_reference_rows", "Rows of the baseline", one(observer.rows as f64))?;
+        out.counters("slipway_runtime_observed_rows", "Rows that were counted into bins", single_series(totals.rows))?;
+        out.counters("slipway_runtime_abstained_rows", "Rows without a prediction", single_series(totals.abstained))?;
+        out.gauges("slipway_runtime_reference_rows", "Rows of the baseline", single_series(observer.rows as f64))?;
         let help = "Features of the baseline that are not exported";
-        out.gauges("slipway_runtime_features_left_out", help, one(observer.left_out as f64))
+        out.gauges("slipway_runtime_features_left_out", help, single_series(observer.left_out as f64))
     }
 }
 
-fn one<N>(value: N) -> impl Iterator<Item = ([(&'static str, String); 0], N)> {
+fn single_series<N>(value: N) -> impl Iterator<Item = ([(&'static str, String); 0], N)> {
     std::iter::once(([], value))
 }
 
 impl Observer {
-    fn groups(&self) -> [(&'static str, Option<(&ReferenceHistogram, usize)>); 2] {
+    fn histogram_groups(&self) -> [(&'static str, Option<(&ReferenceHistogram, usize)>); 2] {
         [
             ("prediction", self.predictions.as_ref().map(|(_, h, first)| (h, *first))),
             ("score", self.scores.as_ref().map(|(_, h, first)| (h, *first))),
@@ -60,7 +60,7 @@ impl Observer {
     }
 
     /// Every exported feature with the index of its first bin.
-    fn columns(&self) -> impl Iterator<Item = (&str, &ReferenceHistogram, usize)> {
+    fn feature_columns(&self) -> impl Iterator<Item = (&str, &ReferenceHistogram, usize)> {
         let mut first = 0;
         self.observed.iter().map(move |f| {
             let from = first;
@@ -70,17 +70,17 @@ impl Observer {
     }
 }
 
-struct Writer<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+struct MetricWriter<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 /// Labels that may be none.
-type Labels<const N: usize> = [(&'static str, String); N];
+type LabelPairs<const N: usize> = [(&'static str, String); N];
 
-impl Writer<'_, '_> {
+impl MetricWriter<'_, '_> {
     fn family<const N: usize, V>(
         &mut self,
         (name, help): (&str, &str),
         kind: MetricType,
-        series: impl Iterator<Item = (Labels<N>, V)>,
+        series: impl Iterator<Item = (LabelPairs<N>, V)>,
         encode: impl Fn(V, prometheus_client::encoding::MetricEncoder<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut family = self.0.encode_descriptor(name, help, None, kind)?;
@@ -96,7 +96,7 @@ impl Writer<'_, '_> {
         &mut self,
         name: &str,
         help: &str,
-        series: impl Iterator<Item = (Labels<N>, u64)>,
+        series: impl Iterator<Item = (LabelPairs<N>, u64)>,
     ) -> Result<(), Error> {
         self.family((name, help), MetricType::Counter, series, |n, e| ConstCounter::new(n).encode(e))
     }
@@ -105,7 +105,7 @@ impl Writer<'_, '_> {
         &mut self,
         name: &str,
         help: &str,
-        series: impl Iterator<Item = (Labels<N>, f64)>,
+        series: impl Iterator<Item = (LabelPairs<N>, f64)>,
     ) -> Result<(), Error> {
         self.family((name, help), MetricType::Counter, series, |x, e| ConstCounter::new(x).encode(e))
     }
@@ -114,25 +114,25 @@ impl Writer<'_, '_> {
         &mut self,
         name: &str,
         help: &str,
-        series: impl Iterator<Item = (Labels<N>, f64)>,
+        series: impl Iterator<Item = (LabelPairs<N>, f64)>,
     ) -> Result<(), Error> {
         self.family((name, help), MetricType::Gauge, series, |x, e| ConstGauge::new(x).encode(e))
     }
 
     fn features(&mut self, observer: &Observer, bins: &[u64]) -> Result<(), Error> {
         let series = || {
-            observer.columns().flat_map(|(feature, histogram, first)| {
+            observer.feature_columns().flat_map(|(feature, histogram, first)| {
                 let names = histogram.bins.names().into_iter().enumerate();
                 names.map(move |(i, bin)| ([("feature", feature.to_owned()), ("bin", bin)], first + i))
             })
         };
         let counts = series().map(|(labels, at)| (labels, bins.get(at).copied().unwrap_or(0)));
         self.counters("slipway_runtime_feature_bin", "Rows by bin of the baseline", counts)?;
-        let shares = observer.columns().flat_map(|(_, histogram, _)| histogram.shares());
+        let shares = observer.feature_columns().flat_map(|(_, histogram, _)| histogram.shares());
         let shares = series().zip(shares).map(|((labels, _), share)| (labels, share));
         let help = "Share of the reference rows in each bin";
         self.gauges("slipway_runtime_feature_reference_share", help, shares)?;
-        let quantiles = observer.columns().map(|(feature, histogram, _)| {
+        let quantiles = observer.feature_columns().map(|(feature, histogram, _)| {
             ([("feature", feature.to_owned())], stats::chi_square_95(stats::degrees_of_freedom(&histogram.counts)))
         });
         let help = "95 % quantile of chi-square; times (1/n + 1/m) it is the threshold of the PSI";
@@ -154,6 +154,6 @@ impl Writer<'_, '_> {
         self.gauges(&format!("slipway_runtime_{what}_reference_share"), help, shares)?;
         let quantile = stats::chi_square_95(stats::degrees_of_freedom(&histogram.counts));
         let help = "95 % quantile of chi-square; times (1/n + 1/m) it is the threshold of the PSI";
-        self.gauges(&format!("slipway_runtime_{what}_chi2"), help, one(quantile))
+        self.gauges(&format!("slipway_runtime_{what}_chi2"), help, single_series(quantile))
     }
 }

@@ -5,25 +5,25 @@ use std::path::Path;
 use serde_json::Value;
 use slipway_baseline::{BaselineTensorSpec, GoldenRequest, GoldenTensor, MAX_BYTES, ModelBaseline, NumericTolerance};
 
-use crate::engine::{self, Engine, Signature};
-use crate::error::{LoadError, Reason};
+use crate::engine::{self, ModelSignature, OnnxEngine};
+use crate::error::{LoadError, LoadErrorReason};
 use crate::tensor::{DataType, Tensor, TensorData};
 
-fn invalid(message: impl Into<String>) -> LoadError {
-    LoadError::permanent(Reason::InvalidBaseline, message)
+fn invalid_baseline(message: impl Into<String>) -> LoadError {
+    LoadError::permanent(LoadErrorReason::InvalidBaseline, message)
 }
 
 /// Reads the baseline in `file` and checks that it is one of the model with this digest and signature.
 ///
 /// # Errors
 /// `InvalidBaseline`, permanent; transient when the file cannot be read.
-pub fn read(file: &Path, digest: &str, signature: &Signature) -> Result<ModelBaseline, LoadError> {
+pub fn read_baseline(file: &Path, digest: &str, signature: &ModelSignature) -> Result<ModelBaseline, LoadError> {
     let bytes = std::fs::read(file).map_err(|e| {
-        LoadError::transient(Reason::LoadFailed, format!("cannot read the baseline {}: {e}", file.display()))
+        LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot read the baseline {}: {e}", file.display()))
     })?;
-    let baseline = ModelBaseline::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+    let baseline = ModelBaseline::from_slice(&bytes).map_err(|e| invalid_baseline(e.to_string()))?;
     if baseline.model.digest != digest {
-        return Err(invalid(format!(
+        return Err(invalid_baseline(format!(
             "the baseline is of the model {}, and the model here is {digest}; make one for it with `kubectl slipway baseline`",
             baseline.model.digest
         )));
@@ -32,24 +32,26 @@ pub fn read(file: &Path, digest: &str, signature: &Signature) -> Result<ModelBas
         ("inputs", &signature.inputs, &baseline.model.inputs),
         ("outputs", &signature.outputs, &baseline.model.outputs),
     ] {
-        let ours: Vec<_> = ours.iter().map(spec).collect();
+        let ours: Vec<_> = ours.iter().map(baseline_spec).collect();
         if ours != *theirs {
-            return Err(invalid(format!("the baseline's model.{side} are {theirs:?}, and the model's are {ours:?}")));
+            return Err(invalid_baseline(format!(
+                "the baseline's model.{side} are {theirs:?}, and the model's are {ours:?}"
+            )));
         }
     }
     Ok(baseline)
 }
 
 /// Largest baseline that is fetched.
-pub const MAX_FILE: u64 = MAX_BYTES as u64;
+pub const MAX_BASELINE_BYTES: u64 = MAX_BYTES as u64;
 
 /// A tensor's description in the baseline's notation.
-pub fn spec(spec: &engine::TensorSpec) -> BaselineTensorSpec {
+pub fn baseline_spec(spec: &engine::TensorSignature) -> BaselineTensorSpec {
     BaselineTensorSpec { name: spec.name.clone(), datatype: spec.datatype.name().to_owned(), shape: spec.wire_shape() }
 }
 
 /// A tensor in the baseline's notation.
-pub fn write(name: &str, tensor: &Tensor) -> GoldenTensor {
+pub fn golden_tensor(name: &str, tensor: &Tensor) -> GoldenTensor {
     macro_rules! values {
         ($($variant:ident),*) => {
             match &tensor.data {
@@ -67,7 +69,7 @@ pub fn write(name: &str, tensor: &Tensor) -> GoldenTensor {
 ///
 /// # Errors
 /// A text that names the value that does not fit.
-pub fn tensor(golden: &GoldenTensor) -> Result<Tensor, String> {
+pub fn parse_golden_tensor(golden: &GoldenTensor) -> Result<Tensor, String> {
     let name = &golden.name;
     let datatype =
         DataType::parse(&golden.datatype).ok_or_else(|| format!("{name:?}: no datatype {}", golden.datatype))?;
@@ -100,69 +102,72 @@ pub fn tensor(golden: &GoldenTensor) -> Result<Tensor, String> {
 }
 
 /// A golden request as tensors.
-struct Case {
+struct GoldenCase {
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
 }
 
-fn case(index: usize, request: &GoldenRequest) -> Result<Case, LoadError> {
+fn parse_case(index: usize, request: &GoldenRequest) -> Result<GoldenCase, LoadError> {
     let all = |side: &str, golden: &[GoldenTensor]| {
-        let read = |g| tensor(g).map_err(|e| invalid(format!("baseline field golden.requests[{index}].{side}: {e}")));
+        let read = |g| {
+            parse_golden_tensor(g)
+                .map_err(|e| invalid_baseline(format!("baseline field golden.requests[{index}].{side}: {e}")))
+        };
         golden.iter().map(read).collect::<Result<Vec<_>, _>>()
     };
-    Ok(Case { inputs: all("inputs", &request.inputs)?, outputs: all("outputs", &request.outputs)? })
+    Ok(GoldenCase { inputs: all("inputs", &request.inputs)?, outputs: all("outputs", &request.outputs)? })
 }
 
 /// Replays the golden requests alone and, where `buckets` has more than one row, stacked into batches of each of these sizes.
 ///
 /// # Errors
 /// `GoldenRequestFailed`, permanent: the same model and the same request will not answer otherwise the next time.
-pub fn replay(engine: &mut Engine, baseline: &ModelBaseline, buckets: &[usize]) -> Result<(), LoadError> {
+pub fn replay_requests(engine: &mut OnnxEngine, baseline: &ModelBaseline, buckets: &[usize]) -> Result<(), LoadError> {
     let requests = &baseline.golden.requests;
-    let cases = requests.iter().enumerate().map(|(i, r)| case(i, r)).collect::<Result<Vec<_>, _>>()?;
+    let cases = requests.iter().enumerate().map(|(i, r)| parse_case(i, r)).collect::<Result<Vec<_>, _>>()?;
     if cases.is_empty() {
         return Ok(());
     }
     let tolerance = baseline.golden.tolerance;
     for (i, case) in cases.iter().enumerate() {
-        let got = run(engine, case.inputs.clone(), &format!("golden request {i}"))?;
-        compare(engine.signature(), &got, &case.outputs, tolerance, (i, 1))?;
+        let got = run_golden(engine, case.inputs.clone(), &format!("golden request {i}"))?;
+        compare_outputs(engine.signature(), &got, &case.outputs, tolerance, (i, 1))?;
     }
     for rows in buckets.iter().copied().filter(|rows| *rows > 1) {
         // As many rows as the batch has, beginning anew when there are fewer golden requests.
         let inputs = engine.signature().inputs.len();
         let stacked = |i: usize| Tensor::stack((0..rows).filter_map(|row| cases[row % cases.len()].inputs.get(i)));
         let Some(inputs) = (0..inputs).map(stacked).collect::<Option<Vec<_>>>() else { continue };
-        let got = run(engine, inputs, &format!("a batch of {rows} golden requests"))?;
+        let got = run_golden(engine, inputs, &format!("a batch of {rows} golden requests"))?;
         for row in 0..rows {
-            let own: Vec<_> = got.iter().map(|t| t.rows_slice(row, 1)).collect();
+            let own: Vec<_> = got.iter().map(|t| t.slice_rows(row, 1)).collect();
             let which = row % cases.len();
-            compare(engine.signature(), &own, &cases[which].outputs, tolerance, (which, rows))?;
+            compare_outputs(engine.signature(), &own, &cases[which].outputs, tolerance, (which, rows))?;
         }
     }
     tracing::info!(requests = cases.len(), ?buckets, "the golden requests are answered as the baseline says");
     Ok(())
 }
 
-fn run(engine: &mut Engine, inputs: Vec<Tensor>, what: &str) -> Result<Vec<Tensor>, LoadError> {
-    let failed = |e: engine::RunError| {
-        LoadError::permanent(Reason::GoldenRequestFailed, format!("the model fails on {what}: {}", e.message))
+fn run_golden(engine: &mut OnnxEngine, inputs: Vec<Tensor>, what: &str) -> Result<Vec<Tensor>, LoadError> {
+    let failed = |e: engine::EngineError| {
+        LoadError::permanent(LoadErrorReason::GoldenRequestFailed, format!("the model fails on {what}: {}", e.message))
     };
     engine.run(inputs).map_err(failed)
 }
 
-fn compare(
-    signature: &Signature,
+fn compare_outputs(
+    signature: &ModelSignature,
     got: &[Tensor],
     want: &[Tensor],
     tolerance: NumericTolerance,
     (request, rows): (usize, usize),
 ) -> Result<(), LoadError> {
     for (spec, (got, want)) in signature.outputs.iter().zip(got.iter().zip(want)) {
-        if let Some(difference) = difference(got, want, tolerance) {
+        if let Some(difference) = describe_difference(got, want, tolerance) {
             let name = &spec.name;
             return Err(LoadError::permanent(
-                Reason::GoldenRequestFailed,
+                LoadErrorReason::GoldenRequestFailed,
                 format!(
                     "output {name:?} of golden request {request} (in a batch of {rows}): {difference}; \
                      is this the model, the ONNX Runtime and the processor that the baseline was made with? \
@@ -175,7 +180,7 @@ fn compare(
 }
 
 /// What differs, in words.
-fn difference(got: &Tensor, want: &Tensor, tolerance: NumericTolerance) -> Option<String> {
+fn describe_difference(got: &Tensor, want: &Tensor, tolerance: NumericTolerance) -> Option<String> {
     if got.shape != want.shape {
         return Some(format!("shape {:?} instead of {:?}", got.shape, want.shape));
     }
@@ -185,7 +190,7 @@ fn difference(got: &Tensor, want: &Tensor, tolerance: NumericTolerance) -> Optio
             format!("value {i} is {got} instead of {want} (difference {:e})", (got - want).abs())
         })
     };
-    match (numbers(&got.data), numbers(&want.data)) {
+    match (float_values(&got.data), float_values(&want.data)) {
         (Some(a), Some(b)) => floats(&a, &b),
         _ if got.data == want.data => None,
         _ => {
@@ -195,7 +200,7 @@ fn difference(got: &Tensor, want: &Tensor, tolerance: NumericTolerance) -> Optio
     }
 }
 
-fn numbers(data: &TensorData) -> Option<Vec<f64>> {
+fn float_values(data: &TensorData) -> Option<Vec<f64>> {
     Some(match data {
         TensorData::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
         TensorData::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),

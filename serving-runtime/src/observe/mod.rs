@@ -16,22 +16,22 @@ use slipway_baseline::{
     CalibrationCurve, FeatureColumn, HistogramBinner, HistogramBins, ModelBaseline, NumericBinner, ReferenceHistogram,
 };
 
-pub use self::export::Exporter;
-pub use self::outputs::{Rows, regression};
-use self::shards::{Counts, Shards};
-use crate::engine::Signature;
-use crate::prediction::{Label, Predictions, Reader};
+pub use self::export::ObserverCollector;
+pub use self::outputs::{ScoreRows, regression_output};
+use self::shards::{ObservedCounts, ShardedCounts};
+use crate::engine::ModelSignature;
+use crate::prediction::{OutputReader, PredictedLabel, Predictions};
 use crate::tensor::{Tensor, TensorData};
 
 /// Where an observer appears once its model is loaded; the metrics' registry is made before that.
-pub type Slot = Arc<OnceLock<Arc<Observer>>>;
+pub type ObserverSlot = Arc<OnceLock<Arc<Observer>>>;
 
 /// Bins of the margin between the two highest probabilities, each 1/10 wide.
 pub const MARGIN_BINS: usize = 10;
 
 /// One observed column.
 #[derive(Debug)]
-struct Column {
+struct ObservedColumn {
     /// Its place in a row.
     at: usize,
     /// The index of its first bin among all.
@@ -41,16 +41,16 @@ struct Column {
 
 /// The observed columns of one input.
 #[derive(Debug)]
-struct Input {
+struct ObservedInput {
     index: usize,
-    columns: Vec<Column>,
+    columns: Vec<ObservedColumn>,
 }
 
 /// What predictions are binned by.
 #[derive(Debug)]
-enum Target {
+enum PredictionTarget {
     /// Labels, by the index of their bin; then the bins of others and of none.
-    Classes { places: HashMap<Label, usize>, other: usize },
+    Classes { places: HashMap<PredictedLabel, usize>, other: usize },
     /// Values of a regression, in an output.
     Values { output: usize, binner: HistogramBinner },
 }
@@ -58,29 +58,35 @@ enum Target {
 /// Counts what goes through one model.
 #[derive(Debug)]
 pub struct Observer {
-    inputs: Vec<Input>,
+    inputs: Vec<ObservedInput>,
     observed: Vec<FeatureColumn>,
     left_out: usize,
-    predictions: Option<(Target, ReferenceHistogram, usize)>,
+    predictions: Option<(PredictionTarget, ReferenceHistogram, usize)>,
     scores: Option<(NumericBinner, ReferenceHistogram, usize)>,
     calibration: Option<(NumericBinner, CalibrationCurve)>,
     score_output: Option<usize>,
     margins: usize,
     classes: Vec<String>,
     rows: u64,
-    shards: Shards,
+    shards: ShardedCounts,
 }
 
 /// The bins of a request's inputs, kept until it is known that it was answered.
 #[derive(Debug, Default)]
-pub struct Binned {
+pub struct BinnedRequest {
     bins: Vec<u16>,
 }
 
 impl Observer {
     /// For a model with this signature, of which `baseline` is the (checked) baseline. At most `most` features are exported: those in `only`,
     /// or the first of the file.
-    pub fn new(baseline: &ModelBaseline, signature: &Signature, reader: Reader, most: usize, only: &[String]) -> Self {
+    pub fn new(
+        baseline: &ModelBaseline,
+        signature: &ModelSignature,
+        reader: OutputReader,
+        most: usize,
+        only: &[String],
+    ) -> Self {
         let wanted = |f: &&FeatureColumn| only.is_empty() || only.contains(&f.name);
         let observed: Vec<FeatureColumn> = baseline.features.iter().filter(wanted).take(most).cloned().collect();
         let mut end = 0;
@@ -89,18 +95,18 @@ impl Observer {
             end += bins.len();
             first
         };
-        let mut inputs: Vec<Input> = Vec::new();
+        let mut inputs: Vec<ObservedInput> = Vec::new();
         for feature in &observed {
             let Some(index) = signature.inputs.iter().position(|i| i.name == feature.input) else { continue };
             let (first, binner) = (take(&feature.histogram.bins), HistogramBinner::new(&feature.histogram.bins));
-            let column = Column { at: feature.column, first, binner };
+            let column = ObservedColumn { at: feature.column, first, binner };
             match inputs.iter_mut().find(|i| i.index == index) {
                 Some(input) => input.columns.push(column),
-                None => inputs.push(Input { index, columns: vec![column] }),
+                None => inputs.push(ObservedInput { index, columns: vec![column] }),
             }
         }
         let predictions = baseline.predictions.as_ref().and_then(|histogram| {
-            let target = target(histogram, signature, reader)?;
+            let target = prediction_target(histogram, signature, reader)?;
             Some((target, histogram.clone(), take(&histogram.bins)))
         });
         let scores = baseline.scores.as_ref().and_then(|histogram| {
@@ -110,7 +116,7 @@ impl Observer {
         let margins = end;
         end += MARGIN_BINS;
         let classes = match &predictions {
-            Some((Target::Classes { .. }, histogram, _)) => histogram.bins.names(),
+            Some((PredictionTarget::Classes { .. }, histogram, _)) => histogram.bins.names(),
             _ => Vec::new(),
         };
         Self {
@@ -122,28 +128,28 @@ impl Observer {
             calibration: baseline.calibration.clone().map(|table| (table.binner(), table)),
             score_output: reader.score_output(),
             margins,
-            shards: Shards::new(end, classes.len()),
+            shards: ShardedCounts::new(end, classes.len()),
             classes,
             rows: baseline.rows,
         }
     }
 
     /// Finds the bins of a request's inputs. Nothing is counted yet.
-    pub fn bin(&self, inputs: &[Tensor], rows: usize) -> Binned {
+    pub fn bin_inputs(&self, inputs: &[Tensor], rows: usize) -> BinnedRequest {
         let mut bins = Vec::with_capacity(rows * self.observed.len());
         for input in &self.inputs {
             let Some(tensor) = inputs.get(input.index) else { continue };
             // A model without a batch axis takes one row, whatever its first dimension is.
             let width = tensor.data.len() / rows.max(1);
-            each(&tensor.data, width, rows, &input.columns, &mut bins);
+            append_bins(&tensor.data, width, rows, &input.columns, &mut bins);
         }
-        Binned { bins }
+        BinnedRequest { bins }
     }
 
     /// Counts an answered request.
-    pub fn count(&self, binned: &Binned, outputs: &[Tensor], predictions: &Predictions, rows: usize) {
-        let scored = self.score_output.and_then(|i| outputs.get(i)).map(Rows::of);
-        self.shards.with(|counts| {
+    pub fn count_request(&self, binned: &BinnedRequest, outputs: &[Tensor], predictions: &Predictions, rows: usize) {
+        let scored = self.score_output.and_then(|i| outputs.get(i)).map(ScoreRows::from_tensor);
+        self.shards.update(|counts| {
             counts.rows += rows as u64;
             for bin in &binned.bins {
                 counts.add(usize::from(*bin));
@@ -155,32 +161,34 @@ impl Observer {
         });
     }
 
-    fn count_predictions(&self, counts: &mut Counts, outputs: &[Tensor], predictions: &Predictions) {
+    fn count_predictions(&self, counts: &mut ObservedCounts, outputs: &[Tensor], predictions: &Predictions) {
         counts.abstained += predictions.labels.iter().filter(|l| l.is_none()).count() as u64;
         match &self.predictions {
-            Some((Target::Classes { .. }, _, first)) => {
+            Some((PredictionTarget::Classes { .. }, _, first)) => {
                 for label in &predictions.labels {
-                    counts.add(first + self.class(label.as_ref()));
+                    counts.add(first + self.class_bin(label.as_ref()));
                 }
             }
-            Some((Target::Values { output, binner }, _, first)) => {
+            Some((PredictionTarget::Values { output, binner }, _, first)) => {
                 let Some(tensor) = outputs.get(*output) else { return };
-                outputs::numbers(&tensor.data, |value| counts.add(first + binner.number_bin(value)));
+                outputs::for_each_float(&tensor.data, |value| counts.add(first + binner.number_bin(value)));
             }
             None => {}
         }
     }
 
     /// The bin of a label among the classes.
-    fn class(&self, label: Option<&Label>) -> usize {
+    fn class_bin(&self, label: Option<&PredictedLabel>) -> usize {
         match (&self.predictions, label) {
-            (Some((Target::Classes { places, other }, ..)), Some(label)) => *places.get(label).unwrap_or(other),
-            (Some((Target::Classes { other, .. }, ..)), None) => other + 1,
+            (Some((PredictionTarget::Classes { places, other }, ..)), Some(label)) => {
+                *places.get(label).unwrap_or(other)
+            }
+            (Some((PredictionTarget::Classes { other, .. }, ..)), None) => other + 1,
             _ => 0,
         }
     }
 
-    fn count_scores(&self, counts: &mut Counts, row: outputs::Scored, label: Option<&Label>) {
+    fn count_scores(&self, counts: &mut ObservedCounts, row: outputs::ScoredRow, label: Option<&PredictedLabel>) {
         let Some((best, margin)) = row.probability else { return };
         if let Some((binner, _, first)) = &self.scores {
             counts.add(first + binner.index(best));
@@ -191,7 +199,7 @@ impl Observer {
             && let Some(p) = table.bin_accuracy(binner.index(best))
         {
             counts.variance += p * (1.0 - p);
-            if let Some((right, wrong)) = counts.expected.get_mut(self.class(label)) {
+            if let Some((right, wrong)) = counts.expected.get_mut(self.class_bin(label)) {
                 *right += p;
                 *wrong += 1.0 - p;
             }
@@ -199,32 +207,36 @@ impl Observer {
     }
 
     /// All counts of this moment.
-    fn totals(&self) -> Counts {
+    fn totals(&self) -> ObservedCounts {
         self.shards.totals()
     }
 }
 
-fn target(histogram: &ReferenceHistogram, signature: &Signature, reader: Reader) -> Option<Target> {
+fn prediction_target(
+    histogram: &ReferenceHistogram,
+    signature: &ModelSignature,
+    reader: OutputReader,
+) -> Option<PredictionTarget> {
     match &histogram.bins {
         HistogramBins::Categorical { values } => {
             let mut places = HashMap::new();
             for (i, value) in values.iter().enumerate() {
-                places.insert(Label::Text(value.clone()), i);
+                places.insert(PredictedLabel::Text(value.clone()), i);
                 if let Ok(number) = value.parse::<i64>() {
-                    places.insert(Label::Number(number), i);
+                    places.insert(PredictedLabel::Number(number), i);
                 }
             }
-            Some(Target::Classes { places, other: values.len() })
+            Some(PredictionTarget::Classes { places, other: values.len() })
         }
         HistogramBins::Numeric { .. } => {
-            let output = regression(signature, reader)?;
-            Some(Target::Values { output, binner: HistogramBinner::new(&histogram.bins) })
+            let output = regression_output(signature, reader)?;
+            Some(PredictionTarget::Values { output, binner: HistogramBinner::new(&histogram.bins) })
         }
     }
 }
 
 /// Appends the bins of all `columns` of all rows.
-fn each(data: &TensorData, width: usize, rows: usize, columns: &[Column], bins: &mut Vec<u16>) {
+fn append_bins(data: &TensorData, width: usize, rows: usize, columns: &[ObservedColumn], bins: &mut Vec<u16>) {
     macro_rules! numbers {
         ($values:expr, $convert:expr) => {
             for row in 0..rows {

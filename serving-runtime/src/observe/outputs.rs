@@ -1,28 +1,28 @@
 //! Scores and values, row by row.
 
-use crate::engine::Signature;
-use crate::prediction::Reader;
+use crate::engine::ModelSignature;
+use crate::prediction::OutputReader;
 use crate::tensor::{DataType, Tensor, TensorData};
 
 /// One row of scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scored {
+pub struct ScoredRow {
     /// The highest probability and how far it is above the second; `None` when the scores are no probabilities.
     pub probability: Option<(f64, f64)>,
 }
 
 /// The rows of a matrix of scores.
 #[derive(Debug)]
-pub struct Rows<'a> {
+pub struct ScoreRows<'a> {
     data: &'a TensorData,
     width: usize,
     row: usize,
     rows: usize,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> ScoreRows<'a> {
     /// Of an output of shape rows x classes; others have no rows.
-    pub fn of(tensor: &'a Tensor) -> Self {
+    pub fn from_tensor(tensor: &'a Tensor) -> Self {
         let (rows, width) = match tensor.shape[..] {
             [rows, width] if width >= 2 => (rows, width),
             _ => (0, 0),
@@ -31,24 +31,24 @@ impl<'a> Rows<'a> {
     }
 }
 
-impl Iterator for Rows<'_> {
-    type Item = Scored;
+impl Iterator for ScoreRows<'_> {
+    type Item = ScoredRow;
 
-    fn next(&mut self) -> Option<Scored> {
+    fn next(&mut self) -> Option<ScoredRow> {
         if self.row >= self.rows {
             return None;
         }
         let range = self.row * self.width..(self.row + 1) * self.width;
         self.row += 1;
         Some(match self.data {
-            TensorData::F32(v) => scored(v.get(range)?.iter().map(|x| f64::from(*x))),
-            TensorData::F64(v) => scored(v.get(range)?.iter().copied()),
+            TensorData::F32(v) => score_row(v.get(range)?.iter().map(|x| f64::from(*x))),
+            TensorData::F64(v) => score_row(v.get(range)?.iter().copied()),
             _ => return None,
         })
     }
 }
 
-fn scored(row: impl Iterator<Item = f64>) -> Scored {
+fn score_row(row: impl Iterator<Item = f64>) -> ScoredRow {
     let (mut best, mut second, mut sum, mut good) = (0.0_f64, 0.0_f64, 0.0, true);
     for x in row {
         sum += x;
@@ -59,12 +59,12 @@ fn scored(row: impl Iterator<Item = f64>) -> Scored {
             second = x;
         }
     }
-    Scored { probability: (good && (sum - 1.0_f64).abs() < 0.01).then_some((best, best - second)) }
+    ScoredRow { probability: (good && (sum - 1.0_f64).abs() < 0.01).then_some((best, best - second)) }
 }
 
 /// The output that holds one number for each row, of a model that gives neither labels nor scores.
-pub fn regression(signature: &Signature, reader: Reader) -> Option<usize> {
-    if reader.classifies() {
+pub fn regression_output(signature: &ModelSignature, reader: OutputReader) -> Option<usize> {
+    if reader.is_classifier() {
         return None;
     }
     signature.outputs.iter().position(|s| {
@@ -74,7 +74,7 @@ pub fn regression(signature: &Signature, reader: Reader) -> Option<usize> {
 }
 
 /// Calls `each` with every float of `data`.
-pub(super) fn numbers(data: &TensorData, mut each: impl FnMut(f64)) {
+pub(super) fn for_each_float(data: &TensorData, mut each: impl FnMut(f64)) {
     match data {
         TensorData::F32(v) => v.iter().for_each(|x| each(f64::from(*x))),
         TensorData::F64(v) => v.iter().for_each(|x| each(*x)),

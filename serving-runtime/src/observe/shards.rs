@@ -15,7 +15,7 @@ thread_local! {
 
 /// What is counted.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counts {
+pub(super) struct ObservedCounts {
     /// Rows.
     pub(super) rows: u64,
     /// Rows without a prediction.
@@ -28,7 +28,7 @@ pub(super) struct Counts {
     pub(super) variance: f64,
 }
 
-impl Counts {
+impl ObservedCounts {
     /// Adds one to a bin.
     #[inline]
     pub(super) fn add(&mut self, bin: usize) {
@@ -49,30 +49,31 @@ impl Counts {
 /// A lock, alone on its cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Shard(Mutex<Counts>);
+struct CountShard(Mutex<ObservedCounts>);
 
 /// One set of counts for each of a few threads.
 #[derive(Debug)]
-pub(super) struct Shards {
-    shards: Vec<Shard>,
-    zero: Counts,
+pub(super) struct ShardedCounts {
+    shards: Vec<CountShard>,
+    zero: ObservedCounts,
 }
 
-impl Shards {
+impl ShardedCounts {
     pub(super) fn new(bins: usize, classes: usize) -> Self {
-        let zero = Counts { bins: vec![0; bins], expected: vec![(0.0, 0.0); classes], ..Counts::default() };
-        Self { shards: (0..SHARDS).map(|_| Shard(Mutex::new(zero.clone()))).collect(), zero }
+        let zero =
+            ObservedCounts { bins: vec![0; bins], expected: vec![(0.0, 0.0); classes], ..ObservedCounts::default() };
+        Self { shards: (0..SHARDS).map(|_| CountShard(Mutex::new(zero.clone()))).collect(), zero }
     }
 
     /// Adds to this thread's shard. The lock is taken by nobody else but a scrape, and by threads beyond the sixteenth.
-    pub(super) fn with(&self, add: impl FnOnce(&mut Counts)) {
+    pub(super) fn update(&self, add: impl FnOnce(&mut ObservedCounts)) {
         if let Some(shard) = self.shards.get(OWN.with(|own| *own)) {
             add(&mut shard.0.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
     /// The sum of all shards. Each only grows, so sums of later moments are never less.
-    pub(super) fn totals(&self) -> Counts {
+    pub(super) fn totals(&self) -> ObservedCounts {
         let mut totals = self.zero.clone();
         for shard in &self.shards {
             totals.merge(&shard.0.lock().unwrap_or_else(PoisonError::into_inner));

@@ -1,15 +1,15 @@
 use slipway_baseline::{BaselineModel, BaselineTensorSpec as Spec, FORMAT, GoldenSet};
 
 use super::*;
-use crate::engine::TensorSpec;
+use crate::engine::TensorSignature;
 use crate::tensor::DataType;
 
-fn spec(name: &str, datatype: DataType, shape: &[Option<usize>]) -> TensorSpec {
-    TensorSpec { name: name.into(), datatype, shape: shape.to_vec(), axis: None }
+fn spec(name: &str, datatype: DataType, shape: &[Option<usize>]) -> TensorSignature {
+    TensorSignature { name: name.into(), datatype, shape: shape.to_vec(), axis: None }
 }
 
-fn signature(width: usize) -> Signature {
-    Signature {
+fn signature(width: usize) -> ModelSignature {
+    ModelSignature {
         inputs: vec![spec("x", DataType::F32, &[None, Some(width)]), spec("city", DataType::Bytes, &[None])],
         outputs: vec![spec("label", DataType::I64, &[None]), spec("probabilities", DataType::F32, &[None, Some(2)])],
     }
@@ -46,20 +46,22 @@ fn answer(labels: &[i64]) -> (Vec<Tensor>, Predictions) {
         Tensor { shape: vec![labels.len()], data: TensorData::I64(labels.to_vec()) },
         Tensor { shape: vec![labels.len(), 2], data: TensorData::F32(probabilities) },
     ];
-    let predictions = Reader::new(&signature(2)).read(&outputs);
+    let predictions = OutputReader::new(&signature(2)).read(&outputs);
     (outputs, predictions)
 }
 
 fn observer(width: usize, most: usize, only: &[String]) -> Observer {
     let signature = signature(width);
-    Observer::new(&baseline(width), &signature, Reader::new(&signature), most, only)
+    Observer::new(&baseline(width), &signature, OutputReader::new(&signature), most, only)
 }
 
 fn text(observer: Observer) -> String {
     let mut registry = prometheus_client::registry::Registry::default();
-    let slot = Slot::default();
+    let slot = ObserverSlot::default();
     slot.set(Arc::new(observer)).unwrap();
-    registry.sub_registry_with_label(("revision".into(), "r".into())).register_collector(Box::new(Exporter(slot)));
+    registry
+        .sub_registry_with_label(("revision".into(), "r".into()))
+        .register_collector(Box::new(ObserverCollector(slot)));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     text
@@ -72,10 +74,10 @@ fn every_value_of_an_answered_request_is_in_one_bin() {
         Tensor { shape: vec![3, 2], data: TensorData::F32(vec![5.0, 1e9, f32::NAN, 15.0, 95.0, 15.0]) },
         Tensor { shape: vec![3], data: TensorData::Bytes(vec!["Rome".into(), "Bonn".into(), String::new()]) },
     ];
-    let binned = observer.bin(&inputs, 3);
+    let binned = observer.bin_inputs(&inputs, 3);
     assert_eq!(observer.totals().rows, 0, "nothing is counted before the answer");
     let (outputs, predictions) = answer(&[0, 1, 7]);
-    observer.count(&binned, &outputs, &predictions, 3);
+    observer.count_request(&binned, &outputs, &predictions, 3);
     let totals = observer.totals();
     // Two numbers and a name a row, one prediction, one score, one margin.
     assert_eq!(totals.bins.iter().sum::<u64>(), 3 * 3 + 3 * 3);
@@ -129,7 +131,7 @@ fn shards_of_many_threads_add_up() {
             scope.spawn(|| {
                 for i in 0..200_u16 {
                     let inputs = [Tensor { shape: vec![1, 2], data: TensorData::F32(vec![f32::from(i), 1.0]) }];
-                    observer.count(&observer.bin(&inputs, 1), &outputs, &predictions, 1);
+                    observer.count_request(&observer.bin_inputs(&inputs, 1), &outputs, &predictions, 1);
                 }
             });
         }
@@ -160,7 +162,7 @@ fn cost_of_a_row() {
         for _ in 0..20 {
             let begun = std::time::Instant::now();
             for _ in 0..2000 / rows {
-                observer.count(&observer.bin(&inputs, rows), &outputs, &predictions, rows);
+                observer.count_request(&observer.bin_inputs(&inputs, rows), &outputs, &predictions, rows);
             }
             best = best.min(begun.elapsed().as_nanos() as f64 / (2000 / rows * rows) as f64);
         }

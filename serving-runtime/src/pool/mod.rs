@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::batch::{self, Pending, Priority};
-use crate::engine::Engine;
+use crate::batch::{self, BatchItem, RequestPriority};
+use crate::engine::OnnxEngine;
 use crate::error::ApiError;
-use crate::stats::Stats;
+use crate::stats::ModelStats;
 use crate::tensor::Tensor;
 
-mod bench;
-mod pace;
+mod inline_policy;
+mod worker_slot;
 
-use self::bench::{Bench, Counters, run_batch};
-use self::pace::Pace;
+use self::inline_policy::InlinePolicy;
+use self::worker_slot::{RunCounters, WorkerSlot, run_batch};
 
 /// What a worker hands back.
 #[derive(Debug)]
-pub struct Done {
+pub struct InferenceResult {
     /// The outputs, in the signature's order.
     pub outputs: Vec<Tensor>,
     /// Time in the queue.
@@ -33,18 +33,18 @@ pub struct Done {
 
 /// A queued request.
 #[derive(Debug)]
-struct Job {
+struct QueuedRequest {
     inputs: Vec<Tensor>,
     rows: usize,
     bytes: usize,
     enqueued: Instant,
     deadline: Instant,
-    priority: Priority,
+    priority: RequestPriority,
     batching: bool,
-    reply: Reply,
+    reply: ReplySender,
 }
 
-impl Job {
+impl QueuedRequest {
     /// Tells that its time is over; nobody listens when the client left, and that is no error.
     fn expire(self) {
         let waited = self.enqueued.elapsed().as_millis();
@@ -52,10 +52,10 @@ impl Job {
     }
 }
 
-type Reply = oneshot::Sender<Result<Done, ApiError>>;
+type ReplySender = oneshot::Sender<Result<InferenceResult, ApiError>>;
 
-impl Pending for Job {
-    fn merges(&self, other: &Self) -> bool {
+impl BatchItem for QueuedRequest {
+    fn can_merge_with(&self, other: &Self) -> bool {
         self.batching
             && self.inputs.len() == other.inputs.len()
             && self.inputs.iter().zip(&other.inputs).all(|(a, b)| a.shape.get(1..) == b.shape.get(1..))
@@ -72,58 +72,60 @@ impl Pending for Job {
         self.deadline
     }
 
-    fn abandoned(&self) -> bool {
+    fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
     }
 }
 
 #[derive(Debug, Default)]
-struct State {
-    queue: VecDeque<Job>,
+struct RequestQueue {
+    queue: VecDeque<QueuedRequest>,
     closed: bool,
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct PoolState {
+    state: Mutex<RequestQueue>,
     wake: Condvar,
     capacity: usize,
     max_rows: usize,
     batching: bool,
-    stats: Arc<Stats>,
-    pace: Pace,
-    benches: Vec<Bench>,
+    stats: Arc<ModelStats>,
+    inline_policy: InlinePolicy,
+    slots: Vec<WorkerSlot>,
 }
 
 /// Batches in a row where requests are read: then the thread's connections have their turn.
-const TURNS: usize = 8;
+const MAX_INLINE_BATCHES: usize = 8;
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl PoolState {
+    fn lock(&self) -> MutexGuard<'_, RequestQueue> {
         // Nothing panics under this lock; if it ever did, the queue itself is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counters(&self) -> Counters<'_> {
-        Counters { stats: &self.stats, pace: &self.pace }
+    fn run_counters(&self) -> RunCounters<'_> {
+        RunCounters { stats: &self.stats, inline_policy: &self.inline_policy }
     }
 
     /// Runs what is queued on this thread, as far as that is fast and an engine is idle. What is left is the workers'.
-    fn run_here(&self) {
-        for _ in 0..TURNS {
-            let Some((bench, mut engine)) = self.benches.iter().find_map(|it| Some((it, it.idle()?))) else { break };
+    fn run_inline(&self) {
+        for _ in 0..MAX_INLINE_BATCHES {
+            let Some((bench, mut engine)) = self.slots.iter().find_map(|it| Some((it, it.try_lock_engine()?))) else {
+                break;
+            };
             let mut state = self.lock();
-            let room = self.pace.room();
+            let room = self.inline_policy.allowed_bytes();
             let Some(lead) = state.queue.front() else { return };
-            if !self.pace.fits(lead.bytes) {
+            if !self.inline_policy.allows(lead.bytes) {
                 break;
             }
             // As many rows as there is room for, by the size of the first request's.
             let rows = (room / lead.bytes.div_ceil(lead.rows.max(1)).max(1)).max(lead.rows).min(self.max_rows);
-            let formed = batch::form(&mut state.queue, rows, Instant::now());
+            let formed = batch::form_batch(&mut state.queue, rows, Instant::now());
             drop(state);
-            formed.dropped.into_iter().for_each(Job::expire);
-            run_batch(&mut engine, formed.batch, bench, self.counters());
+            formed.dropped.into_iter().for_each(QueuedRequest::expire);
+            run_batch(&mut engine, formed.batch, bench, self.run_counters());
         }
         if !self.lock().queue.is_empty() {
             self.wake.notify_one();
@@ -146,33 +148,33 @@ pub struct PoolOptions {
 
 /// The workers of one model. Dropping it ends them after what is queued.
 #[derive(Debug)]
-pub struct Pool {
-    shared: Arc<Shared>,
+pub struct WorkerPool {
+    shared: Arc<PoolState>,
 }
 
-impl Pool {
+impl WorkerPool {
     /// Starts one thread for each engine.
-    pub fn start(engines: Vec<Engine>, options: PoolOptions, stats: Arc<Stats>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
+    pub fn start(engines: Vec<OnnxEngine>, options: PoolOptions, stats: Arc<ModelStats>) -> std::io::Result<Self> {
+        let shared = Arc::new(PoolState {
             state: Mutex::default(),
             wake: Condvar::new(),
             capacity: options.capacity,
             max_rows: options.max_rows,
             batching: options.batching,
             stats,
-            pace: Pace::new(options.bounded),
-            benches: engines.into_iter().map(Bench::new).collect(),
+            inline_policy: InlinePolicy::new(options.bounded),
+            slots: engines.into_iter().map(WorkerSlot::new).collect(),
         });
         let pool = Self { shared };
-        for i in 0..pool.shared.benches.len() {
+        for i in 0..pool.shared.slots.len() {
             let shared = Arc::clone(&pool.shared);
-            std::thread::Builder::new().name(format!("infer-{i}")).spawn(move || work(&shared, i))?;
+            std::thread::Builder::new().name(format!("infer-{i}")).spawn(move || run_worker(&shared, i))?;
         }
         Ok(pool)
     }
 
     /// Whether requests are merged.
-    pub fn batching(&self) -> bool {
+    pub fn is_batching(&self) -> bool {
         self.shared.batching
     }
 
@@ -190,10 +192,10 @@ impl Pool {
         inputs: Vec<Tensor>,
         rows: usize,
         deadline: Instant,
-        priority: Priority,
-    ) -> Result<Done, ApiError> {
+        priority: RequestPriority,
+    ) -> Result<InferenceResult, ApiError> {
         let bytes = inputs.iter().map(Tensor::bytes).sum();
-        let here = self.shared.pace.fits(bytes);
+        let here = self.shared.inline_policy.allows(bytes);
         let (ticket, waiting) = self.submit(inputs, rows, bytes, deadline, priority)?;
         if here {
             // Others that were read in this turn of the event loop join the batch; whoever comes back first runs it for all. When it is full
@@ -201,7 +203,7 @@ impl Pool {
             if waiting < self.shared.max_rows {
                 tokio::task::yield_now().await;
             }
-            self.shared.run_here();
+            self.shared.run_inline();
         } else {
             self.shared.wake.notify_one();
         }
@@ -215,36 +217,37 @@ impl Pool {
         rows: usize,
         bytes: usize,
         deadline: Instant,
-        priority: Priority,
-    ) -> Result<(Ticket, usize), ApiError> {
+        priority: RequestPriority,
+    ) -> Result<(PendingReply, usize), ApiError> {
         let (reply, answer) = oneshot::channel();
         let enqueued = Instant::now();
-        let job = Job { inputs, rows, bytes, enqueued, deadline, priority, batching: self.shared.batching, reply };
+        let job =
+            QueuedRequest { inputs, rows, bytes, enqueued, deadline, priority, batching: self.shared.batching, reply };
         let mut state = self.shared.lock();
         if state.queue.len() >= self.shared.capacity {
             // Those whose client left make room first.
-            state.queue.retain(|job| !job.abandoned());
+            state.queue.retain(|job| !job.is_abandoned());
         }
         if state.queue.len() >= self.shared.capacity {
             return Err(ApiError::Busy(state.queue.len()));
         }
-        let at = batch::place(&state.queue, priority, |waiting| waiting.priority);
+        let at = batch::insertion_index(&state.queue, priority, |waiting| waiting.priority);
         state.queue.insert(at, job);
         let waiting = state.queue.len();
         drop(state);
-        Ok((Ticket { answer: Some(answer), shared: Arc::clone(&self.shared) }, waiting))
+        Ok((PendingReply { answer: Some(answer), shared: Arc::clone(&self.shared) }, waiting))
     }
 }
 
 /// A request's answer to be. Dropped before, the request is taken off the queue, or its run is stopped when nobody else waits for it.
 #[derive(Debug)]
-struct Ticket {
-    answer: Option<oneshot::Receiver<Result<Done, ApiError>>>,
-    shared: Arc<Shared>,
+struct PendingReply {
+    answer: Option<oneshot::Receiver<Result<InferenceResult, ApiError>>>,
+    shared: Arc<PoolState>,
 }
 
-impl Future for Ticket {
-    type Output = Result<Done, ApiError>;
+impl Future for PendingReply {
+    type Output = Result<InferenceResult, ApiError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = || ApiError::Internal("a worker ended".into());
@@ -255,24 +258,24 @@ impl Future for Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         let Some(answer) = self.answer.take() else { return };
         drop(answer);
-        self.shared.benches.iter().for_each(Bench::left);
+        self.shared.slots.iter().for_each(WorkerSlot::cancel_if_abandoned);
     }
 }
 
-impl Drop for Pool {
+impl Drop for WorkerPool {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.wake.notify_all();
     }
 }
 
-fn work(shared: &Shared, index: usize) {
+fn run_worker(shared: &PoolState, index: usize) {
     // There is one for each worker.
-    let Some(bench) = shared.benches.get(index) else { return };
+    let Some(bench) = shared.slots.get(index) else { return };
     loop {
         let mut state = shared.lock();
         while state.queue.is_empty() {
@@ -281,9 +284,9 @@ fn work(shared: &Shared, index: usize) {
             }
             state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let formed = batch::form(&mut state.queue, shared.max_rows, Instant::now());
+        let formed = batch::form_batch(&mut state.queue, shared.max_rows, Instant::now());
         drop(state);
-        formed.dropped.into_iter().for_each(Job::expire);
-        run_batch(&mut bench.engine(), formed.batch, bench, shared.counters());
+        formed.dropped.into_iter().for_each(QueuedRequest::expire);
+        run_batch(&mut bench.lock_engine(), formed.batch, bench, shared.run_counters());
     }
 }

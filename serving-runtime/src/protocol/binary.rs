@@ -5,7 +5,7 @@ use half::f16;
 use crate::tensor::{DataType, TensorData};
 
 /// Reads exactly `count` elements.
-pub(crate) fn read(bytes: &[u8], datatype: DataType, count: usize) -> Result<TensorData, String> {
+pub(crate) fn decode_binary(bytes: &[u8], datatype: DataType, count: usize) -> Result<TensorData, String> {
     if let Some(width) = datatype.width() {
         let want = count.checked_mul(width);
         if want != Some(bytes.len()) {
@@ -39,12 +39,12 @@ pub(crate) fn read(bytes: &[u8], datatype: DataType, count: usize) -> Result<Ten
         DataType::F16 => fixed!(F16, f16),
         DataType::F32 => fixed!(F32, f32),
         DataType::F64 => fixed!(F64, f64),
-        DataType::Bytes => TensorData::Bytes(strings(bytes, count)?),
+        DataType::Bytes => TensorData::Bytes(decode_strings(bytes, count)?),
     })
 }
 
 /// Each element is its length as four bytes, then its bytes.
-fn strings(mut bytes: &[u8], count: usize) -> Result<Vec<String>, String> {
+fn decode_strings(mut bytes: &[u8], count: usize) -> Result<Vec<String>, String> {
     let mut out = Vec::with_capacity(count.min(bytes.len() / 4));
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
@@ -71,7 +71,7 @@ fn strings(mut bytes: &[u8], count: usize) -> Result<Vec<String>, String> {
 }
 
 /// Appends the raw bytes of `data`.
-pub(crate) fn write(data: &TensorData, out: &mut Vec<u8>) {
+pub(crate) fn encode_binary(data: &TensorData, out: &mut Vec<u8>) {
     macro_rules! fixed {
         ($v:expr) => {
             for x in $v {
@@ -126,21 +126,21 @@ mod tests {
         ];
         for data in samples {
             let mut raw = Vec::new();
-            write(&data, &mut raw);
-            assert_eq!(read(&raw, data.datatype(), 2).unwrap(), data);
-            assert!(read(&raw, data.datatype(), 3).is_err());
+            encode_binary(&data, &mut raw);
+            assert_eq!(decode_binary(&raw, data.datatype(), 2).unwrap(), data);
+            assert!(decode_binary(&raw, data.datatype(), 3).is_err());
             raw.push(7);
-            assert!(read(&raw, data.datatype(), 2).is_err());
+            assert!(decode_binary(&raw, data.datatype(), 2).is_err());
         }
-        assert!(read(&[2], DataType::Bool, 1).is_err());
-        assert!(read(&[1, 0, 0, 0, 0xff], DataType::Bytes, 1).unwrap_err().contains("UTF-8"));
+        assert!(decode_binary(&[2], DataType::Bool, 1).is_err());
+        assert!(decode_binary(&[1, 0, 0, 0, 0xff], DataType::Bytes, 1).unwrap_err().contains("UTF-8"));
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), count in any::<usize>()) {
             for d in DataType::ALL {
-                if let Ok(data) = read(&bytes, d, count) {
+                if let Ok(data) = decode_binary(&bytes, d, count) {
                     prop_assert_eq!(data.len(), count);
                 }
             }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::request::plain;
+use super::request::without_position;
 use crate::tensor::{DataType, TensorData};
 
 /// An element type that has a form in JSON.
@@ -112,7 +112,12 @@ impl Element for String {
 }
 
 /// Reads the data of one input whose shape holds `count` elements. The error names the element.
-pub(super) fn read(raw: &RawValue, datatype: DataType, shape: &[usize], count: usize) -> Result<TensorData, String> {
+pub(super) fn parse_data(
+    raw: &RawValue,
+    datatype: DataType,
+    shape: &[usize],
+    count: usize,
+) -> Result<TensorData, String> {
     macro_rules! typed {
         ($variant:ident) => {
             values(raw, shape, count).map(TensorData::$variant)
@@ -138,8 +143,8 @@ pub(super) fn read(raw: &RawValue, datatype: DataType, shape: &[usize], count: u
 fn values<T: Element>(raw: &RawValue, shape: &[usize], count: usize) -> Result<Vec<T>, String> {
     // The text bounds the elements, so a shape that lies cannot make us reserve memory.
     let mut out = Vec::with_capacity(count.min(raw.get().len() / 2 + 1));
-    let level = Level { out: &mut out, shape, depth: 0, count };
-    level.deserialize(&mut serde_json::Deserializer::from_str(raw.get())).map_err(|e| plain(&e))?;
+    let level = NestingLevel { out: &mut out, shape, depth: 0, count };
+    level.deserialize(&mut serde_json::Deserializer::from_str(raw.get())).map_err(|e| without_position(&e))?;
     if out.len() < count {
         return Err(format!("has {} elements; the shape {shape:?} needs {count}", out.len()));
     }
@@ -147,14 +152,14 @@ fn values<T: Element>(raw: &RawValue, shape: &[usize], count: usize) -> Result<V
 }
 
 /// One nesting level: either a value or an array of the next level.
-struct Level<'a, T> {
+struct NestingLevel<'a, T> {
     out: &'a mut Vec<T>,
     shape: &'a [usize],
     depth: usize,
     count: usize,
 }
 
-impl<T: Element> Level<'_, T> {
+impl<T: Element> NestingLevel<'_, T> {
     fn push<E: serde::de::Error>(self, value: Option<T>, shown: impl fmt::Display) -> Result<bool, E> {
         let at = self.out.len();
         if self.depth == 0 {
@@ -170,7 +175,7 @@ impl<T: Element> Level<'_, T> {
 }
 
 /// The value says whether an array was read.
-impl<'de, T: Element> DeserializeSeed<'de> for Level<'_, T> {
+impl<'de, T: Element> DeserializeSeed<'de> for NestingLevel<'_, T> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<bool, D::Error> {
@@ -178,7 +183,7 @@ impl<'de, T: Element> DeserializeSeed<'de> for Level<'_, T> {
     }
 }
 
-impl<'de, T: Element> Visitor<'de> for Level<'_, T> {
+impl<'de, T: Element> Visitor<'de> for NestingLevel<'_, T> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,7 +222,9 @@ impl<'de, T: Element> Visitor<'de> for Level<'_, T> {
             return Err(A::Error::custom(format!("element {start}: nested deeper than shape {shape:?}")));
         }
         let (mut items, mut nested) = (0_usize, None);
-        while let Some(array) = seq.next_element_seed(Level { out: &mut *out, shape, depth: depth + 1, count })? {
+        while let Some(array) =
+            seq.next_element_seed(NestingLevel { out: &mut *out, shape, depth: depth + 1, count })?
+        {
             items += 1;
             if *nested.get_or_insert(array) != array {
                 return Err(A::Error::custom(format!(
@@ -247,7 +254,7 @@ mod tests {
 
     fn get(text: &str, datatype: DataType, shape: &[usize]) -> Result<TensorData, String> {
         let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
-        read(&raw, datatype, shape, shape.iter().product())
+        parse_data(&raw, datatype, shape, shape.iter().product())
     }
 
     #[test]

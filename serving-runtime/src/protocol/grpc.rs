@@ -13,24 +13,24 @@ use slipway_oip::inference::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataResponse,
 };
 
-use super::parameters::Parameters;
-use super::select::{Inputs, Outputs, dimensions};
+use super::parameters::ParameterMap;
+use super::select::{InputCollector, OutputSelector, check_dimensions};
 use super::{InferRequest, NAN_OUTPUTS, PLATFORM, binary};
 use crate::cache;
-use crate::engine::{Signature, TensorSpec};
+use crate::engine::{ModelSignature, TensorSignature};
 use crate::error::ApiError;
-use crate::models::Model;
+use crate::models::LoadedModel;
 use crate::predict::Prediction;
 use crate::tensor::{DataType, Tensor, TensorData};
 
 /// About how many bytes of tensors a request carries.
-pub fn weight(request: &ModelInferRequest) -> usize {
+pub fn payload_bytes(request: &ModelInferRequest) -> usize {
     let raw: usize = request.raw_input_contents.iter().map(Bytes::len).sum();
     let typed = request.inputs.iter().filter_map(|input| input.contents.as_ref());
-    raw + typed.map(|c| elements(c) * 4).sum::<usize>()
+    raw + typed.map(|c| count_elements(c) * 4).sum::<usize>()
 }
 
-fn elements(c: &InferTensorContents) -> usize {
+fn count_elements(c: &InferTensorContents) -> usize {
     c.bool_contents.len()
         + c.int_contents.len()
         + c.int64_contents.len()
@@ -45,30 +45,30 @@ fn elements(c: &InferTensorContents) -> usize {
 ///
 /// # Errors
 /// `BadRequest`, naming the part and the remedy.
-pub fn parse(request: ModelInferRequest, signature: &Signature) -> Result<InferRequest, ApiError> {
+pub fn parse_message(request: ModelInferRequest, signature: &ModelSignature) -> Result<InferRequest, ApiError> {
     let raw = request.raw_input_contents;
     if !raw.is_empty() && raw.len() != request.inputs.len() {
-        return Err(ApiError::bad(format!(
+        return Err(ApiError::bad_request(format!(
             "raw_input_contents has {} items for {} inputs; send one for each input, in their order, or none",
             raw.len(),
             request.inputs.len()
         )));
     }
-    let parameters = Parameters::new(values(request.parameters), "request");
-    let mut inputs = Inputs::new(signature);
+    let parameters = ParameterMap::new(parameter_values(request.parameters), "request");
+    let mut inputs = InputCollector::new(signature);
     let mut blobs = raw.iter();
     for (i, input) in request.inputs.into_iter().enumerate() {
         let path = format!("inputs[{i}]");
-        let (at, spec) = inputs.place(&path, &input.name)?;
-        inputs.put(at, tensor(input, &path, spec, blobs.next())?);
+        let (at, spec) = inputs.locate(&path, &input.name)?;
+        inputs.put(at, parse_tensor(input, &path, spec, blobs.next())?);
     }
     let inputs = inputs.finish()?;
     let as_raw = !raw.is_empty();
-    let mut outputs = Outputs::new(signature);
+    let mut outputs = OutputSelector::new(signature);
     for (i, output) in request.outputs.into_iter().enumerate() {
         let path = format!("outputs[{i}]");
-        outputs.want(&path, &output.name, as_raw)?;
-        Parameters::new(values(output.parameters), &path).refuse_output()?;
+        outputs.select(&path, &output.name, as_raw)?;
+        ParameterMap::new(parameter_values(output.parameters), &path).refuse_output()?;
     }
     let mut outputs = outputs.finish(as_raw);
     // Half floats have no typed form, and an answer is raw as a whole or not at all.
@@ -80,7 +80,7 @@ pub fn parse(request: ModelInferRequest, signature: &Signature) -> Result<InferR
     Ok(InferRequest { id, timeout: parameters.timeout()?, priority: parameters.priority()?, inputs, outputs })
 }
 
-fn values(map: HashMap<String, InferParameter>) -> Map<String, Value> {
+fn parameter_values(map: HashMap<String, InferParameter>) -> Map<String, Value> {
     let value = |p: InferParameter| match p.parameter_choice {
         Some(ParameterChoice::BoolParam(v)) => Value::from(v),
         Some(ParameterChoice::Int64Param(v)) => Value::from(v),
@@ -92,24 +92,29 @@ fn values(map: HashMap<String, InferParameter>) -> Map<String, Value> {
     map.into_iter().map(|(name, p)| (name, value(p))).collect()
 }
 
-fn tensor(input: InferInputTensor, path: &str, spec: &TensorSpec, blob: Option<&Bytes>) -> Result<Tensor, ApiError> {
+fn parse_tensor(
+    input: InferInputTensor,
+    path: &str,
+    spec: &TensorSignature,
+    blob: Option<&Bytes>,
+) -> Result<Tensor, ApiError> {
     let name = &spec.name;
-    let (shape, count) = dimensions(spec, &input.datatype, &input.shape)?;
-    Parameters::new(values(input.parameters), path).refuse_input()?;
-    let bad = |what: String| ApiError::bad(format!("input {name:?}: {what}"));
-    let contents = input.contents.filter(|c| elements(c) > 0);
+    let (shape, count) = check_dimensions(spec, &input.datatype, &input.shape)?;
+    ParameterMap::new(parameter_values(input.parameters), path).refuse_input()?;
+    let bad = |what: String| ApiError::bad_request(format!("input {name:?}: {what}"));
+    let contents = input.contents.filter(|c| count_elements(c) > 0);
     let data = match (blob, contents) {
         (Some(_), Some(_)) => return Err(bad("has contents beside raw_input_contents; send one of them".into())),
         (Some(blob), None) => {
-            binary::read(blob, spec.datatype, count).map_err(|e| bad(format!("raw_input_contents {e}")))?
+            binary::decode_binary(blob, spec.datatype, count).map_err(|e| bad(format!("raw_input_contents {e}")))?
         }
-        (None, contents) => typed(contents.unwrap_or_default(), spec.datatype, count).map_err(bad)?,
+        (None, contents) => typed_data(contents.unwrap_or_default(), spec.datatype, count).map_err(bad)?,
     };
     Ok(Tensor { shape, data })
 }
 
 /// The field of `contents` that a datatype uses.
-const fn field(datatype: DataType) -> &'static str {
+const fn contents_field(datatype: DataType) -> &'static str {
     match datatype {
         DataType::Bool => "bool_contents",
         DataType::I8 | DataType::I16 | DataType::I32 => "int_contents",
@@ -123,26 +128,26 @@ const fn field(datatype: DataType) -> &'static str {
     }
 }
 
-fn typed(c: InferTensorContents, datatype: DataType, count: usize) -> Result<TensorData, String> {
+fn typed_data(c: InferTensorContents, datatype: DataType, count: usize) -> Result<TensorData, String> {
     if datatype == DataType::F16 {
         return Err("FP16 has no typed form; send it in raw_input_contents".into());
     }
-    let all = elements(&c);
+    let all = count_elements(&c);
     let data = match datatype {
         DataType::Bool => TensorData::Bool(c.bool_contents),
-        DataType::I8 => TensorData::I8(narrow(c.int_contents, datatype)?),
-        DataType::I16 => TensorData::I16(narrow(c.int_contents, datatype)?),
+        DataType::I8 => TensorData::I8(narrow_integers(c.int_contents, datatype)?),
+        DataType::I16 => TensorData::I16(narrow_integers(c.int_contents, datatype)?),
         DataType::I32 => TensorData::I32(c.int_contents),
         DataType::I64 => TensorData::I64(c.int64_contents),
-        DataType::U8 => TensorData::U8(narrow(c.uint_contents, datatype)?),
-        DataType::U16 => TensorData::U16(narrow(c.uint_contents, datatype)?),
+        DataType::U8 => TensorData::U8(narrow_integers(c.uint_contents, datatype)?),
+        DataType::U16 => TensorData::U16(narrow_integers(c.uint_contents, datatype)?),
         DataType::U32 => TensorData::U32(c.uint_contents),
         DataType::U64 => TensorData::U64(c.uint64_contents),
         DataType::F32 => TensorData::F32(c.fp32_contents),
         DataType::F64 | DataType::F16 => TensorData::F64(c.fp64_contents),
-        DataType::Bytes => TensorData::Bytes(texts(c.bytes_contents)?),
+        DataType::Bytes => TensorData::Bytes(utf8_strings(c.bytes_contents)?),
     };
-    let field = field(datatype);
+    let field = contents_field(datatype);
     if data.len() != all {
         return Err(format!("contents has values outside {field}, where {} belongs", datatype.name()));
     }
@@ -152,12 +157,15 @@ fn typed(c: InferTensorContents, datatype: DataType, count: usize) -> Result<Ten
     Ok(data)
 }
 
-fn narrow<W: Copy + std::fmt::Display, N: TryFrom<W>>(wide: Vec<W>, datatype: DataType) -> Result<Vec<N>, String> {
+fn narrow_integers<W: Copy + std::fmt::Display, N: TryFrom<W>>(
+    wide: Vec<W>,
+    datatype: DataType,
+) -> Result<Vec<N>, String> {
     let each = wide.into_iter().enumerate();
     each.map(|(i, v)| N::try_from(v).map_err(|_| format!("element {i}: {v} is not {}", datatype.name()))).collect()
 }
 
-fn texts(bytes: Vec<Vec<u8>>) -> Result<Vec<String>, String> {
+fn utf8_strings(bytes: Vec<Vec<u8>>) -> Result<Vec<String>, String> {
     let each = bytes.into_iter().enumerate();
     each.map(|(i, b)| match String::from_utf8(b) {
         Ok(text) if text.contains('\0') => Err(format!("element {i} holds a zero byte")),
@@ -171,8 +179,8 @@ fn texts(bytes: Vec<Vec<u8>>) -> Result<Vec<String>, String> {
 ///
 /// # Errors
 /// `Internal` when the model gave fewer outputs than it declares.
-pub fn write(
-    model: &Arc<Model>,
+pub fn write_message(
+    model: &Arc<LoadedModel>,
     request: InferRequest,
     prediction: Prediction,
 ) -> Result<ModelInferResponse, ApiError> {
@@ -200,15 +208,15 @@ pub fn write(
         let mut output = InferOutputTensor {
             name: spec.name.clone(),
             datatype: tensor.data.datatype().name().to_owned(),
-            shape: wire(&tensor.shape),
+            shape: to_wire_shape(&tensor.shape),
             ..Default::default()
         };
         if wanted.binary {
             let mut blob = Vec::with_capacity(tensor.data.len() * tensor.data.datatype().width().unwrap_or(8));
-            binary::write(&tensor.data, &mut blob);
+            binary::encode_binary(&tensor.data, &mut blob);
             response.raw_output_contents.push(blob.into());
         } else {
-            output.contents = Some(contents(tensor.data));
+            output.contents = Some(typed_contents(tensor.data));
         }
         response.outputs.push(output);
     }
@@ -216,32 +224,32 @@ pub fn write(
 }
 
 /// Adds inputs to a request, in the form that its others have; raw when there are none.
-pub fn append(request: &mut ModelInferRequest, specs: &[TensorSpec], tensors: Vec<Tensor>) {
+pub fn append_inputs(request: &mut ModelInferRequest, specs: &[TensorSignature], tensors: Vec<Tensor>) {
     let raw = request.inputs.is_empty() || !request.raw_input_contents.is_empty();
     for (spec, tensor) in specs.iter().zip(tensors) {
         let contents = if raw {
             let mut blob = Vec::with_capacity(tensor.bytes());
-            binary::write(&tensor.data, &mut blob);
+            binary::encode_binary(&tensor.data, &mut blob);
             request.raw_input_contents.push(blob.into());
             None
         } else {
-            Some(contents(tensor.data))
+            Some(typed_contents(tensor.data))
         };
         request.inputs.push(InferInputTensor {
             name: spec.name.clone(),
             datatype: spec.datatype.name().to_owned(),
-            shape: wire(&tensor.shape),
+            shape: to_wire_shape(&tensor.shape),
             contents,
             ..Default::default()
         });
     }
 }
 
-fn wire(shape: &[usize]) -> Vec<i64> {
+fn to_wire_shape(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|d| i64::try_from(*d).unwrap_or(i64::MAX)).collect()
 }
 
-fn contents(data: TensorData) -> InferTensorContents {
+fn typed_contents(data: TensorData) -> InferTensorContents {
     let mut c = InferTensorContents::default();
     match data {
         TensorData::Bool(v) => c.bool_contents = v,
@@ -263,8 +271,8 @@ fn contents(data: TensorData) -> InferTensorContents {
 }
 
 /// The metadata of a model whose versions these are.
-pub fn metadata(model: &Model, versions: Vec<String>) -> ModelMetadataResponse {
-    let tensors = |specs: &[TensorSpec]| -> Vec<TensorMetadata> {
+pub fn metadata_message(model: &LoadedModel, versions: Vec<String>) -> ModelMetadataResponse {
+    let tensors = |specs: &[TensorSignature]| -> Vec<TensorMetadata> {
         let each = specs.iter();
         each.map(|s| TensorMetadata {
             name: s.name.clone(),
@@ -279,7 +287,7 @@ pub fn metadata(model: &Model, versions: Vec<String>) -> ModelMetadataResponse {
         platform: PLATFORM.to_owned(),
         inputs: tensors(&model.signature.inputs),
         outputs: tensors(&model.signature.outputs),
-        properties: super::response::properties(model),
+        properties: super::response::model_properties(model),
     }
 }
 
@@ -287,9 +295,10 @@ pub fn metadata(model: &Model, versions: Vec<String>) -> ModelMetadataResponse {
 mod tests {
     use super::*;
 
-    fn signature() -> Signature {
-        let spec = |name: &str, datatype| TensorSpec { name: name.into(), datatype, shape: vec![None], axis: None };
-        Signature {
+    fn signature() -> ModelSignature {
+        let spec =
+            |name: &str, datatype| TensorSignature { name: name.into(), datatype, shape: vec![None], axis: None };
+        ModelSignature {
             inputs: vec![spec("a", DataType::I8), spec("b", DataType::Bytes)],
             outputs: vec![spec("y", DataType::F32)],
         }
@@ -316,7 +325,7 @@ mod tests {
     fn refusal(a: Option<InferTensorContents>, b: Option<InferTensorContents>, raw: Vec<Bytes>) -> String {
         let inputs = vec![input("a", "INT8", a), input("b", "BYTES", b)];
         let request = ModelInferRequest { inputs, raw_input_contents: raw, ..Default::default() };
-        parse(request, &signature()).map_or_else(|e| e.to_string(), |_| "fine".into())
+        parse_message(request, &signature()).map_or_else(|e| e.to_string(), |_| "fine".into())
     }
 
     #[test]

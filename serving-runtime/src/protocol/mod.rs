@@ -17,10 +17,10 @@ mod request;
 mod response;
 mod select;
 
-pub(crate) use self::binary::{read as read_binary, write as write_binary};
+pub(crate) use self::binary::{decode_binary as read_binary, encode_binary as write_binary};
 pub(crate) use self::request::without_nan;
-pub use self::request::{InferRequest, Wanted, parse};
-pub use self::response::{Body, metadata, write};
+pub use self::request::{InferRequest, RequestedOutput, parse_request};
+pub use self::response::{ResponseBody, metadata_json, write_response};
 
 /// The header that carries the length of the JSON part.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";

@@ -6,17 +6,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::parameters::Parameters;
-use super::select::{Inputs, Outputs, check_half, dimensions};
+use super::parameters::ParameterMap;
+use super::select::{InputCollector, OutputSelector, check_dimensions, check_fp16_outputs};
 use super::{binary, data};
-use crate::batch::Priority;
-use crate::engine::{Signature, TensorSpec};
+use crate::batch::RequestPriority;
+use crate::engine::{ModelSignature, TensorSignature};
 use crate::error::ApiError;
 use crate::tensor::Tensor;
 
 /// An output that the client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestedOutput {
     /// Its place in the signature.
     pub index: usize,
     /// Whether to send it as raw bytes.
@@ -31,15 +31,15 @@ pub struct InferRequest {
     /// The client's own time limit.
     pub timeout: Option<Duration>,
     /// Its place among those that wait.
-    pub priority: Priority,
+    pub priority: RequestPriority,
     /// Inputs in the signature's order.
     pub inputs: Vec<Tensor>,
     /// Outputs in the order asked for.
-    pub outputs: Vec<Wanted>,
+    pub outputs: Vec<RequestedOutput>,
 }
 
 #[derive(Deserialize)]
-struct Request<'a> {
+struct RawRequest<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -52,24 +52,24 @@ struct Request<'a> {
 
 /// The parts of a request, all but the values of its tensors.
 #[derive(Deserialize)]
-struct Parts<'a> {
+struct RequestParts<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     #[serde(borrow)]
     parameters: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    inputs: Option<Vec<Input<'a>>>,
+    inputs: Option<Vec<JsonInput<'a>>>,
     #[serde(borrow, default)]
-    outputs: Option<Vec<Output<'a>>>,
+    outputs: Option<Vec<JsonOutput<'a>>>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> RequestParts<'a> {
     /// Part by part, so that the error names what is wrong.
-    fn explain(json: &'a [u8]) -> Result<Self, ApiError> {
-        let request: Request<'_> = serde_json::from_slice(json)
-            .map_err(|e| ApiError::bad(format!("the body is not a JSON inference request: {e}")))?;
-        let Request { id, parameters, inputs, outputs } = request;
-        Ok(Self { id, parameters, inputs: list(inputs, "inputs")?, outputs: list(outputs, "outputs")? })
+    fn parse_by_part(json: &'a [u8]) -> Result<Self, ApiError> {
+        let request: RawRequest<'_> = serde_json::from_slice(json)
+            .map_err(|e| ApiError::bad_request(format!("the body is not a JSON inference request: {e}")))?;
+        let RawRequest { id, parameters, inputs, outputs } = request;
+        Ok(Self { id, parameters, inputs: parse_list(inputs, "inputs")?, outputs: parse_list(outputs, "outputs")? })
     }
 }
 
@@ -105,15 +105,15 @@ pub(crate) fn without_nan(json: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The items of a list, each with its place in the error.
-fn list<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, path: &str) -> Result<Option<Vec<T>>, ApiError> {
+fn parse_list<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>, path: &str) -> Result<Option<Vec<T>>, ApiError> {
     let Some(raw) = raw else { return Ok(None) };
-    let items: Vec<&RawValue> = part(raw, path)?;
+    let items: Vec<&RawValue> = parse_part(raw, path)?;
     let each = items.into_iter().enumerate();
-    each.map(|(i, raw)| part(raw, &format!("{path}[{i}]"))).collect::<Result<_, _>>().map(Some)
+    each.map(|(i, raw)| parse_part(raw, &format!("{path}[{i}]"))).collect::<Result<_, _>>().map(Some)
 }
 
 #[derive(Deserialize)]
-struct Input<'a> {
+struct JsonInput<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     shape: Vec<i64>,
@@ -126,7 +126,7 @@ struct Input<'a> {
 }
 
 #[derive(Deserialize)]
-struct Output<'a> {
+struct JsonOutput<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     #[serde(borrow)]
@@ -134,7 +134,7 @@ struct Output<'a> {
 }
 
 /// serde_json's text without the position, which counts from the start of a part and would mislead.
-pub(super) fn plain(e: &serde_json::Error) -> String {
+pub(super) fn without_position(e: &serde_json::Error) -> String {
     let text = e.to_string();
     match text.rfind(" at line ") {
         Some(at) => text[..at].to_owned(),
@@ -142,18 +142,25 @@ pub(super) fn plain(e: &serde_json::Error) -> String {
     }
 }
 
-pub(super) fn part<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, ApiError> {
-    serde_json::from_str(raw.get()).map_err(|e| ApiError::bad(format!("{path}: {}", plain(&e))))
+pub(super) fn parse_part<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, ApiError> {
+    serde_json::from_str(raw.get()).map_err(|e| ApiError::bad_request(format!("{path}: {}", without_position(&e))))
 }
 
 /// Reads a request body: `header_length` bytes of JSON (all of it when absent), then the raw tensors.
-pub fn parse(body: &[u8], header_length: Option<usize>, signature: &Signature) -> Result<InferRequest, ApiError> {
+pub fn parse_request(
+    body: &[u8],
+    header_length: Option<usize>,
+    signature: &ModelSignature,
+) -> Result<InferRequest, ApiError> {
     let length = header_length.unwrap_or(body.len());
     if header_length == Some(0) {
-        return raw_request(body, signature);
+        return parse_raw_request(body, signature);
     }
     let (json, mut blobs) = body.split_at_checked(length).ok_or_else(|| {
-        ApiError::bad(format!("Inference-Header-Content-Length is {length}, but the body has {} bytes", body.len()))
+        ApiError::bad_request(format!(
+            "Inference-Header-Content-Length is {length}, but the body has {} bytes",
+            body.len()
+        ))
     })?;
     // One pass is what good requests cost.
     let mended;
@@ -162,21 +169,21 @@ pub fn parse(body: &[u8], header_length: Option<usize>, signature: &Signature) -
         Err(_) => match without_nan(json) {
             Some(text) => {
                 mended = text;
-                Parts::explain(&mended)?
+                RequestParts::parse_by_part(&mended)?
             }
-            None => Parts::explain(json)?,
+            None => RequestParts::parse_by_part(json)?,
         },
     };
-    let id = request.id.map(|raw| part::<String>(raw, "id")).transpose()?;
-    let parameters = Parameters::read(request.parameters, "request")?;
-    let inputs = inputs(request.inputs.unwrap_or_default(), &mut blobs, signature)?;
+    let id = request.id.map(|raw| parse_part::<String>(raw, "id")).transpose()?;
+    let parameters = ParameterMap::read(request.parameters, "request")?;
+    let inputs = read_inputs(request.inputs.unwrap_or_default(), &mut blobs, signature)?;
     if !blobs.is_empty() {
-        return Err(ApiError::bad(format!(
+        return Err(ApiError::bad_request(format!(
             "{} bytes follow the last tensor; the binary_data_size of the inputs must add up to what follows the JSON",
             blobs.len()
         )));
     }
-    let outputs = outputs(
+    let outputs = read_outputs(
         request.outputs.unwrap_or_default(),
         parameters.flag("binary_data_output")?.unwrap_or(false),
         signature,
@@ -185,59 +192,81 @@ pub fn parse(body: &[u8], header_length: Option<usize>, signature: &Signature) -
     Ok(InferRequest { id, timeout, priority, inputs, outputs })
 }
 
-fn inputs(list: Vec<Input<'_>>, blobs: &mut &[u8], signature: &Signature) -> Result<Vec<Tensor>, ApiError> {
-    let mut inputs = Inputs::new(signature);
+fn read_inputs(
+    list: Vec<JsonInput<'_>>,
+    blobs: &mut &[u8],
+    signature: &ModelSignature,
+) -> Result<Vec<Tensor>, ApiError> {
+    let mut inputs = InputCollector::new(signature);
     for (i, input) in list.into_iter().enumerate() {
         let path = format!("inputs[{i}]");
-        let (at, spec) = inputs.place(&path, &input.name)?;
-        inputs.put(at, tensor(&input, &path, spec, blobs)?);
+        let (at, spec) = inputs.locate(&path, &input.name)?;
+        inputs.put(at, read_tensor(&input, &path, spec, blobs)?);
     }
     inputs.finish()
 }
 
-fn tensor(input: &Input<'_>, path: &str, spec: &TensorSpec, blobs: &mut &[u8]) -> Result<Tensor, ApiError> {
+fn read_tensor(
+    input: &JsonInput<'_>,
+    path: &str,
+    spec: &TensorSignature,
+    blobs: &mut &[u8],
+) -> Result<Tensor, ApiError> {
     let name = &spec.name;
-    let (shape, count) = dimensions(spec, &input.datatype, &input.shape)?;
-    let parameters = Parameters::read(input.parameters, path)?;
+    let (shape, count) = check_dimensions(spec, &input.datatype, &input.shape)?;
+    let parameters = ParameterMap::read(input.parameters, path)?;
     parameters.refuse_input()?;
     let data = match (parameters.size("binary_data_size")?, input.data) {
         (Some(_), Some(_)) => {
-            return Err(ApiError::bad(format!("input {name:?}: has both data and binary_data_size; send one of them")));
+            return Err(ApiError::bad_request(format!(
+                "input {name:?}: has both data and binary_data_size; send one of them"
+            )));
         }
         (Some(size), None) => {
             let (blob, rest) = blobs.split_at_checked(size).ok_or_else(|| {
-                ApiError::bad(format!("input {name:?}: binary_data_size is {size}, but {} bytes are left", blobs.len()))
+                ApiError::bad_request(format!(
+                    "input {name:?}: binary_data_size is {size}, but {} bytes are left",
+                    blobs.len()
+                ))
             })?;
             *blobs = rest;
-            binary::read(blob, spec.datatype, count)
-                .map_err(|e| ApiError::bad(format!("input {name:?}: binary data {e}")))?
+            binary::decode_binary(blob, spec.datatype, count)
+                .map_err(|e| ApiError::bad_request(format!("input {name:?}: binary data {e}")))?
         }
-        (None, Some(raw)) => data::read(raw, spec.datatype, &shape, count)
-            .map_err(|e| ApiError::bad(format!("input {name:?}: {path}.data {e}")))?,
+        (None, Some(raw)) => data::parse_data(raw, spec.datatype, &shape, count)
+            .map_err(|e| ApiError::bad_request(format!("input {name:?}: {path}.data {e}")))?,
         (None, None) => {
-            return Err(ApiError::bad(format!("input {name:?}: has neither data nor parameter binary_data_size")));
+            return Err(ApiError::bad_request(format!(
+                "input {name:?}: has neither data nor parameter binary_data_size"
+            )));
         }
     };
     Ok(Tensor { shape, data })
 }
 
-fn outputs(list: Vec<Output<'_>>, binary: bool, signature: &Signature) -> Result<Vec<Wanted>, ApiError> {
-    let mut outputs = Outputs::new(signature);
+fn read_outputs(
+    list: Vec<JsonOutput<'_>>,
+    binary: bool,
+    signature: &ModelSignature,
+) -> Result<Vec<RequestedOutput>, ApiError> {
+    let mut outputs = OutputSelector::new(signature);
     for (i, output) in list.into_iter().enumerate() {
         let path = format!("outputs[{i}]");
-        let parameters = Parameters::read(output.parameters, &path)?;
-        outputs.want(&path, &output.name, parameters.flag("binary_data")?.unwrap_or(binary))?;
+        let parameters = ParameterMap::read(output.parameters, &path)?;
+        outputs.select(&path, &output.name, parameters.flag("binary_data")?.unwrap_or(binary))?;
         parameters.refuse_output()?;
     }
     let wanted = outputs.finish(binary);
-    check_half(&wanted, signature)?;
+    check_fp16_outputs(&wanted, signature)?;
     Ok(wanted)
 }
 
 /// A body that is nothing but the one input's bytes, batch 1; answered in binary.
-fn raw_request(body: &[u8], signature: &Signature) -> Result<InferRequest, ApiError> {
+fn parse_raw_request(body: &[u8], signature: &ModelSignature) -> Result<InferRequest, ApiError> {
     let [spec] = signature.inputs.as_slice() else {
-        return Err(ApiError::bad("a raw binary request needs a model with exactly one input; send a JSON header"));
+        return Err(ApiError::bad_request(
+            "a raw binary request needs a model with exactly one input; send a JSON header",
+        ));
     };
     let mut shape: Vec<usize> = spec.shape.iter().enumerate().map(|(i, d)| d.unwrap_or(usize::from(i == 0))).collect();
     let open: Vec<usize> = (1..shape.len()).filter(|i| spec.shape[*i].is_none()).collect();
@@ -246,19 +275,19 @@ fn raw_request(body: &[u8], signature: &Signature) -> Result<InferRequest, ApiEr
         ([], _) => {}
         ([one], Some(width)) => shape[*one] = body.len() / width.saturating_mul(known).max(1),
         _ => {
-            return Err(ApiError::bad(
+            return Err(ApiError::bad_request(
                 "a raw binary request needs a shape with at most one open dimension; send a JSON header",
             ));
         }
     }
     if body.is_empty() {
-        return Err(ApiError::bad("the body is empty; a raw binary request has at least one element"));
+        return Err(ApiError::bad_request("the body is empty; a raw binary request has at least one element"));
     }
-    spec.check(&shape)?;
+    spec.check_shape(&shape)?;
     let count = shape.iter().product();
-    let data = binary::read(body, spec.datatype, count)
-        .map_err(|e| ApiError::bad(format!("input {:?}: the body {e} for shape {shape:?}", spec.name)))?;
-    let outputs = (0..signature.outputs.len()).map(|index| Wanted { index, binary: true }).collect();
+    let data = binary::decode_binary(body, spec.datatype, count)
+        .map_err(|e| ApiError::bad_request(format!("input {:?}: the body {e} for shape {shape:?}", spec.name)))?;
+    let outputs = (0..signature.outputs.len()).map(|index| RequestedOutput { index, binary: true }).collect();
     let inputs = vec![Tensor { shape, data }];
-    Ok(InferRequest { id: None, timeout: None, priority: Priority::default(), inputs, outputs })
+    Ok(InferRequest { id: None, timeout: None, priority: RequestPriority::default(), inputs, outputs })
 }

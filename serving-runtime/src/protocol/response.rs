@@ -6,9 +6,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{InferRequest, PLATFORM, binary};
-use crate::engine::{Signature, TensorSpec};
+use crate::engine::{ModelSignature, TensorSignature};
 use crate::error::ApiError;
-use crate::models::Model;
+use crate::models::LoadedModel;
 use crate::tensor::{Tensor, TensorData};
 
 /// The parameter of an output in JSON with the number of its elements that are `null`.
@@ -16,7 +16,7 @@ const NON_FINITE: &str = "non_finite_elements";
 
 /// A written answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Body {
+pub struct ResponseBody {
     /// The bytes.
     pub bytes: Vec<u8>,
     /// Length of the JSON part, when raw tensors follow it.
@@ -24,31 +24,31 @@ pub struct Body {
 }
 
 #[derive(Serialize)]
-struct Envelope<'a> {
+struct ResponseEnvelope<'a> {
     model_name: &'a str,
     model_version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     parameters: Map<String, Value>,
-    outputs: Vec<Output<'a>>,
+    outputs: Vec<ResponseOutput<'a>>,
 }
 
 #[derive(Serialize)]
-struct Output<'a> {
+struct ResponseOutput<'a> {
     name: &'a str,
     datatype: &'static str,
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Data<'a>>,
+    data: Option<JsonData<'a>>,
 }
 
 /// The values of a tensor as a flat array; `null` for a NaN or an infinity.
-struct Data<'a>(&'a Tensor);
+struct JsonData<'a>(&'a Tensor);
 
-impl Serialize for Data<'_> {
+impl Serialize for JsonData<'_> {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         match &self.0.data {
             TensorData::F16(v) => s.collect_seq(v.iter().map(|x| x.to_f32())),
@@ -69,25 +69,25 @@ impl Serialize for Data<'_> {
 }
 
 /// How many elements of a tensor are written as `null`, because JSON has no form for a NaN or an infinity.
-fn non_finite(data: &TensorData) -> Option<usize> {
+fn count_null_elements(data: &TensorData) -> Option<usize> {
     data.first_non_finite().map(|_| data.count_non_finite())
 }
 
 /// Writes the answer to `request`; `outputs` are all outputs of the model in the signature's order.
-pub fn write(
+pub fn write_response(
     model: (&str, &str),
-    signature: &Signature,
+    signature: &ModelSignature,
     request: &InferRequest,
     outputs: &[Tensor],
     prediction_id: Option<&str>,
-) -> Result<Body, ApiError> {
+) -> Result<ResponseBody, ApiError> {
     let mut blobs = Vec::new();
     let mut listed = Vec::with_capacity(request.outputs.len());
     for wanted in &request.outputs {
         let (Some(spec), Some(tensor)) = (signature.outputs.get(wanted.index), outputs.get(wanted.index)) else {
             return Err(ApiError::Internal("the model gave fewer outputs than it declares".into()));
         };
-        let mut output = Output {
+        let mut output = ResponseOutput {
             name: &spec.name,
             datatype: tensor.data.datatype().name(),
             shape: &tensor.shape,
@@ -96,11 +96,11 @@ pub fn write(
         };
         if wanted.binary {
             let before = blobs.len();
-            binary::write(&tensor.data, &mut blobs);
+            binary::encode_binary(&tensor.data, &mut blobs);
             output.parameters = Some(json!({"binary_data_size": blobs.len() - before}));
         } else {
-            output.parameters = non_finite(&tensor.data).map(|count| json!({NON_FINITE: count}));
-            output.data = Some(Data(tensor));
+            output.parameters = count_null_elements(&tensor.data).map(|count| json!({NON_FINITE: count}));
+            output.data = Some(JsonData(tensor));
         }
         listed.push(output);
     }
@@ -109,7 +109,7 @@ pub fn write(
     if let Some(id) = prediction_id {
         parameters.insert("prediction_id".into(), id.into());
     }
-    let envelope = Envelope {
+    let envelope = ResponseEnvelope {
         model_name: model.0,
         model_version: model.1,
         id: request.id.as_deref(),
@@ -120,12 +120,12 @@ pub fn write(
     serde_json::to_writer(&mut bytes, &envelope).map_err(|e| ApiError::Internal(e.to_string()))?;
     let header_length = any_binary.then_some(bytes.len());
     bytes.append(&mut blobs);
-    Ok(Body { bytes, header_length })
+    Ok(ResponseBody { bytes, header_length })
 }
 
 /// The metadata of a model whose versions these are.
-pub fn metadata(model: &Model, versions: &[String]) -> Value {
-    let tensors = |specs: &[TensorSpec]| -> Vec<Value> {
+pub fn metadata_json(model: &LoadedModel, versions: &[String]) -> Value {
+    let tensors = |specs: &[TensorSignature]| -> Vec<Value> {
         specs.iter().map(|s| json!({"name": s.name, "datatype": s.datatype.name(), "shape": s.wire_shape()})).collect()
     };
     json!({
@@ -134,12 +134,12 @@ pub fn metadata(model: &Model, versions: &[String]) -> Value {
         "platform": PLATFORM,
         "inputs": tensors(&model.signature.inputs),
         "outputs": tensors(&model.signature.outputs),
-        "properties": properties(model),
+        "properties": model_properties(model),
     })
 }
 
 /// What is told of a model beside its inputs and outputs, by REST and gRPC: which bytes it is, whether its requests run together, and why.
-pub(super) fn properties(model: &Model) -> HashMap<String, String> {
+pub(super) fn model_properties(model: &LoadedModel) -> HashMap<String, String> {
     let batching = if model.batching.merged { "enabled" } else { "disabled" };
     let all = [
         ("digest", model.digest.as_str()),

@@ -1,106 +1,112 @@
 //! Which inputs and outputs of a model a request means, whatever protocol it came by.
 
-use super::Wanted;
-use crate::engine::{Signature, TensorSpec};
+use super::RequestedOutput;
+use crate::engine::{ModelSignature, TensorSignature};
 use crate::error::ApiError;
 use crate::tensor::{DataType, Tensor};
 
 /// The inputs of a request as they come, brought into the signature's order.
-pub(crate) struct Inputs<'s> {
-    signature: &'s Signature,
-    found: Vec<Option<Tensor>>,
+pub(crate) struct InputCollector<'s> {
+    signature: &'s ModelSignature,
+    tensors: Vec<Option<Tensor>>,
 }
 
-impl<'s> Inputs<'s> {
-    pub(crate) fn new(signature: &'s Signature) -> Self {
-        Self { signature, found: vec![None; signature.inputs.len()] }
+impl<'s> InputCollector<'s> {
+    pub(crate) fn new(signature: &'s ModelSignature) -> Self {
+        Self { signature, tensors: vec![None; signature.inputs.len()] }
     }
 
     /// The place and the specification of an input that has not come yet.
-    pub(crate) fn place(&self, path: &str, name: &str) -> Result<(usize, &'s TensorSpec), ApiError> {
+    pub(crate) fn locate(&self, path: &str, name: &str) -> Result<(usize, &'s TensorSignature), ApiError> {
         let Some(at) = self.signature.inputs.iter().position(|s| s.name == name) else {
-            let names = Signature::names(&self.signature.inputs);
-            return Err(ApiError::bad(format!("{path}: the model has no input {name:?}; it has {names}")));
+            let names = ModelSignature::quoted_names(&self.signature.inputs);
+            return Err(ApiError::bad_request(format!("{path}: the model has no input {name:?}; it has {names}")));
         };
-        if self.found[at].is_some() {
-            return Err(ApiError::bad(format!("{path}: input {name:?} is given twice")));
+        if self.tensors[at].is_some() {
+            return Err(ApiError::bad_request(format!("{path}: input {name:?} is given twice")));
         }
         Ok((at, &self.signature.inputs[at]))
     }
 
     pub(crate) fn put(&mut self, at: usize, tensor: Tensor) {
-        self.found[at] = Some(tensor);
+        self.tensors[at] = Some(tensor);
     }
 
     /// All of them.
     pub(crate) fn finish(self) -> Result<Vec<Tensor>, ApiError> {
-        let named = self.signature.inputs.iter().zip(&self.found);
+        let named = self.signature.inputs.iter().zip(&self.tensors);
         let missing: Vec<_> = named.filter(|(_, f)| f.is_none()).map(|(s, _)| format!("{:?}", s.name)).collect();
         if !missing.is_empty() {
-            return Err(ApiError::bad(format!("inputs: missing {}", missing.join(", "))));
+            return Err(ApiError::bad_request(format!("inputs: missing {}", missing.join(", "))));
         }
-        let inputs: Vec<Tensor> = self.found.into_iter().flatten().collect();
+        let inputs: Vec<Tensor> = self.tensors.into_iter().flatten().collect();
         self.signature.check_rows(&inputs)?;
         Ok(inputs)
     }
 }
 
 /// Checks an input's datatype and shape; gives the shape and the number of its elements.
-pub(crate) fn dimensions(spec: &TensorSpec, datatype: &str, shape: &[i64]) -> Result<(Vec<usize>, usize), ApiError> {
+pub(crate) fn check_dimensions(
+    spec: &TensorSignature,
+    datatype: &str,
+    shape: &[i64],
+) -> Result<(Vec<usize>, usize), ApiError> {
     let name = &spec.name;
     if datatype != spec.datatype.name() {
-        return Err(ApiError::bad(format!(
+        return Err(ApiError::bad_request(format!(
             "input {name:?}: datatype is {datatype:?}; the model wants {}",
             spec.datatype.name()
         )));
     }
     let dims = shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<_>>>();
     let dims = dims.ok_or_else(|| {
-        ApiError::bad(format!("input {name:?}: shape {shape:?} has a negative dimension; send the actual sizes"))
+        ApiError::bad_request(format!(
+            "input {name:?}: shape {shape:?} has a negative dimension; send the actual sizes"
+        ))
     })?;
-    spec.check(&dims)?;
+    spec.check_shape(&dims)?;
     let count = dims.iter().try_fold(1_usize, |n, d| n.checked_mul(*d));
-    let count = count.ok_or_else(|| ApiError::bad(format!("input {name:?}: shape {dims:?} is too large")))?;
+    let count = count.ok_or_else(|| ApiError::bad_request(format!("input {name:?}: shape {dims:?} is too large")))?;
     Ok((dims, count))
 }
 
 /// The outputs that a request asks for.
-pub(crate) struct Outputs<'s> {
-    signature: &'s Signature,
-    wanted: Vec<Wanted>,
+pub(crate) struct OutputSelector<'s> {
+    signature: &'s ModelSignature,
+    wanted: Vec<RequestedOutput>,
 }
 
-impl<'s> Outputs<'s> {
-    pub(crate) fn new(signature: &'s Signature) -> Self {
+impl<'s> OutputSelector<'s> {
+    pub(crate) fn new(signature: &'s ModelSignature) -> Self {
         Self { signature, wanted: Vec::new() }
     }
 
-    pub(crate) fn want(&mut self, path: &str, name: &str, binary: bool) -> Result<(), ApiError> {
+    pub(crate) fn select(&mut self, path: &str, name: &str, binary: bool) -> Result<(), ApiError> {
         let Some(index) = self.signature.outputs.iter().position(|s| s.name == name) else {
-            let names = Signature::names(&self.signature.outputs);
-            return Err(ApiError::bad(format!("{path}: the model has no output {name:?}; it has {names}")));
+            let names = ModelSignature::quoted_names(&self.signature.outputs);
+            return Err(ApiError::bad_request(format!("{path}: the model has no output {name:?}; it has {names}")));
         };
         if self.wanted.iter().any(|w| w.index == index) {
-            return Err(ApiError::bad(format!("{path}: output {name:?} is asked for twice")));
+            return Err(ApiError::bad_request(format!("{path}: output {name:?} is asked for twice")));
         }
-        self.wanted.push(Wanted { index, binary });
+        self.wanted.push(RequestedOutput { index, binary });
         Ok(())
     }
 
     /// Those that were asked for; all when none was.
-    pub(crate) fn finish(mut self, binary: bool) -> Vec<Wanted> {
+    pub(crate) fn finish(mut self, binary: bool) -> Vec<RequestedOutput> {
         if self.wanted.is_empty() {
-            self.wanted = (0..self.signature.outputs.len()).map(|index| Wanted { index, binary }).collect();
+            self.wanted = (0..self.signature.outputs.len()).map(|index| RequestedOutput { index, binary }).collect();
         }
         self.wanted
     }
 }
 
 /// Refuses half floats in JSON, which has no form for them.
-pub(crate) fn check_half(wanted: &[Wanted], signature: &Signature) -> Result<(), ApiError> {
+pub(crate) fn check_fp16_outputs(wanted: &[RequestedOutput], signature: &ModelSignature) -> Result<(), ApiError> {
     for spec in wanted.iter().filter(|w| !w.binary).filter_map(|w| signature.outputs.get(w.index)) {
         if spec.datatype == DataType::F16 {
-            return Err(ApiError::bad(format!(
+            return Err(ApiError::bad_request(format!(
                 "output {:?} is FP16, which has no form in JSON; ask for it with parameter binary_data or binary_data_output",
                 spec.name
             )));

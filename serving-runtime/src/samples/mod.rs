@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::sink::SampleWriter;
 use crate::config::ServeArgs;
-use crate::engine::{Signature, TensorSpec};
-use crate::error::{LoadError, Reason};
+use crate::engine::{ModelSignature, TensorSignature};
+use crate::error::{LoadError, LoadErrorReason};
 use crate::observe::golden;
 use crate::tensor::{Tensor, TensorData};
 
@@ -86,7 +86,7 @@ struct PayloadSample {
     seconds: f64,
     id: String,
     model: Arc<str>,
-    signature: Arc<Signature>,
+    signature: Arc<ModelSignature>,
     inputs: Vec<Tensor>,
     outputs: Vec<Tensor>,
     _reservation: SampleReservation,
@@ -139,7 +139,8 @@ impl PayloadSampler {
         if observe.sample_payloads <= 0.0 {
             return Ok(None);
         }
-        let invalid = |what: String| LoadError::permanent(Reason::LoadFailed, format!("--sample-sink: {what}"));
+        let invalid =
+            |what: String| LoadError::permanent(LoadErrorReason::LoadFailed, format!("--sample-sink: {what}"));
         let writer = SampleWriter::new(args, counters.clone()).map_err(invalid)?;
         let names = SampleContext {
             modeldeployment: args.modeldeployment.clone(),
@@ -149,9 +150,9 @@ impl PayloadSampler {
         let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
         let counted = counters.clone();
         let thread = std::thread::Builder::new().name("samples".into());
-        thread
-            .spawn(move || write_samples(receiver, writer, &names, &counted))
-            .map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot start the samples' thread: {e}")))?;
+        thread.spawn(move || write_samples(receiver, writer, &names, &counted)).map_err(|e| {
+            LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot start the samples' thread: {e}"))
+        })?;
         let (share, most) = (observe.sample_payloads, observe.sample_buffer_bytes);
         Ok(Some(Self {
             share,
@@ -177,7 +178,7 @@ impl PayloadSampler {
     }
 
     /// Hands an answered request to the writer.
-    pub fn offer(&self, pending: PendingSample, id: &str, model: &str, signature: &Signature, outputs: &[Tensor]) {
+    pub fn offer(&self, pending: PendingSample, id: &str, model: &str, signature: &ModelSignature, outputs: &[Tensor]) {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         let sample = PayloadSample {
             seconds,
@@ -249,13 +250,13 @@ fn write_samples(
 }
 
 fn encode_line(sample: &PayloadSample, names: &SampleContext) -> Option<Vec<u8>> {
-    let values = |specs: &[TensorSpec], tensors: &[Tensor]| {
-        let value = |(spec, tensor): (&TensorSpec, &Tensor)| {
+    let values = |specs: &[TensorSignature], tensors: &[Tensor]| {
+        let value = |(spec, tensor): (&TensorSignature, &Tensor)| {
             if names.redact.contains(&spec.name) {
                 let (name, datatype) = (spec.name.clone(), spec.datatype.name());
                 return SampledTensor::Redacted { name, datatype, shape: tensor.shape.clone(), redacted: true };
             }
-            SampledTensor::Whole(golden::write(&spec.name, tensor))
+            SampledTensor::Whole(golden::golden_tensor(&spec.name, tensor))
         };
         specs.iter().zip(tensors).map(value).collect()
     };

@@ -18,7 +18,7 @@ fn too_large(limit: usize) -> ApiError {
 }
 
 /// The body, as sent.
-pub(super) async fn collect(headers: &HeaderMap, body: Incoming, limit: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn collect_body(headers: &HeaderMap, body: Incoming, limit: usize) -> Result<Bytes, ApiError> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if declared.is_some_and(|n| n > limit as u64) {
         return Err(too_large(limit));
@@ -26,25 +26,25 @@ pub(super) async fn collect(headers: &HeaderMap, body: Incoming, limit: usize) -
     match Limited::new(body, limit).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(e) if e.is::<LengthLimitError>() => Err(too_large(limit)),
-        Err(e) => Err(ApiError::bad(format!("the body broke off: {e}"))),
+        Err(e) => Err(ApiError::bad_request(format!("the body broke off: {e}"))),
     }
 }
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(super) enum ContentEncoding {
     Identity,
     Gzip,
     Deflate,
 }
 
 /// Reads `Content-Encoding`.
-pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
-    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+pub(super) fn content_encoding(headers: &HeaderMap) -> Result<ContentEncoding, ApiError> {
+    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(ContentEncoding::Identity) };
     match value.to_str().unwrap_or_default().trim() {
-        "" | "identity" => Ok(Encoding::Identity),
-        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
-        "deflate" => Ok(Encoding::Deflate),
+        "" | "identity" => Ok(ContentEncoding::Identity),
+        "gzip" | "x-gzip" => Ok(ContentEncoding::Gzip),
+        "deflate" => Ok(ContentEncoding::Deflate),
         other => {
             Err(ApiError::UnsupportedEncoding(format!("content encoding {other:?}; send gzip, deflate or identity")))
         }
@@ -52,15 +52,15 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
 }
 
 /// Unpacks a body; what it unpacks to is bounded too.
-pub(super) fn decode(body: Bytes, encoding: Encoding, limit: usize) -> Result<Bytes, ApiError> {
+pub(super) fn decode_body(body: Bytes, encoding: ContentEncoding, limit: usize) -> Result<Bytes, ApiError> {
     let mut out = Vec::new();
     let bound = (limit as u64).saturating_add(1);
     let read = match encoding {
-        Encoding::Identity => return Ok(body),
-        Encoding::Gzip => MultiGzDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out),
-        Encoding::Deflate => ZlibDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out),
+        ContentEncoding::Identity => return Ok(body),
+        ContentEncoding::Gzip => MultiGzDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out),
+        ContentEncoding::Deflate => ZlibDecoder::new(body.as_ref()).take(bound).read_to_end(&mut out),
     };
-    read.map_err(|e| ApiError::bad(format!("the body is not valid {encoding:?} data: {e}")))?;
+    read.map_err(|e| ApiError::bad_request(format!("the body is not valid {encoding:?} data: {e}")))?;
     if out.len() > limit { Err(too_large(limit)) } else { Ok(out.into()) }
 }
 
@@ -80,9 +80,15 @@ mod tests {
     fn unpacking_is_bounded() {
         let bomb = gzip(&vec![0; 1 << 20]);
         assert!(bomb.len() < 4096);
-        assert!(matches!(decode(bomb.clone(), Encoding::Gzip, 1 << 16), Err(ApiError::TooLarge(_))));
-        assert_eq!(decode(bomb, Encoding::Gzip, 1 << 20).unwrap().len(), 1 << 20);
-        assert!(matches!(decode(Bytes::from_static(b"no"), Encoding::Gzip, 10), Err(ApiError::BadRequest(_))));
-        assert!(matches!(decode(Bytes::from_static(b"no"), Encoding::Deflate, 10), Err(ApiError::BadRequest(_))));
+        assert!(matches!(decode_body(bomb.clone(), ContentEncoding::Gzip, 1 << 16), Err(ApiError::TooLarge(_))));
+        assert_eq!(decode_body(bomb, ContentEncoding::Gzip, 1 << 20).unwrap().len(), 1 << 20);
+        assert!(matches!(
+            decode_body(Bytes::from_static(b"no"), ContentEncoding::Gzip, 10),
+            Err(ApiError::BadRequest(_))
+        ));
+        assert!(matches!(
+            decode_body(Bytes::from_static(b"no"), ContentEncoding::Deflate, 10),
+            Err(ApiError::BadRequest(_))
+        ));
     }
 }

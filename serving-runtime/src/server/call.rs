@@ -3,27 +3,27 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::metrics::{CLIENT_LEFT, Metrics};
-use crate::models::Model;
+use crate::metrics::{CLIENT_CLOSED_REQUEST, RuntimeMetrics};
+use crate::models::LoadedModel;
 
 /// What is known of a request while it is answered; shared with whoever answers it.
 #[derive(Debug)]
-pub(super) struct Call {
-    begun: Instant,
+pub(super) struct InferCall {
+    started_at: Instant,
     limit: Duration,
-    model: OnceLock<Arc<Model>>,
+    model: OnceLock<Arc<LoadedModel>>,
     /// The status of our own refusal, in terms of HTTP.
-    refused: OnceLock<u16>,
+    refusal_code: OnceLock<u16>,
 }
 
-impl Call {
+impl InferCall {
     pub(super) fn begin(limit: Duration) -> Arc<Self> {
-        Arc::new(Self { begun: Instant::now(), limit, model: OnceLock::new(), refused: OnceLock::new() })
+        Arc::new(Self { started_at: Instant::now(), limit, model: OnceLock::new(), refusal_code: OnceLock::new() })
     }
 
     /// When it came.
-    pub(super) fn begun(&self) -> Instant {
-        self.begun
+    pub(super) fn started_at(&self) -> Instant {
+        self.started_at
     }
 
     /// The time that it may take.
@@ -32,46 +32,46 @@ impl Call {
     }
 
     /// Tells which model it is for, whose statistics it then counts in.
-    pub(super) fn found(&self, model: &Arc<Model>) {
+    pub(super) fn set_model(&self, model: &Arc<LoadedModel>) {
         let _ = self.model.set(Arc::clone(model));
     }
 
     /// Notes why it was refused.
-    pub(super) fn refuse(&self, code: u16) {
-        let _ = self.refused.set(code);
+    pub(super) fn record_refusal(&self, code: u16) {
+        let _ = self.refusal_code.set(code);
     }
 
     /// Why it was refused, if it was by us.
-    pub(super) fn refused(&self) -> Option<u16> {
-        self.refused.get().copied()
+    pub(super) fn refusal_code(&self) -> Option<u16> {
+        self.refusal_code.get().copied()
     }
 }
 
 /// Counts a request when it is dropped: hyper drops the future of an answer when the client leaves.
-pub(super) struct Counting<'a> {
-    metrics: &'a Metrics,
-    call: Arc<Call>,
+pub(super) struct RequestGuard<'a> {
+    metrics: &'a RuntimeMetrics,
+    call: Arc<InferCall>,
     code: u16,
 }
 
-impl<'a> Counting<'a> {
-    pub(super) fn begin(metrics: &'a Metrics, call: &Arc<Call>) -> Self {
-        metrics.begin();
-        Self { metrics, call: Arc::clone(call), code: CLIENT_LEFT }
+impl<'a> RequestGuard<'a> {
+    pub(super) fn begin(metrics: &'a RuntimeMetrics, call: &Arc<InferCall>) -> Self {
+        metrics.start_request();
+        Self { metrics, call: Arc::clone(call), code: CLIENT_CLOSED_REQUEST }
     }
 
     /// The answer is there.
-    pub(super) fn end(mut self, code: u16) {
+    pub(super) fn finish(mut self, code: u16) {
         self.code = code;
     }
 }
 
-impl Drop for Counting<'_> {
+impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
-        let took = self.call.begun.elapsed();
-        self.metrics.end(self.code, took);
+        let took = self.call.started_at.elapsed();
+        self.metrics.finish_request(self.code, took);
         if let Some(model) = self.call.model.get() {
-            model.stats.ended(self.code == 200, took);
+            model.stats.record_request(self.code == 200, took);
         }
     }
 }

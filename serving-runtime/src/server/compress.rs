@@ -9,53 +9,56 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, VARY};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 
-use super::{Answer, body::Encoding};
+use super::{FullResponse, body::ContentEncoding};
 use crate::error::ApiError;
 
 /// Shorter answers fit a packet or two anyway, and many clients accept gzip without wanting it.
-const WORTH_IT: usize = 1 << 10;
+const MIN_COMPRESS_BYTES: usize = 1 << 10;
 
 /// Compresses the answer when it is long enough to gain.
-pub(super) async fn answer(answer: Answer, encoding: Encoding) -> Result<Answer, ApiError> {
+pub(super) async fn compress_response(
+    answer: FullResponse,
+    encoding: ContentEncoding,
+) -> Result<FullResponse, ApiError> {
     let (mut head, body) = answer.into_parts();
     let whole = body.collect().await.map_or_else(|never| match never {}, |whole| whole.to_bytes());
-    if whole.len() < WORTH_IT {
-        return Ok(Answer::from_parts(head, Full::new(whole)));
+    if whole.len() < MIN_COMPRESS_BYTES {
+        return Ok(FullResponse::from_parts(head, Full::new(whole)));
     }
-    let packed = tokio::task::spawn_blocking(move || pack(&whole, encoding)).await;
+    let packed = tokio::task::spawn_blocking(move || compress_bytes(&whole, encoding)).await;
     let packed = packed.map_err(|e| ApiError::Internal(format!("compressing the answer failed: {e}")))?;
-    let name = if encoding == Encoding::Gzip { "gzip" } else { "deflate" };
+    let name = if encoding == ContentEncoding::Gzip { "gzip" } else { "deflate" };
     head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
     head.headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     head.headers.remove(CONTENT_LENGTH);
     let packed = packed.map_err(|e| ApiError::Internal(format!("compressing the answer failed: {e}")))?;
-    Ok(Answer::from_parts(head, Full::new(packed)))
+    Ok(FullResponse::from_parts(head, Full::new(packed)))
 }
 
 /// The first encoding of ours in `Accept-Encoding` that is not refused by `q=0`.
-pub(super) fn accepted(headers: &HeaderMap) -> Option<Encoding> {
+pub(super) fn accepted_encoding(headers: &HeaderMap) -> Option<ContentEncoding> {
     let value = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
     value.split(',').find_map(|item| {
         let (name, weight) = item.split_once(';').unwrap_or((item, ""));
         let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.trim().parse::<f32>().is_ok_and(|q| q == 0.0));
         match name.trim() {
-            "gzip" if !refused => Some(Encoding::Gzip),
-            "deflate" if !refused => Some(Encoding::Deflate),
+            "gzip" if !refused => Some(ContentEncoding::Gzip),
+            "deflate" if !refused => Some(ContentEncoding::Deflate),
             _ => None,
         }
     })
 }
 
-fn pack(whole: &[u8], encoding: Encoding) -> std::io::Result<Bytes> {
+fn compress_bytes(whole: &[u8], encoding: ContentEncoding) -> std::io::Result<Bytes> {
     let room = Vec::with_capacity(whole.len() / 4);
     Ok(match encoding {
-        Encoding::Identity => return Ok(Bytes::copy_from_slice(whole)),
-        Encoding::Gzip => {
+        ContentEncoding::Identity => return Ok(Bytes::copy_from_slice(whole)),
+        ContentEncoding::Gzip => {
             let mut encoder = GzEncoder::new(room, Compression::fast());
             encoder.write_all(whole)?;
             encoder.finish()?.into()
         }
-        Encoding::Deflate => {
+        ContentEncoding::Deflate => {
             let mut encoder = ZlibEncoder::new(room, Compression::fast());
             encoder.write_all(whole)?;
             encoder.finish()?.into()
@@ -72,12 +75,12 @@ mod tests {
         let of = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT_ENCODING, text.parse().unwrap());
-            accepted(&headers)
+            accepted_encoding(&headers)
         };
-        assert_eq!(of("gzip, deflate"), Some(Encoding::Gzip));
-        assert_eq!(of("br, deflate;q=0.5"), Some(Encoding::Deflate));
-        assert_eq!(of("gzip;q=0, deflate"), Some(Encoding::Deflate));
+        assert_eq!(of("gzip, deflate"), Some(ContentEncoding::Gzip));
+        assert_eq!(of("br, deflate;q=0.5"), Some(ContentEncoding::Deflate));
+        assert_eq!(of("gzip;q=0, deflate"), Some(ContentEncoding::Deflate));
         assert_eq!(of("identity"), None);
-        assert_eq!(accepted(&HeaderMap::new()), None);
+        assert_eq!(accepted_encoding(&HeaderMap::new()), None);
     }
 }

@@ -14,22 +14,22 @@ use serde_json::{Map, Value, json};
 use slipway_oip::inference::ModelInferRequest;
 use slipway_oip::inference::infer_parameter::ParameterChoice;
 
-use super::{Answer, App, LARGE, aside, body, json_answer};
+use super::{AppState, FullResponse, OFFLOAD_BYTES, body, json_response, parse_off_thread};
 use crate::cache::features::{FeatureRow, FeatureRowCache, MAX_ENTITY, parse_row};
-use crate::engine::{Signature, TensorSpec};
+use crate::engine::{ModelSignature, TensorSignature};
 use crate::error::ApiError;
-use crate::models::Model;
+use crate::models::LoadedModel;
 use crate::protocol;
 
 /// Rows of one write.
 const MAX_ROWS: usize = 10_000;
 /// Rows that are read or written at one time for one request.
-const AT_ONCE: usize = 64;
+const CONCURRENT_ROWS: usize = 64;
 /// The parameter of a request that names its rows.
 const ENTITY: &str = "entity";
 
 /// `/v2/models/{m}/features` or `/v2/models/{m}/features/{entity}`: the model, and the entity as it is written there.
-pub(super) fn path(path: &str) -> Option<(&str, Option<&str>)> {
+pub(super) fn parse_path(path: &str) -> Option<(&str, Option<&str>)> {
     let (model, rest) = path.strip_prefix("/v2/models/")?.split_once('/')?;
     match rest.strip_prefix("features")? {
         "" => Some((model, None)),
@@ -41,12 +41,12 @@ pub(super) fn path(path: &str) -> Option<(&str, Option<&str>)> {
 }
 
 /// Keeps the rows of a request.
-pub(super) async fn write(
-    app: &App,
+pub(super) async fn store_rows(
+    app: &AppState,
     name: &str,
     entity: Option<&str>,
     request: Request<Incoming>,
-) -> Result<Answer, ApiError> {
+) -> Result<FullResponse, ApiError> {
     let Some(features) = &app.caches.features else {
         return Err(ApiError::NotFound(
             "feature rows are not kept here; set spec.server.cache.features (--feature-cache)".into(),
@@ -56,44 +56,47 @@ pub(super) async fn write(
     if request.method() != wanted {
         return Err(ApiError::MethodNotAllowed(if entity.is_some() { "PUT" } else { "POST" }));
     }
-    let entity = entity.map(decoded).transpose()?;
+    let entity = entity.map(percent_decode).transpose()?;
     let model = app.models.get(name, None)?;
     let (head, incoming) = request.into_parts();
-    let encoding = body::encoding(&head.headers)?;
+    let encoding = body::content_encoding(&head.headers)?;
     let (limit, time) = (app.args.body_limit(&head.headers), app.args.request_timeout());
     let work = async {
-        let bytes = body::decode(body::collect(&head.headers, incoming, limit).await?, encoding, limit)?;
-        let rows = rows(&bytes, entity)?;
+        let bytes = body::decode_body(body::collect_body(&head.headers, incoming, limit).await?, encoding, limit)?;
+        let rows = parse_rows(&bytes, entity)?;
         // All are checked before the first is kept.
         let rows = rows
             .into_iter()
-            .map(|(entity, text)| check(&model.signature, entity, text))
+            .map(|(entity, text)| validate_row(&model.signature, entity, text))
             .collect::<Result<Vec<_>, _>>()?;
         let stored = rows.len();
-        for some in rows.chunks(AT_ONCE) {
+        for some in rows.chunks(CONCURRENT_ROWS) {
             let writes = some.iter().map(|(entity, text, row)| features.write(name, entity, text, row.clone()));
             try_join_all(writes).await?;
         }
-        Ok(json_answer(StatusCode::OK, &json!({"stored": stored})))
+        Ok(json_response(StatusCode::OK, &json!({"stored": stored})))
     };
     tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(ApiError::Deadline(time.as_millis())))
 }
 
 #[derive(Deserialize)]
-struct Bulk {
+struct BulkFeatures {
     features: BTreeMap<String, Box<RawValue>>,
 }
 
-fn rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, String)>, ApiError> {
+fn parse_rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, String)>, ApiError> {
     let mended = protocol::without_nan(bytes);
     let text = std::str::from_utf8(mended.as_deref().unwrap_or(bytes));
-    let text = text.map_err(|_| ApiError::bad("the body is not UTF-8"))?;
+    let text = text.map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
     let Some(entity) = entity else {
-        let bulk: Bulk = serde_json::from_str(text).map_err(|e| {
-            ApiError::bad(format!("want {{\"features\": {{\"<entity>\": {{\"<input>\": <its row>}}}}}}: {e}"))
+        let bulk: BulkFeatures = serde_json::from_str(text).map_err(|e| {
+            ApiError::bad_request(format!("want {{\"features\": {{\"<entity>\": {{\"<input>\": <its row>}}}}}}: {e}"))
         })?;
         if bulk.features.len() > MAX_ROWS {
-            return Err(ApiError::bad(format!("{} rows; send at most {MAX_ROWS} at once", bulk.features.len())));
+            return Err(ApiError::bad_request(format!(
+                "{} rows; send at most {MAX_ROWS} at once",
+                bulk.features.len()
+            )));
         }
         return Ok(bulk.features.into_iter().map(|(entity, row)| (entity, row.get().to_owned())).collect());
     };
@@ -101,39 +104,43 @@ fn rows(bytes: &[u8], entity: Option<String>) -> Result<Vec<(String, String)>, A
 }
 
 /// Reads a row as a request of one row would be read, so that what is kept can be used.
-fn check(signature: &Signature, entity: String, text: String) -> Result<(String, String, FeatureRow), ApiError> {
-    let wrong = |what: String| ApiError::bad(format!("feature row of entity {entity:?}: {what}"));
+fn validate_row(
+    signature: &ModelSignature,
+    entity: String,
+    text: String,
+) -> Result<(String, String, FeatureRow), ApiError> {
+    let wrong = |what: String| ApiError::bad_request(format!("feature row of entity {entity:?}: {what}"));
     if entity.is_empty() || entity.len() > MAX_ENTITY {
         return Err(wrong(format!("the name of an entity has 1 to {MAX_ENTITY} bytes")));
     }
     let row = parse_row(&text).map_err(wrong)?;
     if let Some(unknown) = row.keys().find(|name| !signature.inputs.iter().any(|spec| spec.name == **name)) {
-        let names = Signature::names(&signature.inputs);
+        let names = ModelSignature::quoted_names(&signature.inputs);
         return Err(wrong(format!("the model has no input {unknown:?}; it has {names}")));
     }
-    let inputs: Vec<TensorSpec> =
+    let inputs: Vec<TensorSignature> =
         signature.inputs.iter().filter(|spec| row.contains_key(&spec.name)).cloned().collect();
     let one = [(entity.as_str(), &row)];
-    let filled = inputs.iter().map(|spec| input(spec, &one)).collect::<Result<Vec<_>, _>>()?;
+    let filled = inputs.iter().map(|spec| render_input(spec, &one)).collect::<Result<Vec<_>, _>>()?;
     let request = format!("{{\"inputs\":[{}]}}", filled.join(","));
-    protocol::parse(request.as_bytes(), None, &Signature { inputs, outputs: Vec::new() })
+    protocol::parse_request(request.as_bytes(), None, &ModelSignature { inputs, outputs: Vec::new() })
         .map_err(|e| wrong(e.to_string()))?;
     Ok((entity, text, row))
 }
 
 /// One input of a request, as JSON, of the rows of these entities.
-fn input(spec: &TensorSpec, rows: &[(&str, &FeatureRow)]) -> Result<String, ApiError> {
+fn render_input(spec: &TensorSignature, rows: &[(&str, &FeatureRow)]) -> Result<String, ApiError> {
     let name = &spec.name;
     let trailing =
         spec.shape.iter().skip(1).copied().collect::<Option<Vec<_>>>().filter(|_| spec.shape.first() == Some(&None));
     let trailing = trailing.ok_or_else(|| {
-        ApiError::bad(format!(
+        ApiError::bad_request(format!(
             "input {name:?} cannot come from feature rows: only its first dimension may be open, and must be; send it"
         ))
     })?;
     let data = rows.iter().map(|(entity, row)| {
         row.get(name).map(|value| value.get()).ok_or_else(|| {
-            ApiError::bad(format!(
+            ApiError::bad_request(format!(
                 "the feature row of entity {entity:?} has no input {name:?}; write one that has, or send the input"
             ))
         })
@@ -148,10 +155,10 @@ fn input(spec: &TensorSpec, rows: &[(&str, &FeatureRow)]) -> Result<String, ApiE
 ///
 /// # Errors
 /// `BadRequest`, `NotFound` for an entity without a row, `Unavailable`.
-pub(super) async fn fill(
-    app: &App,
+pub(super) async fn fill_inputs(
+    app: &AppState,
     features: &FeatureRowCache,
-    model: &Model,
+    model: &LoadedModel,
     body: Bytes,
     header_length: Option<usize>,
 ) -> Result<(Bytes, Option<usize>), ApiError> {
@@ -168,18 +175,20 @@ pub(super) async fn fill(
     else {
         return Ok((body, header_length));
     };
-    let Some(entities) = entities(&mut request, app.args.request_rows(true))? else {
+    let Some(entities) = take_entities(&mut request, app.args.request_rows(true))? else {
         return Ok((body, header_length));
     };
-    let found = rows_of(features, model, &entities).await?;
-    let rows = named_rows(&entities, &found);
+    let found = load_rows(features, model, &entities).await?;
+    let rows = rows_by_entity(&entities, &found);
     let given: Vec<Box<RawValue>> = match request.get("inputs") {
-        Some(inputs) => serde_json::from_str(inputs.get()).map_err(|e| ApiError::bad(format!("inputs: {e}")))?,
+        Some(inputs) => {
+            serde_json::from_str(inputs.get()).map_err(|e| ApiError::bad_request(format!("inputs: {e}")))?
+        }
         None => Vec::new(),
     };
-    let names: Vec<String> = given.iter().filter_map(|input| named(input.get())).collect();
+    let names: Vec<String> = given.iter().filter_map(|input| input_name(input.get())).collect();
     let absent = model.signature.inputs.iter().filter(|spec| !names.contains(&spec.name));
-    let filled = absent.map(|spec| input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
+    let filled = absent.map(|spec| render_input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
     let inputs: Vec<&str> = given.iter().map(|input| input.get()).chain(filled.iter().map(String::as_str)).collect();
     let inputs =
         RawValue::from_string(format!("[{}]", inputs.join(","))).map_err(|e| ApiError::Internal(e.to_string()))?;
@@ -195,9 +204,9 @@ pub(super) async fn fill(
 /// # Errors
 /// Those of [`fill`].
 pub(super) async fn fill_message(
-    app: &App,
+    app: &AppState,
     features: &FeatureRowCache,
-    model: &Model,
+    model: &LoadedModel,
     message: &mut ModelInferRequest,
 ) -> Result<(), ApiError> {
     let Some(parameter) = message.parameters.remove(ENTITY) else { return Ok(()) };
@@ -208,63 +217,64 @@ pub(super) async fn fill_message(
         },
         _ => Value::Null,
     };
-    let entities = checked(entity, app.args.request_rows(true))?;
-    let found = rows_of(features, model, &entities).await?;
-    let rows = named_rows(&entities, &found);
-    let absent = |spec: &&TensorSpec| message.inputs.iter().all(|input| input.name != spec.name);
-    let absent: Vec<TensorSpec> = model.signature.inputs.iter().filter(absent).cloned().collect();
-    let inputs = absent.iter().map(|spec| input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
+    let entities = parse_entities(entity, app.args.request_rows(true))?;
+    let found = load_rows(features, model, &entities).await?;
+    let rows = rows_by_entity(&entities, &found);
+    let absent = |spec: &&TensorSignature| message.inputs.iter().all(|input| input.name != spec.name);
+    let absent: Vec<TensorSignature> = model.signature.inputs.iter().filter(absent).cloned().collect();
+    let inputs = absent.iter().map(|spec| render_input(spec, &rows)).collect::<Result<Vec<_>, _>>()?;
     let body = format!("{{\"inputs\":[{}]}}", inputs.join(","));
-    let (large, signature) = (body.len() >= LARGE, Signature { inputs: absent, outputs: Vec::new() });
-    let read = move || protocol::parse(body.as_bytes(), None, &signature).map(|filled| (signature.inputs, filled));
-    let (specs, filled) = if large { aside(read).await? } else { read()? };
-    protocol::grpc::append(message, &specs, filled.inputs);
+    let (large, signature) = (body.len() >= OFFLOAD_BYTES, ModelSignature { inputs: absent, outputs: Vec::new() });
+    let read =
+        move || protocol::parse_request(body.as_bytes(), None, &signature).map(|filled| (signature.inputs, filled));
+    let (specs, filled) = if large { parse_off_thread(read).await? } else { read()? };
+    protocol::grpc::append_inputs(message, &specs, filled.inputs);
     Ok(())
 }
 
-async fn rows_of(
+async fn load_rows(
     features: &FeatureRowCache,
-    model: &Model,
+    model: &LoadedModel,
     entities: &[String],
 ) -> Result<Vec<Arc<FeatureRow>>, ApiError> {
     let mut found = Vec::with_capacity(entities.len());
-    for some in entities.chunks(AT_ONCE) {
+    for some in entities.chunks(CONCURRENT_ROWS) {
         found.extend(try_join_all(some.iter().map(|entity| features.row(&model.name, entity))).await?);
     }
     Ok(found)
 }
 
-fn named_rows<'a>(entities: &'a [String], rows: &'a [Arc<FeatureRow>]) -> Vec<(&'a str, &'a FeatureRow)> {
+fn rows_by_entity<'a>(entities: &'a [String], rows: &'a [Arc<FeatureRow>]) -> Vec<(&'a str, &'a FeatureRow)> {
     entities.iter().map(String::as_str).zip(rows.iter().map(AsRef::as_ref)).collect()
 }
 
-fn named(input: &str) -> Option<String> {
+fn input_name(input: &str) -> Option<String> {
     #[derive(Deserialize)]
-    struct Named<'a> {
+    struct InputName<'a> {
         #[serde(borrow)]
         name: Cow<'a, str>,
     }
-    serde_json::from_str::<Named<'_>>(input).ok().map(|input| input.name.into_owned())
+    serde_json::from_str::<InputName<'_>>(input).ok().map(|input| input.name.into_owned())
 }
 
 /// Takes the parameter `entity` out of a request.
-fn entities(request: &mut BTreeMap<String, Box<RawValue>>, most: usize) -> Result<Option<Vec<String>>, ApiError> {
+fn take_entities(request: &mut BTreeMap<String, Box<RawValue>>, most: usize) -> Result<Option<Vec<String>>, ApiError> {
     let Some(mut parameters) =
         request.get("parameters").and_then(|raw| serde_json::from_str::<Map<String, Value>>(raw.get()).ok())
     else {
         return Ok(None);
     };
     let Some(entity) = parameters.remove(ENTITY) else { return Ok(None) };
-    let list = checked(entity, most)?;
+    let list = parse_entities(entity, most)?;
     let rest = serde_json::value::to_raw_value(&parameters).map_err(|e| ApiError::Internal(e.to_string()))?;
     request.insert("parameters".to_owned(), rest);
     Ok(Some(list))
 }
 
 /// The entities of a parameter: a text, or one for each row.
-fn checked(entity: Value, most: usize) -> Result<Vec<String>, ApiError> {
+fn parse_entities(entity: Value, most: usize) -> Result<Vec<String>, ApiError> {
     let wrong = || {
-        ApiError::bad(format!(
+        ApiError::bad_request(format!(
             "request.parameters.entity must be a text of 1 to {MAX_ENTITY} bytes, or a list of 1 to {most} of them, one for each row"
         ))
     };
@@ -280,8 +290,8 @@ fn checked(entity: Value, most: usize) -> Result<Vec<String>, ApiError> {
 }
 
 /// Undoes percent-encoding.
-fn decoded(text: &str) -> Result<String, ApiError> {
-    let wrong = || ApiError::bad(format!("the entity {text:?} in the path is not percent-encoded UTF-8"));
+fn percent_decode(text: &str) -> Result<String, ApiError> {
+    let wrong = || ApiError::bad_request(format!("the entity {text:?} in the path is not percent-encoded UTF-8"));
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -302,14 +312,14 @@ mod tests {
 
     #[test]
     fn paths() {
-        assert_eq!(path("/v2/models/m/features"), Some(("m", None)));
-        assert_eq!(path("/v2/models/m/features/u%2F1"), Some(("m", Some("u%2F1"))));
+        assert_eq!(parse_path("/v2/models/m/features"), Some(("m", None)));
+        assert_eq!(parse_path("/v2/models/m/features/u%2F1"), Some(("m", Some("u%2F1"))));
         for other in
             ["/v2/models/m/features/", "/v2/models/m/features/a/b", "/v2/models/m/infer", "/v2/models/m", "/v2"]
         {
-            assert_eq!(path(other), None, "{other}");
+            assert_eq!(parse_path(other), None, "{other}");
         }
-        assert_eq!(decoded("u%2F1%C3%A9").as_deref(), Ok("u/1é"));
-        assert!(decoded("%").is_err() && decoded("%zz").is_err() && decoded("%ff").is_err());
+        assert_eq!(percent_decode("u%2F1%C3%A9").as_deref(), Ok("u/1é"));
+        assert!(percent_decode("%").is_err() && percent_decode("%zz").is_err() && percent_decode("%ff").is_err());
     }
 }

@@ -11,26 +11,26 @@ use slipway_oip::health::health_server::HealthServer;
 use slipway_oip::inference as pb;
 use slipway_oip::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use slipway_oip::inference::infer_parameter::ParameterChoice;
-use slipway_prediction_id::Report;
+use slipway_prediction_id::PredictionReport;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding::{self, Deflate, Gzip};
 use tonic::codegen::Service as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use super::call::{Call, Counting};
-use super::health::Health;
-use super::{App, LARGE, PREDICTION, aside, features};
+use super::call::{InferCall, RequestGuard};
+use super::health::HealthService;
+use super::{AppState, OFFLOAD_BYTES, PREDICTION_KEY, features, parse_off_thread};
 use crate::cache;
 use crate::error::ApiError;
-use crate::metrics::CLIENT_LEFT;
+use crate::metrics::CLIENT_CLOSED_REQUEST;
 use crate::predict;
 use crate::protocol::{InferRequest, NAN_OUTPUTS, grpc as convert};
 
-const INFERENCE: &str = "/inference.GRPCInferenceService/";
-const HEALTH: &str = "/grpc.health.v1.Health/";
-const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const INFERENCE_PATH: &str = "/inference.GRPCInferenceService/";
+const HEALTH_PATH: &str = "/grpc.health.v1.Health/";
+const GRPC_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
+const GRPC_ENCODING_HEADER: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Whether these are the headers of gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -38,46 +38,46 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Answers one call.
-pub(super) async fn handle(app: &Arc<App>, mut request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn handle_call(app: &Arc<AppState>, mut request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path();
-    if let Some(method) = path.strip_prefix(HEALTH) {
-        let limit = (method != "Watch").then(|| limit(app, request.headers()));
-        let mut service = HealthServer::new(Health(Arc::clone(app))).max_decoding_message_size(1 << 16);
-        return within(limit, service.call(request)).await;
+    if let Some(method) = path.strip_prefix(HEALTH_PATH) {
+        let limit = (method != "Watch").then(|| call_limit(app, request.headers()));
+        let mut service = HealthServer::new(HealthService(Arc::clone(app))).max_decoding_message_size(1 << 16);
+        return with_timeout(limit, service.call(request)).await;
     }
-    let Some(method) = path.strip_prefix(INFERENCE) else {
+    let Some(method) = path.strip_prefix(INFERENCE_PATH) else {
         let what = format!("there is no {path}; there is inference.GRPCInferenceService and grpc.health.v1.Health");
         return Status::unimplemented(what).into_http();
     };
     let (infers, streams) = (method == "ModelInfer", method == "ModelStreamInfer");
-    let limit = limit(app, request.headers());
-    let call = Call::begin(limit);
-    app.lifetime.expect_end(call.begun() + limit);
-    let counting = infers.then(|| Counting::begin(&app.metrics, &call));
+    let limit = call_limit(app, request.headers());
+    let call = InferCall::begin(limit);
+    app.activity.expect_end(call.started_at() + limit);
+    let counting = infers.then(|| RequestGuard::begin(&app.metrics, &call));
     request.extensions_mut().insert(Arc::clone(&call));
-    let mut service = server(app, request.headers());
-    let answer = within((!streams).then_some(limit), service.call(request)).await;
+    let mut service = inference_server(app, request.headers());
+    let answer = with_timeout((!streams).then_some(limit), service.call(request)).await;
     let Some(counting) = counting else { return answer };
-    let (answer, code) = settle(answer, &call);
-    counting.end(code);
+    let (answer, code) = classify_response(answer, &call);
+    counting.finish(code);
     answer
 }
 
-fn server(app: &Arc<App>, headers: &HeaderMap) -> GrpcInferenceServiceServer<Inference> {
-    let server = GrpcInferenceServiceServer::new(Inference(Arc::clone(app)))
+fn inference_server(app: &Arc<AppState>, headers: &HeaderMap) -> GrpcInferenceServiceServer<InferenceService> {
+    let server = GrpcInferenceServiceServer::new(InferenceService(Arc::clone(app)))
         .accept_compressed(Gzip)
         .accept_compressed(Deflate)
         .max_decoding_message_size(app.args.body_limit(headers))
         .max_encoding_message_size(usize::MAX);
     // Every client says that it takes compressed answers; the one that compresses itself wants them.
-    match compression(headers) {
+    match response_encoding(headers) {
         Some(encoding) => server.send_compressed(encoding),
         None => server,
     }
 }
 
-fn compression(headers: &HeaderMap) -> Option<CompressionEncoding> {
-    match headers.get(ENCODING)?.as_bytes() {
+fn response_encoding(headers: &HeaderMap) -> Option<CompressionEncoding> {
+    match headers.get(GRPC_ENCODING_HEADER)?.as_bytes() {
         b"gzip" => Some(Gzip),
         b"deflate" => Some(Deflate),
         _ => None,
@@ -85,22 +85,25 @@ fn compression(headers: &HeaderMap) -> Option<CompressionEncoding> {
 }
 
 /// The time that the client, or the gateway, names and the server allows.
-fn limit(app: &App, headers: &HeaderMap) -> Duration {
-    app.args.time_for(timeout(headers))
+fn call_limit(app: &AppState, headers: &HeaderMap) -> Duration {
+    app.args.request_time_limit(client_timeout(headers))
 }
 
 /// Waits for an answer for as long as `limit`. Streams have none.
-async fn within<E>(limit: Option<Duration>, answer: impl Future<Output = Result<Response<Body>, E>>) -> Response<Body> {
+async fn with_timeout<E>(
+    limit: Option<Duration>,
+    answer: impl Future<Output = Result<Response<Body>, E>>,
+) -> Response<Body> {
     let answer = async { answer.await.unwrap_or_else(|_| Status::internal("the service failed").into_http()) };
     let Some(limit) = limit else { return answer.await };
     tokio::time::timeout(limit, answer)
         .await
-        .unwrap_or_else(|_| status(&ApiError::Deadline(limit.as_millis())).into_http())
+        .unwrap_or_else(|_| grpc_status(&ApiError::Deadline(limit.as_millis())).into_http())
 }
 
 /// The client's deadline. One that is malformed is none: gRPC has clients enough that ours would be the first to complain.
-fn timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(GRPC_TIMEOUT_HEADER)?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = number.parse().ok()?;
     match unit {
@@ -115,7 +118,7 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The status of an error.
-pub(super) fn status(error: &ApiError) -> Status {
+pub(super) fn grpc_status(error: &ApiError) -> Status {
     let code = match error {
         ApiError::BadRequest(_) | ApiError::UnsupportedEncoding(_) => Code::InvalidArgument,
         ApiError::NotFound(_) => Code::NotFound,
@@ -135,17 +138,17 @@ pub(super) fn status(error: &ApiError) -> Status {
 
 /// The answer to an inference and the status of HTTP to count it by. What the framing refused (before a method of ours was called) is
 /// the client's error, whatever the library calls it: a server that calls it its own would be taken for a broken one.
-fn settle(answer: Response<Body>, call: &Call) -> (Response<Body>, u16) {
+fn classify_response(answer: Response<Body>, call: &InferCall) -> (Response<Body>, u16) {
     let Some(failed) = Status::from_header_map(answer.headers()).filter(|s| s.code() != Code::Ok) else {
         return (answer, 200);
     };
-    if let Some(code) = call.refused() {
+    if let Some(code) = call.refusal_code() {
         return (answer, code);
     }
     match failed.code() {
         Code::DeadlineExceeded => (answer, 504),
         // The message broke off: who sent it has left, and nobody is there to be at fault. (Our own failures were noted in the call.)
-        Code::Cancelled | Code::Unknown => (answer, CLIENT_LEFT),
+        Code::Cancelled | Code::Unknown => (answer, CLIENT_CLOSED_REQUEST),
         Code::OutOfRange | Code::ResourceExhausted => {
             let text =
                 format!("{}; send fewer rows, or start the server with a larger --max-body-bytes", failed.message());
@@ -157,62 +160,62 @@ fn settle(answer: Response<Body>, call: &Call) -> (Response<Body>, u16) {
 }
 
 /// The service.
-struct Inference(Arc<App>);
+struct InferenceService(Arc<AppState>);
 
-type Answers = Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
+type ResponseStream = Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
 
-fn some(text: &str) -> Option<&str> {
+fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-impl Inference {
+impl InferenceService {
     /// The answer, and what whoever issues the prediction id is told.
     async fn infer(
         &self,
         mut request: pb::ModelInferRequest,
-        call: &Call,
-    ) -> Result<(pb::ModelInferResponse, Report), ApiError> {
+        call: &InferCall,
+    ) -> Result<(pb::ModelInferResponse, PredictionReport), ApiError> {
         let app = &self.0;
-        let model = app.find(&request.model_name, some(&request.model_version)).await?;
-        call.found(&model);
+        let model = app.find_model(&request.model_name, non_empty(&request.model_version)).await?;
+        call.set_model(&model);
         if let Some(features) = &app.caches.features {
             Box::pin(features::fill_message(app, features, &model, &mut request)).await?;
         }
         let begun = Instant::now();
-        let mut parsed = if convert::weight(&request) < LARGE {
-            convert::parse(request, &model.signature)?
+        let mut parsed = if convert::payload_bytes(&request) < OFFLOAD_BYTES {
+            convert::parse_message(request, &model.signature)?
         } else {
             let signature = model.signature.clone();
-            aside(move || convert::parse(request, &signature)).await?
+            parse_off_thread(move || convert::parse_message(request, &signature)).await?
         };
-        model.stats.read(begun.elapsed());
+        model.stats.record_input(begun.elapsed());
         predict::check_rows(app, &model, &parsed.inputs)?;
         let limit = parsed.timeout.map_or(call.limit(), |own| own.min(call.limit()));
-        let (inputs, deadline) = (std::mem::take(&mut parsed.inputs), call.begun() + limit);
+        let (inputs, deadline) = (std::mem::take(&mut parsed.inputs), call.started_at() + limit);
         let InferRequest { priority, .. } = parsed;
-        let prediction = predict::predict_at(app, &model, inputs, deadline, priority);
+        let prediction = predict::predict_with_priority(app, &model, inputs, deadline, priority);
         let mut prediction = match tokio::time::timeout_at(deadline.into(), prediction).await {
             Err(_) | Ok(Err(ApiError::Deadline(_))) => return Err(ApiError::Deadline(limit.as_millis())),
             Ok(prediction) => prediction?,
         };
         let begun = Instant::now();
-        let report = Report { labels: std::mem::take(&mut prediction.report.labels), ..prediction.report };
-        let answer = convert::write(&model, parsed, prediction);
-        model.stats.wrote(begun.elapsed());
+        let report = PredictionReport { labels: std::mem::take(&mut prediction.report.labels), ..prediction.report };
+        let answer = convert::write_message(&model, parsed, prediction);
+        model.stats.record_output(begun.elapsed());
         Ok((answer?, report))
     }
 
     /// Whether a call may do more than predict.
-    fn admit(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        self.0.keys.authorize(metadata.as_ref()).map_err(|error| status(&error))
+    fn authorize(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        self.0.keys.authorize(metadata.as_ref()).map_err(|error| grpc_status(&error))
     }
 
     /// One message of a stream, counted as a request of its own.
-    async fn infer_one(&self, request: pb::ModelInferRequest, limit: Duration) -> pb::ModelStreamInferResponse {
-        let call = Call::begin(limit);
-        let counting = Counting::begin(&self.0.metrics, &call);
+    async fn infer_streamed(&self, request: pb::ModelInferRequest, limit: Duration) -> pb::ModelStreamInferResponse {
+        let call = InferCall::begin(limit);
+        let counting = RequestGuard::begin(&self.0.metrics, &call);
         let (id, answer) = (request.id.clone(), self.infer(request, &call).await);
-        counting.end(answer.as_ref().map_or_else(|e| e.status().as_u16(), |_| 200));
+        counting.finish(answer.as_ref().map_or_else(|e| e.status().as_u16(), |_| 200));
         match answer {
             Ok((mut response, report)) => {
                 // A stream has one head for many answers, so the id is in the message.
@@ -231,30 +234,34 @@ impl Inference {
     }
 }
 
-fn reply<T>(result: Result<T, ApiError>) -> Result<tonic::Response<T>, Status> {
-    result.map(tonic::Response::new).map_err(|e| status(&e))
+fn grpc_response<T>(result: Result<T, ApiError>) -> Result<tonic::Response<T>, Status> {
+    result.map(tonic::Response::new).map_err(|e| grpc_status(&e))
 }
 
-fn only_repository(name: &str) -> Result<(), ApiError> {
-    if name.is_empty() { Ok(()) } else { Err(ApiError::bad("repository_name must be empty: there is one repository")) }
+fn check_repository_name(name: &str) -> Result<(), ApiError> {
+    if name.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request("repository_name must be empty: there is one repository"))
+    }
 }
 
 #[tonic::async_trait]
-impl GrpcInferenceService for Inference {
-    type ModelStreamInferStream = Answers;
+impl GrpcInferenceService for InferenceService {
+    type ModelStreamInferStream = ResponseStream;
 
     async fn server_live(
         &self,
         _: tonic::Request<pb::ServerLiveRequest>,
     ) -> Result<tonic::Response<pb::ServerLiveResponse>, Status> {
-        reply(Ok(pb::ServerLiveResponse { live: true }))
+        grpc_response(Ok(pb::ServerLiveResponse { live: true }))
     }
 
     async fn server_ready(
         &self,
         _: tonic::Request<pb::ServerReadyRequest>,
     ) -> Result<tonic::Response<pb::ServerReadyResponse>, Status> {
-        reply(Ok(pb::ServerReadyResponse { ready: self.0.not_ready().is_none() }))
+        grpc_response(Ok(pb::ServerReadyResponse { ready: self.0.unready_reason().is_none() }))
     }
 
     async fn model_ready(
@@ -262,16 +269,20 @@ impl GrpcInferenceService for Inference {
         request: tonic::Request<pb::ModelReadyRequest>,
     ) -> Result<tonic::Response<pb::ModelReadyResponse>, Status> {
         let request = request.into_inner();
-        reply(self.0.model_ready(&request.name, some(&request.version)).map(|ready| pb::ModelReadyResponse { ready }))
+        grpc_response(
+            self.0
+                .is_model_ready(&request.name, non_empty(&request.version))
+                .map(|ready| pb::ModelReadyResponse { ready }),
+        )
     }
 
     async fn server_metadata(
         &self,
         _: tonic::Request<pb::ServerMetadataRequest>,
     ) -> Result<tonic::Response<pb::ServerMetadataResponse>, Status> {
-        reply(Ok(pb::ServerMetadataResponse {
-            name: super::NAME.to_owned(),
-            version: super::VERSION.to_owned(),
+        grpc_response(Ok(pb::ServerMetadataResponse {
+            name: super::SERVER_NAME.to_owned(),
+            version: super::SERVER_VERSION.to_owned(),
             extensions: super::EXTENSIONS.map(str::to_owned).to_vec(),
         }))
     }
@@ -281,16 +292,16 @@ impl GrpcInferenceService for Inference {
         request: tonic::Request<pb::ModelMetadataRequest>,
     ) -> Result<tonic::Response<pb::ModelMetadataResponse>, Status> {
         let request = request.into_inner();
-        let model = self.0.models.get(&request.name, some(&request.version));
-        reply(model.map(|model| convert::metadata(&model, self.0.models.versions(&model.name))))
+        let model = self.0.models.get(&request.name, non_empty(&request.version));
+        grpc_response(model.map(|model| convert::metadata_message(&model, self.0.models.versions(&model.name))))
     }
 
     async fn model_infer(
         &self,
         mut request: tonic::Request<pb::ModelInferRequest>,
     ) -> Result<tonic::Response<pb::ModelInferResponse>, Status> {
-        let call = request.extensions_mut().remove::<Arc<Call>>();
-        let call = call.unwrap_or_else(|| Call::begin(self.0.args.request_timeout()));
+        let call = request.extensions_mut().remove::<Arc<InferCall>>();
+        let call = call.unwrap_or_else(|| InferCall::begin(self.0.args.request_timeout()));
         match self.infer(request.into_inner(), &call).await {
             Ok((response, report)) => {
                 let said = |name: &str| match response.parameters.get(name)?.parameter_choice.as_ref()? {
@@ -299,7 +310,7 @@ impl GrpcInferenceService for Inference {
                 };
                 // Whoever measures latency must see in the metadata what did not run.
                 let told = [cache::CACHE_HEADER, NAN_OUTPUTS].map(|name| (name, said(name)));
-                let report = (PREDICTION, MetadataValue::try_from(report.encode()).ok());
+                let report = (PREDICTION_KEY, MetadataValue::try_from(report.encode()).ok());
                 let mut answer = tonic::Response::new(response);
                 for (header, value) in told.into_iter().chain([report]) {
                     if let Some(value) = value {
@@ -309,8 +320,8 @@ impl GrpcInferenceService for Inference {
                 Ok(answer)
             }
             Err(error) => {
-                call.refuse(error.status().as_u16());
-                Err(status(&error))
+                call.record_refusal(error.status().as_u16());
+                Err(grpc_status(&error))
             }
         }
     }
@@ -318,13 +329,14 @@ impl GrpcInferenceService for Inference {
     async fn model_stream_infer(
         &self,
         request: tonic::Request<tonic::Streaming<pb::ModelInferRequest>>,
-    ) -> Result<tonic::Response<Answers>, Status> {
-        let (app, stopping) = (Arc::clone(&self.0), self.0.stopping());
+    ) -> Result<tonic::Response<ResponseStream>, Status> {
+        let (app, stopping) = (Arc::clone(&self.0), self.0.wait_for_stopping());
         // What the stream names is the time for each message.
-        let limit = request.extensions().get::<Arc<Call>>().map_or(app.args.request_timeout(), |call| call.limit());
+        let limit =
+            request.extensions().get::<Arc<InferCall>>().map_or(app.args.request_timeout(), |call| call.limit());
         let answers = request.into_inner().then(move |message| {
             let this = Self(Arc::clone(&app));
-            async move { Ok(this.infer_one(message?, limit).await) }
+            async move { Ok(this.infer_streamed(message?, limit).await) }
         });
         Ok(tonic::Response::new(Box::pin(answers.take_until(stopping))))
     }
@@ -334,9 +346,9 @@ impl GrpcInferenceService for Inference {
         request: tonic::Request<pb::ModelStatisticsRequest>,
     ) -> Result<tonic::Response<pb::ModelStatisticsResponse>, Status> {
         let request = request.into_inner();
-        let found = self.0.statistics(some(&request.name), some(&request.version));
-        reply(found.map(|models| pb::ModelStatisticsResponse {
-            model_stats: models.iter().map(|model| super::statistics::message(model)).collect(),
+        let found = self.0.models_for_statistics(non_empty(&request.name), non_empty(&request.version));
+        grpc_response(found.map(|models| pb::ModelStatisticsResponse {
+            model_stats: models.iter().map(|model| super::statistics::statistics_message(model)).collect(),
         }))
     }
 
@@ -345,9 +357,9 @@ impl GrpcInferenceService for Inference {
         request: tonic::Request<pb::RepositoryIndexRequest>,
     ) -> Result<tonic::Response<pb::RepositoryIndexResponse>, Status> {
         let request = request.into_inner();
-        only_repository(&request.repository_name).map_err(|e| status(&e))?;
-        let entries = self.0.index(request.ready).await;
-        reply(entries.map(|entries| {
+        check_repository_name(&request.repository_name).map_err(|e| grpc_status(&e))?;
+        let entries = self.0.repository_index(request.ready).await;
+        grpc_response(entries.map(|entries| {
             pb::RepositoryIndexResponse {
                 models: entries
                     .into_iter()
@@ -367,29 +379,29 @@ impl GrpcInferenceService for Inference {
         request: tonic::Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<tonic::Response<pb::RepositoryModelLoadResponse>, Status> {
         use pb::model_repository_parameter::ParameterChoice as Choice;
-        self.admit(request.metadata())?;
+        self.authorize(request.metadata())?;
         let request = request.into_inner();
-        only_repository(&request.repository_name).map_err(|e| status(&e))?;
+        check_repository_name(&request.repository_name).map_err(|e| grpc_status(&e))?;
         let mut version = None;
         for (name, parameter) in request.parameters {
             match (name.as_str(), parameter.parameter_choice) {
                 ("version", Some(Choice::StringParam(text))) => version = Some(text),
-                _ => return Err(status(&super::repository::unknown_parameter(&name))),
+                _ => return Err(grpc_status(&super::repository::unknown_parameter(&name))),
             }
         }
         let loaded = self.0.repository.load(&self.0, &request.model_name, version.as_deref()).await;
-        reply(loaded.map(|()| pb::RepositoryModelLoadResponse {}))
+        grpc_response(loaded.map(|()| pb::RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
         request: tonic::Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<tonic::Response<pb::RepositoryModelUnloadResponse>, Status> {
-        self.admit(request.metadata())?;
+        self.authorize(request.metadata())?;
         let request = request.into_inner();
-        only_repository(&request.repository_name).map_err(|e| status(&e))?;
+        check_repository_name(&request.repository_name).map_err(|e| grpc_status(&e))?;
         let unloaded = self.0.repository.unload(&self.0, &request.model_name, None);
-        reply(unloaded.map(|()| pb::RepositoryModelUnloadResponse {}))
+        grpc_response(unloaded.map(|()| pb::RepositoryModelUnloadResponse {}))
     }
 }
 
@@ -401,8 +413,8 @@ mod tests {
     fn the_clients_timeout_is_read() {
         let of = |text: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(TIMEOUT, text.parse().unwrap());
-            timeout(&headers)
+            headers.insert(GRPC_TIMEOUT_HEADER, text.parse().unwrap());
+            client_timeout(&headers)
         };
         assert_eq!(of("250m"), Some(Duration::from_millis(250)));
         assert_eq!(of("2S"), Some(Duration::from_secs(2)));

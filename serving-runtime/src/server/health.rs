@@ -9,34 +9,34 @@ use slipway_oip::health::health_server::Health as Service;
 use slipway_oip::health::{HealthCheckRequest, HealthCheckResponse};
 use tonic::{Request, Response, Status};
 
-use super::App;
+use super::AppState;
 
-const INFERENCE: &str = "inference.GRPCInferenceService";
+const INFERENCE_SERVICE: &str = "inference.GRPCInferenceService";
 
 /// The service.
-pub(super) struct Health(pub(super) Arc<App>);
+pub(super) struct HealthService(pub(super) Arc<AppState>);
 
 /// Who asks chooses among servers, so one that is on its way out says so from the first moment, although it serves on.
-fn state(app: &App, service: &str) -> ServingStatus {
+fn serving_status(app: &AppState, service: &str) -> ServingStatus {
     let ready = match service {
-        "" | INFERENCE => app.not_ready().is_none(),
-        model => match app.model_ready(model, None) {
+        "" | INFERENCE_SERVICE => app.unready_reason().is_none(),
+        model => match app.is_model_ready(model, None) {
             Ok(ready) => ready,
             Err(_) => return ServingStatus::ServiceUnknown,
         },
     };
-    if ready && !app.draining() { ServingStatus::Serving } else { ServingStatus::NotServing }
+    if ready && !app.is_draining() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 #[tonic::async_trait]
-impl Service for Health {
+impl Service for HealthService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
-        match state(&self.0, &service) {
+        match serving_status(&self.0, &service) {
             ServingStatus::ServiceUnknown => Err(Status::not_found(format!(
-                "there is no service {service:?}; ask for \"\", {INFERENCE:?} or a model"
+                "there is no service {service:?}; ask for \"\", {INFERENCE_SERVICE:?} or a model"
             ))),
             status => Ok(Response::new(HealthCheckResponse { status: status.into() })),
         }
@@ -44,15 +44,15 @@ impl Service for Health {
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (app, service) = (Arc::clone(&self.0), request.into_inner().service);
-        let stopping = app.stopping();
-        let (models, phases) = (app.models.changes(), app.phases());
+        let stopping = app.wait_for_stopping();
+        let (models, phases) = (app.models.changes(), app.subscribe_phase());
         // The state now, and after every change that makes another one.
         let start = (app, service, models, phases, None);
         let states = stream::unfold(start, |(app, service, mut models, mut phases, last)| async move {
             loop {
                 models.mark_unchanged();
                 phases.mark_unchanged();
-                let now = state(&app, &service);
+                let now = serving_status(&app, &service);
                 if last != Some(now) {
                     let answer = HealthCheckResponse { status: now.into() };
                     return Some((Ok(answer), (app, service, models, phases, Some(now))));

@@ -7,52 +7,60 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 
-use super::body::{self, Encoding};
-use super::call::{Call, Counting};
-use super::{Answer, App, LARGE, PREDICTION_HEADER, aside, bytes_answer, compress, error_answer, features};
+use super::body::{self, ContentEncoding};
+use super::call::{InferCall, RequestGuard};
+use super::{
+    AppState, FullResponse, OFFLOAD_BYTES, PREDICTION_HEADER, bytes_response, compress, error_response, features,
+    parse_off_thread,
+};
 use crate::cache;
 use crate::error::ApiError;
-use crate::models::Model;
+use crate::models::LoadedModel;
 use crate::predict::{self, Prediction};
 use crate::protocol::{self, HEADER_LENGTH, InferRequest, NAN_OUTPUTS};
 
 const TIMEOUT_HEADER: &str = "x-request-timeout-ms";
 
 /// Answers one inference request.
-pub(super) async fn handle(app: &App, model: &str, version: Option<&str>, request: Request<Incoming>) -> Answer {
-    let call = Call::begin(app.args.request_timeout());
-    let counting = Counting::begin(&app.metrics, &call);
-    let answer = match infer(app, model, version, request, &call).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            tracing::debug!(status = error.status().as_u16(), %error, "refused");
-            error_answer(&error)
-        }
-    };
-    counting.end(answer.status().as_u16());
-    answer
-}
-
-async fn infer(
-    app: &App,
+pub(super) async fn handle_infer(
+    app: &AppState,
     model: &str,
     version: Option<&str>,
     request: Request<Incoming>,
-    call: &Call,
-) -> Result<Answer, ApiError> {
+) -> FullResponse {
+    let call = InferCall::begin(app.args.request_timeout());
+    let counting = RequestGuard::begin(&app.metrics, &call);
+    let answer = match process_infer(app, model, version, request, &call).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!(status = error.status().as_u16(), %error, "refused");
+            error_response(&error)
+        }
+    };
+    counting.finish(answer.status().as_u16());
+    answer
+}
+
+async fn process_infer(
+    app: &AppState,
+    model: &str,
+    version: Option<&str>,
+    request: Request<Incoming>,
+    call: &InferCall,
+) -> Result<FullResponse, ApiError> {
     let (head, incoming) = request.into_parts();
-    let limit = app.args.time_for(named_time(&head.headers)?);
-    app.lifetime.expect_end(call.begun() + limit);
+    let limit = app.args.request_time_limit(requested_timeout(&head.headers)?);
+    app.activity.expect_end(call.started_at() + limit);
     let expired = |limit: Duration| ApiError::Deadline(limit.as_millis());
     let work = async {
-        let model = app.find(model, version).await?;
-        call.found(&model);
+        let model = app.find_model(model, version).await?;
+        call.set_model(&model);
         let model = model.as_ref();
-        let parsed = read(app, model, &head, incoming).await?;
+        let parsed = read_request(app, model, &head, incoming).await?;
         // The client's own limit in the body can only shorten the time.
         let own = parsed.timeout.map_or(limit, |own| own.min(limit));
-        let deadline = call.begun() + own;
-        let answer = run(app, model, parsed, deadline);
+        let deadline = call.started_at() + own;
+        let answer = run_prediction(app, model, parsed, deadline);
         let answer = if own < limit {
             Box::pin(tokio::time::timeout_at(deadline.into(), answer)).await
         } else {
@@ -64,44 +72,54 @@ async fn infer(
             Ok(answer) => answer,
         }
     };
-    let answer = tokio::time::timeout_at((call.begun() + limit).into(), work).await;
+    let answer = tokio::time::timeout_at((call.started_at() + limit).into(), work).await;
     let answer = answer.unwrap_or_else(|_| Err(expired(limit)))?;
-    match compress::accepted(&head.headers) {
-        Some(encoding) => Box::pin(compress::answer(answer, encoding)).await,
+    match compress::accepted_encoding(&head.headers) {
+        Some(encoding) => Box::pin(compress::compress_response(answer, encoding)).await,
         None => Ok(answer),
     }
 }
 
 /// The time that the client, or the gateway, names.
-fn named_time(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
+fn requested_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
     let millis = value.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok()).filter(|n| *n > 0);
-    let millis = millis
-        .ok_or_else(|| ApiError::bad(format!("header {TIMEOUT_HEADER} must be a positive number of milliseconds")))?;
+    let millis = millis.ok_or_else(|| {
+        ApiError::bad_request(format!("header {TIMEOUT_HEADER} must be a positive number of milliseconds"))
+    })?;
     Ok(Some(Duration::from_millis(millis)))
 }
 
-async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Result<InferRequest, ApiError> {
-    let encoding = body::encoding(&head.headers)?;
+async fn read_request(
+    app: &AppState,
+    model: &LoadedModel,
+    head: &Parts,
+    incoming: Incoming,
+) -> Result<InferRequest, ApiError> {
+    let encoding = body::content_encoding(&head.headers)?;
     let header_length = header_length(&head.headers)?;
     let limit = app.args.body_limit(&head.headers);
-    let body = body::collect(&head.headers, incoming, limit).await?;
+    let body = body::collect_body(&head.headers, incoming, limit).await?;
     let (body, header_length, encoding) = match &app.caches.features {
         Some(features) => {
-            let body = body::decode(body, encoding, limit)?;
-            let (body, header_length) = Box::pin(features::fill(app, features, model, body, header_length)).await?;
-            (body, header_length, Encoding::Identity)
+            let body = body::decode_body(body, encoding, limit)?;
+            let (body, header_length) =
+                Box::pin(features::fill_inputs(app, features, model, body, header_length)).await?;
+            (body, header_length, ContentEncoding::Identity)
         }
         None => (body, header_length, encoding),
     };
     let begun = Instant::now();
-    let request = if body.len() < LARGE && encoding == Encoding::Identity {
-        protocol::parse(&body, header_length, &model.signature)?
+    let request = if body.len() < OFFLOAD_BYTES && encoding == ContentEncoding::Identity {
+        protocol::parse_request(&body, header_length, &model.signature)?
     } else {
         let signature = model.signature.clone();
-        aside(move || protocol::parse(&body::decode(body, encoding, limit)?, header_length, &signature)).await?
+        parse_off_thread(move || {
+            protocol::parse_request(&body::decode_body(body, encoding, limit)?, header_length, &signature)
+        })
+        .await?
     };
-    model.stats.read(begun.elapsed());
+    model.stats.record_input(begun.elapsed());
     predict::check_rows(app, model, &request.inputs)?;
     Ok(request)
 }
@@ -109,23 +127,34 @@ async fn read(app: &App, model: &Model, head: &Parts, incoming: Incoming) -> Res
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(None) };
     let length = value.to_str().ok().and_then(|v| v.trim().parse().ok());
-    length.map(Some).ok_or_else(|| ApiError::bad("header Inference-Header-Content-Length must be a number of bytes"))
+    length
+        .map(Some)
+        .ok_or_else(|| ApiError::bad_request("header Inference-Header-Content-Length must be a number of bytes"))
 }
 
-async fn run(app: &App, model: &Model, mut request: InferRequest, deadline: Instant) -> Result<Answer, ApiError> {
+async fn run_prediction(
+    app: &AppState,
+    model: &LoadedModel,
+    mut request: InferRequest,
+    deadline: Instant,
+) -> Result<FullResponse, ApiError> {
     let inputs = std::mem::take(&mut request.inputs);
-    let prediction = predict::predict_at(app, model, inputs, deadline, request.priority).await?;
+    let prediction = predict::predict_with_priority(app, model, inputs, deadline, request.priority).await?;
     let begun = Instant::now();
-    let answer = respond(model, &request, &prediction);
-    model.stats.wrote(begun.elapsed());
+    let answer = build_response(model, &request, &prediction);
+    model.stats.record_output(begun.elapsed());
     answer
 }
 
-fn respond(model: &Model, request: &InferRequest, prediction: &Prediction) -> Result<Answer, ApiError> {
+fn build_response(
+    model: &LoadedModel,
+    request: &InferRequest,
+    prediction: &Prediction,
+) -> Result<FullResponse, ApiError> {
     let names = (model.name.as_str(), model.version.as_str());
-    let body = protocol::write(names, &model.signature, request, &prediction.outputs, None)?;
+    let body = protocol::write_response(names, &model.signature, request, &prediction.outputs, None)?;
     let content_type = if body.header_length.is_some() { "application/octet-stream" } else { "application/json" };
-    let mut answer = bytes_answer(StatusCode::OK, content_type, Bytes::from(body.bytes));
+    let mut answer = bytes_response(StatusCode::OK, content_type, Bytes::from(body.bytes));
     let headers = answer.headers_mut();
     if let Some(length) = body.header_length {
         headers.insert(HEADER_LENGTH, HeaderValue::from(length));
@@ -151,9 +180,9 @@ mod tests {
         let with = |v: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(TIMEOUT_HEADER, v.parse().unwrap());
-            named_time(&headers)
+            requested_timeout(&headers)
         };
-        assert_eq!(named_time(&HeaderMap::new()), Ok(None));
+        assert_eq!(requested_timeout(&HeaderMap::new()), Ok(None));
         assert_eq!(with("250"), Ok(Some(Duration::from_millis(250))));
         assert!(with("soon").is_err() && with("0").is_err() && with("-1").is_err());
     }

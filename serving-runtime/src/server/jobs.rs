@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::{Answer, App, body, json_answer};
+use super::{AppState, FullResponse, body, json_response};
 use crate::error::ApiError;
 use crate::jobs::queue::{JobQueue as _, JobStatus, StoredJob};
 use crate::jobs::submit::{self, JobSubmission, queue_unavailable};
@@ -15,21 +15,21 @@ use crate::jobs::{JobService, callback, job, view};
 
 const KEY_HEADER: &str = "idempotency-key";
 /// What a job has beside its request, in bytes at most.
-const AROUND: usize = 16 << 10;
+const JOB_OVERHEAD_BYTES: usize = 16 << 10;
 
-fn jobs(app: &App) -> Result<&Arc<JobService>, ApiError> {
+fn require_jobs(app: &AppState) -> Result<&Arc<JobService>, ApiError> {
     app.jobs.get().ok_or_else(|| ApiError::NotFound("this server has no queue; start it with --queue-url".into()))
 }
 
 /// Takes a job in.
-pub(super) async fn post(
-    app: &App,
+pub(super) async fn submit_job(
+    app: &AppState,
     model: &str,
     version: Option<&str>,
     request: Request<Incoming>,
-) -> Result<Answer, ApiError> {
-    let jobs = jobs(app)?;
-    let answer = submitted(app, jobs, model, version, request).await;
+) -> Result<FullResponse, ApiError> {
+    let jobs = require_jobs(app)?;
+    let answer = enqueue_submission(app, jobs, model, version, request).await;
     let outcome = match &answer {
         Ok((_, true)) => "accepted",
         Ok((_, false)) => "duplicate",
@@ -42,28 +42,28 @@ pub(super) async fn post(
     let (id, new) = answer?;
     // With the name of the model, so that it leads back here through a gateway at whatever host the client used.
     let url = format!("/v2/models/{model}/jobs/{id}");
-    let mut answer = json_answer(StatusCode::ACCEPTED, &json!({"id": id, "status_url": url, "duplicate": !new}));
+    let mut answer = json_response(StatusCode::ACCEPTED, &json!({"id": id, "status_url": url, "duplicate": !new}));
     if let Ok(value) = HeaderValue::from_str(&url) {
         answer.headers_mut().insert(LOCATION, value);
     }
     Ok(answer)
 }
 
-async fn submitted(
-    app: &App,
+async fn enqueue_submission(
+    app: &AppState,
     jobs: &JobService,
     model: &str,
     version: Option<&str>,
     request: Request<Incoming>,
 ) -> Result<(String, bool), ApiError> {
     let (head, incoming) = request.into_parts();
-    let key = key(&head.headers)?;
-    let encoding = body::encoding(&head.headers)?;
-    let limit = app.args.queue.max_job_bytes.saturating_sub(AROUND).max(1);
+    let key = idempotency_key(&head.headers)?;
+    let encoding = body::content_encoding(&head.headers)?;
+    let limit = app.args.queue.max_job_bytes.saturating_sub(JOB_OVERHEAD_BYTES).max(1);
     let limited = app.args.request_timeout();
-    let collected = tokio::time::timeout(limited, body::collect(&head.headers, incoming, limit)).await;
+    let collected = tokio::time::timeout(limited, body::collect_body(&head.headers, incoming, limit)).await;
     let collected = collected.map_err(|_| ApiError::Deadline(limited.as_millis()))??;
-    let bytes = body::decode(collected, encoding, limit)?;
+    let bytes = body::decode_body(collected, encoding, limit)?;
     let mut job = JobSubmission::parse(&bytes)?.into_job(model, version, key.as_deref())?;
     // Without traces of ours, a client's own goes on.
     let parent = || head.headers.get("traceparent")?.to_str().ok().filter(|it| it.len() <= 64).map(str::to_owned);
@@ -78,16 +78,22 @@ async fn submitted(
     submit::enqueue_job(jobs, &job, max_jobs).await
 }
 
-fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(value) = headers.get(KEY_HEADER) else { return Ok(None) };
-    let key = value.to_str().map(str::to_owned).map_err(|_| ApiError::bad("header Idempotency-Key must be ASCII"))?;
+    let key =
+        value.to_str().map(str::to_owned).map_err(|_| ApiError::bad_request("header Idempotency-Key must be ASCII"))?;
     job::check_key(&key).map_err(ApiError::BadRequest)?;
     Ok(Some(key))
 }
 
 /// Tells about a job, or cancels it. In the path of a `model` it must be that one's.
-pub(super) async fn one(app: &App, model: Option<&str>, id: &str, method: &Method) -> Result<Answer, ApiError> {
-    let jobs = jobs(app)?;
+pub(super) async fn get_or_cancel_job(
+    app: &AppState,
+    model: Option<&str>,
+    id: &str,
+    method: &Method,
+) -> Result<FullResponse, ApiError> {
+    let jobs = require_jobs(app)?;
     let unknown = || {
         ApiError::NotFound(format!(
             "there is no job {id:?}; results are kept for {} s",
@@ -108,7 +114,7 @@ pub(super) async fn one(app: &App, model: Option<&str>, id: &str, method: &Metho
         return match jobs.queue.cancel(id).await.map_err(|e| queue_unavailable(&e))? {
             None => Err(unknown()),
             Some(JobStatus::Queued | JobStatus::Cancelled) => {
-                Ok(json_answer(StatusCode::OK, &json!({"id": id, "status": "cancelled"})))
+                Ok(json_response(StatusCode::OK, &json!({"id": id, "status": "cancelled"})))
             }
             Some(status) => {
                 Err(ApiError::Conflict(format!("job {id} is {}; only a queued job can be cancelled", status.name())))
@@ -117,5 +123,5 @@ pub(super) async fn one(app: &App, model: Option<&str>, id: &str, method: &Metho
     }
     let found = jobs.queue.get_job(id).await.map_err(|e| queue_unavailable(&e))?;
     let found = found.filter(|found| !is_anothers(found)).ok_or_else(unknown)?;
-    Ok(json_answer(StatusCode::OK, &view::job_view(id, &found, true)))
+    Ok(json_response(StatusCode::OK, &view::job_view(id, &found, true)))
 }

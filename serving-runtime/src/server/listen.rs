@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto::Builder;
 use slipway_listener::{HttpServer, ListenerSettings, OverloadPolicy, ShutdownMode, bind_address};
 use tokio::net::TcpListener;
 
-use super::App;
+use super::AppState;
 
 /// Time for the head of a connection's first request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -30,18 +30,18 @@ const MAX_STREAMS: u32 = 1024;
 
 /// A bound port.
 #[derive(Debug)]
-pub struct Listener {
+pub struct BoundListener {
     socket: TcpListener,
     address: SocketAddr,
     settings: ListenerSettings,
 }
 
-impl Listener {
+impl BoundListener {
     /// Binds the port of the API, for so many connections at one time.
     ///
     /// # Errors
     /// When the address is taken or not ours.
-    pub async fn api(address: SocketAddr, max_connections: usize) -> std::io::Result<Self> {
+    pub async fn bind_api(address: SocketAddr, max_connections: usize) -> std::io::Result<Self> {
         let (header_timeout, idle_timeout) = (HEADER_TIMEOUT, IDLE_TIMEOUT);
         let settings = ListenerSettings {
             max_connections,
@@ -57,7 +57,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the address is taken or not ours.
-    pub async fn admin(address: SocketAddr) -> std::io::Result<Self> {
+    pub async fn bind_admin(address: SocketAddr) -> std::io::Result<Self> {
         Self::bind(address, ListenerSettings::for_admin_port(ShutdownMode::Drain))
     }
 
@@ -74,9 +74,9 @@ impl Listener {
 
     /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) until `stop`, then takes no more connections, lets what is in flight finish and
     /// closes the idle ones.
-    pub async fn serve<H, F, B>(self, app: Arc<App>, handler: H, stop: impl Future<Output = ()>)
+    pub async fn serve<H, F, B>(self, app: Arc<AppState>, handler: H, stop: impl Future<Output = ()>)
     where
-        H: Fn(Arc<App>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Arc<AppState>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
     {
@@ -88,11 +88,11 @@ impl Listener {
                 async move { Ok::<_, Infallible>(answer.await) }
             })
         };
-        HttpServer::new(self.socket, self.settings, builder()).serve(make, stop).await;
+        HttpServer::new(self.socket, self.settings, connection_builder()).serve(make, stop).await;
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn connection_builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // Requests that are taken back before they were looked at count against a connection, and beyond this end it, with all that others sent over
     // it: the gateway's connection carries everybody's. As many as may be open are no attack yet.

@@ -8,74 +8,86 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, App, body, json_answer};
+use super::{AppState, FullResponse, body, json_response};
 use crate::error::ApiError;
 
 /// Bodies of these requests are a few words.
 const MAX_BODY: usize = 1 << 20;
 
 #[derive(Debug, Default, Deserialize)]
-struct Index {
+struct IndexRequest {
     #[serde(default)]
     ready: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Load {
+struct LoadRequest {
     #[serde(default)]
     parameters: Map<String, Value>,
 }
 
-async fn read<T: DeserializeOwned + Default>(app: &App, request: Request<Incoming>) -> Result<T, ApiError> {
+async fn read_json_body<T: DeserializeOwned + Default>(
+    app: &AppState,
+    request: Request<Incoming>,
+) -> Result<T, ApiError> {
     let (head, incoming) = request.into_parts();
-    let encoding = body::encoding(&head.headers)?;
-    let collected = body::collect(&head.headers, incoming, MAX_BODY);
+    let encoding = body::content_encoding(&head.headers)?;
+    let collected = body::collect_body(&head.headers, incoming, MAX_BODY);
     let collected = tokio::time::timeout(app.args.request_timeout(), collected).await;
     let collected = collected.map_err(|_| ApiError::Deadline(app.args.request_timeout().as_millis()))??;
-    let bytes = body::decode(collected, encoding, MAX_BODY)?;
+    let bytes = body::decode_body(collected, encoding, MAX_BODY)?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }
     // serde would also take an array for the fields of a struct.
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(ApiError::bad("the body must be a JSON object or empty"));
+        return Err(ApiError::bad_request("the body must be a JSON object or empty"));
     }
-    serde_json::from_slice(&bytes).map_err(|e| ApiError::bad(format!("the body must be a JSON object or empty: {e}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| ApiError::bad_request(format!("the body must be a JSON object or empty: {e}")))
 }
 
 /// What is served and what could be.
-pub(super) async fn index(app: &Arc<App>, request: Request<Incoming>) -> Result<Answer, ApiError> {
-    let Index { ready } = read(app, request).await?;
-    let entries = app.index(ready).await?;
-    Ok(json_answer(StatusCode::OK, &entries))
+pub(super) async fn list_models(app: &Arc<AppState>, request: Request<Incoming>) -> Result<FullResponse, ApiError> {
+    let IndexRequest { ready } = read_json_body(app, request).await?;
+    let entries = app.repository_index(ready).await?;
+    Ok(json_response(StatusCode::OK, &entries))
 }
 
 /// Loads a model.
-pub(super) async fn load(app: &App, name: &str, request: Request<Incoming>) -> Result<Answer, ApiError> {
-    let Load { mut parameters } = read(app, request).await?;
+pub(super) async fn load_model(
+    app: &AppState,
+    name: &str,
+    request: Request<Incoming>,
+) -> Result<FullResponse, ApiError> {
+    let LoadRequest { mut parameters } = read_json_body(app, request).await?;
     let version = match parameters.remove("version") {
         None => None,
         Some(Value::String(version)) => Some(version),
-        Some(_) => return Err(ApiError::bad("parameters.version must be a string")),
+        Some(_) => return Err(ApiError::bad_request("parameters.version must be a string")),
     };
     if let Some(name) = parameters.keys().next() {
         return Err(unknown_parameter(name));
     }
     app.repository.load(app, name, version.as_deref()).await?;
-    Ok(json_answer(StatusCode::OK, &json!({})))
+    Ok(json_response(StatusCode::OK, &json!({})))
 }
 
 /// Unloads a model.
-pub(super) async fn unload(app: &App, name: &str, request: Request<Incoming>) -> Result<Answer, ApiError> {
+pub(super) async fn unload_model(
+    app: &AppState,
+    name: &str,
+    request: Request<Incoming>,
+) -> Result<FullResponse, ApiError> {
     // Clients send `unload_dependents`, of which there are none here.
-    let Load { .. } = read(app, request).await?;
+    let LoadRequest { .. } = read_json_body(app, request).await?;
     app.repository.unload(app, name, None)?;
-    Ok(json_answer(StatusCode::OK, &json!({})))
+    Ok(json_response(StatusCode::OK, &json!({})))
 }
 
 /// Models are loaded as they are declared: a client that could send the file or change the configuration could run anything.
 pub(super) fn unknown_parameter(name: &str) -> ApiError {
-    ApiError::bad(format!(
+    ApiError::bad_request(format!(
         "parameter {name:?} of a load is not supported; models are loaded as they lie in the repository"
     ))
 }

@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 use slipway_oip::inference as pb;
 
-use crate::models::Model;
-use crate::stats::Tally;
+use crate::models::LoadedModel;
+use crate::stats::DurationTotal;
 
 /// For REST.
-pub(super) fn value(model: &Model) -> Value {
+pub(super) fn statistics_json(model: &LoadedModel) -> Value {
     let s = model.stats.snapshot();
-    let none = Tally::default();
+    let none = DurationTotal::default();
     let batches: Vec<Value> = s
         .batches
         .iter()
@@ -27,9 +27,9 @@ pub(super) fn value(model: &Model) -> Value {
 }
 
 /// For gRPC.
-pub(super) fn message(model: &Model) -> pb::ModelStatistics {
-    let tally = |t: &Tally| Some(pb::StatisticDuration { count: t.count, ns: t.ns });
-    let none = Tally::default();
+pub(super) fn statistics_message(model: &LoadedModel) -> pb::ModelStatistics {
+    let tally = |t: &DurationTotal| Some(pb::StatisticDuration { count: t.count, ns: t.ns });
+    let none = DurationTotal::default();
     let s = model.stats.snapshot();
     let r = &s.requests;
     pb::ModelStatistics {

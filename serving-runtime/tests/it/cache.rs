@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
-use slipway_prediction_id::Report;
+use slipway_prediction_id::PredictionReport;
 use tokio::io::AsyncWriteExt as _;
 
 use super::redis::RedisServer;
@@ -79,7 +79,7 @@ async fn a_kept_answer_is_a_prediction_of_its_own() {
     assert_eq!(server.metric("slipway_runtime_predictions_total").await, 4.0, "all are counted");
     assert_eq!((outcome(&server, "hit_local").await, outcome(&server, "miss").await), (2.0, 2.0));
     // Feedback finds each by itself.
-    let [first, again] = [&first.report, &again.report].map(|text| Report::decode(text).unwrap());
+    let [first, again] = [&first.report, &again.report].map(|text| PredictionReport::decode(text).unwrap());
     assert_eq!((&first.labels, first.labels.len()), (&again.labels, 1));
     assert_ne!(first.sample, again.sample);
 }

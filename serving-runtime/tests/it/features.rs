@@ -230,7 +230,7 @@ async fn past_the_gateway_rows_and_hot_inputs_are_for_those_who_show_the_token()
     let folder = keys.path().display().to_string();
     let args = [ON, "--result-cache", "--cache-hot-keys", "2", "--uid", "uid", "--keys-directory", &folder];
     let server = Server::start("affine", &args);
-    let proof = hex::encode(slipway_prediction_id::derive(&[7; 32], slipway_prediction_id::ACCESS, "uid"));
+    let proof = hex::encode(slipway_prediction_id::derive_key(&[7; 32], slipway_prediction_id::ACCESS_PURPOSE, "uid"));
     let row = json!({"x": [1.0, 2.0]}).to_string();
     let url = format!("{}/v2/models/m/features/user-1", server.api);
     let load = format!("{}/v2/repository/models/m/unload", server.api);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
-use slipway_runtime::engine::{Signature, TensorSpec};
+use slipway_runtime::engine::{ModelSignature, TensorSignature};
 use slipway_runtime::protocol;
 use slipway_runtime::tensor::DataType;
 
@@ -64,10 +64,10 @@ fn nearly_good() -> impl Strategy<Value = Value> {
     )
 }
 
-fn signature() -> Signature {
+fn signature() -> ModelSignature {
     let spec =
-        |name: &str, datatype| TensorSpec { name: name.into(), datatype, shape: vec![None, Some(2)], axis: None };
-    Signature {
+        |name: &str, datatype| TensorSignature { name: name.into(), datatype, shape: vec![None, Some(2)], axis: None };
+    ModelSignature {
         inputs: vec![spec("x", DataType::F32)],
         outputs: vec![spec("y", DataType::F32), spec("root", DataType::F32)],
     }
@@ -81,12 +81,12 @@ proptest! {
         let signature = signature();
         let mut body = request.to_string().into_bytes();
         let length = body.len();
-        let _ = protocol::parse(&body, None, &signature);
+        let _ = protocol::parse_request(&body, None, &signature);
         body.extend(tail);
-        let _ = protocol::parse(&body, Some(length), &signature);
-        let _ = protocol::parse(&body, Some(usize::from(cut)), &signature);
+        let _ = protocol::parse_request(&body, Some(length), &signature);
+        let _ = protocol::parse_request(&body, Some(usize::from(cut)), &signature);
         body.truncate(usize::from(cut) % (body.len() + 1));
-        if let Ok(parsed) = protocol::parse(&body, None, &signature) {
+        if let Ok(parsed) = protocol::parse_request(&body, None, &signature) {
             prop_assert!(parsed.inputs.iter().all(|t| t.data.len() == t.shape.iter().product::<usize>()));
         }
     }

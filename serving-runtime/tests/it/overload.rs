@@ -267,19 +267,24 @@ async fn requests_are_conserved() {
 /// A burst for a model that is faster than its queue could fill is taken, however many come in one turn of the event loop.
 #[tokio::test]
 async fn bursts_do_not_fill_the_queue_of_a_fast_model() {
-    use slipway_runtime::batch::Priority;
-    use slipway_runtime::pool::{Pool, PoolOptions};
+    use slipway_runtime::batch::RequestPriority;
+    use slipway_runtime::pool::{PoolOptions, WorkerPool};
     use slipway_runtime::tensor::{Tensor, TensorData};
 
     const CAPACITY: usize = 64;
-    let engines =
-        slipway_runtime::engine::load(super::support::onnxruntime(), &super::support::model("affine"), 1, 1, None);
+    let engines = slipway_runtime::engine::load_engines(
+        super::support::onnxruntime(),
+        &super::support::model("affine"),
+        1,
+        1,
+        None,
+    );
     let options = PoolOptions { capacity: CAPACITY, max_rows: 16, batching: true, bounded: true };
-    let pool = Pool::start(engines.unwrap(), options, std::sync::Arc::default()).unwrap();
+    let pool = WorkerPool::start(engines.unwrap(), options, std::sync::Arc::default()).unwrap();
     let until = Instant::now() + super::support::DEADLINE;
     let one = async |x: f32| {
         let inputs = vec![Tensor { shape: vec![1, 2], data: TensorData::F32(vec![x, 0.0]) }];
-        pool.run(inputs, 1, until, Priority::default()).await
+        pool.run(inputs, 1, until, RequestPriority::default()).await
     };
     // A machine that is busy may make the model look slow for a while: then its queue does fill.
     loop {

@@ -1,7 +1,7 @@
 //! What a pod tells of its predictions: labels to whoever issues prediction ids, and counts.
 
 use serde_json::json;
-use slipway_prediction_id::{Label, Report};
+use slipway_prediction_id::{PredictedLabel, PredictionReport};
 
 use super::support::{Server, answer};
 
@@ -12,8 +12,8 @@ async fn labels_are_told_to_whoever_issues_ids_and_to_nobody_in_the_body() {
     let rows = [[9.0, 0.0, 0.0, 0.0], [0.0, 9.0, 0.0, 0.0], [0.0, 8.0, 0.0, 0.0]];
     let body = json!({"inputs": [{"name": "X", "shape": [3, 4], "datatype": "FP32", "data": rows}]});
     let response = server.post("/v2/models/m/infer").body(body.to_string()).send().await.unwrap();
-    let told = Report::decode(response.headers()["x-slipway-prediction"].to_str().unwrap()).unwrap();
-    assert_eq!(told.labels, [10, 20, 20].map(|label| Some(Label::Number(label))));
+    let told = PredictionReport::decode(response.headers()["x-slipway-prediction"].to_str().unwrap()).unwrap();
+    assert_eq!(told.labels, [10, 20, 20].map(|label| Some(PredictedLabel::Number(label))));
     assert!(!response.headers().contains_key("x-slipway-prediction-id"));
     let (status, body) = answer(response).await;
     assert_eq!((status, &body["parameters"]["prediction_id"]), (200, &json!(null)));

@@ -38,8 +38,8 @@ impl Real {
     }
 
     /// Whether its rows are where they are said to be.
-    fn agrees(&self, tensor: &Tensor) -> bool {
-        let axis = tensor.axis.unwrap();
+    fn agrees(&self, tensor: &SymbolicTensor) -> bool {
+        let axis = tensor.row_axis.unwrap();
         let repeats = tensor.repeats.as_ref().map_or(1, |size| usize::try_from(size.as_number().unwrap()).unwrap());
         let behind: usize = self.shape[axis + 1..].iter().product();
         let part = self.shape[axis] / repeats / self.rows;
@@ -92,9 +92,9 @@ fn rows_are_where_they_are_said_to_be() {
         }
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let model = model(17, &lines);
-        let mut walk = Walk { model: &model, symbols: Symbols::default(), steps: 0, calls: 0 };
-        let mut known = walk.inputs().unwrap();
-        if walk.graph(&model.graph, &model.opsets, &mut known).is_ok() {
+        let mut walk = GraphWalk { model: &model, symbols: SymbolTable::default(), steps: 0, call_depth: 0 };
+        let mut known = walk.declare_inputs().unwrap();
+        if walk.visit_graph(&model.graph, &model.opsets, &mut known).is_ok() {
             let tensor = &known[&model.graph.outputs[0].name];
             assert!(real.iter().all(|real| real.agrees(tensor)), "{lines:?} {tensor:?}");
             followed += 1;

@@ -16,7 +16,7 @@ use self::sign::CallbackSigner;
 use super::backoff::RetryBackoff;
 use super::queue::{CallbackOutcome, DueCallback};
 use super::view;
-use crate::error::chain;
+use crate::error::error_chain;
 
 /// Bounds of callbacks.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,7 @@ impl CallbackSender {
                 .pool_max_idle_per_host(4)
                 .user_agent(concat!("slipway-runtime/", env!("CARGO_PKG_VERSION")))
         };
-        let text = |e: reqwest::Error| format!("no HTTP client: {}", chain(&e));
+        let text = |e: reqwest::Error| format!("no HTTP client: {}", error_chain(&e));
         let plain = builder().tls_certs_only([]).build().map_err(text)?;
         // An image without root certificates can still call over http.
         let secure = builder().build().map_err(text);
@@ -140,7 +140,7 @@ impl CallbackSender {
                 return FailedAttempt::permanent(REFUSED_MESSAGE.into());
             }
             // Without the URL: it may carry a token, and this text is stored.
-            FailedAttempt::transient(chain(&e.without_url()))
+            FailedAttempt::transient(error_chain(&e.without_url()))
         })
     }
 }

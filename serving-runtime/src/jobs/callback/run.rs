@@ -11,7 +11,7 @@ use super::CallbackSender;
 use crate::jobs::queue::{CallbackOutcome, DueCallback, JobQueue as _};
 use crate::jobs::worker::OUTAGE_BACKOFF;
 use crate::jobs::{JobService, is_stopping, sleep_or_stop};
-use crate::server::App;
+use crate::server::AppState;
 
 /// Between two looks for callbacks that are due.
 const IDLE_POLL: Duration = Duration::from_millis(200);
@@ -21,7 +21,7 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Makes callbacks until told to stop. What is under way then is finished or, when that takes longer than an attempt may, made once more by
 /// another worker. A slow receiver takes one place of several, and holds up no other.
 pub async fn send_due_callbacks(
-    app: Arc<App>,
+    app: Arc<AppState>,
     jobs: Arc<JobService>,
     caller: CallbackSender,
     stop: watch::Receiver<bool>,
@@ -52,7 +52,7 @@ pub async fn send_due_callbacks(
     while flying.next().await.is_some() {}
 }
 
-async fn send_callback(app: &App, jobs: &JobService, caller: &CallbackSender, due: DueCallback) {
+async fn send_callback(app: &AppState, jobs: &JobService, caller: &CallbackSender, due: DueCallback) {
     let begun = Instant::now();
     let span = || slipway_telemetry::span!("callback", otel.kind = "client", job = due.id);
     let span = || slipway_telemetry::span_with_parent(span(), due.job.text("traceparent"));

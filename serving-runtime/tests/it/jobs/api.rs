@@ -1,7 +1,7 @@
 //! The HTTP interface, and what a job goes through when nothing fails.
 
 use serde_json::json;
-use slipway_prediction_id::{PURPOSE, Sealer, derive};
+use slipway_prediction_id::{PREDICTION_ID_PURPOSE, PredictionIdSealer, derive_key};
 
 use super::super::broker::{Broker, Kind};
 use super::super::support::{Server, answer, eventually};
@@ -43,7 +43,7 @@ async fn a_job_is_taken_run_and_read(kind: Kind) {
     assert!((1..=24 * 3_600_000).contains(&ttl), "results are kept for a time: {ttl}");
 
     // No gateway sees the answer, so the worker seals the id by which feedback finds the prediction.
-    let sealer = Sealer::new(&derive(&[7; 32], PURPOSE, "uid")).unwrap();
+    let sealer = PredictionIdSealer::new(&derive_key(&[7; 32], PREDICTION_ID_PURPOSE, "uid")).unwrap();
     let prediction = done["result"]["parameters"]["prediction_id"].as_str().unwrap();
     assert_eq!(sealer.open(prediction).unwrap().revision, "rev1");
 

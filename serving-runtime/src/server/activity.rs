@@ -4,25 +4,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often a drain looks whether requests still come.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Counts requests, and knows when the last of them may end.
 #[derive(Debug)]
-pub struct Lifetime {
-    born: Instant,
+pub struct RequestActivity {
+    started_at: Instant,
     /// Requests of any kind on the port of the API.
     requests: AtomicU64,
     /// The latest moment at which a request may end by its own limit, in milliseconds since birth.
-    last_end: AtomicU64,
+    latest_deadline: AtomicU64,
 }
 
-impl Default for Lifetime {
+impl Default for RequestActivity {
     fn default() -> Self {
-        Self { born: Instant::now(), requests: AtomicU64::new(0), last_end: AtomicU64::new(0) }
+        Self { started_at: Instant::now(), requests: AtomicU64::new(0), latest_deadline: AtomicU64::new(0) }
     }
 }
 
-impl Lifetime {
+impl RequestActivity {
     /// A request has come.
     pub(super) fn note_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
@@ -30,22 +30,22 @@ impl Lifetime {
 
     /// A request has come that may take until `at`.
     pub(super) fn expect_end(&self, at: Instant) {
-        let millis = u64::try_from(at.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(at.saturating_duration_since(self.started_at).as_millis()).unwrap_or(u64::MAX);
         // Most requests name the same time, so each is the latest; a read is not cheaper.
-        self.last_end.fetch_max(millis, Ordering::Relaxed);
+        self.latest_deadline.fetch_max(millis, Ordering::Relaxed);
     }
 
     /// How long the requests that have come may still take.
     pub fn remaining(&self) -> Duration {
-        Duration::from_millis(self.last_end.load(Ordering::Relaxed)).saturating_sub(self.born.elapsed())
+        Duration::from_millis(self.latest_deadline.load(Ordering::Relaxed)).saturating_sub(self.started_at.elapsed())
     }
 
     /// Completes when no request has come for `time`.
-    pub async fn quiet(&self, time: Duration) {
+    pub async fn wait_until_quiet(&self, time: Duration) {
         let now = tokio::time::Instant::now;
         let (mut seen, mut since) = (self.requests.load(Ordering::Relaxed), now());
         while since.elapsed() < time {
-            tokio::time::sleep(LOOK.min(time)).await;
+            tokio::time::sleep(POLL_INTERVAL.min(time)).await;
             let requests = self.requests.load(Ordering::Relaxed);
             if requests != seen {
                 (seen, since) = (requests, now());
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_drain_lasts_as_long_as_the_longest_request_may() {
-        let lifetime = Lifetime::default();
+        let lifetime = RequestActivity::default();
         assert_eq!(lifetime.remaining(), Duration::ZERO);
         let now = Instant::now();
         lifetime.expect_end(now + Duration::from_secs(3600));
@@ -70,8 +70,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_quiet_when_no_request_has_come_for_long_enough() {
-        let lifetime = Lifetime::default();
-        lifetime.quiet(Duration::ZERO).await;
+        let lifetime = RequestActivity::default();
+        lifetime.wait_until_quiet(Duration::ZERO).await;
         let asking = async {
             for _ in 0..50 {
                 lifetime.note_request();
@@ -79,7 +79,7 @@ mod tests {
             }
         };
         let begun = tokio::time::Instant::now();
-        tokio::join!(asking, lifetime.quiet(Duration::from_secs(1)));
+        tokio::join!(asking, lifetime.wait_until_quiet(Duration::from_secs(1)));
         assert!((5900..6200).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     }
 }

@@ -8,52 +8,52 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// What a run may take where requests are read.
-const LIMIT: Duration = Duration::from_micros(100);
+const MAX_INLINE_TIME: Duration = Duration::from_micros(100);
 /// Weight of a run in the mean: 1/8.
-const SHIFT: u32 = 3;
+const MEAN_SHIFT: u32 = 3;
 
 /// What runs of a model take.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct InlinePolicy {
     /// No loops in its graph.
     bounded: bool,
     /// Nanoseconds of a run, a moving mean; 0 before the first.
-    mean: AtomicU64,
+    mean_nanos: AtomicU64,
     /// Bytes of the largest inputs that were fast.
-    proven: AtomicUsize,
+    proven_bytes: AtomicUsize,
 }
 
-impl Pace {
+impl InlinePolicy {
     /// Of a model that has not run.
     pub(super) fn new(bounded: bool) -> Self {
-        Self { bounded, mean: AtomicU64::new(0), proven: AtomicUsize::new(0) }
+        Self { bounded, mean_nanos: AtomicU64::new(0), proven_bytes: AtomicUsize::new(0) }
     }
 
     /// Takes a run into account. Lost updates of two threads do no harm.
     pub(super) fn record(&self, bytes: usize, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let mean = self.mean.load(Relaxed);
-        let mean = if mean == 0 { nanos } else { mean - (mean >> SHIFT) + (nanos >> SHIFT) };
-        self.mean.store(mean.max(1), Relaxed);
-        if took <= LIMIT {
-            self.proven.fetch_max(bytes, Relaxed);
-        } else if took > LIMIT * 8 {
+        let mean = self.mean_nanos.load(Relaxed);
+        let mean = if mean == 0 { nanos } else { mean - (mean >> MEAN_SHIFT) + (nanos >> MEAN_SHIFT) };
+        self.mean_nanos.store(mean.max(1), Relaxed);
+        if took <= MAX_INLINE_TIME {
+            self.proven_bytes.fetch_max(bytes, Relaxed);
+        } else if took > MAX_INLINE_TIME * 8 {
             // A thread that was not let run for a while looks the same; workers soon prove the size again.
-            self.proven.fetch_min(bytes / 2, Relaxed);
+            self.proven_bytes.fetch_min(bytes / 2, Relaxed);
         }
     }
 
     /// Whether inputs of so many bytes may run where they were read.
-    pub(super) fn fits(&self, bytes: usize) -> bool {
-        let room = self.room();
+    pub(super) fn allows(&self, bytes: usize) -> bool {
+        let room = self.allowed_bytes();
         room > 0 && bytes <= room
     }
 
     /// Bytes of inputs that may run where they were read; 0 for none. Twice of what was fast, so that sizes can grow.
-    pub(super) fn room(&self) -> usize {
-        let mean = self.mean.load(Relaxed);
-        let fast = self.bounded && mean > 0 && u128::from(mean) <= LIMIT.as_nanos();
-        if fast { self.proven.load(Relaxed).saturating_mul(2) } else { 0 }
+    pub(super) fn allowed_bytes(&self) -> usize {
+        let mean = self.mean_nanos.load(Relaxed);
+        let fast = self.bounded && mean > 0 && u128::from(mean) <= MAX_INLINE_TIME.as_nanos();
+        if fast { self.proven_bytes.load(Relaxed).saturating_mul(2) } else { 0 }
     }
 }
 
@@ -68,51 +68,51 @@ mod tests {
 
     #[test]
     fn sizes_that_were_fast_may_grow() {
-        let pace = Pace::new(true);
-        assert_eq!(pace.room(), 0, "nothing is known");
-        assert!(!pace.fits(0), "not even a model without inputs");
+        let pace = InlinePolicy::new(true);
+        assert_eq!(pace.allowed_bytes(), 0, "nothing is known");
+        assert!(!pace.allows(0), "not even a model without inputs");
         pace.record(100, FAST);
-        assert_eq!(pace.room(), 200);
-        assert!(pace.fits(200) && !pace.fits(201));
+        assert_eq!(pace.allowed_bytes(), 200);
+        assert!(pace.allows(200) && !pace.allows(201));
         pace.record(200, FAST);
-        assert_eq!(pace.room(), 400);
+        assert_eq!(pace.allowed_bytes(), 400);
         pace.record(50, FAST);
-        assert_eq!(pace.room(), 400);
+        assert_eq!(pace.allowed_bytes(), 400);
     }
 
     #[test]
     fn a_size_that_was_slow_may_not_and_may_again() {
-        let pace = Pace::new(true);
+        let pace = InlinePolicy::new(true);
         pace.record(400, FAST);
         pace.record(400, SLOW);
-        assert_eq!(pace.room(), 0, "the mean is above the limit");
+        assert_eq!(pace.allowed_bytes(), 0, "the mean is above the limit");
         for _ in 0..40 {
             pace.record(10, FAST);
         }
-        assert_eq!(pace.room(), 400, "half of what was slow");
+        assert_eq!(pace.allowed_bytes(), 400, "half of what was slow");
         pace.record(400, FAST);
-        assert_eq!(pace.room(), 800);
+        assert_eq!(pace.allowed_bytes(), 800);
     }
 
     #[test]
     fn a_graph_with_loops_never_may() {
-        let pace = Pace::new(false);
+        let pace = InlinePolicy::new(false);
         pace.record(8, FAST);
-        assert_eq!(pace.room(), 0);
+        assert_eq!(pace.allowed_bytes(), 0);
     }
 
     proptest! {
         /// A model whose runs are slow does not get there, whatever came before.
         #[test]
         fn slow_models_stay_out(before in proptest::collection::vec((1..1000_usize, 1..100_u64), 0..50)) {
-            let pace = Pace::new(true);
+            let pace = InlinePolicy::new(true);
             for (bytes, micros) in before {
                 pace.record(bytes, Duration::from_micros(micros));
             }
             for _ in 0..3 {
                 pace.record(10, SLOW);
             }
-            prop_assert_eq!(pace.room(), 0);
+            prop_assert_eq!(pace.allowed_bytes(), 0);
         }
     }
 }

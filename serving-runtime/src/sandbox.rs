@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::batching::BatchingMode;
 use crate::config::ServeArgs;
-use crate::engine::{self, Engine};
-use crate::error::{LoadError, Reason};
+use crate::engine::{self, OnnxEngine};
+use crate::error::{LoadError, LoadErrorReason};
 
 /// Address space of the process before a model: the libraries, their threads, the allocator's reserves.
-const BASE: u64 = 1 << 30;
-const TIME: Duration = Duration::from_secs(120);
+const BASE_ADDRESS_SPACE: u64 = 1 << 30;
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Options of `vet`.
 #[derive(Debug, Clone, Args)]
@@ -40,14 +40,14 @@ pub struct VetArgs {
 
 /// What a trial found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct TrialReport {
     /// Memory that one session took, in bytes.
     pub bytes: u64,
 }
 
 /// The trial itself, in the process of its own.
-pub fn run(args: &VetArgs) -> ExitCode {
-    let outcome = try_out(args);
+pub fn run_vet(args: &VetArgs) -> ExitCode {
+    let outcome = load_within_limits(args);
     let (line, code) = match &outcome {
         Ok(facts) => (serde_json::to_string(facts), ExitCode::SUCCESS),
         Err(error) => (serde_json::to_string(error), ExitCode::FAILURE),
@@ -60,32 +60,32 @@ pub fn run(args: &VetArgs) -> ExitCode {
     code
 }
 
-fn try_out(args: &VetArgs) -> Result<Facts, LoadError> {
+fn load_within_limits(args: &VetArgs) -> Result<TrialReport, LoadError> {
     let bound = |resource, limit| {
         setrlimit(resource, limit, limit)
-            .map_err(|e| LoadError::transient(Reason::LoadFailed, format!("cannot bound the trial: {e}")))
+            .map_err(|e| LoadError::transient(LoadErrorReason::LoadFailed, format!("cannot bound the trial: {e}")))
     };
     bound(Resource::RLIMIT_CORE, 0)?;
-    bound(Resource::RLIMIT_CPU, TIME.as_secs())?;
-    bound(Resource::RLIMIT_AS, BASE.saturating_add(args.memory_bytes))?;
-    slipway_onnx::check(&args.model)?;
+    bound(Resource::RLIMIT_CPU, TRIAL_TIMEOUT.as_secs())?;
+    bound(Resource::RLIMIT_AS, BASE_ADDRESS_SPACE.saturating_add(args.memory_bytes))?;
+    slipway_onnx::check_model(&args.model)?;
     // The library itself is in the server already.
-    engine::start(&args.onnxruntime)?;
+    engine::init_onnx_runtime(&args.onnxruntime)?;
     let before = peak_memory();
-    let mut engines = engine::load(&args.onnxruntime, &args.model, 1, 1, None)?;
+    let mut engines = engine::load_engines(&args.onnxruntime, &args.model, 1, 1, None)?;
     for engine in &mut engines {
         let rows = if engine.signature().may_batch() { args.rows } else { 1 };
         // A model that does not take zeros may still be a good one; one that wants more memory than it may have is not.
-        if let Some(error) = engine.warm_up(rows).err().filter(Engine::out_of_memory) {
+        if let Some(error) = engine.warm_up(rows).err().filter(OnnxEngine::is_out_of_memory) {
             let message = format!(
                 "a run of {rows} rows wants more memory than the {} bytes that it may have (--max-models-bytes): {}",
                 args.memory_bytes, error.message
             );
-            return Err(LoadError::permanent(Reason::InvalidModel, message));
+            return Err(LoadError::permanent(LoadErrorReason::InvalidModel, message));
         }
     }
     let file = std::fs::metadata(&args.model).map_or(0, |m| m.len());
-    Ok(Facts { bytes: peak_memory().saturating_sub(before).max(file) })
+    Ok(TrialReport { bytes: peak_memory().saturating_sub(before).max(file) })
 }
 
 /// The largest resident memory so far; 0 where the kernel does not tell.
@@ -100,8 +100,8 @@ fn peak_memory() -> u64 {
 ///
 /// # Errors
 /// What the trial found, or how it ended.
-pub async fn vet(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Result<Facts, LoadError> {
-    let failed = |what: String| LoadError::transient(Reason::LoadFailed, what);
+pub async fn trial_load(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Result<TrialReport, LoadError> {
+    let failed = |what: String| LoadError::transient(LoadErrorReason::LoadFailed, what);
     let program = std::env::current_exe().map_err(|e| failed(format!("cannot find this program: {e}")))?;
     let child = tokio::process::Command::new(program)
         .arg("vet")
@@ -120,10 +120,13 @@ pub async fn vet(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Result<Fac
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(TIME, child).await;
+    let output = tokio::time::timeout(TRIAL_TIMEOUT, child).await;
     let output = output
         .map_err(|_| {
-            LoadError::permanent(Reason::LoadFailed, format!("the model did not load within {} s", TIME.as_secs()))
+            LoadError::permanent(
+                LoadErrorReason::LoadFailed,
+                format!("the model did not load within {} s", TRIAL_TIMEOUT.as_secs()),
+            )
         })?
         .map_err(|e| failed(format!("cannot try the model: {e}")))?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -135,8 +138,8 @@ pub async fn vet(args: &ServeArgs, file: &Path, memory_bytes: u64) -> Result<Fac
         let message = format!(
             "loading the model ended the trial ({}); it may take {memory_bytes} bytes of memory (--max-models-bytes) and {} s",
             output.status,
-            TIME.as_secs()
+            TRIAL_TIMEOUT.as_secs()
         );
-        LoadError::permanent(Reason::InvalidModel, message)
+        LoadError::permanent(LoadErrorReason::InvalidModel, message)
     }))
 }

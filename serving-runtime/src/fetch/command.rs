@@ -1,0 +1,45 @@
+//! `fetch`: the step before a pod serves. It brings the model, verifies it, leaves a record for the server, and tells its digest.
+
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::files::FetchRecord;
+use super::{FetchOptions, fetch_model};
+use crate::config::ServeArgs;
+use crate::error::{LoadError, LoadErrorReason};
+use crate::run::{TerminationSignals, run_to_end};
+use crate::termination;
+
+/// Runs `fetch` to its end.
+pub fn run_fetch(args: ServeArgs) -> ExitCode {
+    let of = args.clone();
+    run_to_end(&of, fetch_until_signal(args))
+}
+
+async fn fetch_until_signal(args: ServeArgs) -> Result<(), LoadError> {
+    let mut signals = TerminationSignals::new()?;
+    tokio::select! {
+        done = tokio::spawn(fetch_and_record(args)) => {
+            done.unwrap_or_else(|e| Err(LoadError::transient(LoadErrorReason::LoadFailed, format!("the download panicked: {e}"))))
+        }
+        () = signals.recv() => Err(LoadError::transient(LoadErrorReason::DownloadFailed, "told to end while fetching")),
+    }
+}
+
+async fn fetch_and_record(args: ServeArgs) -> Result<(), LoadError> {
+    let options = FetchOptions::from_args(&args);
+    let fetched = fetch_model(&args.model_uri, &args.model_digest, &options).await?;
+    let bytes: u64 = fetched.files.iter().map(|file| file.bytes).sum();
+    tracing::info!(digest = fetched.digest, bytes, files = fetched.files.len(), "the model is here");
+    if let Some(place) = &args.fetched_record {
+        let written = FetchRecord::from_fetched(&args.model_uri, &fetched).map(|record| record.write(place));
+        if !matches!(written, Some(Ok(()))) {
+            // The server then fetches and verifies by itself.
+            tracing::warn!(path = %place.display(), "cannot write the record of what was fetched");
+        }
+    }
+    let told = json!({"digest": fetched.digest, "bytes": bytes, "files": fetched.files.len()});
+    termination::write_message(&args.termination_log, &told);
+    Ok(())
+}
