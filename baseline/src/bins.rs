@@ -49,7 +49,7 @@ impl HistogramBins {
     }
 }
 
-/// Finds bins; made once of [`Bins`].
+/// Finds bins; made once of [`HistogramBins`].
 #[derive(Debug, Clone)]
 pub enum HistogramBinner {
     /// For numbers.

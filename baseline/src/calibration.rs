@@ -43,7 +43,7 @@ impl CalibrationCurve {
         Some(Self { edges, accuracy, counts: sums.into_iter().map(|s| s.0).collect(), ece })
     }
 
-    /// A finder of bins, for [`Self::at`].
+    /// A finder of bins, for [`Self::bin_accuracy`].
     pub fn binner(&self) -> NumericBinner {
         NumericBinner::new(&self.edges, f64::MIN, f64::MAX)
     }

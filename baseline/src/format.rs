@@ -75,7 +75,7 @@ pub struct FeatureColumn {
 pub struct ReferenceHistogram {
     /// The bins.
     pub bins: HistogramBins,
-    /// A count for each bin, in the order of [`Bins::names`].
+    /// A count for each bin, in the order of [`HistogramBins::names`].
     pub counts: Vec<u64>,
 }
 

@@ -62,7 +62,7 @@ pub fn kolmogorov_smirnov(reference: &[u64], live: &[u64]) -> f64 {
 /// Two sets of counts compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DriftStatistics {
-    /// [`psi`].
+    /// [`population_stability_index`].
     pub psi: f64,
     /// From here on it is drift: the PSI that equal distributions exceed in 5 of 100 cases, and at least [`EFFECT_FLOOR`].
     pub threshold: f64,

@@ -120,7 +120,7 @@ impl BenchResults {
     }
 }
 
-/// Writes `README.md` and the plots.
+/// Writes `table.md` and the plots.
 pub(crate) fn write_report(options: &BenchOptions) -> anyhow::Result<()> {
     let medians = BenchResults::read(&options.dir)?.medians();
     ensure!(!medians.is_empty(), "no results in {}: measure first", options.dir.display());

@@ -20,7 +20,7 @@ pub(crate) struct BodyVariation {
     next: AtomicU32,
 }
 
-/// 0.5 in units of [`STEP`]; from here up to one a single-precision float tells two values apart that differ by one unit.
+/// 0.5 in units of [`VALUE_STEP`]; from here up to one a single-precision float tells two values apart that differ by one unit.
 const FIRST_VALUE: u32 = 5_000_000;
 const VALUE_STEP: f64 = 1e-7;
 

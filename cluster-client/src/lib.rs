@@ -3,7 +3,7 @@
 //! kube's own client does not notice that its peer is gone when nobody says so: a node of the control plane that loses its power, or a firewall that
 //! forgets a connection. A watch on it is silent until its time is over, after almost five minutes, and so long the gateway knows neither new weights
 //! nor dead pods. Here the kernel asks the peer of a silent connection whether it is there (TCP keep-alive), and gives up on what was sent and is not
-//! acknowledged (`TCP_USER_TIMEOUT`), both in [`NOTICED`] at the latest. A watch then begins again where it was.
+//! acknowledged (`TCP_USER_TIMEOUT`), both in [`DEAD_PEER_TIMEOUT`] at the latest. A watch then begins again where it was.
 
 use std::time::Duration;
 

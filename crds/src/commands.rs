@@ -26,7 +26,7 @@ pub struct CommandTarget {
 pub struct CommandValue {
     /// What it is for; none when it does not say.
     pub target: Option<CommandTarget>,
-    /// Who gave it, or [`UNKNOWN`].
+    /// Who gave it, or [`UNKNOWN_USER`].
     pub user: String,
 }
 

@@ -1,4 +1,4 @@
-//! Labels and annotations: part of the API, see ARCHITECTURE.md.
+//! Labels and annotations: part of the API, docs/contracts.md, "Labels and annotations".
 
 /// `app.kubernetes.io/managed-by`, always [`MANAGER`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

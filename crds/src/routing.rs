@@ -36,7 +36,7 @@ pub fn service_name<'a>(host: &'a str, namespace: &str) -> Option<&'a str> {
 /// By what a ModelDeployment wants to be reached, besides the addresses of its Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutingClaims {
-    /// Declared hosts, in the form of [`host`].
+    /// Declared hosts, in the form of [`normalize_host`].
     pub hosts: BTreeSet<String>,
     /// Name of the model.
     pub model_name: String,
@@ -89,7 +89,7 @@ pub struct ClaimRegistry {
 }
 
 impl ClaimRegistry {
-    /// The ModelDeployment that holds a host in the form of [`host`].
+    /// The ModelDeployment that holds a host in the form of [`normalize_host`].
     pub fn host_holder(&self, host: &str) -> Option<&RouteClaimant> {
         first_claimant(&self.hosts, host)
     }

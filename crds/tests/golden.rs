@@ -103,7 +103,7 @@ fn the_definition_is_small() {
     assert!(bytes < 150_000, "{bytes} bytes");
 }
 
-/// Else one object could be as large as etcd takes it, by one value (H5). What the whole may have is the operator's bound.
+/// Else one object could be as large as etcd takes it, by one value. What the whole may have is the operator's bound.
 #[test]
 fn every_value_of_the_spec_is_bounded() {
     fn walk(path: &str, schema: &Value) {

@@ -43,7 +43,7 @@ pub fn environment_variables(layout: &ClusterLayout) -> Vec<(&'static str, Strin
     all
 }
 
-/// Gives a command the [`environment`] of the cluster.
+/// Gives a command the [`environment_variables`] of the cluster.
 pub fn set_environment(command: &mut Command, layout: &ClusterLayout) {
     command.envs(environment_variables(layout));
 }

@@ -13,7 +13,7 @@ pub fn run_command(program: &mut Command) -> Result<String> {
     Ok(command::run_command(program)?)
 }
 
-/// Like [`run`], without blocking the runtime.
+/// Like [`run_command`], without blocking the runtime.
 pub async fn run_async(command: Command) -> Result<String> {
     let mut command = tokio::process::Command::from(command);
     // A test that is cancelled must not leave programs behind.

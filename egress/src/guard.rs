@@ -86,7 +86,7 @@ impl EgressGuard {
         Self(Arc::new(GuardState { allow_list: list, first_url_trusted: written, lookup, history: Mutex::default() }))
     }
 
-    /// The beginning of a client that keeps to it. Addresses in a first URL are not names: a strict caller checks them by [`AllowList::check`].
+    /// The beginning of a client that keeps to it. Addresses in a first URL are not names: a strict caller checks them by [`AllowList::check_url`].
     pub fn client_builder(&self) -> ClientBuilder {
         // Without a referer, which would tell the next server the query of the last one's URL: what lets us in there.
         let builder = Client::builder().dns_resolver(self.clone()).referer(false);

@@ -74,7 +74,7 @@ fn value_of<'a>(json: &'a [u8], name: &[u8]) -> Option<(usize, &'a [u8])> {
     Some((at, &json[at..at + length]))
 }
 
-/// As [`fingerprint`], of a unary call of gRPC.
+/// As [`request_fingerprint`], of a unary call of gRPC.
 pub fn grpc_fingerprint(path: &str, body: &[Bytes]) -> u64 {
     let Some((first, more)) = body.split_first() else { return request_fingerprint(path, body) };
     let Some(found) = message::parse_infer_request(first) else { return request_fingerprint(path, body) };

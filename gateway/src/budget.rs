@@ -34,7 +34,7 @@ struct BudgetSlot {
     charged: u64,
 }
 
-/// One charge. Hand it to [`Budget::give_back`] when the replay helped; else it stays charged until its second has left the window.
+/// One charge. Hand it to [`ShieldBudget::refund`] when the replay helped; else it stays charged until its second has left the window.
 #[derive(Debug)]
 #[must_use]
 pub struct BudgetCharge {

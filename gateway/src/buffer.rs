@@ -158,7 +158,7 @@ impl BufferedBody {
     }
 }
 
-/// Sends a [`Whole`], once; make as many as there are attempts.
+/// Sends a [`BufferedBody`], once; make as many as there are attempts.
 #[derive(Debug)]
 pub struct ReplayBody {
     body: Arc<BufferedBody>,

@@ -37,7 +37,7 @@ impl MasterKey {
         Self(bytes.into())
     }
 
-    /// The key for a purpose and a ModelDeployment: [`slipway_prediction_id::derive`].
+    /// The key for a purpose and a ModelDeployment: [`slipway_prediction_id::derive_key`].
     pub fn derive(&self, purpose: &str, uid: &str) -> [u8; 32] {
         derive_key(&self.0, purpose, uid)
     }
@@ -95,7 +95,7 @@ impl Debug for KeyStore {
 }
 
 impl KeyStore {
-    /// The keys of a directory; nothing is read before [`Keys::reload`].
+    /// The keys of a directory; nothing is read before [`KeyStore::reload`].
     pub fn new(directory: PathBuf, metrics: Arc<GatewayMetrics>) -> Arc<Self> {
         Arc::new(Self { directory, loaded: RwLock::default(), metrics })
     }
@@ -105,7 +105,7 @@ impl KeyStore {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).master.clone()
     }
 
-    /// The master key that was replaced, or taken away, less than [`KEPT`] ago: for what was made with it, and for nothing new.
+    /// The master key that was replaced, or taken away, less than [`PREVIOUS_KEY_TTL`] ago: for what was made with it, and for nothing new.
     pub fn previous_master(&self) -> Option<MasterKey> {
         let held = self.loaded.read().unwrap_or_else(PoisonError::into_inner);
         held.previous.as_ref().filter(|(_, until)| Instant::now() < *until).map(|(master, _)| master.clone())

@@ -188,7 +188,7 @@ impl CapacityPools {
     }
 }
 
-/// One ModelDeployment's part of the [`Pools`].
+/// One ModelDeployment's part of the [`CapacityPools`].
 #[derive(Clone, Debug)]
 pub struct ModelShares {
     /// Of the requests that are there at one time.

@@ -46,7 +46,7 @@ impl RoutedModelDeployment {
         Self { metadata: metadata.clone(), ..Self::default() }
     }
 
-    /// Keeps what a gateway applies, and no more of an object that may have 1.5 MB than that: a namespace may have hundreds of those (H5). Of a spec that is too
+    /// Keeps what a gateway applies, and no more of an object that may have 1.5 MB than that: a namespace may have hundreds of those. Of a spec that is too
     /// large all the same nothing is kept, so the last one that was understood stays in force; the weights take effect.
     pub fn trim(&mut self) {
         let metadata = &mut self.metadata;

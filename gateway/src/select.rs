@@ -34,7 +34,7 @@ pub enum RouteTarget {
     Refused(RequestRefusal),
 }
 
-/// The order of ARCHITECTURE.md: the address of a Service, a declared host, the name of the model. Nothing here depends on how many ModelDeployments there are.
+/// The order of docs/routing.md: the address of a Service, a declared host, the name of the model. Nothing here depends on how many ModelDeployments there are.
 pub fn select_target(
     table: &RouteTable,
     namespace: &str,

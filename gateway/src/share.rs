@@ -34,7 +34,7 @@ impl CapacityPool {
     }
 }
 
-/// What one ModelDeployment has taken of a [`Pool`].
+/// What one ModelDeployment has taken of a [`CapacityPool`].
 #[derive(Debug)]
 pub struct PoolShare {
     pool: Arc<CapacityPool>,
@@ -87,7 +87,7 @@ impl PoolShare {
     }
 }
 
-/// Bytes taken from a [`Share`] until it is dropped.
+/// Bytes taken from a [`PoolShare`] until it is dropped.
 #[derive(Debug)]
 pub struct ByteReservation {
     share: Arc<PoolShare>,

@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// M14: who met one candidate does not meet every one, and what is known of one ModelDeployment tells nothing of another.
+    /// Who met one candidate does not meet every one, and what is known of one ModelDeployment tells nothing of another.
     #[test]
     fn rollouts_and_modeldeployments_split_their_entities_independently() {
         for (one, other) in [

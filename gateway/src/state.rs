@@ -231,7 +231,7 @@ fn is_at_rest(model: &RoutedModel) -> bool {
     model.arms.len() <= 1 && model.draining_arms.is_empty()
 }
 
-/// The second of [`REST`] in which its counts are told.
+/// The second of [`REST_INTERVAL_SECONDS`] in which its counts are told.
 fn report_second(name: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);

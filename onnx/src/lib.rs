@@ -1,5 +1,5 @@
 //! Model files of ONNX, read without building them in memory: whether the tensors that a model declares are there ([`check`]), its graph
-//! without the weights ([`read_graph`]), and whether it keeps the rows of a batch apart ([`independence::prove`]).
+//! without the weights ([`read_graph`]), and whether it keeps the rows of a batch apart ([`independence::prove_row_independence`]).
 //!
 //! Nothing here runs a model. Files are untrusted: depth, texts, lists and the number of nodes are bounded, and nothing panics.
 

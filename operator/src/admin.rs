@@ -93,7 +93,7 @@ async fn serve_metrics(State(health): State<OperatorHealth>) -> impl IntoRespons
     )
 }
 
-/// Serves until `stop`, and then at most as long as [`DRAIN`].
+/// Serves until `stop`, and then at most as long as [`DRAIN_TIMEOUT`].
 pub async fn serve_admin(listener: TcpListener, health: OperatorHealth, stop: CancellationToken) {
     let router = Router::new()
         .route("/livez", get(async |State(h): State<OperatorHealth>| probe_response(h.liveness())))

@@ -1,4 +1,4 @@
-//! The wire format of a gateway's state stream (ARCHITECTURE.md, "Weights"), and what of a change is worth a reconcile.
+//! The wire format of a gateway's state stream (docs/contracts.md, "State stream"), and what of a change is worth a reconcile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -40,7 +40,7 @@ pub async fn run_operator(args: RunArgs, stop: CancellationToken) -> Result<(), 
 /// Runs the operator in a given cluster, until `stop`.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run_operator`].
 pub async fn run_in_cluster(config: kube::Config, args: RunArgs, stop: CancellationToken) -> Result<(), OperatorError> {
     // A wrong address, template or peer is told at once, and not only when this process leads.
     drop(PrometheusConnection::open(&args.prometheus)?);

@@ -1,5 +1,5 @@
 //! A ModelDeployment of more than a bound is not kept and not planned: etcd takes 1.5 MB of each, and a few hundred of those in one namespace would end the operator
-//! of the whole cluster (H5). Everything of it stays as it is, and its status says so.
+//! of the whole cluster. Everything of it stays as it is, and its status says so.
 
 use jiff::Timestamp;
 use kube::api::ListParams;

@@ -49,7 +49,7 @@ impl std::fmt::Debug for PredictionIdSealer {
 }
 
 impl PredictionIdSealer {
-    /// With the key of a ModelDeployment, as [`crate::derive`] makes it for [`PURPOSE`] and its UID. None when the library refuses the key, which it does not.
+    /// With the key of a ModelDeployment, as [`crate::derive_key`] makes it for [`PREDICTION_ID_PURPOSE`] and its UID. None when the library refuses the key, which it does not.
     pub fn new(key: &[u8; 32]) -> Option<Self> {
         UnboundKey::new(&CHACHA20_POLY1305, key).ok().map(|key| Self(LessSafeKey::new(key)))
     }

@@ -29,7 +29,7 @@ impl PredictionReport {
         text
     }
 
-    /// Reads what [`Report::encode`] writes.
+    /// Reads what [`PredictionReport::encode`] writes.
     pub fn decode(text: &str) -> Option<Self> {
         let (sample, labels) = Some(text).filter(|text| text.len() <= MAX_TEXT)?.split_once('.')?;
         Some(Self {

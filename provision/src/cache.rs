@@ -194,7 +194,7 @@ pub fn content_key(parts: &[&[u8]]) -> String {
     format!("{:012x}", hasher.finish() >> 16)
 }
 
-/// Whether this is what follows the name of an entry: a key of [`key`], after a version perhaps.
+/// Whether this is what follows the name of an entry: a key of [`content_key`], after a version perhaps.
 fn is_key(text: &str) -> bool {
     let (version, key) = text.rsplit_once('-').unwrap_or(("0", text));
     let version = version.strip_prefix('v').unwrap_or(version);

@@ -1,5 +1,5 @@
 //! What build, tests and demo need from elsewhere: programs built from Go modules, shared libraries, compiled crates of the registry. All of it is
-//! kept in one cache for all checkouts of a user ([`Cache`]), keyed by versions, and made once.
+//! kept in one cache for all checkouts of a user ([`BuildCache`]), keyed by versions, and made once.
 //!
 //! Only the standard library is used, so that this compiles in seconds on a machine that has nothing yet.
 

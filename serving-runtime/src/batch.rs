@@ -20,7 +20,7 @@ impl Default for RequestPriority {
 }
 
 impl RequestPriority {
-    /// The priority of a level: 1 (first) to [`LEVELS`] (last), 0 for the default.
+    /// The priority of a level: 1 (first) to [`PRIORITY_LEVELS`] (last), 0 for the default.
     pub fn from_level(level: u64) -> Option<Self> {
         match level {
             0 => Some(Self::default()),

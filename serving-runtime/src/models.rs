@@ -34,7 +34,7 @@ pub struct LoadedModel {
     pub stats: Arc<ModelStats>,
     /// Memory that it takes, in bytes; 0 for the pod's own, which is not measured.
     pub bytes: u64,
-    /// When it was asked last, in a clock of [`Models`].
+    /// When it was asked last, in a clock of [`ModelRegistry`].
     pub last_used: AtomicU64,
     /// Who counts its traffic by the bins of its baseline, when it has one.
     pub observer: Option<Arc<Observer>>,

@@ -38,10 +38,10 @@ pub async fn make_prediction(
     predict_with_priority(app, model, inputs, deadline, RequestPriority::default()).await
 }
 
-/// [`predict`] at a priority of its own.
+/// [`make_prediction`] at a priority of its own.
 ///
 /// # Errors
-/// As [`predict`].
+/// As [`make_prediction`].
 pub async fn predict_with_priority(
     app: &AppState,
     model: &LoadedModel,

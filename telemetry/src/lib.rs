@@ -1,7 +1,7 @@
 //! Logs and traces of Slipway's programs.
 //!
 //! Logs are JSON lines. Traces go by OTLP over HTTP where `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) says, and nowhere
-//! otherwise: then [`enabled`] is false, [`span!`] makes nothing, and [`traced`] is the future itself; what is left of tracing in a request is a
+//! otherwise: then [`enabled`] is false, [`span!`] makes nothing, and [`run_in_span`] is the future itself; what is left of tracing in a request is a
 //! read of one flag. Sampling is that of the SDK: `OTEL_TRACES_SAMPLER=parentbased_traceidratio` with `OTEL_TRACES_SAMPLER_ARG=0.01`.
 //!
 //! For work that belongs to a request, on whatever task it runs:
@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! Across a queue, [`traceparent`] is the text to send along, and [`span_from`] continues it at the other end.
+//! Across a queue, [`current_traceparent`] is the text to send along, and [`span_with_parent`] continues it at the other end.
 
 pub mod metrics;
 mod parent_trust;

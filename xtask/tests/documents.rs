@@ -1,4 +1,4 @@
-//! Tests that documents name are there.
+//! Tests and files that documents name are there.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
@@ -43,4 +43,41 @@ fn tests_that_documents_name_exist() {
         let missing: Vec<_> = named.iter().filter(|name| !all.contains(*name)).collect();
         assert!(missing.is_empty(), "{document} names tests that are not there: {missing:?}");
     }
+}
+
+/// All files below a folder, by their paths from it and from each folder between.
+fn path_ends(folder: &Path, below: &str, all: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let relative = format!("{below}{name}");
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            path_ends(&path, &format!("{relative}/"), all);
+        } else if path.is_file() {
+            let starts = relative.match_indices('/').map(|(at, _)| at + 1);
+            all.extend(std::iter::once(0).chain(starts).map(|at| relative[at..].to_owned()));
+        }
+    }
+}
+
+/// Paths of Rust files in back quotes, without leading `../`.
+fn source_files(text: &str) -> Vec<&str> {
+    let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let plain = |word: &str| word.chars().all(|c| c.is_alphanumeric() || "_-./".contains(c));
+    let files = quoted.filter(|word| Path::new(word).extension().is_some_and(|end| end == "rs") && plain(word));
+    files.map(|word| word.trim_start_matches("../")).collect()
+}
+
+#[test]
+fn source_files_that_documents_name_exist() {
+    let (mut all, mut missing, mut found) = (BTreeSet::new(), Vec::new(), 0);
+    path_ends(root(), "", &mut all);
+    for document in all.iter().filter(|name| name.ends_with(".md") && !name.ends_with("CHANGELOG.md")) {
+        let Ok(text) = fs::read_to_string(root().join(document)) else { continue };
+        let files = source_files(&text);
+        found += files.len();
+        missing.extend(files.iter().filter(|file| !all.contains(**file)).map(|file| format!("{document}: {file}")));
+    }
+    assert!(found >= 100, "only {found} files are named: are the documents read?");
+    assert!(missing.is_empty(), "documents name files that are not there: {missing:#?}");
 }

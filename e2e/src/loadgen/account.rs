@@ -10,7 +10,7 @@ use super::histogram::LatencyHistogram;
 use super::protocol::AnswerOrigin;
 use super::reason::FailureReason;
 
-/// More revisions than any run has; beyond it answers count as of [`NAMELESS`], so that a peer gone mad cannot fill the memory.
+/// More revisions than any run has; beyond it answers count as of [`NO_REVISION`], so that a peer gone mad cannot fill the memory.
 const MOST_REVISIONS: usize = 1000;
 /// Index of "no revision known".
 const NO_REVISION: u16 = 0;
@@ -86,7 +86,7 @@ pub(crate) struct RequestCounts {
     /// By index of the revision in `names`.
     pub(crate) revisions: BTreeMap<u16, RevisionCounts>,
     pub(crate) feedback: FeedbackCounts,
-    /// Revisions by index; [`NAMELESS`] is the empty name.
+    /// Revisions by index; [`NO_REVISION`] is the empty name.
     pub(crate) names: Vec<String>,
 }
 

@@ -284,7 +284,7 @@ mod tests {
         assert!(!text(&outcomes).contains("digits"), "{}", text(&outcomes));
     }
 
-    /// M15: a gateway that has seen many revisions counts for those that serve now.
+    /// A gateway that has seen many revisions counts for those that serve now.
     #[tokio::test(start_paused = true)]
     async fn the_revisions_that_are_silent_longest_make_room() {
         let outcomes = FeedbackMetrics::default();

@@ -19,7 +19,7 @@ pub const HELD_BY_BUDGET: &str = "held by a disruption budget";
 pub enum PlanAction {
     /// Server-side apply, forced, with our field manager.
     Apply(Box<DesiredObject>),
-    /// The same, of an object that somebody else changed or removed. When it was written, people are told ([`Change::note`]).
+    /// The same, of an object that somebody else changed or removed. When it was written, people are told ([`ForeignChange::note`]).
     Restore {
         /// The object as we want it.
         desired: Box<DesiredObject>,

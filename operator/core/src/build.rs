@@ -1,7 +1,7 @@
-//! Builders of every object of a ModelDeployment (the table "Objects of one ModelDeployment" in ARCHITECTURE.md).
+//! Builders of every object of a ModelDeployment (the table "Objects of one ModelDeployment" in docs/contracts.md).
 //!
-//! Each builder is a pure function and returns a [`Desired`] that holds only the fields that we mean: under server-side apply a field that is
-//! not there is not ours, so what others set stays. Every object is already [`stamped`].
+//! Each builder is a pure function and returns a [`DesiredObject`] that holds only the fields that we mean: under server-side apply a field that is
+//! not there is not ours, so what others set stays. Every object is already [`with_applied_hash`].
 //!
 //! # When to apply
 //!
@@ -14,7 +14,7 @@
 //! Everything is applied with the field manager `slipway`. Objects of one ModelDeployment have it as their controller.
 //!
 //! The gateway's objects are shared by all ModelDeployments of a namespace ([`is_shared`]) and carry a plain owner reference to each of them, so that they
-//! are collected with the last one. All else in them is the same for every ModelDeployment (it depends on [`Settings`](crate::settings::Settings) alone),
+//! are collected with the last one. All else in them is the same for every ModelDeployment (it depends on [`PlanSettings`](crate::settings::PlanSettings) alone),
 //! and the stamp leaves owner references out, so ModelDeployments never fight over them. The shell merges the references in by UID, and Kubernetes'
 //! garbage collector removes the reference of a ModelDeployment that is gone.
 

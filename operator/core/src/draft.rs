@@ -138,7 +138,7 @@ impl PlanDraft {
         self.candidate().map_or(0, |candidate| traffic::weight_of(&self.traffic, candidate))
     }
 
-    /// Writes weights; see [`traffic::write`].
+    /// Writes weights; see [`traffic::write_weights`].
     pub(crate) fn write_weights(
         &mut self,
         cx: &PlanContext<'_>,

@@ -11,7 +11,7 @@
 //! With `[low, high]` the confidence sequence for (candidate's rate - stable's rate), valid at all times together and so however often it is looked at:
 //!
 //! - `Pass` when `high` at level [`MISSED_REGRESSION`] is below the smallest increase worth catching and both arms have the fewest events that the gate asks for;
-//! - else `Fail` when `low` at the gate's share of [`Input::alpha`] is above 0 and the candidate has [`MIN_EVENTS_TO_FAIL`] events, [`MIN_BAD_TO_FAIL`] of them bad;
+//! - else `Fail` when `low` at the gate's share of [`JudgeInput::alpha`] is above 0 and the candidate has [`MIN_EVENTS_TO_FAIL`] events, [`MIN_BAD_TO_FAIL`] of them bad;
 //! - else `NeedMoreData`.
 //!
 //! A candidate that is worse beyond doubt, and beyond doubt by less than is worth catching, passes: that is what "worth catching" means.

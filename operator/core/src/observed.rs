@@ -73,7 +73,7 @@ pub struct ObjectDisturbance {
 }
 
 impl ObjectDisturbance {
-    /// What is remembered once an object was applied with a stamp. `overridden`: see [`Self::overridden`].
+    /// What is remembered once an object was applied with a stamp. `overridden`: see [`Self::overridden_field`].
     pub fn after_apply(
         before: Option<&Self>,
         stamp: &str,
@@ -337,7 +337,7 @@ pub struct PodProblem {
     pub pod: String,
     /// Reason: of the waiting or terminated container, or of the scheduling condition (`CrashLoopBackOff`, `ImagePullBackOff`, `Unschedulable`, …).
     pub reason: String,
-    /// Message of the same: for the runtime's container its termination message, which may be the JSON line of ARCHITECTURE.md ("Runtime process").
+    /// Message of the same: for the runtime's container its termination message, which may be the JSON line of docs/contracts.md (the init container `fetch`).
     pub message: String,
     /// Restarts of the container so far.
     pub restarts: i32,

@@ -24,7 +24,7 @@ use crate::{strategy, traffic};
 /// What shall be done about one ModelDeployment, and what its status shall say.
 ///
 /// Total and deterministic: any input has an answer, and the same input has the same one. What was decided and what may be taken away on the strength of it are
-/// in one plan; see [`Plan::status_first`] for the order that makes this safe when the view was stale.
+/// in one plan; see [`ReconcilePlan::status_first`] for the order that makes this safe when the view was stale.
 pub fn plan(observed: &ObservedState, now: Timestamp) -> ReconcilePlan {
     let cx = PlanContext::new(observed, now);
     if observed.object.metadata.deletion_timestamp.is_some() {

@@ -1,4 +1,4 @@
-//! How a rollout moves from stage to stage. Every function here takes at most one step; [`run`] repeats until nothing moves, so that what needs no wait
+//! How a rollout moves from stage to stage. Every function here takes at most one step; [`run_rollout`] repeats until nothing moves, so that what needs no wait
 //! costs no write.
 //!
 //! ```text

@@ -32,7 +32,7 @@ pub struct ValidatedSpec {
     pub autoscaling: Option<AutoscalingSpec>,
     /// Kind of strategy.
     pub strategy: StrategyType,
-    /// Steps of a rollout, in order; one of them is [`Step::Weight`] 1000, and no weight comes after it.
+    /// Steps of a rollout, in order; one of them is [`RolloutStep::Weight`] 1000, and no weight comes after it.
     pub steps: Vec<RolloutStep>,
     /// Seconds that a candidate may take to become available.
     pub progress_deadline: i64,
@@ -63,7 +63,7 @@ pub struct ValidatedSpec {
     pub problem: Option<String>,
 }
 
-/// Resolves a ModelDeployment. Total: what cannot be understood becomes [`Validated::problem`] and a harmless value.
+/// Resolves a ModelDeployment. Total: what cannot be understood becomes [`ValidatedSpec::problem`] and a harmless value.
 pub fn validate_spec(object: &ModelDeployment) -> ValidatedSpec {
     let spec = &object.spec;
     let strategy = &spec.strategy;

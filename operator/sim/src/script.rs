@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! spec {"replicas": 3}          merged into the spec before anything happens
-//! 60 ship v2 errors             at second 60: another version, and what it is really like (see `Quality`)
+//! 60 ship v2 errors             at second 60: another version, and what it is really like (see `ModelQuality`)
 //! 80 turn v1 stuck              at second 80: what the pods of a version that start from now on are like
 //! 85 upgrade runtime:2          at second 85: the operator comes with another image of the model server
 //! 90 do promote                 a person's command

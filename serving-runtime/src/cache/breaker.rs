@@ -27,9 +27,9 @@ pub enum BreakerState {
 /// What an asker may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerPermit {
-    /// Ask, and [`Breaker::record`] how it went.
+    /// Ask, and [`CircuitBreaker::record`] how it went.
     Allow,
-    /// Do without; but try aside, and tell [`Breaker::tried`].
+    /// Do without; but try aside, and tell [`CircuitBreaker::record_trial`].
     Trial,
     /// Do without.
     Deny,

@@ -1,6 +1,6 @@
 //! Whether looking up pays: it does when it costs less than what hits save. Pure.
 //!
-//! While it does not, requests go past the cache, all but those of a fixed part of the inputs ([`probes`](super::key::probes)), which are looked
+//! While it does not, requests go past the cache, all but those of a fixed part of the inputs ([`probes`](super::key::is_probe_input)), which are looked
 //! up and kept as before: by them the worth is measured on.
 
 /// How fast the measures follow what happens: each new one has this weight, so the last few hundred count.

@@ -53,7 +53,7 @@ impl HotKeys {
         entries.insert(key, HotEntry { count, inputs: Arc::new(inputs) });
     }
 
-    /// The remembered inputs, the hottest first, as [`read`] takes them: the names of the inputs as a line of JSON, then of each its key, its
+    /// The remembered inputs, the hottest first, as [`decode_hot_inputs`] takes them: the names of the inputs as a line of JSON, then of each its key, its
     /// length and its value.
     pub fn encode(&self, signature: &ModelSignature) -> Vec<u8> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);

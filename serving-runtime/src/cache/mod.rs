@@ -6,8 +6,8 @@
 //! * **Fail open**: Redis may be slow, gone, full or spoilt; requests then do without it. One waits for at most the budget, and after a
 //!   few failures nobody asks any more ([`breaker`]) until it answers again.
 //! * **Errors are never kept**, nor are outputs with a NaN or an infinity.
-//! * **One flight**: of several requests of one key at one time, one does the work ([`flight`]).
-//! * **Bypass**: where looking up costs more than it saves, requests go past the cache ([`worth`]).
+//! * **One flight**: of several requests of one key at one time, one does the work ([`single_flight`]).
+//! * **Bypass**: where looking up costs more than it saves, requests go past the cache ([`bypass_policy`]).
 
 pub mod args;
 pub mod breaker;

@@ -98,7 +98,7 @@ impl InferResultCache {
         answer
     }
 
-    /// As [`Self::answer`], for nobody in particular: it is not counted.
+    /// As [`Self::get_or_run`], for nobody in particular: it is not counted.
     ///
     /// # Errors
     /// Those of `run`.

@@ -1,4 +1,4 @@
-//! What is kept in Redis proves itself by a key that Redis and whoever else writes there do not have (M18).
+//! What is kept in Redis proves itself by a key that Redis and whoever else writes there do not have.
 //!
 //! Stored under a keyed name: 32 bytes of HMAC-SHA-256 over that name and the value, then the value. The key is derived from the master key of the namespace
 //! for one ModelDeployment, so entries of two namespaces neither count for each other nor have each other's names, and an entry that was moved to another
@@ -32,7 +32,7 @@ impl EntrySealer {
         [&name[..prefix], hex::encode(tag).as_bytes()].concat()
     }
 
-    /// The value as it is stored under `name`, which is one of [`Self::name`].
+    /// The value as it is stored under `name`, which is one of [`Self::sealed_name`].
     pub fn seal(&self, name: &[u8], value: &[u8]) -> Vec<u8> {
         [&self.value_tag(name, value)[..], value].concat()
     }

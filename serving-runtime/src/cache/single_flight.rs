@@ -15,7 +15,7 @@ pub struct SingleFlight<K, V> {
 /// What one who wants something is.
 #[derive(Debug)]
 pub enum FlightRole<K: Hash + Eq, V> {
-    /// The one who works; [`Leader::land`] tells the others.
+    /// The one who works; [`FlightLeader::complete`] tells the others.
     Leader(FlightLeader<K, V>),
     /// One who waits for the leader.
     Follower(FlightFollower<V>),

@@ -1,7 +1,7 @@
 //! Asynchronous predictions: jobs that wait in a queue, workers that run them in batches, results that can be read and are called back.
 //!
 //! `job` is the format, `queue` what any queue must do, `redis` and `nats` are the ones that there are, `worker` takes jobs through
-//! [`predict`](crate::predict::predict), `callback` tells the results. What is promised is in docs/queue.md.
+//! [`predict`](crate::predict::make_prediction), `callback` tells the results. What is promised is in docs/queue.md.
 
 mod args;
 pub mod backoff;

@@ -242,7 +242,7 @@ pub struct DueCallback {
     pub job: StoredJob,
     /// Milliseconds since the first attempt.
     pub age: u64,
-    /// As [`Lease::token`].
+    /// As [`JobLease::token`].
     pub token: String,
 }
 
@@ -296,7 +296,7 @@ pub trait JobQueue: Send + Sync + 'static {
         most: usize,
         lowest_first: bool,
     ) -> impl Future<Output = QueueResult<Vec<ClaimedJob>>> + Send;
-    /// A job whose lease has run out, where [`claim`](Queue::claim) does not tell them.
+    /// A job whose lease has run out, where [`claim`](JobQueue::claim_from_uri) does not tell them.
     fn reclaim(&self, consumer: &str) -> impl Future<Output = QueueResult<Option<ClaimedJob>>> + Send;
     /// Registers that a claimed job is begun.
     fn start(
@@ -325,7 +325,7 @@ pub trait JobQueue: Send + Sync + 'static {
     fn cancel(&self, id: &str) -> impl Future<Output = QueueResult<Option<JobStatus>>> + Send;
     /// How much waits.
     fn lag(&self) -> impl Future<Output = QueueResult<QueueLag>> + Send;
-    /// Callbacks that are due, at most `most`; each is due again after `lease` unless [`called`](Queue::called) says something else.
+    /// Callbacks that are due, at most `most`; each is due again after `lease` unless [`called`](JobQueue::record_callback) says something else.
     fn claim_callbacks(
         &self,
         most: usize,

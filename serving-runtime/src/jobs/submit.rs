@@ -16,7 +16,7 @@ use crate::predict;
 use crate::protocol::{self, InferRequest};
 use crate::server::AppState;
 
-/// The body of `POST /v2/models/{m}/jobs`: a [`Job`] without what the path and the server say.
+/// The body of `POST /v2/models/{m}/jobs`: a [`QueuedJob`] without what the path and the server say.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobSubmission {

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::queue::StoredJob;
 
-/// See [`json`].
+/// See [`job_view`].
 #[derive(Debug, Serialize)]
 pub struct JobView<'a> {
     id: &'a str,

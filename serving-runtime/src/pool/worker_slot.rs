@@ -46,7 +46,7 @@ impl WorkerSlot {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is anybody to run for. If so they wait here until [`Bench::end`].
+    /// Whether there is anybody to run for. If so they wait here until [`WorkerSlot::end`].
     fn begin_run(&self, replies: impl Iterator<Item = ReplySender>) -> bool {
         let mut waiting = self.lock_waiting();
         waiting.extend(replies);

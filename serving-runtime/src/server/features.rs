@@ -199,10 +199,10 @@ pub(super) async fn fill_inputs(
     Ok((whole.into(), header_length.map(|_| length)))
 }
 
-/// As [`fill`], of a message of gRPC, whose parameters cannot be lists: several entities are a JSON list of them in one text.
+/// As [`fill_inputs`], of a message of gRPC, whose parameters cannot be lists: several entities are a JSON list of them in one text.
 ///
 /// # Errors
-/// Those of [`fill`].
+/// Those of [`fill_inputs`].
 pub(super) async fn fill_message(
     app: &AppState,
     features: &FeatureRowCache,

@@ -150,7 +150,7 @@ impl AppState {
     /// The model for a request; one of the repository that had to make room comes back.
     ///
     /// # Errors
-    /// As [`Models::get`], and whatever keeps it from coming back.
+    /// As [`ModelRegistry::get`], and whatever keeps it from coming back.
     pub async fn find_model(&self, name: &str, version: Option<&str>) -> Result<Arc<LoadedModel>, ApiError> {
         match self.models.get(name, version) {
             Err(error @ ApiError::NotFound(_)) => match self.repository.reload_evicted(self, name, version).await? {
@@ -175,7 +175,7 @@ impl AppState {
     /// The models whose statistics are asked for: all, or all versions of one, or one.
     ///
     /// # Errors
-    /// As [`Models::get`].
+    /// As [`ModelRegistry::get`].
     fn models_for_statistics(
         &self,
         name: Option<&str>,

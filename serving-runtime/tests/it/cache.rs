@@ -148,7 +148,7 @@ async fn spoilt_and_foreign_values_are_misses() {
     assert_eq!((errors(&two, "refused").await, breaker(&two).await), (1.0, 0.0));
 }
 
-/// Nobody who may write to a shared Redis, but has not the keys of the namespace, decides what is answered (M18).
+/// Nobody who may write to a shared Redis, but has not the keys of the namespace, decides what is answered.
 #[tokio::test]
 async fn forged_and_moved_answers_in_a_shared_redis_are_misses() {
     let redis = RedisServer::start();

@@ -1,4 +1,4 @@
-//! Our own conformance runner against our own server. `docs/conformance.md` is its report.
+//! Our own conformance runner against our own server. `docs/conformance-report.md` is its report.
 
 use std::path::Path;
 

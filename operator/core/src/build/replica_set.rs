@@ -33,7 +33,7 @@ use crate::settings::PlanSettings;
 /// Requests of a pod whose spec says nothing. A small model on CPU fits; utilisation targets of the autoscaler need a CPU request to refer to.
 const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
 
-/// The ReplicaSet `<name>-<revision>` with the pods of ARCHITECTURE.md ("Runtime process").
+/// The ReplicaSet `<name>-<revision>` with the pods of docs/contracts.md ("Environment of the model server").
 ///
 /// It is applied once, when it is missing: its template is a function of the revision, and what an upgrade of the operator would change in it
 /// (a newer default image) reaches the user with their next revision, or when they ask for a restart, and not by itself. Where somebody changed it, it is applied

@@ -1,4 +1,4 @@
-//! What the metrics poller asks Prometheus, over the metrics of ARCHITECTURE.md ("Metrics").
+//! What the metrics poller asks Prometheus, over the metrics of docs/metrics.md.
 //!
 //! `increase(...[{{window}}])` looks back exactly to the confirmation of the weight: the poller puts in the age of the window at each reading. It bears
 //! counter resets, and it names both revisions, so neither an older weight nor an older revision is ever judged.

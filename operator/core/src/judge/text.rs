@@ -46,7 +46,7 @@ pub(super) fn format_percent(share: f64) -> String {
     format!("{}%", if text == "-0" { "0" } else { text })
 }
 
-/// [`percent`] with its sign.
+/// [`format_percent`] with its sign.
 pub(super) fn format_signed_percent(share: f64) -> String {
     let text = format_percent(share);
     if text.starts_with('-') || text == "0%" { text } else { format!("+{text}") }

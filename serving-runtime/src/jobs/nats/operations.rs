@@ -1,4 +1,4 @@
-//! The steps of jobs and callbacks. Each reads, decides by [`Doc`], writes if nothing has changed since, and begins again if something has.
+//! The steps of jobs and callbacks. Each reads, decides by [`JobRecord`], writes if nothing has changed since, and begins again if something has.
 
 use std::time::Instant;
 

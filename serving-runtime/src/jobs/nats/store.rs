@@ -194,7 +194,7 @@ pub(super) async fn commit_writes(client: &Client, writes: Vec<SubjectWrite>) ->
     write_batch(client, writes).await?.into_outcome()
 }
 
-/// As [`commit`], for whoever goes on by what the server says.
+/// As [`commit_writes`], for whoever goes on by what the server says.
 pub(super) async fn write_batch(client: &Client, mut writes: Vec<SubjectWrite>) -> Result<WriteResponse, QueueError> {
     let Some(mut last) = writes.pop() else { return Ok(WriteResponse::Committed(0)) };
     if !writes.is_empty() {
