@@ -35,7 +35,7 @@ pub(crate) struct TableReader {
 
 impl std::fmt::Debug for TableReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("columns", &self.columns).finish_non_exhaustive()
+        f.debug_struct("TableReader").field("columns", &self.columns).finish_non_exhaustive()
     }
 }
 

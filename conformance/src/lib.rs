@@ -102,13 +102,13 @@ impl CheckRunner {
 pub async fn run_checks(options: &ConformanceOptions) -> anyhow::Result<ConformanceReport> {
     let rest = RestClient::new(&options.url, &options.model, options.timeout)?;
     let mut runner = CheckRunner { timeout: options.timeout, rows: Vec::new() };
-    let found = checks::rest_basics(&mut runner, &rest).await;
+    let found = checks::check_rest_basics(&mut runner, &rest).await;
     if let Some(model) = &found.model {
-        checks::infer(&mut runner, &rest, model).await;
-        checks::errors(&mut runner, &rest, model).await;
-        checks::extensions(&mut runner, &rest, model, &found).await;
+        checks::check_inference(&mut runner, &rest, model).await;
+        checks::check_errors(&mut runner, &rest, model).await;
+        checks::check_extensions(&mut runner, &rest, model, &found).await;
         if let Some(url) = &options.grpc {
-            checks::grpc(&mut runner, url, &rest, model).await;
+            checks::check_grpc(&mut runner, url, &rest, model).await;
         }
     }
     Ok(ConformanceReport {

@@ -151,12 +151,12 @@ pub fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
 
 impl From<slipway_provision::ProvisionError> for HarnessError {
     fn from(error: slipway_provision::ProvisionError) -> Self {
-        use slipway_provision::ProvisionError as Of;
+        use slipway_provision::ProvisionError;
         match error {
-            Of::Command { command, status, output } => Self::Command { command, status, output },
-            Of::Start { command, source } => Self::Start { command, source },
-            Of::Io { action, path, source } => Self::Io { action, path, source },
-            Of::Other(text) => Self::Other(text),
+            ProvisionError::Command { command, status, output } => Self::Command { command, status, output },
+            ProvisionError::Start { command, source } => Self::Start { command, source },
+            ProvisionError::Io { action, path, source } => Self::Io { action, path, source },
+            ProvisionError::Other(text) => Self::Other(text),
         }
     }
 }

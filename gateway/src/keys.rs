@@ -45,7 +45,7 @@ impl MasterKey {
 
 impl Debug for MasterKey {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("Master(..)")
+        f.write_str("MasterKey(..)")
     }
 }
 
@@ -90,7 +90,7 @@ pub struct KeyStore {
 
 impl Debug for KeyStore {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").field("directory", &self.directory).finish_non_exhaustive()
+        f.debug_struct("KeyStore").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 

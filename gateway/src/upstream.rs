@@ -151,7 +151,7 @@ pub struct ConnectionPool {
 
 impl fmt::Debug for ConnectionPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("ConnectionPool").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,7 @@ use std::path::Path;
 
 fn main() {
     for file in std::env::args().skip(1) {
-        let verdict = match slipway_onnx::read_graph(Path::new(&file)) {
+        let verdict = match slipway_onnx::read_model(Path::new(&file)) {
             Ok(model) => slipway_onnx::independence::prove_row_independence(&model)
                 .map_or_else(|why| format!("no: {why}"), |()| "yes".into()),
             Err(error) => format!("cannot be read: {error}"),

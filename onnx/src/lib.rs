@@ -1,5 +1,5 @@
 //! Model files of ONNX, read without building them in memory: whether the tensors that a model declares are there ([`check`]), its graph
-//! without the weights ([`read_graph`]), and whether it keeps the rows of a batch apart ([`independence::prove_row_independence`]).
+//! without the weights ([`read_model`]), and whether it keeps the rows of a batch apart ([`independence::prove_row_independence`]).
 //!
 //! Nothing here runs a model. Files are untrusted: depth, texts, lists and the number of nodes are bounded, and nothing panics.
 
@@ -12,4 +12,4 @@ mod wire;
 
 pub use check::{CheckReport, check_model, external_files};
 pub use error::OnnxError;
-pub use parser::read_model as read_graph;
+pub use parser::read_model;

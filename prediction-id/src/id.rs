@@ -44,7 +44,7 @@ pub struct PredictionIdSealer(LessSafeKey);
 
 impl std::fmt::Debug for PredictionIdSealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sealer")
+        f.write_str("PredictionIdSealer")
     }
 }
 

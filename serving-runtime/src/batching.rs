@@ -110,7 +110,7 @@ pub fn decide_batching(
     if mode == BatchingMode::Enabled {
         return merge_as_requested(signature, engine);
     }
-    let proven = slipway_onnx::read_graph(file).map_err(|error| error.to_string());
+    let proven = slipway_onnx::read_model(file).map_err(|error| error.to_string());
     if let Err(reason) = proven.and_then(|model| slipway_onnx::independence::prove_row_independence(&model)) {
         return BatchingDecision::unmerged(BatchingCause::NotProven, reason);
     }

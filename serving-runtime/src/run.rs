@@ -16,7 +16,7 @@ use crate::error::{LoadError, LoadErrorReason};
 use crate::jobs::JobService;
 use crate::models::LoadedModel;
 use crate::samples::PayloadSampler;
-use crate::server::{AppState, BoundListener, handle_admin, handle_api};
+use crate::server::{AppState, BoundListener, handle_admin_request, handle_api};
 use crate::{load, termination};
 
 /// Runs `serve` to its end.
@@ -93,7 +93,7 @@ async fn run_server(args: ServeArgs) -> Result<(), LoadError> {
         let _ = app.sampler.set(sampler);
     }
     // The admin port lives until the process ends.
-    let _admin = start_port(admin, &app, |app, request| async move { handle_admin(&app, request).await });
+    let _admin = start_port(admin, &app, |app, request| async move { handle_admin_request(&app, request).await });
     let mut api = start_port(api, &app, handle_api);
 
     tokio::select! {

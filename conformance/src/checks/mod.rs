@@ -6,8 +6,8 @@ mod extensions;
 mod grpc;
 mod infer;
 
-pub(crate) use self::basics::{ServerMetadata, check_rest_basics as rest_basics};
-pub(crate) use self::errors::check_errors as errors;
-pub(crate) use self::extensions::check_extensions as extensions;
-pub(crate) use self::grpc::check_grpc as grpc;
-pub(crate) use self::infer::check_inference as infer;
+pub(crate) use self::basics::{ServerMetadata, check_rest_basics};
+pub(crate) use self::errors::check_errors;
+pub(crate) use self::extensions::check_extensions;
+pub(crate) use self::grpc::check_grpc;
+pub(crate) use self::infer::check_inference;

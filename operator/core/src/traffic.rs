@@ -179,7 +179,7 @@ pub fn ended_requests(gateway: &GatewayView, generation: i64, revision: &str) ->
     Some(sums)
 }
 
-pub use slipway_crds::v1alpha1::units::permille::format_permille as percent;
+pub use slipway_crds::v1alpha1::units::permille::format_permille;
 
 fn gateway_reports(gateway: &GatewayView) -> impl Iterator<Item = &GatewayReport> {
     gateway.pods.iter().filter_map(|pod| pod.report.as_ref())
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn percentages_read_well() {
         assert_eq!(
-            (percent(50), percent(5), percent(1000), percent(0)),
+            (format_permille(50), format_permille(5), format_permille(1000), format_permille(0)),
             ("5%".into(), "0.5%".into(), "100%".into(), "0%".into())
         );
     }

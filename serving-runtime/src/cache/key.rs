@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 
 use sha2::{Digest, Sha256};
 
-use crate::protocol::write_binary;
+use crate::protocol::encode_binary;
 use crate::tensor::Tensor;
 
 /// Changes with everything that changes the meaning of a key or of a stored value.
@@ -33,7 +33,7 @@ impl CacheKey {
             hash_number(&mut hasher, input.shape.len());
             input.shape.iter().for_each(|dimension| hash_number(&mut hasher, *dimension));
             bytes.clear();
-            write_binary(&input.data, &mut bytes);
+            encode_binary(&input.data, &mut bytes);
             hash_number(&mut hasher, bytes.len());
             hasher.update(&bytes);
         }
@@ -49,8 +49,8 @@ pub fn is_probe_input(inputs: &[Tensor], every: u64) -> bool {
     let mut bytes = Vec::new();
     for input in inputs {
         let middle = input.data.len() / 2;
-        write_binary(&input.data.slice(0, 8), &mut bytes);
-        write_binary(&input.data.slice(middle, middle + 32), &mut bytes);
+        encode_binary(&input.data.slice(0, 8), &mut bytes);
+        encode_binary(&input.data.slice(middle, middle + 32), &mut bytes);
     }
     hasher.write(&bytes);
     hasher.finish().is_multiple_of(every)

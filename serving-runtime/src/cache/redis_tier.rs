@@ -41,7 +41,10 @@ struct RedisTierInner {
 impl std::fmt::Debug for RedisTierInner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The manager knows a password.
-        f.debug_struct("Redis").field("budget", &self.budget).field("breaker", &self.breaker).finish_non_exhaustive()
+        f.debug_struct("RedisTierInner")
+            .field("budget", &self.budget)
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,7 +14,7 @@
 use sha2::{Digest, Sha256};
 
 use super::key::CacheKey;
-use crate::protocol::{read_binary, write_binary};
+use crate::protocol::{decode_binary, encode_binary};
 use crate::tensor::{DataType, Tensor};
 
 const MAGIC: &[u8; 4] = b"SLWR";
@@ -37,7 +37,7 @@ pub fn encode_value(key: &CacheKey, expires: u64, outputs: &[Tensor]) -> Vec<u8>
         output.shape.iter().for_each(|dimension| body.extend_from_slice(&(*dimension as u64).to_le_bytes()));
         let at = body.len();
         body.extend_from_slice(&[0; 8]);
-        write_binary(&output.data, &mut body);
+        encode_binary(&output.data, &mut body);
         let length = (body.len() - at - 8) as u64;
         body[at..at + 8].copy_from_slice(&length.to_le_bytes());
     }
@@ -102,7 +102,7 @@ impl<'a> ValueReader<'a> {
         let shape = (0..rank).map(|_| self.size()).collect::<Option<Vec<_>>>()?;
         let count = shape.iter().try_fold(1_usize, |n, d| n.checked_mul(*d))?;
         let length = self.size()?;
-        let data = read_binary(self.take(length)?, datatype, count).ok()?;
+        let data = decode_binary(self.take(length)?, datatype, count).ok()?;
         Some(Tensor { shape, data })
     }
 }

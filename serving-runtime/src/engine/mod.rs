@@ -77,7 +77,7 @@ struct RunOptionsPair {
 
 impl fmt::Debug for RunCanceller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Brake")
+        f.write_str("RunCanceller")
     }
 }
 

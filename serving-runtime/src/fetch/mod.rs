@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use self::disk::CompletedDownload;
 pub use self::files::{FetchRecord, ModelFile};
-use self::files::{GRAPH_FILE, combined_digest as digest_of, external_data_files, hash_model_files};
-pub(crate) use self::store::environment_settings as store_settings;
+use self::files::{GRAPH_FILE, combined_digest, external_data_files, hash_model_files};
+pub(crate) use self::store::environment_settings;
 pub use self::uri::ModelSource;
 use crate::config::ServeArgs;
 use crate::error::{LoadError, LoadErrorReason};
@@ -109,7 +109,7 @@ pub async fn fetch_model(uri: &str, digest: &str, options: &FetchOptions) -> Res
         hex: part.hex().to_owned(),
     };
     let files: Vec<_> = parts.iter().map(file).collect();
-    let hex = digest_of(&files);
+    let hex = combined_digest(&files);
     verify_digest(pin.as_deref(), &hex, &source.to_string())?;
     let path = disk::install_model(parts, &hex, &options.cache_dir)?;
     Ok(ModelOnDisk { path, digest: format!("sha256:{hex}"), files })
@@ -120,13 +120,13 @@ pub async fn fetch_model(uri: &str, digest: &str, options: &FetchOptions) -> Res
 /// # Errors
 /// When it cannot be read or is larger.
 pub fn hash_model(path: &Path, options: &FetchOptions) -> Result<String, LoadError> {
-    Ok(format!("sha256:{}", digest_of(&hash_model_files(path, options)?)))
+    Ok(format!("sha256:{}", combined_digest(&hash_model_files(path, options)?)))
 }
 
 fn open_local(path: &Path, pin: Option<&str>, options: &FetchOptions) -> Result<ModelOnDisk, LoadError> {
     let path = if path.is_dir() { path.join(GRAPH_FILE) } else { path.to_owned() };
     let files = hash_model_files(&path, options)?;
-    let hex = digest_of(&files);
+    let hex = combined_digest(&files);
     verify_digest(pin, &hex, &path.display().to_string())?;
     Ok(ModelOnDisk { path, digest: format!("sha256:{hex}"), files })
 }

@@ -14,7 +14,7 @@ use super::worker::JobWorker;
 use super::{JobService, WorkerArgs, callback};
 use crate::error::{LoadError, LoadErrorReason};
 use crate::run::{TerminationSignals, bind_admin, load_on_thread, run_to_end, start_port};
-use crate::server::{AppState, handle_admin};
+use crate::server::{AppState, handle_admin_request};
 
 /// Runs `worker` to its end.
 pub fn run_worker(args: WorkerArgs) -> ExitCode {
@@ -35,7 +35,7 @@ async fn run_lifecycle(args: WorkerArgs) -> Result<(), LoadError> {
     let caller = build_callback_sender(&args)?;
     let admin = bind_admin(app.args.admin_listen).await?;
     tracing::info!(admin = %admin.address(), pod = app.args.pod_name, revision = app.args.revision, "listening");
-    let _admin = start_port(admin, &app, |app, request| async move { handle_admin(&app, request).await });
+    let _admin = start_port(admin, &app, |app, request| async move { handle_admin_request(&app, request).await });
     tokio::select! {
         loaded = load_on_thread(&app) => {
             let model = app.models.insert(loaded?);

@@ -17,7 +17,7 @@ mod request;
 mod response;
 mod select;
 
-pub(crate) use self::binary::{decode_binary as read_binary, encode_binary as write_binary};
+pub(crate) use self::binary::{decode_binary, encode_binary};
 pub(crate) use self::request::without_nan;
 pub use self::request::{InferRequest, RequestedOutput, parse_request};
 pub use self::response::{ResponseBody, metadata_json, write_response};

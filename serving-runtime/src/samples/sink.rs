@@ -12,7 +12,7 @@ use url::Url;
 
 use super::SampleCounters;
 use crate::config::ServeArgs;
-use crate::fetch::store_settings;
+use crate::fetch::environment_settings;
 
 /// Time for one object.
 const PUT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,7 +54,7 @@ impl SampleWriter {
             }
             "s3" | "gs" | "az" => {
                 let (store, prefix) =
-                    object_store::parse_url_opts(&url, store_settings()).map_err(|e| format!("{sink:?}: {e}"))?;
+                    object_store::parse_url_opts(&url, environment_settings()).map_err(|e| format!("{sink:?}: {e}"))?;
                 SinkTarget::Store { store, prefix, buffer: Vec::new() }
             }
             other => return Err(format!("{other}:// is none of ours; {want}")),

@@ -26,7 +26,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use self::activity::RequestActivity;
-pub use self::admin::handle_admin_request as handle_admin;
+pub use self::admin::handle_admin_request;
 pub use self::listen::BoundListener;
 use crate::cache::RuntimeCaches;
 use crate::config::ServeArgs;

@@ -64,7 +64,7 @@ fn label_step(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
 fn note_observed_share(cx: &PlanContext<'_>, draft: &mut PlanDraft) {
     let Some(candidate) = draft.active_rollout().map(|rollout| rollout.revision.clone()) else { return };
     if let Some(share) = traffic::observed_share(&cx.observed.gateway, &draft.traffic, &candidate) {
-        draft.traffic.observed_candidate_share = Some(traffic::percent(share));
+        draft.traffic.observed_candidate_share = Some(traffic::format_permille(share));
     }
 }
 
@@ -102,7 +102,7 @@ fn revision_status(cx: &PlanContext<'_>, draft: &mut PlanDraft, revision: String
     RevisionStatus {
         version: cx.version(&revision),
         digest: cx.digest(&revision),
-        weight: traffic::percent(traffic::weight_of(&draft.traffic, &revision)),
+        weight: traffic::format_permille(traffic::weight_of(&draft.traffic, &revision)),
         replicas: sizing::target_replicas(cx, draft, &revision),
         ready_replicas: cx.ready_pods(&revision),
         revision,

@@ -48,7 +48,7 @@ pub(super) fn aborted_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Opti
 /// The judge came to no verdict in time, and a person is waited for.
 pub(super) fn held_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<ConditionDraft> {
     let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
-    let (reason, wait) = pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
+    let (reason, wait) = pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::format_permille(draft.weight()));
     let version = cx.version(&rollout.revision);
     let held = reason == reason::HOLD_EXCEEDED && !cx.spec.paused;
     held.then(|| ConditionDraft::new_true(reason, format!("version {version}, step {}: {wait}", rollout.step)))
@@ -56,11 +56,11 @@ pub(super) fn held_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Option<
 
 fn waiting_reason(cx: &PlanContext<'_>, draft: &PlanDraft, rollout: &RolloutStatus) -> (&'static str, String) {
     let since = rollout.stage_start_time.0;
-    let weight = traffic::percent(draft.weight());
+    let weight = traffic::format_permille(draft.weight());
     match rollout.stage {
         RolloutStage::Scaling => {
             let (have, want) = (cx.capacity(&rollout.revision), sizing::candidate_replicas(cx, draft));
-            let next = traffic::percent(cx.spec.weight_at(draft.step_index()));
+            let next = traffic::format_permille(cx.spec.weight_at(draft.step_index()));
             let trouble = super::service::revision_problem(cx, &rollout.revision);
             if have >= want && !cx.gateways_up_to_date() {
                 return (
@@ -175,6 +175,7 @@ pub(super) fn paused_condition(cx: &PlanContext<'_>, draft: &PlanDraft) -> Optio
         return Some(ConditionDraft::new_true(reason::USER_PAUSED, message));
     }
     let rollout = draft.active_rollout().filter(|rollout| rollout.stage == RolloutStage::Paused)?;
-    let (reason, message) = pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::percent(draft.weight()));
+    let (reason, message) =
+        pause_reason(cx, draft, rollout.stage_start_time.0, &traffic::format_permille(draft.weight()));
     Some(ConditionDraft::new_true(reason, message))
 }

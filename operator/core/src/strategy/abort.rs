@@ -161,7 +161,7 @@ fn never_answered(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> AbortCause {
     if answers || (ended as f64) < MIN_EVENTS_TO_FAIL {
         return None;
     }
-    let weight = traffic::percent(draft.weight());
+    let weight = traffic::format_permille(draft.weight());
     let held = format!("no verdict after {} s at weight {weight}", cx.spec.max_hold);
     Some((reason::NEVER_ANSWERED, format!("{held}, and none of {ended} requests to the candidate was answered")))
 }

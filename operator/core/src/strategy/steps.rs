@@ -178,7 +178,7 @@ fn revert_unconfirmed(cx: &PlanContext<'_>, draft: &mut PlanDraft) -> bool {
     }
     let overdue = missing.into_iter().find(|(since, _)| cx.has_elapsed(*since, traffic::CONFIRMATION_SECONDS));
     let Some((_, why)) = overdue else { return false };
-    let weight = traffic::percent(draft.weight());
+    let weight = traffic::format_permille(draft.weight());
     let message = format!("weight {weight} was not confirmed within {} s: {why}", traffic::CONFIRMATION_SECONDS);
     draft.close_step(cx, &message);
     draft.gates.clear();
